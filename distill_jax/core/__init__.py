@@ -1,0 +1,1 @@
+"""What every room speaks: batches, model outputs, errors for people, digests, files."""

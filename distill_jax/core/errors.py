@@ -1,0 +1,32 @@
+"""Errors for people: what was wrong, where, what is allowed, the nearest right word."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake the user can mend. Command lines print it in one line and exit with code 2."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str | None:
+    """The allowed word most like ``word``, or None when nothing is close."""
+    by_lower = {name.lower(): name for name in allowed}
+    close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
+def unknown(kind: str, word: str, allowed: Iterable[str], *, where: str = "") -> UserError:
+    """A ``UserError`` for a name that does not exist, with the nearest name that does.
+
+    Args:
+      kind: what was looked up, e.g. ``"loss"``.
+      word: what the user wrote.
+      allowed: every name that would have worked.
+      where: the place of the mistake, e.g. ``"at column 5 of '0.9*kll'"``.
+    """
+    names = sorted(allowed)
+    guess = nearest(word, names)
+    place = f" {where}" if where else ""
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    choices = ", ".join(names) if names else "none"
+    return UserError(f"unknown {kind} {word!r}{place}.{hint} Allowed: {choices}.")

@@ -1,0 +1,76 @@
+"""Files that are either whole or not there."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from distill_jax.core.errors import UserError
+
+
+def home() -> Path:
+    """Where assets, prepared data and teacher caches live: ``$DISTILL_JAX_HOME`` or the cache."""
+    named = os.environ.get("DISTILL_JAX_HOME")
+    if named:
+        return Path(named).expanduser().resolve()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "distill_jax"
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A scratch folder that becomes ``target`` when the block ends without an error.
+
+    If another process made ``target`` meanwhile, theirs stays and ours is dropped: folders
+    named by content are the same either way.
+    """
+    with _readable_os_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield scratch
+            try:
+                os.rename(scratch, target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write a whole file: readers see the old content or the new, never a part."""
+    with _readable_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(scratch, 0o666 & ~_umask())
+            os.replace(scratch, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(scratch)
+            raise
+
+
+@contextlib.contextmanager
+def _readable_os_errors(path: Path) -> Iterator[None]:
+    """Full disks and read-only folders are the user's to mend: say so in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Free some space, mend the "
+            "permissions, or point DISTILL_JAX_HOME or --output-dir elsewhere."
+        ) from error
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

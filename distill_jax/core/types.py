@@ -1,0 +1,99 @@
+"""The few types that everything speaks: ``Batch``, ``ModelOutput`` and ``Capture``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flax import struct
+from jax import Array
+
+LayerArrays = dict[int, Array]
+"""Arrays by layer number; 0 is the embeddings (hidden states only), 1 the first layer."""
+
+_BY_LAYER = (
+    "hidden_states",
+    "attention_scores",
+    "attention_probs",
+    "queries",
+    "keys",
+    "values",
+)
+
+
+@struct.dataclass
+class Batch:
+    """The arrays of one step. A row of padding has example id -1 and no real token.
+
+    Attributes:
+      example_ids_B: int32 [B], the example's row in its tokenised split, -1 for padding.
+      input_ids_BT: int32 [B, T], token ids.
+      token_type_ids_BT: int32 [B, T], 0 for the first segment, 1 for the second.
+      where_BT: bool [B, T], True for real tokens.
+      labels_B: int32 [B], the class; any value where ``label_where_B`` is False.
+      label_where_B: bool [B], True for examples that have a label (False: transfer set).
+    """
+
+    example_ids_B: Array
+    input_ids_BT: Array
+    token_type_ids_BT: Array
+    where_BT: Array
+    labels_B: Array
+    label_where_B: Array
+
+    @property
+    def where_B(self) -> Array:
+        """bool [B], True for real examples."""
+        return self.example_ids_B >= 0
+
+
+@struct.dataclass
+class ModelOutput:
+    """What a model says of a batch; the same for teacher and student, live or cached.
+
+    Layers are keyed by number: hidden state 0 is the embeddings, layer 1 is the first
+    transformer layer everywhere. Under ``jit``, what nobody reads is never computed.
+
+    Attributes:
+      logits_BC: [B, C].
+      hidden_states: layer -> [B, T, D], keys 0..L.
+      attention_scores: layer -> [B, H, T, T], scaled, before the mask and the softmax.
+      attention_probs: layer -> [B, H, T, T], after mask and softmax, before dropout.
+      queries, keys, values: layer -> [B, T, H, D/H].
+    """
+
+    logits_BC: Array | None = None
+    hidden_states: LayerArrays = struct.field(default_factory=dict)
+    attention_scores: LayerArrays = struct.field(default_factory=dict)
+    attention_probs: LayerArrays = struct.field(default_factory=dict)
+    queries: LayerArrays = struct.field(default_factory=dict)
+    keys: LayerArrays = struct.field(default_factory=dict)
+    values: LayerArrays = struct.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Capture:
+    """Which parts of a ``ModelOutput`` are wanted, as sorted layer numbers per kind."""
+
+    hidden_states: tuple[int, ...] = ()
+    attention_scores: tuple[int, ...] = ()
+    attention_probs: tuple[int, ...] = ()
+    queries: tuple[int, ...] = ()
+    keys: tuple[int, ...] = ()
+    values: tuple[int, ...] = ()
+
+    def select(self, output: ModelOutput) -> ModelOutput:
+        """The wanted parts of ``output`` (the logits always)."""
+        parts: dict[str, Any] = {
+            kind: {layer: getattr(output, kind)[layer] for layer in getattr(self, kind)}
+            for kind in _BY_LAYER
+        }
+        return ModelOutput(logits_BC=output.logits_BC, **parts)
+
+    def __or__(self, other: Capture) -> Capture:
+        return Capture(
+            **{
+                kind: tuple(sorted({*getattr(self, kind), *getattr(other, kind)}))
+                for kind in _BY_LAYER
+            }
+        )
