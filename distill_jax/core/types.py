@@ -1,4 +1,4 @@
-"""The few types that everything speaks: ``Batch``, ``ModelOutput`` and ``Capture``."""
+"""The few types that everything speaks: ``Batch``, ``ModelOutput``, ``Capture``, ``ModelShape``."""
 
 from __future__ import annotations
 
@@ -97,3 +97,13 @@ class Capture:
                 for kind in _BY_LAYER
             }
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelShape:
+    """What an objective has to know of a model: layers, widths, attention heads, classes."""
+
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_labels: int
