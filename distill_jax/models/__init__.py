@@ -1,0 +1,1 @@
+"""Flax Linen models: the BERT family, its import from Hugging Face folders, student presets."""

@@ -1,0 +1,288 @@
+"""BERT for classification in Flax Linen: one module for teachers and students.
+
+Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language
+Understanding". Layer norm after each residual sum, as in the paper; numbers agree with
+``transformers``' ``BertForSequenceClassification``.
+
+Shape suffixes: B batch, T tokens, D hidden size, H heads, K head size, F intermediate size,
+C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.types import Batch, ModelOutput, ModelShape
+from distill_jax.models.dropout import Dropout
+
+Params = dict[str, Any]
+"""Nested dictionaries of arrays, as Flax keeps them under ``"params"``."""
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+"""By the names of ``config.json``; ``gelu`` is the exact one, the others with tanh agree."""
+
+POOLINGS = ("pooler", "mean", "cls")
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """What a BERT classifier is, apart from its weights.
+
+    Attributes:
+      pooling: what the head reads: ``pooler`` (dense and tanh on the [CLS] position, BERT's
+        own), ``mean`` (mean over real tokens, as sentence-transformers do) or ``cls`` (the
+        [CLS] position as it is).
+      dropout: rate after the embeddings and after every attention and feed-forward block.
+      attention_dropout: rate on the attention probabilities.
+      classifier_dropout: rate before the head; None for the same as ``dropout``.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    max_positions: int = 512
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    classifier_dropout: float | None = None
+    initializer_range: float = 0.02
+    pooling: str = "pooler"
+    num_labels: int = 2
+
+    def __post_init__(self) -> None:
+        if self.hidden_act not in ACTIVATIONS:
+            raise unknown("hidden_act", self.hidden_act, ACTIVATIONS, where="in the BERT config")
+        if self.pooling not in POOLINGS:
+            raise unknown("pooling", self.pooling, POOLINGS, where="in the BERT config")
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "intermediate_size",
+            "max_positions",
+            "type_vocab_size",
+            "num_labels",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"BERT config: {name} must be at least 1, got {self!r}.")
+        if self.hidden_size % self.num_heads:
+            raise UserError(
+                f"BERT config: hidden_size {self.hidden_size} is not a multiple of "
+                f"num_heads {self.num_heads}."
+            )
+        for name in ("dropout", "attention_dropout", "classifier_dropout"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 <= rate < 1:
+                raise UserError(f"BERT config: {name} must be in [0, 1), got {rate}.")
+
+    @property
+    def shape(self) -> ModelShape:
+        """What objectives have to know of this model."""
+        return ModelShape(
+            num_layers=self.num_layers,
+            hidden_size=self.hidden_size,
+            num_heads=self.num_heads,
+            num_labels=self.num_labels,
+        )
+
+
+class Bert(nn.Module):
+    """BERT with a classification head.
+
+    Attributes:
+      config: sizes, rates, pooling.
+      dtype: of the computation. Parameters are float32; so are the statistics of layer norms,
+        the attention scores, their softmax and the logits, whatever ``dtype`` is.
+    """
+
+    config: BertConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool = False) -> ModelOutput:
+        """Everything the model says of a batch; ``jit`` drops what the caller does not read.
+
+        Values at positions of padding are finite and mean nothing; nothing at a real position
+        depends on them.
+
+        Args:
+          batch: tokens [B, T] with their ``where``; labels are not read.
+          train: dropout on; needs the rng stream ``"dropout"``.
+
+        Returns:
+          A complete ``ModelOutput``.
+
+        Raises:
+          UserError: T is over the config's ``max_positions``.
+        """
+        config = self.config
+        hidden_BTD = Embeddings(config, self.dtype, name="embeddings")(batch, train=train)
+        output = ModelOutput(hidden_states={0: hidden_BTD})
+        for number in range(1, config.num_layers + 1):
+            layer = Layer(config, self.dtype, name=f"layer_{number}")
+            hidden_BTD, attention = layer(hidden_BTD, batch.where_BT, train=train)
+            output.hidden_states[number] = hidden_BTD
+            for kind, array in attention.items():
+                getattr(output, kind)[number] = array
+        pooled_BD = Pooling(config, self.dtype, name="pooling")(hidden_BTD, batch.where_BT)
+        rate = config.dropout if config.classifier_dropout is None else config.classifier_dropout
+        pooled_BD = Dropout(rate)(pooled_BD.astype(jnp.float32), train=train)
+        head = _dense(config, config.num_labels, jnp.float32, "classifier")
+        return output.replace(logits_BC=head(pooled_BD))  # type: ignore[attr-defined]
+
+
+def init_bert(config: BertConfig, rng: Array) -> Params:
+    """Fresh float32 parameters of ``Bert(config)``: normal(0, initializer_range), zero biases."""
+    tokens_BT = jnp.zeros((1, 2), jnp.int32)
+    row_B = jnp.zeros((1,), jnp.int32)
+    batch = Batch(
+        example_ids_B=row_B,
+        input_ids_BT=tokens_BT,
+        token_type_ids_BT=tokens_BT,
+        where_BT=jnp.ones((1, 2), bool),
+        labels_B=row_B,
+        label_where_B=jnp.zeros((1,), bool),
+    )
+    return jax.jit(Bert(config).init)(rng, batch)["params"]
+
+
+class Embeddings(nn.Module):
+    """Word, position and token type embeddings, summed and normalised: [B, T] -> [B, T, D]."""
+
+    config: BertConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool) -> Array:
+        config = self.config
+        num_tokens = batch.input_ids_BT.shape[1]
+        if num_tokens > config.max_positions:
+            raise UserError(
+                f"a batch has {num_tokens} tokens a row; the model has positions for "
+                f"{config.max_positions}. Shorten the texts (max_length)."
+            )
+        embed = partial(
+            nn.Embed,
+            features=config.hidden_size,
+            dtype=self.dtype,
+            embedding_init=nn.initializers.normal(config.initializer_range),
+        )
+        word_BTD = embed(config.vocab_size, name="word")(batch.input_ids_BT)
+        type_BTD = embed(config.type_vocab_size, name="token_type")(batch.token_type_ids_BT)
+        positions_PD = embed(config.max_positions, name="position").embedding
+        position_1TD = positions_PD[None, :num_tokens].astype(self.dtype)
+        hidden_BTD = _layer_norm(config, self.dtype, "norm")(word_BTD + type_BTD + position_1TD)
+        return Dropout(config.dropout)(hidden_BTD, train=train)
+
+
+class Layer(nn.Module):
+    """One encoder layer: self-attention and feed-forward, each with residual and layer norm."""
+
+    config: BertConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, hidden_BTD: Array, where_BT: Array, *, train: bool
+    ) -> tuple[Array, dict[str, Array]]:
+        config = self.config
+        dense = partial(_dense, config, dtype=self.dtype)
+        drop = Dropout(config.dropout)
+
+        context_BTD, attention = SelfAttention(config, self.dtype, name="attention")(
+            hidden_BTD, where_BT, train=train
+        )
+        attended_BTD = drop(
+            dense(config.hidden_size, name="attention_output")(context_BTD), train=train
+        )
+        middle_BTD = _layer_norm(config, self.dtype, "attention_norm")(hidden_BTD + attended_BTD)
+
+        up_BTF = dense(config.intermediate_size, name="intermediate")(middle_BTD)
+        down_BTD = dense(config.hidden_size, name="output")(ACTIVATIONS[config.hidden_act](up_BTF))
+        down_BTD = drop(down_BTD, train=train)
+        return _layer_norm(config, self.dtype, "output_norm")(middle_BTD + down_BTD), attention
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, eq. 1) without its output projection."""
+
+    config: BertConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, hidden_BTD: Array, where_BT: Array, *, train: bool
+    ) -> tuple[Array, dict[str, Array]]:
+        config = self.config
+        heads, size = config.num_heads, config.hidden_size // config.num_heads
+        B, T, D = hidden_BTD.shape
+
+        def project(name: str) -> Array:
+            return _dense(config, D, self.dtype, name)(hidden_BTD).reshape(B, T, heads, size)
+
+        query_BTHK, key_BTHK, value_BTHK = project("query"), project("key"), project("value")
+        scores_BHTT = jnp.einsum(
+            "BTHK,BSHK->BHTS", query_BTHK, key_BTHK, preferred_element_type=jnp.float32
+        ) * (size**-0.5)
+        # The least float32, not -inf: a row without any real token gets equal probabilities,
+        # and neither values nor gradients become NaN. Elsewhere padding gets exactly 0.
+        lowest = jnp.finfo(jnp.float32).min
+        probs_BHTT = jax.nn.softmax(jnp.where(where_BT[:, None, None, :], scores_BHTT, lowest))
+        weights_BHTT = Dropout(config.attention_dropout)(probs_BHTT, train=train)
+        context_BTHK = jnp.einsum("BHTS,BSHK->BTHK", weights_BHTT.astype(self.dtype), value_BTHK)
+        return context_BTHK.reshape(B, T, D), {
+            "attention_scores": scores_BHTT,
+            "attention_probs": probs_BHTT,
+            "queries": query_BTHK,
+            "keys": key_BTHK,
+            "values": value_BTHK,
+        }
+
+
+class Pooling(nn.Module):
+    """One vector a row, [B, T, D] -> [B, D], as ``config.pooling`` says."""
+
+    config: BertConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, hidden_BTD: Array, where_BT: Array) -> Array:
+        if self.config.pooling == "mean":
+            where_BT1 = where_BT[:, :, None]
+            total_BD = jnp.sum(hidden_BTD, axis=1, where=where_BT1, dtype=jnp.float32)
+            count_B1 = jnp.sum(where_BT1, axis=1, dtype=jnp.float32)
+            return total_BD / jnp.maximum(count_B1, 1.0)
+        cls_BD = hidden_BTD[:, 0]
+        if self.config.pooling == "cls":
+            return cls_BD
+        return jnp.tanh(_dense(self.config, cls_BD.shape[-1], self.dtype, "dense")(cls_BD))
+
+
+def _dense(config: BertConfig, features: int, dtype: Any, name: str) -> nn.Dense:
+    init = nn.initializers.normal(config.initializer_range)
+    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
+
+
+def _layer_norm(config: BertConfig, dtype: Any, name: str) -> nn.LayerNorm:
+    # The two-pass variance: E[x^2] - E[x]^2 loses digits that the import test counts on.
+    return nn.LayerNorm(config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)
