@@ -1,0 +1,86 @@
+"""Checkpoints with Orbax: the whole state of a run, atomically."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from distill_jax.core.errors import UserError
+from distill_jax.training.state import Params, TrainState
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a run needs to go on as if it had never stopped.
+
+    Attributes:
+      state: the training state, its step included.
+      best_params: the student's parameters at the best evaluation so far.
+      record: JSON: the history of evaluations, best step and score, seconds spent.
+    """
+
+    state: TrainState
+    best_params: Params
+    record: dict[str, Any]
+
+
+class Checkpoints:
+    """The latest snapshot of one run, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._manager.close()
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write a snapshot and wait until it is whole on disk.
+
+        Raises:
+          UserError: when it cannot be written; the snapshot before it stays as it was.
+        """
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(snapshot.state),
+            best=ocp.args.StandardSave(snapshot.best_params),
+            record=ocp.args.JsonSave(snapshot.record),
+        )
+        try:
+            self._manager.save(int(snapshot.state.step), args=items, force=True)
+            self._manager.wait_until_finished()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"cannot write a checkpoint to {self._folder}: {error}") from error
+
+    def restore(self, like: TrainState) -> Snapshot | None:
+        """The latest snapshot, or None when there is none.
+
+        Raises:
+          UserError: when there is one that cannot be read; nothing starts afresh in silence.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+        )
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(shapes),
+            best=ocp.args.StandardRestore(shapes.params),
+            record=ocp.args.JsonRestore(),
+        )
+        try:
+            restored = self._manager.restore(step, args=items)
+        except Exception as error:  # Orbax raises many kinds; every one means the same to a user
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"the checkpoint of step {step} in {self._folder} cannot be read "
+                f"({first_line[:200]}); delete that folder to start this run afresh"
+            ) from error
+        return Snapshot(restored["state"], restored["best"], restored["record"])

@@ -1,0 +1,61 @@
+"""Batches as a pure function of the step: there is no iterator to lose."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import grain
+
+from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.data.plan import PlannedBatch, make_batch, plan_epoch
+from distill_jax.data.tokenise import TokenTable
+
+TeacherOutputs = Callable[[Batch], ModelOutput]
+"""What a teacher says of a batch, computed live or looked up in a cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """``feed(step)`` is the batch of that step and what the teacher says of it.
+
+    Attributes:
+      table: the tokenised training examples.
+      shape_lengths: the few lengths that batches are padded to.
+      batch_size: rows of a batch; the last batch of an epoch is filled up with padding rows.
+      seed: decides the order; with the step it decides everything.
+      teacher: the teacher's outputs, or None where no loss listens to a teacher.
+    """
+
+    table: TokenTable
+    shape_lengths: tuple[int, ...]
+    batch_size: int
+    seed: int
+    teacher: TeacherOutputs | None = None
+    _plan: Callable[[int], tuple[PlannedBatch, ...]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        def plan(epoch: int) -> tuple[PlannedBatch, ...]:
+            return plan_epoch(
+                self.table.lengths_N,
+                self.shape_lengths,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                epoch=epoch,
+            )
+
+        object.__setattr__(self, "_plan", lru_cache(maxsize=2)(plan))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.table) // self.batch_size)
+
+    def __call__(self, step: int) -> tuple[Batch, ModelOutput | None]:
+        epoch, position = divmod(step, self.steps_per_epoch)
+        planned = self._plan(epoch)[position]
+        batch = make_batch(self.table, planned, batch_size=self.batch_size)
+        return batch, self.teacher(batch) if self.teacher else None
+
+    def read(self, start: int, stop: int) -> Iterator[tuple[Batch, ModelOutput | None]]:
+        """The batches of steps ``start`` to ``stop - 1``, made ahead by a thread."""
+        ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+        return iter(grain.MapDataset.range(start, stop).map(self).to_iter_dataset(ahead))

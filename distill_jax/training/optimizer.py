@@ -1,0 +1,69 @@
+"""AdamW whose learning rate is a number given to the step, so that changing it costs nothing."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import optax
+
+from distill_jax.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up, decay and clipping (Loshchilov and Hutter 2019, as BERT uses it).
+
+    Attributes:
+      learning_rate: peak learning rate.
+      schedule: what follows the warm-up: down to 0 in a line or a cosine, or constant.
+      warmup: part of all steps over which the rate rises from 0 in a line.
+      weight_decay: decoupled; on matrices only, never on biases and LayerNorm.
+      clip_norm: largest global norm of the gradients of everything trained.
+      b1, b2, eps: Adam's.
+    """
+
+    learning_rate: float = 1e-3
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):
+            raise UserError(f"the learning rate must be positive, not {self.learning_rate}")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"warmup is a part of all steps, 0 <= warmup < 1, not {self.warmup}")
+        if not self.clip_norm > 0:
+            raise UserError(f"clip_norm must be positive, not {self.clip_norm}")
+
+
+def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
+    """Learning rate of the update that follows ``step`` finished updates."""
+    warmup_steps = round(config.warmup * total_steps)
+    if step < warmup_steps:
+        return config.learning_rate * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+    match config.schedule:
+        case "linear":
+            return config.learning_rate * (1 - progress)
+        case "cosine":
+            return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        case "constant":
+            return config.learning_rate
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Clipping, Adam and weight decay; the step multiplies by minus the learning rate."""
+
+    def matrices_only(params: optax.Params) -> optax.Params:
+        return jax.tree.map(lambda p: p.ndim > 1, params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=matrices_only),
+    )

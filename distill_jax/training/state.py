@@ -1,0 +1,42 @@
+"""Everything a training run has to remember."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+Params = Any
+"""A tree of arrays, as Flax modules make them."""
+
+
+@struct.dataclass
+class TrainState:
+    """Student, the losses' own parameters, the optimiser's state, and the step.
+
+    Attributes:
+      step: int32 scalar, the number of finished updates.
+      params: the student's parameters.
+      loss_params: the parameters of the losses (projections); ``{}`` where there are none.
+      opt_state: optax's state over ``{"student": params, "losses": loss_params}``.
+    """
+
+    step: jax.Array
+    params: Params
+    loss_params: Params
+    opt_state: optax.OptState
+
+    @property
+    def trained(self) -> dict[str, Params]:
+        """All that the optimiser moves, as one tree."""
+        return {"student": self.params, "losses": self.loss_params}
+
+
+def init_state(
+    params: Params, loss_params: Params, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first step. The arrays are copied: a step donates its state."""
+    params, loss_params = jax.tree.map(jnp.array, (params, loss_params))
+    opt_state = optimizer.init({"student": params, "losses": loss_params})
+    return TrainState(jnp.zeros((), jnp.int32), params, loss_params, opt_state)
