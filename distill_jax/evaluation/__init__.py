@@ -1,0 +1,1 @@
+"""What a trained student is worth: task metrics, calibration, fidelity, latency, size."""

@@ -1,0 +1,100 @@
+"""Latency of a model on the CPU, one batch at a time."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from distill_jax.core.errors import UserError
+
+Apply = Callable[[Any, Any], Any]
+"""``apply(params, batch) -> arrays``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """Time of one call, in milliseconds.
+
+    Attributes:
+      p50_ms, p95_ms: percentiles over the batches, each batch standing with the median of its
+        repeats: the spread is that of the inputs (their lengths), not of the machine's noise.
+      runs: timed calls in all.
+    """
+
+    p50_ms: float
+    p95_ms: float
+    runs: int
+
+
+def cpu_latency(
+    apply: Apply, params: Any, batches: Sequence[Any], *, warmup: int = 2, repeats: int = 10
+) -> Latency:
+    """Latency of ``apply(params, batch)`` on the CPU; see ``cpu_latencies``."""
+    models = {"model": (apply, params)}
+    return cpu_latencies(models, batches, warmup=warmup, repeats=repeats)["model"]
+
+
+def cpu_latencies(
+    models: Mapping[str, tuple[Apply, Any]],
+    batches: Sequence[Any],
+    *,
+    warmup: int = 2,
+    repeats: int = 10,
+) -> dict[str, Latency]:
+    """Latencies of several models, compared fairly on the CPU backend.
+
+    Runs on the first CPU device even where a GPU or TPU is the default. Every model is
+    compiled once per batch shape and warmed up outside the timing. A repeat goes once through
+    all models and batches, so that a slow moment of the machine hits all of them alike.
+
+    Args:
+      models: name -> (apply, params); ``apply(params, batch)`` is jitted here and may return
+        any pytree of arrays, all of which are waited for.
+      batches: what to time, typically batches of one example from the test split.
+      warmup: untimed passes, of which the first compiles; at least 1.
+      repeats: timed passes.
+
+    Raises:
+      UserError: without models, batches, warm-up or repeats, or without a CPU backend.
+    """
+    if not models or not batches or warmup < 1 or repeats < 1:
+        raise UserError(
+            "latency needs at least one model, one batch, one warm-up and one repeat, not "
+            f"{len(models)}, {len(batches)}, {warmup} and {repeats}."
+        )
+    device = _cpu_device()
+    calls = {
+        name: (jax.jit(apply), jax.device_put(params, device))
+        for name, (apply, params) in models.items()
+    }
+    placed = [jax.device_put(batch, device) for batch in batches]
+    nanoseconds = {name: np.empty((repeats, len(placed))) for name in calls}
+    for turn in range(-warmup, repeats):
+        for index, batch in enumerate(placed):
+            for name, (call, params) in calls.items():
+                start = time.perf_counter_ns()
+                jax.block_until_ready(call(params, batch))
+                elapsed = time.perf_counter_ns() - start
+                if turn >= 0:
+                    nanoseconds[name][turn, index] = elapsed
+    return {name: _summarise(times) for name, times in nanoseconds.items()}
+
+
+def _summarise(nanoseconds_RB: np.ndarray) -> Latency:
+    """Median over repeats R for each batch, then percentiles over the batches B."""
+    per_batch_ms = np.median(nanoseconds_RB, axis=0) / 1e6
+    p50, p95 = np.percentile(per_batch_ms, [50, 95])
+    return Latency(p50_ms=float(p50), p95_ms=float(p95), runs=nanoseconds_RB.size)
+
+
+def _cpu_device() -> jax.Device:
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError as error:
+        raise UserError(
+            "CPU latency needs JAX's CPU backend beside the accelerator: unset JAX_PLATFORMS "
+            "or add cpu to it, e.g. JAX_PLATFORMS=cuda,cpu."
+        ) from error
