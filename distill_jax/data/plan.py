@@ -1,0 +1,190 @@
+"""Batch plans: which rows make which batch, at which static length.
+
+XLA compiles a step once a shape, so an epoch uses few lengths. Sentences of like length share a
+batch, which keeps the padding small; who shares a batch with whom, and the order of the batches,
+are random but a pure function of (lengths, seed, epoch): there is no iterator to save.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.types import Batch
+from distill_jax.data.table import NO_LABEL
+from distill_jax.data.tokenise import TokenTable
+
+PADDING_ID = -1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlannedBatch:
+    """int32 ``rows`` [<= batch_size] of a table, and the length they are padded to."""
+
+    rows: np.ndarray
+    length: int
+
+
+def choose_lengths(
+    lengths_N: np.ndarray,
+    *,
+    batch_size: int = 1,
+    max_shapes: int = 6,
+    multiple_of: int = 1,
+) -> tuple[int, ...]:
+    """At most ``max_shapes`` batch lengths that keep the padding of ``plan_epoch`` least.
+
+    An exact dynamic programme over the lengths that occur: batches are filled from the shortest
+    rows up, so shapes ``s_1 < s_2 < ...`` hold ``sum_j s_j * (filled(s_j) - filled(s_j-1))``
+    tokens, padding included, where ``filled(s)`` counts the rows of the batches that rows of at
+    most ``s`` tokens can fill.
+
+    Args:
+      lengths_N: tokens of every row that will be planned with these shapes (of all splits, if
+        they share compilations); the longest is always covered.
+      batch_size: rows of a batch; 1 counts only the padding inside rows.
+      max_shapes: how many lengths may be used, each a compilation.
+      multiple_of: every length is a multiple of this (8 or 128 suit some accelerators).
+
+    Returns:
+      The lengths, ascending.
+    """
+    if not len(lengths_N):
+        raise UserError("no rows to choose batch lengths for.")
+    if min(batch_size, max_shapes, multiple_of) < 1:
+        raise UserError("batch_size, max_shapes and multiple_of must be at least 1.")
+    padded_N = -(-np.asarray(lengths_N, np.int64) // multiple_of) * multiple_of
+    candidates_K, counts_K = np.unique(padded_N, return_counts=True)
+    # Index 0 is "no shape yet": length 0, nothing filled.
+    length_K = np.append(0, candidates_K)
+    filled_K = np.append(0, _filled(np.cumsum(counts_K), batch_size))
+    cost_KK = (length_K[None, :] * (filled_K[None, :] - filled_K[:, None])).astype(np.float64)
+    cost_KK[np.tril_indices(len(length_K), -1)] = np.inf
+    least_K = np.where(length_K == 0, 0.0, np.inf)
+    previous = []
+    for _ in range(max_shapes):  # staying where one is costs nothing: fewer shapes are allowed
+        total_KK = least_K[:, None] + cost_KK
+        previous.append(np.argmin(total_KK, axis=0))
+        least_K = np.min(total_KK, axis=0)
+    last, shapes = len(candidates_K), set()
+    for previous_K in reversed(previous):
+        if filled_K[last] > filled_K[previous_K[last]]:
+            shapes.add(int(length_K[last]))
+        last = previous_K[last]
+    return tuple(sorted(shapes))
+
+
+def plan_epoch(
+    lengths_N: np.ndarray,
+    shape_lengths: Sequence[int],
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+) -> tuple[PlannedBatch, ...]:
+    """The batches of one epoch: every row once, in ``ceil(N / batch_size)`` batches.
+
+    Rows are grouped at random inside a length class. What does not fill a batch moves up into
+    the next longer class, and the one batch that cannot be full takes the shortest rows, where
+    its padding costs least. The order of the batches is random.
+
+    Args:
+      lengths_N: tokens of every row.
+      shape_lengths: the allowed batch lengths, see ``choose_lengths``.
+      batch_size: rows of a batch.
+      seed: non-negative; with ``epoch`` it decides everything random here.
+      epoch: non-negative.
+
+    Returns:
+      The batches. Only numpy's bit generator is drawn from, whose stream is fixed for ever, so
+      the plan does not change with numpy's version.
+    """
+    class_N = _length_classes(lengths_N, shape_lengths)
+    bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
+    batches: list[PlannedBatch] = []
+    pool = np.empty(0, np.int32)
+    short = -len(class_N) % batch_size
+    for k in range(len(shape_lengths)):
+        pool = np.concatenate([pool, np.flatnonzero(class_N == k).astype(np.int32)])
+        pool = pool[np.argsort(bits.random_raw(len(pool)), kind="stable")]
+        while len(pool) + short >= batch_size:
+            rows, pool = pool[: batch_size - short], pool[batch_size - short :]
+            batches.append(PlannedBatch(rows, int(shape_lengths[class_N[rows].max()])))
+            short = 0
+    order = np.argsort(bits.random_raw(len(batches)), kind="stable")
+    return tuple(batches[i] for i in order)
+
+
+def plan_in_order(
+    lengths_N: np.ndarray, shape_lengths: Sequence[int], *, batch_size: int
+) -> tuple[PlannedBatch, ...]:
+    """Every row once, shortest rows first, without randomness: for evaluation and caches."""
+    class_N = _length_classes(lengths_N, shape_lengths)
+    rows_N = np.argsort(np.asarray(lengths_N), kind="stable").astype(np.int32)
+    first = len(rows_N) % batch_size or batch_size
+    cuts = range(first, len(rows_N), batch_size)
+    return tuple(
+        PlannedBatch(rows, int(shape_lengths[class_N[rows].max()]))
+        for rows in np.split(rows_N, list(cuts))
+    )
+
+
+def padding_fraction(
+    lengths_N: np.ndarray, plan: Sequence[PlannedBatch], *, batch_size: int
+) -> float:
+    """Share of a plan's tokens that are padding, the missing rows of a partial batch included."""
+    tokens = sum(int(lengths_N[batch.rows].sum()) for batch in plan)
+    return 1 - tokens / sum(batch_size * batch.length for batch in plan)
+
+
+def make_batch(table: TokenTable, planned: PlannedBatch, *, batch_size: int) -> Batch:
+    """The arrays of one planned batch, as numpy arrays.
+
+    Rows that are missing to ``batch_size`` get example id -1 and no real token; a row without a
+    label gets ``label_where_B`` False.
+    """
+    rows = planned.rows
+    lengths_B = np.zeros(batch_size, np.int64)
+    lengths_B[: len(rows)] = table.lengths_N[rows]
+    if lengths_B.max(initial=0) > planned.length:
+        raise ValueError(f"a row of {lengths_B.max()} tokens in a batch of {planned.length}")
+    starts_B = np.zeros(batch_size, np.int64)
+    starts_B[: len(rows)] = table.offsets_N1[rows]
+    position_T = np.arange(planned.length)
+    where_BT = position_T[None, :] < lengths_B[:, None]
+    index_BT = np.where(where_BT, starts_B[:, None] + position_T[None, :], 0)
+    example_ids_B = np.full(batch_size, PADDING_ID, np.int32)
+    example_ids_B[: len(rows)] = rows
+    labels_B = np.full(batch_size, NO_LABEL, np.int32)
+    labels_B[: len(rows)] = table.labels_N[rows]
+    return Batch(
+        example_ids_B=example_ids_B,
+        input_ids_BT=np.where(where_BT, table.tokens_S[index_BT], np.int32(0)),
+        token_type_ids_BT=np.where(where_BT, table.token_types_S[index_BT], 0).astype(np.int32),
+        where_BT=where_BT,
+        labels_B=np.maximum(labels_B, 0),
+        label_where_B=labels_B >= 0,
+    )
+
+
+def _filled(rows_upto_K: np.ndarray, batch_size: int) -> np.ndarray:
+    """Rows, padding included, of the batches that the ``rows_upto_K`` shortest rows can fill."""
+    short = -rows_upto_K[-1] % batch_size
+    return (rows_upto_K + short) // batch_size * batch_size
+
+
+def _length_classes(lengths_N: np.ndarray, shape_lengths: Sequence[int]) -> np.ndarray:
+    """For every row, the position of the shortest shape that holds it."""
+    lengths_N = np.asarray(lengths_N)
+    shapes = np.asarray(shape_lengths)
+    if not len(lengths_N):
+        raise UserError("no rows to plan batches for.")
+    if not len(shapes) or (np.diff(shapes) <= 0).any():
+        raise ValueError(f"batch lengths must be ascending, not {tuple(shape_lengths)}")
+    if lengths_N.max() > shapes[-1]:
+        raise UserError(
+            f"a row has {lengths_N.max()} tokens, the longest batch length is {shapes[-1]}: "
+            "choose the batch lengths from the lengths of all splits."
+        )
+    return np.searchsorted(shapes, lengths_N)

@@ -1,0 +1,96 @@
+"""Text data as plain tuples and numpy arrays: one ``TextTable`` a split."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from distill_jax.core.digests import digest, digest_arrays, digest_strings
+from distill_jax.core.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+NO_LABEL = -1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextTable:
+    """One split, as text.
+
+    Attributes:
+      ids: N unique ids that stay the same when the data is read again.
+      texts: N texts, the first sentences where the task has pairs.
+      texts_b: N second sentences, or None.
+      labels_N: int32 [N] class numbers, -1 where an example has no label; None where none has.
+      scores_N: float32 [N] mean human ratings, or None where the data has none.
+    """
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    texts_b: tuple[str, ...] | None = None
+    labels_N: np.ndarray | None = None
+    scores_N: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("texts", "texts_b", "labels_N", "scores_N"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(self.ids):
+                raise ValueError(f"{name} has {len(column)} entries for {len(self.ids)} ids")
+        if len(set(self.ids)) != len(self.ids):
+            raise ValueError("example ids are not unique")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of every column."""
+        arrays = {"labels": self.labels_N, "scores": self.scores_N}
+        return digest(
+            {
+                "ids": digest_strings(self.ids),
+                "texts": digest_strings(self.texts),
+                "texts_b": None if self.texts_b is None else digest_strings(self.texts_b),
+                "arrays": digest_arrays({k: v for k, v in arrays.items() if v is not None}),
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextDataset:
+    """Named splits of text with one set of labels.
+
+    Attributes:
+      name: what ``--data`` was given.
+      label_names: the classes; ``labels_N`` are positions in this tuple.
+      splits: tables under ``train``, ``validation`` and ``test``.
+      notes: what was decided about the data on the user's behalf, one sentence each; command
+        lines print them and runs record them.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    splits: Mapping[str, TextTable]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split, table in self.splits.items():
+            if not len(table):
+                raise UserError(f"data {self.name!r}: the {split} split is empty.")
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of the content: label names and every table; the name does not enter."""
+        tables = {split: table.digest for split, table in self.splits.items()}
+        return digest({"label_names": self.label_names, "splits": tables})
+
+
+def label_array(labels: Sequence[str | None], label_names: Sequence[str]) -> np.ndarray:
+    """Int32 [N] class numbers of label names; None becomes -1."""
+    number = {name: i for i, name in enumerate(label_names)}
+    return np.array([NO_LABEL if x is None else number[x] for x in labels], np.int32)
+
+
+def fold(text: str) -> str:
+    """The form in which two texts count as the same: case and white space do not matter."""
+    return " ".join(text.casefold().split())

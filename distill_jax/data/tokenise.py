@@ -1,0 +1,211 @@
+"""Text to ragged token arrays, once, kept on disk under a name made of what went in."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from distill_jax.core.digests import digest, digest_arrays, digest_strings, sha256_file
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import atomic_folder
+from distill_jax.data.table import NO_LABEL, TextDataset, TextTable
+
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+_ARRAYS = ("tokens_S", "token_types_S", "offsets_N1")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenTable:
+    """One split, tokenised: rows of different lengths one after another, no padding.
+
+    Attributes:
+      ids: N unique example ids.
+      tokens_S: int32 [S], the token ids of all rows, special tokens included.
+      token_types_S: int8 [S], 0 for the first segment, 1 for the second.
+      offsets_N1: int64 [N + 1]; row n is ``tokens_S[offsets_N1[n] : offsets_N1[n + 1]]``.
+      labels_N: int32 [N], -1 for examples without a label.
+      scores_N: float32 [N] mean human ratings, or None.
+    """
+
+    ids: tuple[str, ...]
+    tokens_S: np.ndarray
+    token_types_S: np.ndarray
+    offsets_N1: np.ndarray
+    labels_N: np.ndarray
+    scores_N: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @functools.cached_property
+    def lengths_N(self) -> np.ndarray:
+        """int64 [N], tokens of every row."""
+        return np.diff(self.offsets_N1)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of ids, tokens, labels and scores."""
+        arrays = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "ids" and getattr(self, field.name) is not None
+        }
+        return digest({"ids": digest_strings(self.ids), "arrays": digest_arrays(arrays)})
+
+    def take(self, rows: np.ndarray) -> "TokenTable":
+        """The table of some rows, in the order given."""
+        rows = np.asarray(rows)
+        lengths = self.lengths_N[rows]
+        offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
+        source = np.repeat(self.offsets_N1[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return TokenTable(
+            ids=tuple(self.ids[row] for row in rows),
+            tokens_S=self.tokens_S[source],
+            token_types_S=self.token_types_S[source],
+            offsets_N1=offsets,
+            labels_N=self.labels_N[rows],
+            scores_N=None if self.scores_N is None else self.scores_N[rows],
+        )
+
+    def without_labels(self, rows: np.ndarray) -> "TokenTable":
+        """The same table with the labels of ``rows`` hidden: they become a transfer set."""
+        labels_N = self.labels_N.copy()
+        labels_N[rows] = NO_LABEL
+        return dataclasses.replace(self, labels_N=labels_N)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenDataset:
+    """The tokenised splits of a ``TextDataset``.
+
+    Attributes:
+      name: as the text data set's.
+      label_names: the classes, in label order.
+      splits: token tables under the text splits' names.
+      max_length: rows were cut to this many tokens.
+      digest: digest of text, tokeniser file and ``max_length``.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    splits: Mapping[str, TokenTable]
+    max_length: int
+    digest: str
+
+
+def tokenise_dataset(
+    dataset: TextDataset, tokenizer_file: Path, *, max_length: int = 128, cache: Path | None = None
+) -> TokenDataset:
+    """Token ids of every split, computed once.
+
+    The tokeniser's own truncation and padding are replaced: rows are cut to ``max_length``
+    tokens (the longer sentence of a pair first) and never padded.
+
+    Args:
+      dataset: the text.
+      tokenizer_file: a ``tokenizer.json`` of the ``tokenizers`` library.
+      max_length: the most tokens of a row, special tokens included.
+      cache: folder to keep the arrays in, one folder a (text, tokeniser, max_length); every
+        file is verified when it is read again. None keeps nothing.
+
+    Raises:
+      UserError: if the tokeniser cannot be read or a kept file is damaged.
+    """
+    if not tokenizer_file.is_file():
+        raise UserError(f"no tokeniser at {tokenizer_file}.")
+    key = digest(
+        {
+            "format": _FORMAT,
+            "dataset": dataset.digest,
+            "tokenizer": sha256_file(tokenizer_file),
+            "max_length": max_length,
+        }
+    )
+    kept = None if cache is None else cache / key
+    if kept is None or not kept.is_dir():
+        arrays = _encode(dataset, tokenizer_file, max_length)
+        if kept is not None:
+            _save(kept, arrays)
+    else:
+        arrays = _load(kept)
+    return TokenDataset(
+        name=dataset.name,
+        label_names=dataset.label_names,
+        splits={
+            split: TokenTable(
+                ids=table.ids,
+                **{name: arrays[f"{split}.{name}"] for name in _ARRAYS},
+                labels_N=(
+                    np.full(len(table), NO_LABEL, np.int32)
+                    if table.labels_N is None
+                    else table.labels_N.astype(np.int32)
+                ),
+                scores_N=table.scores_N,
+            )
+            for split, table in dataset.splits.items()
+        },
+        max_length=max_length,
+        digest=key,
+    )
+
+
+def _encode(dataset: TextDataset, tokenizer_file: Path, max_length: int) -> dict[str, np.ndarray]:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    except Exception as error:  # the library raises a bare Exception
+        raise UserError(f"{tokenizer_file} is not a tokeniser file: {error}") from error
+    special = tokenizer.num_special_tokens_to_add(is_pair=True)
+    if max_length <= special:
+        raise UserError(f"max length {max_length} leaves no room beside {special} special tokens.")
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return {
+        f"{split}.{name}": array
+        for split, table in dataset.splits.items()
+        for name, array in _encode_table(table, tokenizer).items()
+    }
+
+
+def _encode_table(table: TextTable, tokenizer) -> dict[str, np.ndarray]:
+    inputs = table.texts if table.texts_b is None else list(zip(table.texts, table.texts_b))
+    encodings = tokenizer.encode_batch_fast(list(inputs))
+    lengths_N = np.array([len(encoding.ids) for encoding in encodings], np.int64)
+    if not lengths_N.all():
+        empty = table.ids[int(np.argmin(lengths_N))]
+        raise UserError(f"the tokeniser finds no token in example {empty!r}.")
+    return {
+        "tokens_S": np.concatenate([np.array(e.ids, np.int32) for e in encodings]),
+        "token_types_S": np.concatenate([np.array(e.type_ids, np.int8) for e in encodings]),
+        "offsets_N1": np.append(0, np.cumsum(lengths_N)).astype(np.int64),
+    }
+
+
+def _save(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with atomic_folder(folder) as scratch:
+        for name, array in arrays.items():
+            np.save(scratch / f"{name}.npy", array, allow_pickle=False)
+        manifest = {f"{name}.npy": sha256_file(scratch / f"{name}.npy") for name in arrays}
+        (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def _load(folder: Path) -> dict[str, np.ndarray]:
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        for name, expected in manifest.items():
+            if sha256_file(folder / name) != expected:
+                raise ValueError(f"{name} has changed")
+        return {
+            name.removesuffix(".npy"): np.load(folder / name, allow_pickle=False)
+            for name in manifest
+        }
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the tokenised data in {folder} is damaged ({error}): delete that folder and run "
+            "again to make it anew."
+        ) from error
