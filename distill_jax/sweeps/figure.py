@@ -1,40 +1,52 @@
-"""The figure of a comparison: a dot plot with intervals and single seeds, per student."""
+"""The figure of a comparison: means with intervals and single seeds, a panel per student."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import write_atomic
-from distill_jax.sweeps.table import Column, Table, TableRow
+from distill_jax.sweeps.statistics import MIN_PAIRS
+from distill_jax.sweeps.table import Column, Table, TableRow, format_entry
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart under the common forms of colour blindness.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
+# Okabe and Ito (2008): told apart under the common forms of colour blindness. Baseline and
+# teacher differ from the rest in shape and line style too, for print in black and white.
+COMPARED, BASELINE, TEACHER = "#0072B2", "#555555", "#D55E00"
+MARKERS = {"compared": "o", "baseline": "D"}
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # travels with matplotlib: the same glyphs everywhere
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
+    "axes.titlepad": 3,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
-    "svg.hashsalt": "distill_jax",
-    "svg.fonttype": "none",
+    "axes.edgecolor": "#888888",
+    "xtick.color": "#888888",
+    "xtick.labelcolor": "black",
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
+    "svg.hashsalt": "distill_jax",  # ids from content, not from chance
 }
 WIDTH_INCHES = 7.2
-ROW_INCHES = 0.36
+LABEL_CHARS = 30
+NUMBERS_X = 1.015
+SEED_OFFSET = 0.25
+"""Single seeds stand this far below their interval, in rows, so that neither hides the other."""
 
 
 def save_figure(
     table: Table,
     key: str,
-    stem: Path,
+    stem: Path | str,
     *,
     title: str | None = None,
     formats: Sequence[str] = ("png", "svg"),
@@ -47,15 +59,20 @@ def save_figure(
       table: what to draw.
       key: the column.
       stem: path without the suffix.
+      title: printed above the panels.
+      formats: suffixes that matplotlib can write.
 
     Returns:
       The paths written.
+
+    Raises:
+      UserError: for a key that is no column, or a table with nothing but the teacher.
     """
     import matplotlib.style
 
     metadata: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
     paths = []
-    with matplotlib.rc_context(), matplotlib.style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", STYLE]):
         figure = draw(table, key, title=title)
         for suffix in formats:
             out = io.BytesIO()
@@ -76,48 +93,98 @@ def draw(table: Table, key: str, *, title: str | None = None) -> "Figure":
             groups.setdefault(row.group, []).append(row)
     if not groups:
         raise UserError("nothing to draw: the table has no row beside the teacher's.")
-    heights = [len(rows) + 0.9 for rows in groups.values()]
-    figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * sum(heights) + 0.9), layout="constrained")
+    labels = {row.row: _wrap(row.row) for rows in groups.values() for row in rows}
+    row_inches = 0.2 + 0.13 * max(label.count("\n") + 1 for label in labels.values())
+    heights = [len(rows) * row_inches for rows in groups.values()]
+    height = sum(heights) + 0.35 * len(groups) + 0.8 + (0.25 if title else 0)
+
+    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
     panels = figure.subplots(
         len(groups), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
     )[:, 0]
-    teachers = [row for row in table.rows if row.role == "teacher"]
+    teachers = [row for row in table.rows if row.role == "teacher" and row.entries[key].summary.n]
+    handles: dict[str, Artist] = {}
     for axes, (group, rows) in zip(panels, groups.items(), strict=True):
-        _draw_panel(axes, rows, column)
-        _draw_teacher(axes, teachers, column)
-        axes.set_title(f"{table.group_title}: {group}", loc="left")
+        handles |= _draw_teachers(axes, teachers, column)
+        handles |= _draw_rows(axes, rows, column)
+        axes.set_yticks(range(len(rows)), [labels[row.row] for row in rows])
+        axes.set_ylim(len(rows) - 0.45, -0.55)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color="#E6E6E6", lw=0.6)
+        axes.set_axisbelow(True)
+        axes.set_title(f"{table.group_title} {group}", loc="left")
     panels[-1].set_xlabel(column.title)
+    figure.align_labels()
+    # Reading order: what the marks are, then what they are compared with.
+    figure.legend(
+        list(handles.values())[::-1],
+        list(handles)[::-1],
+        loc="outside lower center",
+        ncols=min(len(handles), 4),
+        frameon=False,
+        fontsize=8,
+        handletextpad=0.5,
+        columnspacing=1.5,
+    )
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, fontsize=10.5)
     return figure
 
 
-def _draw_panel(axes: "Axes", rows: Sequence[TableRow], column: Column) -> None:
+def _draw_rows(axes: "Axes", rows: Sequence[TableRow], column: Column) -> "dict[str, Artist]":
+    """Marks of every row, its numbers at the right; returns legend entries."""
+    from matplotlib.lines import Line2D
+
+    handles: dict[str, Artist] = {}
+    if column.kind == "mean_sd":
+        axes.set_title("mean ± sd", loc="right", x=NUMBERS_X, ha="left", size=8, weight="normal")
     for position, row in enumerate(rows):
-        entry = row.entries[column.key]
-        summary = entry.summary
-        colour = GREY if row.role == "baseline" else BLUE
-        scores = [score * column.scale for score in entry.by_seed.values()]
-        axes.plot(scores, [position] * len(scores), "o", ms=3, color=colour, alpha=0.45, mew=0)
-        if summary.n == 0:
+        entry, role = row.entries[column.key], row.role
+        colour = BASELINE if role == "baseline" else COMPARED
+        axes.text(
+            NUMBERS_X,
+            position,
+            format_entry(entry, column, seeds=len(row.seeds)),
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=8,
+            weight="bold" if entry.significant(column.higher_is_better) else "normal",
+        )
+        if not entry.summary.n:
             continue
-        mean = summary.mean * column.scale
-        if summary.n > 1:
-            low, high = summary.low * column.scale, summary.high * column.scale
-            axes.plot([low, high], [position, position], color=colour, lw=1.5)
-        axes.plot(mean, position, "D" if row.role == "baseline" else "o", ms=6, color=colour)
-    axes.set_yticks(range(len(rows)), [row.row for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="#E0E0E0", lw=0.6)
-    axes.set_axisbelow(True)
+        scores = [score * column.scale for score in entry.by_seed.values()]
+        below = [position + SEED_OFFSET] * len(scores)
+        seeds = axes.plot(scores, below, "o", ms=3, mfc="none", mec=colour, mew=0.8, alpha=0.8)
+        mean = entry.summary.mean * column.scale
+        ends = [mean, mean]
+        if entry.summary.n >= MIN_PAIRS:  # with 2 seeds it would be nine deviations to a side
+            ends = [entry.summary.low * column.scale, entry.summary.high * column.scale]
+        axes.plot(ends, [position] * 2, color=colour, lw=1.6, solid_capstyle="round")
+        mark = {"marker": MARKERS[role], "ms": 6, "mec": "white", "mew": 0.6, "color": colour}
+        axes.plot(mean, position, ls="none", zorder=3, **mark)
+        interval = "mean, 95% interval" if ends[0] < ends[1] else "mean"
+        if role == "compared":
+            handles["single seed"] = seeds[0]
+        what = "baseline" if role == "baseline" else interval
+        handles[what] = Line2D([], [], lw=1.6 if ends[0] < ends[1] else 0, **mark)
+    return handles
 
 
-def _draw_teacher(axes: "Axes", teachers: Sequence[TableRow], column: Column) -> None:
-    for row in teachers:
-        summary = row.entries[column.key].summary
-        if summary.n:
-            axes.axvline(summary.mean * column.scale, color=ORANGE, lw=1.2, ls="--")
+def _draw_teachers(
+    axes: "Axes", teachers: Sequence[TableRow], column: Column
+) -> "dict[str, Artist]":
+    """A vertical line per teacher, its value in the legend where it cannot hide a point."""
+    handles: dict[str, Artist] = {}
+    for row, style in zip(teachers, ("--", ":", "-.", "-") * len(teachers), strict=False):
+        entry = row.entries[column.key]
+        value = format_entry(entry, column, seeds=len(row.seeds))
+        line = axes.axvline(entry.summary.mean * column.scale, color=TEACHER, lw=1.3, ls=style)
+        handles[f"{row.row} {row.group}: {value}" if row.group else f"{row.row}: {value}"] = line
+    return handles
+
+
+def _wrap(label: str) -> str:
+    return "\n".join(textwrap.wrap(label, LABEL_CHARS, break_on_hyphens=False)) or label
 
 
 def _column(table: Table, key: str) -> Column:

@@ -1,0 +1,66 @@
+"""Logits of a model for a whole table of examples."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.data.plan import make_batch, plan_in_order
+from distill_jax.data.tokenise import TokenTable
+from distill_jax.training.sharding import make_mesh, replicate, shard_batch
+
+LogitsOf = Callable[[Any, Batch], jax.Array]
+
+
+def logits_of(model: nn.Module) -> LogitsOf:
+    """``apply(params, batch) -> logits_BC`` in evaluation mode; compile it once and keep it."""
+
+    def apply(params: Any, batch: Batch) -> jax.Array:
+        output = model.apply({"params": params}, batch, train=False)
+        assert isinstance(output, ModelOutput) and output.logits_BC is not None
+        return output.logits_BC
+
+    return jax.jit(apply)
+
+
+def predict_logits(
+    apply: LogitsOf,
+    params: Any,
+    table: TokenTable,
+    *,
+    shape_lengths: Sequence[int],
+    batch_size: int,
+    mesh: Mesh | None = None,
+    on_batch: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """Logits [N, C], float32, in the order of the table.
+
+    Args:
+      apply: from ``logits_of``.
+      shape_lengths: the static lengths batches are padded to, the longest example included.
+      on_batch: called before every batch; may raise to stop.
+    """
+    mesh = mesh or make_mesh()
+    params = replicate(params, mesh)
+    rows, parts = [], []
+    for planned in plan_in_order(table.lengths_N, shape_lengths, batch_size=batch_size):
+        on_batch()
+        batch = shard_batch(make_batch(table, planned, batch_size=batch_size), mesh)
+        rows.append(planned.rows)
+        parts.append(apply(params, batch))
+    logits = [np.asarray(p, np.float32)[: len(r)] for p, r in zip(parts, rows, strict=True)]
+    out_NC = np.empty((len(table), logits[0].shape[1]), np.float32)
+    out_NC[np.concatenate(rows)] = np.concatenate(logits)
+    return out_NC
+
+
+def one_by_one(table: TokenTable, count: int, *, shape_lengths: Sequence[int]) -> list[Batch]:
+    """``count`` batches of one example each, spread evenly over the table, for latencies."""
+    rows = np.unique(np.linspace(0, len(table) - 1, count).astype(np.int32))
+    few = table.take(rows)
+    plan = plan_in_order(few.lengths_N, shape_lengths, batch_size=1)
+    return [make_batch(few, planned, batch_size=1) for planned in plan]

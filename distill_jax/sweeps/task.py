@@ -1,0 +1,72 @@
+"""The examples of an experiment, tokenised, with the labels that it may use."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distill_jax.core.digests import digest
+from distill_jax.core.files import home
+from distill_jax.data.load import load_dataset
+from distill_jax.data.plan import choose_lengths
+from distill_jax.data.subsets import labelled_rows
+from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.sweeps.cells import DataConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a table is trained and tested on.
+
+    Attributes:
+      labelled: the training examples whose labels are used.
+      everything: all training examples; those without a usable label have label -1.
+      validation, test: fully labelled.
+      shape_lengths: the lengths every batch is padded to, one of them.
+      digest: content of all of it, the choice of labels included.
+    """
+
+    config: DataConfig
+    label_names: tuple[str, ...]
+    labelled: TokenTable
+    everything: TokenTable
+    validation: TokenTable
+    test: TokenTable
+    shape_lengths: tuple[int, ...]
+    digest: str
+    tokens_digest: str
+    notes: tuple[str, ...]
+
+    def training_table(self, *, with_teacher: bool) -> TokenTable:
+        """All sentences where a teacher speaks of them, else those with labels."""
+        return self.everything if with_teacher else self.labelled
+
+
+def prepare_task(config: DataConfig, tokenizer_file: Path) -> Task:
+    """Load, tokenise and split. What was prepared before is reused.
+
+    Raises:
+      UserError: for data that cannot be had or read.
+    """
+    dataset = load_dataset(config.name, text=config.text, text_b=config.text_b, label=config.label)
+    tokens = tokenise_dataset(
+        dataset, tokenizer_file, max_length=config.max_length, cache=home() / "tokens"
+    )
+    train = tokens.splits["train"]
+    rows = labelled_rows(train, config.label_fraction)
+    hidden_N = np.full(len(train), -1, np.int32)
+    hidden_N[rows] = train.labels_N[rows]
+    lengths = np.concatenate([table.lengths_N for table in tokens.splits.values()])
+    return Task(
+        config=config,
+        label_names=tokens.label_names,
+        labelled=train.take(rows),
+        everything=dataclasses.replace(train, labels_N=hidden_N),
+        validation=tokens.splits["validation"],
+        test=tokens.splits["test"],
+        shape_lengths=choose_lengths(lengths),
+        digest=digest({"tokens": tokens.digest, "label_fraction": config.label_fraction}),
+        tokens_digest=tokens.digest,
+        notes=dataset.notes,
+    )
