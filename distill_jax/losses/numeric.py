@@ -1,0 +1,108 @@
+"""What all losses share: working dtypes, masks, softmax, means.
+
+Every loss works in float32 (float64 where float64 comes in), zeroes masked entries *before* it
+computes with them, so that neither a value nor a gradient of padding can leak, and treats the
+teacher as a constant.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+FLOOR = 1e9
+"""Logits are read within [-FLOOR, FLOOR]: a class at -inf has probability 0, and losses that
+would be infinite are large and finite, with finite gradients."""
+
+
+def floats(*arrays: ArrayLike) -> list[Array]:
+    """The arrays in the working dtype: float64 if one of them is, else float32."""
+    wide = any(jnp.asarray(array).dtype == jnp.float64 for array in arrays)
+    return [jnp.asarray(array).astype(jnp.float64 if wide else jnp.float32) for array in arrays]
+
+
+def number(value: ArrayLike, like: Array) -> Array:
+    """A hyperparameter (a Python number or a traced array) in the dtype of ``like``."""
+    return jnp.asarray(value).astype(like.dtype)
+
+
+def mask_of(where: ArrayLike | None, shape: tuple[int, ...]) -> Array:
+    """``where`` as a bool array of exactly ``shape``; all True when it is None."""
+    if where is None:
+        return jnp.ones(shape, bool)
+    mask = jnp.asarray(where)
+    if mask.dtype != jnp.bool_:
+        raise ValueError(f"where must be bool, not {mask.dtype}")
+    if mask.shape != shape:
+        raise ValueError(f"where has shape {mask.shape}, expected {shape}")
+    return mask
+
+
+def same_shape(student: Array, teacher: Array) -> None:
+    """Raise ``ValueError`` unless student and teacher agree in shape."""
+    if student.shape != teacher.shape:
+        raise ValueError(f"student has shape {student.shape}, teacher {teacher.shape}")
+
+
+def append_axes(array: Array, count: int) -> Array:
+    """``array`` with ``count`` new axes of length 1 at its end."""
+    return array.reshape(array.shape + (1,) * count)
+
+
+def zero_masked(array: Array, where: Array) -> Array:
+    """Zeros where ``where`` (a prefix of the array's shape) is False, whatever was there."""
+    return jnp.where(append_axes(where, array.ndim - where.ndim), array, 0)
+
+
+def constant_pair(
+    student: ArrayLike, teacher: ArrayLike, where: ArrayLike | None, *, inner: int
+) -> tuple[Array, Array, Array]:
+    """Student, teacher and mask, ready to compute with.
+
+    Args:
+      student: [*outer, *inner].
+      teacher: the same shape.
+      where: bool [*outer] or None.
+      inner: how many trailing axes ``where`` does not have.
+
+    Returns:
+      Both in the working dtype with masked entries zeroed, the teacher under
+      ``stop_gradient``, and the mask.
+    """
+    student, teacher = floats(student, teacher)
+    same_shape(student, teacher)
+    mask = mask_of(where, student.shape[: student.ndim - inner])
+    return zero_masked(student, mask), zero_masked(jax.lax.stop_gradient(teacher), mask), mask
+
+
+def clip_logits(logits: Array) -> Array:
+    """Logits within ``[-FLOOR, FLOOR]``; what is clipped has no gradient."""
+    return jnp.clip(logits, -FLOOR, FLOOR)
+
+
+def log_probs(logits: Array, T: ArrayLike = 1.0) -> Array:
+    """``log softmax(logits / T)`` over the last axis, finite everywhere."""
+    return jax.nn.log_softmax(clip_logits(logits) / number(T, logits), axis=-1)
+
+
+def masked_log_probs(scores: Array, where: Array) -> Array:
+    """``log softmax`` over the unmasked entries of the last axis; ``-FLOOR`` at the others.
+
+    Args:
+      scores: [..., K].
+      where: bool, broadcastable to ``scores``. A row without any True gives ``-FLOOR``.
+    """
+    masked = jnp.where(where, clip_logits(scores), -FLOOR)
+    return jnp.where(where, jax.nn.log_softmax(masked, axis=-1), -FLOOR)
+
+
+def kl_of_log_probs(log_p: Array, log_q: Array) -> Array:
+    """``KL(p || q)`` over the last axis from finite log-probabilities; 0 log 0 is 0."""
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def masked_mean(values: Array, where: Array, axis: int | tuple[int, ...]) -> Array:
+    """Mean of the unmasked ``values`` along ``axis``; 0 where nothing is unmasked."""
+    where = jnp.broadcast_to(where, values.shape)
+    count = jnp.sum(where, axis=axis, dtype=values.dtype)
+    return jnp.sum(jnp.where(where, values, 0), axis=axis) / jnp.maximum(count, 1)

@@ -1,0 +1,150 @@
+"""Losses by name: the function, how it is fed, which arguments it takes.
+
+The arguments are read off the function's signature: a keyword with a float default is a dynamic
+number, one annotated with ``Literal`` is a static choice, ``where`` is the mask.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.objectives.feeds import Feed
+from distill_jax.objectives.terms import POSITIVE, Interval, Option
+
+Loss = Callable[..., Any]
+
+_SPECS: dict[str, Spec] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A loss as objectives know it.
+
+    Attributes:
+      name: what the text calls it.
+      function: the pure loss.
+      feed: how it gets its arrays.
+      own: the options that are the function's keywords.
+      options: all options, the feed's among them.
+    """
+
+    name: str
+    function: Loss
+    feed: Feed
+    own: dict[str, Option]
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """Every argument that the text may give."""
+        return {**self.own, **self.feed.options()}
+
+    @property
+    def doc(self) -> str:
+        """The loss's docstring, without indentation."""
+        return inspect.getdoc(self.function) or ""
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first line."""
+        return self.doc.partition("\n")[0]
+
+    @property
+    def source(self) -> str:
+        """The paper, from the docstring's paragraph that starts with ``Source:``."""
+        for paragraph in self.doc.split("\n\n"):
+            if paragraph.startswith("Source:"):
+                return " ".join(paragraph.removeprefix("Source:").split())
+        return ""
+
+
+def register(
+    function: Loss | None = None,
+    *,
+    feed: Feed,
+    name: str | None = None,
+    ranges: Mapping[str, Interval] | None = None,
+) -> Any:
+    """Makes a loss known to objectives; also a decorator: ``@register(feed=LogitFeed())``.
+
+    Args:
+      function: a loss in the library's contract.
+      feed: how it is fed.
+      name: what the text calls it; the function's name if left out.
+      ranges: the allowed numbers of its arguments; ``T`` is above 0 unless said otherwise.
+
+    Raises:
+      UserError: if the name is taken.
+    """
+    if function is None:
+        return lambda decorated: register(decorated, feed=feed, name=name, ranges=ranges)
+    label = str(name or getattr(function, "__name__", ""))
+    if not label.isidentifier() or label in _SPECS:
+        raise UserError(f"cannot register a loss as {label!r}: not a free name.")
+    own = _options(function, {"T": POSITIVE, **(ranges or {})})
+    _SPECS[label] = Spec(label, function, feed, own)
+    return function
+
+
+def names() -> tuple[str, ...]:
+    """Every loss, in the order of registration: the library's first."""
+    _load_library()
+    return tuple(_SPECS)
+
+
+def lookup(name: str) -> Spec:
+    """The loss of that name.
+
+    Raises:
+      UserError: if there is none.
+    """
+    _load_library()
+    if name not in _SPECS:
+        raise unknown("loss", name, _SPECS)
+    return _SPECS[name]
+
+
+def describe(name: str) -> str:
+    """A loss for people: its docstring (formula, source, shapes) and its arguments in objectives.
+
+    Raises:
+      UserError: if there is no loss of that name.
+    """
+    spec = lookup(name)
+    rows = [
+        f"  {key} (default {_shown(option)}): {option.allowed}"
+        for key, option in spec.options.items()
+    ]
+    arguments = "\n".join(rows) if rows else "  none"
+    return f"{name}: {spec.doc}\n\nArguments in an objective:\n{arguments}"
+
+
+def _shown(option: Option) -> str:
+    from distill_jax.objectives.terms import format_value
+
+    return format_value(option.default)
+
+
+def _load_library() -> None:
+    from distill_jax.objectives import library  # noqa: F401  (registers on import)
+
+
+def _options(function: Loss, ranges: Mapping[str, Interval]) -> dict[str, Option]:
+    """The options that a loss's keywords make."""
+    hints = typing.get_type_hints(function)
+    options = {}
+    for key, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is None:
+            continue
+        default, interval = parameter.default, ranges.get(key, Interval())
+        if isinstance(default, bool):
+            options[key] = Option(default, choices=(False, True))
+        elif isinstance(default, (int, float)):
+            options[key] = Option(default, interval=interval)
+        else:
+            options[key] = Option(default, choices=typing.get_args(hints[key]))
+    return options
