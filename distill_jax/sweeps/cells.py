@@ -86,5 +86,6 @@ class Cell:
 
     @property
     def hash(self) -> str:
-        """Content digest; the data's name does not count, its content does."""
-        return digest({"recipe": RECIPE, "cell": self})
+        """Content digest. What the data is called does not count, its content does."""
+        fields = {name: value for name, value in vars(self).items() if name != "data"}
+        return digest({"recipe": RECIPE, **fields})

@@ -160,13 +160,13 @@ def _draw_rows(axes: "Axes", rows: Sequence[TableRow], column: Column) -> "dict[
         if entry.summary.n >= MIN_PAIRS:  # with 2 seeds it would be nine deviations to a side
             ends = [entry.summary.low * column.scale, entry.summary.high * column.scale]
         axes.plot(ends, [position] * 2, color=colour, lw=1.6, solid_capstyle="round")
-        mark = {"marker": MARKERS[role], "ms": 6, "mec": "white", "mew": 0.6, "color": colour}
-        axes.plot(mean, position, ls="none", zorder=3, **mark)
+        mark: dict[str, Any] = {"marker": MARKERS[role], "ms": 6, "mec": "white", "mew": 0.6}
+        axes.plot(mean, position, ls="none", color=colour, zorder=3, **mark)
         interval = "mean, 95% interval" if ends[0] < ends[1] else "mean"
         if role == "compared":
             handles["single seed"] = seeds[0]
         what = "baseline" if role == "baseline" else interval
-        handles[what] = Line2D([], [], lw=1.6 if ends[0] < ends[1] else 0, **mark)
+        handles[what] = Line2D([], [], lw=1.6 if ends[0] < ends[1] else 0, color=colour, **mark)
     return handles
 
 

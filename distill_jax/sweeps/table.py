@@ -22,12 +22,10 @@ from distill_jax.sweeps.statistics import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+    from rich.console import Group
 
 SIGNIFICANCE = 0.05
 MISSING = "–"
-LABEL_WIDTH = 16
-"""Characters that a row's label keeps on a narrow terminal."""
 CSV_FIELDS = (
     *("group", "row", "role", "metric", "n", "mean", "sd", "ci95_low", "ci95_high"),
     *("pairs", "difference", "difference_ci95_low", "difference_ci95_high", "p_raw", "p_holm"),
@@ -162,36 +160,11 @@ class Table:
                 writer.writerow([row.group, row.row, row.role, column.key, *blank])
         return out.getvalue()
 
-    def to_rich(self) -> "RichTable":
-        """The table for a terminal, footnotes as its caption."""
-        from rich import box
-        from rich.table import Table as RichTable
-        from rich.text import Text
+    def to_rich(self, width: int | None = None) -> "Group":
+        """The table for a terminal of ``width`` characters: something for ``rich.print``."""
+        from distill_jax.sweeps.terminal import render
 
-        # Text, not str: labels may hold brackets, which rich would read as markup.
-        rich = RichTable(
-            box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left", caption_style="dim"
-        )
-        rich.caption = Text("\n".join(self.notes))
-        for index, title in enumerate(self.heading()):
-            rich.add_column(
-                Text(title),
-                justify="left" if index < 2 else "right",
-                overflow="fold",
-                min_width=LABEL_WIDTH if index == 1 else None,
-            )
-        group = None
-        for row, plain, marked in zip(self.rows, self.body("{}"), self.body(), strict=True):
-            if group is not None and row.group != group:
-                rich.add_section()
-            group = row.group
-            rich.add_row(
-                *(
-                    Text(text, style="bold" if text != mark else "")
-                    for text, mark in zip(plain, marked, strict=True)
-                )
-            )
-        return rich
+        return render(self, width)
 
 
 def build_table(
