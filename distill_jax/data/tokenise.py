@@ -173,7 +173,9 @@ def _encode(dataset: TextDataset, tokenizer_file: Path, max_length: int) -> dict
 
 
 def _encode_table(table: TextTable, tokenizer) -> dict[str, np.ndarray]:
-    inputs = table.texts if table.texts_b is None else list(zip(table.texts, table.texts_b))
+    inputs = (
+        table.texts if table.texts_b is None else list(zip(table.texts, table.texts_b, strict=True))
+    )
     encodings = tokenizer.encode_batch_fast(list(inputs))
     lengths_N = np.array([len(encoding.ids) for encoding in encodings], np.int64)
     if not lengths_N.all():
