@@ -11,6 +11,7 @@ C classes.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,8 +28,14 @@ from distill_jax.models.dropout import Dropout
 Params = dict[str, Any]
 """Nested dictionaries of arrays, as Flax keeps them under ``"params"``."""
 
+
+def gelu(x: Array) -> Array:
+    """Exact GELU, x Phi(x), by erf: ``jax.nn.gelu`` takes the slower erfc."""
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu": gelu,
     "gelu_new": partial(jax.nn.gelu, approximate=True),
     "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
@@ -278,9 +285,30 @@ class Pooling(nn.Module):
         return jnp.tanh(_dense(self.config, cls_BD.shape[-1], self.dtype, "dense")(cls_BD))
 
 
-def _dense(config: BertConfig, features: int, dtype: Any, name: str) -> nn.Dense:
-    init = nn.initializers.normal(config.initializer_range)
-    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
+class Dense(nn.Module):
+    """An affine map of the last axis, [..., D] -> [..., features], computed on one flat matrix.
+
+    Unlike with ``nn.Dense``, the weight's gradient is then one plain matrix product, for which
+    XLA on CPUs needs no transposed copy of the activations: a tenth of a training step.
+    """
+
+    features: int
+    dtype: Any
+    init_std: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        *lead, width = x.shape
+        kernel_init = nn.initializers.normal(self.init_std)
+        kernel_DF = self.param("kernel", kernel_init, (width, self.features), jnp.float32)
+        bias_F = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        flat_ND = x.reshape(-1, width).astype(self.dtype)
+        y_NF = flat_ND @ kernel_DF.astype(self.dtype) + bias_F.astype(self.dtype)[None]
+        return y_NF.reshape(*lead, self.features)
+
+
+def _dense(config: BertConfig, features: int, dtype: Any, name: str) -> Dense:
+    return Dense(features, dtype, config.initializer_range, name=name)
 
 
 def _layer_norm(config: BertConfig, dtype: Any, name: str) -> nn.LayerNorm:

@@ -1,4 +1,4 @@
-"""Dropout that draws a fraction of the random bits (on CPUs they are what dropout costs)."""
+"""Dropout from eight random bits an element: on CPUs the bits are what dropout costs."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-_BITS = 16
+_LEVELS = 256
+_PACK = 4  # bytes in a 32-bit word
 
 
 def dropout(x: Array, rate: float, rng: Array) -> Array:
-    """Zero elements of ``x`` with probability ``rate`` and scale the others to keep the mean.
+    """Zero elements of ``x`` at ``rate`` and scale the others so that the mean is kept.
 
-    Each element reads 16 bits, so two share one 32-bit draw. The rate is rounded to a multiple
-    of 2^-16 (0.1 becomes 0.100006) and the scale uses the rounded rate: the expectation is
-    exactly ``x``. The mask is a pure function of the key and the shape; rows added at the end
-    do not change the rows before them.
+    Four elements share one 32-bit draw. The rate is therefore rounded to a multiple of 1/256
+    (0.1 becomes 26/256; a rate above 0 to no less than 1/256, one below 1 to no more than
+    255/256), and the scale uses the rounded rate, so the expectation is exactly ``x``. The
+    mask is a pure function of the key and the shape.
 
     Args:
       x: [..., N].
       rate: in [0, 1).
       rng: a jax random key of any implementation.
     """
-    levels = 2**_BITS
-    drop_below = round(rate * levels)
-    if drop_below == 0:
+    if rate == 0:
         return x
-    *rest, last = x.shape
-    pack = 32 // _BITS
-    words = jax.random.bits(rng, (*rest, -(-last // pack)), jnp.uint32)
-    bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(*rest, -1)[..., :last]
-    keep_probability = 1 - drop_below / levels
-    return jnp.where(bits >= drop_below, x / keep_probability, jnp.zeros_like(x))
+    drop_below = min(max(round(rate * _LEVELS), 1), _LEVELS - 1)
+    *lead, last = x.shape
+    words = jax.random.bits(rng, (*lead, -(-last // _PACK)), jnp.uint32)
+    bytes_ = lax.bitcast_convert_type(words, jnp.uint8).reshape(*lead, -1)[..., :last]
+    scale = _LEVELS / (_LEVELS - drop_below)
+    return jnp.where(bytes_ >= drop_below, x * scale, jnp.zeros_like(x))
 
 
 class Dropout(nn.Module):
