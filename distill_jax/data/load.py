@@ -1,0 +1,55 @@
+"""``--data`` as text: which data set, from where."""
+
+from pathlib import Path
+
+from distill_jax.core.errors import unknown
+from distill_jax.data.table import TextDataset
+
+BUILT_IN = (
+    "review_snippets/movie",
+    "review_snippets/product",
+    "review_snippets/news",
+    "review_snippets/tweet",
+    "shopping_reviews_zh",
+)
+FORMS = (*BUILT_IN, "files:FOLDER", "tfds:NAME")
+
+
+def load_dataset(
+    spec: str,
+    *,
+    text: str = "sentence",
+    text_b: str | None = None,
+    label: str = "label",
+    home: Path | None = None,
+) -> TextDataset:
+    """A data set by its name.
+
+    Args:
+      spec: one of ``BUILT_IN``; ``files:FOLDER`` for the user's own CSV, TSV or JSONL files;
+        ``tfds:NAME`` for any TFDS name, ``tfds:glue/sst2`` say.
+      text, text_b, label: columns of files and TFDS data; built-in data sets have their own.
+      home: where assets and prepared data are kept, ``core.files.home()`` by default.
+
+    Raises:
+      UserError: if there is no such data set, or its content is not as expected.
+    """
+    # Imported when needed: TFDS takes a while, and many commands load one kind of data or none.
+    kind, _, rest = spec.partition(":")
+    if kind == "files" and rest:
+        from distill_jax.data import files
+
+        return files.load(Path(rest).expanduser(), text=text, text_b=text_b, label=label)
+    if kind == "tfds" and rest:
+        from distill_jax.data import tfds_source
+
+        return tfds_source.load(rest, text=text, text_b=text_b, label=label, home=home)
+    if spec not in BUILT_IN:
+        raise unknown("data set", spec, FORMS)
+    if spec == "shopping_reviews_zh":
+        from distill_jax.data import shopping_reviews_zh
+
+        return shopping_reviews_zh.load(home)
+    from distill_jax.data import review_snippets
+
+    return review_snippets.load(spec.split("/")[1], home)
