@@ -17,6 +17,7 @@ LABELS = 3
 """Leading columns (group, row, seeds) that every block repeats."""
 MIN_LABEL_WIDTH = 16
 GAP = 2
+"""Columns that a cell takes beside its text: one of padding, one of the frame."""
 
 
 def render(table: "Table", width: int | None = None) -> Group:
@@ -36,7 +37,7 @@ def render(table: "Table", width: int | None = None) -> Group:
     parts: list[RichTable | Text] = []
     for block in _blocks(widths[LABELS:], room):
         indices = [*range(LABELS), *(LABELS + index for index in block)]
-        rich = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP, 0, 0), pad_edge=False)
+        rich = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False)
         for index in indices:
             rich.add_column(
                 Text(heading[index]),
