@@ -30,20 +30,23 @@ def choose_lengths(
     lengths_N: np.ndarray,
     *,
     batch_size: int = 1,
-    max_shapes: int = 6,
+    max_padding: float = 0.1,
+    max_shapes: int = 16,
     multiple_of: int = 1,
 ) -> tuple[int, ...]:
-    """At most ``max_shapes`` batch lengths that keep the padding of ``plan_epoch`` least.
+    """The fewest batch lengths that keep the padding of ``plan_epoch`` at ``max_padding``.
 
     An exact dynamic programme over the lengths that occur: batches are filled from the shortest
     rows up, so shapes ``s_1 < s_2 < ...`` hold ``sum_j s_j * (filled(s_j) - filled(s_j-1))``
     tokens, padding included, where ``filled(s)`` counts the rows of the batches that rows of at
-    most ``s`` tokens can fill.
+    most ``s`` tokens can fill. A plan of any seed and epoch has at most that many.
 
     Args:
       lengths_N: tokens of every row that will be planned with these shapes (of all splits, if
         they share compilations); the longest is always covered.
       batch_size: rows of a batch; 1 counts only the padding inside rows.
+      max_padding: share of an epoch's tokens that may be padding, missing rows of the partial
+        batch included. Where ``max_shapes`` lengths cannot reach it, the best ones are used.
       max_shapes: how many lengths may be used, each a compilation.
       multiple_of: every length is a multiple of this (8 or 128 suit some accelerators).
 
@@ -54,8 +57,11 @@ def choose_lengths(
         raise UserError("no rows to choose batch lengths for.")
     if min(batch_size, max_shapes, multiple_of) < 1:
         raise UserError("batch_size, max_shapes and multiple_of must be at least 1.")
-    padded_N = -(-np.asarray(lengths_N, np.int64) // multiple_of) * multiple_of
-    candidates_K, counts_K = np.unique(padded_N, return_counts=True)
+    lengths_N = np.asarray(lengths_N, np.int64)
+    allowed = lengths_N.sum() / (1 - max_padding)
+    candidates_K, counts_K = np.unique(
+        -(-lengths_N // multiple_of) * multiple_of, return_counts=True
+    )
     # Index 0 is "no shape yet": length 0, nothing filled.
     length_K = np.append(0, candidates_K)
     filled_K = np.append(0, _filled(np.cumsum(counts_K), batch_size))
@@ -63,8 +69,8 @@ def choose_lengths(
     cost_KK[np.tril_indices(len(length_K), -1)] = np.inf
     least_K = np.where(length_K == 0, 0.0, np.inf)
     previous = []
-    for _ in range(max_shapes):  # staying where one is costs nothing: fewer shapes are allowed
-        total_KK = least_K[:, None] + cost_KK
+    while len(previous) < max_shapes and least_K[-1] > allowed:
+        total_KK = least_K[:, None] + cost_KK  # the diagonal is 0: fewer shapes are allowed
         previous.append(np.argmin(total_KK, axis=0))
         least_K = np.min(total_KK, axis=0)
     last, shapes = len(candidates_K), set()
