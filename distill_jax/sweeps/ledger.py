@@ -7,6 +7,7 @@ Importing this module does not import JAX: listing a ledger takes a moment.
 """
 
 import dataclasses
+import errno
 import fcntl
 import json
 import math
@@ -21,6 +22,15 @@ from distill_jax.core.errors import UserError
 from distill_jax.sweeps.provenance import provenance as provenance
 
 SCHEMA = 1
+_KINDS: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(
+        ("hash", "experiment", "row", "group", "device", "finished_at"), (str, "a string")
+    ),
+    "seed": (int, "an integer"),
+    **dict.fromkeys(
+        ("config", "metrics", "fingerprints", "code", "packages", "seconds"), (Mapping, "an object")
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +109,9 @@ class LedgerRow:
                 f"missing fields: {', '.join(sorted(missing)) or 'none'}; "
                 f"unknown fields: {', '.join(sorted(extra)) or 'none'}"
             )
-        for name in ("config", "metrics", "fingerprints", "code", "packages", "seconds"):
-            if not isinstance(fields[name], Mapping):
-                raise ValueError(f"field {name} is not an object")
+        for name, (kind, described) in _KINDS.items():
+            if not isinstance(fields[name], kind):
+                raise ValueError(f"field {name} is not {described}")
         values = dict(fields)
         for name in ("metrics", "seconds"):
             values[name] = {key: _unpack(value) for key, value in fields[name].items()}
@@ -206,7 +216,7 @@ def _write_line(handle: int, line: bytes) -> None:
     try:
         written = os.write(handle, line)
         if written != len(line):
-            raise OSError(28, "the disk is full")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(handle)
     except OSError:
         os.ftruncate(handle, end)
