@@ -1,0 +1,145 @@
+"""``config.json`` of a Hugging Face BERT to ``BertConfig`` and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill_jax.core.errors import UserError
+from distill_jax.models.bert import BertConfig
+
+POOLING_KEY = "distill_jax_pooling"
+"""Our own key in ``config.json``: the pooling of a model that does not use BERT's pooler."""
+
+_REQUIRED = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": "intermediate_size",
+}
+_OPTIONAL = {
+    "max_position_embeddings": "max_positions",
+    "type_vocab_size": "type_vocab_size",
+    "hidden_act": "hidden_act",
+    "layer_norm_eps": "layer_norm_eps",
+    "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+    "classifier_dropout": "classifier_dropout",
+    "initializer_range": "initializer_range",
+    POOLING_KEY: "pooling",
+}
+# What we implement of the switches that change BERT's computation. Absent means the same.
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute", None),
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object, or a ``UserError`` that names the file."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {error}.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{file} holds {type(value).__name__}, expected a JSON object.")
+    return value
+
+
+def config_from_hf(raw: Mapping[str, Any], *, where: str) -> BertConfig:
+    """The ``BertConfig`` that a ``config.json`` describes.
+
+    Keys that do not change an encoder's computation (``use_cache``, ``torch_dtype``, ...) are
+    not read. ``pooling`` is ``"pooler"`` unless recorded otherwise, ``num_labels`` that of
+    ``id2label``.
+
+    Args:
+      raw: the parsed file.
+      where: its path, for errors.
+
+    Raises:
+      UserError: not a BERT, a size is missing or not a number, or a switch has a value that we
+        do not implement.
+    """
+    if raw.get("model_type") != "bert":
+        found = repr(raw["model_type"]) if "model_type" in raw else "no model_type"
+        raise UserError(f"{where} has {found}; supported model types: 'bert'.")
+    for key, values in _SUPPORTED.items():
+        if raw.get(key) not in values:
+            raise UserError(
+                f"{where}: {key} {raw[key]!r} is not supported; supported: {values[0]!r}."
+            )
+    missing = [key for key in _REQUIRED if key not in raw]
+    if missing:
+        raise UserError(f"{where} lacks {', '.join(missing)}.")
+    known = {**_REQUIRED, **_OPTIONAL}
+    fields = {ours: raw[key] for key, ours in known.items() if key in raw}
+    for key, ours in known.items():
+        if ours in fields:
+            _check_type(key, ours, fields[ours], where)
+    labels = _labels(raw, where)
+    fields["num_labels"] = len(labels) if labels else raw.get("num_labels", 2)
+    try:
+        return BertConfig(**fields)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def label_names_from_hf(raw: Mapping[str, Any], *, where: str) -> tuple[str, ...] | None:
+    """The class names of ``id2label`` in order; None for transformers' placeholders LABEL_0..."""
+    labels = _labels(raw, where)
+    if labels and all(name == f"LABEL_{i}" for i, name in enumerate(labels)):
+        return None
+    return labels
+
+
+def config_to_hf(config: BertConfig, label_names: Sequence[str] | None) -> dict[str, Any]:
+    """The ``config.json`` of ``config``, as ``transformers`` reads it.
+
+    A model with BERT's pooler is a ``BertForSequenceClassification``; for another pooling
+    transformers has no class, so the encoder alone is named and ``POOLING_KEY`` records ours.
+    """
+    names = label_names or [f"LABEL_{i}" for i in range(config.num_labels)]
+    raw: dict[str, Any] = {"model_type": "bert", "position_embedding_type": "absolute"}
+    for key, ours in {**_REQUIRED, **_OPTIONAL}.items():
+        raw[key] = getattr(config, ours)
+    if raw["hidden_act"] == "gelu_tanh":  # our short name; transformers does not know it
+        raw["hidden_act"] = "gelu_pytorch_tanh"
+    raw["id2label"] = {str(i): name for i, name in enumerate(names)}
+    raw["label2id"] = {name: i for i, name in enumerate(names)}
+    if config.pooling == "pooler":
+        del raw[POOLING_KEY]
+        raw["architectures"] = ["BertForSequenceClassification"]
+    else:
+        raw["architectures"] = ["BertModel"]
+    return raw
+
+
+def _check_type(key: str, ours: str, value: Any, where: str) -> None:
+    if ours in ("hidden_act", "pooling"):
+        good, expected = isinstance(value, str), "text"
+    elif ours == "classifier_dropout" and value is None:
+        return
+    elif "dropout" in ours or ours in ("layer_norm_eps", "initializer_range"):
+        good, expected = isinstance(value, int | float), "a number"
+    else:
+        good, expected = isinstance(value, int), "a whole number"
+    if not good or isinstance(value, bool):
+        raise UserError(f"{where}: {key} is {value!r}, expected {expected}.")
+
+
+def _labels(raw: Mapping[str, Any], where: str) -> tuple[str, ...] | None:
+    id2label = raw.get("id2label")
+    if not id2label:
+        return None
+    try:
+        by_id = {int(number): str(name) for number, name in id2label.items()}
+    except (AttributeError, ValueError):
+        by_id = {}
+    if sorted(by_id) != list(range(len(id2label))):
+        raise UserError(f"{where}: id2label must map 0, 1, ... to names, found {id2label!r}.")
+    return tuple(by_id[number] for number in range(len(by_id)))

@@ -1,0 +1,200 @@
+"""Hugging Face's names of BERT's weights and ours, and safetensors files in between."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from distill_jax.core.errors import UserError, nearest
+from distill_jax.models.bert import BertConfig, Params, init_bert
+from distill_jax.models.hf_config import read_json
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+# Known and of no use to a classifier: buffers, and the heads of BERT's pretraining.
+_IGNORED = re.compile(r"embeddings\.(position_ids|token_type_ids)|cls\..*")
+
+_LAYER_MODULES = {
+    "attention.self.query": ("attention", "query"),
+    "attention.self.key": ("attention", "key"),
+    "attention.self.value": ("attention", "value"),
+    "attention.output.dense": ("attention_output",),
+    "attention.output.LayerNorm": ("attention_norm",),
+    "intermediate.dense": ("intermediate",),
+    "output.dense": ("output",),
+    "output.LayerNorm": ("output_norm",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One weight: its name there (without ``bert.``), its path and shape here.
+
+    ``torch.nn.Linear`` keeps [out, in], we keep [in, out]: those are ``transposed``.
+    """
+
+    hf_name: str
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    transposed: bool
+
+    @property
+    def hf_shape(self) -> tuple[int, ...]:
+        """Shape in the checkpoint."""
+        return self.shape[::-1] if self.transposed else self.shape
+
+
+def weight_table(config: BertConfig) -> tuple[Entry, ...]:
+    """Every parameter of ``Bert(config)`` with its Hugging Face name; shapes are the model's own.
+
+    The pooler is there only if the config uses it.
+    """
+    modules: dict[str, tuple[str, ...]] = {
+        "embeddings.word_embeddings": ("embeddings", "word"),
+        "embeddings.position_embeddings": ("embeddings", "position"),
+        "embeddings.token_type_embeddings": ("embeddings", "token_type"),
+        "embeddings.LayerNorm": ("embeddings", "norm"),
+        "pooler.dense": ("pooling", "dense"),
+        "classifier": ("classifier",),
+    }
+    for number in range(1, config.num_layers + 1):
+        for name, path in _LAYER_MODULES.items():
+            modules[f"encoder.layer.{number - 1}.{name}"] = (f"layer_{number}", *path)
+    name_of = {path: name for name, path in modules.items()}
+    shapes = jax.eval_shape(lambda rng: init_bert(config, rng), jax.random.key(0))
+    entries = []
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        path = tuple(entry.key for entry in key_path)
+        suffix = "bias" if path[-1] == "bias" else "weight"
+        hf_name = f"{name_of[path[:-1]]}.{suffix}"
+        entries.append(Entry(hf_name, path, leaf.shape, transposed=path[-1] == "kernel"))
+    return tuple(entries)
+
+
+def read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """All tensors of a folder's ``model.safetensors``, or of the shards its index names.
+
+    Floats become float32.
+
+    Raises:
+      UserError: no such file, only pickled weights, a damaged file, or a missing shard.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for file in _weight_files(folder):
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                for name in opened.keys():  # noqa: SIM118  not a mapping
+                    array = opened.get_tensor(name)
+                    is_float = jnp.issubdtype(array.dtype, jnp.floating)
+                    tensors[name] = array.astype(np.float32) if is_float else array
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file} is damaged or not a safetensors file: {error}.") from error
+    return tensors
+
+
+def standard_names(tensors: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Tensors by today's names without ``bert.``: old ``gamma``/``beta`` become weight and bias.
+
+    Raises:
+      UserError: two keys become one name.
+    """
+    result: dict[str, Any] = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix("bert.")
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+        name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+        if name in result:
+            raise UserError(f"{where} has {name!r} under two names, one of them {key!r}.")
+        result[name] = tensor
+    return result
+
+
+def split_ignored(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The tensors of an encoder and its head, and the names of those known to be of no use."""
+    ignored = tuple(sorted(name for name in tensors if _IGNORED.fullmatch(name)))
+    return {name: tensors[name] for name in tensors if name not in ignored}, ignored
+
+
+def params_from_tensors(
+    table: tuple[Entry, ...], tensors: Mapping[str, np.ndarray], *, where: str
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Parameters by path, every entry of ``table`` and nothing else.
+
+    Raises:
+      UserError: a key unknown, missing or of a wrong shape; it is named.
+    """
+    known = {entry.hf_name: entry for entry in table}
+    missing = [name for name in known if name not in tensors]
+    strangers = sorted(set(tensors) - set(known))
+    if strangers:
+        guess = nearest(strangers[0], missing or known)
+        hint = f" Nearest known key: {guess!r}." if guess else ""
+        more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
+        raise UserError(f"{where} has an unknown key {strangers[0]!r}{more}.{hint}")
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(f"{where} lacks the key {missing[0]!r}{more}.")
+    params = {}
+    for name, entry in known.items():
+        array = tensors[name]
+        if array.shape != entry.hf_shape or array.dtype != np.float32:
+            raise UserError(
+                f"{where}: {name!r} is {array.dtype} {list(array.shape)}, config.json asks "
+                f"for float {list(entry.hf_shape)}."
+            )
+        params[entry.path] = array.T if entry.transposed else array
+    return params
+
+
+def write_tensors(file: Path, config: BertConfig, params: Params) -> None:
+    """Save parameters as ``BertForSequenceClassification`` names them."""
+    tensors = {}
+    for entry in weight_table(config):
+        leaf: Any = params
+        for key in entry.path:
+            leaf = leaf[key]
+        array = np.asarray(leaf, np.float32)
+        prefix = "" if entry.hf_name.startswith("classifier.") else "bert."
+        tensors[prefix + entry.hf_name] = np.ascontiguousarray(
+            array.T if entry.transposed else array
+        )
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        weight_map = read_json(folder / INDEX).get("weight_map")
+        names: set[str] = set()
+        with contextlib.suppress(AttributeError):
+            names = {str(name) for name in weight_map.values()}  # type: ignore[union-attr]
+        if not names:
+            raise UserError(f"{folder / INDEX} has no weight_map from keys to files.")
+        for name in sorted(names):
+            if Path(name).name != name or not (folder / name).is_file():
+                raise UserError(f"{folder / INDEX} names {name!r}, which is not in the folder.")
+        return [folder / name for name in sorted(names)]
+    pickled = sorted(file.name for glob in _PICKLES for file in folder.glob(glob))
+    if pickled:
+        raise UserError(
+            f"{folder} has {pickled[0]} but no {WEIGHTS}; pickled weights can run code and are "
+            "not read. Convert once where torch is installed: "
+            "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)."
+        )
+    raise UserError(
+        f"{folder} has no {WEIGHTS} (nor {INDEX}). If only pickled weights exist, convert them "
+        "once where torch is installed: AutoModel.from_pretrained(...).save_pretrained(FOLDER)."
+    )
