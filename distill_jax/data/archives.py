@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from distill_jax.core.errors import UserError
 
@@ -95,7 +95,7 @@ def _tar_members(archive: Path, wanted: Wanted, max_total: int) -> _Members:
     with (
         gzip.open(archive) as unzipped,
         # A stream: read front to back once, so the cap counts every unpacked byte.
-        tarfile.open(fileobj=_Capped(unzipped, max_total), mode="r|") as bundle,
+        tarfile.open(fileobj=cast(IO[bytes], _Capped(unzipped, max_total)), mode="r|") as bundle,
     ):
         for info in bundle:
             if info.name in wanted:
@@ -106,7 +106,7 @@ def _tar_members(archive: Path, wanted: Wanted, max_total: int) -> _Members:
 class _Capped:
     """A readable stream that ends in an error after ``limit`` bytes."""
 
-    def __init__(self, source: IO[bytes], limit: int):
+    def __init__(self, source: Any, limit: int):
         self._source, self._left = source, limit
 
     def read(self, size: int) -> bytes:

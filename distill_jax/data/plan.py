@@ -7,6 +7,7 @@ are random but a pure function of (lengths, seed, epoch): there is no iterator t
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def choose_lengths(
     cost_KK = (length_K[None, :] * (filled_K[None, :] - filled_K[:, None])).astype(np.float64)
     cost_KK[np.tril_indices(len(length_K), -1)] = np.inf
     least_K = np.where(length_K == 0, 0.0, np.inf)
-    previous = []
+    previous: list[np.ndarray] = []
     while len(previous) < max_shapes and least_K[-1] > allowed:
         total_KK = least_K[:, None] + cost_KK  # the diagonal is 0: fewer shapes are allowed
         previous.append(np.argmin(total_KK, axis=0))
@@ -164,7 +165,7 @@ def make_batch(table: TokenTable, planned: PlannedBatch, *, batch_size: int) -> 
     example_ids_B[: len(rows)] = rows
     labels_B = np.full(batch_size, NO_LABEL, np.int32)
     labels_B[: len(rows)] = table.labels_N[rows]
-    return Batch(
+    arrays: dict[str, Any] = dict(  # numpy arrays until the step takes them to a device
         example_ids_B=example_ids_B,
         input_ids_BT=np.where(where_BT, table.tokens_S[index_BT], np.int32(0)),
         token_type_ids_BT=np.where(where_BT, table.token_types_S[index_BT], 0).astype(np.int32),
@@ -172,6 +173,7 @@ def make_batch(table: TokenTable, planned: PlannedBatch, *, batch_size: int) -> 
         labels_B=np.maximum(labels_B, 0),
         label_where_B=labels_B >= 0,
     )
+    return Batch(**arrays)
 
 
 def _filled(rows_upto_K: np.ndarray, batch_size: int) -> np.ndarray:

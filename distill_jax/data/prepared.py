@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,31 @@ def split_of(unit: float) -> str:
     return "train" if unit < TRAIN else "validation" if unit < VALIDATION else "test"
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """TFDS without its progress bars, its announcements and its warnings about absent data."""
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def prepare(builder: Any) -> None:
     """Write a builder's data unless it is there; another process may win the race."""
     import tensorflow_datasets as tfds
 
     if builder.is_prepared():
         return
-    tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quiet():
             builder.download_and_prepare(download_config=config, file_format=FILE_FORMAT)
     except OSError:
         if not builder.is_prepared():

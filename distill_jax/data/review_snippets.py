@@ -112,9 +112,10 @@ def load(domain: str, home: Path | None = None) -> TextDataset:
     Sentences rated exactly 0 on the mean have no sign and are left out. ``scores_N`` holds the
     mean rating.
     """
-    builder = ReviewSnippets(
-        config=domain, data_dir=prepared.data_dir(home), file_format=prepared.FILE_FORMAT
-    )
+    with prepared.quiet():
+        builder = ReviewSnippets(
+            config=domain, data_dir=prepared.data_dir(home), file_format=prepared.FILE_FORMAT
+        )
     builder.asset_home = home
     prepared.prepare(builder)
     return TextDataset(

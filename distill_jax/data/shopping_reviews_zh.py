@@ -86,7 +86,10 @@ class ShoppingReviewsZh(tfds.core.GeneratorBasedBuilder):
 
 def load(home: Path | None = None) -> TextDataset:
     """The reviews as text, labels ``negative`` and ``positive``."""
-    builder = ShoppingReviewsZh(data_dir=prepared.data_dir(home), file_format=prepared.FILE_FORMAT)
+    with prepared.quiet():
+        builder = ShoppingReviewsZh(
+            data_dir=prepared.data_dir(home), file_format=prepared.FILE_FORMAT
+        )
     builder.asset_home = home
     prepared.prepare(builder)
     return TextDataset(

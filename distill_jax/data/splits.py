@@ -1,0 +1,150 @@
+"""Train, validation and test out of what somebody else's data brings."""
+
+import dataclasses
+import logging
+
+import numpy as np
+
+from distill_jax.core.digests import digest_strings, unit_interval
+from distill_jax.core.errors import UserError
+from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, fold
+
+HELD_OUT = 0.1
+"""Share of the labelled train rows that become validation where the data has too few splits."""
+
+_log = logging.getLogger("distill_jax")
+
+
+def build_dataset(
+    name: str,
+    label_names: tuple[str, ...],
+    tables: dict[str, TextTable],
+    notes: tuple[str, ...] = (),
+) -> TextDataset:
+    """A data set with all three splits, completed where there are only two.
+
+    A test split without labels cannot be tested on and counts as missing. With one labelled
+    split beside train, that one becomes test, and validation is held out of train by a fixed
+    hash of the text (equal texts stay together). Everything decided here is logged and noted.
+
+    Raises:
+      UserError: if train has no labels, one class or too few rows, or there is no labelled
+        split beside it.
+    """
+    tables, told = dict(tables), list(notes)
+    if "train" not in tables or _labelled(tables["train"]) == 0:
+        raise UserError(f"data {name!r}: the train split has no labelled example.")
+    if len(label_names) < 2:
+        raise UserError(f"data {name!r}: one label only ({', '.join(label_names)}), expected two.")
+    for split in ("validation", "test"):
+        if split in tables and _labelled(tables[split]) < len(tables[split]):
+            if split == "validation" or _labelled(tables[split]):
+                missing = len(tables[split]) - _labelled(tables[split])
+                raise UserError(f"data {name!r}: {missing} {split} examples have no label.")
+            del tables[split]
+            told.append("the test split has no labels and is not used")
+    if "test" not in tables:
+        if "validation" not in tables:
+            raise UserError(
+                f"data {name!r}: expected a validation or test split with labels beside train."
+            )
+        tables["test"] = tables.pop("validation")
+        told.append("the validation (dev) split serves as test")
+    if "validation" not in tables:
+        tables["train"], tables["validation"] = _hold_out(name, tables["train"])
+        told.append(
+            f"{len(tables['validation'])} train examples, chosen by a fixed hash of the text, "
+            "serve as validation"
+        )
+    told += _shared_texts(tables)
+    for note in told:
+        _log.warning("data %r: %s.", name, note)
+    splits = {split: tables[split] for split in ("train", "validation", "test")}
+    return TextDataset(name, label_names, splits, tuple(told))
+
+
+def content_ids(texts: tuple[str, ...], texts_b: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Ids made of the texts alone; the second row with the same text gets ``-2`` and so on."""
+    pairs = zip(texts, texts_b, strict=True) if texts_b is not None else ((t,) for t in texts)
+    counts: dict[str, int] = {}
+    ids = []
+    for pair in pairs:
+        key = digest_strings(pair)
+        counts[key] = counts.get(key, 0) + 1
+        ids.append(key if counts[key] == 1 else f"{key}-{counts[key]}")
+    return tuple(ids)
+
+
+def concatenate(first: TextTable, second: TextTable) -> TextTable:
+    """Both tables' rows; a missing label column counts as no label."""
+
+    def labels(table: TextTable) -> np.ndarray:
+        if table.labels_N is not None:
+            return table.labels_N
+        return np.full(len(table), NO_LABEL, np.int32)
+
+    pairs = first.texts_b is not None and second.texts_b is not None
+    return TextTable(
+        ids=first.ids + second.ids,
+        texts=first.texts + second.texts,
+        texts_b=(first.texts_b or ()) + (second.texts_b or ()) if pairs else None,
+        labels_N=np.concatenate([labels(first), labels(second)]),
+    )
+
+
+def _labelled(table: TextTable) -> int:
+    return 0 if table.labels_N is None else int((table.labels_N >= 0).sum())
+
+
+def _keys(table: TextTable) -> list[str]:
+    """One folded text an example, both sentences of a pair."""
+    if table.texts_b is None:
+        return [fold(text) for text in table.texts]
+    return [
+        f"{fold(text)}\t{fold(text_b)}"
+        for text, text_b in zip(table.texts, table.texts_b, strict=True)
+    ]
+
+
+def _hold_out(name: str, train: TextTable) -> tuple[TextTable, TextTable]:
+    assert train.labels_N is not None
+    keys = _keys(train)
+    chosen = {
+        key
+        for key, label in zip(keys, train.labels_N, strict=True)
+        if label >= 0 and unit_interval(f"validation/{key}") < HELD_OUT
+    }
+    # An unlabelled copy of a held-out text leaves train too, but is no validation example.
+    held_N = np.array([key in chosen for key in keys])
+    rest, held = np.flatnonzero(~held_N), np.flatnonzero(held_N & (train.labels_N >= 0))
+    if not len(held) or not (train.labels_N[rest] >= 0).any():
+        raise UserError(
+            f"data {name!r}: train has too few rows ({len(train)}) to hold out a validation "
+            "split; add a validation and a test split."
+        )
+    return _take(train, rest), _take(train, held)
+
+
+def _take(table: TextTable, rows: np.ndarray) -> TextTable:
+    def pick(column: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(column[row] for row in rows)
+
+    return dataclasses.replace(
+        table,
+        ids=pick(table.ids),
+        texts=pick(table.texts),
+        texts_b=None if table.texts_b is None else pick(table.texts_b),
+        labels_N=None if table.labels_N is None else table.labels_N[rows],
+        scores_N=None if table.scores_N is None else table.scores_N[rows],
+    )
+
+
+def _shared_texts(tables: dict[str, TextTable]) -> list[str]:
+    """A note for every split with texts that train has too: scores there are flattered."""
+    train = set(_keys(tables["train"]))
+    shared = {s: sum(k in train for k in _keys(tables[s])) for s in ("validation", "test")}
+    return [
+        f"{count} of {len(tables[split])} {split} texts occur in train too"
+        for split, count in shared.items()
+        if count
+    ]

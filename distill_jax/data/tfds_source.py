@@ -1,0 +1,149 @@
+"""Any TFDS data set with text and labels, read without TensorFlow."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import registered
+
+from distill_jax.core.errors import UserError, nearest, unknown
+from distill_jax.data import prepared
+from distill_jax.data.splits import build_dataset, content_ids
+from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, label_array
+
+_SPLITS = {"train": ("train",), "validation": ("validation", "dev"), "test": ("test",)}
+_AREAS = ("text", "question_answering", "ranking", "recommendation", "structured")
+
+
+def load(
+    name: str,
+    *,
+    text: str = "sentence",
+    text_b: str | None = None,
+    label: str = "label",
+    home: Path | None = None,
+) -> TextDataset:
+    """A TFDS data set as text.
+
+    Data that is prepared already, in ArrayRecord files, in the user's own TFDS folder is used;
+    otherwise it is prepared under ``home``.
+
+    Args:
+      name: as TFDS spells it, ``"glue/sst2"``.
+      text, text_b, label: names of features.
+      home: ``core.files.home()`` by default.
+
+    Raises:
+      UserError: for an unknown name or feature, or data that cannot be brought here.
+    """
+    builder = _prepared(name, home)
+    features = builder.info.features
+    for column in filter(None, (text, text_b, label)):
+        if column not in features:
+            raise unknown("column", column, features, where=f"in tfds:{name}")
+    for column in filter(None, (text, text_b)):
+        if not isinstance(features[column], tfds.features.Text):
+            raise UserError(f"tfds:{name}: column {column!r} is no text.")
+    found = {
+        ours: next((s for s in theirs if s in builder.info.splits), None)
+        for ours, theirs in _SPLITS.items()
+    }
+    raw = {ours: list(prepared.read(builder, theirs)) for ours, theirs in found.items() if theirs}
+    label_names = _label_names(name, features[label], raw, label)
+    tables = {
+        split: _table(rows, label_names, text=text, text_b=text_b, label=label)
+        for split, rows in raw.items()
+    }
+    unused = sorted(set(builder.info.splits) - set(found.values()))
+    notes = (f"splits not used: {', '.join(unused)}",) if unused else ()
+    return build_dataset(f"tfds:{name}", label_names, tables, notes)
+
+
+def _prepared(name: str, home: Path | None) -> Any:
+    base, _, config = name.partition("/")
+    _import_builder(base)
+    try:
+        with prepared.quiet():
+            theirs = tfds.builder(name)
+            if theirs.is_prepared() and theirs.info.file_format.value == prepared.FILE_FORMAT:
+                return theirs
+            ours = tfds.builder(
+                name, data_dir=prepared.data_dir(home), file_format=prepared.FILE_FORMAT
+            )
+    except registered.DatasetNotFoundError as error:
+        known = registered.list_imported_builders()
+        guess = nearest(base, known)
+        hint = f" Did you mean {guess!r}?" if guess else ""
+        raise UserError(
+            f"no TFDS data set {name!r}.{hint} All: https://www.tensorflow.org/datasets/catalog."
+        ) from error
+    except (ValueError, KeyError) as error:
+        configs = tfds.builder_cls(base).builder_configs
+        if config and config not in configs:
+            raise unknown("configuration", config, configs, where=f"of tfds:{base}") from error
+        raise UserError(f"tfds:{name}: {_first_line(error)}") from error
+    try:
+        prepared.prepare(ours)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the builder's own code and its downloads raise
+        raise UserError(
+            f"tfds:{name} cannot be prepared here ({type(error).__name__}: {_first_line(error)})."
+            " Where it is prepared already, in ArrayRecord files, point TFDS_DATA_DIR there."
+        ) from error
+    return ours
+
+
+def _import_builder(name: str) -> None:
+    """TFDS registers many of its builders only when their module is imported."""
+    if name in registered.list_imported_builders() or not name.isidentifier():
+        return
+    for area in _AREAS:
+        module = f"tensorflow_datasets.{area}.{name}"
+        if importlib.util.find_spec(module):
+            importlib.import_module(module)
+            return
+
+
+def _label_names(name: str, feature: Any, raw: dict[str, list], label: str) -> tuple[str, ...]:
+    if isinstance(feature, tfds.features.ClassLabel):
+        return tuple(feature.names)
+    values = {row[label] for row in raw.get("train", ())}
+    if all(isinstance(value, int | np.integer) for value in values):
+        return tuple(str(value) for value in sorted(values) if value != NO_LABEL)
+    if all(isinstance(value, str) for value in values):
+        return tuple(sorted(values))
+    raise UserError(f"tfds:{name}: column {label!r} holds neither classes, words nor numbers.")
+
+
+def _table(
+    rows: list[dict[str, Any]],
+    label_names: tuple[str, ...],
+    *,
+    text: str,
+    text_b: str | None,
+    label: str,
+) -> TextTable:
+    texts = tuple(row[text] for row in rows)
+    texts_b = tuple(row[text_b] for row in rows) if text_b else None
+    return TextTable(
+        ids=content_ids(texts, texts_b),
+        texts=texts,
+        texts_b=texts_b,
+        labels_N=label_array([_label(row[label], label_names) for row in rows], label_names),
+    )
+
+
+def _label(value: Any, label_names: tuple[str, ...]) -> str | None:
+    if isinstance(value, str):
+        return value
+    if value == NO_LABEL:
+        return None
+    return label_names[value] if str(value) not in label_names else str(value)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0]
