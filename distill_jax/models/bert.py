@@ -158,8 +158,14 @@ class Bert(nn.Module):
         return output.replace(logits_BC=head(pooled_BD))  # type: ignore[attr-defined]
 
 
+@partial(jax.jit, static_argnums=0)
 def init_bert(config: BertConfig, rng: Array) -> Params:
-    """Fresh float32 parameters of ``Bert(config)``: normal(0, initializer_range), zero biases."""
+    """Fresh float32 parameters of ``Bert(config)``: normal(0, initializer_range), zero biases.
+
+    Args:
+      config: hashable, so one compilation serves every seed.
+      rng: a jax random key.
+    """
     tokens_BT = jnp.zeros((1, 2), jnp.int32)
     row_B = jnp.zeros((1,), jnp.int32)
     batch = Batch(
@@ -170,7 +176,7 @@ def init_bert(config: BertConfig, rng: Array) -> Params:
         labels_B=row_B,
         label_where_B=jnp.zeros((1,), bool),
     )
-    return jax.jit(Bert(config).init)(rng, batch)["params"]
+    return Bert(config).init(rng, batch)["params"]
 
 
 class Embeddings(nn.Module):

@@ -1,0 +1,173 @@
+"""Student presets: how small a student is and what it starts from.
+
+Two kinds. A *random* student has its own width and knows nothing (``tiny``, ``3x256x4``). A
+*copied* student has the teacher's width and starts from chosen teacher layers (``l2``, ``l3``),
+as DistilBERT does (Sanh et al. 2019, "DistilBERT, a distilled version of BERT", section 3).
+
+What a copied student is copied from decides what a comparison says. Given the *pretrained*
+backbone and a fresh head (the default), a student trained on labels alone has learnt nothing
+from the fine-tuned teacher, and is a fair control. Given the *fine-tuned* teacher's parameters
+it has, even before the first loss; ``copy_classifier=True`` adds the teacher's head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.models.bert import BertConfig, Params, init_bert
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Size and start of a student.
+
+    Attributes:
+      num_layers: of the student.
+      hidden_size, num_heads: None for the teacher's: the student is copied from its layers.
+        Otherwise the student is random and its feed-forward blocks are 4 * hidden_size wide.
+    """
+
+    num_layers: int
+    hidden_size: int | None = None
+    num_heads: int | None = None
+
+    @property
+    def copies_teacher(self) -> bool:
+        """Whether the student starts from teacher layers."""
+        return self.hidden_size is None
+
+
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(num_layers=2, hidden_size=128, num_heads=2),
+    "l2": Preset(num_layers=2),
+    "l3": Preset(num_layers=3),
+}
+
+LAYER_CHOICES = ("spread", "first", "last")
+
+
+def parse_preset(text: str) -> Preset:
+    """A named preset, or ``LAYERSxWIDTHxHEADS``, e.g. ``3x256x4``, for a random student.
+
+    Raises:
+      UserError: unknown name, or a width that is not a multiple of the heads.
+    """
+    if text in PRESETS:
+        return PRESETS[text]
+    sizes = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+    if not sizes:
+        raise unknown("student", text, [*PRESETS, "LAYERSxWIDTHxHEADS (3x256x4)"])
+    layers, width, heads = (int(size) for size in sizes.groups())
+    if width % heads:
+        raise UserError(f"student {text!r}: width {width} is not a multiple of {heads} heads.")
+    return Preset(layers, width, heads)
+
+
+def student_config(preset: str, teacher: BertConfig) -> BertConfig:
+    """The student's config; vocabulary, positions, pooling, rates and classes are the teacher's.
+
+    Args:
+      preset: see ``parse_preset``.
+      teacher: the config that the student shares its tokeniser and task with.
+    """
+    chosen = parse_preset(preset)
+    if chosen.hidden_size is None or chosen.num_heads is None:
+        return dataclasses.replace(teacher, num_layers=chosen.num_layers)
+    return dataclasses.replace(
+        teacher,
+        num_layers=chosen.num_layers,
+        hidden_size=chosen.hidden_size,
+        num_heads=chosen.num_heads,
+        intermediate_size=4 * chosen.hidden_size,
+    )
+
+
+def choose_layers(
+    choice: str | Sequence[int], *, student_layers: int, teacher_layers: int
+) -> tuple[int, ...]:
+    """The teacher layer (from 1) that each student layer is copied from.
+
+    Args:
+      choice: ``spread``: evenly, ending with the last (3 of 6: 2, 4, 6); ``first``; ``last``;
+        or the layers themselves, in the order of the student's (an order is kept as given).
+
+    Raises:
+      UserError: unknown choice, too few teacher layers, a layer the teacher does not have.
+    """
+    if not isinstance(choice, str):
+        chosen = tuple(choice)
+        if len(chosen) != student_layers:
+            raise UserError(f"{len(chosen)} teacher layers {chosen} for {student_layers} layers.")
+        bad = [layer for layer in chosen if not 1 <= layer <= teacher_layers]
+        if bad:
+            raise UserError(f"no teacher layer {bad[0]}; allowed: 1 to {teacher_layers}.")
+        return chosen
+    if choice not in LAYER_CHOICES:
+        raise unknown("choice of teacher layers", choice, LAYER_CHOICES)
+    if student_layers > teacher_layers:
+        raise UserError(
+            f"a student of {student_layers} layers cannot be copied from a teacher of "
+            f"{teacher_layers}."
+        )
+    numbers = range(1, student_layers + 1)
+    if choice == "first":
+        return tuple(numbers)
+    if choice == "last":
+        return tuple(teacher_layers - student_layers + number for number in numbers)
+    return tuple(number * teacher_layers // student_layers for number in numbers)
+
+
+def init_student(
+    preset: str,
+    teacher_config: BertConfig,
+    teacher_params: Params,
+    rng: Array,
+    *,
+    layers: str | Sequence[int] = "spread",
+    copy_classifier: bool = False,
+) -> Params:
+    """Float32 parameters of a student, never sharing a buffer with the teacher's.
+
+    Args:
+      preset: see ``parse_preset``.
+      teacher_config: of ``teacher_params``.
+      teacher_params: what a copied student is copied from; not read for a random one. Pass the
+        pretrained parameters for a fair control, see the module's docstring.
+      rng: key of everything drawn; a copied student draws its head only.
+      layers: see ``choose_layers``; for copied students.
+      copy_classifier: take the head over as well.
+
+    Raises:
+      UserError: unknown preset or layers, or ``copy_classifier`` for a random student.
+    """
+    config = student_config(preset, teacher_config)
+    if not parse_preset(preset).copies_teacher:
+        if copy_classifier:
+            raise UserError(f"student {preset!r} is drawn at random: it has no head to copy.")
+        return init_bert(config, rng)
+    chosen = choose_layers(
+        layers, student_layers=config.num_layers, teacher_layers=teacher_config.num_layers
+    )
+    parts = {f"layer_{number}": f"layer_{layer}" for number, layer in enumerate(chosen, start=1)}
+    parts |= {part: part for part in teacher_params if not part.startswith("layer_")}
+    # True copies: a donated train step must not delete the teacher's buffers.
+    params = {
+        part: jax.tree.map(
+            lambda leaf: jnp.array(leaf, jnp.float32, copy=True), teacher_params[source]
+        )
+        for part, source in parts.items()
+    }
+    return params if copy_classifier else params | {"classifier": _init_head(config, rng)}
+
+
+@partial(jax.jit, static_argnums=0)
+def _init_head(config: BertConfig, rng: Array) -> Params:
+    return init_bert(config, rng)["classifier"]  # the compiler drops the rest
