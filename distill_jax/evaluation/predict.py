@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.data.plan import make_batch, plan_in_order
 from distill_jax.data.tokenise import TokenTable
-from distill_jax.training.sharding import make_mesh, replicate, shard_batch
+from distill_jax.core.mesh import make_mesh, replicate, shard_batch
 
 LogitsOf = Callable[[Any, Batch], jax.Array]
 

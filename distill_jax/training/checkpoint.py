@@ -47,13 +47,16 @@ class Checkpoints:
         Raises:
           UserError: when it cannot be written; the snapshot before it stays as it was.
         """
+        step = int(snapshot.state.step)
+        if step == self._manager.latest_step():
+            return
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(snapshot.state),
             best=ocp.args.StandardSave(snapshot.best_params),
             record=ocp.args.JsonSave(snapshot.record),
         )
         try:
-            self._manager.save(int(snapshot.state.step), args=items, force=True)
+            self._manager.save(step, args=items, force=True)
             self._manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"cannot write a checkpoint to {self._folder}: {error}") from error

@@ -16,7 +16,7 @@ from distill_jax.training.checkpoint import Checkpoints, Snapshot
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate
-from distill_jax.training.sharding import replicate, shard_batch
+from distill_jax.core.mesh import replicate, shard_batch
 from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, StepMetrics, StepNumbers
 

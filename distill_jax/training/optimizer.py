@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import optax
@@ -62,8 +62,15 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     def matrices_only(params: optax.Params) -> optax.Params:
         return jax.tree.map(lambda p: p.ndim > 1, params)
 
-    return optax.chain(
+    chain = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
         optax.add_decayed_weights(config.weight_decay, mask=matrices_only),
     )
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        # Optax mixes int32 counts with floats, which strict promotion forbids; ours is strict.
+        with jax.numpy_dtype_promotion("standard"):
+            return chain.update(grads, state, params)
+
+    return optax.GradientTransformation(chain.init, update)

@@ -82,7 +82,7 @@ def make_step(
             loss_params=trained["losses"],
             opt_state=opt_state,
         )
-        return new_state, StepMetrics(total, terms, optax.global_norm(grads))
+        return new_state, StepMetrics(total, terms, optax.tree.norm(grads))
 
     return step
 

@@ -1,0 +1,189 @@
+"""``compare-losses``: students x objectives x seeds from one teacher, as a table and a figure."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from distill_jax.core.errors import UserError, unknown
+
+FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
+
+
+@dataclass(frozen=True)
+class CompareLosses:
+    """Compare ways of distilling a teacher, on your data or on the reviews that come with it.
+
+    The teacher is fine-tuned on the labelled share of the training examples; the rest is a
+    transfer set on which only the teacher speaks. Every row of the table is an objective; all
+    get the same number of optimiser steps. The step is chosen on the validation split, the
+    test split is read once. What is finished is never trained again; after Ctrl-C the same
+    command goes on.
+    """
+
+    preset: Literal["default", "full", "smoke"] = "default"
+    """default: 4 objectives, tiny student, 3 seeds. full: 5 objectives, 2 students, 5 seeds.
+    smoke: the whole path in a minute or two. The other flags change what a preset says."""
+
+    data: str = "review_snippets/movie"
+    """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
+    text: str = "sentence"
+    """Column of the text (files: and tfds: only)."""
+    text_b: str | None = None
+    """Column of the second text, for pairs (files: and tfds: only)."""
+    label: str = "label"
+    """Column of the label (files: and tfds: only)."""
+    label_fraction: float = 0.1
+    """Share of the training labels that is used, in (0, 1]."""
+    max_length: int = 128
+    """Tokens after which a text is cut."""
+
+    teacher: str = "minilm-l6"
+    """minilm-l6 (comes as a package), a folder with a BERT checkpoint, or a hub id."""
+    fine_tune: bool = True
+    """Fine-tune the teacher first; --no-fine-tune for one whose head is trained already."""
+    teacher_epochs: float = 5.0
+    """Passes of the teacher over the labelled examples."""
+    teacher_learning_rate: float = 1e-4
+
+    students: tuple[str, ...] = ("tiny",)
+    """tiny, l2, l3, or LAYERSxWIDTHxHEADS such as 3x256x4."""
+    objectives: tuple[str, ...] = FIRST_ROWS
+    """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row."""
+    baseline: str = "ce"
+    """The row that the others are tested against (the first one if it is not in the table)."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each changes initialisation, dropout and the order of the data."""
+
+    epochs: float = 6.0
+    """Passes over all training sentences; decides the steps of every row, with labels or not."""
+    steps: int = 0
+    """Optimiser steps of every row; 0 leaves it to --epochs."""
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    """For students that start at random."""
+    copied_learning_rate: float = 3e-4
+    """For students made of the teacher's layers (l2, l3)."""
+    evaluations: int = 6
+    """How often the validation split is looked at."""
+    teacher_outputs: Literal["cache", "live"] = "cache"
+    """Ask the teacher once and keep its answers, or ask it at every step."""
+    cache_dtype: Literal["float16", "float32"] = "float16"
+    """How token-level answers are kept; logits are always float32."""
+
+    track: Literal["none", "tensorboard", "wandb"] = "tensorboard"
+    """Where learning curves go."""
+    output_dir: Path | None = None
+    """Default: results/compare_losses, with -PRESET behind it for the other presets."""
+
+
+PRESETS = {
+    "default": CompareLosses(),
+    "full": CompareLosses(
+        preset="full",
+        students=("tiny", "l2"),
+        objectives=(*FIRST_ROWS, "attention_kl + kl"),
+        seeds=(0, 1, 2, 3, 4),
+    ),
+    "smoke": CompareLosses(
+        preset="smoke",
+        label_fraction=0.05,
+        teacher_epochs=2,
+        objectives=("ce", "kl", "hidden_mse + kl"),
+        seeds=(0, 1, 2),
+        steps=60,
+        evaluations=2,
+    ),
+}
+
+
+def parse_arguments(arguments: Sequence[str], prog: str) -> CompareLosses:
+    """The preset that the arguments name, changed by the other arguments."""
+    preset = _preset_of(arguments)
+    return tyro.cli(CompareLosses, args=list(arguments), default=PRESETS[preset], prog=prog)
+
+
+def _preset_of(arguments: Sequence[str]) -> str:
+    preset = "default"
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--preset="):
+            preset = argument.removeprefix("--preset=")
+        elif argument == "--preset" and position + 1 < len(arguments):
+            preset = arguments[position + 1]
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    return preset
+
+
+def output_folder(args: CompareLosses) -> Path:
+    """Where the table, the figure, the ledger and the runs go."""
+    if args.output_dir is not None:
+        return args.output_dir
+    suffix = "" if args.preset == "default" else f"-{args.preset}"
+    return Path("results") / f"compare_losses{suffix}"
+
+
+def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> None:
+    """Parse, run, print the table and the paths of what was written."""
+    args = parse_arguments(arguments, prog)
+    folder = output_folder(args)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output-dir {folder} is a file")
+
+    from rich.console import Console
+
+    from distill_jax.sweeps.comparison import run_comparison, write_outputs
+    from distill_jax.sweeps.progress import Reporter
+
+    console = Console()
+    table = run_comparison(_comparison(args), folder, Reporter(console))
+    title = f"{args.data}, {100 * args.label_fraction:g}% of the labels"
+    paths = write_outputs(table, folder, figure_title=title)
+    console.print(table.to_rich())
+    for path in (*paths, folder / "ledger.jsonl"):
+        print(path)
+    sys.stdout.flush()
+
+
+def _comparison(args: CompareLosses):  # type: ignore[no-untyped-def]  # its room imports JAX
+    from distill_jax.sweeps.cells import DataConfig, TrainingConfig
+    from distill_jax.sweeps.comparison import Comparison
+    from distill_jax.training.optimizer import OptimizerConfig
+
+    data = DataConfig(
+        args.data, args.text, args.text_b, args.label, args.label_fraction, args.max_length
+    )
+    training = TrainingConfig(
+        epochs=args.epochs,
+        steps=args.steps,
+        evaluations=args.evaluations,
+        batch_size=args.batch_size,
+        optimizer=OptimizerConfig(learning_rate=args.learning_rate),
+    )
+    teacher_training = dataclasses.replace(
+        training,
+        epochs=args.teacher_epochs,
+        steps=0,
+        evaluations=max(1, round(args.teacher_epochs)),
+        optimizer=OptimizerConfig(learning_rate=args.teacher_learning_rate),
+    )
+    return Comparison(
+        name="compare_losses",
+        data=data,
+        teacher=args.teacher,
+        fine_tune=args.fine_tune,
+        teacher_training=teacher_training,
+        students=args.students,
+        objectives=args.objectives,
+        baseline=args.baseline,
+        seeds=args.seeds,
+        training=training,
+        copied_learning_rate=args.copied_learning_rate,
+        teacher_outputs=args.teacher_outputs,
+        cache_dtype=args.cache_dtype,
+        track=args.track,
+    )

@@ -1,0 +1,162 @@
+"""The teacher of a table: a pretrained checkpoint, fine-tuned on the labels that may be used."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import atomic_folder, home
+from distill_jax.data.assets import fetch
+from distill_jax.models.bert import Bert, BertConfig
+from distill_jax.models.huggingface import Pretrained, load_pretrained, save_pretrained
+from distill_jax.objectives.grammar import parse
+from distill_jax.objectives.resolve import ResolvedObjective, resolve
+from distill_jax.sweeps.cells import Cell, TrainingConfig
+from distill_jax.sweeps.engine import Engine
+from distill_jax.sweeps.task import Task
+from distill_jax.teachers.cache import Provenance, TeacherCache, teacher_outputs, union_of
+from distill_jax.teachers.live import LiveTeacher
+
+PACKAGED = ("minilm-l6",)
+"""Teachers that travel as packages; every other name is a folder or a hub id."""
+POOLING = {"minilm-l6": "mean"}
+"""all-MiniLM was trained with mean pooling; its pooler was never used."""
+TEACHER_ROW = "teacher"
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A model that may speak.
+
+    Attributes:
+      pretrained: the checkpoint it came from; students copy layers from there, not from the
+        fine-tuned model, so that the control row hears nothing of the teacher.
+      config, params: the fine-tuned model.
+      digest: its content.
+      folder: where it lives, a Hugging Face folder; None when it was used as it came.
+      training: selected step, seconds and the like; empty when it was used as it came.
+    """
+
+    pretrained: Pretrained
+    config: BertConfig
+    params: Any
+    digest: str
+    folder: Path | None
+    training: dict[str, Any]
+
+
+def resolve_teacher(name: str) -> tuple[Path | str, str | None]:
+    """Where the checkpoint called ``name`` is, and the pooling it wants, if any."""
+    if name in PACKAGED:
+        return fetch(name), POOLING.get(name)
+    path = Path(name).expanduser()
+    return (path if path.is_dir() else name), None
+
+
+def teacher_cell(task: Task, pretrained: Pretrained, training: TrainingConfig, seed: int) -> Cell:
+    """The cell of the teacher's own fine-tuning."""
+    return Cell(
+        data=task.config,
+        data_digest=task.digest,
+        student=TEACHER_ROW,
+        objective="ce",
+        teacher=pretrained.digest,
+        training=training,
+        seed=seed,
+    )
+
+
+def fine_tuned(engine: Engine, pretrained: Pretrained, cell: Cell) -> Teacher:
+    """The teacher of this cell, fine-tuned now or found from an earlier run."""
+    task = engine.task
+    folder = home() / "teachers" / cell.hash
+    if not folder.is_dir():
+        config = pretrained.config
+        steps = cell.training.total_steps(len(task.labelled))
+        result = engine.train(
+            cell,
+            config,
+            pretrained.params,
+            resolve(parse(cell.objective), config.shape, None),
+            teacher=None,
+            steps=steps,
+            label="fine-tuning the teacher",
+        )
+        progress = result.progress
+        training = {
+            "cell": cell.hash,
+            "selected_step": progress.best_step,
+            "validation_accuracy": progress.best_score,
+            "history": progress.history,
+            "seconds": {"train": progress.train_seconds, "compile": progress.compile_seconds},
+            "examples_per_second": result.examples_per_second,
+        }
+        with atomic_folder(folder) as scratch:
+            save_pretrained(
+                scratch, config, result.params, pretrained.tokenizer_file, task.label_names
+            )
+            (scratch / "training.json").write_text(json.dumps(training, indent=1))
+    loaded = load_pretrained(folder)
+    check_label_order(loaded, task.label_names)
+    training = json.loads((folder / "training.json").read_text())
+    return Teacher(
+        pretrained, loaded.config, loaded.params, loaded.digest, folder, training
+    )
+
+
+def as_it_came(engine: Engine, pretrained: Pretrained) -> Teacher:
+    """A teacher whose head was trained elsewhere.
+
+    Raises:
+      UserError: when its checkpoint has no head, or its labels are not the data's.
+    """
+    if pretrained.fresh:
+        raise UserError(
+            "the teacher's checkpoint has no trained classifier head "
+            f"({', '.join(pretrained.fresh)} missing); let it be fine-tuned first"
+        )
+    check_label_order(pretrained, engine.task.label_names)
+    return Teacher(pretrained, pretrained.config, pretrained.params, pretrained.digest, None, {})
+
+
+def check_label_order(teacher: Pretrained, label_names: tuple[str, ...]) -> None:
+    """Raises ``UserError`` where the teacher's classes are not the data's, in their order."""
+    if teacher.config.num_labels != len(label_names):
+        raise UserError(
+            f"the teacher has {teacher.config.num_labels} classes, the data {len(label_names)}"
+        )
+    if teacher.label_names is not None and tuple(teacher.label_names) != tuple(label_names):
+        raise UserError(
+            f"teacher and data order their labels differently: {list(teacher.label_names)} and "
+            f"{list(label_names)}"
+        )
+
+
+def outputs_for(
+    engine: Engine, teacher: Teacher, objectives: list[ResolvedObjective], *, dtype: str
+) -> TeacherCache | None:
+    """What the teacher says of all training sentences, cached; None when nobody listens."""
+    listeners = [objective for objective in objectives if objective.needs_teacher]
+    if not listeners:
+        return None
+    table = engine.task.everything
+    capture = union_of(objective.teacher_capture for objective in listeners)
+    provenance = Provenance(
+        teacher=teacher.digest,
+        data=dataclasses.replace(table, labels_N=np.full(len(table), -1, np.int32)).digest,
+        capture=capture,
+        dtype=dtype,  # type: ignore[arg-type]
+    )
+    live = LiveTeacher(Bert(teacher.config), teacher.params, capture)
+    batches = -(-len(table) // 32)
+    with engine.reporter.stage("asking the teacher", batches) as stage:
+
+        def on_batch(done: int, total: int) -> None:
+            engine.stop.check()
+            stage.update(done, batch_size=32)
+
+        return teacher_outputs(home(), provenance, table, live, on_batch=on_batch)
