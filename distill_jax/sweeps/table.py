@@ -234,10 +234,10 @@ def format_entry(entry: Entry, column: Column, *, seeds: int) -> str:
     summary = entry.summary
     if summary.n == 0:
         return MISSING
+    if math.isnan(summary.mean):
+        return "nan"
 
     def show(value: float) -> str:
-        if math.isnan(value):
-            return "nan"
         return f"{value * column.scale:,.{column.decimals}f}"
 
     text = show(summary.mean)
@@ -313,37 +313,52 @@ def _notes(
     group_title: str,
 ) -> tuple[str, ...]:
     """What the reader must know to read the table rightly."""
-    compared = [line for line in lines if line.role == "compared"]
-    counts = sorted({len(line.seeds) for line in lines if line.role != "teacher"})
-    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else ""
     notes = []
+    counts = [len(line.seeds) for line in lines if line.role != "teacher"]
     if counts:
-        notes.append(
-            f"Mean ± standard deviation over {seeds} {'seed' if seeds == '1' else 'seeds'}."
-        )
+        notes.append(f"Mean ± standard deviation over {_count(counts, 'seed')}.")
     titles = {column.key: column.title for column in columns}
     for key in tested:
-        tests = [line.entries[key].test for line in compared]
-        pairs = sorted({test.n for test in tests if test})
+        tests = [line.entries[key].test for line in lines]
+        pairs = [test.n for test in tests if test]
         if pairs:
-            count = sum(test is not None for test in tests)
-            over = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
             notes.append(
                 f"p: {titles[key]} against `{baseline}` of the same {group_title}, two-sided "
-                f"t-test paired over {over} seeds, Holm-corrected over {count} "
-                f"{'comparison' if count == 1 else 'comparisons'}; bold: better at 5%. It "
-                "weighs the spread between training runs, not the choice of test examples."
+                f"t-test paired over {_count(pairs, 'seed')}, Holm-corrected over "
+                f"{_count([len(pairs)], 'comparison')}; bold: better at 5%. It weighs the spread "
+                "between training runs, not the choice of test examples."
             )
-        untested = [line for line, test in zip(compared, tests, strict=True) if test is None]
-        if untested and not pairs:
-            notes.append(f"{titles[key]}: no test: fewer than {MIN_PAIRS} seeds.")
-        elif untested:
-            names = ", ".join(f"{line.group} `{line.row}`" for line in untested)
-            notes.append(
-                f"{titles[key]}: no test: fewer than {MIN_PAIRS} seeds in common with the "
-                f"baseline: {names}."
-            )
+        notes += [f"{titles[key]}: {note}" for note in _untested(lines, key)]
     return tuple(notes)
+
+
+def _untested(lines: Sequence[TableRow], key: str) -> list[str]:
+    """Why some rows have no test."""
+    baselines = {line.group: line.entries[key].by_seed for line in lines if line.role == "baseline"}
+    compared = [line for line in lines if line.role == "compared"]
+    few: list[str] = []
+    diverged: list[str] = []
+    for line in compared:
+        if line.entries[key].test is None:
+            common = set(line.entries[key].by_seed) & set(baselines.get(line.group, {}))
+            (few if len(common) < MIN_PAIRS else diverged).append(f"{line.group} `{line.row}`")
+    notes = []
+    if few and len(few) == len(compared):
+        notes.append(f"no test: fewer than {MIN_PAIRS} seeds.")
+    elif few:
+        notes.append(
+            f"no test: fewer than {MIN_PAIRS} seeds in common with the baseline: {', '.join(few)}."
+        )
+    if diverged:
+        notes.append(f"no test: a score is not a finite number: {', '.join(diverged)}.")
+    return notes
+
+
+def _count(numbers: Sequence[int], noun: str) -> str:
+    """``3 seeds``, ``1 seed`` or ``2 to 5 seeds``."""
+    low, high = min(numbers), max(numbers)
+    plural = "" if high == 1 else "s"
+    return f"{low} {noun}{plural}" if low == high else f"{low} to {high} {noun}{plural}"
 
 
 def _escape_markdown(text: str) -> str:

@@ -16,7 +16,6 @@ from distill_jax.core.errors import UserError
 from distill_jax.sweeps import ledger as ledger_module
 from distill_jax.sweeps.ledger import SCHEMA, Ledger, LedgerRow
 
-
 pytestmark = pytest.mark.filterwarnings("error")
 
 

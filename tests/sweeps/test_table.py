@@ -1,0 +1,237 @@
+"""Tables: numbers by hand, pairing by seed, footnotes that say what was done, bad input."""
+
+import csv
+import io
+import math
+import re
+
+import pytest
+from rich.console import Console
+
+from distill_jax.core.errors import UserError
+from distill_jax.sweeps.ledger import LedgerRow
+from distill_jax.sweeps.statistics import holm, paired_test
+from distill_jax.sweeps.table import Column, build_table
+
+ACCURACY = Column("test/accuracy", "accuracy (%)", 100, 1, higher_is_better=True)
+CE = [0.50, 0.52, 0.51, 0.49]
+KL = [0.60, 0.63, 0.60, 0.60]
+MSE = [0.51, 0.50, 0.53, 0.48]
+
+
+def run(row, seed, accuracy, *, group="tiny", **metrics):
+    return LedgerRow(
+        hash=f"{group}/{row}/{seed}/{accuracy}",
+        experiment="compare",
+        row=row,
+        group=group,
+        seed=seed,
+        config={},
+        metrics={"test/accuracy": accuracy, "parameters": 4_386_178, **metrics},
+        selected_step=None,
+        fingerprints={},
+        code={},
+        packages={},
+        device="cpu",
+        seconds={"train": 10.0 + seed},
+        examples_per_second=None,
+        finished_at="2026-01-02T03:04:05+00:00",
+    )
+
+
+def runs(row, accuracies, *, group="tiny", seeds=None):
+    seeds = seeds or range(len(accuracies))
+    return [run(row, s, a, group=group) for s, a in zip(seeds, accuracies, strict=True)]
+
+
+def everything():
+    return [
+        *runs("kl", KL),
+        *runs("ce", CE),
+        *runs("teacher", [0.786], group="minilm"),
+        *runs("mse", MSE),
+    ]
+
+
+def build(rows, columns=(ACCURACY,), **options):
+    return build_table(rows, columns, baseline="ce", **options)
+
+
+def entry(table, row, group="tiny", key="test/accuracy"):
+    return next(r for r in table.rows if (r.row, r.group) == (row, group)).entries[key]
+
+
+def test_tests_are_paired_by_seed_and_corrected_over_the_rows():
+    table = build([*reversed(runs("kl", KL)), *runs("ce", CE), *runs("mse", MSE)])
+    ce, kl, mse = (dict(enumerate(scores)) for scores in (CE, KL, MSE))
+    raw = [paired_test(kl, ce).p, paired_test(mse, ce).p]
+    assert [entry(table, "kl").test.p, entry(table, "mse").test.p] == raw
+    assert [entry(table, "kl").p_holm, entry(table, "mse").p_holm] == holm(raw)
+    assert entry(table, "ce").test is None
+    assert entry(table, "kl").p_holm < 0.05 < entry(table, "mse").p_holm
+
+
+def test_a_group_is_tested_against_its_own_baseline_and_corrected_over_the_whole_table():
+    l2 = [*runs("kl", KL, group="l2"), *runs("ce", [0.61, 0.62, 0.6, 0.61], group="l2")]
+    table = build([*everything(), *l2])
+    assert entry(table, "kl", "l2").test.difference == pytest.approx(-0.0025)
+    raw = [entry(table, *place).test.p for place in [("kl",), ("mse",), ("kl", "l2")]]
+    corrected = [entry(table, *place).p_holm for place in [("kl",), ("mse",), ("kl", "l2")]]
+    assert corrected == holm(raw)
+    assert any("Holm-corrected over 3 comparisons" in note for note in table.notes)
+
+
+def test_order_teacher_first_then_as_asked_then_as_found():
+    rows = [*everything(), *runs("kl", KL, group="l2"), *runs("ce", CE, group="l2")]
+    found = [(r.group, r.row) for r in build(rows).rows]
+    assert found[:4] == [("minilm", "teacher"), ("tiny", "kl"), ("tiny", "ce"), ("tiny", "mse")]
+    table = build(rows, group_order=["l2", "tiny"], row_order=["ce", "mse"])
+    assert [(r.group, r.row, r.role) for r in table.rows] == [
+        ("minilm", "teacher", "teacher"),
+        ("l2", "ce", "baseline"),
+        ("l2", "mse", "compared"),
+        ("l2", "kl", "compared"),
+        ("tiny", "ce", "baseline"),
+        ("tiny", "mse", "compared"),
+        ("tiny", "kl", "compared"),
+    ]
+    assert entry(table, "mse", "l2").summary.n == 0  # asked for, not there: shown as missing
+    assert "| l2      | mse       |     0 |              – |" in table.to_markdown()
+
+
+def test_markdown_as_it_is_printed():
+    assert build(everything()).to_markdown() == (
+        "| student | objective | seeds |   accuracy (%) |      p |\n"
+        "| ------- | --------- | ----: | -------------: | -----: |\n"
+        "| minilm  | teacher   |     1 |           78.6 |      – |\n"
+        "| tiny    | kl        |     4 | **60.8 ± 1.5** | <0.001 |\n"
+        "| tiny    | ce        |     4 |     50.5 ± 1.3 |      – |\n"
+        "| tiny    | mse       |     4 |     50.5 ± 2.1 |  1.000 |\n"
+        "\n"
+        "- Mean ± standard deviation over 4 seeds.\n"
+        "- p: accuracy (%) against `ce` of the same student, two-sided t-test paired over 4 "
+        "seeds, Holm-corrected over 2 comparisons; bold: better at 5%. It weighs the spread "
+        "between training runs, not the choice of test examples.\n"
+    )
+
+
+def test_bold_only_in_the_right_direction():
+    worse = build([*runs("kl", CE), *runs("ce", KL)])
+    assert entry(worse, "kl").p_holm < 0.05 and "**" not in worse.to_markdown()
+    for direction, bold in [(True, False), (False, True), (None, False)]:
+        column = Column("test/accuracy", "error", higher_is_better=direction)
+        table = build([*runs("kl", CE), *runs("ce", KL)], [column])
+        assert ("**" in table.to_markdown()) == bold
+
+
+def test_fewer_than_three_seeds_have_no_test_and_say_so():
+    table = build([*runs("kl", KL[:2]), *runs("ce", CE[:2])])
+    assert entry(table, "kl").test is None
+    assert table.notes == (
+        "Mean ± standard deviation over 2 seeds.",
+        "accuracy (%): no test: fewer than 3 seeds.",
+    )
+    alone = build([*runs("kl", KL[:1]), *runs("ce", CE[:1])])
+    assert "60.0 |" in alone.to_markdown() and "over 1 seed." in alone.notes[0]
+
+
+def test_a_missing_seed_is_visible_and_the_rest_is_still_paired_rightly():
+    table = build([*runs("kl", KL), *runs("ce", CE[1:], seeds=[1, 2, 3]), *runs("mse", MSE[:2])])
+    pairs = paired_test(dict(enumerate(KL)), {1: CE[1], 2: CE[2], 3: CE[3]})
+    assert entry(table, "kl").test == pairs and pairs.n == 3
+    assert [len(row.seeds) for row in table.rows] == [4, 3, 2]
+    text = table.to_markdown()
+    assert "over 2 to 4 seeds" in text and "paired over 3 seeds" in text
+    assert "fewer than 3 seeds in common with the baseline: tiny `mse`." in text
+
+
+def test_a_diverged_run_is_shown_and_not_tested():
+    table = build([*runs("kl", [0.6, math.nan, 0.6]), *runs("ce", CE), *runs("mse", MSE)])
+    text = table.to_markdown()
+    assert "|          nan |     – |" in text and "not a finite number: tiny `kl`" in text
+    assert "Holm-corrected over 1 comparison;" in text
+
+
+def test_a_metric_that_only_some_runs_have_says_how_many():
+    rows = [run("kl", 0, 0.6, f=0.1), run("kl", 1, 0.6), *runs("ce", CE[:2])]
+    text = build(rows, [ACCURACY, Column("f", "F")]).to_markdown()
+    assert "0.1 (n=1)" in text and "–" in text
+
+
+def test_kinds_scales_and_separators():
+    rows = [*runs("ce", CE)]
+    columns = [
+        ACCURACY,
+        Column("parameters", "parameters", decimals=0, kind="value"),
+        Column("parameters", "M", 1e-6, 2, "value"),
+        Column("seconds/train", "s", kind="mean"),
+    ]
+    line = build(rows, columns).body()[0]
+    assert line[5:] == ["4,386,178", "4.39", "11.5"]
+    differs = [run("ce", 0, 0.5), run("ce", 1, 0.5, parameters=5_000_000)]
+    assert build(differs, columns).body()[0][6] == "4.39 to 5.00"
+
+
+def test_csv_holds_raw_numbers():
+    table = build(everything())
+    lines = list(csv.DictReader(io.StringIO(table.to_csv())))
+    assert [line["row"] for line in lines] == ["teacher", "kl", "ce", "mse"]
+    kl = lines[1]
+    assert float(kl["mean"]) == entry(table, "kl").summary.mean
+    assert float(kl["sd"]) == entry(table, "kl").summary.sd
+    assert float(kl["p_raw"]) == entry(table, "kl").test.p
+    assert float(kl["p_holm"]) == entry(table, "kl").p_holm
+    assert (kl["n"], kl["pairs"], lines[2]["p_raw"], lines[0]["sd"]) == ("4", "4", "", "")
+
+
+def test_markdown_keeps_stars_and_bars_of_labels():
+    table = build([*runs("0.9*kl + 0.1*ce | x", KL), *runs("ce", CE)])
+    assert r"| 0.9\*kl + 0.1\*ce \| x |" in table.to_markdown()
+
+
+def test_the_last_run_with_a_hash_counts_and_two_settings_in_one_place_are_an_error():
+    first, second = run("ce", 0, 0.5, f=1.0), run("ce", 0, 0.5, f=2.0)
+    assert first.hash == second.hash
+    assert entry(build([first, second], [ACCURACY, Column("f", "f")]), "ce", key="f").by_seed == {
+        0: 2.0
+    }
+    with pytest.raises(UserError, match=r"two different runs .* seed 0"):
+        build([run("ce", 0, 0.5), run("ce", 0, 0.6)])
+
+
+def test_bad_input():
+    with pytest.raises(UserError, match="no finished run"):
+        build([])
+    with pytest.raises(UserError, match=r"unknown baseline row 'ce'.*Allowed: kl"):
+        build(runs("kl", KL))
+    with pytest.raises(UserError, match=r"unknown tested column 'test/acuracy'.*Did you mean"):
+        build(everything(), tested=["test/acuracy"])
+
+
+def test_a_teacher_alone_is_a_table():
+    assert len(build(runs("teacher", [0.8], group="minilm")).rows) == 1
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_terminal_shows_every_number_whole_at_any_width(width):
+    columns = [ACCURACY, *(Column("seconds/train", f"time {i} (s)") for i in range(6))]
+    label = "hidden_mse(layers='uniform') + [kl](T=4)"
+    table = build([*everything(), *runs(label, KL)], columns)
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table.to_rich(width))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("11.5 ± 1.3") == 6 * 4 and text.count("50.5 ± 1.3") == 1
+    assert all(f"time {i} (s)" in text for i in range(6))
+    flat = "".join(text.split())
+    assert "Holm-correctedover3comparisons" in flat
+    assert (label.replace(" ", "") in flat) == (width == 200)
+
+
+def test_terminal_prints_bold_what_is_significant():
+    console = Console(width=120, force_terminal=True, color_system="standard", file=io.StringIO())
+    console.print(build(everything()).to_rich(120))
+    text = console.file.getvalue()
+    bold = re.findall("\x1b\\[1m *([^\x1b]+?)\x1b", text)
+    assert "60.8 ± 1.5" in bold and "50.5 ± 2.1" not in bold
+    assert "50.5 ± 2.1" in text and "**" not in text
