@@ -41,13 +41,8 @@ class Task:
         return self.everything if with_teacher else self.labelled
 
 
-def prepare_task(config: DataConfig, tokenizer_file: Path) -> Task:
-    """Load, tokenise and split. What was prepared before is reused.
-
-    Raises:
-      UserError: for data that cannot be had or read.
-    """
-    dataset = load_dataset(config.name, text=config.text, text_b=config.text_b, label=config.label)
+def prepare_task(config: DataConfig, dataset: TextDataset, tokenizer_file: Path) -> Task:
+    """Tokenise a data set and choose the labels to use. What was prepared before is reused."""
     tokens = tokenise_dataset(
         dataset, tokenizer_file, max_length=config.max_length, cache=home() / "tokens"
     )
