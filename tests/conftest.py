@@ -1,6 +1,7 @@
 """Every test runs on 8 simulated CPU devices, with strict dtype and rank promotion."""
 
 import os
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from distill_jax.core.errors import UserError
+from distill_jax.data import assets
+from distill_jax.data.load import load_dataset
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.models.bert import Bert, BertConfig, init_bert
 
