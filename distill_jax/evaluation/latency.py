@@ -52,7 +52,8 @@ def cpu_latencies(
 
     Args:
       models: name -> (apply, params); ``apply(params, batch)`` is jitted here and may return
-        any pytree of arrays, all of which are waited for.
+        any pytree of arrays, all of which are waited for. The same function object in a later
+        call is not compiled again.
       batches: what to time, typically batches of one example from the test split.
       warmup: untimed passes, of which the first compiles; at least 1.
       repeats: timed passes.

@@ -205,14 +205,15 @@ class Ledger:
 
 def _write_line(handle: int, line: bytes) -> None:
     """Append ``line`` under the caller's lock, after clearing away a tail cut by a crash."""
-    data = _read_all(handle)
-    tail = data[data.rfind(b"\n") + 1 :]
-    end = len(data)
-    if _is_json(tail):  # a whole row that only lacks its newline, e.g. after hand editing
-        line = b"\n" + line
-    elif tail:
-        end -= len(tail)
-        os.ftruncate(handle, end)
+    end = os.lseek(handle, 0, os.SEEK_END)
+    if end and os.pread(handle, 1, end - 1) != b"\n":
+        data = _read_all(handle)
+        tail = data[data.rfind(b"\n") + 1 :]
+        if _is_json(tail):  # a whole row that only lacks its newline, e.g. after hand editing
+            line = b"\n" + line
+        else:
+            end -= len(tail)
+            os.ftruncate(handle, end)
     try:
         written = os.write(handle, line)
         if written != len(line):

@@ -83,8 +83,10 @@ def test_runs_on_the_first_cpu_and_compiles_once_per_shape(monkeypatch):
     monkeypatch.setattr(jax, "block_until_ready", watch)
     with jax.default_device(other):
         measured = cpu_latency(apply, params, batches, warmup=1, repeats=3)
+        cpu_latency(apply, params, batches, warmup=1, repeats=1)
     assert sorted(traces) == [(4,), (8,)]
     assert devices == {jax.devices("cpu")[0]}
+    assert len(traces) == 2  # another model of the same shape is not compiled again
     assert measured.runs == 9 and 0 < measured.p50_ms <= measured.p95_ms
 
 

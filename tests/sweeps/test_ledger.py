@@ -1,6 +1,7 @@
 """The ledger: what is written comes back, whatever happens in between."""
 
 import dataclasses
+import fcntl
 import json
 import math
 import os
@@ -214,6 +215,18 @@ def test_processes_and_threads_share_a_ledger(ledger):
         thread.join()
     names = {f"{kind}{n}-{i}" for kind in "pt" for n in range(2) for i in range(15)}
     assert ledger.finished_hashes() == names and len(ledger.history()) == 60
+
+
+def test_an_append_waits_for_the_lock(ledger):
+    ledger.append(make_row("aa"))
+    writer = threading.Thread(target=ledger.append, args=(make_row("bb"),))
+    with open(ledger.path, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # somebody reads
+        writer.start()
+        writer.join(timeout=0.2)
+        assert writer.is_alive() and ledger.finished_hashes() == {"aa"}
+    writer.join(timeout=10)
+    assert ledger.finished_hashes() == {"aa", "bb"}
 
 
 def test_a_killed_writer_leaves_a_readable_ledger(ledger):

@@ -124,6 +124,15 @@ def test_bold_only_in_the_right_direction():
         assert ("**" in table.to_markdown()) == bold
 
 
+def test_bold_heeds_the_corrected_p_value():
+    rows = [*runs("ce", [0.5, 0.5, 0.5]), *runs("kl", [0.51, 0.512, 0.515])]
+    many = [run for i in range(5) for run in runs(f"row {i}", [0.5, 0.51, 0.49])]
+    alone, crowded = build(rows), build([*rows, *many])
+    assert entry(alone, "kl").test == entry(crowded, "kl").test
+    assert entry(alone, "kl").p_holm < 0.05 < entry(crowded, "kl").p_holm
+    assert "**" in alone.to_markdown() and "**" not in crowded.to_markdown()
+
+
 def test_fewer_than_three_seeds_have_no_test_and_say_so():
     table = build([*runs("kl", KL[:2]), *runs("ce", CE[:2])])
     assert entry(table, "kl").test is None
