@@ -22,7 +22,7 @@ from distill_jax.sweeps.statistics import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from distill_jax.sweeps.terminal import TerminalTable
 
 SIGNIFICANCE = 0.05
 MISSING = "–"
@@ -160,11 +160,11 @@ class Table:
                 writer.writerow([row.group, row.row, row.role, column.key, *blank])
         return out.getvalue()
 
-    def to_rich(self, width: int | None = None) -> "Group":
-        """The table for a terminal of ``width`` characters: something for ``rich.print``."""
-        from distill_jax.sweeps.terminal import render
+    def to_rich(self) -> "TerminalTable":
+        """The table for a terminal, as wide as it is: something for ``rich.print``."""
+        from distill_jax.sweeps.terminal import TerminalTable
 
-        return render(self, width)
+        return TerminalTable(self)
 
 
 def build_table(

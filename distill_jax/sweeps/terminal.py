@@ -1,12 +1,12 @@
 """A comparison table in a terminal: as wide as the terminal, continued below where needed."""
 
-import shutil
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -20,21 +20,26 @@ GAP = 2
 """Columns that a cell takes beside its text: one of padding, one of the frame."""
 
 
-def render(table: "Table", width: int | None = None) -> Group:
-    """The table in blocks of whole columns, none wider than the terminal, footnotes below.
+@dataclasses.dataclass(frozen=True)
+class TerminalTable:
+    """The table in blocks of whole columns, none wider than the console, footnotes below.
 
     Numbers are never wrapped or cut; only a long row label is folded.
-
-    Args:
-      table: what to show.
-      width: characters in a line; by default the terminal's.
     """
-    width = width or shutil.get_terminal_size().columns
+
+    table: "Table"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from _blocks_of(self.table, options.max_width)
+        for note in self.table.notes:
+            yield Text(note, style="dim")
+
+
+def _blocks_of(table: "Table", width: int) -> Iterator[RichTable]:
     heading, plain, marked = table.heading(), table.body("{}"), table.body()
     widths = [max(map(cell_len, cells)) for cells in zip(heading, *plain, strict=True)]
     label_width = min(widths[1], max(MIN_LABEL_WIDTH, width // 3))
     room = width - (widths[0] + label_width + widths[2] + LABELS * GAP + 2)
-    parts: list[RichTable | Text] = []
     for block in _blocks(widths[LABELS:], room):
         indices = [*range(LABELS), *(LABELS + index for index in block)]
         rich = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False)
@@ -55,8 +60,7 @@ def render(table: "Table", width: int | None = None) -> Group:
             rich.add_row(
                 *(Text(cells[i], style="bold" if cells[i] != marks[i] else "") for i in indices)
             )
-        parts.append(rich)
-    return Group(*parts, *(Text(note, style="dim") for note in table.notes))
+        yield rich
 
 
 def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:

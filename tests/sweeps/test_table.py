@@ -227,7 +227,7 @@ def test_terminal_shows_every_number_whole_at_any_width(width):
     label = "hidden_mse(layers='uniform') + [kl](T=4)"
     table = build([*everything(), *runs(label, KL)], columns)
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(table.to_rich(width))
+    console.print(table.to_rich())
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert text.count("11.5 ± 1.3") == 6 * 4 and text.count("50.5 ± 1.3") == 1
@@ -239,7 +239,7 @@ def test_terminal_shows_every_number_whole_at_any_width(width):
 
 def test_terminal_prints_bold_what_is_significant():
     console = Console(width=120, force_terminal=True, color_system="standard", file=io.StringIO())
-    console.print(build(everything()).to_rich(120))
+    console.print(build(everything()).to_rich())
     text = console.file.getvalue()
     bold = re.findall("\x1b\\[1m *([^\x1b]+?)\x1b", text)
     assert "60.8 ± 1.5" in bold and "50.5 ± 2.1" not in bold
