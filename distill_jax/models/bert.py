@@ -317,6 +317,26 @@ def _dense(config: BertConfig, features: int, dtype: Any, name: str) -> Dense:
     return Dense(features, dtype, config.initializer_range, name=name)
 
 
-def _layer_norm(config: BertConfig, dtype: Any, name: str) -> nn.LayerNorm:
-    # The two-pass variance: E[x^2] - E[x]^2 loses digits that the import test counts on.
-    return nn.LayerNorm(config.layer_norm_eps, dtype=dtype, use_fast_variance=False, name=name)
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis (Ba et al. 2016), mean and variance in float32.
+
+    The variance takes two passes: E[x^2] - E[x]^2 would lose digits.
+    """
+
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        vector = (1,) * (x.ndim - 1) + (-1,)
+        scale_D = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        bias_D = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        x = x.astype(jnp.float32)
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        normal = centred * jax.lax.rsqrt(variance + self.epsilon)
+        return (normal * scale_D.reshape(vector) + bias_D.reshape(vector)).astype(self.dtype)
+
+
+def _layer_norm(config: BertConfig, dtype: Any, name: str) -> LayerNorm:
+    return LayerNorm(config.layer_norm_eps, dtype, name=name)
