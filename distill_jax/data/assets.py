@@ -309,7 +309,9 @@ def _reason(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
     last = (errors or lines or ["pip failed without a word"])[-1]
-    return f"pip says: {last.removeprefix('ERROR:').strip()}"
+    broken = " (a connection broke: is the package index reachable?)"
+    hint = broken if "after connection broken by" in stderr else ""
+    return f"pip says: {last.removeprefix('ERROR:').strip()}{hint}"
 
 
 def _verify(folder: Path, asset: Asset) -> None:

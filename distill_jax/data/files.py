@@ -61,7 +61,7 @@ def load(
         names = ", ".join(f"train{ending}" for ending in ENDINGS)
         raise UserError(f"data files: no train file in {folder}; expected one of {names}.")
     rows = {split: _read(path, columns, split) for split, path in paths.items()}
-    label_names = _label_names(rows["train"])
+    label_names = _label_names(paths["train"], rows["train"])
     tables = {s: _table(paths[s], rows[s], label_names, columns) for s in rows}
     notes = []
     if "transfer" in tables:
@@ -191,8 +191,11 @@ def _word(path: Path, line: int, column: str, value: Any) -> str | None:
     return str(value).strip() or None
 
 
-def _label_names(rows: list[_Row]) -> tuple[str, ...]:
+def _label_names(path: Path, rows: list[_Row]) -> tuple[str, ...]:
     names = {row.label for row in rows if row.label is not None}
+    if len(names) < 2:
+        found = ", ".join(names) or "none"
+        raise UserError(f"{path}: expected at least two different labels, found {found}.")
     try:
         return tuple(sorted(names, key=int))
     except ValueError:

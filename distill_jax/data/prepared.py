@@ -45,15 +45,15 @@ def prepare(builder: Any) -> None:
     """Write a builder's data unless it is there; another process may win the race."""
     import tensorflow_datasets as tfds
 
-    if builder.is_prepared():
-        return
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    try:
-        with quiet():
+    with quiet():
+        if builder.is_prepared():
+            return
+        try:
             builder.download_and_prepare(download_config=config, file_format=FILE_FORMAT)
-    except OSError:
-        if not builder.is_prepared():
-            raise
+        except OSError:
+            if not builder.is_prepared():
+                raise
 
 
 def read(builder: Any, split: str) -> Iterator[dict[str, Any]]:
