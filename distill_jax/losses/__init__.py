@@ -3,11 +3,120 @@
 Contract: ``loss(student, teacher, *, where=None, <hyperparameters>) -> per-example values``,
 computed in float32 (float64 where float64 comes in), the teacher under ``stop_gradient``, finite
 gradients everywhere, usable under ``jit``, ``vmap`` and ``grad``. Keywords with a float default may
-be traced arrays: changing them never recompiles.
+be traced arrays: changing them never recompiles. Where a paper and its released code disagree,
+``variant="paper"`` is the default and ``variant="as_released"`` follows the code.
 """
 
-from distill_jax.losses.attention import attention_kl
-from distill_jax.losses.features import hidden_mse
-from distill_jax.losses.logits import ce, kl, mse_logits, reverse_kl
+from distill_jax.losses.attention import attention_kl, attention_mse
+from distill_jax.losses.features import (
+    cka,
+    embedding_mse,
+    fsp,
+    hidden_contrastive,
+    hidden_cosine,
+    hidden_mse,
+    hint,
+    nst,
+    pkd,
+    vid,
+    vid_alpha,
+)
+from distill_jax.losses.inner_relations import minilm, minilm_v2, value_kl
+from distill_jax.losses.labels import ce, dkd, mmi
+from distill_jax.losses.logit_matching import (
+    bce,
+    cosine_logits,
+    dist,
+    kl_infinite_temperature,
+    mse_logits,
+    mse_regression,
+    standardize_logits,
+)
+from distill_jax.losses.logits import (
+    generalized_jsd,
+    jeffreys,
+    js,
+    kl,
+    reverse_kl,
+    skew_kl,
+    skew_reverse_kl,
+    soft_ce,
+    topk_kl,
+    tvd,
+)
+from distill_jax.losses.ranking import (
+    listmle,
+    listnet,
+    margin_mse,
+    pairwise_logistic,
+    ranking_distillation,
+    relaxed_ranking,
+)
+from distill_jax.losses.relations import (
+    CrdMemory,
+    correlation,
+    crd,
+    crd_memory,
+    crd_remember,
+    pkt,
+    rkd_angle,
+    rkd_distance,
+    sp,
+)
+from distill_jax.losses.teachers import mean_logits, mean_probabilities
 
-__all__ = ["attention_kl", "ce", "hidden_mse", "kl", "mse_logits", "reverse_kl"]
+__all__ = [
+    "CrdMemory",
+    "attention_kl",
+    "attention_mse",
+    "bce",
+    "ce",
+    "cka",
+    "correlation",
+    "cosine_logits",
+    "crd",
+    "crd_memory",
+    "crd_remember",
+    "dist",
+    "dkd",
+    "embedding_mse",
+    "fsp",
+    "generalized_jsd",
+    "hidden_contrastive",
+    "hidden_cosine",
+    "hidden_mse",
+    "hint",
+    "jeffreys",
+    "js",
+    "kl",
+    "kl_infinite_temperature",
+    "listmle",
+    "listnet",
+    "margin_mse",
+    "mean_logits",
+    "mean_probabilities",
+    "minilm",
+    "minilm_v2",
+    "mmi",
+    "mse_logits",
+    "mse_regression",
+    "nst",
+    "pairwise_logistic",
+    "pkd",
+    "pkt",
+    "ranking_distillation",
+    "relaxed_ranking",
+    "reverse_kl",
+    "rkd_angle",
+    "rkd_distance",
+    "skew_kl",
+    "skew_reverse_kl",
+    "soft_ce",
+    "sp",
+    "standardize_logits",
+    "topk_kl",
+    "tvd",
+    "value_kl",
+    "vid",
+    "vid_alpha",
+]

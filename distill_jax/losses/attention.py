@@ -16,10 +16,10 @@ from distill_jax.losses.numeric import (
     clip_logits,
     floats,
     kl_of_log_probs,
+    log_mean_exp,
     mask_of,
     masked_log_probs,
     masked_mean,
-    number,
 )
 
 Heads = Literal["auto", "each", "mean"]
@@ -55,8 +55,40 @@ def _attention_log_probs(scores: Array, mask: Array, average: bool) -> Array:
     log_p = masked_log_probs(scores, keys)
     if not average:
         return log_p
-    log_heads = jnp.log(number(log_p.shape[-3], log_p))
-    return jax.nn.logsumexp(log_p, axis=-3, keepdims=True) - log_heads
+    return log_mean_exp(log_p, axis=-3)
+
+
+def attention_mse(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    heads: Heads = "auto",
+) -> Array:
+    """Mean squared difference of the attention scores, over heads and unmasked queries and keys.
+
+    ``1/(H |tokens|^2) * sum_{h, q, k} (A_s[h, q, k] - A_t[h, q, k])^2``. With ``heads="mean"`` the
+    scores are averaged over heads on both sides first.
+
+    Source: Jiao et al. 2020, "TinyBERT", eq. 7 (scores before the softmax).
+
+    Args:
+      student: [..., H_s, T, T], attention scores before mask and softmax.
+      teacher: [..., H_t, T, T], attention scores.
+      where: bool [..., T], False for padding.
+      heads: ``"auto"``, ``"each"`` or ``"mean"``.
+
+    Returns:
+      [...], 0 for an example without tokens.
+
+    Raises:
+      ValueError: if the shapes do not fit, or the numbers of heads with ``heads="each"``.
+    """
+    student, teacher, mask, average = scores_pair(student, teacher, where, heads)
+    if average:
+        student, teacher = (jnp.mean(x, axis=-3, keepdims=True) for x in (student, teacher))
+    seen = (mask[..., :, None] & mask[..., None, :])[..., None, :, :]
+    return masked_mean((student - teacher) ** 2, seen, axis=(-3, -2, -1))
 
 
 def attention_kl(
@@ -73,7 +105,7 @@ def attention_kl(
     sides first, which stays a distribution; ``"auto"`` does so only where the numbers of heads
     differ.
 
-    Source: Wang et al. 2020, "MiniLM", eq. 2.
+    Source: Wang et al. 2020, "MiniLM", section 3.1.
 
     Args:
       student: [..., H_s, T, T], attention scores before mask and softmax.

@@ -1,70 +1,32 @@
-"""Losses on logits ``[..., C]``, with ``where`` ``[...]``: one value per example.
+"""Divergences between the distributions of logits ``[..., C]``: one value per example.
 
-``kl`` and its kin are sums over classes times ``T**2``; losses on raw logits are means over
-classes. A logit of -inf is a class of probability 0 (see ``numeric.FLOOR``).
+With ``where`` ``[...]``. All are sums over classes; those with a temperature are scaled by
+``T**2``. A logit of -inf is a class of probability 0 (see ``numeric.FLOOR``).
 """
 
+from typing import Literal
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import (
     FLOOR,
-    clip_logits,
     constant_pair,
-    floats,
     kl_of_log_probs,
     log_probs,
-    mask_of,
-    masked_mean,
     number,
-    zero_masked,
 )
 
-
-def pick_label(values: Array, labels: ArrayLike, where: Array) -> Array:
-    """``values[..., label]``; NaN where an unmasked label is not in ``0..C-1``."""
-    labels = jnp.where(where, jnp.asarray(labels), 0)
-    known = (labels >= 0) & (labels < values.shape[-1])
-    index = jnp.where(known, labels, 0)[..., None]
-    picked = jnp.take_along_axis(values, index, axis=-1)[..., 0]
-    return jnp.where(known, picked, jnp.nan)
+Variant = Literal["paper", "as_released"]
 
 
-def ce(
-    student: ArrayLike,
-    labels: ArrayLike,
-    *,
-    where: ArrayLike | None = None,
-    label_smoothing: ArrayLike = 0.0,
-) -> Array:
-    """Cross-entropy with hard labels, optionally smoothed.
-
-    ``-(1 - e) log p_s[y] - e / C * sum_c log p_s[c]`` with ``e = label_smoothing``.
-
-    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7.
-
-    Args:
-      student: [..., C], logits.
-      labels: int [...], the class; any value where ``where`` is False.
-      where: bool [...], False for examples that do not count.
-      label_smoothing: in [0, 1).
-
-    Returns:
-      [...], 0 where masked, NaN where an unmasked label is not in ``0..C-1``.
-
-    Raises:
-      ValueError: if the shapes do not fit.
-    """
-    (student,) = floats(student)
-    mask = mask_of(where, student.shape[:-1])
-    if jnp.shape(labels) != mask.shape:
-        raise ValueError(f"labels have shape {jnp.shape(labels)}, expected {mask.shape}")
-    log_s = log_probs(zero_masked(student, mask))
-    smoothing = number(label_smoothing, student)
-    hard = pick_label(log_s, labels, mask)
-    values = -(1 - smoothing) * hard - smoothing * jnp.mean(log_s, axis=-1)
-    return jnp.where(mask, values, 0)
+def check_variant(variant: str) -> bool:
+    """Whether the released code is to be followed. Raises ``ValueError`` for other words."""
+    if variant not in ("paper", "as_released"):
+        raise ValueError(f"variant must be 'paper' or 'as_released', not {variant!r}")
+    return variant == "as_released"
 
 
 def kl(
@@ -130,13 +92,232 @@ def reverse_kl(
     return jnp.where(mask, number(T, values) ** 2 * values, 0)
 
 
-def mse_logits(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None = None) -> Array:
-    """Mean squared difference of the logits, over classes.
+def soft_ce(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    T: ArrayLike = 1.0,
+    variant: Variant = "paper",
+) -> Array:
+    """Cross-entropy with the teacher's soft labels, scaled by T^2.
 
-    ``1/C * sum_c (z_s[c] - z_t[c])^2``. Classes that either model puts at -inf are left out of
-    the mean.
+    ``-T^2 * sum_c p_t[c] log p_s[c]``: ``kl`` plus ``T^2`` times the teacher's entropy, so it is
+    not 0 where the two agree, and its gradient is that of ``kl``. ``variant="as_released"`` is
+    TinyBERT's code, which takes the mean over classes where the papers sum, and has no T^2.
 
-    Source: Ba, Caruana 2014, "Do Deep Nets Really Need to be Deep?", eq. 1 (there 1/2 the sum).
+    Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", section 2;
+    Jiao et al. 2020, "TinyBERT", eq. 10.
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+      T: temperature, above 0.
+      variant: ``"paper"`` or ``"as_released"``.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for an unknown variant.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    released = check_variant(variant)
+    log_s, log_t = log_probs(student, T), log_probs(teacher, T)
+    values = -jnp.sum(jnp.exp(log_t) * log_s, axis=-1)
+    scale = number(1 / student.shape[-1], values) if released else number(T, values) ** 2
+    return jnp.where(mask, scale * values, 0)
+
+
+def jeffreys(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    T: ArrayLike = 1.0,
+) -> Array:
+    """Jeffreys divergence, KL(teacher || student) + KL(student || teacher), scaled by T^2.
+
+    ``T^2 * sum_c (p_t[c] - p_s[c]) (log p_t[c] - log p_s[c])``.
+
+    Source: Jeffreys 1946, "An invariant form for the prior probability in estimation problems".
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+      T: temperature, above 0.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    log_s, log_t = log_probs(student, T), log_probs(teacher, T)
+    values = jnp.sum((jnp.exp(log_t) - jnp.exp(log_s)) * (log_t - log_s), axis=-1)
+    return jnp.where(mask, number(T, values) ** 2 * values, 0)
+
+
+def _log_mix(log_p: Array, log_q: Array, share: Array) -> Array:
+    """Log of ``share * p + (1 - share) * q``; share in [0, 1]."""
+    return jnp.logaddexp(log_p + jnp.log(share), log_q + jnp.log1p(-share))
+
+
+def generalized_jsd(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    beta: ArrayLike = 0.5,
+    T: ArrayLike = 1.0,
+    variant: Variant = "paper",
+) -> Array:
+    """Generalised Jensen-Shannon divergence, scaled by T^2.
+
+    ``T^2 (beta * KL(p_t || m) + (1 - beta) * KL(p_s || m))`` with
+    ``m = beta * p_t + (1 - beta) * p_s``. Divided by beta it tends to ``kl`` as beta tends to 0,
+    divided by 1 - beta to ``reverse_kl`` as beta tends to 1. ``variant="as_released"`` has beta on
+    the other side of the mixture, ``m = (1 - beta) * p_t + beta * p_s``, as in the first releases
+    of TRL's GKD trainer; at beta = 0.5 they agree.
+
+    Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models: Learning from
+    Self-Generated Mistakes", eq. 1.
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+      beta: weight of the teacher, above 0 and below 1.
+      T: temperature, above 0.
+      variant: ``"paper"`` or ``"as_released"``.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for an unknown variant.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    log_s, log_t = log_probs(student, T), log_probs(teacher, T)
+    beta = number(beta, student)
+    log_m = _log_mix(log_t, log_s, 1 - beta if check_variant(variant) else beta)
+    values = beta * kl_of_log_probs(log_t, log_m) + (1 - beta) * kl_of_log_probs(log_s, log_m)
+    return jnp.where(mask, number(T, values) ** 2 * values, 0)
+
+
+def js(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    T: ArrayLike = 1.0,
+) -> Array:
+    """Jensen-Shannon divergence, scaled by T^2; at most ``T^2 log 2``.
+
+    ``T^2 (KL(p_t || m) + KL(p_s || m)) / 2`` with ``m = (p_t + p_s) / 2``.
+
+    Source: Lin 1991, "Divergence measures based on the Shannon entropy", section 4.
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+      T: temperature, above 0.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    return generalized_jsd(student, teacher, where=where, beta=0.5, T=T)
+
+
+def skew_kl(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    alpha: ArrayLike = 0.1,
+    T: ArrayLike = 1.0,
+) -> Array:
+    """Skew KL, KL(teacher || alpha * teacher + (1 - alpha) * student), scaled by T^2.
+
+    ``T^2 * sum_c p_t[c] (log p_t[c] - log(alpha p_t[c] + (1 - alpha) p_s[c]))``; bounded by
+    ``-T^2 log alpha``, and ``kl`` at alpha = 0.
+
+    Source: Ko et al. 2024, "DistiLLM: Towards Streamlined Distillation for Large Language Models",
+    section 3.1, after Lee 2001.
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+      alpha: share of the teacher in the mixture, at least 0 and below 1.
+      T: temperature, above 0.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    log_s, log_t = log_probs(student, T), log_probs(teacher, T)
+    values = kl_of_log_probs(log_t, _log_mix(log_t, log_s, number(alpha, student)))
+    return jnp.where(mask, number(T, values) ** 2 * values, 0)
+
+
+def skew_reverse_kl(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    alpha: ArrayLike = 0.1,
+    T: ArrayLike = 1.0,
+) -> Array:
+    """Skew reverse KL, KL(student || (1 - alpha) * teacher + alpha * student), scaled by T^2.
+
+    ``T^2 * sum_c p_s[c] (log p_s[c] - log((1 - alpha) p_t[c] + alpha p_s[c]))``; bounded by
+    ``-T^2 log alpha``, and ``reverse_kl`` at alpha = 0.
+
+    Source: Ko et al. 2024, "DistiLLM: Towards Streamlined Distillation for Large Language Models",
+    section 3.1.
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+      alpha: share of the student in the mixture, at least 0 and below 1.
+      T: temperature, above 0.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    log_s, log_t = log_probs(student, T), log_probs(teacher, T)
+    values = kl_of_log_probs(log_s, _log_mix(log_s, log_t, number(alpha, student)))
+    return jnp.where(mask, number(T, values) ** 2 * values, 0)
+
+
+def tvd(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+) -> Array:
+    """Total variation distance, between 0 and 1.
+
+    ``1/2 * sum_c |p_t[c] - p_s[c]|``. Its gradient is 0 where the two agree in a class.
+
+    Source: Wen et al. 2023, "f-Divergence Minimization for Sequence-Level Knowledge Distillation",
+    section 3.3.
 
     Args:
       student: [..., C], logits.
@@ -150,6 +331,49 @@ def mse_logits(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | Non
       ValueError: if the shapes do not fit.
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
-    possible = (student > -FLOOR) & (teacher > -FLOOR)
-    difference = jnp.where(possible, clip_logits(student) - clip_logits(teacher), 0)
-    return jnp.where(mask, masked_mean(difference**2, possible, axis=-1), 0)
+    difference = jnp.exp(log_probs(teacher)) - jnp.exp(log_probs(student))
+    return jnp.where(mask, jnp.sum(jnp.abs(difference), axis=-1) / 2, 0)
+
+
+def topk_kl(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    k: int = 10,
+    T: ArrayLike = 1.0,
+) -> Array:
+    """KL(teacher || student) over the teacher's k likeliest classes, the rest as one bucket.
+
+    ``T^2 (sum_{c in top k} p_t[c] log(p_t[c] / p_s[c]) + r_t log(r_t / r_s))`` with ``r`` the
+    probability of all other classes; ``kl`` where ``k >= C - 1``, and never above it.
+
+    Source: Anshumann et al. 2025, "Sparse Logit Sampling: Accelerating Knowledge Distillation in
+    LLMs" (the tail as one "ghost" class).
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+      k: how many classes are kept apart, at least 1.
+      T: temperature, above 0.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit, or k is below 1.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    _, top = jax.lax.top_k(teacher, min(k, teacher.shape[-1]))
+    kept = jnp.any(jax.nn.one_hot(top, teacher.shape[-1], dtype=jnp.bool_), axis=-2)
+
+    def with_tail(log_p: Array) -> Array:
+        rest = jax.nn.logsumexp(jnp.where(kept, -FLOOR, log_p), axis=-1, keepdims=True)
+        return jnp.concatenate([jnp.where(kept, log_p, -FLOOR), rest], axis=-1)
+
+    log_s, log_t = with_tail(log_probs(student, T)), with_tail(log_probs(teacher, T))
+    values = kl_of_log_probs(log_t, log_s)
+    return jnp.where(mask, number(T, values) ** 2 * values, 0)

@@ -106,3 +106,41 @@ def masked_mean(values: Array, where: Array, axis: int | tuple[int, ...]) -> Arr
     where = jnp.broadcast_to(where, values.shape)
     count = jnp.sum(where, axis=axis, dtype=values.dtype)
     return jnp.sum(jnp.where(where, values, 0), axis=axis) / jnp.maximum(count, 1)
+
+
+def l2_normalise(vectors: Array, axis: int | tuple[int, ...] = -1) -> Array:
+    """Vectors of length 1; the zero vector stays zero, with zero gradient.
+
+    Scaled by their largest entry first, so that neither large nor small entries leave the range.
+    """
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=axis, keepdims=True))
+    scaled = vectors / jnp.where(scale > 0, scale, 1)
+    square = jnp.sum(scaled**2, axis=axis, keepdims=True)
+    return jnp.where(square > 0, scaled * jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def safe_norm(vectors: Array, axis: int = -1) -> Array:
+    """Euclidean norm; at the zero vector 0 with zero gradient."""
+    square = jnp.sum(vectors**2, axis=axis)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def cosine(student: Array, teacher: Array, axis: int | tuple[int, ...] = -1) -> Array:
+    """Cosine of the angle between vectors; 0 where one of them is zero."""
+    return jnp.sum(l2_normalise(student, axis) * l2_normalise(teacher, axis), axis=axis)
+
+
+def pearson(student: Array, teacher: Array, where: Array, axis: int) -> Array:
+    """Pearson correlation along ``axis`` over unmasked entries; 0 where one side is constant."""
+
+    def centred(values: Array) -> Array:
+        mean = jnp.expand_dims(masked_mean(values, where, axis), axis)
+        return jnp.where(where, values - mean, 0)
+
+    return cosine(centred(student), centred(teacher), axis=axis)
+
+
+def log_mean_exp(log_p: Array, axis: int) -> Array:
+    """Log of the mean of ``exp(log_p)`` along ``axis``, which is kept with length 1."""
+    log_count = jnp.log(number(log_p.shape[axis], log_p))
+    return jax.nn.logsumexp(log_p, axis=axis, keepdims=True) - log_count

@@ -7,20 +7,23 @@ A ``Feed`` is one kind (on logits, on hidden states, ...). Fitted to two models 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, Capture, ModelOutput, ModelShape
-from distill_jax.objectives.layer_maps import NAMED, Pairs, layer_pairs, table
-from distill_jax.objectives.projections import init_projection, project
+from distill_jax.losses import standardize_logits
+from distill_jax.objectives.projections import init_projection
 from distill_jax.objectives.terms import Option
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of one call of a loss."""
+
+Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Bound:
     """A feed fitted to two models.
 
     Attributes:
+      options: the feed's static options, by name.
       pairs: (student layer, teacher layer), in the user's order; () for losses on outputs.
       projection: (student width, teacher width) of its learned maps, None without.
       notes: what was decided, for people.
@@ -49,6 +53,15 @@ class Bound:
         """What must be kept of the teacher's output."""
         return self.feed.capture(teacher for _, teacher in self.pairs)
 
+    @property
+    def structure(self) -> tuple[str, ...]:
+        """The static facts that decide what is compiled, as text."""
+        facts = [f"{key}={value!r}" for key, value in self.options]
+        facts += [f"{student}<-{teacher}" for student, teacher in self.pairs]
+        if self.projection:
+            facts.append(f"projection {self.projection[0]}->{self.projection[1]}")
+        return tuple(facts)
+
     def option(self, name: str) -> Any:
         """The value of a static option."""
         return dict(self.options)[name]
@@ -64,6 +77,7 @@ class Feed:
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
+    reads_logits: ClassVar[bool] = False
     labelled: bool = False
     needs_teacher: bool = True
 
@@ -71,15 +85,24 @@ class Feed:
         """The static options that the feed adds to those of the loss."""
         return {}
 
-    def capture(self, layers: Any) -> Capture:
+    def capture(self, layers: Iterable[int]) -> Capture:
         """The parts of a model's output that it reads at ``layers``."""
         wanted = tuple(sorted(set(layers)))
         return Capture(**dict.fromkeys(self.kinds, wanted))
+
+    def where_B(self, batch: Batch) -> Array:
+        """The examples that count, bool [B]."""
+        return batch.where_B & batch.label_where_B if self.labelled else batch.where_B
 
     def bind(
         self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
     ) -> Bound:
         """Fits the feed to two models.
+
+        Args:
+          options: every static option of the term, the loss's own among them.
+          student: the student's shape.
+          teacher: the teacher's; None only for losses that need none.
 
         Raises:
           UserError: if the loss cannot be computed between them.
@@ -87,13 +110,13 @@ class Feed:
         raise NotImplementedError
 
     def init_params(self, bound: Bound, rng: Array) -> dict[str, Any]:
-        """The parameters that the loss owns; {} when none."""
+        """The parameters that the loss owns, float32; {} when none."""
         if bound.projection is None:
             return {}
         keys = jax.random.split(rng, len(bound.pairs))
         return {
-            f"projection_{s}_{t}": init_projection(key, *bound.projection)
-            for key, (s, t) in zip(keys, bound.pairs, strict=True)
+            projection_name(pair): init_projection(key, *bound.projection)
+            for key, pair in zip(keys, bound.pairs, strict=True)
         }
 
     def calls(
@@ -108,25 +131,94 @@ class Feed:
         raise NotImplementedError
 
 
+def projection_name(pair: tuple[int, int]) -> str:
+    """What the projection of a pair of layers is called among the parameters."""
+    return f"projection_{pair[0]}_{pair[1]}"
+
+
+def teacher_of(teacher: Any) -> Any:
+    """The teacher, which ``resolve`` has made sure of."""
+    if teacher is None:
+        raise UserError("this loss needs a teacher, and there is none.")
+    return teacher
+
+
+def logits_of(output: ModelOutput) -> Array:
+    """The logits [B, C] of a model that has some."""
+    if output.logits_BC is None:
+        raise UserError("a loss on logits needs a model with a head: there are no logits.")
+    return output.logits_BC
+
+
+def check_classes(student: ModelShape, teacher: ModelShape | None) -> None:
+    """Raises ``UserError`` unless both have the same number of outputs."""
+    if teacher and student.num_labels != teacher.num_labels:
+        raise UserError(
+            f"the student has {student.num_labels} classes, the teacher {teacher.num_labels}: "
+            "a loss on logits needs the same classes in the same order."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class LogitFeed(Feed):
-    """Losses on logits: ``f(student)``, ``f(student, teacher)`` or with labels at the end."""
+    """Losses on logits [B, C]: ``f(student[, teacher][, labels])``.
 
+    Attributes:
+      min_classes: 2 for losses that compare distributions over classes.
+    """
+
+    reads_logits: ClassVar[bool] = True
     min_classes: int = 2
+
+    def options(self) -> dict[str, Option]:
+        if not self.needs_teacher:
+            return {}
+        return {"standardize": Option(False, choices=(False, True))}
 
     def bind(
         self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
     ) -> Bound:
-        if self.needs_teacher and teacher and student.num_labels != teacher.num_labels:
-            raise UserError(
-                f"the student has {student.num_labels} classes, the teacher {teacher.num_labels}: "
-                "a loss on logits needs the same classes in the same order."
-            )
+        if self.needs_teacher:
+            check_classes(student, teacher)
         if student.num_labels < self.min_classes:
             raise UserError(
-                f"it compares distributions over classes and the models have "
-                f"{student.num_labels} output: use mse_regression or mse_logits."
+                "it compares distributions over classes, and the models have "
+                f"{student.num_labels} output: use mse_regression."
             )
+        standardize = bool(options.get("standardize", False))
+        return Bound(self, (("standardize", True),) if standardize else ())
+
+    def calls(
+        self,
+        bound: Bound,
+        params: Mapping[str, Any],
+        student: ModelOutput,
+        teacher: ModelOutput | None,
+        batch: Batch,
+    ) -> list[Call]:
+        logits = [logits_of(student)]
+        if self.needs_teacher:
+            logits.append(logits_of(teacher_of(teacher)))
+        if bound.options:
+            logits = [standardize_logits(z_BC) for z_BC in logits]
+        args: tuple[Any, ...] = tuple(logits)
+        if self.labelled:
+            args += (batch.labels_B,)
+        return [(args, {"where": self.where_B(batch)})]
+
+
+@dataclasses.dataclass(frozen=True)
+class RankingFeed(Feed):
+    """Losses on the scores of items: a model's outputs [B, N] are the list's N scores."""
+
+    reads_logits: ClassVar[bool] = True
+
+    def bind(
+        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
+    ) -> Bound:
+        check_classes(student, teacher)
+        if student.num_labels < 2:
+            raise UserError("it ranks the outputs of a model, and there is only 1.")
         return Bound(self)
 
     def calls(
@@ -137,106 +229,6 @@ class LogitFeed(Feed):
         teacher: ModelOutput | None,
         batch: Batch,
     ) -> list[Call]:
-        args: tuple[Any, ...] = (student.logits_BC,)
-        if self.needs_teacher and teacher:
-            args += (teacher.logits_BC,)
-        where_B = batch.where_B
-        if self.labelled:
-            args += (batch.labels_B,)
-            where_B = where_B & batch.label_where_B
-        return [(args, {"where": where_B})]
-
-
-@dataclasses.dataclass(frozen=True)
-class HiddenFeed(Feed):
-    """Losses on hidden states [B, T, D], layer by layer, through a learned projection if needed."""
-
-    kinds: ClassVar[tuple[str, ...]] = ("hidden_states",)
-    layers: Any = "uniform"
-
-    def options(self) -> dict[str, Option]:
-        return {
-            "layers": Option(self.layers, choices=NAMED, layer_map=True),
-            "embeddings": Option(False, choices=(False, True)),
-            "projection": Option("auto", choices=("auto", True, False)),
-        }
-
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
-        assert teacher is not None
-        pairs = layer_pairs(options["layers"], student.num_layers, teacher.num_layers, lowest=0)
-        if options["embeddings"] and (0, 0) not in pairs:
-            pairs = ((0, 0), *pairs)
-        widths = student.hidden_size, teacher.hidden_size
-        if options["projection"] is False and widths[0] != widths[1]:
-            raise UserError(
-                f"projection=False needs equal widths: the student has {widths[0]}, the teacher "
-                f"{widths[1]}."
-            )
-        wanted = options["projection"] is True or widths[0] != widths[1]
-        notes = [table(pairs)]
-        if wanted:
-            notes.append(f"a learned projection {widths[0]} -> {widths[1]} for each pair")
-        return Bound(self, (), pairs, widths if wanted else None, tuple(notes))
-
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        assert teacher is not None
-        calls: list[Call] = []
-        for s, t in bound.pairs:
-            hidden_BTD = student.hidden_states[s]
-            if bound.projection:
-                hidden_BTD = project(params[f"projection_{s}_{t}"], hidden_BTD)
-            calls.append(((hidden_BTD, teacher.hidden_states[t]), {"where": batch.where_BT}))
-        return calls
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionFeed(Feed):
-    """Losses on attention scores [B, H, T, T], layer by layer."""
-
-    kinds: ClassVar[tuple[str, ...]] = ("attention_scores",)
-    layers: Any = "uniform"
-
-    def options(self) -> dict[str, Option]:
-        return {"layers": Option(self.layers, choices=NAMED, layer_map=True)}
-
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
-        assert teacher is not None
-        pairs = layer_pairs(options["layers"], student.num_layers, teacher.num_layers)
-        counts = student.num_heads, teacher.num_heads
-        notes = [table(pairs)]
-        if counts[0] != counts[1]:
-            if options["heads"] == "each":
-                raise UserError(
-                    f"heads='each' needs equal numbers of heads: the student has {counts[0]}, the "
-                    f"teacher {counts[1]}. Use heads='mean'."
-                )
-            notes.append(f"mean over heads on both sides ({counts[0]} and {counts[1]} heads)")
-        return Bound(self, (), pairs, None, tuple(notes))
-
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        assert teacher is not None
-        return [
-            (
-                (student.attention_scores[s], teacher.attention_scores[t]),
-                {"where": batch.where_BT},
-            )
-            for s, t in bound.pairs
-        ]
+        scores_BN = logits_of(teacher_of(teacher))
+        where_BN = jnp.broadcast_to(batch.where_B[:, None], scores_BN.shape)
+        return [((logits_of(student), scores_BN), {"where": where_BN})]

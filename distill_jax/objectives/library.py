@@ -1,17 +1,91 @@
 """The library's losses, each with how it is fed. Adding one: a pure function, and a line here."""
 
 from distill_jax import losses
-from distill_jax.objectives.feeds import AttentionFeed, HiddenFeed, LogitFeed
+from distill_jax.objectives.feeds import LogitFeed, RankingFeed
+from distill_jax.objectives.layer_feeds import (
+    EMBEDDINGS,
+    LAST_ONLY,
+    ExampleFeed,
+    FlowFeed,
+    HiddenFeed,
+    InnerFeed,
+    VarianceFeed,
+)
 from distill_jax.objectives.registry import register
-from distill_jax.objectives.terms import Interval
+from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, Interval
+
+BELOW_ONE = Interval(0, 1, closed="low")
+INSIDE = Interval(0, 1)
+COUNT = {"k": Interval(1, closed="low")}
+NUMBERS = LogitFeed(min_classes=1)
 
 register(
     losses.ce,
     feed=LogitFeed(labelled=True, needs_teacher=False),
-    ranges={"label_smoothing": Interval(0, 1, closed="low")},
+    ranges={"label_smoothing": BELOW_ONE},
 )
+register(losses.soft_ce, feed=LogitFeed())
 register(losses.kl, feed=LogitFeed())
 register(losses.reverse_kl, feed=LogitFeed())
-register(losses.mse_logits, feed=LogitFeed(min_classes=1))
+register(losses.jeffreys, feed=LogitFeed())
+register(losses.js, feed=LogitFeed())
+register(losses.generalized_jsd, feed=LogitFeed(), ranges={"beta": INSIDE})
+register(losses.skew_kl, feed=LogitFeed(), ranges={"alpha": BELOW_ONE})
+register(losses.skew_reverse_kl, feed=LogitFeed(), ranges={"alpha": BELOW_ONE})
+register(losses.tvd, feed=LogitFeed())
+register(losses.topk_kl, feed=LogitFeed(), ranges=COUNT)
+register(losses.mse_logits, feed=NUMBERS)
+register(losses.kl_infinite_temperature, feed=LogitFeed())
+register(losses.cosine_logits, feed=LogitFeed())
+register(losses.dist, feed=LogitFeed(), ranges={"beta": NOT_NEGATIVE, "gamma": NOT_NEGATIVE})
+register(
+    losses.dkd,
+    feed=LogitFeed(labelled=True),
+    ranges={"alpha": NOT_NEGATIVE, "beta": NOT_NEGATIVE},
+)
+register(losses.mmi, feed=LogitFeed(labelled=True))
+register(losses.bce, feed=NUMBERS)
+register(losses.mse_regression, feed=NUMBERS)
+
 register(losses.hidden_mse, feed=HiddenFeed())
-register(losses.attention_kl, feed=AttentionFeed())
+register(losses.hidden_cosine, feed=HiddenFeed())
+register(losses.hint, feed=HiddenFeed(projection="always"))
+register(losses.embedding_mse, feed=HiddenFeed(layers=EMBEDDINGS, fixed=True))
+register(losses.pkd, feed=HiddenFeed(layers="skip"))
+register(losses.hidden_contrastive, feed=HiddenFeed())
+register(losses.nst, feed=HiddenFeed(projection="never"))
+register(losses.fsp, feed=FlowFeed())
+register(losses.cka, feed=HiddenFeed(projection="never"))
+register(losses.vid, feed=VarianceFeed())
+
+register(losses.attention_mse, feed=InnerFeed())
+register(losses.attention_kl, feed=InnerFeed())
+register(losses.value_kl, feed=InnerFeed(parts=("values",)))
+register(losses.minilm, feed=InnerFeed(parts=("attention_scores", "values"), layers=LAST_ONLY))
+register(
+    losses.minilm_v2,
+    feed=InnerFeed(parts=("queries", "keys", "values"), layers=LAST_ONLY),
+    ranges={"relation_heads": NOT_NEGATIVE},
+)
+
+register(losses.rkd_distance, feed=ExampleFeed())
+register(losses.rkd_angle, feed=ExampleFeed())
+register(losses.sp, feed=ExampleFeed())
+register(losses.pkt, feed=ExampleFeed())
+register(
+    losses.correlation,
+    feed=ExampleFeed(),
+    ranges={"gamma": POSITIVE, "order": Interval(1, closed="low")},
+)
+register(losses.crd, feed=ExampleFeed(projected=True))
+
+register(losses.listnet, feed=RankingFeed())
+register(losses.listmle, feed=RankingFeed())
+register(losses.relaxed_ranking, feed=RankingFeed(), ranges=COUNT)
+register(
+    losses.ranking_distillation,
+    feed=RankingFeed(),
+    ranges={**COUNT, "lam": POSITIVE, "mu": POSITIVE},
+)
+register(losses.margin_mse, feed=RankingFeed())
+register(losses.pairwise_logistic, feed=RankingFeed())

@@ -14,11 +14,20 @@ from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.objectives.feeds import Feed
-from distill_jax.objectives.terms import POSITIVE, Interval, Option
+from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, Interval, Option, format_value
 
 Loss = Callable[..., Any]
 
 _SPECS: dict[str, Spec] = {}
+
+TEACHER_OPTIONS = {
+    "teacher": Option(-1, interval=NOT_NEGATIVE),
+    "teachers": Option("each", choices=("each", "mean_probabilities", "mean_logits")),
+    "teacher_weights": Option((), interval=NOT_NEGATIVE, sequence=True),
+}
+"""For objectives with several teachers: one of them by number (from 0), or how they are combined:
+the weighted mean of the loss against each, or the loss against the mean of their probabilities or
+of their logits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +50,8 @@ class Spec:
     @property
     def options(self) -> dict[str, Option]:
         """Every argument that the text may give."""
-        return {**self.own, **self.feed.options()}
+        shared = TEACHER_OPTIONS if self.feed.needs_teacher else {}
+        return {**self.own, **self.feed.options(), **shared}
 
     @property
     def doc(self) -> str:
@@ -116,17 +126,14 @@ def describe(name: str) -> str:
     """
     spec = lookup(name)
     rows = [
-        f"  {key} (default {_shown(option)}): {option.allowed}"
+        f"  {key} (default {format_value(option.default)}): {option.allowed}"
         for key, option in spec.options.items()
+        if key not in TEACHER_OPTIONS
     ]
+    if spec.feed.needs_teacher:
+        rows.append(f"  with several teachers: {', '.join(TEACHER_OPTIONS)}")
     arguments = "\n".join(rows) if rows else "  none"
     return f"{name}: {spec.doc}\n\nArguments in an objective:\n{arguments}"
-
-
-def _shown(option: Option) -> str:
-    from distill_jax.objectives.terms import format_value
-
-    return format_value(option.default)
 
 
 def _load_library() -> None:

@@ -1,0 +1,151 @@
+"""Losses on logits ``[..., C]`` that read the hard labels ``[...]``: one value per example."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from distill_jax.losses.numeric import (
+    FLOOR,
+    constant_pair,
+    floats,
+    kl_of_log_probs,
+    log_probs,
+    mask_of,
+    masked_log_probs,
+    number,
+    zero_masked,
+)
+
+
+def pick_label(values: Array, labels: ArrayLike, where: Array) -> Array:
+    """``values[..., label]``; NaN where an unmasked label is not in ``0..C-1``."""
+    labels = jnp.where(where, jnp.asarray(labels), 0)
+    known = (labels >= 0) & (labels < values.shape[-1])
+    index = jnp.where(known, labels, 0)[..., None]
+    picked = jnp.take_along_axis(values, index, axis=-1)[..., 0]
+    return jnp.where(known, picked, jnp.nan)
+
+
+def _check_labels(labels: ArrayLike, mask: Array) -> None:
+    if jnp.shape(labels) != mask.shape:
+        raise ValueError(f"labels have shape {jnp.shape(labels)}, expected {mask.shape}")
+
+
+def ce(
+    student: ArrayLike,
+    labels: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    label_smoothing: ArrayLike = 0.0,
+) -> Array:
+    """Cross-entropy with hard labels, optionally smoothed.
+
+    ``-(1 - e) log p_s[y] - e / C * sum_c log p_s[c]`` with ``e = label_smoothing``.
+
+    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7.
+
+    Args:
+      student: [..., C], logits.
+      labels: int [...], the class; any value where ``where`` is False.
+      where: bool [...], False for examples that do not count.
+      label_smoothing: in [0, 1).
+
+    Returns:
+      [...], 0 where masked, NaN where an unmasked label is not in ``0..C-1``.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    (student,) = floats(student)
+    mask = mask_of(where, student.shape[:-1])
+    _check_labels(labels, mask)
+    log_s = log_probs(zero_masked(student, mask))
+    smoothing = number(label_smoothing, student)
+    hard = pick_label(log_s, labels, mask)
+    values = -(1 - smoothing) * hard - smoothing * jnp.mean(log_s, axis=-1)
+    return jnp.where(mask, values, 0)
+
+
+def dkd(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    labels: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    T: ArrayLike = 1.0,
+    alpha: ArrayLike = 1.0,
+    beta: ArrayLike = 8.0,
+) -> Array:
+    """Decoupled distillation: KL on "target or not" plus KL among the other classes, times T^2.
+
+    ``T^2 (alpha * KL(b_t || b_s) + beta * KL(q_t || q_s))`` with ``b = (p[y], 1 - p[y])`` and ``q``
+    the softmax over the classes other than ``y``. With two classes the second part is 0. With
+    ``alpha = 1`` and ``beta = 1 - p_t[y]`` it is ``kl``. The other classes are selected by a mask,
+    not by the ``-1000 * mask`` of the released code, which large logits outweigh.
+
+    Source: Zhao et al. 2022, "Decoupled Knowledge Distillation", eq. 7.
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      labels: int [...], the class; any value where ``where`` is False.
+      where: bool [...], False for examples that do not count.
+      T: temperature, above 0.
+      alpha: weight of the target part.
+      beta: weight of the other part.
+
+    Returns:
+      [...], 0 where masked, NaN where an unmasked label is not in ``0..C-1``.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    _check_labels(labels, mask)
+    classes = jnp.arange(student.shape[-1]).reshape((1,) * mask.ndim + (-1,))
+    others = classes != jnp.where(mask, jnp.asarray(labels), 0)[..., None]
+
+    def parts(logits: Array) -> tuple[Array, Array]:
+        log_p = log_probs(logits, T)
+        log_rest = jax.nn.logsumexp(jnp.where(others, log_p, -FLOOR), axis=-1)
+        binary = jnp.stack([pick_label(log_p, labels, mask), log_rest], axis=-1)
+        return binary, masked_log_probs(logits / number(T, logits), others)
+
+    (binary_s, among_s), (binary_t, among_t) = parts(student), parts(teacher)
+    target, rest = kl_of_log_probs(binary_t, binary_s), kl_of_log_probs(among_t, among_s)
+    values = number(alpha, target) * target + number(beta, target) * rest
+    return jnp.where(mask, number(T, values) ** 2 * values, 0)
+
+
+def mmi(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    labels: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+) -> Array:
+    """Maximal mutual information of teacher and student on the label.
+
+    ``-(log p_s[y] + log p_t[y])``. The teacher is a constant here, so the student's gradient is
+    that of ``ce``; the value also tells how sure the teacher is of the labels.
+
+    Source: Bahl et al. 1986, "Maximum mutual information estimation of hidden Markov model
+    parameters for speech recognition" (the criterion, there for one model).
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      labels: int [...], the class; any value where ``where`` is False.
+      where: bool [...], False for examples that do not count.
+
+    Returns:
+      [...], 0 where masked, NaN where an unmasked label is not in ``0..C-1``.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    _check_labels(labels, mask)
+    log_joint = log_probs(student) + log_probs(teacher)
+    return jnp.where(mask, -pick_label(log_joint, labels, mask), 0)

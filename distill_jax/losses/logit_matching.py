@@ -1,0 +1,263 @@
+"""Losses that match logits ``[..., C]`` without a softmax over them, or class by class.
+
+With ``where`` ``[...]``: one value per example. Classes that either model puts at -inf are left
+out where logits are compared as numbers.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from distill_jax.losses.logits import Variant, check_variant
+from distill_jax.losses.numeric import (
+    FLOOR,
+    clip_logits,
+    constant_pair,
+    cosine,
+    floats,
+    l2_normalise,
+    log_probs,
+    mask_of,
+    masked_mean,
+    number,
+    pearson,
+    zero_masked,
+)
+
+
+def _possible(student: Array, teacher: Array) -> tuple[Array, Array, Array]:
+    """Logits with the classes at -inf zeroed, and a mask of the others, bool [..., C]."""
+    possible = (student > -FLOOR) & (teacher > -FLOOR)
+    student, teacher = (clip_logits(logits) for logits in (student, teacher))
+    return jnp.where(possible, student, 0), jnp.where(possible, teacher, 0), possible
+
+
+def mse_logits(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None = None) -> Array:
+    """Mean squared difference of the logits, over classes.
+
+    ``1/C * sum_c (z_s[c] - z_t[c])^2``. Classes that either model puts at -inf are left out of
+    the mean.
+
+    Source: Ba, Caruana 2014, "Do Deep Nets Really Need to be Deep?", section 2 (there half the sum).
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    student, teacher, possible = _possible(student, teacher)
+    return masked_mean((student - teacher) ** 2, possible & mask[..., None], axis=-1)
+
+
+def kl_infinite_temperature(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+) -> Array:
+    """What ``T^2 KL`` tends to as T grows: half the mean squared difference of centred logits.
+
+    ``1/(2 C) * sum_c ((z_s[c] - mean z_s) - (z_t[c] - mean z_t))^2``. Classes that either model
+    puts at -inf are left out.
+
+    Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", eq. 4.
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    student, teacher, possible = _possible(student, teacher)
+    difference = student - teacher
+    centred = difference - masked_mean(difference, possible, axis=-1)[..., None]
+    return masked_mean(centred**2, possible & mask[..., None], axis=-1) / 2
+
+
+def cosine_logits(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+) -> Array:
+    """One minus the cosine of the angle between the logits, from 0 to 2.
+
+    ``1 - <z_s, z_t> / (|z_s| |z_t|)``; 1, with zero gradient, where one of them is zero. Classes
+    that either model puts at -inf are left out.
+
+    Source: Ham et al. 2023, "Cosine Similarity Knowledge Distillation for Individual Class
+    Information Transfer" (there on probabilities).
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    student, teacher, _ = _possible(student, teacher)
+    return jnp.where(mask, 1 - cosine(student, teacher), 0)
+
+
+def dist(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    T: ArrayLike = 1.0,
+    beta: ArrayLike = 1.0,
+    gamma: ArrayLike = 1.0,
+    variant: Variant = "paper",
+) -> Array:
+    """DIST: one minus Pearson's correlation of the probabilities, over classes and over examples.
+
+    For example b ``beta (1 - r_c(p_s[b, c], p_t[b, c])) + gamma/C * sum_c (1 - r_b(p_s[b, c],
+    p_t[b, c]))``, with correlations ``r`` along classes and along the unmasked examples; the second
+    part is the same for all examples, and 0 where there are fewer than two. A side that is
+    constant correlates with nothing (r = 0). ``variant="as_released"`` multiplies by T^2, as the
+    released code does and the paper does not.
+
+    Source: Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher", section 3.
+
+    Args:
+      student: [..., B, C], logits.
+      teacher: [..., B, C], logits.
+      where: bool [..., B], False for examples that do not count.
+      T: temperature, above 0.
+      beta: weight of the relation between classes.
+      gamma: weight of the relation between examples.
+      variant: ``"paper"`` or ``"as_released"``.
+
+    Returns:
+      [..., B], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for an unknown variant.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    if student.ndim < 2:
+        raise ValueError(f"dist compares examples: logits must be [..., B, C], not {student.shape}")
+    p_s, p_t = jnp.exp(log_probs(student, T)), jnp.exp(log_probs(teacher, T))
+    across = jnp.broadcast_to(mask[..., None], p_s.shape)
+    inter = 1 - pearson(p_s, p_t, jnp.ones_like(across), axis=-1)
+    intra = jnp.mean(1 - pearson(p_s, p_t, across, axis=-2), axis=-1)
+    several = jnp.sum(mask, axis=-1) > 1
+    intra = jnp.where(several, intra, 0)[..., None]
+    values = number(beta, inter) * inter + number(gamma, inter) * intra
+    scale = number(T, values) ** 2 if check_variant(variant) else number(1, values)
+    return jnp.where(mask, scale * values, 0)
+
+
+def bce(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    T: ArrayLike = 1.0,
+) -> Array:
+    """Binary cross-entropy with the teacher's probabilities, class by class, scaled by T^2.
+
+    ``-T^2 * sum_c (q_t[c] log q_s[c] + (1 - q_t[c]) log(1 - q_s[c]))`` with
+    ``q = sigmoid(logits / T)``: for tasks whose labels do not exclude each other. A cross-entropy:
+    not 0 where the two agree. Hard labels are teacher logits of +inf and -inf.
+
+    Source: Yang et al. 2023, "Multi-Label Knowledge Distillation", section 3.2 (there as the
+    divergence, which differs by the teacher's entropy).
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits.
+      where: bool [...], False for examples that do not count.
+      T: temperature, above 0.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    z_s, z_t = (clip_logits(logits) / number(T, logits) for logits in (student, teacher))
+    log_yes, log_no = jax.nn.log_sigmoid(z_s), jax.nn.log_sigmoid(-z_s)
+    values = -jnp.sum(jax.nn.sigmoid(z_t) * log_yes + jax.nn.sigmoid(-z_t) * log_no, axis=-1)
+    return jnp.where(mask, number(T, values) ** 2 * values, 0)
+
+
+def mse_regression(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+) -> Array:
+    """Mean squared difference of predicted numbers, over outputs.
+
+    ``1/C * sum_c (y_s[c] - y_t[c])^2``, for models whose outputs are numbers and not logits.
+
+    Source: Saputra et al. 2019, "Distilling Knowledge From a Deep Pose Regressor Network", the
+    imitation loss of section 3.
+
+    Args:
+      student: [..., C], predictions; C is 1 for a single number.
+      teacher: [..., C], predictions.
+      where: bool [...], False for examples that do not count.
+
+    Returns:
+      [...], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    return jnp.where(mask, jnp.mean((student - teacher) ** 2, axis=-1), 0)
+
+
+def standardize_logits(
+    logits: ArrayLike, *, where: ArrayLike | None = None, variant: Variant = "paper"
+) -> Array:
+    """Logits with mean 0 and standard deviation 1 over classes: a transform before any loss.
+
+    ``(z - mean z) / std z``; 0 with zero gradient where all logits are equal. Classes at -inf are
+    left out and stay. ``variant="as_released"`` takes the standard deviation with C - 1 in the
+    denominator, as the released code does, where the paper has C.
+
+    Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation", algorithm 1.
+
+    Args:
+      logits: [..., C].
+      where: bool [...], False for examples that do not count: 0 there.
+      variant: ``"paper"`` or ``"as_released"``.
+
+    Returns:
+      [..., C]. Gradients flow; the losses stop the teacher's.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for an unknown variant.
+    """
+    (logits,) = floats(logits)
+    mask = mask_of(where, logits.shape[:-1])
+    clipped = clip_logits(zero_masked(logits, mask))
+    possible = clipped > -FLOOR
+    centred = clipped - masked_mean(clipped, possible, axis=-1)[..., None]
+    centred = jnp.where(possible, centred, 0)
+    count = jnp.sum(possible, axis=-1, keepdims=True, dtype=logits.dtype)
+    spread = count - 1 if check_variant(variant) else count
+    return jnp.where(possible, l2_normalise(centred) * jnp.sqrt(jnp.maximum(spread, 0)), -FLOOR)

@@ -1,0 +1,356 @@
+"""Relations between the examples of a batch: ``[B, D]``, ``where`` ``[B]``, one value per anchor.
+
+Student and teacher widths may differ (except in ``crd``). Relations to masked examples do not
+exist, and means run over the others, so that padding a batch changes nothing.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from distill_jax.losses.logits import Variant, check_variant
+from distill_jax.losses.numeric import (
+    constant_pair,
+    cosine,
+    floats,
+    l2_normalise,
+    mask_of,
+    masked_mean,
+    number,
+    safe_norm,
+    zero_masked,
+)
+
+LEAST_CHANCE = 1e-12
+"""``pkt`` reads smaller probabilities as this one, without a gradient."""
+
+
+def _examples(
+    student: ArrayLike, teacher: ArrayLike, where: ArrayLike | None
+) -> tuple[Array, Array, Array]:
+    """[B, D_s] and [B, D_t] with masked rows zeroed, the teacher constant, and the mask [B]."""
+    student, teacher = floats(student, teacher)
+    if student.ndim != 2 or teacher.ndim != 2 or student.shape[0] != teacher.shape[0]:
+        raise ValueError(f"expected [B, D]: student {student.shape}, teacher {teacher.shape}")
+    mask = mask_of(where, student.shape[:1])
+    return zero_masked(student, mask), zero_masked(jax.lax.stop_gradient(teacher), mask), mask
+
+
+def _others(mask: Array) -> Array:
+    """bool [B, B]: both examples are unmasked and not the same one."""
+    return mask[:, None] & mask[None, :] & ~jnp.eye(mask.shape[0], dtype=bool)
+
+
+def _huber(difference: Array) -> Array:
+    """Huber's loss with its corner at 1: a parabola inside, lines outside."""
+    size = jnp.abs(difference)
+    return jnp.where(size <= 1, difference**2 / 2, size - 0.5)
+
+
+def _differences(features: Array) -> Array:
+    """``x[j] - x[i]``: [B, D] -> [B, B, D]."""
+    return features[None, :, :] - features[:, None, :]
+
+
+def rkd_distance(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    variant: Variant = "paper",
+) -> Array:
+    """Relational distillation by distance: Huber's loss of distances in units of their mean.
+
+    For anchor i ``1/(n - 1) * sum_{j != i} huber(d_t[i, j] / mean d_t - d_s[i, j] / mean d_s)``
+    over the n unmasked examples, with Euclidean distances d and means over all pairs of different
+    examples. ``variant="as_released"`` divides by n, and leaves distances of 0 out of their mean.
+
+    Source: Park et al. 2019, "Relational Knowledge Distillation", section 3.2.1.
+
+    Args:
+      student: [B, D_s], embeddings.
+      teacher: [B, D_t], embeddings; the width may differ.
+      where: bool [B], False for examples that do not count.
+      variant: ``"paper"`` or ``"as_released"``.
+
+    Returns:
+      [B], 0 where masked and where there is no other example.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for an unknown variant.
+    """
+    student, teacher, mask = _examples(student, teacher, where)
+    released = check_variant(variant)
+    others = _others(mask)
+
+    def relative(features: Array) -> Array:
+        distances = safe_norm(_differences(features))
+        counted = others & (distances > 0) if released else others
+        mean = masked_mean(distances, counted, axis=(0, 1))
+        return distances / jnp.where(mean > 0, mean, 1)
+
+    values = jnp.where(others, _huber(relative(student) - relative(teacher)), 0)
+    count = jnp.sum(mask, dtype=values.dtype) - (0 if released else 1)
+    return jnp.sum(values, axis=1) / jnp.maximum(count, 1)
+
+
+def rkd_angle(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    variant: Variant = "paper",
+) -> Array:
+    """Relational distillation by angle: Huber's loss of the cosines of angles in triplets.
+
+    For anchor j, the angle's vertex, the mean over ordered pairs of different other examples i and
+    k of ``huber(c_t[i, j, k] - c_s[i, j, k])``, ``c = cos(angle i j k)``; 0 for a side of length 0.
+    ``variant="as_released"`` divides by n^2 instead of (n - 1)(n - 2), n the unmasked examples, and
+    counts i = k, which differs where only one side has duplicates.
+
+    Source: Park et al. 2019, "Relational Knowledge Distillation", section 3.2.2.
+
+    Args:
+      student: [B, D_s], embeddings.
+      teacher: [B, D_t], embeddings; the width may differ.
+      where: bool [B], False for examples that do not count.
+      variant: ``"paper"`` or ``"as_released"``.
+
+    Returns:
+      [B], 0 where masked and where there are fewer than two other examples.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for an unknown variant.
+    """
+    student, teacher, mask = _examples(student, teacher, where)
+    released = check_variant(variant)
+    others = _others(mask)
+
+    def angles(features: Array) -> Array:
+        sides = l2_normalise(_differences(features))
+        return jnp.einsum("jid,jkd->jik", sides, sides)
+
+    triplets = others[:, :, None] & others[:, None, :]
+    if not released:
+        triplets = triplets & ~jnp.eye(mask.shape[0], dtype=bool)[None]
+    values = jnp.where(triplets, _huber(angles(student) - angles(teacher)), 0)
+    count = jnp.sum(mask, dtype=values.dtype)
+    count = count**2 if released else (count - 1) * (count - 2)
+    return jnp.sum(values, axis=(1, 2)) / jnp.maximum(count, 1)
+
+
+def sp(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None = None) -> Array:
+    """Similarity-preserving distillation: squared difference of normalised similarities.
+
+    For anchor i ``1/n * sum_j (G_s[i, j] - G_t[i, j])^2`` over the n unmasked examples, where row i
+    of ``G`` is row i of ``X X^T`` divided by its Euclidean norm.
+
+    Source: Tung, Mori 2019, "Similarity-Preserving Knowledge Distillation", section 2.
+
+    Args:
+      student: [B, D_s], activations.
+      teacher: [B, D_t], activations; the width may differ.
+      where: bool [B], False for examples that do not count.
+
+    Returns:
+      [B], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = _examples(student, teacher, where)
+    rows_s, rows_t = l2_normalise(student @ student.T), l2_normalise(teacher @ teacher.T)
+    return masked_mean((rows_s - rows_t) ** 2, mask[:, None] & mask[None, :], axis=1)
+
+
+def pkt(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    variant: Variant = "paper",
+) -> Array:
+    """Probabilistic knowledge transfer: KL of the chances to pick each other example.
+
+    For anchor i ``sum_{j != i} p_t[j|i] log(p_t[j|i] / p_s[j|i])`` with
+    ``p[j|i] = K[i, j] / sum_{k != i} K[i, k]`` and ``K = (cosine + 1) / 2``.
+    ``variant="as_released"`` counts i = j too and divides by n, the unmasked examples.
+
+    Source: Passalis, Tefas 2018, "Learning Deep Representations with Probabilistic Knowledge
+    Transfer", section 3.
+
+    Args:
+      student: [B, D_s], embeddings.
+      teacher: [B, D_t], embeddings; the width may differ.
+      where: bool [B], False for examples that do not count.
+      variant: ``"paper"`` or ``"as_released"``.
+
+    Returns:
+      [B], 0 where masked and where there is no other example.
+
+    Raises:
+      ValueError: if the shapes do not fit, or for an unknown variant.
+    """
+    student, teacher, mask = _examples(student, teacher, where)
+    released = check_variant(variant)
+    counted = mask[:, None] & mask[None, :] if released else _others(mask)
+
+    def chances(features: Array) -> Array:
+        unit = l2_normalise(features)
+        kernel = jnp.where(counted, (jnp.clip(unit @ unit.T, -1, 1) + 1) / 2, 0)
+        total = jnp.sum(kernel, axis=1, keepdims=True)
+        return kernel / jnp.where(total > 0, total, 1)
+
+    p_s, p_t = chances(student), chances(teacher)
+    ratio = jnp.log(jnp.maximum(p_t, LEAST_CHANCE)) - jnp.log(jnp.maximum(p_s, LEAST_CHANCE))
+    values = jnp.sum(jnp.where(counted, p_t * ratio, 0), axis=1)
+    return values / jnp.maximum(jnp.sum(mask, dtype=values.dtype), 1) if released else values
+
+
+def correlation(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    gamma: ArrayLike = 0.4,
+    order: int = 2,
+) -> Array:
+    """Correlation congruence: squared difference of Gaussian similarities between examples.
+
+    For anchor i ``1/n * sum_j (C_s[i, j] - C_t[i, j])^2`` over the n unmasked examples, with
+    ``C[i, j] = sum_{p = 0..order} exp(-2 gamma) (2 gamma)^p / p! * cos(x_i, x_j)^p``, the Taylor
+    series of ``exp(-gamma |x_i - x_j|^2)`` for embeddings of length 1.
+
+    Source: Peng et al. 2019, "Correlation Congruence for Knowledge Distillation", section 3.3.
+
+    Args:
+      student: [B, D_s], embeddings.
+      teacher: [B, D_t], embeddings; the width may differ.
+      where: bool [B], False for examples that do not count.
+      gamma: narrowness of the Gaussian, above 0.
+      order: the last power of the series, at least 1.
+
+    Returns:
+      [B], 0 where masked.
+
+    Raises:
+      ValueError: if the shapes do not fit, or order is below 1.
+    """
+    student, teacher, mask = _examples(student, teacher, where)
+    if order < 1:
+        raise ValueError(f"order must be at least 1, not {order}")
+    gamma = number(gamma, student)
+
+    def similarities(features: Array) -> Array:
+        unit = l2_normalise(features)
+        cosines = unit @ unit.T
+        powers = [(2 * gamma) ** p / math.factorial(p) * cosines**p for p in range(1, order + 1)]
+        return jnp.exp(-2 * gamma) * (1 + sum(powers[1:], start=powers[0]))
+
+    difference = similarities(student) - similarities(teacher)
+    return masked_mean(difference**2, mask[:, None] & mask[None, :], axis=1)
+
+
+class CrdMemory(NamedTuple):
+    """Teacher embeddings of examples seen before, a ring of M places; a pytree.
+
+    Attributes:
+      features_MD: float32 [M, D].
+      ids_M: int32 [M], whose embedding it is; -1 for a place not yet used.
+      next: int32 [], the place to be written next.
+    """
+
+    features_MD: Array
+    ids_M: Array
+    next: Array
+
+
+def crd_memory(size: int, width: int) -> CrdMemory:
+    """An empty memory of ``size`` places for embeddings of ``width`` features."""
+    ids_M = jnp.full((size,), -1, jnp.int32)
+    return CrdMemory(jnp.zeros((size, width), jnp.float32), ids_M, jnp.int32(0))
+
+
+def crd_remember(
+    memory: CrdMemory, teacher: ArrayLike, ids: ArrayLike, *, where: ArrayLike | None = None
+) -> CrdMemory:
+    """The memory with a batch of teacher embeddings written over its oldest places.
+
+    Args:
+      memory: of M places.
+      teacher: [B, D], embeddings, B at most M.
+      ids: int32 [B], example ids, at least 0.
+      where: bool [B], False for examples to leave out.
+
+    Raises:
+      ValueError: if the batch is larger than the memory, or the shapes do not fit.
+    """
+    size = memory.ids_M.shape[0]
+    features = jax.lax.stop_gradient(jnp.asarray(teacher)).astype(memory.features_MD.dtype)
+    if features.shape[0] > size or features.shape[1:] != memory.features_MD.shape[1:]:
+        raise ValueError(f"{features.shape} does not fit a memory of {memory.features_MD.shape}")
+    mask = mask_of(where, features.shape[:1])
+    # Masked rows are sent to place M, which does not exist, and dropped there.
+    place = jnp.where(mask, (memory.next + jnp.cumsum(mask, dtype=jnp.int32) - 1) % size, size)
+    return CrdMemory(
+        memory.features_MD.at[place].set(features, mode="drop"),
+        memory.ids_M.at[place].set(jnp.asarray(ids, jnp.int32), mode="drop"),
+        (memory.next + jnp.sum(mask, dtype=jnp.int32)) % size,
+    )
+
+
+def crd(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    T: ArrayLike = 0.07,
+    memory: CrdMemory | None = None,
+    ids: ArrayLike | None = None,
+) -> Array:
+    """Contrastive representation distillation: tell the teacher's embedding from the others'.
+
+    For anchor i ``-log h[i, i] - sum_{j in others} log(1 - h[i, j])`` with
+    ``h[i, j] = e / (e + N/M)``, ``e = exp(<s_i, t_j> / T)`` for embeddings of length 1, N others
+    and M = N + 1 candidates. The others are the unmasked examples of the batch, or
+    those of the memory whose id is not the anchor's. The teacher is a constant, so a learned
+    projection belongs on the student's side only; the paper learns one on each.
+
+    Source: Tian, Krishnan, Isola 2020, "Contrastive Representation Distillation", section 3.
+
+    Args:
+      student: [B, D], embeddings.
+      teacher: [B, D], embeddings.
+      where: bool [B], False for examples that do not count.
+      T: temperature, above 0.
+      memory: negatives from a memory (see ``crd_memory`` and ``crd_remember``), None for in-batch.
+      ids: int [B], the examples' ids; needed with a memory.
+
+    Returns:
+      [B], 0 where masked and where there is nobody else.
+
+    Raises:
+      ValueError: if the shapes do not fit, or a memory is given without ids.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    if student.ndim != 2:
+        raise ValueError(f"expected [B, D], not {student.shape}")
+    if memory is None:
+        candidates, negatives = teacher, _others(mask)
+    elif ids is None:
+        raise ValueError("crd with a memory needs the examples' ids")
+    else:
+        candidates = jax.lax.stop_gradient(memory.features_MD).astype(student.dtype)
+        foreign = jnp.asarray(ids)[:, None] != memory.ids_M[None, :]
+        negatives = mask[:, None] & (memory.ids_M >= 0)[None, :] & foreign
+    count = jnp.sum(negatives, axis=1, dtype=student.dtype)
+    log_ratio = jnp.log(jnp.maximum(count, 1)) - jnp.log(count + 1)
+    scores = l2_normalise(student) @ l2_normalise(candidates).T / number(T, student)
+    positive = jax.nn.log_sigmoid(cosine(student, teacher) / number(T, student) - log_ratio)
+    negative = jax.nn.log_sigmoid(log_ratio[:, None] - scores)
+    values = -positive - jnp.sum(jnp.where(negatives, negative, 0), axis=1)
+    return jnp.where(mask & (count > 0), values, 0)
