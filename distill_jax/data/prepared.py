@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tensorflow_datasets as tfds
+from google.protobuf import json_format, message
+
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home as default_home
 
@@ -25,11 +28,33 @@ def split_of(unit: float) -> str:
     return "train" if unit < TRAIN else "validation" if unit < VALIDATION else "test"
 
 
+_DAMAGE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    json_format.Error,
+    message.Error,
+)
+"""What the readers below raise when files are damaged, found by damaging files."""
+
+
+@contextlib.contextmanager
+def damage_reported(where: Path) -> Iterator[None]:
+    """Turn what damaged files cause into one line that says how to mend it."""
+    try:
+        yield
+    except _DAMAGE as error:
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise UserError(
+            f"prepared data in {where} cannot be read: {reason}. "
+            "Delete that folder to have it made again."
+        ) from error
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """TFDS without its progress bars, its announcements and its warnings about absent data."""
-    import tensorflow_datasets as tfds
-
     tfds.disable_progress_bar()
     logger = logging.getLogger("absl")
     level = logger.level
@@ -43,8 +68,6 @@ def quiet() -> Iterator[None]:
 
 def prepare(builder: Any) -> None:
     """Write a builder's data unless it is there; another process may win the race."""
-    import tensorflow_datasets as tfds
-
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     with quiet():
         if builder.is_prepared():
@@ -56,25 +79,33 @@ def prepare(builder: Any) -> None:
                 raise
 
 
-def read(builder: Any, split: str) -> Iterator[dict[str, Any]]:
+def open_builder(
+    builder_class: Any, asset_home: Path | None = None, config: str | None = None
+) -> Any:
+    """One of our own builders, its data prepared."""
+    folder = data_dir(asset_home)
+    with quiet(), damage_reported(folder / builder_class.name / (config or "")):
+        builder = builder_class(config=config, data_dir=folder, file_format=FILE_FORMAT)
+    builder.asset_home = asset_home
+    prepare(builder)
+    return builder
+
+
+def read(builder: Any, split: str) -> list[dict[str, Any]]:
     """The examples of a prepared split; text comes as ``str``.
 
     Raises:
       UserError: if the files cannot be read or some of them are gone.
     """
-    where = builder.data_path
-    mend = f"Delete the folder {where} to have it made again."
-    try:
+    with damage_reported(Path(builder.data_path)):
         source = builder.as_data_source(split=split)
         expected = builder.info.splits[split].num_examples
         if len(source) != expected:
             raise ValueError(f"{len(source)} examples instead of {expected}")
-        examples = source.__getitems__(list(range(len(source)))) if expected else []
-    except (OSError, ValueError, RuntimeError, IndexError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise UserError(f"prepared data in {where} cannot be read: {reason}. {mend}") from error
-    for example in examples:
-        yield {
-            name: value.decode() if isinstance(value, bytes) else value
-            for name, value in example.items()
-        }
+        return [
+            {
+                name: value.decode() if isinstance(value, bytes) else value
+                for name, value in example.items()
+            }
+            for example in source.__getitems__(list(range(expected)))
+        ]

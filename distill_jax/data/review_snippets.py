@@ -112,12 +112,7 @@ def load(domain: str, home: Path | None = None) -> TextDataset:
     Sentences rated exactly 0 on the mean have no sign and are left out. ``scores_N`` holds the
     mean rating.
     """
-    with prepared.quiet():
-        builder = ReviewSnippets(
-            config=domain, data_dir=prepared.data_dir(home), file_format=prepared.FILE_FORMAT
-        )
-    builder.asset_home = home
-    prepared.prepare(builder)
+    builder = prepared.open_builder(ReviewSnippets, home, domain)
     return TextDataset(
         name=f"review_snippets/{domain}",
         label_names=LABEL_NAMES,
@@ -125,7 +120,7 @@ def load(domain: str, home: Path | None = None) -> TextDataset:
     )
 
 
-def _table(examples: Iterator[dict[str, Any]]) -> TextTable:
+def _table(examples: list[dict[str, Any]]) -> TextTable:
     rated = sorted((e for e in examples if e["rating"] != 0), key=lambda e: _natural(e["id"]))
     scores_N = np.array([e["rating"] for e in rated], np.float32)
     return TextTable(

@@ -86,12 +86,7 @@ class ShoppingReviewsZh(tfds.core.GeneratorBasedBuilder):
 
 def load(home: Path | None = None) -> TextDataset:
     """The reviews as text, labels ``negative`` and ``positive``."""
-    with prepared.quiet():
-        builder = ShoppingReviewsZh(
-            data_dir=prepared.data_dir(home), file_format=prepared.FILE_FORMAT
-        )
-    builder.asset_home = home
-    prepared.prepare(builder)
+    builder = prepared.open_builder(ShoppingReviewsZh, home)
     return TextDataset(
         name="shopping_reviews_zh",
         label_names=LABEL_NAMES,
@@ -99,7 +94,7 @@ def load(home: Path | None = None) -> TextDataset:
     )
 
 
-def _table(examples: Iterator[dict[str, Any]]) -> TextTable:
+def _table(examples: list[dict[str, Any]]) -> TextTable:
     rows = sorted(examples, key=lambda e: (e["label"], int(e["id"].split("_")[1])))
     return TextTable(
         ids=tuple(e["id"] for e in rows),

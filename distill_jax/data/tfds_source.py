@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from tensorflow_datasets.core import registered
 
 from distill_jax.core.errors import UserError, nearest, unknown
@@ -51,7 +52,7 @@ def load(
         ours: next((s for s in theirs if s in builder.info.splits), None)
         for ours, theirs in _SPLITS.items()
     }
-    raw = {ours: list(prepared.read(builder, theirs)) for ours, theirs in found.items() if theirs}
+    raw = {ours: prepared.read(builder, theirs) for ours, theirs in found.items() if theirs}
     label_names = _label_names(name, features[label], raw, label)
     tables = {
         split: _table(rows, label_names, text=text, text_b=text_b, label=label)
@@ -85,6 +86,11 @@ def _prepared(name: str, home: Path | None) -> Any:
         if config and config not in configs:
             raise unknown("configuration", config, configs, where=f"of tfds:{base}") from error
         raise UserError(f"tfds:{name}: {_first_line(error)}") from error
+    except json_format.Error as error:
+        raise UserError(
+            f"tfds:{name}: the prepared data under {prepared.data_dir(home) / base} is damaged "
+            f"({_first_line(error)}). Delete that folder to have it made again."
+        ) from error
     try:
         prepared.prepare(ours)
     except UserError:

@@ -1,10 +1,12 @@
 import collections
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from distill_jax.core.errors import UserError
 from distill_jax.data import prepared
 from distill_jax.data.load import load_dataset
 from distill_jax.data.review_snippets import DOMAINS, ReviewSnippets, read_snippets, split_of
@@ -92,6 +94,16 @@ def test_another_home_is_used_for_everything(review_dataset, shared_home, tmp_pa
     (tmp_path / "assets").symlink_to(shared_home / "assets")
     load_dataset("review_snippets/product", home=tmp_path)
     assert (tmp_path / "tfds" / "review_snippets" / "product").is_dir()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_damaged_metadata_is_reported(review_dataset, shared_home, tmp_path, content):
+    review_dataset("news")
+    made = tmp_path / "tfds" / "review_snippets" / "news"
+    shutil.copytree(shared_home / "tfds" / "review_snippets" / "news", made)
+    (made / "1.0.0" / "dataset_info.json").write_bytes(content)
+    with pytest.raises(UserError, match=f"prepared data in {made} cannot be read.*Delete that"):
+        load_dataset("review_snippets/news", home=tmp_path)
 
 
 def test_building_needs_no_tensorflow(review_dataset, shared_home, tmp_path):
