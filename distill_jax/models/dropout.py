@@ -2,10 +2,10 @@
 
 ``jax.random.bernoulli`` (threefry) is sound for anything, and costs for it: on a CPU, with
 dropout at its nineteen places, it was several percent of a MiniLM training step and 1.9 of the
-3.2 CPU seconds of compiling it (here 0.7), and every batch shape compiles anew. Masks need less. Here element
-i is kept by a keyed integer hash of i, as in counter-based generators (Salmon et al. 2011,
-"Parallel random numbers: as easy as 1, 2, 3"): elementwise integer arithmetic that fuses with
-what uses it, and is the same under ``jit``, ``vmap``, any sharding and any backend.
+3.2 CPU seconds of compiling it (here 0.7), and every batch shape compiles anew. Masks need less.
+Here element i is kept by a keyed integer hash of i, as in counter-based generators (Salmon et
+al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): elementwise integer arithmetic that
+fuses with what uses it, and is the same under ``jit``, ``vmap``, any sharding and any backend.
 """
 
 from __future__ import annotations
