@@ -158,7 +158,7 @@ def test_what_stands_at_padding_does_not_matter(small_config, params, make_batch
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_rows_of_padding_have_finite_values_and_gradients(small_config, make_batch, pooling):
     """Traps 15 and 16."""
-    config = dataclasses.replace(small_config, pooling=pooling)
+    config = dataclasses.replace(small_config, num_layers=1, pooling=pooling)
     params = init_bert(config, jax.random.key(0))
     batch = make_batch([5, 0], 6)
 
@@ -172,11 +172,14 @@ def test_rows_of_padding_have_finite_values_and_gradients(small_config, make_bat
 
 
 def test_gradient_of_real_rows_is_free_of_padding(small_config, params, make_batch):
+    config = dataclasses.replace(small_config, num_layers=1)
+    params = {name: params[name] for name in params if name not in ("layer_2", "layer_3")}
+
     def gradient(lengths, width):
         batch = make_batch(lengths, width)
 
         def loss(params):
-            logits_BC = apply(small_config, params, batch).logits_BC
+            logits_BC = apply(config, params, batch).logits_BC
             return jnp.sum(jnp.where(batch.where_B[:, None], logits_BC, 0.0) ** 2)
 
         return jax.jit(jax.grad(loss))(params)
