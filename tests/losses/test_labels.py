@@ -1,0 +1,101 @@
+"""Losses that read labels, against formulas in plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+
+from distill_jax import losses
+
+
+def softmax(logits, T=1.0):
+    """Probabilities by the definition, the largest logit taken off first."""
+    top = max(logits)
+    odds = [math.exp((z - top) / T) for z in logits]
+    return [o / sum(odds) for o in odds]
+
+
+def divergence(p, q):
+    """KL(p || q), with 0 log 0 = 0."""
+    return sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def ce(student, labels, *, where, label_smoothing=0.0):
+    values = np.zeros(where.shape)
+    for b in range(len(where)):
+        if where[b]:
+            p, count = softmax(student[b]), student.shape[-1]
+            for c in range(count):
+                target = (1 - label_smoothing) * (c == labels[b]) + label_smoothing / count
+                values[b] -= target * math.log(p[c])
+    return values
+
+
+def dkd(student, teacher, labels, *, where, T=1.0, alpha=1.0, beta=8.0):
+    values = np.zeros(where.shape)
+    for b in range(len(where)):
+        if not where[b]:
+            continue
+        p, q, y = softmax(teacher[b], T), softmax(student[b], T), labels[b]
+        target = divergence([p[y], 1 - p[y]], [q[y], 1 - q[y]])
+        rest = [c for c in range(len(p)) if c != y]
+        among = divergence(
+            softmax([teacher[b][c] for c in rest], T), softmax([student[b][c] for c in rest], T)
+        )
+        values[b] = T**2 * (alpha * target + beta * among)
+    return values
+
+
+def mmi(student, teacher, labels, *, where):
+    values = np.zeros(where.shape)
+    for b in range(len(where)):
+        if where[b]:
+            values[b] = -math.log(softmax(student[b])[labels[b]])
+            values[b] -= math.log(softmax(teacher[b])[labels[b]])
+    return values
+
+
+@pytest.mark.parametrize("classes", [2, 5, 1000])
+def test_values_and_gradients_are_those_of_the_formula(classes, bench, rng):
+    student, teacher = rng.normal(size=(2, 4, classes)) * 2
+    student[3] = np.nan
+    labels = np.array([1, 0, classes - 1, -7], np.int32)
+    where = np.array([True, True, True, False])
+    bench.check(losses.ce, ce, student, labels, where=where, entries=6, label_smoothing=0.1)
+    bench.check(losses.ce, ce, student, labels, where=where, entries=6, label_smoothing=0.0)
+    bench.check(losses.mmi, mmi, student, teacher, labels, where=where, entries=6)
+    hyper = {"T": 2.0, "alpha": 0.7, "beta": 3.0}
+    bench.check(losses.dkd, dkd, student, teacher, labels, where=where, entries=6, **hyper)
+
+
+def test_dkd_with_the_right_weights_is_kl(bench, rng):
+    student, teacher = rng.normal(size=(2, 4, 5))
+    labels = np.array([0, 1, 2, 3], np.int32)
+    kl, kl_slope = bench(losses.kl, student, teacher, T=2.0)
+    for b in range(4):
+        beta = 1 - softmax(teacher[b], 2.0)[labels[b]]
+        got, slope = bench(losses.dkd, student, teacher, labels, T=2.0, alpha=1.0, beta=beta)
+        np.testing.assert_allclose(got[b], kl[b], rtol=1e-9)
+        np.testing.assert_allclose(slope[b], kl_slope[b], rtol=1e-9, atol=1e-12)
+
+
+def test_labels_out_of_range_are_loud(bench):
+    student = np.zeros((4, 3))
+    labels = np.array([0, 3, -1, 2], np.int32)
+    for loss, args in ((losses.ce, ()), (losses.mmi, (student,)), (losses.dkd, (student,))):
+        values, _ = bench(loss, student, *args, labels, where=np.ones(4, bool))
+        np.testing.assert_array_equal(np.isnan(values), [False, True, True, False])
+
+
+def test_extreme_logits_have_finite_gradients(bench):
+    student = np.array([[-np.inf, 1e4, 0.0], [1e4, -1e4, 0], [-np.inf] * 3])
+    teacher = np.array([[1e4, -1e4, -np.inf], [-1e4, -np.inf, 0], [0.0, 0, 0]])
+    labels = np.array([0, 1, 2], np.int32)
+    for loss, args in ((losses.ce, ()), (losses.mmi, (teacher,)), (losses.dkd, (teacher,))):
+        values, grads = bench(loss, student, *args, labels, where=np.ones(3, bool))
+        assert np.all(np.isfinite(values)) and np.all(np.isfinite(grads))
+
+
+def test_labels_of_the_wrong_shape_are_refused():
+    with pytest.raises(ValueError, match="labels have shape"):
+        losses.ce(np.zeros((2, 3), np.float32), np.zeros((2, 1), np.int32))

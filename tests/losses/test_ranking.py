@@ -1,0 +1,121 @@
+"""Ranking losses against formulas in plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+
+from distill_jax import losses
+
+WHERE = np.array([[1, 1, 1, 1, 0], [0, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
+
+
+def softmax(scores):
+    top = max(scores)
+    odds = [math.exp(z - top) for z in scores]
+    return [o / sum(odds) for o in odds]
+
+
+def falling(scores):
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+
+
+def over_lists(formula):
+    """An oracle for lists from a formula on a list's unmasked items (never none)."""
+
+    def oracle(student, teacher, *, where, **hyper):
+        values = np.zeros(len(where))
+        for b in range(len(where)):
+            items = [i for i in range(where.shape[1]) if where[b, i]]
+            if items:
+                values[b] = formula(
+                    *([x[b, i] for i in items] for x in (student, teacher)), **hyper
+                )
+        return values
+
+    return oracle
+
+
+def listnet(s, t):
+    return -sum(p * math.log(q) for p, q in zip(softmax(t), softmax(s), strict=True))
+
+
+def likelihood(s, t, k=10):
+    order = falling(t)
+    value = 0.0
+    for place, item in enumerate(order[:k]):
+        value -= s[item] - math.log(sum(math.exp(s[j]) for j in order[place:]))
+    return value
+
+
+def ranking_distillation(s, t, k=10, lam=10.0, mu=0.1):
+    place_s = {item: r for r, item in enumerate(falling(s))}
+    weights, value = [], 0.0
+    for r, item in enumerate(falling(t)[:k]):
+        weight = math.exp(-(r + 1) / lam) * math.tanh(max(mu * (place_s[item] - r), 0))
+        weights.append(weight)
+        value += weight * math.log(1 + math.exp(-s[item]))
+    return value / sum(weights) if sum(weights) > 0 else 0.0
+
+
+def pairwise_logistic(s, t):
+    pairs = [(i, j) for i in range(len(t)) for j in range(len(t)) if t[i] > t[j]]
+    return sum(math.log(1 + math.exp(s[j] - s[i])) for i, j in pairs) / max(len(pairs), 1)
+
+
+def margin_mse(student, teacher, *, where):
+    values = np.zeros(len(where))
+    for b in range(len(where)):
+        others = [i for i in range(1, where.shape[1]) if where[b, i]]
+        if where[b, 0] and others:
+            for i in others:
+                margins = [x[b, 0] - x[b, i] for x in (student, teacher)]
+                values[b] += (margins[0] - margins[1]) ** 2 / len(others)
+    return values
+
+
+CASES = {
+    "listnet": (losses.listnet, over_lists(listnet), {}),
+    "listmle": (losses.listmle, over_lists(likelihood), {}),
+    "relaxed_ranking": (losses.relaxed_ranking, over_lists(likelihood), {"k": 2}),
+    "ranking_distillation": (
+        losses.ranking_distillation,
+        over_lists(ranking_distillation),
+        {"k": 3, "lam": 2.0, "mu": 0.5},
+    ),
+    "pairwise_logistic": (losses.pairwise_logistic, over_lists(pairwise_logistic), {}),
+    "margin_mse": (losses.margin_mse, margin_mse, {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_are_those_of_the_formula(case, bench, rng):
+    loss, oracle, hyper = CASES[case]
+    student, teacher = rng.normal(size=(2, 4, 5)) * 2
+    teacher[0, 2] = teacher[0, 1]  # a tie
+    student[~WHERE], teacher[~WHERE] = np.nan, np.inf
+    bench.check(loss, oracle, student, teacher, where=WHERE, entries=20, **hyper)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_extreme_scores_have_finite_gradients(case, bench):
+    loss, _, hyper = CASES[case]
+    student, teacher = np.zeros((2, 4, 5))
+    student[0, :2], student[0, 2], teacher[0, 1] = (1e4, -1e4), -np.inf, 1e4
+    teacher[1] = -np.inf
+    values, grads = bench(loss, student, teacher, where=WHERE, **hyper)
+    assert np.all(np.isfinite(values)) and np.all(np.isfinite(grads))
+
+
+def test_more_places_than_items_is_listmle(bench, rng):
+    student, teacher = rng.normal(size=(2, 4, 5))
+    full, _ = bench(losses.listmle, student, teacher, where=WHERE)
+    values, _ = bench(losses.relaxed_ranking, student, teacher, where=WHERE, k=50)
+    np.testing.assert_allclose(values, full, rtol=1e-12)
+
+
+def test_k_below_one_is_refused():
+    z = np.zeros((1, 3), np.float32)
+    for loss in (losses.relaxed_ranking, losses.ranking_distillation):
+        with pytest.raises(ValueError, match="at least 1"):
+            loss(z, z, k=0)

@@ -1,0 +1,222 @@
+"""Relations between examples against formulas in plain loops."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax import losses
+
+WHERE = np.array([True, True, False, True, True])
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def unit(a):
+    norm = math.sqrt(dot(a, a))
+    return [x / norm for x in a] if norm > 0 else [0.0 for _ in a]
+
+
+def minus(a, b):
+    return [x - y for x, y in zip(a, b, strict=True)]
+
+
+def huber(x):
+    return x * x / 2 if abs(x) <= 1 else abs(x) - 0.5
+
+
+def rows(x, where):
+    return {i: list(x[i]) for i in range(len(where)) if where[i]}
+
+
+def rkd_distance(student, teacher, *, where, variant="paper"):
+    released = variant == "as_released"
+    there = [i for i in range(len(where)) if where[i]]
+    relative = []
+    for x in (rows(student, where), rows(teacher, where)):
+        d = {
+            (i, j): math.sqrt(dot(minus(x[i], x[j]), minus(x[i], x[j])))
+            for i in there
+            for j in there
+        }
+        counted = [v for (i, j), v in d.items() if i != j and not (released and v == 0)]
+        mean = sum(counted) / len(counted) if counted else 0
+        relative.append({pair: v / mean if mean > 0 else 0.0 for pair, v in d.items()})
+    values = np.zeros(len(where))
+    for i in there:
+        total = sum(huber(relative[1][i, j] - relative[0][i, j]) for j in there if j != i)
+        values[i] = total / max(len(there) - (not released), 1)
+    return values
+
+
+def rkd_angle(student, teacher, *, where, variant="paper"):
+    released = variant == "as_released"
+    there = [i for i in range(len(where)) if where[i]]
+    values = np.zeros(len(where))
+    for j in there:
+        cosines = []
+        for x in (rows(student, where), rows(teacher, where)):
+            sides = {i: unit(minus(x[i], x[j])) for i in there}
+            cosines.append({(i, k): dot(sides[i], sides[k]) for i in there for k in there})
+        total = sum(
+            huber(cosines[1][i, k] - cosines[0][i, k])
+            for i in there
+            for k in there
+            if i != j and k != j and (released or i != k)
+        )
+        n = len(there)
+        values[j] = total / max(n * n if released else (n - 1) * (n - 2), 1)
+    return values
+
+
+def sp(student, teacher, *, where):
+    there = [i for i in range(len(where)) if where[i]]
+    values = np.zeros(len(where))
+    for i in there:
+        similar = []
+        for x in (rows(student, where), rows(teacher, where)):
+            similar.append(unit([dot(x[i], x[j]) for j in there]))
+        values[i] = sum((a - b) ** 2 for a, b in zip(*similar, strict=True)) / len(there)
+    return values
+
+
+def pkt(student, teacher, *, where, variant="paper"):
+    released = variant == "as_released"
+    there = [i for i in range(len(where)) if where[i]]
+    values = np.zeros(len(where))
+    for i in there:
+        others = [j for j in there if released or j != i]
+        chances = []
+        for x in (rows(student, where), rows(teacher, where)):
+            kernel = [(dot(unit(x[i]), unit(x[j])) + 1) / 2 for j in others]
+            chances.append([k / sum(kernel) for k in kernel])
+        total = sum(p * math.log(p / q) for q, p in zip(*chances, strict=True))
+        values[i] = total / len(there) if released else total
+    return values
+
+
+def correlation(student, teacher, *, where, gamma=0.4, order=2):
+    there = [i for i in range(len(where)) if where[i]]
+    values = np.zeros(len(where))
+    for i in there:
+        for j in there:
+            kernels = []
+            for x in (rows(student, where), rows(teacher, where)):
+                c = dot(unit(x[i]), unit(x[j]))
+                series = sum((2 * gamma * c) ** p / math.factorial(p) for p in range(order + 1))
+                kernels.append(math.exp(-2 * gamma) * series)
+            values[i] += (kernels[0] - kernels[1]) ** 2 / len(there)
+    return values
+
+
+def crd_value(anchor, positive, negatives, T):
+    ratio = len(negatives) / (len(negatives) + 1)
+    odds = math.exp(dot(unit(anchor), unit(positive)) / T)
+    value = -math.log(odds / (odds + ratio))
+    for negative in negatives:
+        odds = math.exp(dot(unit(anchor), unit(negative)) / T)
+        value -= math.log(ratio / (odds + ratio))
+    return value
+
+
+def crd(student, teacher, *, where, T=0.07):
+    there = [i for i in range(len(where)) if where[i]]
+    values = np.zeros(len(where))
+    for i in there:
+        others = [list(teacher[j]) for j in there if j != i]
+        values[i] = crd_value(list(student[i]), list(teacher[i]), others, T)
+    return values
+
+
+CASES = {
+    "rkd_distance": (losses.rkd_distance, rkd_distance, {}),
+    "rkd_distance_released": (losses.rkd_distance, rkd_distance, {"variant": "as_released"}),
+    "rkd_angle": (losses.rkd_angle, rkd_angle, {}),
+    "rkd_angle_released": (losses.rkd_angle, rkd_angle, {"variant": "as_released"}),
+    "sp": (losses.sp, sp, {}),
+    "pkt": (losses.pkt, pkt, {}),
+    "pkt_released": (losses.pkt, pkt, {"variant": "as_released"}),
+    "correlation": (losses.correlation, correlation, {"gamma": 0.6, "order": 3}),
+    "crd": (losses.crd, crd, {"T": 0.5}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_are_those_of_the_formula(case, bench, rng):
+    loss, oracle, hyper = CASES[case]
+    student = rng.normal(size=(5, 3))
+    teacher = rng.normal(size=(5, 3 if case == "crd" else 4))
+    student[2], teacher[2] = np.nan, np.inf  # masked
+    teacher[4] = teacher[3]  # a duplicate, of the teacher only: distances of 0
+    bench.check(loss, oracle, student, teacher, where=WHERE, entries=15, **hyper)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_duplicates_opposites_and_zeros_have_finite_gradients(case, bench):
+    loss, _, hyper = CASES[case]
+    student, teacher = np.ones((5, 3)), np.zeros((5, 3 if case == "crd" else 4))
+    student[3] = -1.0
+    student[4], teacher[0] = 0.0, 1e6
+    for one, other in ((student, teacher), (np.zeros((5, 3)), teacher)):
+        values, grads = bench(loss, one, other, where=WHERE, **hyper)
+        assert np.all(np.isfinite(values)) and np.all(np.isfinite(grads))
+
+
+# The other losses relate an example to itself too.
+@pytest.mark.parametrize("case", ["rkd_distance", "rkd_angle", "pkt", "crd"])
+def test_nobody_else_in_the_batch_is_no_loss(case, bench, rng):
+    loss, _, hyper = CASES[case]
+    student, teacher = rng.normal(size=(5, 3)), rng.normal(size=(5, 3 if case == "crd" else 4))
+    alone = np.array([False, True, False, False, False])
+    values, grads = bench(loss, student, teacher, where=alone, **hyper)
+    np.testing.assert_array_equal(values, 0)
+    np.testing.assert_array_equal(grads, 0)
+
+
+def test_crd_with_a_memory_takes_its_negatives_from_there(bench, rng):
+    student, teacher, seen = (
+        rng.normal(size=(5, 3)),
+        rng.normal(size=(5, 3)),
+        rng.normal(size=(4, 3)),
+    )
+    memory = losses.crd_memory(6, 3)
+    memory = losses.crd_remember(memory, seen.astype(np.float32), np.array([7, 1, 9, 4], np.int32))
+    ids = np.array([0, 1, 2, 3, 4], np.int32)
+
+    def with_memory(student, teacher, *, where, T):
+        return losses.crd(student, teacher, where=where, T=T, memory=memory, ids=ids)
+
+    values, grads = bench(with_memory, student, teacher, where=WHERE, T=0.5)
+    kept = {name: seen[i].astype(np.float32) for i, name in enumerate((7, 1, 9, 4))}
+    for i in range(5):
+        negatives = [list(row) for name, row in kept.items() if name != i]
+        expected = crd_value(list(student[i]), list(teacher[i]), negatives, 0.5) if WHERE[i] else 0
+        np.testing.assert_allclose(values[i], expected, rtol=1e-6)
+    assert np.all(np.isfinite(grads))
+    with pytest.raises(ValueError, match="ids"):
+        losses.crd(student, teacher, memory=memory)
+
+
+def test_the_memory_is_a_ring_that_leaves_masked_rows_out():
+    memory = losses.crd_memory(4, 1)
+    remember = jax.jit(losses.crd_remember)
+    for start in (0, 3, 6):
+        ids = np.arange(start, start + 3, dtype=np.int32)
+        features = ids[:, None].astype(np.float32)
+        memory = remember(memory, features, ids, where=np.array([True, False, True]))
+    # 0, 2, 3, 5 fill the ring; 6 and 8 go over the oldest.
+    np.testing.assert_array_equal(memory.ids_M, [6, 8, 3, 5])
+    np.testing.assert_array_equal(memory.features_MD[:, 0], [6, 8, 3, 5])
+    assert memory.next == 2
+    with pytest.raises(ValueError, match="does not fit"):
+        losses.crd_remember(memory, np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="expected"):
+        losses.sp(np.zeros((2, 3), np.float32), np.zeros((3, 3), np.float32))
+    with pytest.raises(ValueError, match="order"):
+        losses.correlation(np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32), order=0)
