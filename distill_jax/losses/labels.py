@@ -18,9 +18,14 @@ from distill_jax.losses.numeric import (
 )
 
 
+def _known_labels(labels: ArrayLike, where: Array) -> Array:
+    """int32 labels, 0 where masked."""
+    return jnp.where(where, jnp.asarray(labels).astype(jnp.int32), 0)
+
+
 def pick_label(values: Array, labels: ArrayLike, where: Array) -> Array:
     """``values[..., label]``; NaN where an unmasked label is not in ``0..C-1``."""
-    labels = jnp.where(where, jnp.asarray(labels), 0)
+    labels = _known_labels(labels, where)
     known = (labels >= 0) & (labels < values.shape[-1])
     index = jnp.where(known, labels, 0)[..., None]
     picked = jnp.take_along_axis(values, index, axis=-1)[..., 0]
@@ -103,8 +108,8 @@ def dkd(
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     _check_labels(labels, mask)
-    classes = jnp.arange(student.shape[-1]).reshape((1,) * mask.ndim + (-1,))
-    others = classes != jnp.where(mask, jnp.asarray(labels), 0)[..., None]
+    classes = jnp.arange(student.shape[-1], dtype=jnp.int32).reshape((1,) * mask.ndim + (-1,))
+    others = classes != _known_labels(labels, mask)[..., None]
 
     def parts(logits: Array) -> tuple[Array, Array]:
         log_p = log_probs(logits, T)

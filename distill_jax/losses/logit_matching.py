@@ -39,7 +39,7 @@ def mse_logits(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | Non
     ``1/C * sum_c (z_s[c] - z_t[c])^2``. Classes that either model puts at -inf are left out of
     the mean.
 
-    Source: Ba, Caruana 2014, "Do Deep Nets Really Need to be Deep?", section 2 (there half the sum).
+    Source: Ba, Caruana 2014, "Do Deep Nets Really Need to be Deep?", section 2 (half the sum).
 
     Args:
       student: [..., C], logits.

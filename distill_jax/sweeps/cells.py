@@ -9,6 +9,9 @@ from distill_jax.training.optimizer import OptimizerConfig
 RECIPE = 1
 """Raised when the same cell would come out differently than before, so that old rows retire."""
 
+TEACHER = "teacher"
+"""The name, among the students, of the teacher that is fine-tuned."""
+
 
 @dataclass(frozen=True)
 class DataConfig:

@@ -23,14 +23,13 @@ from distill_jax.models.huggingface import save_pretrained
 from distill_jax.models.students import init_student, parse_preset, student_config
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
-from distill_jax.sweeps.cells import Cell, DataConfig, TrainingConfig
+from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TrainingConfig
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger, LedgerRow, provenance
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.table import Column, Table, build_table
 from distill_jax.sweeps.task import prepare_task
 from distill_jax.sweeps.teacher import (
-    TEACHER_ROW,
     Teacher,
     as_it_came,
     fine_tuned,
@@ -122,7 +121,12 @@ def run_comparison(comparison: Comparison, folder: Path, reporter: Reporter) -> 
             comparison.teacher, num_labels=len(dataset.label_names), fresh=comparison.fine_tune
         )
         _check_before_training(comparison, objectives, pretrained.config)
-        task = prepare_task(comparison.data, dataset, pretrained.tokenizer_file)
+        task = prepare_task(
+            comparison.data,
+            dataset,
+            pretrained.tokenizer_file,
+            batch_size=comparison.training.batch_size,
+        )
         reporter.say(
             f"{comparison.data.name}: {len(task.labelled):,} labelled and "
             f"{len(task.everything) - len(task.labelled):,} unlabelled training examples, "
@@ -254,7 +258,7 @@ def test_metrics(
     latency = cpu_latency(
         engine.predictor(config),
         params,
-        one_by_one(task.test, 50, shape_lengths=task.shape_lengths),
+        one_by_one(task.test, 50, shape_lengths=task.few_lengths),
         repeats=5,
     )
     return {
@@ -299,7 +303,7 @@ def _teacher(
             LedgerRow(
                 hash=cell.hash,
                 experiment=comparison.name,
-                row=TEACHER_ROW,
+                row=TEACHER,
                 group=comparison.teacher,
                 seed=cell.seed,
                 config={

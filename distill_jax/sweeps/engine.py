@@ -15,7 +15,7 @@ from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.evaluation.predict import LogitsOf, logits_of, predict_logits
 from distill_jax.models.bert import Bert, BertConfig
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.sweeps.cells import Cell
+from distill_jax.sweeps.cells import TEACHER, Cell
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.task import Task
 from distill_jax.sweeps.track import TrackTo, open_tracker
@@ -58,7 +58,7 @@ class Engine:
             self.predictor(config),
             params,
             table,
-            shape_lengths=self.task.shape_lengths,
+            shape_lengths=self.task.few_lengths,
             batch_size=64 * self.mesh.size,
             mesh=self.mesh,
             on_batch=self.stop.check,
@@ -90,7 +90,7 @@ class Engine:
         check_batch_size(training.batch_size, self.mesh)
         feed = Feed(
             self.task.training_table(with_teacher=objective.needs_teacher),
-            self.task.shape_lengths,
+            self.task.few_lengths if cell.student == TEACHER else self.task.shape_lengths,
             training.batch_size,
             cell.seed,
             teacher,

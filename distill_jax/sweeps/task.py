@@ -22,7 +22,10 @@ class Task:
       labelled: the training examples whose labels are used.
       everything: all training examples; those without a usable label have label -1.
       validation, test: fully labelled.
-      shape_lengths: the lengths every batch is padded to, one of them.
+      shape_lengths: lengths of training batches; at most a tenth of an epoch is padding, where
+        so many shapes can do that.
+      few_lengths: some of them, the longest included, for work too short to be worth so many
+        compilations: evaluation, and fine-tuning on few labels.
       digest: content of all of it, the choice of labels included.
     """
 
@@ -33,6 +36,7 @@ class Task:
     validation: TokenTable
     test: TokenTable
     shape_lengths: tuple[int, ...]
+    few_lengths: tuple[int, ...]
     digest: str
     tokens_digest: str
 
@@ -41,14 +45,20 @@ class Task:
         return self.everything if with_teacher else self.labelled
 
 
-def prepare_task(config: DataConfig, dataset: TextDataset, tokenizer_file: Path) -> Task:
+FEW_SHAPES = 3
+
+
+def prepare_task(
+    config: DataConfig, dataset: TextDataset, tokenizer_file: Path, *, batch_size: int
+) -> Task:
     """Tokenise a data set and choose the labels to use. What was prepared before is reused."""
     tokens = tokenise_dataset(
         dataset, tokenizer_file, max_length=config.max_length, cache=home() / "tokens"
     )
     train = tokens.splits["train"]
     rows = labelled_rows(train, config.label_fraction)
-    lengths = np.concatenate([table.lengths_N for table in tokens.splits.values()])
+    longest = max(int(table.lengths_N.max()) for table in tokens.splits.values())
+    lengths = choose_lengths(np.append(train.lengths_N, longest), batch_size=batch_size)
     return Task(
         config=config,
         label_names=tokens.label_names,
@@ -56,7 +66,8 @@ def prepare_task(config: DataConfig, dataset: TextDataset, tokenizer_file: Path)
         everything=train.without_labels(np.setdiff1d(np.arange(len(train)), rows)),
         validation=tokens.splits["validation"],
         test=tokens.splits["test"],
-        shape_lengths=choose_lengths(lengths),
+        shape_lengths=lengths,
+        few_lengths=lengths[:: -max(1, len(lengths) // FEW_SHAPES)][::-1],
         digest=digest({"tokens": tokens.digest, "label_fraction": config.label_fraction}),
         tokens_digest=tokens.digest,
     )

@@ -14,7 +14,7 @@ from distill_jax.models.bert import Bert, BertConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained, save_pretrained
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
-from distill_jax.sweeps.cells import Cell, TrainingConfig
+from distill_jax.sweeps.cells import TEACHER, Cell, TrainingConfig
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.task import Task
 from distill_jax.teachers.cache import Provenance, TeacherCache, teacher_outputs, union_of
@@ -24,7 +24,6 @@ PACKAGED = ("minilm-l6",)
 """Teachers that travel as packages; every other name is a folder or a hub id."""
 POOLING = {"minilm-l6": "mean"}
 """all-MiniLM was trained with mean pooling; its pooler was never used."""
-TEACHER_ROW = "teacher"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +72,7 @@ def teacher_cell(task: Task, pretrained: Pretrained, training: TrainingConfig, s
     return Cell(
         data=task.config,
         data_digest=task.digest,
-        student=TEACHER_ROW,
+        student=TEACHER,
         objective="ce",
         teacher=pretrained.digest,
         training=training,
