@@ -1,22 +1,23 @@
 """``distill-jax``: one command line. Nothing heavy is imported before a command is chosen."""
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import distill_jax
 from distill_jax.cli.run import run
 from distill_jax.core.errors import unknown
 
 
-def _compare(arguments: Sequence[str]) -> None:
-    from distill_jax.cli.compare import main
-
-    main(arguments)
-
-
-COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
-    "compare-losses": ("train students with several objectives and compare them", _compare),
+COMMANDS = {
+    "compare-losses": ("compare", "train students with several objectives and compare them"),
+    "losses": ("losses", "list the losses, or show formula, source and arguments of one"),
+    "data": ("data", "look at a data set as an experiment would read it"),
+    "assets": ("assets", "list or fetch what travels in packages: a teacher, reviews"),
+    "ledger": ("ledger", "list, filter and export the results of runs"),
+    "predict": ("predict", "classify texts with a trained student"),
 }
+"""Command -> (module of this package with its ``main(arguments)``, what it does)."""
 
 
 def main() -> None:
@@ -34,13 +35,14 @@ def dispatch(arguments: Sequence[str]) -> None:
         return
     if arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], COMMANDS)
-    COMMANDS[arguments[0]][1](arguments[1:])
+    module = importlib.import_module(f"distill_jax.cli.{COMMANDS[arguments[0]][0]}")
+    module.main(arguments[1:])
 
 
 def usage() -> str:
     """What ``distill-jax --help`` prints."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {says}" for name, (says, _) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {says}" for name, (_, says) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: distill-jax COMMAND [--help] [options]",

@@ -48,18 +48,23 @@ class TrainingConfig:
       steps: optimiser steps; 0 leaves it to ``epochs``.
       evaluations: how often the validation split is looked at, evenly spread.
       batch_size: examples a step.
+      max_shapes: the most lengths that batches are padded to; each is a compilation. As many
+        are used as keep the padding under a tenth.
       optimizer: AdamW's settings.
     """
 
-    epochs: float = 6.0
+    epochs: float = 2.0
     steps: int = 0
-    evaluations: int = 6
-    batch_size: int = 32
+    evaluations: int = 4
+    batch_size: int = 64
+    max_shapes: int = 16
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0 or self.steps < 0 or self.evaluations < 1 or self.batch_size < 1:
-            raise UserError("epochs, evaluations and the batch size must be positive")
+        if self.epochs <= 0 or self.steps < 0:
+            raise UserError("epochs must be positive, steps 0 (epochs decide) or positive")
+        if min(self.evaluations, self.batch_size, self.max_shapes) < 1:
+            raise UserError("evaluations, batch size and max_shapes must be at least 1")
 
     def total_steps(self, examples: int) -> int:
         """Optimiser steps over a training set of so many examples."""

@@ -126,6 +126,7 @@ def run_comparison(comparison: Comparison, folder: Path, reporter: Reporter) -> 
             dataset,
             pretrained.tokenizer_file,
             batch_size=comparison.training.batch_size,
+            max_shapes=comparison.training.max_shapes,
         )
         reporter.say(
             f"{comparison.data.name}: {len(task.labelled):,} labelled and "

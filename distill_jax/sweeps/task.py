@@ -49,7 +49,7 @@ FEW_SHAPES = 3
 
 
 def prepare_task(
-    config: DataConfig, dataset: TextDataset, tokenizer_file: Path, *, batch_size: int
+    config: DataConfig, dataset: TextDataset, tokenizer_file: Path, *, batch_size: int, max_shapes: int
 ) -> Task:
     """Tokenise a data set and choose the labels to use. What was prepared before is reused."""
     tokens = tokenise_dataset(
@@ -58,7 +58,9 @@ def prepare_task(
     train = tokens.splits["train"]
     rows = labelled_rows(train, config.label_fraction)
     longest = max(int(table.lengths_N.max()) for table in tokens.splits.values())
-    lengths = choose_lengths(np.append(train.lengths_N, longest), batch_size=batch_size)
+    lengths = choose_lengths(
+        np.append(train.lengths_N, longest), batch_size=batch_size, max_shapes=max_shapes
+    )
     return Task(
         config=config,
         label_names=tokens.label_names,
