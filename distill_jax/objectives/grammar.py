@@ -41,6 +41,13 @@ def parse(text: str) -> Objective:
     return _Reader(text).objective()
 
 
+def _registry() -> tuple[Any, Any]:
+    """``names`` and ``lookup`` of the losses, which import jax: only when there is text to read."""
+    from distill_jax.objectives.registry import lookup, names
+
+    return names, lookup
+
+
 class _Reader:
     """Walks the syntax tree of one text; knows columns for the errors."""
 
@@ -57,7 +64,7 @@ class _Reader:
                 warnings.simplefilter("ignore", SyntaxWarning)
                 self.tree = ast.parse(stripped, mode="eval").body
         except SyntaxError as error:
-            self.fail_at((error.offset or 1) - 1, f"cannot read the objective ({error.msg})")
+            self.fail_at((error.offset or 1) - 1, f"cannot read it ({error.msg})")
         except (RecursionError, MemoryError, ValueError) as error:
             raise UserError(f"cannot read the objective ({error}).") from error
         self.bytes = stripped.encode()
@@ -66,7 +73,7 @@ class _Reader:
         return f"at column {column + self.shift + 1} of {self.text!r}"
 
     def fail_at(self, column: int, message: str) -> NoReturn:
-        raise UserError(f"{message} {self.place(column)}.")
+        raise UserError(f"{self.place(column)}: {message}.")
 
     def column(self, node: ast.AST) -> int:
         """Column of a node in characters (``ast`` counts bytes)."""
@@ -87,15 +94,16 @@ class _Reader:
         weight: float | Schedule = 1.0
         if isinstance(node, ast.BinOp):
             if not isinstance(node.op, ast.Mult):
-                self.fail(node.right, "terms are joined by '+', weights by '*'; something else")
+                self.fail(node.right, "terms are joined by '+', weights by '*', and nothing else")
             weight = self.weight(node.left)
             node = node.right
         call = node if isinstance(node, ast.Call) else None
         function = call.func if call else node
         if not isinstance(function, ast.Name):
-            self.fail(node, "expected a loss like kl(T=4), with its weight in front, as 0.5*kl,")
-        from distill_jax.objectives.registry import lookup, names  # imports jax: only when needed
-
+            self.fail(node, "expected a loss like kl(T=4), its weight in front, as in 0.5*kl")
+        if function.id in KINDS:
+            self.fail(node, f"{function.id} is a schedule, not a loss: write {function.id}(...)*kl")
+        names, lookup = _registry()
         if function.id not in names():
             where = self.place(self.column(function))
             raise unknown("loss", function.id, names(), where=where)
@@ -103,11 +111,11 @@ class _Reader:
         return Term(function.id, weight, options)
 
     def weight(self, node: ast.expr) -> float | Schedule:
-        if isinstance(node, ast.Name) or (
-            isinstance(node, ast.Call) and getattr(node.func, "id", None) not in KINDS
-        ):
-            self.fail(node, "a weight is a number or a schedule and stands before its loss: found")
-        weight = self.number(node)
+        function = node.func if isinstance(node, ast.Call) else node
+        if isinstance(function, ast.Name) and (function is node or function.id in _registry()[0]()):
+            self.fail(node, "a weight is a number or a schedule and stands in front, as in 0.5*kl")
+        number = self.number(node)
+        weight = number if isinstance(number, Schedule) else float(number)
         ends = weight.extremes if isinstance(weight, Schedule) else (weight,)
         if not all(end in NOT_NEGATIVE for end in ends):
             self.fail(node, "a weight must not be negative")
@@ -117,7 +125,7 @@ class _Reader:
         self, call: ast.Call, loss: str, allowed: dict[str, Option]
     ) -> tuple[tuple[str, Any], ...]:
         if call.args:
-            self.fail(call.args[0], f"arguments of {loss} are given by name, as in kl(T=4),")
+            self.fail(call.args[0], f"arguments of {loss} are given by name, as in kl(T=4)")
         given: dict[str, Any] = {}
         seen: set[str] = set()
         for keyword in call.keywords:
@@ -127,12 +135,14 @@ class _Reader:
                 where = self.place(self.column(keyword))
                 raise unknown(f"argument of {loss}", keyword.arg, allowed, where=where)
             if keyword.arg in seen:
-                self.fail(keyword, f"{keyword.arg} is given twice: the second time")
+                self.fail(keyword, f"{keyword.arg} is given twice")
             seen.add(keyword.arg)
             option = allowed[keyword.arg]
             value = self.value(keyword.value)
             if not option.accepts(value):
-                self.fail(keyword.value, f"{loss} takes {keyword.arg}: {option.allowed}; not that")
+                self.fail(
+                    keyword.value, f"{keyword.arg} of {loss} must be one of: {option.allowed}"
+                )
             if option.dynamic and not isinstance(value, Schedule):
                 value = float(value)
             if value != option.default or type(value) is not type(option.default):
@@ -143,11 +153,11 @@ class _Reader:
         if isinstance(node, ast.Constant) and isinstance(node.value, (bool, str)):
             return node.value
         if isinstance(node, (ast.List, ast.Tuple)):
-            return tuple(self.plain_number(item) for item in node.elts)
+            return tuple(float(self.plain_number(item)) for item in node.elts)
         if isinstance(node, ast.Dict):
             return LayerMap(tuple(self.pairs(node, whole=True)))
         if isinstance(node, ast.Name):
-            self.fail(node, f"a word needs quotes ('{node.id}'): found one without")
+            self.fail(node, f"a word needs quotes: '{node.id}'")
         return self.number(node)
 
     def pairs(self, node: ast.expr, *, whole: bool) -> list[tuple[Any, Any]]:
@@ -160,9 +170,9 @@ class _Reader:
                 self.fail(value, "'**' has no meaning here")
             entry = self.plain_number(key), self.plain_number(value)
             if whole and not all(isinstance(number, int) for number in entry):
-                self.fail(key, "layers are whole numbers: found something else")
+                self.fail(key, "layers are whole numbers")
             if entry[0] in pairs:
-                self.fail(key, f"{entry[0]} is given twice: the second time")
+                self.fail(key, f"{entry[0]} is given twice")
             pairs[entry[0]] = entry[1]
         return list(pairs.items())
 
@@ -201,7 +211,7 @@ class _Reader:
 
     def ramp(self, name: str, node: ast.Call) -> Schedule:
         if len(node.args) != 2:
-            self.fail(node, f"expected {name}(first, last), as in {name}(1, 0),")
+            self.fail(node, f"expected {name}(first, last), as in {name}(1, 0)")
         ends = {"start": 0.0, "end": 1.0}
         for keyword in node.keywords:
             if keyword.arg not in ends:

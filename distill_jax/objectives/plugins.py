@@ -26,7 +26,7 @@ def load_plugin(path: str | Path) -> tuple[str, ...]:
     Raises:
       UserError: if the file is missing, fails, or registers nothing.
     """
-    from distill_jax.objectives.registry import names
+    from distill_jax.objectives.registry import forget, names
 
     file = Path(path).expanduser().resolve()
     if file.suffix != ".py" or not file.is_file():
@@ -44,6 +44,7 @@ def load_plugin(path: str | Path) -> tuple[str, ...]:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
+        forget(set(names()) - before)
         raise UserError(f"plugin {path}: {type(error).__name__}: {error}") from error
     added = tuple(name for name in names() if name not in before)
     if not added:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import keyword
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.objectives.feeds import Feed
+from distill_jax.objectives.schedules import KINDS
 from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, Interval, Option, format_value
 
 Loss = Callable[..., Any]
@@ -93,7 +95,8 @@ def register(
     if function is None:
         return lambda decorated: register(decorated, feed=feed, name=name, ranges=ranges)
     label = str(name or getattr(function, "__name__", ""))
-    if not label.isidentifier() or label in _SPECS:
+    free = label.isidentifier() and not keyword.iskeyword(label) and label not in (*_SPECS, *KINDS)
+    if not free:
         raise UserError(f"cannot register a loss as {label!r}: not a free name.")
     own = _options(function, {"T": POSITIVE, **(ranges or {})})
     _SPECS[label] = Spec(label, function, feed, own)
@@ -116,6 +119,12 @@ def lookup(name: str) -> Spec:
     if name not in _SPECS:
         raise unknown("loss", name, _SPECS)
     return _SPECS[name]
+
+
+def forget(forgotten: Iterable[str]) -> None:
+    """Takes losses out again, as if they had never been registered."""
+    for name in forgotten:
+        _SPECS.pop(name, None)
 
 
 def describe(name: str) -> str:

@@ -1,0 +1,44 @@
+"""The table of losses, and the page that shows it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from distill_jax.objectives import parse, registry
+from distill_jax.objectives.catalogue import by_family, markdown
+from distill_jax.objectives.registry import names
+
+PAGE = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch):
+    """What the examples register is gone after them."""
+    names()
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+
+
+def test_every_loss_is_in_one_family():
+    assert sorted(s.name for family in by_family().values() for s in family) == sorted(names())
+
+
+def test_the_page_shows_the_table_as_it_is():
+    """Mend docs/losses.md with the output of ``distill_jax.objectives.catalogue.markdown()``."""
+    assert PAGE.partition("## All losses")[2].partition("### ")[2].strip() == markdown()[4:]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_the_examples_of_the_page_run(example):
+    before = set(names())
+    exec(compile(example, "docs/losses.md", "exec"), {"__name__": "page"})
+    if "@register" in example:
+        assert set(names()) - before == {"power_gap"}
+
+
+def test_the_objectives_of_the_page_are_objectives():
+    rows = re.findall(r"^\| `(.*?)` \| ", PAGE.partition("## Adding")[0], flags=re.MULTILINE)
+    assert len(rows) >= 9
+    for text in rows:
+        assert parse(str(parse(text))) == parse(text)
