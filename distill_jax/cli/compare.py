@@ -5,11 +5,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from distill_jax.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from distill_jax.sweeps.comparison import Comparison
 
 FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
 
@@ -27,7 +30,7 @@ class CompareLosses:
 
     preset: Literal["default", "full", "smoke"] = "default"
     """default: 4 objectives, tiny student, 3 seeds. full: 5 objectives, 2 students, 5 seeds.
-    smoke: the whole path, on little data, in a minute or two. The other flags change what a preset says."""
+    smoke: the whole path, on little data, in a minute or two. Other flags change a preset."""
 
     data: str = "review_snippets/movie"
     """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
@@ -79,6 +82,8 @@ class CompareLosses:
     cache_dtype: Literal["float16", "float32"] = "float16"
     """How token-level answers are kept; logits are always float32."""
 
+    plugin: Path | None = None
+    """A Python file of yours with more losses; it is run."""
     track: Literal["none", "tensorboard", "wandb"] = "tensorboard"
     """Where learning curves go."""
     output_dir: Path | None = None
@@ -153,7 +158,7 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
     sys.stdout.flush()
 
 
-def _comparison(args: CompareLosses):  # type: ignore[no-untyped-def]  # its room imports JAX
+def _comparison(args: CompareLosses) -> "Comparison":
     from distill_jax.sweeps.cells import DataConfig, TrainingConfig
     from distill_jax.sweeps.comparison import Comparison
     from distill_jax.training.optimizer import OptimizerConfig
@@ -191,5 +196,6 @@ def _comparison(args: CompareLosses):  # type: ignore[no-untyped-def]  # its roo
         copied_learning_rate=args.copied_learning_rate,
         teacher_outputs=args.teacher_outputs,
         cache_dtype=args.cache_dtype,
+        plugin=args.plugin,
         track=args.track,
     )

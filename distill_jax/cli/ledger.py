@@ -8,11 +8,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from distill_jax.core.errors import UserError
+
+if TYPE_CHECKING:
+    from distill_jax.sweeps.ledger import LedgerRow
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     """Read and print; nothing is changed."""
     args = tyro.cli(ListLedger, args=list(arguments), prog="distill-jax ledger")
 
-    from distill_jax.sweeps.ledger import Ledger, LedgerRow
+    from distill_jax.sweeps.ledger import Ledger
 
     if not args.path.is_file():
         raise UserError(f"no ledger at {args.path}")
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{len(rows)} rows")
 
 
-def _print_csv(rows: Sequence) -> None:  # type: ignore[type-arg]
+def _print_csv(rows: Sequence["LedgerRow"]) -> None:
     metrics = sorted({key for row in rows for key in row.metrics})
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["hash", "student", "objective", "seed", "finished_at", *metrics])

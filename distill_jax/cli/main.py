@@ -8,7 +8,6 @@ import distill_jax
 from distill_jax.cli.run import run
 from distill_jax.core.errors import unknown
 
-
 COMMANDS = {
     "compare-losses": ("compare", "train students with several objectives and compare them"),
     "losses": ("losses", "list the losses, or show formula, source and arguments of one"),

@@ -9,10 +9,14 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from distill_jax.core.types import Batch, ModelOutput
-from distill_jax.data.plan import make_batch, plan_in_order
-from distill_jax.data.tokenise import TokenTable
+from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh, replicate, shard_batch
+from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.data.plan import choose_lengths, make_batch, plan_in_order
+from distill_jax.data.table import TextDataset, TextTable
+from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.models.bert import Bert
+from distill_jax.models.huggingface import load_pretrained
 
 LogitsOf = Callable[[Any, Batch], jax.Array]
 

@@ -82,6 +82,7 @@ class Cell:
       teacher: content digest of the teacher who speaks, or of the checkpoint fine-tuned.
       training: steps, batch, optimiser.
       seed: of initialisation, dropout and data order.
+      plugin: SHA-256 of the user's file of losses, if there is one.
     """
 
     data: DataConfig
@@ -91,6 +92,7 @@ class Cell:
     teacher: str
     training: TrainingConfig
     seed: int
+    plugin: str | None = None
 
     @property
     def hash(self) -> str:

@@ -108,16 +108,14 @@ class Engine:
         ):
 
             def on_log(step: int, values: dict[str, float]) -> None:
-                tracker.scalars(step, {f"train/{k}": v for k, v in values.items()})
-                stage.update(step, loss=values["loss"], batch_size=training.batch_size)
+                tracker.scalars(step, values)
+                stage.update(step, loss=values.get("train/loss"), batch_size=training.batch_size)
 
             def evaluate(candidate: Params) -> dict[str, float]:
-                scores = classification_metrics(
-                    self.predict(config, candidate, self.task.validation),
-                    self.task.validation.labels_N,
+                validation = self.task.validation
+                return classification_metrics(
+                    self.predict(config, candidate, validation), validation.labels_N
                 )
-                tracker.scalars(stage.done, {f"validation/{k}": v for k, v in scores.items()})
-                return scores
 
             return train(
                 state,

@@ -28,7 +28,7 @@ class Stage:
     console: Console
     bar: Progress
     task: TaskID
-    done: int = 0
+    loss: float | None = None
     _first: tuple[int, float] | None = None
     _line_at: float = field(default_factory=time.monotonic)
 
@@ -37,8 +37,8 @@ class Stage:
         now = time.monotonic()
         self._first = self._first or (done, now)
         first_done, first_time = self._first
-        self.done = done
-        facts = [] if loss is None else [f"loss {loss:.3f}"]
+        self.loss = self.loss if loss is None else loss
+        facts = [] if self.loss is None else [f"loss {self.loss:.3f}"]
         if now > first_time:
             speed = (done - first_done) * batch_size / (now - first_time)
             facts.append(f"{speed:,.0f} examples/s")

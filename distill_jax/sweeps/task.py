@@ -49,7 +49,12 @@ FEW_SHAPES = 3
 
 
 def prepare_task(
-    config: DataConfig, dataset: TextDataset, tokenizer_file: Path, *, batch_size: int, max_shapes: int
+    config: DataConfig,
+    dataset: TextDataset,
+    tokenizer_file: Path,
+    *,
+    batch_size: int,
+    max_shapes: int,
 ) -> Task:
     """Tokenise a data set and choose the labels to use. What was prepared before is reused."""
     tokens = tokenise_dataset(

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,11 +17,13 @@ from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.sweeps.cells import TEACHER, Cell, TrainingConfig
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.task import Task
-from distill_jax.teachers.cache import Provenance, TeacherCache, teacher_outputs, union_of
+from distill_jax.teachers.cache import Provenance, teacher_outputs, union_of
 from distill_jax.teachers.live import LiveTeacher
+from distill_jax.training.feed import TeacherOutputs
 
 PACKAGED = ("minilm-l6",)
 """Teachers that travel as packages; every other name is a folder or a hub id."""
+CACHE_BATCH = 32
 POOLING = {"minilm-l6": "mean"}
 """all-MiniLM was trained with mean pooling; its pooler was never used."""
 
@@ -113,9 +115,7 @@ def fine_tuned(engine: Engine, pretrained: Pretrained, cell: Cell) -> Teacher:
     loaded = load_pretrained(folder)
     check_label_order(loaded, task.label_names)
     training = json.loads((folder / "training.json").read_text())
-    return Teacher(
-        pretrained, loaded.config, loaded.params, loaded.digest, folder, training
-    )
+    return Teacher(pretrained, loaded.config, loaded.params, loaded.digest, folder, training)
 
 
 def as_it_came(engine: Engine, pretrained: Pretrained) -> Teacher:
@@ -147,26 +147,35 @@ def check_label_order(teacher: Pretrained, label_names: tuple[str, ...]) -> None
 
 
 def outputs_for(
-    engine: Engine, teacher: Teacher, objectives: list[ResolvedObjective], *, dtype: str
-) -> TeacherCache | None:
-    """What the teacher says of all training sentences, cached; None when nobody listens."""
+    engine: Engine,
+    teacher: Teacher,
+    objectives: list[ResolvedObjective],
+    *,
+    live: bool,
+    dtype: Literal["float16", "float32"],
+) -> TeacherOutputs | None:
+    """What the teacher says of the training sentences; None when no objective listens.
+
+    Args:
+      live: ask at every step; otherwise ask once about every sentence and keep the answers.
+      dtype: of the kept token-level answers.
+    """
     listeners = [objective for objective in objectives if objective.needs_teacher]
     if not listeners:
         return None
-    table = engine.task.everything
     capture = union_of(objective.teacher_capture for objective in listeners)
-    provenance = Provenance(
-        teacher=teacher.digest,
-        data=table.without_labels(np.arange(len(table))).digest,
-        capture=capture,
-        dtype=dtype,  # type: ignore[arg-type]
-    )
-    live = LiveTeacher(Bert(teacher.config), teacher.params, capture)
-    batches = -(-len(table) // 32)
-    with engine.reporter.stage("asking the teacher", batches) as stage:
+    speaker = LiveTeacher(Bert(teacher.config), teacher.params, capture)
+    if live:
+        return speaker
+    table = engine.task.everything
+    data = table.without_labels(np.arange(len(table))).digest
+    provenance = Provenance(teacher.digest, data, capture, dtype)
+    with engine.reporter.stage("asking the teacher", -(-len(table) // CACHE_BATCH)) as stage:
 
         def on_batch(done: int, total: int) -> None:
             engine.stop.check()
-            stage.update(done, batch_size=32)
+            stage.update(done, batch_size=CACHE_BATCH)
 
-        return teacher_outputs(home(), provenance, table, live, on_batch=on_batch)
+        return teacher_outputs(
+            home(), provenance, table, speaker, batch_size=CACHE_BATCH, on_batch=on_batch
+        )

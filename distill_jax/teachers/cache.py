@@ -131,7 +131,11 @@ def build_cache(
             output = teacher(make_batch(table, planned, batch_size=batch_size))
             named = _named_arrays(output, provenance.capture)
             if not arrays:
-                sizes = {"logits": len(table), "token": token_starts[-1], "square": square_starts[-1]}
+                sizes = {
+                    "logits": len(table),
+                    "token": token_starts[-1],
+                    "square": square_starts[-1],
+                }
                 arrays = _create(scratch, named, sizes, provenance.dtype)
             _write_batch(arrays, named, planned.rows, table.lengths_N, token_starts, square_starts)
             on_batch(done, len(plan))
@@ -200,7 +204,7 @@ def _named_arrays(output: ModelOutput, capture: Capture) -> dict[str, np.ndarray
 def _create(
     folder: Path, named: dict[str, np.ndarray], sizes: dict[str, Any], dtype: str
 ) -> dict[str, np.ndarray]:
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, array in named.items():
         if name == "logits":
             shape, kept = (sizes["logits"], array.shape[1]), "float32"
@@ -275,12 +279,13 @@ def teacher_outputs(
     table: TokenTable,
     teacher: Callable[[Batch], ModelOutput],
     *,
+    batch_size: int = 32,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> TeacherCache:
     """The cache of this provenance: opened where it exists, built and then opened elsewhere."""
     folder = cache_folder(root, provenance)
     if not folder.exists():
-        build_cache(folder, provenance, table, teacher, on_batch=on_batch)
+        build_cache(folder, provenance, table, teacher, batch_size=batch_size, on_batch=on_batch)
     return open_cache(folder, provenance, table)
 
 

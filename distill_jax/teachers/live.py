@@ -22,7 +22,7 @@ class LiveTeacher:
 
     model: nn.Module
     params: Any
-    capture: Capture = Capture()
+    capture: Capture
 
     @cached_property
     def _forward(self) -> Any:

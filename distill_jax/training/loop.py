@@ -11,12 +11,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.mesh import replicate, shard_batch
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.checkpoint import Checkpoints, Snapshot
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate
-from distill_jax.core.mesh import replicate, shard_batch
 from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, StepMetrics, StepNumbers
 
@@ -94,7 +94,8 @@ def train(
       feed: the batches, a pure function of the step.
       objective: gives the numbers of each step (weights, temperatures, schedules).
       evaluate: student parameters -> validation metrics; must hold ``loop.select``.
-      on_log: called with the number of finished steps and means since the last call.
+      on_log: called with the number of finished steps and either ``train/...`` means since the
+        last call or ``validation/...`` scores.
       stop: asked between steps; on a request a snapshot is written first.
 
     Raises:
@@ -135,6 +136,7 @@ def train(
             jax.block_until_ready(state)
             progress.train_seconds += time.perf_counter() - mark
             scores = evaluate(state.params)
+            on_log(done, {f"validation/{name}": value for name, value in scores.items()})
             progress.history.append({"step": done, **scores})
             if scores[loop.select] > progress.best_score:
                 progress.best_score, progress.best_step = scores[loop.select], done
@@ -170,15 +172,15 @@ def summarise(window: list[StepMetrics], step: int) -> dict[str, Any]:
     """
     steps = jax.device_get(window)
     means = {
-        "loss": float(np.mean([m.loss for m in steps])),
-        "grad_norm": float(np.mean([m.grad_norm for m in steps])),
+        "train/loss": float(np.mean([m.loss for m in steps])),
+        "train/grad_norm": float(np.mean([m.grad_norm for m in steps])),
     }
     for term in steps[0].terms:
         total = sum(float(m.terms[term][0]) for m in steps)
         count = sum(float(m.terms[term][1]) for m in steps)
-        means[f"term/{term}"] = total / max(count, 1.0)
-    if not math.isfinite(means["loss"]) or not math.isfinite(means["grad_norm"]):
-        wrong = [name for name, value in means.items() if not math.isfinite(value)]
+        means[f"train/{term}"] = total / max(count, 1.0)
+    wrong = [name.removeprefix("train/") for name in means if not math.isfinite(means[name])]
+    if wrong:
         raise UserError(
             f"training went wrong before step {step}: {', '.join(wrong)} not finite. "
             "A lower --learning-rate or a lower weight on that term usually helps."

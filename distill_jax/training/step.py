@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
+from jax.typing import ArrayLike
 
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.objectives.resolve import ResolvedObjective
@@ -25,8 +26,8 @@ class StepNumbers:
     """
 
     objective: Any
-    learning_rate: jax.Array
-    seed: jax.Array
+    learning_rate: ArrayLike
+    seed: ArrayLike
 
 
 @struct.dataclass
