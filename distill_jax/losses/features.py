@@ -14,6 +14,7 @@ from distill_jax.losses.numeric import (
     constant_pair,
     cosine,
     floats,
+    inner_products,
     l2_normalise,
     mask_of,
     masked_log_probs,
@@ -194,7 +195,7 @@ def hidden_contrastive(
       ValueError: if the shapes do not fit.
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
-    scores = jnp.einsum("...td,...ud->...tu", l2_normalise(student), l2_normalise(teacher))
+    scores = inner_products("...td,...ud->...tu", l2_normalise(student), l2_normalise(teacher))
     log_p = masked_log_probs(scores / number(T, scores), mask[..., None, :])
     return masked_mean(-jnp.diagonal(log_p, axis1=-2, axis2=-1), mask, axis=-1)
 
@@ -212,7 +213,7 @@ def _free_widths(
 
 def _gram(features: Array) -> Array:
     """Inner products of tokens, [..., T, D] -> [..., T, T]."""
-    return jnp.einsum("...td,...ud->...tu", features, features)
+    return inner_products("...td,...ud->...tu", features, features)
 
 
 def nst(
@@ -277,8 +278,8 @@ def fsp(
     first_s, first_t, mask = constant_pair(student[0], teacher[0], where, inner=1)
     second_s, second_t, _ = constant_pair(student[1], teacher[1], where, inner=1)
     count = jnp.maximum(jnp.sum(mask, axis=-1, dtype=first_s.dtype), 1)[..., None, None]
-    flow_s = jnp.einsum("...td,...te->...de", first_s, second_s) / count
-    flow_t = jnp.einsum("...td,...te->...de", first_t, second_t) / count
+    flow_s = inner_products("...td,...te->...de", first_s, second_s) / count
+    flow_t = inner_products("...td,...te->...de", first_t, second_t) / count
     return jnp.mean((flow_s - flow_t) ** 2, axis=(-2, -1))
 
 

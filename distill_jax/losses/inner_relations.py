@@ -8,12 +8,11 @@ the unmasked queries of an example.
 import math
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from distill_jax.losses.attention import Heads, attention_kl
-from distill_jax.losses.numeric import floats, mask_of, zero_masked
+from distill_jax.losses.numeric import floats, inner_products, mask_of, zero_masked
 
 
 def split_relation_heads(vectors: Array, relation_heads: int) -> Array:
@@ -38,7 +37,8 @@ def default_relation_heads(student_width: int, teacher_width: int, teacher_heads
 
 def relation_scores(vectors: Array) -> Array:
     """Scaled inner products of tokens, ``[..., T, H, D]`` -> ``[..., H, T, T]``."""
-    return jnp.einsum("...qhd,...khd->...hqk", vectors, vectors) / math.sqrt(vectors.shape[-1])
+    scores = inner_products("...qhd,...khd->...hqk", vectors, vectors)
+    return scores / math.sqrt(vectors.shape[-1])
 
 
 def _pair(

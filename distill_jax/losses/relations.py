@@ -17,6 +17,7 @@ from distill_jax.losses.numeric import (
     constant_pair,
     cosine,
     floats,
+    inner_products,
     l2_normalise,
     mask_of,
     masked_mean,
@@ -38,6 +39,11 @@ def _examples(
         raise ValueError(f"expected [B, D]: student {student.shape}, teacher {teacher.shape}")
     mask = mask_of(where, student.shape[:1])
     return zero_masked(student, mask), zero_masked(jax.lax.stop_gradient(teacher), mask), mask
+
+
+def _similarities(left: Array, right: Array) -> Array:
+    """Inner products of all pairs, [A, D] and [B, D] -> [A, B]."""
+    return inner_products("ad,bd->ab", left, right)
 
 
 def _others(mask: Array) -> Array:
@@ -132,7 +138,7 @@ def rkd_angle(
 
     def angles(features: Array) -> Array:
         sides = l2_normalise(_differences(features))
-        return jnp.einsum("jid,jkd->jik", sides, sides)
+        return inner_products("jid,jkd->jik", sides, sides)
 
     triplets = others[:, :, None] & others[:, None, :]
     if not released:
@@ -163,7 +169,7 @@ def sp(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None = None
       ValueError: if the shapes do not fit.
     """
     student, teacher, mask = _examples(student, teacher, where)
-    rows_s, rows_t = l2_normalise(student @ student.T), l2_normalise(teacher @ teacher.T)
+    rows_s, rows_t = (l2_normalise(_similarities(x, x)) for x in (student, teacher))
     return masked_mean((rows_s - rows_t) ** 2, mask[:, None] & mask[None, :], axis=1)
 
 
@@ -201,7 +207,8 @@ def pkt(
 
     def chances(features: Array) -> Array:
         unit = l2_normalise(features)
-        kernel = jnp.where(counted, (jnp.clip(unit @ unit.T, -1, 1) + 1) / 2, 0)
+        cosines = jnp.clip(_similarities(unit, unit), -1, 1)
+        kernel = jnp.where(counted, (cosines + 1) / 2, 0)
         total = jnp.sum(kernel, axis=1, keepdims=True)
         return kernel / jnp.where(total > 0, total, 1)
 
@@ -247,7 +254,7 @@ def correlation(
 
     def similarities(features: Array) -> Array:
         unit = l2_normalise(features)
-        cosines = unit @ unit.T
+        cosines = _similarities(unit, unit)
         powers = [(2 * gamma) ** p / math.factorial(p) * cosines**p for p in range(1, order + 1)]
         return jnp.exp(-2 * gamma) * (1 + sum(powers[1:], start=powers[0]))
 
@@ -349,7 +356,7 @@ def crd(
         negatives = mask[:, None] & (memory.ids_M >= 0)[None, :] & foreign
     count = jnp.sum(negatives, axis=1, dtype=student.dtype)
     log_ratio = jnp.log(jnp.maximum(count, 1)) - jnp.log(count + 1)
-    scores = l2_normalise(student) @ l2_normalise(candidates).T / number(T, student)
+    scores = _similarities(l2_normalise(student), l2_normalise(candidates)) / number(T, student)
     positive = jax.nn.log_sigmoid(cosine(student, teacher) / number(T, student) - log_ratio)
     negative = jax.nn.log_sigmoid(log_ratio[:, None] - scores)
     values = -positive - jnp.sum(jnp.where(negatives, negative, 0), axis=1)

@@ -6,10 +6,29 @@ import numpy as np
 import pytest
 
 
+def quick_options():
+    """Compiler options for programs that run once or twice, whose time goes into compiling."""
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    for wanted in ({"xla_cpu_use_fusion_emitters": False}, {}):  # newer releases have lost it
+        try:
+            jax.jit(lambda x: x, compiler_options=options | wanted)(0.0)
+        except jax.errors.JaxRuntimeError:
+            continue
+        return options | wanted
+    return {}
+
+
+@pytest.fixture(scope="session")
+def quickly():
+    """Arguments of ``jax.jit`` for programs that run once or twice."""
+    return {"compiler_options": quick_options()}
+
+
 class Bench:
     """Runs losses under ``jit``, values and gradients together, and compares them with loops."""
 
-    def __init__(self):
+    def __init__(self, jit_options):
+        self.jit_options = jit_options
         self.compiled = {}
         self.traces = 0
 
@@ -24,9 +43,7 @@ class Bench:
             (_, values), grads = jax.value_and_grad(weighed, has_aux=True)(student)
             return values, grads
 
-        # These programs run once or twice: time goes into compiling them, so compile lazily.
-        options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-        return jax.jit(run, compiler_options=options)
+        return jax.jit(run, **self.jit_options)
 
     def __call__(self, loss, student, *args, where=None, weights=None, wide=True, **hyper):
         """Values, and the gradient of their sum (weighed), in float64 unless ``wide`` is False."""
@@ -69,9 +86,9 @@ class Bench:
 
 
 @pytest.fixture(scope="session")
-def bench():
+def bench(quickly):
     """One bench for the session: what is compiled is compiled once."""
-    return Bench()
+    return Bench(quickly)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What every loss of the library promises, tried on all of them."""
 
+import functools
 import inspect
 
 import jax
@@ -119,16 +120,15 @@ def call(name, student, teacher, labels, where, numbers):
 
 
 TRACES = dict.fromkeys(ALL, 0)
-OPTIONS = {
-    "compiler_options": {
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    }
-}
 
 
-def compiled(name, cache={}):  # noqa: B006 (one program a loss, for the whole module)
-    """values, student's and teacher's gradients of their sum: one program for most tests."""
+@pytest.fixture(scope="module")
+def compiled(quickly):
+    """values, student's and teacher's gradients of their sum: one program a loss."""
+    return functools.cache(functools.partial(program, quickly))
+
+
+def program(options, name):
 
     def run(student, teacher, labels, where, numbers):
         TRACES[name] += 1
@@ -142,7 +142,7 @@ def compiled(name, cache={}):  # noqa: B006 (one program a loss, for the whole m
         )
         return values, *grads
 
-    return cache.setdefault(name, jax.jit(run, **OPTIONS))
+    return jax.jit(run, **options)
 
 
 def flat(tree):
@@ -154,7 +154,7 @@ def test_the_table_here_is_the_library():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_one_float32_value_an_example_and_no_gradient_for_the_teacher(name, rng):
+def test_one_float32_value_an_example_and_no_gradient_for_the_teacher(name, rng, compiled):
     student, teacher, labels = inputs(name, rng)
     where = np.ones(mask_shape(name), bool)
     got, grad, teacher_grad = compiled(name)(student, teacher, labels, where, numbers_of(name))
@@ -165,7 +165,7 @@ def test_one_float32_value_an_example_and_no_gradient_for_the_teacher(name, rng)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_all_masked_is_zero_with_zero_gradients(name, rng):
+def test_all_masked_is_zero_with_zero_gradients(name, rng, compiled):
     student, teacher, labels = jax.tree.map(
         lambda x: np.full_like(x, np.nan if x.dtype == np.float32 else 99), inputs(name, rng)
     )
@@ -176,7 +176,7 @@ def test_all_masked_is_zero_with_zero_gradients(name, rng):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_permuted_batch_gives_permuted_values(name, rng):
+def test_a_permuted_batch_gives_permuted_values(name, rng, compiled):
     arrays = inputs(name, rng)
     where = rng.uniform(size=mask_shape(name)) < 0.8
     order = rng.permutation(B)
@@ -189,7 +189,7 @@ def test_a_permuted_batch_gives_permuted_values(name, rng):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_masking_is_the_same_as_slicing(name, rng):
+def test_masking_is_the_same_as_slicing(name, rng, compiled, quickly):
     """Examples, tokens and items that are masked might as well not be there."""
     student, teacher, labels = inputs(name, rng)
     where = np.ones(mask_shape(name), bool)
@@ -209,14 +209,14 @@ def test_masking_is_the_same_as_slicing(name, rng):
     small = jax.tree.map(sliced, (student, teacher))
     some = None if labels is None else labels[:-2]
     full, _, _ = compiled(name)(student, teacher, labels, where, numbers_of(name))
-    shorter = jax.jit(lambda s, t, y: call(name, s, t, y, None, numbers_of(name)), **OPTIONS)
+    shorter = jax.jit(lambda s, t, y: call(name, s, t, y, None, numbers_of(name)), **quickly)
     part = shorter(*small, some)
     np.testing.assert_allclose(full[:-2], part, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(full[-2:], 0)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_changing_numbers_does_not_recompile(name, rng):
+def test_changing_numbers_does_not_recompile(name, rng, compiled):
     arrays = inputs(name, rng)
     where = np.ones(mask_shape(name), bool)
     before, _, _ = compiled(name)(*arrays, where, numbers_of(name))
@@ -228,7 +228,7 @@ def test_changing_numbers_does_not_recompile(name, rng):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_vmap_is_a_loop(name, rng):
+def test_vmap_is_a_loop(name, rng, compiled, quickly):
     one, two = inputs(name, rng), inputs(name, rng)
     stacked = jax.tree.map(lambda *x: np.stack(x), one, two)
     where = rng.uniform(size=(2, *mask_shape(name))) < 0.8
@@ -236,7 +236,7 @@ def test_vmap_is_a_loop(name, rng):
     def values(student, teacher, labels, where):
         return call(name, student, teacher, labels, where, numbers_of(name))
 
-    mapped = jax.jit(jax.vmap(values), **OPTIONS)(*stacked, where)
+    mapped = jax.jit(jax.vmap(values), **quickly)(*stacked, where)
     for index, arrays in enumerate((one, two)):
         alone, _, _ = compiled(name)(*arrays, where[index], numbers_of(name))
         np.testing.assert_allclose(mapped[index], alone, rtol=1e-4, atol=1e-6)
@@ -271,6 +271,18 @@ def test_half_precision_is_widened_before_anything_is_computed(name, dtype, rng)
             seen.add(equation.primitive.name)
     assert "convert_element_type" in seen
     assert seen <= {"convert_element_type", "stop_gradient", "copy"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_matrix_products_are_in_full_precision(name, rng):
+    """TPUs and GPUs round the inputs of products to fewer bits unless told not to."""
+    arrays = inputs(name, rng)
+    where = np.ones(mask_shape(name), bool)
+    closed = jax.make_jaxpr(lambda *a: call(name, *a, where, numbers_of(name)))(*arrays)
+    highest = jax.lax.Precision.HIGHEST
+    for equation in operations(closed.jaxpr):
+        if equation.primitive.name == "dot_general":
+            assert equation.params["precision"] == (highest, highest)
 
 
 @pytest.mark.parametrize("name", ALL)

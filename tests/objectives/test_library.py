@@ -12,7 +12,6 @@ from distill_jax.objectives.registry import lookup, names
 from distill_jax.objectives.resolve import resolve
 
 LIBRARY = [name for name in names() if hasattr(losses, name)]
-OPTIONS = {"compiler_options": {"xla_backend_optimization_level": 0}}
 OWNERS = {"hidden_mse", "hidden_cosine", "hint", "embedding_mse", "pkd", "hidden_contrastive"} | {
     "fsp",
     "vid",
@@ -21,7 +20,7 @@ OWNERS = {"hidden_mse", "hidden_cosine", "hint", "embedding_mse", "pkd", "hidden
 
 
 @pytest.mark.parametrize("name", LIBRARY)
-def test_it_learns_in_a_few_steps_and_numbers_do_not_recompile(name, world):
+def test_it_learns_in_a_few_steps_and_numbers_do_not_recompile(name, world, quickly):
     """Plain gradient descent on the student's outputs and the loss's own parameters."""
     resolved = resolve(f"0.5*{name}", world.student_shape, world.teacher_shape)
     params = resolved.init_params(jax.random.key(0))
@@ -34,7 +33,7 @@ def test_it_learns_in_a_few_steps_and_numbers_do_not_recompile(name, world):
         traces.append(1)
         return resolved(trained[0], numbers, trained[1], teacher, world.batch)[0]
 
-    step = jax.jit(jax.value_and_grad(value), **OPTIONS)
+    step = jax.jit(jax.value_and_grad(value), **quickly)
     trained, numbers = (params, student), resolved.numbers(0, 10)
     history = []
     for index in range(4):
@@ -56,10 +55,10 @@ def test_it_learns_in_a_few_steps_and_numbers_do_not_recompile(name, world):
 
 
 @pytest.mark.parametrize("name", LIBRARY)
-def test_rows_of_padding_and_junk_in_them_change_nothing(name, world):
+def test_rows_of_padding_and_junk_in_them_change_nothing(name, world, quickly):
     resolved = resolve(name, world.student_shape, world.teacher_shape)
     params, numbers = resolved.init_params(jax.random.key(0)), resolved.numbers(0, 1)
-    fed = jax.jit(lambda *outputs: resolved(params, numbers, *outputs, world.batch), **OPTIONS)
+    fed = jax.jit(lambda *outputs: resolved(params, numbers, *outputs, world.batch), **quickly)
     outputs = (
         resolved.student_capture.select(world.student),
         resolved.teacher_capture.select(world.teacher),
