@@ -1,6 +1,7 @@
 """Every test runs on 8 simulated CPU devices, with strict dtype and rank promotion."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
@@ -18,6 +19,9 @@ from distill_jax.data import assets
 from distill_jax.data.load import load_dataset
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.models.bert import Bert, BertConfig, init_bert
+
+sys.path.insert(0, str(Path(__file__).parent))
+pytest_plugins = ("toys",)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

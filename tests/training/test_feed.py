@@ -14,9 +14,7 @@ def test_batches_depend_on_seed_and_step_alone(toy_table):
     forward, backward = feed_of(toy_table, 3), feed_of(toy_table, 3)
     ahead = [batch for batch, _ in forward.read(0, 14)]
     for step in reversed(range(14)):
-        np.testing.assert_array_equal(
-            backward(step)[0].example_ids_B, ahead[step].example_ids_B
-        )
+        np.testing.assert_array_equal(backward(step)[0].example_ids_B, ahead[step].example_ids_B)
     tail = [batch for batch, _ in feed_of(toy_table, 3).read(9, 14)]
     for one, other in zip(tail, ahead[9:], strict=True):
         np.testing.assert_array_equal(one.input_ids_BT, other.input_ids_BT)

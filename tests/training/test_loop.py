@@ -44,7 +44,8 @@ def run(toy_table, student, teacher, student_config, teacher_config):
             optimizer=optimizer,
             loop=LoopConfig(STEPS, eval_every=2, log_every=1, checkpoint_seconds=0.0),
             mesh=make_mesh(jax.devices()[:1]),
-            evaluate=evaluate or (lambda params: {"accuracy": float(params["classifier"]["bias"][0])}),
+            evaluate=evaluate
+            or (lambda params: {"accuracy": float(params["classifier"]["bias"][0])}),
             on_log=on_log or (lambda step, values: None),
             stop=stop or StopRequest(),
             checkpoints=checkpoints,

@@ -42,7 +42,8 @@ def test_only_matrices_decay():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"learning_rate": 0.0}, {"learning_rate": math.nan}, {"warmup": 1.0}, {"clip_norm": 0}]
+    "wrong",
+    [{"learning_rate": 0.0}, {"learning_rate": math.nan}, {"warmup": 1.0}, {"clip_norm": 0}],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong)).replace("learning_rate", "learning")):

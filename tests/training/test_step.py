@@ -49,9 +49,7 @@ def test_eight_devices_take_the_step_of_one(setting, text):
     for devices in (jax.devices()[:1], jax.devices()):
         mesh = make_mesh(list(devices))
         where = replicate(jax.tree.map(np.asarray, state), mesh)
-        results.append(
-            CompiledStep(step)(where, *shard_batch((batch, said), mesh), numbers)
-        )
+        results.append(CompiledStep(step)(where, *shard_batch((batch, said), mesh), numbers))
     (one, one_metrics), (eight, eight_metrics) = jax.device_get(results)
     assert_trees_close(one.params, eight.params, rtol=1e-4, atol=1e-6)
     assert_trees_close(one_metrics, eight_metrics, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,226 @@
+"""The whole way in small: reviews on disk, a teacher, students, a ledger, a table."""
+
+import dataclasses
+import io
+import json
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from distill_jax.cli.compare import CompareLosses, _comparison
+from distill_jax.core.errors import UserError
+from distill_jax.core.mesh import make_mesh
+from distill_jax.sweeps import comparison as comparison_module
+from distill_jax.sweeps.comparison import run_comparison, write_outputs
+from distill_jax.sweeps.engine import Engine
+from distill_jax.sweeps.ledger import Ledger
+from distill_jax.sweeps.progress import Reporter
+from distill_jax.training.interrupt import Interrupted
+
+OBJECTIVES = ("ce", "0.5*kl(T=2) + 0.5*ce", "hidden_mse + attention_kl")
+
+
+@pytest.fixture
+def world(toy_teacher, toy_reviews, tmp_path, monkeypatch):
+    """(changes) -> a small comparison in an empty home, on one device."""
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
+    one_device = partial(Engine, mesh=make_mesh(jax.devices()[:1]))  # compiles faster than eight
+    monkeypatch.setattr(comparison_module, "Engine", one_device)
+
+    def build(**changes):
+        args = CompareLosses(
+            data=f"files:{toy_reviews}",
+            teacher=str(toy_teacher),
+            label_fraction=0.5,
+            students=("1x8x2",),
+            objectives=OBJECTIVES,
+            seeds=(0, 1),
+            steps=6,
+            evaluations=2,
+            batch_size=16,
+            teacher_batch_size=16,
+            teacher_epochs=1,
+            max_shapes=1,
+            max_length=16,
+        )
+        return _comparison(dataclasses.replace(args, **changes))
+
+    return build
+
+
+def run(comparison, folder):
+    out = io.StringIO()
+    table = run_comparison(comparison, folder, Reporter(Console(file=out, width=200)))
+    return table, out.getvalue()
+
+
+def numbers(folder):
+    """What a run must reproduce: everything measured but times."""
+    return {
+        (row.row, row.seed): {
+            key: value for key, value in row.metrics.items() if not key.startswith("latency/")
+        }
+        for row in Ledger(folder / "ledger.jsonl").rows()
+    }
+
+
+def test_the_whole_way(world, tmp_path):
+    table, said = run(world(), tmp_path / "out")
+    assert "30 labelled and 30 unlabelled training examples, 24 validation, 30 test" in said
+
+    rows = Ledger(tmp_path / "out/ledger.jsonl").rows()
+    assert [row.row for row in rows] == ["teacher"] + [o for o in OBJECTIVES for _ in range(2)]
+    kl = rows[3]
+    assert kl.config["objective"] == "0.5*kl(T=2) + 0.5*ce"
+    assert kl.config["student"] == "1x8x2"
+    assert kl.metrics["test/fidelity"] == pytest.approx(kl.metrics["test/fidelity"])
+    assert 0 < kl.metrics["latency/p50_ms"] <= kl.metrics["latency/p95_ms"]
+    assert set(kl.fingerprints) == {"teacher", "pretrained", "data", "tokens"}
+    assert kl.selected_step in (3, 6)
+    assert kl.seconds["train"] > 0
+
+    paths = write_outputs(table, tmp_path / "out", figure_title="toy")
+    assert [path.name for path in paths] == ["table.md", "table.csv", "figure.png", "figure.svg"]
+    text = paths[0].read_text()
+    for objective in OBJECTIVES:
+        assert objective.replace("*", "\\*").replace("_", "_") in text.replace("\\_", "_")
+    assert "no test: fewer than 3 seeds" in text or "fewer than 3" in text
+
+    run_folder = tmp_path / "out/runs" / kl.hash
+    history = json.loads((run_folder / "history.json").read_text())
+    assert [entry["step"] for entry in history] == [3, 6]
+    logits = np.load(run_folder / "test_logits.npz", allow_pickle=False)
+    assert logits["logits_NC"].shape == (30, 2)
+    assert any((run_folder / "events").iterdir())
+    assert (run_folder / "model/model.safetensors").is_file()
+    assert not (run_folder / "checkpoint").exists()
+
+    before = (tmp_path / "out/ledger.jsonl").read_bytes()
+    again, said = run(world(), tmp_path / "out")
+    assert "6 of 6 runs are finished already" in said
+    assert (tmp_path / "out/ledger.jsonl").read_bytes() == before
+    assert again.to_markdown() == table.to_markdown()
+
+
+def test_seeds_share_programs(world, tmp_path, monkeypatch):
+    engines = []
+
+    def watched(*args):
+        engines.append(Engine(*args, mesh=make_mesh(jax.devices()[:1])))
+        return engines[0]
+
+    monkeypatch.setattr(comparison_module, "Engine", watched)
+    objectives = ("0.5*kl(T=2) + 0.5*ce", "0.9*kl(T=8) + 0.1*ce", "kl(T=3) + 2*ce")
+    run(world(objectives=objectives, seeds=(0, 1, 2)), tmp_path / "out")
+    # One program for the teacher's fine-tuning, one for nine students: one batch length.
+    assert engines[0].compilations == 2
+
+
+def test_an_interrupted_table_goes_on_and_comes_out_the_same(world, tmp_path, monkeypatch):
+    _, _ = run(world(), tmp_path / "undisturbed")
+
+    class Impatient(Engine):
+        runs = 0
+
+        def train(self, cell, *args, **kwargs):
+            Impatient.runs += 1
+            if Impatient.runs == 4:  # the teacher is the first
+                self.stop.requested = True
+            return super().train(cell, *args, **kwargs)
+
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "another_home"))
+    with monkeypatch.context() as patched:
+        mesh = make_mesh(jax.devices()[:1])
+        patched.setattr(comparison_module, "Engine", partial(Impatient, mesh=mesh))
+        with pytest.raises(Interrupted):
+            run(world(), tmp_path / "disturbed")
+    assert len(Ledger(tmp_path / "disturbed/ledger.jsonl").rows()) == 3
+    _, said = run(world(), tmp_path / "disturbed")
+    assert "2 of 6 runs are finished already" in said
+    assert numbers(tmp_path / "disturbed") == numbers(tmp_path / "undisturbed")
+
+
+def test_live_and_cached_teachers_say_the_same(world, tmp_path):
+    only = {"objectives": ("kl", "hidden_mse + attention_kl"), "seeds": (0,)}
+    run(world(**only, cache_dtype="float32"), tmp_path / "cached")
+    run(world(**only, teacher_outputs="live"), tmp_path / "live")
+    cached, live = numbers(tmp_path / "cached"), numbers(tmp_path / "live")
+    assert cached.keys() == live.keys()
+    for key in cached:
+        assert cached[key]["test/nll"] == pytest.approx(live[key]["test/nll"], rel=1e-3)
+
+
+def test_copied_students_get_their_own_learning_rate(world, tmp_path):
+    run(world(students=("l2",), objectives=("ce",), seeds=(0,)), tmp_path / "out")
+    row = Ledger(tmp_path / "out/ledger.jsonl").rows()[-1]
+    assert row.config["training"]["optimizer"]["learning_rate"] == 3e-4
+    assert row.config["model"]["num_layers"] == 2
+
+
+def test_a_teacher_that_is_trained_already_is_used_as_it_came(world, tmp_path, toy_teacher):
+    """Trap 23: its labels are a and b, the data's are neg and pos."""
+    with pytest.raises(UserError, match=r"order their labels differently.*'a', 'b'.*'neg', 'pos'"):
+        run(world(fine_tune=False), tmp_path / "out")
+
+
+def test_a_plugins_loss_is_a_row_and_its_content_counts(world, tmp_path):
+    plugin = tmp_path / "mylosses.py"
+    plugin.write_text(
+        "import jax.numpy as jnp\n"
+        "from distill_jax.objectives.plugin_api import LogitFeed, register\n\n\n"
+        "@register(feed=LogitFeed())\n"
+        "def l1_logits(student, teacher, *, where=None):\n"
+        '    """Mean absolute difference of logits."""\n'
+        "    return jnp.mean(jnp.abs(student - teacher), axis=-1)\n"
+    )
+    changes = {"objectives": ("l1_logits",), "baseline": "l1_logits", "seeds": (0,)}
+    run(world(plugin=plugin, **changes), tmp_path / "out")
+    row = Ledger(tmp_path / "out/ledger.jsonl").rows()[-1]
+    assert row.row == "l1_logits"
+    assert len(row.config["plugin"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ("ce", "kll")}, "unknown loss 'kll'.*Did you mean 'kl'"),
+        ({"objectives": ("ce", "ce")}, "repeat"),
+        ({"objectives": ()}, "no objectives"),
+        ({"students": ("teeny",)}, "unknown student 'teeny'.*tiny"),
+        ({"seeds": (1, 1)}, "seeds repeat"),
+        ({"seeds": (-1,)}, "not negative"),
+        ({"data": "review_snippet/movie"}, "Did you mean 'review_snippets/movie'"),
+        ({"data": "files:/no/such/folder"}, "/no/such/folder"),
+        ({"label": "lable"}, "lable"),
+        ({"teacher": "/no/such/teacher"}, "/no/such/teacher"),
+        ({"label_fraction": 0.0}, "label fraction"),
+        ({"learning_rate": -1.0}, "learning rate"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(world, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message) as told:
+        run(world(**changes), tmp_path / "out")
+    assert "\n" not in str(told.value)
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_trap_22_what_the_teacher_says_matters(world, tmp_path):
+    """Two teachers, one objective, everything else equal: two students."""
+    only = {"objectives": ("kl",), "seeds": (0,)}
+    run(world(**only), tmp_path / "one")
+    run(world(**only, teacher_learning_rate=3e-2), tmp_path / "other")
+    one = Ledger(tmp_path / "one/ledger.jsonl").rows()[-1]
+    other = Ledger(tmp_path / "other/ledger.jsonl").rows()[-1]
+    assert one.fingerprints["teacher"] != other.fingerprints["teacher"]
+    assert one.metrics["test/nll"] != other.metrics["test/nll"]
+
+
+def test_eight_devices_share_a_batch(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison_module, "Engine", Engine)
+    with pytest.raises(UserError, match="12 examples cannot be shared equally by 8 devices"):
+        run(world(teacher_batch_size=12), tmp_path / "out")
+    run(world(objectives=("kl",), seeds=(0,)), tmp_path / "out")
+    assert len(Ledger(tmp_path / "out/ledger.jsonl").rows()) == 2
