@@ -4,7 +4,6 @@ Reviews with "good" in them are positive. The checkpoint is random, so a teacher
 it learns little; what is tested is the way, not the scores.
 """
 
-
 import csv
 import random
 from pathlib import Path
@@ -47,7 +46,9 @@ def make_reviews(folder: Path, sizes: dict[str, int]) -> Path:
             writer = csv.writer(file)
             writer.writerow(["id", "sentence", "label"])
             for number in range(size):
-                words = rng.choices([w for w in WORDS if w not in ("good", "bad")], k=number % 6 + 2)
+                words = rng.choices(
+                    [w for w in WORDS if w not in ("good", "bad")], k=number % 6 + 2
+                )
                 verdict = rng.choice(["good", "bad"])
                 words.insert(rng.randrange(len(words)), verdict)
                 words.append(str(number))

@@ -145,9 +145,11 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
 
     from rich.console import Console
 
+    from distill_jax.core.compiled import keep_compiled_programs
     from distill_jax.sweeps.comparison import run_comparison, write_outputs
     from distill_jax.sweeps.progress import Reporter
 
+    keep_compiled_programs()
     console = Console()
     table = run_comparison(_comparison(args), folder, Reporter(console))
     title = f"{args.data}, {100 * args.label_fraction:g}% of the labels"
