@@ -175,6 +175,40 @@ def test_all_masked_is_zero_with_zero_gradients(name, rng, compiled):
     np.testing.assert_array_equal(flat(grad), 0)
 
 
+def nasty(name):
+    """Inputs on which careless code divides by zero or takes the logarithm of it."""
+    huge = (0.0, 1e4, -1e4) if name in HIDDEN + VECTORS + EXAMPLES else (0.0, 1e4, -1e4, -np.inf)
+    if name == "mse_regression":  # predictions, not logits: infinities have no meaning there
+        huge = (0.0, 1e4, -1e4)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+
+        def spoil(x, rng=rng, seed=seed):
+            x = x.copy()
+            if x.dtype != np.float32:
+                return x
+            if seed % 3 == 0:  # every entry nasty
+                return rng.choice(np.float32(huge), size=x.shape)
+            x[rng.uniform(size=x.shape) < 0.3] = rng.choice(huge)
+            x[1], x[2] = x[0], rng.choice(huge)  # a duplicate row, a constant row
+            return x
+
+        arrays = inputs(name, rng)
+        yield jax.tree.map(spoil, arrays)
+        yield jax.tree.map(np.zeros_like, arrays)
+        same = jax.tree.map(spoil, arrays[0])
+        yield same, None if arrays[1] is None else same, arrays[2]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nasty_inputs_have_finite_values_and_gradients_in_float32(name, compiled):
+    for index, arrays in enumerate(nasty(name)):
+        where = np.random.default_rng(index).uniform(size=mask_shape(name)) < 0.9
+        got, grad, _ = compiled(name)(*arrays, where, numbers_of(name))
+        assert np.all(np.isfinite(got)), (index, got)
+        assert np.all(np.isfinite(flat(grad))), index
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_permuted_batch_gives_permuted_values(name, rng, compiled):
     arrays = inputs(name, rng)
