@@ -101,6 +101,7 @@ PRESETS = {
     "smoke": CompareLosses(
         preset="smoke",
         data="review_snippets/product",
+        max_length=40,
         teacher_epochs=2,
         objectives=("ce", "kl", "hidden_mse + kl"),
         steps=60,

@@ -75,7 +75,8 @@ def make_step(
 
         (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.trained)
         directions, opt_state = optimizer.update(grads, state.opt_state, state.trained)
-        updates = jax.tree.map(lambda d: -numbers.learning_rate * d, directions)
+        rate = jnp.asarray(numbers.learning_rate)
+        updates = jax.tree.map(lambda d: -rate * d, directions)
         trained = optax.apply_updates(state.trained, updates)
         new_state = TrainState(
             step=state.step + jnp.int32(1),
