@@ -38,12 +38,12 @@ def compile_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path_factory, monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def own_home(shared_home):
     """Nothing a test prepares lands in the user's cache; assets are shared over the session."""
-    if "DISTILL_JAX_HOME" not in os.environ:
-        shared = tmp_path_factory.getbasetemp().parent / "distill_jax_home"
-        monkeypatch.setenv("DISTILL_JAX_HOME", str(shared))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILL_JAX_HOME", str(shared_home))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """How every command ends: 0, 2 for the user's mistakes, 130 when it was asked to stop."""
 
+import logging
 import os
 import sys
 import warnings
@@ -15,6 +16,8 @@ def run(command: Callable[[], object]) -> None:
     other exception is a bug of ours and keeps its traceback.
     """
     warnings.filterwarnings("ignore", module="orbax|etils|tensorflow_datasets")
+    for name in ("absl", "distill_jax"):  # libraries' talk; ours is printed by the commands
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         command()
     except UserError as error:
