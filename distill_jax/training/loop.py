@@ -107,7 +107,7 @@ def train(
     if checkpoints and (snapshot := checkpoints.restore(state)):
         state, best_params = snapshot.state, snapshot.best_params
         progress = Progress(**snapshot.record)
-    best_params = jax.tree.map(np.asarray, best_params)
+    best_params = jax.tree.map(np.array, best_params)  # a copy: steps donate their state
 
     def save() -> None:
         if checkpoints:

@@ -1,0 +1,59 @@
+"""README.md says what is so."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from distill_jax.cli.compare import parse_arguments
+from distill_jax.cli.main import COMMANDS
+from distill_jax.objectives.grammar import parse
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUNNING = (ROOT / "docs/running.md").read_text(encoding="utf-8")
+
+
+def test_the_generated_parts_are_fresh():
+    """Mend with ``python tools/refresh_readme.py``."""
+    spec = importlib.util.spec_from_file_location("refresh", ROOT / "tools/refresh_readme.py")
+    refresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(refresh)
+    assert {"losses", "compare_losses", "compare_losses-full"} <= set(refresh.parts())
+    for name in refresh.parts():
+        assert f"<!-- {name} -->" in README
+    assert refresh.refreshed(README) == README
+
+
+def test_links_to_files_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+?)\)", README)
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("flags", re.findall(r'ARGS="([^"]*)"', README))
+def test_the_flags_it_shows_are_flags(flags):
+    if "--help" in flags:
+        return
+    args = parse_arguments(shlex.split(flags), "README")
+    assert all(parse(objective) for objective in args.objectives)
+
+
+def test_the_commands_it_shows_are_commands():
+    shown = set(re.findall(r"distill-jax ([a-z][a-z-]*)", README + RUNNING))
+    assert len(shown) >= 4
+    assert shown <= set(COMMANDS)
+
+
+def test_the_make_targets_it_shows_are_targets():
+    targets = set(re.findall(r"^([a-z ]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    names = {name for target in targets for name in target.split()}
+    assert set(re.findall(r"make ([a-z]+)", README)) - {"a"} <= names
+
+
+def test_every_flag_that_the_pages_name_exists():
+    fields = {name.replace("_", "-") for name in parse_arguments([], "README").__dataclass_fields__}
+    known = fields | {"no-fine-tune", "help", "plugin"}
+    assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README + RUNNING)) <= known

@@ -1,0 +1,61 @@
+"""A cell's hash is its identity."""
+
+import dataclasses
+
+import pytest
+
+from distill_jax.core.errors import UserError
+from distill_jax.sweeps.cells import Cell, DataConfig, TrainingConfig
+from distill_jax.training.optimizer import OptimizerConfig
+
+CELL = Cell(
+    data=DataConfig(),
+    data_digest="d",
+    student="tiny",
+    objective="kl",
+    teacher="t",
+    training=TrainingConfig(),
+    seed=0,
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data_digest": "other"},
+        {"student": "l2"},
+        {"objective": "ce"},
+        {"teacher": "other"},
+        {"training": TrainingConfig(epochs=3)},
+        {"training": TrainingConfig(optimizer=OptimizerConfig(learning_rate=5e-4))},
+        {"seed": 1},
+        {"plugin": "p"},
+    ],
+)
+def test_everything_that_counts_changes_the_hash(change):
+    assert dataclasses.replace(CELL, **change).hash != CELL.hash
+
+
+def test_what_the_data_is_called_does_not_count():
+    assert dataclasses.replace(CELL, data=DataConfig(name="files:copy")).hash == CELL.hash
+
+
+def test_steps_by_hand():
+    assert TrainingConfig(epochs=2, batch_size=64).total_steps(8497) == 266
+    assert TrainingConfig(epochs=0.001, batch_size=64).total_steps(10) == 1
+    assert TrainingConfig(steps=7).total_steps(10**6) == 7
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: DataConfig(label_fraction=1.1),
+        lambda: DataConfig(max_length=2),
+        lambda: TrainingConfig(epochs=0),
+        lambda: TrainingConfig(batch_size=0),
+        lambda: TrainingConfig(max_shapes=0),
+    ],
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(UserError):
+        wrong()

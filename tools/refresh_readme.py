@@ -1,0 +1,37 @@
+"""Writes the generated parts of README.md anew: the results tables and the table of losses.
+
+    python tools/refresh_readme.py
+
+A part stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``. A test holds README.md fresh.
+"""
+
+import re
+from pathlib import Path
+
+from distill_jax.objectives.catalogue import markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "experiments" / "results"
+
+
+def parts() -> dict[str, str]:
+    """Name of each generated part -> its text."""
+    tables = {
+        folder.name: (folder / "table.md").read_text(encoding="utf-8").strip()
+        for folder in sorted(RESULTS.iterdir())
+        if (folder / "table.md").is_file()
+    }
+    return {**tables, "losses": markdown()}
+
+
+def refreshed(text: str) -> str:
+    """README.md's text with every generated part as it should be."""
+    for name, part in parts().items():
+        pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)"
+        text = re.sub(pattern, lambda m, part=part: f"{m[1]}\n{part}\n\n{m[2]}", text, flags=re.S)
+    return text
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(refreshed(readme.read_text(encoding="utf-8")), encoding="utf-8")
