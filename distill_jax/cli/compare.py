@@ -65,6 +65,8 @@ class CompareLosses:
 
     epochs: float = 2.0
     """Passes over all training sentences; decides the steps of every row, with labels or not."""
+    copied_epochs: float = 1.0
+    """The same for students made of the teacher's layers (l2, l3), which know more to begin with."""
     steps: int = 0
     """Optimiser steps of every row; 0 leaves it to --epochs."""
     batch_size: int = 64
@@ -196,7 +198,11 @@ def _comparison(args: CompareLosses) -> "Comparison":
         baseline=args.baseline,
         seeds=args.seeds,
         training=training,
-        copied_learning_rate=args.copied_learning_rate,
+        copied_training=dataclasses.replace(
+            training,
+            epochs=args.copied_epochs,
+            optimizer=OptimizerConfig(learning_rate=args.copied_learning_rate),
+        ),
         teacher_outputs=args.teacher_outputs,
         cache_dtype=args.cache_dtype,
         plugin=args.plugin,

@@ -62,8 +62,8 @@ class Comparison:
       objectives: as text; each is a row of the table.
       baseline: the row that the others are tested against.
       seeds: one student a seed; initialisation, dropout and data order change with it.
-      training: of every student.
-      copied_learning_rate: for students made of the teacher's layers.
+      training: of students that start at random.
+      copied_training: of students made of the teacher's layers.
       teacher_outputs: ``cache`` asks the teacher once, ``live`` at every step.
       cache_dtype: of the cached token-level outputs.
       plugin: a Python file with losses of the user's.
@@ -80,7 +80,7 @@ class Comparison:
     baseline: str
     seeds: tuple[int, ...]
     training: TrainingConfig
-    copied_learning_rate: float
+    copied_training: TrainingConfig
     teacher_outputs: Literal["cache", "live"]
     cache_dtype: Literal["float16", "float32"]
     plugin: Path | None
@@ -128,11 +128,8 @@ def plan_cells(comparison: Comparison, teacher: Teacher, data_digest: str) -> li
     planned = []
     for student in comparison.students:
         config = student_config(student, teacher.pretrained.config)
-        training = comparison.training
-        if parse_preset(student).copies_teacher:
-            rate = comparison.copied_learning_rate
-            optimizer = dataclasses.replace(training.optimizer, learning_rate=rate)
-            training = dataclasses.replace(training, optimizer=optimizer)
+        copied = parse_preset(student).copies_teacher
+        training = comparison.copied_training if copied else comparison.training
         for objective in comparison.objectives:
             resolved = resolve(objective, config.shape, teacher.config.shape)
             for seed in comparison.seeds:
