@@ -66,7 +66,7 @@ class CompareLosses:
     epochs: float = 2.0
     """Passes over all training sentences; decides the steps of every row, with labels or not."""
     copied_epochs: float = 1.0
-    """The same for students made of the teacher's layers (l2, l3), which know more to begin with."""
+    """The same for students made of the teacher's layers (l2, l3): they know more at the start."""
     steps: int = 0
     """Optimiser steps of every row; 0 leaves it to --epochs."""
     batch_size: int = 64
