@@ -28,7 +28,11 @@ def refreshed(text: str) -> str:
     """README.md's text with every generated part as it should be."""
     for name, part in parts().items():
         pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)"
-        text = re.sub(pattern, lambda m, part=part: f"{m[1]}\n{part}\n\n{m[2]}", text, flags=re.S)
+        text, found = re.subn(
+            pattern, lambda m, part=part: f"{m[1]}\n{part}\n\n{m[2]}", text, flags=re.S
+        )
+        if found != 1:
+            raise SystemExit(f"README.md: {found} places for {name}, expected 1")
     return text
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from distill_jax.cli.run import parse_flags
+
 
 @dataclass(frozen=True)
 class Assets:
@@ -17,7 +19,7 @@ class Assets:
 
 def main(arguments: Sequence[str]) -> None:
     """List, or fetch and print the folders."""
-    args = tyro.cli(Assets, args=list(arguments), prog="distill-jax assets")
+    args = parse_flags(Assets, arguments, "distill-jax assets")
 
     from distill_jax.core.files import home
     from distill_jax.data.assets import ASSETS, fetch, installed

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
+from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -58,8 +57,8 @@ class CompareLosses:
     """tiny, l2, l3, or LAYERSxWIDTHxHEADS such as 3x256x4."""
     objectives: tuple[str, ...] = FIRST_ROWS
     """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row."""
-    baseline: str = "ce"
-    """The row that the others are tested against (the first one if it is not in the table)."""
+    baseline: str | None = None
+    """The row that the others are tested against; by default ce, or the first without ce."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each changes initialisation, dropout and the order of the data."""
 
@@ -116,7 +115,7 @@ PRESETS = {
 def parse_arguments(arguments: Sequence[str], prog: str) -> CompareLosses:
     """The preset that the arguments name, changed by the other arguments."""
     preset = _preset_of(arguments)
-    return tyro.cli(CompareLosses, args=list(arguments), default=PRESETS[preset], prog=prog)
+    return parse_flags(CompareLosses, arguments, prog, default=PRESETS[preset])
 
 
 def _preset_of(arguments: Sequence[str]) -> str:
@@ -172,7 +171,7 @@ def _comparison(args: CompareLosses) -> "Comparison":
         args.data, args.text, args.text_b, args.label, args.label_fraction, args.max_length
     )
     training = TrainingConfig(
-        epochs=args.epochs,
+        epochs=1.0 if args.steps else args.epochs,  # what does not count is not in a run's hash
         steps=args.steps,
         evaluations=args.evaluations,
         batch_size=args.batch_size,
@@ -184,7 +183,7 @@ def _comparison(args: CompareLosses) -> "Comparison":
         epochs=args.teacher_epochs,
         steps=0,
         batch_size=args.teacher_batch_size,
-        evaluations=max(1, round(args.teacher_epochs)),
+        evaluations=max(1, round(args.teacher_epochs)) if 0 < args.teacher_epochs < 99 else 1,
         optimizer=OptimizerConfig(learning_rate=args.teacher_learning_rate),
     )
     return Comparison(
@@ -200,7 +199,7 @@ def _comparison(args: CompareLosses) -> "Comparison":
         training=training,
         copied_training=dataclasses.replace(
             training,
-            epochs=args.copied_epochs,
+            epochs=1.0 if args.steps else args.copied_epochs,
             optimizer=OptimizerConfig(learning_rate=args.copied_learning_rate),
         ),
         teacher_outputs=args.teacher_outputs,

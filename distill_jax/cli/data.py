@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from distill_jax.cli.run import parse_flags
+
 
 @dataclass(frozen=True)
 class Data:
@@ -25,7 +27,7 @@ class Data:
 
 def main(arguments: Sequence[str]) -> None:
     """Load, check, print."""
-    args = tyro.cli(Data, args=list(arguments), prog="distill-jax data")
+    args = parse_flags(Data, arguments, "distill-jax data")
 
     from distill_jax.data.load import load_dataset
     from distill_jax.data.table import TextTable

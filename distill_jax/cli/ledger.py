@@ -1,7 +1,6 @@
 """``distill-jax ledger``: what was run, and what came out."""
 
 import csv
-import dataclasses
 import json
 import math
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ListLedger:
 
 def main(arguments: Sequence[str]) -> None:
     """Read and print; nothing is changed."""
-    args = tyro.cli(ListLedger, args=list(arguments), prog="distill-jax ledger")
+    args = parse_flags(ListLedger, arguments, "distill-jax ledger")
 
     from distill_jax.sweeps.ledger import Ledger
 
@@ -51,13 +51,12 @@ def main(arguments: Sequence[str]) -> None:
         found = [row for row in rows if row.hash.startswith(args.show)]
         if len(found) != 1:
             raise UserError(f"{len(found)} rows of {args.path} have a hash like {args.show!r}")
-        fields = dataclasses.asdict(found[0])
-        print(json.dumps(fields, indent=1, ensure_ascii=False, default=str))
+        print(json.dumps(json.loads(found[0].to_json()), indent=1, ensure_ascii=False))
     elif args.csv:
         _print_csv(rows)
     else:
 
-        def line(row: LedgerRow) -> str:
+        def line(row: "LedgerRow") -> str:
             accuracy = row.metrics.get("test/accuracy", math.nan)
             return (
                 f"{row.hash}  {row.finished_at}  {row.group:<10} {row.row:<28} "

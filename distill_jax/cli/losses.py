@@ -7,6 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from distill_jax.cli.run import parse_flags
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -20,7 +22,7 @@ class Losses:
 
 def main(arguments: Sequence[str]) -> None:
     """List or describe."""
-    args = tyro.cli(Losses, args=list(arguments), prog="distill-jax losses")
+    args = parse_flags(Losses, arguments, "distill-jax losses")
 
     from distill_jax.objectives.plugins import load_plugin
     from distill_jax.objectives.registry import describe, lookup, names

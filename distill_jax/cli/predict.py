@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
 
 
@@ -29,11 +30,11 @@ class Predict:
 
 def main(arguments: Sequence[str]) -> None:
     """Load, tokenise, classify, print."""
-    args = tyro.cli(Predict, args=list(arguments), prog="distill-jax predict")
+    args = parse_flags(Predict, arguments, "distill-jax predict")
     folder = args.model / "model" if (args.model / "model").is_dir() else args.model
     if not folder.is_dir():
         raise UserError(f"no model at {args.model}: expected the folder of a finished run")
-    texts = args.texts or tuple(line.rstrip("\n") for line in sys.stdin)
+    texts = args.texts or _lines_of_standard_input()
     if not texts:
         raise UserError("no texts: give some as arguments or on standard input")
 
@@ -43,3 +44,13 @@ def main(arguments: Sequence[str]) -> None:
         folder, texts, max_length=args.max_length, batch_size=args.batch_size
     ):
         print(f"{name}\t{probability:.3f}\t{text}")
+
+
+def _lines_of_standard_input() -> tuple[str, ...]:
+    lines = []
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            lines.append(line.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise UserError(f"standard input, line {number}: expected UTF-8 ({error})") from error
+    return tuple(lines)

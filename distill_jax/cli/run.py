@@ -1,12 +1,42 @@
 """How every command ends: 0, 2 for the user's mistakes, 130 when it was asked to stop."""
 
+import contextlib
+import io
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
 
 from distill_jax.core.errors import UserError
+
+Flags = TypeVar("Flags")
+
+
+def parse_flags(
+    flags: type[Flags], arguments: Sequence[str], prog: str, default: Flags | None = None
+) -> Flags:
+    """Command line flags as a dataclass; ``--help`` prints them and exits.
+
+    Raises:
+      UserError: in one line, where the flags are wrong.
+    """
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            if default is None:
+                return tyro.cli(flags, args=list(arguments), prog=prog)
+            return tyro.cli(flags, args=list(arguments), prog=prog, default=default)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        # Tyro draws a box around several lines.
+        words = re.sub(r"[─-╿]+", " ", told.getvalue())
+        raise UserError(re.sub(r"\s+", " ", words).strip()) from None
 
 
 def run(command: Callable[[], object]) -> None:

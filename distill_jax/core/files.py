@@ -29,6 +29,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     with _readable_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        os.chmod(scratch, 0o777 & ~_umask())
         try:
             yield scratch
             try:

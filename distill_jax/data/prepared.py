@@ -74,9 +74,13 @@ def prepare(builder: Any) -> None:
             return
         try:
             builder.download_and_prepare(download_config=config, file_format=FILE_FORMAT)
-        except OSError:
+        except OSError as error:
             if not builder.is_prepared():
-                raise
+                raise UserError(
+                    f"cannot prepare {builder.name} in {builder.data_dir}: "
+                    f"{error.strerror or error}. Free some space, mend the permissions, or point "
+                    "DISTILL_JAX_HOME elsewhere."
+                ) from error
 
 
 def open_builder(

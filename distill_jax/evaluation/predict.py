@@ -40,20 +40,17 @@ def predict_logits(
     shape_lengths: Sequence[int],
     batch_size: int,
     mesh: Mesh | None = None,
-    on_batch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Logits [N, C], float32, in the order of the table.
 
     Args:
       apply: from ``logits_of``.
       shape_lengths: the static lengths batches are padded to, the longest example included.
-      on_batch: called before every batch; may raise to stop.
     """
     mesh = mesh or make_mesh()
     params = replicate(params, mesh)
     rows, parts = [], []
     for planned in plan_in_order(table.lengths_N, shape_lengths, batch_size=batch_size):
-        on_batch()
         batch = shard_batch(make_batch(table, planned, batch_size=batch_size), mesh)
         rows.append(planned.rows)
         parts.append(apply(params, batch))

@@ -1,5 +1,6 @@
 """A cell: one entry of a table, as data. Its hash is its identity in the ledger."""
 
+import math
 from dataclasses import dataclass, field
 
 from distill_jax.core.digests import digest
@@ -61,7 +62,7 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0 or self.steps < 0:
+        if not 0 < self.epochs < math.inf or self.steps < 0:
             raise UserError("epochs must be positive, steps 0 (epochs decide) or positive")
         if min(self.evaluations, self.batch_size, self.max_shapes) < 1:
             raise UserError("evaluations, batch size and max_shapes must be at least 1")
@@ -82,6 +83,7 @@ class Cell:
       teacher: content digest of the teacher who speaks, or of the checkpoint fine-tuned.
       training: steps, batch, optimiser.
       seed: of initialisation, dropout and data order.
+      teacher_dtype: of the teacher's token-level outputs; live ones are float32.
       plugin: SHA-256 of the user's file of losses, if there is one.
     """
 
@@ -92,6 +94,7 @@ class Cell:
     teacher: str
     training: TrainingConfig
     seed: int
+    teacher_dtype: str = "float32"
     plugin: str | None = None
 
     @property

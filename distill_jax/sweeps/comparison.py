@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from distill_jax.core.digests import sha256_file
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import write_atomic
+from distill_jax.core.mesh import check_batch_size
+from distill_jax.core.types import Capture
 from distill_jax.data.load import load_dataset
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.huggingface import Pretrained
@@ -45,7 +47,7 @@ COLUMNS = (
     Column("parameters", "parameters (M)", 1e-6, 2, kind="value"),
     Column("latency/p50_ms", "CPU p50 (ms)", 1, 2, kind="mean"),
     Column("latency/p95_ms", "CPU p95 (ms)", 1, 2, kind="mean"),
-    Column("seconds/train", "training (s)", 1, 0, kind="mean"),
+    Column("seconds/total", "training (s)", 1, 0, kind="mean"),
 )
 
 
@@ -60,7 +62,8 @@ class Comparison:
       teacher_training: of the fine-tuning.
       students: presets (``tiny``, ``l2``, ``l3``) or LAYERSxWIDTHxHEADS.
       objectives: as text; each is a row of the table.
-      baseline: the row that the others are tested against.
+      baseline: the row that the others are tested against; None for ``ce``, or the first row
+        where there is no ``ce``.
       seeds: one student a seed; initialisation, dropout and data order change with it.
       training: of students that start at random.
       copied_training: of students made of the teacher's layers.
@@ -77,7 +80,7 @@ class Comparison:
     teacher_training: TrainingConfig
     students: tuple[str, ...]
     objectives: tuple[str, ...]
-    baseline: str
+    baseline: str | None
     seeds: tuple[int, ...]
     training: TrainingConfig
     copied_training: TrainingConfig
@@ -99,12 +102,15 @@ def run_comparison(comparison: Comparison, folder: Path, reporter: Reporter) -> 
         comparison = _canonical(comparison)
         task, pretrained = _prepare(comparison, reporter)
         engine = Engine(task, folder / "runs", reporter, stop, comparison.track)
-        ledger = Ledger(folder / "ledger.jsonl")
+        for training in (comparison.teacher_training, comparison.training):
+            check_batch_size(training.batch_size, engine.mesh)
+        ledger = _open_ledger(folder)
         teacher, teacher_hash = _teacher(engine, comparison, pretrained, ledger)
         planned = plan_cells(comparison, teacher, task.digest)
         _run_pending(engine, comparison, planned, teacher, ledger)
     reporter.say(f"done in {time.perf_counter() - started:.0f} s")
     hashes = {each.cell.hash for each in planned} | {teacher_hash}
+    assert comparison.baseline is not None
     return build_table(
         [row for row in ledger.rows() if row.hash in hashes],
         COLUMNS,
@@ -125,6 +131,7 @@ def write_outputs(table: Table, folder: Path, *, figure_title: str) -> list[Path
 def plan_cells(comparison: Comparison, teacher: Teacher, data_digest: str) -> list[Planned]:
     """Every cell of the table, seeds innermost, so that neighbours share compiled programs."""
     plugin = sha256_file(comparison.plugin) if comparison.plugin else None
+    cached = comparison.teacher_outputs == "cache"
     planned = []
     for student in comparison.students:
         config = student_config(student, teacher.pretrained.config)
@@ -132,6 +139,8 @@ def plan_cells(comparison: Comparison, teacher: Teacher, data_digest: str) -> li
         training = comparison.copied_training if copied else comparison.training
         for objective in comparison.objectives:
             resolved = resolve(objective, config.shape, teacher.config.shape)
+            tokenwise = resolved.teacher_capture != Capture()
+            dtype = comparison.cache_dtype if cached and tokenwise else "float32"
             for seed in comparison.seeds:
                 cell = Cell(
                     data=comparison.data,
@@ -141,10 +150,22 @@ def plan_cells(comparison: Comparison, teacher: Teacher, data_digest: str) -> li
                     teacher=teacher.digest,
                     training=training,
                     seed=seed,
+                    teacher_dtype=dtype,
                     plugin=plugin,
                 )
                 planned.append(Planned(cell, config, resolved))
     return planned
+
+
+def _open_ledger(folder: Path) -> Ledger:
+    """The ledger in ``folder``, found to be writable and whole before anything is trained."""
+    try:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+    ledger = Ledger(folder / "ledger.jsonl")
+    ledger.rows()
+    return ledger
 
 
 def _canonical(comparison: Comparison) -> Comparison:
@@ -152,7 +173,7 @@ def _canonical(comparison: Comparison) -> Comparison:
     if comparison.plugin is not None:
         load_plugin(comparison.plugin)
     objectives = tuple(str(parse(text)) for text in comparison.objectives)
-    baseline = str(parse(comparison.baseline))
+    baseline = None if comparison.baseline is None else str(parse(comparison.baseline))
     for kind, given in (
         ("students", comparison.students),
         ("objectives", objectives),
@@ -162,13 +183,13 @@ def _canonical(comparison: Comparison) -> Comparison:
             raise UserError(f"no {kind} given")
         if len(set(given)) != len(given):
             raise UserError(f"the {kind} repeat themselves: {_listed(given)}")
-    if min(comparison.seeds) < 0:
-        raise UserError("seeds are not negative")
-    return dataclasses.replace(
-        comparison,
-        objectives=objectives,
-        baseline=baseline if baseline in objectives else objectives[0],
-    )
+    if not all(0 <= seed < 2**32 for seed in comparison.seeds):
+        raise UserError("seeds are from 0 to 4294967295")
+    if baseline is None:
+        baseline = "ce" if "ce" in objectives else objectives[0]
+    if baseline not in objectives:
+        raise unknown("baseline", baseline, objectives)
+    return dataclasses.replace(comparison, objectives=objectives, baseline=baseline)
 
 
 def _prepare(comparison: Comparison, reporter: Reporter) -> tuple[Task, Pretrained]:
@@ -180,6 +201,8 @@ def _prepare(comparison: Comparison, reporter: Reporter) -> tuple[Task, Pretrain
     pretrained = load_teacher(
         comparison.teacher, num_labels=len(dataset.label_names), fresh=comparison.fine_tune
     )
+    for note in pretrained.notes:
+        reporter.say(f"teacher: {note}")
     _check_objectives(comparison, pretrained.config, reporter)
     task = prepare_task(
         data,
@@ -188,6 +211,11 @@ def _prepare(comparison: Comparison, reporter: Reporter) -> tuple[Task, Pretrain
         batch_size=comparison.training.batch_size,
         max_shapes=comparison.training.max_shapes,
     )
+    if task.shape_lengths[-1] > pretrained.config.max_positions:
+        raise UserError(
+            f"texts of {task.shape_lengths[-1]} tokens do not fit the teacher's "
+            f"{pretrained.config.max_positions} positions; lower --max-length"
+        )
     reporter.say(
         f"{data.name}: {len(task.labelled):,} labelled and "
         f"{len(task.everything) - len(task.labelled):,} unlabelled training examples, "
@@ -215,9 +243,10 @@ def _teacher(
         teacher = fine_tuned(engine, pretrained, cell)
     else:
         teacher = as_it_came(engine, pretrained)
-        cell = dataclasses.replace(cell, objective="as it came")
+        cell = dataclasses.replace(cell, objective="as it came", training=TrainingConfig())
+    engine.stop.check()
     row = ledger.find(cell.hash)
-    if row is None:
+    if row is None or row.fingerprints["teacher"] != teacher.digest:
         row = teacher_row(engine, comparison.name, cell, teacher, Path(comparison.teacher).name)
         ledger.append(row)
     engine.reporter.say(f"teacher: test accuracy {100 * row.metrics['test/accuracy']:.1f}%")
@@ -241,7 +270,7 @@ def _run_pending(
     outputs = outputs_for(
         engine,
         teacher,
-        [each.objective for each in pending],
+        [each.objective for each in planned],  # not the pending alone: one cache for the table
         live=comparison.teacher_outputs == "live",
         dtype=comparison.cache_dtype,
     )
@@ -254,6 +283,7 @@ def _run_pending(
             f"{label}: test accuracy {100 * row.metrics['test/accuracy']:.1f}%, "
             f"{row.seconds['total']:.0f} s"
         )
+        engine.stop.check()
 
 
 def _listed(values: Sequence[object]) -> str:

@@ -17,7 +17,7 @@ from distill_jax.models.bert import Bert, BertConfig
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.sweeps.cells import TEACHER, Cell
 from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.task import Task
+from distill_jax.sweeps.task import EVALUATION_BATCH, Task
 from distill_jax.sweeps.track import TrackTo, open_tracker
 from distill_jax.training.checkpoint import Checkpoints
 from distill_jax.training.feed import Feed, TeacherOutputs
@@ -59,9 +59,8 @@ class Engine:
             params,
             table,
             shape_lengths=self.task.few_lengths,
-            batch_size=64 * self.mesh.size,
+            batch_size=EVALUATION_BATCH * self.mesh.size,
             mesh=self.mesh,
-            on_batch=self.stop.check,
         )
 
     def predictor(self, config: BertConfig) -> LogitsOf:

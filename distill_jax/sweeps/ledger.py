@@ -197,7 +197,7 @@ class Ledger:
             if not isinstance(fields, dict):
                 raise ValueError("not a JSON object")
             return LedgerRow.from_dict(fields)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise UserError(
                 f"{self.path}:{number}: damaged ledger row ({error}). Mend or delete the line."
             ) from error

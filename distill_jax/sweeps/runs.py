@@ -1,6 +1,7 @@
 """One run: from a cell to a row of the ledger."""
 
 import dataclasses
+import io
 import json
 import math
 import shutil
@@ -26,7 +27,6 @@ from distill_jax.sweeps.ledger import LedgerRow, provenance
 from distill_jax.sweeps.task import Task
 from distill_jax.sweeps.teacher import Teacher
 from distill_jax.training.feed import TeacherOutputs
-from distill_jax.training.loop import Progress
 from distill_jax.training.state import Params
 
 
@@ -82,7 +82,7 @@ def run_cell(
         result.params,
         teacher.pretrained.tokenizer_file,
         logits_NC,
-        result.progress,
+        result.progress.history,
     )
     progress = result.progress
     return LedgerRow(
@@ -98,7 +98,7 @@ def run_cell(
         seconds={
             "train": progress.train_seconds,
             "compile": progress.compile_seconds,
-            "total": time.perf_counter() - started,
+            "total": time.perf_counter() - started,  # of the last session, where there were several
         },
         examples_per_second=result.examples_per_second,
         **provenance(),
@@ -114,6 +114,15 @@ def teacher_row(
     metrics = test_metrics(task, logits_NC, None)
     metrics |= cost_metrics(engine, teacher.config, teacher.params)
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
+    keep_run(
+        engine.folder / cell.hash,
+        task,
+        teacher.config,
+        teacher.params,
+        teacher.pretrained.tokenizer_file,
+        logits_NC,
+        training.get("history", []),
+    )
     return LedgerRow(
         hash=cell.hash,
         experiment=experiment,
@@ -176,11 +185,13 @@ def keep_run(
     params: Params,
     tokenizer_file: Path,
     test_logits_NC: np.ndarray,
-    progress: Progress,
+    history: list[dict[str, float]],
 ) -> None:
-    """Keep a finished student for use, its test logits and its history; drop its checkpoints."""
+    """Keep a finished model for use, its test logits and its history; drop its checkpoints."""
     shutil.rmtree(folder / "model", ignore_errors=True)  # left by a run killed at this place
     save_pretrained(folder / "model", config, params, tokenizer_file, task.label_names)
-    np.savez(folder / "test_logits.npz", ids=np.asarray(task.test.ids), logits_NC=test_logits_NC)
-    write_atomic(folder / "history.json", json.dumps(progress.history, indent=1))
+    logits = io.BytesIO()
+    np.savez(logits, ids=np.asarray(task.test.ids), logits_NC=test_logits_NC)
+    write_atomic(folder / "test_logits.npz", logits.getvalue())
+    write_atomic(folder / "history.json", json.dumps(history, indent=1))
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)

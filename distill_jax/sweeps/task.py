@@ -24,8 +24,8 @@ class Task:
       validation, test: fully labelled.
       shape_lengths: lengths of training batches; at most a tenth of an epoch is padding, where
         so many shapes can do that.
-      few_lengths: some of them, the longest included, for work too short to be worth so many
-        compilations: evaluation, and fine-tuning on few labels.
+      few_lengths: three to five, for work too short to be worth more compilations: evaluation,
+        and fine-tuning on few labels. They depend on the data alone, and so does the teacher.
       digest: content of all of it, the choice of labels included.
     """
 
@@ -46,6 +46,7 @@ class Task:
 
 
 FEW_SHAPES = 3
+EVALUATION_BATCH = 64
 
 
 def prepare_task(
@@ -63,9 +64,8 @@ def prepare_task(
     train = tokens.splits["train"]
     rows = labelled_rows(train, config.label_fraction)
     longest = max(int(table.lengths_N.max()) for table in tokens.splits.values())
-    lengths = choose_lengths(
-        np.append(train.lengths_N, longest), batch_size=batch_size, max_shapes=max_shapes
-    )
+    lengths_N = np.append(train.lengths_N, longest)
+    fine = choose_lengths(lengths_N, batch_size=EVALUATION_BATCH)
     return Task(
         config=config,
         label_names=tokens.label_names,
@@ -73,8 +73,8 @@ def prepare_task(
         everything=train.without_labels(np.setdiff1d(np.arange(len(train)), rows)),
         validation=tokens.splits["validation"],
         test=tokens.splits["test"],
-        shape_lengths=lengths,
-        few_lengths=lengths[:: -max(1, len(lengths) // FEW_SHAPES)][::-1],
+        shape_lengths=choose_lengths(lengths_N, batch_size=batch_size, max_shapes=max_shapes),
+        few_lengths=fine[:: -max(1, len(fine) // FEW_SHAPES)][::-1],
         digest=digest({"tokens": tokens.digest, "label_fraction": config.label_fraction}),
         tokens_digest=tokens.digest,
     )

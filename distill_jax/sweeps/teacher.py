@@ -114,7 +114,13 @@ def fine_tuned(engine: Engine, pretrained: Pretrained, cell: Cell) -> Teacher:
             (scratch / "training.json").write_text(json.dumps(training, indent=1))
     loaded = load_pretrained(folder)
     check_label_order(loaded, task.label_names)
-    training = json.loads((folder / "training.json").read_text())
+    try:
+        training = json.loads((folder / "training.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the teacher in {folder} is damaged (training.json: {error}); delete that folder and "
+            "it is fine-tuned again"
+        ) from error
     return Teacher(pretrained, loaded.config, loaded.params, loaded.digest, folder, training)
 
 

@@ -31,9 +31,11 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+        try:
+            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        except OSError as error:
+            raise UserError(f"cannot write checkpoints to {folder}: {error.strerror}") from error
 
     def __enter__(self) -> "Checkpoints":
         return self

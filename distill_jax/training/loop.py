@@ -15,7 +15,7 @@ from distill_jax.core.mesh import replicate, shard_batch
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.checkpoint import Checkpoints, Snapshot
 from distill_jax.training.feed import Feed
-from distill_jax.training.interrupt import Interrupted, StopRequest
+from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate
 from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, StepMetrics, StepNumbers
@@ -30,7 +30,7 @@ class LoopConfig:
       eval_every: steps between evaluations on the validation split; the last step has one too.
       log_every: steps between log lines.
       select: the validation metric whose highest value decides (the earliest of equals).
-      checkpoint_seconds: a snapshot is written at the first evaluation after so many seconds.
+      checkpoint_seconds: a snapshot is written whenever so many seconds have passed.
     """
 
     steps: int
@@ -96,7 +96,8 @@ def train(
       evaluate: student parameters -> validation metrics; must hold ``loop.select``.
       on_log: called with the number of finished steps and either ``train/...`` means since the
         last call or ``validation/...`` scores.
-      stop: asked between steps; on a request a snapshot is written first.
+      stop: asked between steps; on a request a snapshot is written first. After the last step
+        the run is finished and returns, whatever was asked.
 
     Raises:
       Interrupted: after a stop request, with the snapshot on disk.
@@ -119,16 +120,16 @@ def train(
     mark = time.perf_counter()
     for done, (batch, teacher_output) in enumerate(feed.read(start, loop.steps), start + 1):
         numbers = step_numbers(objective, optimizer, feed.seed, done - 1, loop.steps)
-        traces = step.traces
         batch_on_mesh, teacher_on_mesh = shard_batch((batch, teacher_output), mesh)
+        traces, called = step.traces, time.perf_counter()
         state, metrics = step(state, batch_on_mesh, teacher_on_mesh, numbers)
+        if step.traces > traces:  # tracing and compiling happen in the call, the step after it
+            spent = time.perf_counter() - called
+            progress.compile_seconds += spent
+            mark += spent
         window.append(metrics)
         progress.examples += int(np.sum(np.asarray(batch.example_ids_B) >= 0))
 
-        if step.traces > traces:
-            jax.block_until_ready(state)
-            progress.compile_seconds += time.perf_counter() - mark
-            mark = time.perf_counter()
         if done % loop.log_every == 0 or done == loop.steps:
             on_log(done, summarise(window, done))
             window = []
@@ -141,15 +142,14 @@ def train(
             if scores[loop.select] > progress.best_score:
                 progress.best_score, progress.best_step = scores[loop.select], done
                 best_params = jax.tree.map(np.array, state.params)
-            if time.monotonic() - saved_at > loop.checkpoint_seconds and done < loop.steps:
-                save()
-                saved_at = time.monotonic()
             mark = time.perf_counter()
-        if stop.requested and done < loop.steps:
+        late = time.monotonic() - saved_at > loop.checkpoint_seconds
+        if (late or stop.requested) and done < loop.steps:
             jax.block_until_ready(state)
             progress.train_seconds += time.perf_counter() - mark
             save()
-            raise Interrupted
+            stop.check()
+            mark, saved_at = time.perf_counter(), time.monotonic()
     return TrainResult(best_params, progress)
 
 

@@ -1,5 +1,6 @@
 """The command line as a person meets it: help at once, mistakes in one line, exit codes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -75,11 +76,38 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, told, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_flag_names_the_nearest(capsys):
-    with pytest.raises(SystemExit) as end:
-        dispatch(["compare-losses", "--label-fractoin", "0.5"])
-    assert end.value.code == 2
-    assert "--label-fraction" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["compare-losses", "--label-fractoin", "0.5"], "--label-fraction"),
+        (["compare-losses", "--seeds", "one"], "one"),
+        (["data", "--examples"], "--examples"),
+    ],
+)
+def test_a_wrong_flag_is_told_in_one_line(arguments, told):
+    with pytest.raises(UserError, match=told) as error:
+        dispatch(arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_the_ledger_is_listed_filtered_and_exported(capsys):
+    path = str(ROOT / "experiments/results/compare_losses/ledger.jsonl")
+    dispatch(["ledger", path])
+    assert "13 rows" in capsys.readouterr().out
+    dispatch(["ledger", path, "--objective", "kl"])
+    listed = capsys.readouterr().out
+    assert "3 rows" in listed
+    dispatch(["ledger", path, "--show", listed.split()[0]])
+    assert json.loads(capsys.readouterr().out)["row"] == "kl"
+    dispatch(["ledger", path, "--csv", "--student", "tiny"])
+    assert len(capsys.readouterr().out.splitlines()) == 13
+
+
+def test_predictions_are_lines(capsys, toy_teacher):
+    dispatch(["predict", str(toy_teacher), "the film is good", "bad"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[2] for line in lines] == ["the film is good", "bad"]
+    assert all(line.split("\t")[0] in ("a", "b") for line in lines)
 
 
 def test_a_bug_of_ours_keeps_its_traceback():

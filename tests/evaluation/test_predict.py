@@ -33,24 +33,6 @@ def test_logits_are_those_of_each_example_alone(teacher, toy_table, batch_size, 
         np.testing.assert_allclose(predicted[row], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_stop_between_batches_is_heard(teacher, toy_table):
-    class Stop(Exception):
-        pass
-
-    def stop():
-        raise Stop
-
-    with pytest.raises(Stop):
-        predict_logits(
-            logits_of(teacher[0]),
-            teacher[1],
-            toy_table,
-            shape_lengths=(12,),
-            batch_size=8,
-            on_batch=stop,
-        )
-
-
 def test_single_examples_are_spread_over_the_table(toy_table):
     batches = one_by_one(toy_table, 5, shape_lengths=(8, 12))
     assert len(batches) == 5

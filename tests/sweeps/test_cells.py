@@ -29,6 +29,7 @@ CELL = Cell(
         {"training": TrainingConfig(epochs=3)},
         {"training": TrainingConfig(optimizer=OptimizerConfig(learning_rate=5e-4))},
         {"seed": 1},
+        {"teacher_dtype": "float16"},
         {"plugin": "p"},
     ],
 )

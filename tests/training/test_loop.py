@@ -99,6 +99,30 @@ def test_a_run_killed_between_checkpoints_is_the_same_run(run, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed.params, run().params)
 
 
+def test_a_stop_during_an_evaluation_loses_nothing(run, tmp_path):
+    stop = StopRequest()
+
+    def evaluate(params):
+        stop.requested = True
+        return {"accuracy": 0.5}
+
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(Interrupted):
+        run(stop, checkpoints, evaluate=evaluate)
+    steps = []
+    with Checkpoints(tmp_path) as checkpoints:
+        run(StopRequest(), checkpoints, lambda step, values: steps.append(step))
+    assert steps[0] == 3
+
+
+def test_a_stop_after_the_last_step_finishes(run):
+    stop = StopRequest()
+
+    def log(step, values):
+        stop.requested = step == STEPS
+
+    assert run(stop, None, log).progress.history[-1]["step"] == STEPS
+
+
 def test_the_best_step_is_kept_and_of_equals_the_earliest(run):
     scores = iter([0.5, 0.7, 0.7, 0.2, 0.1])
     seen = []
