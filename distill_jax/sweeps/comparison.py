@@ -47,7 +47,7 @@ COLUMNS = (
     Column("parameters", "parameters (M)", 1e-6, 2, kind="value"),
     Column("latency/p50_ms", "CPU p50 (ms)", 1, 2, kind="mean"),
     Column("latency/p95_ms", "CPU p95 (ms)", 1, 2, kind="mean"),
-    Column("seconds/total", "training (s)", 1, 0, kind="mean"),
+    Column("seconds/total", "run (s)", 1, 0, kind="mean"),
 )
 
 
