@@ -74,13 +74,9 @@ def prepare(builder: Any) -> None:
             return
         try:
             builder.download_and_prepare(download_config=config, file_format=FILE_FORMAT)
-        except OSError as error:
+        except OSError:
             if not builder.is_prepared():
-                raise UserError(
-                    f"cannot prepare {builder.name} in {builder.data_dir}: "
-                    f"{error.strerror or error}. Free some space, mend the permissions, or point "
-                    "DISTILL_JAX_HOME elsewhere."
-                ) from error
+                raise
 
 
 def open_builder(
@@ -91,7 +87,13 @@ def open_builder(
     with quiet(), damage_reported(folder / builder_class.name / (config or "")):
         builder = builder_class(config=config, data_dir=folder, file_format=FILE_FORMAT)
     builder.asset_home = asset_home
-    prepare(builder)
+    try:
+        prepare(builder)
+    except OSError as error:
+        raise UserError(
+            f"cannot prepare {builder.name} in {folder}: {error.strerror or error}. Free some "
+            "space, mend the permissions, or point DISTILL_JAX_HOME elsewhere."
+        ) from error
     return builder
 
 

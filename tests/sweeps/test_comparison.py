@@ -193,7 +193,7 @@ def test_a_plugins_loss_is_a_row_and_its_content_counts(world, tmp_path):
         ({"seeds": (1, 1)}, "seeds repeat"),
         ({"seeds": (-1,)}, "from 0 to"),
         ({"seeds": (2**32,)}, "from 0 to"),
-        ({"epochs": float("nan")}, "epochs"),
+        ({"epochs": float("nan"), "steps": 0}, "epochs"),
         ({"teacher_epochs": float("inf")}, "epochs"),
         ({"baseline": "kl"}, "unknown baseline 'kl'"),
         ({"data": "review_snippet/movie"}, "Did you mean 'review_snippets/movie'"),

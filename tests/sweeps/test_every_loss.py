@@ -28,7 +28,7 @@ from distill_jax.training.step import CompiledStep, make_step
 
 STUDENT = BertConfig(30522, 8, 2, 2, 16, max_positions=128, pooling="mean")
 TEACHER = BertConfig(30522, 12, 2, 3, 24, max_positions=128, pooling="mean", initializer_range=0.5)
-OPTIMIZER = OptimizerConfig(learning_rate=2e-2, warmup=0.0, schedule="constant")
+OPTIMIZER = OptimizerConfig(learning_rate=5e-3, warmup=0.0, schedule="constant")
 STEPS = 12
 
 
