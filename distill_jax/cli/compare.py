@@ -107,7 +107,7 @@ PRESETS = {
         objectives=("ce", "kl", "hidden_mse + kl"),
         steps=60,
         evaluations=2,
-        max_shapes=3,
+        max_shapes=2,
     ),
 }
 
