@@ -72,7 +72,7 @@ def run_cell(
         label=label,
     )
     logits_NC = engine.predict(config, result.params, task.test)
-    metrics = test_metrics(task, logits_NC, teacher_test_NC)
+    metrics = scores_on_test(task, logits_NC, teacher_test_NC)
     metrics |= cost_metrics(engine, config, result.params)
     metrics["validation/accuracy"] = result.progress.best_score
     keep_run(
@@ -98,7 +98,7 @@ def run_cell(
         seconds={
             "train": progress.train_seconds,
             "compile": progress.compile_seconds,
-            "total": time.perf_counter() - started,  # of the last session, where there were several
+            "total": time.perf_counter() - started,  # since it was last resumed
         },
         examples_per_second=result.examples_per_second,
         **provenance(),
@@ -111,7 +111,7 @@ def teacher_row(
     """The ledger's row of the teacher itself."""
     task, training = engine.task, teacher.training
     logits_NC = engine.predict(teacher.config, teacher.params, task.test)
-    metrics = test_metrics(task, logits_NC, None)
+    metrics = scores_on_test(task, logits_NC, None)
     metrics |= cost_metrics(engine, teacher.config, teacher.params)
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
     keep_run(
@@ -139,7 +139,7 @@ def teacher_row(
     )
 
 
-def test_metrics(
+def scores_on_test(
     task: Task, logits_NC: np.ndarray, teacher_test_NC: np.ndarray | None
 ) -> dict[str, float]:
     """Scores on the test split, under ``test/``."""
