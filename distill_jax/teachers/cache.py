@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distill_jax.core.digests import digest, digest_strings, sha256_file
+from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch, Capture, ModelOutput
@@ -257,8 +257,6 @@ def _finish(
     manifest = {
         "format": FORMAT,
         "provenance": asdict(provenance),
-        "examples": len(table),
-        "ids": digest_strings(table.ids),
         "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
