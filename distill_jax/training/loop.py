@@ -29,14 +29,15 @@ class LoopConfig:
       steps: optimiser steps in all.
       eval_every: steps between evaluations on the validation split; the last step has one too.
       log_every: steps between log lines.
-      select: the validation metric whose highest value decides (the earliest of equals).
+      select: the validation metric whose highest value decides (the earliest of equals); None
+        for a stage whose end is what counts: nothing is evaluated, the last step is kept.
       checkpoint_seconds: a snapshot is written whenever so many seconds have passed.
     """
 
     steps: int
     eval_every: int
     log_every: int = 20
-    select: str = "accuracy"
+    select: str | None = "accuracy"
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -133,7 +134,13 @@ def train(
         if done % loop.log_every == 0 or done == loop.steps:
             on_log(done, summarise(window, done))
             window = []
-        if done % loop.eval_every == 0 or done == loop.steps:
+        if loop.select is None:
+            if done == loop.steps:
+                jax.block_until_ready(state)
+                progress.train_seconds += time.perf_counter() - mark
+                progress.best_step = done
+                best_params = jax.tree.map(np.array, state.params)
+        elif done % loop.eval_every == 0 or done == loop.steps:
             jax.block_until_ready(state)
             progress.train_seconds += time.perf_counter() - mark
             scores = evaluate(state.params)
