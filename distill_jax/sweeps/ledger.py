@@ -6,6 +6,8 @@ short by a crash is left out on reading, with a warning, and cleared away by the
 Importing this module does not import JAX: listing a ledger takes a moment.
 """
 
+import base64
+import binascii
 import dataclasses
 import errno
 import fcntl
@@ -13,10 +15,13 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps.provenance import provenance as provenance
@@ -30,6 +35,11 @@ _KINDS: dict[str, tuple[type, str]] = {
     **dict.fromkeys(
         ("config", "metrics", "fingerprints", "code", "packages", "seconds"), (Mapping, "an object")
     ),
+}
+_OPTIONAL: dict[str, tuple[Any, str]] = {
+    "schema": (int, "an integer"),
+    "test_correct": ((str, type(None)), "a string or null"),
+    "history": (list, "a list"),
 }
 
 
@@ -57,6 +67,9 @@ class LedgerRow:
       examples_per_second: training throughput; None where nothing was trained.
       finished_at: ISO 8601, UTC.
       schema: version of this layout.
+      test_correct: which test examples were classified rightly, as ``pack_correct`` writes it;
+        None where nobody kept it.
+      history: what the validation split said on the way, ``{"step": .., "accuracy": ..}`` each.
     """
 
     hash: str
@@ -75,6 +88,8 @@ class LedgerRow:
     examples_per_second: float | None
     finished_at: str
     schema: int = SCHEMA
+    test_correct: str | None = None
+    history: Sequence[Mapping[str, float]] = dataclasses.field(default_factory=list)
 
     def number(self, key: str) -> float | None:
         """A number by key: a metric, ``seconds/STAGE`` or ``examples_per_second``."""
@@ -91,6 +106,12 @@ class LedgerRow:
             fields[name] = {key: _pack(value) for key, value in fields[name].items()}
         if self.examples_per_second is not None:
             fields["examples_per_second"] = _pack(self.examples_per_second)
+        fields["history"] = [
+            {key: _pack(value) for key, value in point.items()} for point in self.history
+        ]
+        for name in ("test_correct", "history"):
+            if not fields[name]:
+                del fields[name]
         return json.dumps(fields, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     @classmethod
@@ -103,21 +124,58 @@ class LedgerRow:
         if fields.get("schema", SCHEMA) != SCHEMA:
             raise ValueError(f"schema {fields['schema']!r}, but this version reads {SCHEMA}")
         names = {f.name for f in dataclasses.fields(cls)}
-        missing, extra = names - {*fields, "schema"}, set(fields) - names
+        missing, extra = names - {*fields, *_OPTIONAL}, set(fields) - names
         if missing or extra:
             raise ValueError(
                 f"missing fields: {', '.join(sorted(missing)) or 'none'}; "
                 f"unknown fields: {', '.join(sorted(extra)) or 'none'}"
             )
-        for name, (kind, described) in _KINDS.items():
-            if not isinstance(fields[name], kind):
+        for name, (kind, described) in {**_KINDS, **_OPTIONAL}.items():
+            if name in fields and not isinstance(fields[name], kind):
                 raise ValueError(f"field {name} is not {described}")
         values = dict(fields)
         for name in ("metrics", "seconds"):
             values[name] = {key: _unpack(value) for key, value in fields[name].items()}
         if fields["examples_per_second"] is not None:
             values["examples_per_second"] = _unpack(fields["examples_per_second"])
+        values["history"] = [
+            {key: _unpack(value) for key, value in dict(point).items()}
+            for point in fields.get("history", ())
+        ]
         return cls(**values)
+
+
+def pack_correct(correct_N: ArrayLike) -> str:
+    """Per-example correctness as short text: the number of examples, a colon, base64 of the bits.
+
+    Args:
+      correct_N: [N], booleans (or 0 and 1), in the order of the test split.
+    """
+    values = np.asarray(correct_N)
+    if values.ndim != 1 or not np.isin(values, (0, 1)).all():
+        raise ValueError(f"correctness is a vector of booleans, not {values.dtype}{values.shape}")
+    bits = np.packbits(values.astype(bool))
+    return f"{len(values)}:{base64.b64encode(bits.tobytes()).decode()}"
+
+
+def unpack_correct(packed: str) -> np.ndarray:
+    """[N] booleans, as given to ``pack_correct``.
+
+    Raises:
+      UserError: when the text is damaged.
+    """
+    number, _, encoded = packed.partition(":")
+    try:
+        count, data = int(number), base64.b64decode(encoded, validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise UserError(f"damaged per-example correctness {packed[:40]!r}: {error}") from error
+    bits = np.unpackbits(np.frombuffer(data, np.uint8)).astype(bool)
+    if count < 0 or len(data) != -(-count // 8) or bits[count:].any():
+        raise UserError(
+            f"damaged per-example correctness {packed[:40]!r}: {len(data)} bytes for "
+            f"{count} examples"
+        )
+    return bits[:count]
 
 
 class Ledger:

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps import ledger as ledger_module
-from distill_jax.sweeps.ledger import SCHEMA, Ledger, LedgerRow
+from distill_jax.sweeps.ledger import SCHEMA, Ledger, LedgerRow, pack_correct, unpack_correct
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -113,6 +114,38 @@ def test_numbers_by_key():
     assert row.number("test/none") is None and row.number("seconds/none") is None
 
 
+def test_a_row_without_the_optional_fields_reads_and_writes_as_before(ledger):
+    fields = json.loads(make_row().to_json())
+    assert not {"test_correct", "history"} & set(fields)
+    row = LedgerRow.from_dict(fields)
+    assert row.test_correct is None and row.history == []
+
+
+def test_correctness_and_history_come_back(ledger):
+    packed = pack_correct([True, False, True])
+    history = [{"step": 10, "accuracy": 0.5}, {"step": 20, "accuracy": math.nan}]
+    ledger.append(make_row(test_correct=packed, history=history))
+    row = ledger.rows()[0]
+    assert unpack_correct(row.test_correct).tolist() == [True, False, True]
+    assert row.history[0] == history[0] and math.isnan(row.history[1]["accuracy"])
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_correctness_survives_packing(correct):
+    packed = pack_correct(np.array(correct, bool))
+    assert unpack_correct(packed).tolist() == correct
+    assert packed.startswith(f"{len(correct)}:") and len(packed) <= 4 + 4 * (len(correct) // 24 + 1)
+
+
+def test_damaged_correctness_is_refused():
+    for text in ["", "3", "x:AA==", "9:gA==", "3:gAAA", "3:!", "-1:", "3:/w==", "3:gA=", "é:gA=="]:
+        with pytest.raises(UserError, match="damaged per-example correctness"):
+            unpack_correct(text)
+    for wrong in ([[True]], [2, 0], [0.5]):
+        with pytest.raises(ValueError, match="vector of booleans"):
+            pack_correct(wrong)
+
+
 def test_of_rows_with_one_hash_the_last_wins(ledger):
     for row in (make_row("aa", seed=1), make_row("bb"), make_row("aa", seed=9)):
         ledger.append(row)
@@ -154,6 +187,9 @@ def test_a_whole_last_row_without_its_newline_is_kept(ledger):
         (line_with(metrics={"a": "high"}), "high"),
         (line_with(hash=7), "hash is not a string"),
         (line_with(seed="1"), "seed is not an integer"),
+        (line_with(test_correct=7), "test_correct is not a string or null"),
+        (line_with(history={}), "history is not a list"),
+        (line_with(history=[1]), "not iterable"),
     ],
 )
 def test_any_other_damage_names_file_and_line(ledger, line, reason):
