@@ -32,6 +32,8 @@ class Batch:
       where_BT: bool [B, T], True for real tokens.
       labels_B: int32 [B], the class; any value where ``label_where_B`` is False.
       label_where_B: bool [B], True for examples that have a label (False: transfer set).
+      pixels_BHWC: float32 [B, height, width, channels] for images, None for text. A batch of
+        images has T = 1, token ids 0.
     """
 
     example_ids_B: Array
@@ -40,6 +42,7 @@ class Batch:
     where_BT: Array
     labels_B: Array
     label_where_B: Array
+    pixels_BHWC: Array | None = None
 
     @property
     def where_B(self) -> Array:

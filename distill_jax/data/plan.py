@@ -7,16 +7,37 @@ are random but a pure function of (lengths, seed, epoch): there is no iterator t
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch
 from distill_jax.data.table import NO_LABEL
-from distill_jax.data.tokenise import TokenTable
 
 PADDING_ID = -1
+
+
+class ExampleTable(Protocol):
+    """What plans, feeds and evaluation need of a split: tokens or images make no difference."""
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+
+    @property
+    def labels_N(self) -> np.ndarray: ...
+
+    @property
+    def lengths_N(self) -> np.ndarray: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
+        """The batch of ``rows``, each padded to ``length``, filled up to ``batch_size`` rows."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,35 +166,26 @@ def padding_fraction(
     return 1 - tokens / sum(batch_size * batch.length for batch in plan)
 
 
-def make_batch(table: TokenTable, planned: PlannedBatch, *, batch_size: int) -> Batch:
+def make_batch(table: ExampleTable, planned: PlannedBatch, *, batch_size: int) -> Batch:
     """The arrays of one planned batch, as numpy arrays.
 
     Rows that are missing to ``batch_size`` get example id -1 and no real token; a row without a
     label gets ``label_where_B`` False.
     """
-    rows = planned.rows
-    lengths_B = np.zeros(batch_size, np.int64)
-    lengths_B[: len(rows)] = table.lengths_N[rows]
-    if lengths_B.max(initial=0) > planned.length:
-        raise ValueError(f"a row of {lengths_B.max()} tokens in a batch of {planned.length}")
-    starts_B = np.zeros(batch_size, np.int64)
-    starts_B[: len(rows)] = table.offsets_N1[rows]
-    position_T = np.arange(planned.length)
-    where_BT = position_T[None, :] < lengths_B[:, None]
-    index_BT = np.where(where_BT, starts_B[:, None] + position_T[None, :], 0)
+    return table.batch(planned.rows, planned.length, batch_size)
+
+
+def example_arrays(rows: np.ndarray, labels_N: np.ndarray, batch_size: int) -> dict[str, Any]:
+    """The fields of a ``Batch`` that say which examples it holds and what their labels are."""
     example_ids_B = np.full(batch_size, PADDING_ID, np.int32)
     example_ids_B[: len(rows)] = rows
     labels_B = np.full(batch_size, NO_LABEL, np.int32)
-    labels_B[: len(rows)] = table.labels_N[rows]
-    arrays: dict[str, Any] = dict(  # numpy arrays until the step takes them to a device
-        example_ids_B=example_ids_B,
-        input_ids_BT=np.where(where_BT, table.tokens_S[index_BT], np.int32(0)),
-        token_type_ids_BT=np.where(where_BT, table.token_types_S[index_BT], 0).astype(np.int32),
-        where_BT=where_BT,
-        labels_B=np.maximum(labels_B, 0),
-        label_where_B=labels_B >= 0,
-    )
-    return Batch(**arrays)
+    labels_B[: len(rows)] = labels_N[rows]
+    return {
+        "example_ids_B": example_ids_B,
+        "labels_B": np.maximum(labels_B, 0),
+        "label_where_B": labels_B >= 0,
+    }
 
 
 def _filled(rows_upto_K: np.ndarray, batch_size: int) -> np.ndarray:

@@ -5,12 +5,15 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from distill_jax.core.digests import digest, digest_arrays, digest_strings, sha256_file
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
+from distill_jax.core.types import Batch
+from distill_jax.data.plan import example_arrays
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable
 
 _FORMAT = 1
@@ -75,7 +78,31 @@ class TokenTable:
         """The same table with the labels of ``rows`` hidden: they become a transfer set."""
         labels_N = self.labels_N.copy()
         labels_N[rows] = NO_LABEL
-        return dataclasses.replace(self, labels_N=labels_N)
+        return self.with_labels(labels_N)
+
+    def with_labels(self, labels_N: np.ndarray) -> "TokenTable":
+        """The same examples with other labels, int32 [N], -1 for none."""
+        if labels_N.shape != self.labels_N.shape:
+            raise ValueError(f"labels of shape {labels_N.shape} for {len(self)} examples")
+        return dataclasses.replace(self, labels_N=labels_N.astype(np.int32))
+
+    def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
+        """Numpy arrays of ``rows``, padded to ``length`` tokens and ``batch_size`` rows."""
+        lengths_B = np.zeros(batch_size, np.int64)
+        lengths_B[: len(rows)] = self.lengths_N[rows]
+        if lengths_B.max(initial=0) > length:
+            raise ValueError(f"a row of {lengths_B.max()} tokens in a batch of {length}")
+        starts_B = np.zeros(batch_size, np.int64)
+        starts_B[: len(rows)] = self.offsets_N1[rows]
+        position_T = np.arange(length)
+        where_BT = position_T[None, :] < lengths_B[:, None]
+        index_BT = np.where(where_BT, starts_B[:, None] + position_T[None, :], 0)
+        arrays: dict[str, Any] = dict(  # numpy arrays until the step takes them to a device
+            input_ids_BT=np.where(where_BT, self.tokens_S[index_BT], np.int32(0)),
+            token_type_ids_BT=np.where(where_BT, self.token_types_S[index_BT], 0).astype(np.int32),
+            where_BT=where_BT,
+        )
+        return Batch(**arrays, **example_arrays(rows, self.labels_N, batch_size))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

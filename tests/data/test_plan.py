@@ -162,7 +162,8 @@ def test_make_batch_places_every_token():
     np.testing.assert_array_equal(batch.where_BT.sum(1), [3, 1, 0])
     np.testing.assert_array_equal(batch.label_where_B, [True, False, False])
     np.testing.assert_array_equal(batch.labels_B, [0, 0, 0])
-    dtypes = {name: str(value.dtype) for name, value in vars(batch).items()}
+    assert batch.pixels_BHWC is None
+    dtypes = {name: str(v.dtype) for name, v in vars(batch).items() if v is not None}
     assert dtypes == {
         "example_ids_B": "int32",
         "input_ids_BT": "int32",

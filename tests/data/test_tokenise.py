@@ -166,3 +166,12 @@ def test_minilm_tokens(minilm_folder):
     assert table.lengths_N.tolist() == [5, 128]
     longer = tokenise_dataset(dataset, minilm_folder / "tokenizer.json", max_length=256)
     assert longer.splits["train"].lengths_N.tolist() == [5, 256]
+
+
+def test_other_labels_leave_the_table_as_it_was():
+    table = token_table([[1], [2, 3], [4]])
+    other = table.with_labels(np.array([2, -1, 0]))
+    assert other.labels_N.tolist() == [2, -1, 0] and other.labels_N.dtype == np.int32
+    assert table.labels_N.tolist() == [0, 1, 2] and rows_of(other) == rows_of(table)
+    with pytest.raises(ValueError, match="labels of shape"):
+        table.with_labels(np.zeros(2, np.int32))
