@@ -1,6 +1,11 @@
-"""Where arrays live: a mesh over all devices, batches cut along it, parameters on each."""
+"""Where arrays live: a mesh over all devices, batches cut along it, parameters on each.
 
-from typing import TypeVar
+A population of models is placed the other way round: members cut along the mesh, batches on each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
@@ -10,6 +15,7 @@ from distill_jax.core.errors import UserError
 
 Tree = TypeVar("Tree")
 DATA_AXIS = "data"
+MEMBER_AXIS = "member"
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -34,3 +40,70 @@ def shard_batch(tree: Tree, mesh: Mesh) -> Tree:
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
     """Put arrays on every device of the mesh, whole."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the members of a population live: in equal parts, one a device, that never talk.
+
+    Stacks of members are [P, ...]. Where P is not a multiple of the number of devices, a placed
+    stack is filled up with copies of the last member, which nobody reads.
+
+    Attributes:
+      mesh: of one axis, ``member``.
+    """
+
+    mesh: Mesh
+
+    def rows(self, members: int) -> np.ndarray:
+        """Which member each row of a placed stack holds: ``0, 1, ..., P-1, P-1, ...``."""
+        placed = -(-members // self.mesh.size) * self.mesh.size
+        return np.minimum(np.arange(placed), members - 1)
+
+    def fill(self, tree: Tree, *, axis: int = 0) -> Tree:
+        """Stacks of members along ``axis``, filled up to a multiple of the devices."""
+
+        def filled(stack: Any) -> Any:
+            members = stack.shape[axis]
+            rows = self.rows(members)
+            return stack if len(rows) == members else stack.take(rows, axis=axis)
+
+        return jax.tree.map(filled, tree)
+
+    def put_members(self, tree: Tree) -> Tree:
+        """Put stacks [P, ...] on the devices, filled up and cut along their first axis."""
+        sharding = NamedSharding(self.mesh, PartitionSpec(MEMBER_AXIS))
+        return jax.device_put(self.fill(tree), sharding)
+
+    def put_shared(self, tree: Tree) -> Tree:
+        """Put what all members share on every device, whole."""
+        return replicate(tree, self.mesh)
+
+    def vmap(self, function: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Any:
+        """``function`` over placed stacks; each device works on its own members alone.
+
+        Args:
+          function: of one member.
+          in_axes: for each argument 0 if it is a stack, None if all members share it.
+        """
+        if self.mesh.size == 1:
+            return jax.vmap(function, in_axes)
+        stacked, shared = PartitionSpec(MEMBER_AXIS), PartitionSpec()
+        # shard_map rather than a hint to the partitioner: that could choose to communicate.
+        return jax.shard_map(
+            jax.vmap(function, in_axes),
+            mesh=self.mesh,
+            in_specs=tuple(shared if axis is None else stacked for axis in in_axes),
+            out_specs=stacked,
+            check_vma=False,
+        )
+
+
+def make_placement(strategy: Literal["vmap", "sharded"], mesh: Mesh) -> Placement:
+    """``vmap``: all members on the first device of ``mesh``; ``sharded``: on all, in equal parts.
+
+    Args:
+      mesh: of any axes; only its devices count.
+    """
+    devices = mesh.devices.reshape(-1)
+    return Placement(Mesh(devices if strategy == "sharded" else devices[:1], (MEMBER_AXIS,)))

@@ -10,9 +10,9 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.mesh import make_mesh, replicate, shard_batch
+from distill_jax.core.mesh import Placement, make_mesh, replicate, shard_batch
 from distill_jax.core.types import Batch, ModelOutput
-from distill_jax.data.plan import choose_lengths, make_batch, plan_in_order
+from distill_jax.data.plan import ExampleTable, choose_lengths, make_batch, plan_in_order
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
 from distill_jax.models.bert import Bert
@@ -35,7 +35,7 @@ def logits_of(model: nn.Module) -> LogitsOf:
 def predict_logits(
     apply: LogitsOf,
     params: Any,
-    table: TokenTable,
+    table: ExampleTable,
     *,
     shape_lengths: Sequence[int],
     batch_size: int,
@@ -49,15 +49,60 @@ def predict_logits(
     """
     mesh = mesh or make_mesh()
     params = replicate(params, mesh)
+
+    def forward(batch: Batch) -> jax.Array:
+        return apply(params, shard_batch(batch, mesh))
+
+    return _in_table_order(forward, table, shape_lengths, batch_size)
+
+
+def population_logits_of(model: nn.Module, placement: Placement) -> LogitsOf:
+    """``apply(stacked params, batch) -> logits_PBC``: ``logits_of`` for all members at once."""
+    return jax.jit(placement.vmap(logits_of(model), in_axes=(0, None)))
+
+
+def population_logits(
+    apply: LogitsOf,
+    params: Any,
+    table: ExampleTable,
+    *,
+    shape_lengths: Sequence[int],
+    batch_size: int,
+    placement: Placement,
+) -> np.ndarray:
+    """Logits [P, N, C] of all members for a table, float32, in its order.
+
+    Args:
+      apply: from ``population_logits_of`` with the same placement.
+      params: a stack [P, ...]; one that is placed already is not moved.
+      shape_lengths: as in ``predict_logits``.
+      batch_size: examples a batch; every device sees all of them, with its own members.
+    """
+    members = len(jax.tree.leaves(params)[0])
+    params = placement.put_members(params)
+
+    def forward(batch: Batch) -> jax.Array:
+        return apply(params, placement.put_shared(batch))
+
+    return _in_table_order(forward, table, shape_lengths, batch_size)[:members]
+
+
+def _in_table_order(
+    forward: Callable[[Batch], jax.Array],
+    table: ExampleTable,
+    shape_lengths: Sequence[int],
+    batch_size: int,
+) -> np.ndarray:
+    """The logits [..., B, C] that ``forward`` gives of batches, put together as [..., N, C]."""
     rows, parts = [], []
     for planned in plan_in_order(table.lengths_N, shape_lengths, batch_size=batch_size):
-        batch = shard_batch(make_batch(table, planned, batch_size=batch_size), mesh)
         rows.append(planned.rows)
-        parts.append(apply(params, batch))
-    logits = [np.asarray(p, np.float32)[: len(r)] for p, r in zip(parts, rows, strict=True)]
-    out_NC = np.empty((len(table), logits[0].shape[1]), np.float32)
-    out_NC[np.concatenate(rows)] = np.concatenate(logits)
-    return out_NC
+        parts.append(forward(make_batch(table, planned, batch_size=batch_size)))
+    logits = [np.asarray(p, np.float32)[..., : len(r), :] for p, r in zip(parts, rows, strict=True)]
+    joined = np.concatenate(logits, axis=-2)
+    in_order = np.empty_like(joined)
+    in_order[..., np.concatenate(rows), :] = joined
+    return in_order
 
 
 def one_by_one(table: TokenTable, count: int, *, shape_lengths: Sequence[int]) -> list[Batch]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from distill_jax.core.errors import UserError
@@ -16,14 +17,19 @@ class Snapshot:
     """What a run needs to go on as if it had never stopped.
 
     Attributes:
-      state: the training state, its step included.
-      best_params: the student's parameters at the best evaluation so far.
+      state: the training state, its step included; of a population, stacked over its members.
+      best_params: the student's parameters at the best evaluation so far; likewise.
       record: JSON: the history of evaluations, best step and score, seconds spent.
     """
 
     state: TrainState
     best_params: Params
     record: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """The number of finished steps; all members of a population have taken as many."""
+        return int(np.max(self.state.step))
 
 
 class Checkpoints:
@@ -49,7 +55,7 @@ class Checkpoints:
         Raises:
           UserError: when it cannot be written; the snapshot before it stays as it was.
         """
-        step = int(snapshot.state.step)
+        step = snapshot.step
         if step == self._manager.latest_step():
             return
         items = ocp.args.Composite(
@@ -66,15 +72,23 @@ class Checkpoints:
     def restore(self, like: TrainState) -> Snapshot | None:
         """The latest snapshot, or None when there is none.
 
+        Args:
+          like: a state of the same shapes, of arrays where the snapshot's are to be: on devices,
+            or numpy's on the host.
+
         Raises:
           UserError: when there is one that cannot be read; nothing starts afresh in silence.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-        )
+
+        def target(x: jax.Array | np.ndarray) -> Any:
+            if isinstance(x, np.ndarray):
+                return x
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+
+        shapes = jax.tree.map(target, like)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(shapes),
             best=ocp.args.StandardRestore(shapes.params),

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
@@ -86,6 +85,7 @@ def train(
     on_log: OnLog,
     stop: StopRequest,
     checkpoints: Checkpoints | None = None,
+    seed: int | None = None,
 ) -> TrainResult:
     """Train to the end, going on from the latest checkpoint where there is one.
 
@@ -99,11 +99,13 @@ def train(
         last call or ``validation/...`` scores.
       stop: asked between steps; on a request a snapshot is written first. After the last step
         the run is finished and returns, whatever was asked.
+      seed: of dropout; the feed's, which decides the order, where it is None.
 
     Raises:
       Interrupted: after a stop request, with the snapshot on disk.
       UserError: when the loss is no longer finite, naming the term that went wrong.
     """
+    seed = feed.seed if seed is None else seed
     state = replicate(state, mesh)
     best_params, progress = state.params, Progress()
     if checkpoints and (snapshot := checkpoints.restore(state)):
@@ -120,7 +122,7 @@ def train(
     start = int(state.step)
     mark = time.perf_counter()
     for done, (batch, teacher_output) in enumerate(feed.read(start, loop.steps), start + 1):
-        numbers = step_numbers(objective, optimizer, feed.seed, done - 1, loop.steps)
+        numbers = step_numbers(objective, optimizer, seed, done - 1, loop.steps)
         batch_on_mesh, teacher_on_mesh = shard_batch((batch, teacher_output), mesh)
         traces, called = step.traces, time.perf_counter()
         state, metrics = step(state, batch_on_mesh, teacher_on_mesh, numbers)
@@ -171,25 +173,38 @@ def step_numbers(
     )
 
 
-def summarise(window: list[StepMetrics], step: int) -> dict[str, Any]:
+def summarise(window: list[StepMetrics], step: int) -> dict[str, float]:
     """Means over the steps of a window; sums over sums where a term counts examples.
 
     Raises:
       UserError: when a loss is not finite.
     """
+    means = {name: float(mean) for name, mean in window_means(window).items()}
+    if wrong := divergence(means, step):
+        raise wrong
+    return means
+
+
+def window_means(window: list[StepMetrics]) -> dict[str, np.ndarray]:
+    """The means of ``summarise``: scalars, or one for each member where metrics are [P]."""
     steps = jax.device_get(window)
     means = {
-        "train/loss": float(np.mean([m.loss for m in steps])),
-        "train/grad_norm": float(np.mean([m.grad_norm for m in steps])),
+        "train/loss": np.mean([m.loss for m in steps], axis=0),
+        "train/grad_norm": np.mean([m.grad_norm for m in steps], axis=0),
     }
     for term in steps[0].terms:
-        total = sum(float(m.terms[term][0]) for m in steps)
-        count = sum(float(m.terms[term][1]) for m in steps)
-        means[f"train/{term}"] = total / max(count, 1.0)
-    wrong = [name.removeprefix("train/") for name in means if not math.isfinite(means[name])]
-    if wrong:
-        raise UserError(
-            f"training went wrong before step {step}: {', '.join(wrong)} not finite. "
-            "A lower --learning-rate or a lower weight on that term usually helps."
-        )
+        total = sum(np.asarray(m.terms[term][0], np.float64) for m in steps)
+        count = sum(np.asarray(m.terms[term][1], np.float64) for m in steps)
+        means[f"train/{term}"] = total / np.maximum(count, 1.0)
     return means
+
+
+def divergence(means: dict[str, float], step: int) -> UserError | None:
+    """What to say when a mean is not finite, naming the terms; None when all is well."""
+    wrong = [name.removeprefix("train/") for name in means if not math.isfinite(means[name])]
+    if not wrong:
+        return None
+    return UserError(
+        f"training went wrong before step {step}: {', '.join(wrong)} not finite. "
+        "A lower --learning-rate or a lower weight on that term usually helps."
+    )
