@@ -105,7 +105,7 @@ def _in_table_order(
     return in_order
 
 
-def one_by_one(table: TokenTable, count: int, *, shape_lengths: Sequence[int]) -> list[Batch]:
+def one_by_one(table: ExampleTable, count: int, *, shape_lengths: Sequence[int]) -> list[Batch]:
     """``count`` batches of one example each, spread evenly over the table, for latencies."""
     rows = np.unique(np.linspace(0, len(table) - 1, count).astype(np.int32))
     few = table.take(rows)

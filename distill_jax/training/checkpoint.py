@@ -96,6 +96,8 @@ class Checkpoints:
         )
         try:
             restored = self._manager.restore(step, args=items)
+            if jax.tree.map(np.shape, restored["state"]) != jax.tree.map(np.shape, like):
+                raise ValueError("it is of a run of other shapes")
         except Exception as error:  # Orbax raises many kinds; every one means the same to a user
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(

@@ -5,14 +5,17 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.mesh import make_mesh
+from distill_jax.core.mesh import make_mesh, make_placement
 from distill_jax.data.plan import PlannedBatch, make_batch
 from distill_jax.evaluation.predict import (
     classify_texts,
     logits_of,
     one_by_one,
+    population_logits,
+    population_logits_of,
     predict_logits,
 )
+from distill_jax.models.bert import init_bert
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(16, 8), (7, 1)])
@@ -31,6 +34,26 @@ def test_logits_are_those_of_each_example_alone(teacher, toy_table, batch_size, 
         alone = make_batch(toy_table, PlannedBatch(np.asarray([row], np.int32), 12), batch_size=1)
         expected = model.apply({"params": params}, alone, train=False).logits_BC[0]
         np.testing.assert_allclose(predicted[row], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "sharded"])
+def test_a_population_predicts_what_each_member_does(student, student_config, toy_table, strategy):
+    model = student[0]
+    placement = make_placement(strategy, make_mesh())
+    members = [init_bert(student_config, jax.random.key(seed)) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
+    how = {"shape_lengths": (8, 12), "batch_size": 16}
+    apply = population_logits_of(model, placement)
+    logits_PNC = population_logits(apply, stacked, toy_table, placement=placement, **how)
+    assert logits_PNC.shape == (3, len(toy_table), 2) and logits_PNC.dtype == np.float32
+    one_device = make_mesh(jax.devices()[:1])
+    for params, logits_NC in zip(members, logits_PNC, strict=True):
+        expected = predict_logits(logits_of(model), params, toy_table, mesh=one_device, **how)
+        np.testing.assert_allclose(logits_NC, expected, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(logits_PNC[0], logits_PNC[1], rtol=1e-2)
+    placed = placement.put_members(stacked)
+    again = population_logits(apply, placed, toy_table, placement=placement, **how)
+    np.testing.assert_array_equal(again[:3], logits_PNC)
 
 
 def test_single_examples_are_spread_over_the_table(toy_table):
