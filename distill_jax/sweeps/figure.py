@@ -2,14 +2,16 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
+from distill_jax.sweeps.columns import Column
+from distill_jax.sweeps.sheet import format_entry
 from distill_jax.sweeps.statistics import MIN_PAIRS
-from distill_jax.sweeps.table import Column, Table, TableRow, format_entry
+from distill_jax.sweeps.table import Table, TableRow
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 # Okabe and Ito (2008): told apart under the common forms of colour blindness. Baseline and
 # teacher differ from the rest in shape and line style too, for print in black and white.
 COMPARED, BASELINE, TEACHER = "#0072B2", "#555555", "#D55E00"
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#A6761D", "#000000")
+LINES = ("-", ":", "-.")
+SHAPES = ("o", "s", "^", "v", "P", "X", "*")
 MARKERS = {"compared": "o", "baseline": "D"}
 
 STYLE: dict[str, Any] = {
@@ -38,6 +43,8 @@ STYLE: dict[str, Any] = {
 }
 WIDTH_INCHES = 7.2
 LABEL_CHARS = 30
+TITLE_CHARS = 90
+LEGEND_CHARS = 120
 NUMBERS_X = 1.015
 SEED_OFFSET = 0.25
 """Single seeds stand this far below their interval, in rows, so that neither hides the other."""
@@ -53,10 +60,8 @@ def save_figure(
 ) -> list[Path]:
     """Write the figure of one column, as ``stem.png`` and ``stem.svg``.
 
-    The same table gives the same bytes with the same version of matplotlib.
-
     Args:
-      table: what to draw.
+      table: what to draw; a grid is drawn over its groups, otherwise a group is a panel.
       key: the column.
       stem: path without the suffix.
       title: printed above the panels.
@@ -68,12 +73,26 @@ def save_figure(
     Raises:
       UserError: for a key that is no column, or a table with nothing but the teacher.
     """
+    from distill_jax.sweeps.grid import draw_grid
+
+    drawing = draw_grid if table.layout == "grid" else draw
+    return save_drawing(lambda: drawing(table, key, title=title), stem, formats)
+
+
+def save_drawing(
+    drawing: Callable[[], "Figure"], stem: Path | str, formats: Sequence[str] = ("png", "svg")
+) -> list[Path]:
+    """Draw in the house style and write; the same drawing gives the same bytes, for one matplotlib.
+
+    Returns:
+      The paths written: ``stem`` with the formats as suffixes.
+    """
     import matplotlib.style
 
     metadata: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
     paths = []
     with matplotlib.style.context(["default", STYLE]):
-        figure = draw(table, key, title=title)
+        figure = drawing()
         for suffix in formats:
             out = io.BytesIO()
             figure.savefig(out, format=suffix, dpi=200, metadata=metadata.get(suffix))
@@ -86,14 +105,10 @@ def draw(table: Table, key: str, *, title: str | None = None) -> "Figure":
     """The figure: a panel per group, a line per row, the teacher as a vertical line."""
     from matplotlib.figure import Figure
 
-    column = _column(table, key)
-    groups: dict[str, list[TableRow]] = {}
-    for row in table.rows:
-        if row.role != "teacher":
-            groups.setdefault(row.group, []).append(row)
+    column, groups = table.column(key), table.groups
     if not groups:
         raise UserError("nothing to draw: the table has no row beside the teacher's.")
-    labels = {row.row: _wrap(row.row) for rows in groups.values() for row in rows}
+    labels = {row.row: wrap(row.row) for rows in groups.values() for row in rows}
     row_inches = 0.2 + 0.13 * max(label.count("\n") + 1 for label in labels.values())
     heights = [len(rows) * row_inches for rows in groups.values()]
     height = sum(heights) + 0.35 * len(groups) + 0.8 + (0.25 if title else 0)
@@ -102,10 +117,9 @@ def draw(table: Table, key: str, *, title: str | None = None) -> "Figure":
     panels = figure.subplots(
         len(groups), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
     )[:, 0]
-    teachers = [row for row in table.rows if row.role == "teacher" and row.entries[key].summary.n]
     handles: dict[str, Artist] = {}
     for axes, (group, rows) in zip(panels, groups.items(), strict=True):
-        handles |= _draw_teachers(axes, teachers, column)
+        handles |= draw_teachers(axes, _teachers_of(table, group, key), column)
         handles |= _draw_rows(axes, rows, column)
         axes.set_yticks(range(len(rows)), [labels[row.row] for row in rows])
         axes.set_ylim(len(rows) - 0.45, -0.55)
@@ -116,19 +130,70 @@ def draw(table: Table, key: str, *, title: str | None = None) -> "Figure":
     panels[-1].set_xlabel(column.title)
     figure.align_labels()
     # Reading order: what the marks are, then what they are compared with.
+    legend_below(figure, dict(reversed(handles.items())))
+    if title:
+        figure.suptitle(wrap(title, TITLE_CHARS), fontsize=10.5)
+    return figure
+
+
+def legend_below(figure: "Figure", handles: "Mapping[str, Artist]") -> None:
+    """One legend for all panels, in as many columns as its longest label leaves room for."""
+    longest = max((len(label) for label in handles), default=1)
     figure.legend(
-        list(handles.values())[::-1],
-        list(handles)[::-1],
+        list(handles.values()),
+        list(handles),
         loc="outside lower center",
-        ncols=min(len(handles), 4),
+        ncols=max(1, min(len(handles), 4, LEGEND_CHARS // (longest + 6))),
         frameon=False,
         fontsize=8,
         handletextpad=0.5,
         columnspacing=1.5,
     )
-    if title:
-        figure.suptitle(title, fontsize=10.5)
-    return figure
+
+
+def draw_teachers(
+    axes: "Axes", teachers: Sequence[TableRow], column: Column, *, horizontal: bool = False
+) -> "dict[str, Artist]":
+    """A line per teacher, its value in the legend where it cannot hide a point."""
+    handles: dict[str, Artist] = {}
+    draw_line = axes.axhline if horizontal else axes.axvline
+    for row, style in zip(teachers, ("--", ":", "-.", "-") * len(teachers), strict=False):
+        entry = row.entries[column.key]
+        value = format_entry(entry, column, seeds=len(row.seeds))
+        line = draw_line(entry.summary.mean * column.scale, color=TEACHER, lw=1.3, ls=style)
+        handles[f"{row.row} {row.group}: {value}" if row.group else f"{row.row}: {value}"] = line
+    return handles
+
+
+def styles_of(table: Table) -> dict[str, dict[str, Any]]:
+    """Row label -> colour, line style and marker, the same in every panel and figure."""
+    styles, number = {}, 0
+    for label in dict.fromkeys(row.row for row in table.students):
+        if label == table.baseline:
+            styles[label] = {"color": BASELINE, "ls": "--", "marker": "D"}
+            continue
+        colour, turn = PALETTE[number % len(PALETTE)], number // len(PALETTE)
+        styles[label] = {
+            "color": colour,
+            "ls": LINES[turn % len(LINES)],
+            "marker": SHAPES[number % len(SHAPES)],
+        }
+        number += 1
+    return styles
+
+
+def wrap(label: str, chars: int = LABEL_CHARS) -> str:
+    """A label in lines of so many characters; a long word is not broken."""
+    return "\n".join(textwrap.wrap(label, chars, break_on_hyphens=False)) or label
+
+
+def _teachers_of(table: Table, group: str, key: str) -> list[TableRow]:
+    """The teachers of this group's own; those that stand in no group are everybody's."""
+    return [
+        row
+        for row in table.teachers
+        if row.entries[key].summary.n and (row.group == group or row.group not in table.groups)
+    ]
 
 
 def _draw_rows(axes: "Axes", rows: Sequence[TableRow], column: Column) -> "dict[str, Artist]":
@@ -168,27 +233,3 @@ def _draw_rows(axes: "Axes", rows: Sequence[TableRow], column: Column) -> "dict[
         what = "baseline" if role == "baseline" else interval
         handles[what] = Line2D([], [], lw=1.6 if ends[0] < ends[1] else 0, color=colour, **mark)
     return handles
-
-
-def _draw_teachers(
-    axes: "Axes", teachers: Sequence[TableRow], column: Column
-) -> "dict[str, Artist]":
-    """A vertical line per teacher, its value in the legend where it cannot hide a point."""
-    handles: dict[str, Artist] = {}
-    for row, style in zip(teachers, ("--", ":", "-.", "-") * len(teachers), strict=False):
-        entry = row.entries[column.key]
-        value = format_entry(entry, column, seeds=len(row.seeds))
-        line = axes.axvline(entry.summary.mean * column.scale, color=TEACHER, lw=1.3, ls=style)
-        handles[f"{row.row} {row.group}: {value}" if row.group else f"{row.row}: {value}"] = line
-    return handles
-
-
-def _wrap(label: str) -> str:
-    return "\n".join(textwrap.wrap(label, LABEL_CHARS, break_on_hyphens=False)) or label
-
-
-def _column(table: Table, key: str) -> Column:
-    for column in table.columns:
-        if column.key == key:
-            return column
-    raise unknown("column", key, [column.key for column in table.columns])

@@ -2,12 +2,18 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from distill_jax.core.errors import UserError
-from distill_jax.sweeps.table import Column
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.sweeps.columns import Column
+from distill_jax.sweeps.ledger import LedgerRow
+from distill_jax.sweeps.table import Table, build_table
 from distill_jax.sweeps.trends import Trend
+
+if TYPE_CHECKING:
+    from distill_jax.sweeps.published import Published
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,24 @@ class TableSpec:
     trends: tuple[Trend, ...] = ()
     protocol: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.layout not in ("metrics", "grid"):
+            raise unknown("layout", self.layout, ("metrics", "grid"), where=f"in table {self.name}")
+        if not self.columns:
+            raise UserError(f"table {self.name} has no columns.")
+        for places in (self.places, self.teachers):
+            once = {(place.row, place.group, place.hash) for place in set(places)}
+            if len(once) < len(set(places)):
+                raise UserError(
+                    f"table {self.name}: one run stands at two seeds of one entry; it would count "
+                    "twice in the mean."
+                )
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Of all runs, each once, in the order of the table."""
+        return tuple(dict.fromkeys(place.hash for place in (*self.teachers, *self.places)))
+
     def to_json(self) -> str:
         """As JSON, for people too."""
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
@@ -73,10 +97,70 @@ class TableSpec:
             fields: dict[str, Any] = json.loads(text)
             fields["columns"] = tuple(Column(**column) for column in fields["columns"])
             fields["places"] = tuple(Place(**place) for place in fields["places"])
-            fields["teachers"] = tuple(Place(**place) for place in fields["teachers"])
-            fields["trends"] = tuple(Trend.from_dict(trend) for trend in fields["trends"])
-            fields["tested"] = tuple(fields["tested"])
-            fields["protocol"] = tuple(fields["protocol"])
+            fields["teachers"] = tuple(Place(**place) for place in fields.get("teachers", ()))
+            fields["trends"] = tuple(Trend.from_dict(trend) for trend in fields.get("trends", ()))
+            for name in ("tested", "protocol"):
+                if name in fields:
+                    fields[name] = tuple(fields[name])
             return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"this is not the description of a table: {error}") from error
+
+
+def place_rows(places: Iterable[Place], rows: Iterable[LedgerRow]) -> list[LedgerRow]:
+    """Runs under the labels of the places where they stand, in the order of the places.
+
+    Args:
+      places: one run may stand at several.
+      rows: of the ledger, in any order; a place whose run is not among them is left out.
+    """
+    by_hash = {row.hash: row for row in rows}
+    return [
+        dataclasses.replace(by_hash[place.hash], row=place.row, group=place.group, seed=place.seed)
+        for place in places
+        if place.hash in by_hash
+    ]
+
+
+def table_of(
+    spec: TableSpec, rows: Sequence[LedgerRow], published: "Published | None" = None
+) -> Table:
+    """The table that ``spec`` describes, from the runs of a ledger.
+
+    Args:
+      spec: what stands where.
+      rows: of the ledger; runs of other tables may be among them.
+      published: the numbers that ``spec.published`` names.
+
+    Raises:
+      UserError: see ``build_table``.
+    """
+    finished = {row.hash for row in rows}
+    missing = [hash for hash in spec.hashes if hash not in finished]
+    teachers = _told_apart(spec.teachers)
+    return build_table(
+        place_rows(spec.places, rows),
+        spec.columns,
+        baseline=spec.baseline,
+        teachers=place_rows(teachers, rows),
+        order=[(place.group, place.row) for place in spec.places],
+        teacher_order=[(place.group, place.row) for place in teachers],
+        tested=spec.tested,
+        group_title=spec.group_title,
+        row_title=spec.row_title,
+        layout=spec.layout,
+        published=published,
+        unfinished=(len(missing), len(spec.hashes)),
+    )
+
+
+def _told_apart(places: Sequence[Place]) -> list[Place]:
+    """Several teachers of one group and seed are no replicates: each gets a row of its own."""
+    apart: list[Place] = []
+    counts: dict[tuple[str, str, int], int] = {}
+    for place in places:
+        where = (place.row, place.group, place.seed)
+        counts[where] = counts.get(where, 0) + 1
+        suffix = f" {counts[where]}" if counts[where] > 1 else ""
+        apart.append(dataclasses.replace(place, row=place.row + suffix))
+    return apart

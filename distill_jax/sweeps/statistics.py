@@ -9,6 +9,8 @@ from scipy import stats
 
 from distill_jax.core.errors import UserError
 
+RESAMPLES = 10_000
+"""Of the bootstrap: no p value below one in so many."""
 MIN_PAIRS = 3
 """Fewer seeds than this give no test: the t distribution's tails make it an empty ritual."""
 
@@ -100,7 +102,7 @@ def paired_test(scores: Mapping[int, float], baseline: Mapping[int, float]) -> P
 
 
 def paired_bootstrap(
-    correct_a: ArrayLike, correct_b: ArrayLike, *, resamples: int = 10_000, seed: int = 0
+    correct_a: ArrayLike, correct_b: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedTest:
     """Paired bootstrap over test examples: would another test set show the same sign?
 
@@ -123,7 +125,7 @@ def paired_bootstrap(
         )
     # Examples with equal differences are interchangeable: how often each distinct difference
     # is drawn follows a multinomial distribution, the same bootstrap for far less memory.
-    values, counts = np.unique(a - b, return_counts=True)
+    values, counts = np.unique(np.round(a - b, 12), return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(len(a), counts / len(a), size=resamples)
     means = drawn @ values / len(a)
     observed = float((a - b).mean())

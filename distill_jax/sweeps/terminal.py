@@ -1,4 +1,4 @@
-"""A comparison table in a terminal: as wide as the terminal, continued below where needed."""
+"""A table in a terminal: as wide as the terminal, continued below where needed."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from distill_jax.sweeps.sheet import Sheet, sheets_of
+
 if TYPE_CHECKING:
     from distill_jax.sweeps.table import Table
 
-LABELS = 3
-"""Leading columns (group, row, seeds) that every block repeats."""
 MIN_LABEL_WIDTH = 16
 GAP = 2
 """Columns that a cell takes beside its text: one of padding, one of the frame."""
@@ -24,42 +24,45 @@ GAP = 2
 class TerminalTable:
     """The table in blocks of whole columns, none wider than the console, footnotes below.
 
-    Numbers are never wrapped or cut; only a long row label is folded.
+    Numbers are never wrapped or cut; only a long row label is folded. Every block repeats the
+    columns that say which line it is.
     """
 
     table: "Table"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from _blocks_of(self.table, options.max_width)
+        for sheet in sheets_of(self.table):
+            for sentence in sheet.lead:
+                yield Text(sentence)
+            yield from _blocks_of(sheet, options.max_width)
         for note in self.table.notes:
             yield Text(note, style="dim")
 
 
-def _blocks_of(table: "Table", width: int) -> Iterator[RichTable]:
-    heading, plain, marked = table.heading(), table.body("{}"), table.body()
-    widths = [max(map(cell_len, cells)) for cells in zip(heading, *plain, strict=True)]
-    label_width = min(widths[1], max(MIN_LABEL_WIDTH, width // 3))
-    room = width - (widths[0] + label_width + widths[2] + LABELS * GAP + 2)
-    for block in _blocks(widths[LABELS:], room):
-        indices = [*range(LABELS), *(LABELS + index for index in block)]
+def _blocks_of(sheet: Sheet, width: int) -> Iterator[RichTable]:
+    plain = [sheet.heading, *(tuple(cell.text for cell in line.cells) for line in sheet.lines)]
+    widths = [max(map(cell_len, cells)) for cells in zip(*plain, strict=True)]
+    repeated, folded = sheet.repeated, sheet.labels - 1
+    label_width = min(widths[folded], max(MIN_LABEL_WIDTH, width // 3))
+    beside = sum(widths[:repeated]) - widths[folded]
+    room = width - (beside + label_width + repeated * GAP + 2)
+    for block in _blocks(widths[repeated:], room):
+        indices = [*range(repeated), *(repeated + index for index in block)]
         rich = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False)
         for index in indices:
             rich.add_column(
-                Text(heading[index]),
-                justify="left" if index < 2 else "right",
-                no_wrap=index != 1,
-                width=label_width if index == 1 else widths[index],
+                Text(sheet.heading[index]),
+                justify="left" if index < sheet.labels else "right",
+                no_wrap=index != folded,
+                width=label_width if index == folded else widths[index],
                 overflow="fold",
             )
-        group = None
-        for row, cells, marks in zip(table.rows, plain, marked, strict=True):
-            if group is not None and row.group != group:
+        for number, line in enumerate(sheet.lines):
+            if number and line.section != sheet.lines[number - 1].section:
                 rich.add_section()
-            group = row.group
             # Text, not str: labels may hold brackets, which rich would read as markup.
-            rich.add_row(
-                *(Text(cells[i], style="bold" if cells[i] != marks[i] else "") for i in indices)
-            )
+            cells = [line.cells[index] for index in indices]
+            rich.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in cells))
         yield rich
 
 

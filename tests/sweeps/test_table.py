@@ -10,6 +10,7 @@ from rich.console import Console
 
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps.ledger import LedgerRow
+from distill_jax.sweeps.sheet import sheets_of
 from distill_jax.sweeps.statistics import holm, paired_test
 from distill_jax.sweeps.table import Column, build_table
 
@@ -54,7 +55,14 @@ def everything():
 
 
 def build(rows, columns=(ACCURACY,), **options):
-    return build_table(rows, columns, baseline="ce", **options)
+    students = [row for row in rows if row.row != "teacher"]
+    teachers = [row for row in rows if row.row == "teacher"]
+    return build_table(students, columns, baseline="ce", teachers=teachers, **options)
+
+
+def cells(table):
+    """The lines of the table as text."""
+    return [[cell.text for cell in line.cells] for line in sheets_of(table)[0].lines]
 
 
 def entry(table, row, group="tiny", key="test/accuracy"):
@@ -85,7 +93,8 @@ def test_order_teacher_first_then_as_asked_then_as_found():
     rows = [*everything(), *runs("kl", KL, group="l2"), *runs("ce", CE, group="l2")]
     found = [(r.group, r.row) for r in build(rows).rows]
     assert found[:4] == [("minilm", "teacher"), ("tiny", "kl"), ("tiny", "ce"), ("tiny", "mse")]
-    table = build(rows, group_order=["l2", "tiny"], row_order=["ce", "mse"])
+    order = [("l2", "ce"), ("l2", "mse"), ("tiny", "ce"), ("tiny", "mse")]
+    table = build(rows, order=order)
     assert [(r.group, r.row, r.role) for r in table.rows] == [
         ("minilm", "teacher", "teacher"),
         ("l2", "ce", "baseline"),
@@ -96,22 +105,24 @@ def test_order_teacher_first_then_as_asked_then_as_found():
         ("tiny", "kl", "compared"),
     ]
     assert entry(table, "mse", "l2").summary.n == 0  # asked for, not there: shown as missing
-    assert "| l2      | mse       |     0 |              – |" in table.to_markdown()
+    assert "| l2      | mse       |     0 |              – |       – |" in table.to_markdown()
 
 
 def test_markdown_as_it_is_printed():
     assert build(everything()).to_markdown() == (
-        "| student | objective | seeds |   accuracy (%) |      p |\n"
-        "| ------- | --------- | ----: | -------------: | -----: |\n"
-        "| minilm  | teacher   |     1 |           78.6 |      – |\n"
-        "| tiny    | kl        |     4 | **60.8 ± 1.5** | <0.001 |\n"
-        "| tiny    | ce        |     4 |     50.5 ± 1.3 |      – |\n"
-        "| tiny    | mse       |     4 |     50.5 ± 2.1 |  1.000 |\n"
+        "| student | objective | seeds |   accuracy (%) | p seeds |\n"
+        "| ------- | --------- | ----: | -------------: | ------: |\n"
+        "| minilm  | teacher   |     1 |           78.6 |       – |\n"
+        "| tiny    | kl        |     4 | **60.8 ± 1.5** |  <0.001 |\n"
+        "| tiny    | ce        |     4 |     50.5 ± 1.3 |       – |\n"
+        "| tiny    | mse       |     4 |     50.5 ± 2.1 |   1.000 |\n"
         "\n"
         "- Mean ± standard deviation over 4 seeds.\n"
-        "- p: accuracy (%) against `ce` of the same student, two-sided t-test paired over 4 "
-        "seeds, Holm-corrected over 2 comparisons; bold: better at 5%. It weighs the spread "
-        "between training runs, not the choice of test examples.\n"
+        "- p seeds: accuracy (%) against `ce` of the same student, two-sided t-test paired over "
+        "4 seeds, Holm-corrected over 2 comparisons. It asks whether training again, with other "
+        "seeds, would show the same sign on these test examples.\n"
+        "- Bold: better than the baseline at 5% over seeds. There is no test over examples: the "
+        "runs did not keep which examples they had right.\n"
     )
 
 
@@ -141,7 +152,7 @@ def test_fewer_than_three_seeds_have_no_test_and_say_so():
         "accuracy (%): no test: fewer than 3 seeds.",
     )
     alone = build([*runs("kl", KL[:1]), *runs("ce", CE[:1])])
-    assert "60.0 |" in alone.to_markdown() and "over 1 seed." in alone.notes[0]
+    assert "60.0 |" in alone.to_markdown() and alone.notes[0] == "One seed: no spread."
 
 
 def test_a_missing_seed_is_visible_and_the_rest_is_still_paired_rightly():
@@ -157,8 +168,8 @@ def test_a_missing_seed_is_visible_and_the_rest_is_still_paired_rightly():
 def test_a_diverged_run_is_shown_and_not_tested():
     table = build([*runs("kl", [0.6, math.nan, 0.6]), *runs("ce", CE), *runs("mse", MSE)])
     text = table.to_markdown()
-    assert "|          nan |     – |" in text and "not a finite number: tiny `kl`" in text
-    assert "Holm-corrected over 1 comparison;" in text
+    assert "|          nan |       – |" in text and "not a finite number: tiny `kl`" in text
+    assert "Holm-corrected over 1 comparison." in text
 
 
 def test_a_metric_that_only_some_runs_have_says_how_many():
@@ -175,10 +186,10 @@ def test_kinds_scales_and_separators():
         Column("parameters", "M", 1e-6, 2, "value"),
         Column("seconds/train", "s", kind="mean"),
     ]
-    line = build(rows, columns).body()[0]
-    assert line[5:] == ["4,386,178", "4.39", "11.5"]
+    line = cells(build(rows, columns))[0]
+    assert line[4:] == ["4,386,178", "4.39", "11.5"]
     differs = [run("ce", 0, 0.5), run("ce", 1, 0.5, parameters=5_000_000)]
-    assert build(differs, columns).body()[0][6] == "4.39 to 5.00"
+    assert cells(build(differs, columns))[0][5] == "4.39 to 5.00"
 
 
 def test_csv_holds_raw_numbers():
@@ -191,6 +202,7 @@ def test_csv_holds_raw_numbers():
     assert float(kl["p_raw"]) == entry(table, "kl").test.p
     assert float(kl["p_holm"]) == entry(table, "kl").p_holm
     assert (kl["n"], kl["pairs"], lines[2]["p_raw"], lines[0]["sd"]) == ("4", "4", "", "")
+    assert (kl["examples"], kl["p_holm_examples"]) == ("", "")  # nobody kept them
 
 
 def test_markdown_keeps_stars_and_bars_of_labels():

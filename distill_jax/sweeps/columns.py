@@ -1,0 +1,42 @@
+"""What a table may show of a run."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+      key: what ``LedgerRow.number`` looks up: ``test/accuracy``, ``seconds/train`` ...
+      title: heading, with the unit.
+      scale: shown value = raw value * scale; e.g. 100 for percent.
+      decimals: digits after the point.
+      kind: ``mean_sd`` shows mean and standard deviation over seeds, ``mean`` the mean alone,
+        ``value`` a number that is the same for all seeds (a range is shown if it is not).
+      higher_is_better: direction; None where there is none. Bold needs a direction.
+    """
+
+    key: str
+    title: str
+    scale: float = 1.0
+    decimals: int = 1
+    kind: Literal["mean_sd", "mean", "value"] = "mean_sd"
+    higher_is_better: bool | None = None
+
+
+ACCURACY = Column("test/accuracy", "accuracy %", 100, 1, higher_is_better=True)
+
+COLUMNS = (
+    ACCURACY,
+    Column("test/macro_f1", "macro-F1 %", 100, 1, higher_is_better=True),
+    Column("test/pearson", "Pearson r", 1, 3, higher_is_better=True),
+    Column("test/fidelity", "fidelity %", 100, 1, higher_is_better=True),
+    Column("test/ece", "ECE %", 100, 1, higher_is_better=False),
+    Column("parameters", "parameters (M)", 1e-6, 2, kind="value"),
+    Column("latency/p50_ms", "CPU p50 (ms)", 1, 2, kind="mean"),
+    Column("latency/p95_ms", "CPU p95 (ms)", 1, 2, kind="mean"),
+    Column("seconds/total", "run (s)", 1, 0, kind="mean"),
+)
+"""Of a text classifier: how right it is, how faithful, how calibrated, and what it costs."""

@@ -1,0 +1,150 @@
+"""Everything a sweep prints, from its description and its ledger alone."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import write_atomic
+from distill_jax.sweeps.columns import COLUMNS, Column
+from distill_jax.sweeps.curves import has_curves, save_curves
+from distill_jax.sweeps.figure import save_figure
+from distill_jax.sweeps.ledger import Ledger, LedgerRow
+from distill_jax.sweeps.report import figure_key, report
+from distill_jax.sweeps.spec import Place, TableSpec, table_of
+from distill_jax.sweeps.table import Table
+from distill_jax.sweeps.trends import TrendResult, evaluate_trend, trends_markdown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SPEC, LEDGER = "table.json", "ledger.jsonl"
+TEACHER = "teacher"
+"""Label of teachers' rows in ledgers without a description."""
+
+
+def load_results(folder: Path) -> tuple[TableSpec, list[LedgerRow]]:
+    """Description and runs of an experiment; a ledger alone describes itself.
+
+    Raises:
+      UserError: without a ledger, or when either file is damaged.
+    """
+    ledger = folder / LEDGER
+    if not ledger.is_file():
+        raise UserError(f"no ledger at {ledger}")
+    rows = Ledger(ledger).rows()
+    if not (folder / SPEC).is_file():
+        return describe_ledger(rows, folder.resolve().name), rows
+    try:
+        return TableSpec.from_json((folder / SPEC).read_text(encoding="utf-8")), rows
+    except (OSError, UnicodeDecodeError, UserError) as error:
+        raise UserError(f"{folder / SPEC}: {error}") from error
+
+
+def describe_ledger(rows: Sequence[LedgerRow], name: str) -> TableSpec:
+    """A table of all that is in a ledger: a block a group, a line a row, a column a metric.
+
+    The baseline is ``ce``, or the first row where there is no ``ce``.
+    """
+    students = [row for row in rows if row.row != TEACHER]
+    if not rows:
+        raise UserError("no results to tabulate: the ledger has no finished run.")
+    labels = [row.row for row in students]
+    columns = _columns(rows)
+    tested = [column.key for column in columns if column.key == "test/accuracy"]
+    return TableSpec(
+        name=name,
+        title=_title(rows[0], name),
+        layout="metrics",
+        columns=columns,
+        baseline="ce" if "ce" in labels or not labels else labels[0],
+        places=tuple(map(_place, students)),
+        teachers=tuple(_place(row) for row in rows if row.row == TEACHER),
+        tested=tuple(tested),
+    )
+
+
+def build(spec: TableSpec, rows: Sequence[LedgerRow]) -> Table:
+    """The table with the published numbers that its description asks for."""
+    if spec.published is None:
+        return table_of(spec, rows)
+    from distill_jax.sweeps.published import load_published
+
+    return table_of(spec, rows, load_published(spec.published))
+
+
+def write_outputs(spec: TableSpec, rows: Sequence[LedgerRow], folder: Path) -> list[Path]:
+    """Write description, table, figures, trends and report into ``folder``.
+
+    The same description and runs give the same bytes, for the same version of matplotlib.
+
+    Returns:
+      The paths written: ``table.json``, ``table.md``, ``table.tex``, ``table.csv``, ``trends.md``
+      where there are trends, ``figure`` and (where runs kept their history) ``curves`` as PNG
+      and SVG, ``report.html``.
+    """
+    return write_table(spec, build(spec, rows), folder)
+
+
+def write_table(spec: TableSpec, table: Table, folder: Path) -> list[Path]:
+    """``write_outputs`` for a table that is built already."""
+    trends = evaluate(spec, table)
+    texts = {
+        SPEC: spec.to_json() + "\n",
+        "table.md": table.to_markdown(),
+        "table.tex": table.to_latex(caption=spec.title, label=f"tab:{spec.name}"),
+        "table.csv": table.to_csv(),
+    }
+    if trends:
+        texts["trends.md"] = trends_markdown(trends)
+    paths = [folder / name for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_atomic(path, text)
+    figures = save_figure(table, figure_key(spec), folder / "figure", title=spec.title)
+    curves: list[Path] = []
+    if has_curves(table):
+        curves = save_curves(table, folder / "curves", title=spec.title)
+    svg = [path.read_bytes() for path in (*figures, *curves) if path.suffix == ".svg"]
+    page = report(spec, table, trends, svg[0], svg[1] if curves else None)
+    write_atomic(folder / "report.html", page)
+    paths += [*figures, *curves, folder / "report.html"]
+    for name in ("trends.md", "curves.png", "curves.svg"):
+        if folder / name not in paths:  # of an earlier description; it would tell of other runs
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+    return paths
+
+
+def show(spec: TableSpec, rows: Sequence[LedgerRow], console: "Console") -> None:
+    """Print the table and what became of the trends."""
+    table = build(spec, rows)
+    console.print(table.to_rich())
+    for result in evaluate(spec, table):
+        line = f"{result.verdict}: {result.trend.statement}"
+        console.print(line, markup=False, highlight=False)
+
+
+def evaluate(spec: TableSpec, table: Table) -> list[TrendResult]:
+    """The trends of a description, on the runs of its table."""
+    scores = {(row.row, row.group): row.runs for row in table.students}
+    return [evaluate_trend(trend, scores) for trend in spec.trends]
+
+
+def _columns(rows: Sequence[LedgerRow]) -> tuple[Column, ...]:
+    """Those that some run has a number for."""
+    known = [c for c in COLUMNS if any(row.number(c.key) is not None for row in rows)]
+    return tuple(known) or COLUMNS[:1]
+
+
+def _place(row: LedgerRow) -> Place:
+    return Place(row.row, row.group, row.seed, row.hash)
+
+
+def _title(row: LedgerRow, name: str) -> str:
+    data = row.config.get("data")
+    if not isinstance(data, dict) or "name" not in data:
+        return name
+    fraction = data.get("label_fraction")
+    share = f", {100 * fraction:g}% of the labels" if isinstance(fraction, int | float) else ""
+    return f"{data['name']}{share}"

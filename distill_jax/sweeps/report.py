@@ -1,0 +1,246 @@
+"""``report.html``: one page with everything, which needs nothing from elsewhere."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from distill_jax.sweeps import html
+from distill_jax.sweeps.sheet import MISSING, Cell, Line, Sheet, sheets_of, tests_of
+
+if TYPE_CHECKING:
+    from distill_jax.sweeps.ledger import LedgerRow
+    from distill_jax.sweeps.spec import TableSpec
+    from distill_jax.sweeps.table import Table
+    from distill_jax.sweeps.trends import Trend, TrendResult
+
+
+def report(
+    spec: "TableSpec",
+    table: "Table",
+    trends: "Sequence[TrendResult]",
+    figure: bytes,
+    curves: bytes | None,
+) -> str:
+    """The page: table and figure first, then what they rest on.
+
+    Args:
+      spec: of the table.
+      table: as ``table_of`` builds it.
+      trends: as evaluated.
+      figure: SVG.
+      curves: SVG; None where no run kept its history.
+    """
+    main, *published = sheets_of(table)
+    tests = tests_of(table)
+    runs = _runs(table)
+    body = [f"<h1>{html.text(spec.title)}</h1>", f'<p class="soft">{_summary(spec, runs)}</p>']
+    body += html.section("Results", [*html.sheet(main)])
+    body += html.section("Figure", html.picture(figure, "figure", _described(spec, table)))
+    body += html.section("Trends", _trends(table, trends))
+    body += html.section("Published numbers", _published(table, published))
+    if curves is not None:
+        described = f"Validation accuracy by optimiser step, {spec.title}"
+        body += html.section("Learning curves", html.picture(curves, "curves", described))
+    body += html.section("Protocol", html.bullets(spec.protocol, "protocol"))
+    statistics = html.bullets(table.notes)
+    if tests is not None:
+        statistics += html.folded("Every test in numbers", html.sheet(tests))
+    body += html.section("How to read the numbers", statistics)
+    body += html.section("Provenance", _provenance(spec, table, runs))
+    return html.page(spec.title, body)
+
+
+def _runs(table: "Table") -> "dict[str, list[LedgerRow]]":
+    """Hash -> the run as it stands at each of its places, in the table's order."""
+    runs: dict[str, list[LedgerRow]] = {}
+    for row in table.rows:
+        for run in row.runs.values():
+            runs.setdefault(run.hash, []).append(run)
+    return runs
+
+
+def _summary(spec: "TableSpec", runs: Mapping[str, object]) -> str:
+    names = f"<code>{html.text(spec.name)}</code>"
+    missing = len(set(spec.hashes) - set(runs))
+    state = f"{len(runs)} runs" + (f", {missing} more not finished" if missing else "")
+    return f"{names} · {state} · baseline <code>{html.text(spec.baseline)}</code>"
+
+
+def _described(spec: "TableSpec", table: "Table") -> str:
+    column = table.columns[0] if table.layout == "grid" else table.column(figure_key(spec))
+    return f"{column.title} by {table.row_title} and {table.group_title}, {spec.title}"
+
+
+def figure_key(spec: "TableSpec") -> str:
+    """The column that the figure shows."""
+    if spec.layout == "grid" or not spec.tested:
+        return spec.columns[0].key
+    return spec.tested[0]
+
+
+def _trends(table: "Table", results: "Sequence[TrendResult]") -> list[str]:
+    if not results:
+        return []
+    scales = {column.key: column.scale for column in table.columns}
+    lines = []
+    for number, result in enumerate(results):
+        trend, scale = result.trend, scales.get(result.trend.metric, 100.0)
+        contrasts = zip(
+            trend.contrasts, result.summaries, result.verdicts, result.chosen, strict=True
+        )
+        for index, (contrast, summary, verdict, chosen) in enumerate(contrasts):
+            interval = MISSING
+            if summary.n:
+                mean, low, high = (
+                    f"{value * scale:+.2f}" for value in (summary.mean, summary.low, summary.high)
+                )
+                interval = f"{mean} [{low}, {high}]"
+            picked = [
+                f"{row} ({group})"
+                for pick, (row, group) in zip(contrast.picks, chosen, strict=False)
+                if len(pick.places) > 1
+            ]
+            label = contrast.label + (f"; chosen on validation: {', '.join(picked)}" * bool(picked))
+            cells = [trend.statement if index == 0 else "", label, _claimed(trend, scale)]
+            cells += [interval, verdict]
+            lines.append(Line(str(number), tuple(Cell(text) for text in cells)))
+    heading = ("statement", "contrast", "claimed", "estimate [95%, seeds], points", "here")
+    words = Counter(_word(result.verdict) for result in results)
+    verdicts = [
+        f"<li>{_verdict(result.verdict)}: {html.prose(result.trend.statement)}</li>"
+        for result in results
+    ]
+    counted = ", ".join(f"{count} {word}" for word, count in sorted(words.items()))
+    return [
+        f"<p>Of {len(results)} statements: {counted}.</p>",
+        "<ul>",
+        *verdicts,
+        "</ul>",
+        *html.folded("The contrasts in numbers", html.sheet(Sheet(heading, tuple(lines), 3, 3))),
+    ]
+
+
+def _word(verdict: str) -> str:
+    return verdict.split(":")[0]
+
+
+def _verdict(verdict: str) -> str:
+    css = {"held": "held", "not held": "failed"}.get(_word(verdict), "soft")
+    return f'<span class="{css}">{html.text(verdict)}</span>'
+
+
+def _claimed(trend: "Trend", scale: float) -> str:
+    return {
+        "positive": "> 0",
+        "negative": "< 0",
+        "within": f"within ±{trend.margin * scale:g}",
+        "not_below": f"> −{trend.margin * scale:g}",
+    }[trend.claim]
+
+
+def _published(table: "Table", sheets: Sequence[Sheet]) -> list[str]:
+    if table.published is None:
+        return []
+    published = table.published
+    lines = [f"<p>{html.prose(published.title)}. Source: {html.prose(published.source)}.</p>"]
+    for sheet in sheets:
+        lines += html.sheet(Sheet(sheet.heading, sheet.lines, sheet.labels, sheet.repeated))
+    return [*lines, *html.bullets(published.remarks)]
+
+
+def _provenance(
+    spec: "TableSpec", table: "Table", runs: "Mapping[str, list[LedgerRow]]"
+) -> list[str]:
+    rows = [places[0] for places in runs.values()]
+    if not rows:
+        return []
+    seconds = sum(row.seconds.get("total", row.seconds.get("train", 0.0)) for row in rows)
+    times = sorted(row.finished_at for row in rows)
+    prints = sorted({key for row in rows for key in row.fingerprints})
+    lines = html.definitions(
+        [
+            ("Code", _counted(_code(row.code) for row in rows)),
+            ("Packages", _counted(_packages(row.packages) for row in rows)),
+            ("Devices", _counted(row.device for row in rows)),
+            ("Finished", [f"{times[0]} to {times[-1]}; {seconds:,.0f} s of runs in all"]),
+            *(
+                (f"Fingerprint of {key}", _counted(row.fingerprints.get(key, "") for row in rows))
+                for key in prints
+            ),
+        ]
+    )
+    shared = shared_settings([row.config for row in _students(table)])
+    if shared:
+        settings = [Line("", (Cell(key), Cell(value))) for key, value in shared.items()]
+        sheet = Sheet(("setting", "value"), tuple(settings), labels=2, repeated=1)
+        lines += html.folded("Settings that all students share", html.sheet(sheet))
+    return [
+        *lines,
+        *html.folded(f"All {len(runs)} runs", html.sheet(_run_sheet(spec, table, runs))),
+    ]
+
+
+def _students(table: "Table") -> "list[LedgerRow]":
+    return [run for row in table.students for run in row.runs.values()]
+
+
+def shared_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Dotted path -> value, of the settings that are the same in all configurations."""
+    flat = [flatten(config) for config in configs]
+    return {
+        key: str(value)
+        for key, value in (flat[0] if flat else {}).items()
+        if all(key in other and other[key] == value for other in flat)
+    }
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one, with dotted paths."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _run_sheet(spec: "TableSpec", table: "Table", runs: "Mapping[str, list[LedgerRow]]") -> Sheet:
+    column = table.column(figure_key(spec))
+    lines = []
+    for hash, places in runs.items():
+        run = places[0]
+        score = run.number(column.key)
+        seconds = run.seconds.get("total", run.seconds.get("train"))
+        cells = [
+            hash,
+            "; ".join(dict.fromkeys(place.group for place in places)),
+            "; ".join(dict.fromkeys(place.row for place in places)),
+            str(run.seed),
+            MISSING if run.selected_step is None else str(run.selected_step),
+            MISSING if score is None else f"{score * column.scale:.{column.decimals + 1}f}",
+            MISSING if seconds is None else f"{seconds:,.1f}",
+        ]
+        lines.append(Line("", tuple(Cell(text) for text in cells)))
+    heading = ("hash", table.group_title, table.row_title, "seed", "selected step")
+    return Sheet((*heading, column.title, "seconds"), tuple(lines), labels=3, repeated=3)
+
+
+def _code(code: Mapping[str, Any]) -> str:
+    text = f"distill_jax {code.get('version', '?')}"
+    if "commit" in code:
+        state = "with uncommitted changes" if code.get("dirty") else "clean"
+        text += f", commit `{code['commit']}` ({state})"
+    return text
+
+
+def _packages(packages: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(packages.items()))
+
+
+def _counted(values: Iterable[str]) -> list[str]:
+    """Each value once, with the number of runs where they differ."""
+    counts = Counter(value for value in values if value)
+    if len(counts) == 1:
+        return list(counts)
+    return [f"{value}: {count} runs" for value, count in sorted(counts.items())]

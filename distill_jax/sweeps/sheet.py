@@ -1,0 +1,209 @@
+"""A table as text in cells: what Markdown, LaTeX, the terminal and the report have in common."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distill_jax.sweeps.columns import Column
+
+if TYPE_CHECKING:
+    from distill_jax.sweeps.published import Published
+    from distill_jax.sweeps.statistics import PairedTest
+    from distill_jax.sweeps.table import Entry, Table, TableRow
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text of one cell; bold where it is significantly better."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line; lines of one section stand together."""
+
+    section: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Lines of cells with a heading.
+
+    Attributes:
+      heading: titles of the columns.
+      lines: as many cells as the heading has.
+      labels: so many leading columns are labels, the others numbers.
+      repeated: so many leading columns tell a reader which line it is.
+      lead: sentences above.
+    """
+
+    heading: tuple[str, ...]
+    lines: tuple[Line, ...]
+    labels: int
+    repeated: int
+    lead: tuple[str, ...] = ()
+
+
+def sheets_of(table: "Table") -> list[Sheet]:
+    """The table itself, then the published numbers that have no column in it."""
+    main = _grid(table) if table.layout == "grid" else _metrics(table)
+    published = _published(table)
+    return [main, published] if published else [main]
+
+
+def tests_of(table: "Table") -> Sheet | None:
+    """Every test in numbers; None where there is none."""
+    lines = []
+    for key in table.tested:
+        column = table.column(key)
+        for row in table.rows:
+            entry = row.entries[key]
+            if entry.test is not None:
+                cells = [row.group, row.row, column.title, str(entry.test.n)]
+                cells += [_interval(entry.test, column), _p(entry.p_holm)]
+                cells += [_interval(entry.examples, column), _p(entry.p_holm_examples)]
+                bold = entry.significant(column.higher_is_better)
+                lines.append(Line(row.group, tuple(Cell(text, bold) for text in cells)))
+    heading = (table.group_title, table.row_title, "metric", "pairs of seeds")
+    heading += ("Δ [95%, seeds]", "p seeds", "Δ [95%, examples]", "p examples")
+    return Sheet(heading, tuple(lines), 3, 3) if lines else None
+
+
+def format_entry(entry: "Entry", column: Column, *, seeds: int) -> str:
+    """An entry as text: ``73.5 ± 0.4``; says how many seeds stand behind it if not all do."""
+    summary = entry.summary
+    if summary.n == 0:
+        return MISSING
+    if math.isnan(summary.mean):
+        return "nan"
+
+    def show(value: float) -> str:
+        return f"{value * column.scale:,.{column.decimals}f}"
+
+    text = show(summary.mean)
+    if column.kind == "mean_sd" and summary.n > 1:
+        text = f"{text} ± {show(summary.sd)}"
+    if column.kind == "value":
+        low, high = min(entry.by_seed.values()), max(entry.by_seed.values())
+        text = show(low) if show(low) == show(high) else f"{show(low)} to {show(high)}"
+    return text if summary.n == seeds else f"{text} (n={summary.n})"
+
+
+def format_p(p: float) -> str:
+    """A p value with three digits, never as 0."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _metrics(table: "Table") -> Sheet:
+    """A line for each row of each group, a column for each metric."""
+    heading = [table.group_title, table.row_title, "seeds"]
+    extras = {column.key: _test_columns(table, column.key) for column in table.columns}
+    for column in table.columns:
+        heading += [column.title, *extras[column.key]]
+    published = table.published
+    matched = published is not None and any(row.row in published.rows for row in table.students)
+    if published is not None and matched:
+        heading += [f"{published.title}: {name}" for name in published.columns]
+    lines = []
+    for row in table.rows:
+        cells = [Cell(row.group), Cell(row.row), Cell(str(len(row.seeds)))]
+        for column in table.columns:
+            entry = row.entries[column.key]
+            text = format_entry(entry, column, seeds=len(row.seeds))
+            cells.append(Cell(text, entry.significant(column.higher_is_better)))
+            cells += [Cell(_test_text(entry, column, name)) for name in extras[column.key]]
+        if published is not None and matched:
+            cells += _published_cells(published, row.row)
+        section = "teacher" if row.role == "teacher" else f"group {row.group}"
+        lines.append(Line(section, tuple(cells)))
+    return Sheet(tuple(heading), tuple(lines), labels=2, repeated=3)
+
+
+def _grid(table: "Table") -> Sheet:
+    """Rows x groups of the first column's metric; teachers of a group stand in its column."""
+    column = table.columns[0]
+    groups = list(table.groups)
+    seeds = max((len(row.seeds) for row in table.students), default=0)
+
+    def line(label: str, rows: "Sequence[TableRow]", expected: int | None, section: str) -> Line:
+        by_group = {row.group: row for row in rows if row.row == label}
+        cells = [Cell(label)]
+        for group in groups:
+            if group not in by_group:
+                cells.append(Cell(""))
+                continue
+            entry, number = by_group[group].entries[column.key], len(by_group[group].seeds)
+            text = format_entry(entry, column, seeds=number if expected is None else expected)
+            cells.append(Cell(text, entry.significant(column.higher_is_better)))
+        return Line(section, tuple(cells))
+
+    inside = [row for row in table.teachers if row.group in groups]
+    lead = [f"{column.title}, by {table.row_title} (rows) and {table.group_title} (columns)."]
+    for row in table.teachers:
+        if row not in inside:
+            text = format_entry(row.entries[column.key], column, seeds=len(row.seeds))
+            lead.append(f"{row.row} {row.group}: {text}")
+    lines = [
+        line(label, inside, None, "teacher") for label in dict.fromkeys(row.row for row in inside)
+    ]
+    lines += [
+        line(label, table.students, seeds, "")
+        for label in dict.fromkeys(row.row for row in table.students)
+    ]
+    heading = (table.row_title, *groups)
+    return Sheet(heading, tuple(lines), labels=1, repeated=1, lead=tuple(lead))
+
+
+def _published(table: "Table") -> Sheet | None:
+    """Published rows that the table above does not show."""
+    published = table.published
+    if published is None:
+        return None
+    shown = {row.row for row in table.students} if table.layout == "metrics" else set()
+    lines = [
+        Line("", (Cell(label), *_published_cells(published, label)))
+        for label in published.rows
+        if label not in shown
+    ]
+    heading = (table.row_title, *published.columns)
+    lead = (f"{published.title}: as published ({published.source}).",)
+    return Sheet(heading, tuple(lines), labels=1, repeated=1, lead=lead) if lines else None
+
+
+def _published_cells(published: "Published", label: str) -> list[Cell]:
+    values = published.rows.get(label, {})
+    return [Cell(str(values.get(name, MISSING))) for name in published.columns]
+
+
+def _test_columns(table: "Table", key: str) -> tuple[str, ...]:
+    """Which columns about tests follow a metric's."""
+    entries = [row.entries[key] for row in table.rows]
+    if any(entry.examples for entry in entries):
+        return ("Δ [95%]", "p seeds", "p examples")
+    return ("p seeds",) if any(entry.test for entry in entries) else ()
+
+
+def _test_text(entry: "Entry", column: Column, name: str) -> str:
+    if name == "p seeds":
+        return _p(entry.p_holm)
+    return _p(entry.p_holm_examples) if name == "p examples" else _interval(entry.examples, column)
+
+
+def _p(p: float | None) -> str:
+    return MISSING if p is None else format_p(p)
+
+
+def _interval(test: "PairedTest | None", column: Column) -> str:
+    if test is None:
+        return MISSING
+    difference, low, high = (
+        f"{value * column.scale:+.{column.decimals}f}"
+        for value in (test.difference, test.low, test.high)
+    )
+    return f"{difference} [{low}, {high}]"
