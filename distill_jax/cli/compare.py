@@ -11,7 +11,7 @@ from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from distill_jax.sweeps.comparison import Comparison
+    from distill_jax.sweeps.sweep import Sweep
 
 FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
 
@@ -85,6 +85,8 @@ class CompareLosses:
 
     plugin: Path | None = None
     """A Python file of yours with more losses; it is run."""
+    strategy: Literal["auto", "sequential", "vmap", "sharded"] = "sequential"
+    """One after another, or many students in one step; auto times both, takes the faster."""
     track: Literal["none", "tensorboard", "wandb"] = "tensorboard"
     """Where learning curves go."""
     output_dir: Path | None = None
@@ -148,28 +150,41 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
     from rich.console import Console
 
     from distill_jax.core.compiled import keep_compiled_programs
-    from distill_jax.sweeps.comparison import run_comparison, write_outputs
     from distill_jax.sweeps.progress import Reporter
+    from distill_jax.sweeps.run import run_sweep
 
     keep_compiled_programs()
     console = Console()
-    table = run_comparison(_comparison(args), folder, Reporter(console))
-    title = f"{args.data}, {100 * args.label_fraction:g}% of the labels"
-    paths = write_outputs(table, folder, figure_title=title)
-    console.print(table.to_rich())
+    spec, rows = run_sweep(
+        sweep_of(args),
+        folder,
+        Reporter(console),
+        plugin=args.plugin,
+        track=args.track,
+        strategy=args.strategy,
+    )
+    from distill_jax.sweeps.outputs import show, write_outputs
+
+    paths = write_outputs(spec, rows, folder)
+    show(spec, rows, console)
     for path in (*paths, folder / "ledger.jsonl"):
         print(path)
     sys.stdout.flush()
 
 
-def _comparison(args: CompareLosses) -> "Comparison":
-    from distill_jax.sweeps.cells import DataConfig, TrainingConfig
-    from distill_jax.sweeps.comparison import Comparison
+def sweep_of(args: CompareLosses) -> "Sweep":
+    """The table that the arguments declare: objectives x students x seeds."""
+    from distill_jax.models.students import parse_preset
+    from distill_jax.objectives.grammar import parse
+    from distill_jax.sweeps.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
+    from distill_jax.sweeps.columns import COLUMNS
+    from distill_jax.sweeps.sweep import Sweep, axis, points
     from distill_jax.training.optimizer import OptimizerConfig
 
-    data = DataConfig(
-        args.data, args.text, args.text_b, args.label, args.label_fraction, args.max_length
-    )
+    if args.plugin is not None:
+        from distill_jax.objectives.plugins import load_plugin
+
+        load_plugin(args.plugin)
     training = TrainingConfig(
         epochs=1.0 if args.steps else args.epochs,  # what does not count is not in a run's hash
         steps=args.steps,
@@ -177,6 +192,11 @@ def _comparison(args: CompareLosses) -> "Comparison":
         batch_size=args.batch_size,
         max_shapes=args.max_shapes,
         optimizer=OptimizerConfig(learning_rate=args.learning_rate),
+    )
+    copied_training = dataclasses.replace(
+        training,
+        epochs=1.0 if args.steps else args.copied_epochs,
+        optimizer=OptimizerConfig(learning_rate=args.copied_learning_rate),
     )
     teacher_training = dataclasses.replace(
         training,
@@ -186,24 +206,45 @@ def _comparison(args: CompareLosses) -> "Comparison":
         evaluations=max(1, round(args.teacher_epochs)) if 0 < args.teacher_epochs < 99 else 1,
         optimizer=OptimizerConfig(learning_rate=args.teacher_learning_rate),
     )
-    return Comparison(
-        name="compare_losses",
+    objectives = [str(parse(text)) for text in args.objectives]
+    if args.baseline is not None:
+        baseline = str(parse(args.baseline))
+    else:
+        baseline = "ce" if "ce" in objectives else (objectives or [""])[0]
+    data = DataConfig(
+        args.data, args.text, args.text_b, args.label, args.label_fraction, args.max_length
+    )
+    base = Cell(
         data=data,
-        teacher=args.teacher,
-        fine_tune=args.fine_tune,
-        teacher_training=teacher_training,
-        students=args.students,
-        objectives=args.objectives,
-        baseline=args.baseline,
-        seeds=args.seeds,
-        training=training,
-        copied_training=dataclasses.replace(
-            training,
-            epochs=1.0 if args.steps else args.copied_epochs,
-            optimizer=OptimizerConfig(learning_rate=args.copied_learning_rate),
+        teacher=TeacherConfig(
+            args.teacher, args.fine_tune, teacher_training, args.teacher_outputs, args.cache_dtype
         ),
-        teacher_outputs=args.teacher_outputs,
-        cache_dtype=args.cache_dtype,
-        plugin=args.plugin,
-        track=args.track,
+        student="",
+        objective="",
+        training=training,
+    )
+    students = {
+        name: {
+            "student": name,
+            "training": copied_training if parse_preset(name).copies_teacher else training,
+        }
+        for name in args.students
+    }
+    if len(students) < len(args.students):
+        raise UserError(f"the students repeat themselves: {', '.join(args.students)}")
+    return Sweep(
+        name="compare_losses",
+        title=f"{args.data}, {100 * args.label_fraction:g}% of the labels",
+        base=base,
+        rows=tuple(point for text in objectives for point in axis("objective", [text])),
+        groups=points(students),
+        seeds=args.seeds,
+        baseline=baseline,
+        columns=COLUMNS,
+        protocol=(
+            f"{100 * args.label_fraction:g}% of the training labels are used; the rest of the "
+            "training sentences is the transfer set.",
+            "All rows of a student take the same number of optimiser steps.",
+            "The step is chosen on validation; the test split is read once.",
+        ),
     )

@@ -1,13 +1,15 @@
 """A cell: one entry of a table, as data. Its hash is its identity in the ledger."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
 from distill_jax.training.optimizer import OptimizerConfig
 
-RECIPE = 1
+RECIPE = 2
 """Raised when the same cell would come out differently than before, so that old rows retire."""
 
 TEACHER = "teacher"
@@ -19,11 +21,16 @@ class DataConfig:
     """Which examples, and how many of them have labels.
 
     Attributes:
-      name: ``review_snippets/movie``, ``shopping_reviews_zh``, ``files:FOLDER``, ``tfds:NAME``.
+      name: ``review_snippets/movie``, ``shopping_reviews_zh``, ``digits``, ``files:FOLDER``,
+        ``tfds:NAME``.
       text, text_b, label: columns of the user's own files and of TFDS sets.
-      label_fraction: share of the training labels that is used; the sentences of the rest are
-        the transfer set, on which only the teacher speaks.
+      label_fraction: share of the training labels that is used.
       max_length: tokens after which a text is cut.
+      transfer: ``rest``: the examples whose labels are not used are the transfer set, on which
+        only the teacher speaks; ``none``: they are left out.
+      more_texts: data sets whose training texts join the transfer set, without their labels.
+      label_noise: share of the used labels that is replaced by another class, drawn uniformly
+        and once for all seeds; validation and test stay as they are.
     """
 
     name: str = "review_snippets/movie"
@@ -32,12 +39,19 @@ class DataConfig:
     label: str = "label"
     label_fraction: float = 0.1
     max_length: int = 128
+    transfer: Literal["rest", "none"] = "rest"
+    more_texts: tuple[str, ...] = ()
+    label_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.label_fraction <= 1:
             raise UserError(f"the label fraction must be in (0, 1], not {self.label_fraction}")
+        if not 0 <= self.label_noise < 1:
+            raise UserError(f"the label noise must be in [0, 1), not {self.label_noise}")
         if not 4 <= self.max_length <= 512:
             raise UserError(f"the maximal length must be from 4 to 512, not {self.max_length}")
+        if self.transfer not in ("rest", "none"):
+            raise UserError(f"transfer is 'rest' or 'none', not {self.transfer!r}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class TrainingConfig:
     """How a model is trained.
 
     Attributes:
-      epochs: passes over the training sentences of the cell; decides the number of steps.
+      epochs: passes over the training examples of the cell; decides the number of steps.
       steps: optimiser steps; 0 leaves it to ``epochs``.
       evaluations: how often the validation split is looked at, evenly spread.
       batch_size: examples a step.
@@ -73,32 +87,81 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class TeacherConfig:
+    """Who teaches, and how it is heard.
+
+    Attributes:
+      name: ``minilm-l6``, a local folder, a hub id of any BERT checkpoint, or ``cnn-16-32-64``.
+      fine_tune: whether it is trained on the labels first; off for one that is already.
+      training: of that fine-tuning.
+      outputs: ``cache`` asks the teacher once, ``live`` at every step.
+      cache_dtype: of cached token-level outputs; logits are always float32.
+    """
+
+    name: str = "minilm-l6"
+    fine_tune: bool = True
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            epochs=3, evaluations=3, batch_size=32, optimizer=OptimizerConfig(learning_rate=1e-4)
+        )
+    )
+    outputs: Literal["cache", "live"] = "cache"
+    cache_dtype: Literal["float16", "float32"] = "float16"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of training before the last one; its end is the start of the next.
+
+    Attributes:
+      objective: canonical text.
+      training: with a schedule of its own; nothing is selected, so ``evaluations`` is not read.
+    """
+
+    objective: str
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
 class Cell:
     """One training run of a table.
 
     Attributes:
-      data: what is learnt from; ``data_digest`` its content.
-      student: preset, or ``teacher`` for the fine-tuning of the teacher itself.
+      data: what is learnt from.
+      teacher: who teaches.
+      student: preset, ``LAYERSxWIDTHxHEADS``, ``cnn-4-8-16``, or ``teacher`` for the teacher's own
+        fine-tuning.
       objective: canonical text.
-      teacher: content digest of the teacher who speaks, or of the checkpoint fine-tuned.
       training: steps, batch, optimiser.
       seed: of initialisation, dropout and data order.
-      teacher_dtype: of the teacher's token-level outputs; live ones are float32.
+      layers: which of the teacher's layers a copied student starts from.
+      intermediate: a stage before, on the representations say.
       plugin: SHA-256 of the user's file of losses, if there is one.
+      teacher_dtype: of the teacher's token-level outputs; live ones are float32.
+      data_digest, teacher_digest: content of data and teacher; known when they have been made.
     """
 
     data: DataConfig
-    data_digest: str
+    teacher: TeacherConfig
     student: str
     objective: str
-    teacher: str
     training: TrainingConfig
-    seed: int
-    teacher_dtype: str = "float32"
+    seed: int = 0
+    layers: str | Sequence[int] = "spread"
+    intermediate: Stage | None = None
     plugin: str | None = None
+    teacher_dtype: str = "float32"
+    data_digest: str = ""
+    teacher_digest: str = ""
 
     @property
     def hash(self) -> str:
-        """Content digest. What the data is called does not count, its content does."""
-        fields = {name: value for name, value in vars(self).items() if name != "data"}
+        """Content digest. What data and teacher are called does not count, their content does.
+
+        Raises:
+          ValueError: before both contents are known.
+        """
+        if not (self.data_digest and self.teacher_digest):
+            raise ValueError("a cell has a hash when its data and its teacher are known")
+        fields = {k: v for k, v in vars(self).items() if k not in ("data", "teacher")}
         return digest({"recipe": RECIPE, **fields})

@@ -8,73 +8,126 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.evaluation.latency import cpu_latency
 from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.evaluation.predict import one_by_one
 from distill_jax.evaluation.size import model_size
-from distill_jax.models.bert import BertConfig
-from distill_jax.models.huggingface import save_pretrained
-from distill_jax.models.students import init_student
+from distill_jax.models.build import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.sweeps.cells import TEACHER, Cell
-from distill_jax.sweeps.engine import Engine
-from distill_jax.sweeps.ledger import LedgerRow, provenance
+from distill_jax.sweeps.engine import Engine, Work
+from distill_jax.sweeps.ledger import LedgerRow, pack_correct, provenance
+from distill_jax.sweeps.models import params_of_student, save_model
 from distill_jax.sweeps.task import Task
 from distill_jax.sweeps.teacher import Teacher
 from distill_jax.training.feed import TeacherOutputs
+from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
 
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A cell with what is needed to run it."""
+    """A cell with all that is needed to run it.
+
+    Attributes:
+      row, group: the first place it stands in.
+      intermediate: the objective of the stage before, where there is one.
+    """
 
     cell: Cell
-    config: BertConfig
+    row: str
+    group: str
+    task: Task
+    teacher: Teacher
+    config: ModelConfig
     objective: ResolvedObjective
+    intermediate: ResolvedObjective | None = None
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.cell.student}  {self.cell.objective}  seed {self.cell.seed}"
+        return f"{self.group}  {self.row}  seed {self.cell.seed}"
+
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """Its stages in order; the last one selects."""
+        stages = []
+        if self.cell.intermediate is not None:
+            assert self.intermediate is not None
+            stages.append((self.intermediate, self.cell.intermediate.training))
+        stages.append((self.objective, self.cell.training))
+        examples = len(self.task.everything)
+        return tuple(
+            Work(
+                self.cell,
+                self.task,
+                self.config,
+                objective,
+                training,
+                training.total_steps(examples),
+                selects=number == len(stages),
+            )
+            for number, (objective, training) in enumerate(stages, 1)
+        )
 
 
 def run_cell(
     engine: Engine,
     experiment: str,
     planned: Planned,
-    teacher: Teacher,
     outputs: TeacherOutputs | None,
     teacher_test_NC: np.ndarray,
     label: str,
 ) -> LedgerRow:
     """Train one student, choose its step on validation, and read the test split once."""
-    cell, config, task = planned.cell, planned.config, engine.task
     started = time.perf_counter()
-    params = init_student(
-        cell.student,
-        teacher.pretrained.config,
-        teacher.pretrained.params,
-        jax.random.key(cell.seed),
+    folder = engine.folder / planned.cell.hash
+    params = params_of_student(planned.cell, planned.teacher.pretrained)
+    *before, last = planned.works
+    for work in before:
+        params = _kept_or(
+            folder / "intermediate.safetensors",
+            lambda work=work, start=params: (
+                engine.train(work, start, teacher=outputs, label=f"{label}, intermediate").params
+            ),
+        )
+    result = engine.train(last, params, teacher=outputs, label=label)
+    return finish_run(
+        engine, experiment, planned, result, teacher_test_NC, time.perf_counter() - started
     )
-    result = engine.train(
-        cell,
-        config,
-        params,
-        planned.objective,
-        teacher=outputs if planned.objective.needs_teacher else None,
-        steps=cell.training.total_steps(len(task.everything)),
-        label=label,
-    )
-    logits_NC = engine.predict(config, result.params, task.test)
+
+
+def finish_run(
+    engine: Engine,
+    experiment: str,
+    planned: Planned,
+    result: TrainResult,
+    teacher_test_NC: np.ndarray,
+    seconds: float,
+    test_logits_NC: np.ndarray | None = None,
+) -> LedgerRow:
+    """Read the test split, keep the model, and write the run up.
+
+    Args:
+      seconds: since it was last resumed.
+      test_logits_NC: where they have been computed already, with others.
+    """
+    cell, config, task, teacher = planned.cell, planned.config, planned.task, planned.teacher
+    logits_NC = test_logits_NC
+    if logits_NC is None:
+        logits_NC = engine.predict(task, config, result.params, task.test)
+    progress = result.progress
     metrics = scores_on_test(task, logits_NC, teacher_test_NC)
-    metrics |= cost_metrics(engine, config, result.params)
-    metrics["validation/accuracy"] = result.progress.best_score
+    metrics |= cost_metrics(engine, task, config, result.params)
+    metrics["validation/accuracy"] = progress.best_score
     keep_run(
         engine.folder / cell.hash,
         task,
@@ -82,14 +135,13 @@ def run_cell(
         result.params,
         teacher.pretrained.tokenizer_file,
         logits_NC,
-        result.progress.history,
+        progress.history,
     )
-    progress = result.progress
     return LedgerRow(
         hash=cell.hash,
         experiment=experiment,
-        row=cell.objective,
-        group=cell.student,
+        row=planned.row,
+        group=planned.group,
         seed=cell.seed,
         config=config_of(cell, config),
         metrics=metrics,
@@ -98,22 +150,24 @@ def run_cell(
         seconds={
             "train": progress.train_seconds,
             "compile": progress.compile_seconds,
-            "total": time.perf_counter() - started,  # since it was last resumed
+            "total": seconds,
         },
         examples_per_second=result.examples_per_second,
+        **evidence(task, logits_NC, progress.history),
         **provenance(),
     )
 
 
 def teacher_row(
-    engine: Engine, experiment: str, cell: Cell, teacher: Teacher, name: str
+    engine: Engine, experiment: str, cell: Cell, task: Task, teacher: Teacher, group: str
 ) -> LedgerRow:
     """The ledger's row of the teacher itself."""
-    task, training = engine.task, teacher.training
-    logits_NC = engine.predict(teacher.config, teacher.params, task.test)
+    training = teacher.training
+    logits_NC = engine.predict(task, teacher.config, teacher.params, task.test)
     metrics = scores_on_test(task, logits_NC, None)
-    metrics |= cost_metrics(engine, teacher.config, teacher.params)
+    metrics |= cost_metrics(engine, task, teacher.config, teacher.params)
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
+    history = training.get("history", [])
     keep_run(
         engine.folder / cell.hash,
         task,
@@ -121,13 +175,13 @@ def teacher_row(
         teacher.params,
         teacher.pretrained.tokenizer_file,
         logits_NC,
-        training.get("history", []),
+        history,
     )
     return LedgerRow(
         hash=cell.hash,
         experiment=experiment,
         row=TEACHER,
-        group=name,
+        group=group,
         seed=cell.seed,
         config=config_of(cell, teacher.config),
         metrics=metrics,
@@ -135,8 +189,33 @@ def teacher_row(
         fingerprints=fingerprints(task, teacher),
         seconds=training.get("seconds", {}),
         examples_per_second=training.get("examples_per_second"),
+        **evidence(task, logits_NC, history),
         **provenance(),
     )
+
+
+def evidence(
+    task: Task, logits_NC: np.ndarray, history: list[dict[str, float]]
+) -> dict[str, Any]:
+    """What tests over examples and learning curves need of a run."""
+    correct_N = logits_NC.argmax(axis=-1) == task.test.labels_N
+    return {
+        "test_correct": pack_correct(correct_N),
+        "history": [{"step": at["step"], "accuracy": at["accuracy"]} for at in history],
+    }
+
+
+def _kept_or(path: Path, train_stage) -> Params:
+    """The end of a stage: read where it was reached before, else trained now and kept."""
+    if path.is_file():
+        try:
+            return unflatten_dict(safetensors.numpy.load_file(path), sep="/")
+        except safetensors.SafetensorError as error:
+            raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+    params = train_stage()
+    flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep="/").items()}
+    write_atomic(path, safetensors.numpy.save(flat))
+    return params
 
 
 def scores_on_test(
@@ -152,9 +231,11 @@ def scores_on_test(
     return {f"test/{name}": value for name, value in scores.items()}
 
 
-def cost_metrics(engine: Engine, config: BertConfig, params: Params) -> dict[str, float]:
+def cost_metrics(
+    engine: Engine, task: Task, config: ModelConfig, params: Params
+) -> dict[str, float]:
     """What a model costs: parameters, and latency of single test examples on the CPU."""
-    examples = one_by_one(engine.task.test, 50, shape_lengths=engine.task.few_lengths)
+    examples = one_by_one(task.test, 50, shape_lengths=task.few_lengths)
     latency = cpu_latency(engine.predictor(config), params, examples, repeats=5)
     return {
         "parameters": model_size(params).parameters,
@@ -173,7 +254,7 @@ def fingerprints(task: Task, teacher: Teacher) -> dict[str, str]:
     }
 
 
-def config_of(cell: Cell, config: BertConfig) -> dict[str, object]:
+def config_of(cell: Cell, config: ModelConfig) -> dict[str, object]:
     """The configuration as the ledger keeps it."""
     return {**dataclasses.asdict(cell), "model": dataclasses.asdict(config)}
 
@@ -181,17 +262,23 @@ def config_of(cell: Cell, config: BertConfig) -> dict[str, object]:
 def keep_run(
     folder: Path,
     task: Task,
-    config: BertConfig,
+    config: ModelConfig,
     params: Params,
-    tokenizer_file: Path,
+    tokenizer_file: Path | None,
     test_logits_NC: np.ndarray,
     history: list[dict[str, float]],
 ) -> None:
-    """Keep a finished model for use, its test logits and its history; drop its checkpoints."""
+    """Keep a finished model for use, its test logits and its history."""
     shutil.rmtree(folder / "model", ignore_errors=True)  # left by a run killed at this place
-    save_pretrained(folder / "model", config, params, tokenizer_file, task.label_names)
+    save_model(folder / "model", config, params, tokenizer_file, task.label_names)
     logits = io.BytesIO()
     np.savez(logits, ids=np.asarray(task.test.ids), logits_NC=test_logits_NC)
     write_atomic(folder / "test_logits.npz", logits.getvalue())
     write_atomic(folder / "history.json", json.dumps(history, indent=1))
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Drop what a run needed to go on, now that it stands in the ledger."""
+    for left_over in ("checkpoint", "intermediate-checkpoint"):
+        shutil.rmtree(folder / left_over, ignore_errors=True)
+    (folder / "intermediate.safetensors").unlink(missing_ok=True)

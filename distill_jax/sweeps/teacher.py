@@ -1,31 +1,35 @@
-"""The teacher of a table: a pretrained checkpoint, fine-tuned on the labels that may be used."""
+"""The teacher of a table: a checkpoint, fine-tuned on the labels that may be used."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
-from distill_jax.data.assets import fetch
-from distill_jax.models.bert import Bert, BertConfig
-from distill_jax.models.huggingface import Pretrained, load_pretrained, save_pretrained
+from distill_jax.data.tokenise import TokenTable
+from distill_jax.models.build import ModelConfig, build_model
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
-from distill_jax.sweeps.cells import TEACHER, Cell, TrainingConfig
-from distill_jax.sweeps.engine import Engine
-from distill_jax.sweeps.task import Task
-from distill_jax.teachers.cache import Provenance, teacher_outputs, union_of
+from distill_jax.sweeps.cells import TEACHER, Cell, TeacherConfig
+from distill_jax.sweeps.engine import Engine, Work
+from distill_jax.sweeps.models import Checkpoint, load_model, save_model
+from distill_jax.sweeps.task import Examples, Task
+from distill_jax.teachers.cache import (
+    Provenance,
+    cache_folder,
+    open_cache,
+    teacher_outputs,
+    union_of,
+)
 from distill_jax.teachers.live import LiveTeacher
 from distill_jax.training.feed import TeacherOutputs
 
-PACKAGED = ("minilm-l6",)
-"""Teachers that travel as packages; every other name is a folder or a hub id."""
 CACHE_BATCH = 32
-POOLING = {"minilm-l6": "mean"}
-"""all-MiniLM was trained with mean pooling; its pooler was never used."""
+IMAGE_CACHE_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,65 +41,47 @@ class Teacher:
         fine-tuned model, so that the control row hears nothing of the teacher.
       config, params: the fine-tuned model.
       digest: its content.
-      folder: where it lives, a Hugging Face folder; None when it was used as it came.
+      folder: where it lives, a folder that can be loaded; None when it was used as it came.
       training: selected step, seconds and the like; empty when it was used as it came.
     """
 
-    pretrained: Pretrained
-    config: BertConfig
+    pretrained: Checkpoint
+    config: ModelConfig
     params: Any
     digest: str
     folder: Path | None
     training: dict[str, Any]
 
 
-def load_teacher(name: str, *, num_labels: int, fresh: bool) -> Pretrained:
-    """The checkpoint called ``name``: packaged, in a local folder, or on the hub.
-
-    Args:
-      num_labels: classes of the data.
-      fresh: whether it gets a new head, to be fine-tuned, or keeps the one it has.
-
-    Raises:
-      UserError: when it cannot be had or is not a BERT checkpoint.
-    """
-    if name in PACKAGED:
-        location: Path | str = fetch(name)
-    else:
-        path = Path(name).expanduser()
-        location = path if path.is_dir() else name
-    return load_pretrained(
-        location, pooling=POOLING.get(name), num_labels=num_labels, fresh_classifier=fresh
-    )
-
-
-def teacher_cell(task: Task, pretrained: Pretrained, training: TrainingConfig, seed: int) -> Cell:
-    """The cell of the teacher's own fine-tuning."""
+def teacher_cell(task: Task, pretrained: Checkpoint, cell: Cell) -> Cell:
+    """The cell of the fine-tuning of a cell's teacher. The transfer set is not part of it."""
     return Cell(
-        data=task.config,
-        data_digest=task.digest,
+        data=cell.data,
+        teacher=cell.teacher,
         student=TEACHER,
         objective="ce",
-        teacher=pretrained.digest,
-        training=training,
-        seed=seed,
+        training=cell.teacher.training,
+        data_digest=task.labels_digest,
+        teacher_digest=pretrained.digest,
     )
 
 
-def fine_tuned(engine: Engine, pretrained: Pretrained, cell: Cell) -> Teacher:
+def fine_tuned(engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell) -> Teacher:
     """The teacher of this cell, fine-tuned now or found from an earlier run."""
-    task = engine.task
     folder = home() / "teachers" / cell.hash
     if not folder.is_dir():
         config = pretrained.config
-        steps = cell.training.total_steps(len(task.labelled))
         result = engine.train(
-            cell,
-            config,
+            Work(
+                cell,
+                task,
+                config,
+                resolve(parse(cell.objective), config.shape, None),
+                cell.training,
+                cell.training.total_steps(len(task.labelled)),
+            ),
             pretrained.params,
-            resolve(parse(cell.objective), config.shape, None),
             teacher=None,
-            steps=steps,
             label="fine-tuning the teacher",
         )
         progress = result.progress
@@ -108,11 +94,9 @@ def fine_tuned(engine: Engine, pretrained: Pretrained, cell: Cell) -> Teacher:
             "examples_per_second": result.examples_per_second,
         }
         with atomic_folder(folder) as scratch:
-            save_pretrained(
-                scratch, config, result.params, pretrained.tokenizer_file, task.label_names
-            )
+            save_model(scratch, config, result.params, pretrained.tokenizer_file, task.label_names)
             (scratch / "training.json").write_text(json.dumps(training, indent=1))
-    loaded = load_pretrained(folder)
+    loaded = load_model(folder)
     check_label_order(loaded, task.label_names)
     try:
         training = json.loads((folder / "training.json").read_text())
@@ -124,7 +108,7 @@ def fine_tuned(engine: Engine, pretrained: Pretrained, cell: Cell) -> Teacher:
     return Teacher(pretrained, loaded.config, loaded.params, loaded.digest, folder, training)
 
 
-def as_it_came(engine: Engine, pretrained: Pretrained) -> Teacher:
+def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
     """A teacher whose head was trained elsewhere.
 
     Raises:
@@ -135,11 +119,11 @@ def as_it_came(engine: Engine, pretrained: Pretrained) -> Teacher:
             "the teacher's checkpoint has no trained classifier head "
             f"({', '.join(pretrained.fresh)} missing); let it be fine-tuned first"
         )
-    check_label_order(pretrained, engine.task.label_names)
+    check_label_order(pretrained, task.label_names)
     return Teacher(pretrained, pretrained.config, pretrained.params, pretrained.digest, None, {})
 
 
-def check_label_order(teacher: Pretrained, label_names: tuple[str, ...]) -> None:
+def check_label_order(teacher: Checkpoint, label_names: tuple[str, ...]) -> None:
     """Raises ``UserError`` where the teacher's classes are not the data's, in their order."""
     if teacher.config.num_labels != len(label_names):
         raise UserError(
@@ -154,34 +138,35 @@ def check_label_order(teacher: Pretrained, label_names: tuple[str, ...]) -> None
 
 def outputs_for(
     engine: Engine,
+    task: Task,
     teacher: Teacher,
-    objectives: list[ResolvedObjective],
-    *,
-    live: bool,
-    dtype: Literal["float16", "float32"],
+    objectives: Sequence[ResolvedObjective],
+    config: TeacherConfig,
+    wider: Examples,
 ) -> TeacherOutputs | None:
-    """What the teacher says of the training sentences; None when no objective listens.
+    """What the teacher says of the training examples; None when no objective listens.
 
     Args:
-      live: ask at every step; otherwise ask once about every sentence and keep the answers.
-      dtype: of the kept token-level answers.
+      objectives: all that will listen, so that one cache serves the whole table.
+      wider: examples among which the task's are; the teacher is asked about all of them.
     """
     listeners = [objective for objective in objectives if objective.needs_teacher]
     if not listeners:
         return None
     capture = union_of(objective.teacher_capture for objective in listeners)
-    speaker = LiveTeacher(Bert(teacher.config), teacher.params, capture)
-    if live:
+    speaker = LiveTeacher(build_model(teacher.config), teacher.params, capture)
+    if config.outputs == "live":
         return speaker
-    table = engine.task.everything
-    data = table.without_labels(np.arange(len(table))).digest
-    provenance = Provenance(teacher.digest, data, capture, dtype)
-    with engine.reporter.stage("asking the teacher", -(-len(table) // CACHE_BATCH)) as stage:
+    batch_size = CACHE_BATCH if isinstance(wider, TokenTable) else IMAGE_CACHE_BATCH
+    data = wider.without_labels(np.arange(len(wider))).digest
+    provenance = Provenance(teacher.digest, data, capture, config.cache_dtype)
+    with engine.reporter.stage("asking the teacher", -(-len(wider) // batch_size)) as stage:
 
         def on_batch(done: int, total: int) -> None:
             engine.stop.check()
-            stage.update(done, batch_size=CACHE_BATCH)
+            stage.update(done, batch_size=batch_size)
 
-        return teacher_outputs(
-            home(), provenance, table, speaker, batch_size=CACHE_BATCH, on_batch=on_batch
+        teacher_outputs(
+            home(), provenance, wider, speaker, batch_size=batch_size, on_batch=on_batch
         )
+    return open_cache(cache_folder(home(), provenance), provenance, task.everything)

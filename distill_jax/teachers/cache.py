@@ -17,8 +17,7 @@ from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch, Capture, ModelOutput
-from distill_jax.data.plan import choose_lengths, make_batch, plan_in_order
-from distill_jax.data.tokenise import TokenTable
+from distill_jax.data.plan import ExampleTable, choose_lengths, make_batch, plan_in_order
 
 FORMAT = 1
 _SQUARE = ("attention_scores", "attention_probs")
@@ -108,7 +107,7 @@ def cache_folder(root: Path, provenance: Provenance) -> Path:
 def build_cache(
     folder: Path,
     provenance: Provenance,
-    table: TokenTable,
+    table: ExampleTable,
     teacher: Callable[[Batch], ModelOutput],
     *,
     batch_size: int = 32,
@@ -142,7 +141,7 @@ def build_cache(
         _finish(scratch, provenance, table, arrays)
 
 
-def open_cache(folder: Path, provenance: Provenance, table: TokenTable) -> TeacherCache:
+def open_cache(folder: Path, provenance: Provenance, table: ExampleTable) -> TeacherCache:
     """Open a cache for ``table``, refusing it unless it is whole and of this provenance.
 
     Raises:
@@ -247,7 +246,7 @@ def _write_batch(
 
 
 def _finish(
-    folder: Path, provenance: Provenance, table: TokenTable, arrays: dict[str, np.ndarray]
+    folder: Path, provenance: Provenance, table: ExampleTable, arrays: dict[str, np.ndarray]
 ) -> None:
     """Flush the arrays and write the index and the manifest beside them."""
     for array in arrays.values():
@@ -274,7 +273,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def teacher_outputs(
     root: Path,
     provenance: Provenance,
-    table: TokenTable,
+    table: ExampleTable,
     teacher: Callable[[Batch], ModelOutput],
     *,
     batch_size: int = 32,

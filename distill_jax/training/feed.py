@@ -7,8 +7,7 @@ from functools import lru_cache
 import grain
 
 from distill_jax.core.types import Batch, ModelOutput
-from distill_jax.data.plan import PlannedBatch, make_batch, plan_epoch
-from distill_jax.data.tokenise import TokenTable
+from distill_jax.data.plan import ExampleTable, PlannedBatch, make_batch, plan_epoch
 
 TeacherOutputs = Callable[[Batch], ModelOutput]
 """What a teacher says of a batch, computed live or looked up in a cache."""
@@ -19,14 +18,14 @@ class Feed:
     """``feed(step)`` is the batch of that step and what the teacher says of it.
 
     Attributes:
-      table: the tokenised training examples.
+      table: the training examples.
       shape_lengths: the few lengths that batches are padded to.
       batch_size: rows of a batch; the last batch of an epoch is filled up with padding rows.
       seed: decides the order; with the step it decides everything.
       teacher: the teacher's outputs, or None where no loss listens to a teacher.
     """
 
-    table: TokenTable
+    table: ExampleTable
     shape_lengths: tuple[int, ...]
     batch_size: int
     seed: int

@@ -1,0 +1,68 @@
+"""More text for the teacher to speak on, and labels made wrong on purpose."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from distill_jax.core.digests import unit_interval
+from distill_jax.core.errors import UserError
+from distill_jax.data.splits import concatenate
+from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, fold
+
+
+def add_texts(dataset: TextDataset, others: Sequence[TextDataset]) -> TextDataset:
+    """The data set with the training texts of others in its transfer set.
+
+    Their labels are dropped. Texts that stand in any split of ``dataset`` are left out, so that
+    no test sentence is ever spoken on.
+
+    Raises:
+      UserError: when one has pairs of sentences and another has not.
+    """
+    known = {_key(t, i) for t in dataset.splits.values() for i in range(len(t))}
+    train = dataset.splits["train"]
+    notes = list(dataset.notes)
+    for other in others:
+        extra = other.splits["train"]
+        if (extra.texts_b is None) != (train.texts_b is None):
+            raise UserError(f"{other.name} and {dataset.name}: one has pairs, the other has not")
+        rows = []
+        for row in range(len(extra)):
+            if (key := _key(extra, row)) not in known:
+                known.add(key)
+                rows.append(row)
+        train = concatenate(train, _unlabelled(extra, rows, other.name))
+        notes.append(f"{len(rows)} texts of {other.name} joined the transfer set")
+    return dataclasses.replace(
+        dataset, splits={**dataset.splits, "train": train}, notes=tuple(notes)
+    )
+
+
+def noisy_labels(
+    ids: Sequence[str], labels_N: np.ndarray, share: float, num_labels: int
+) -> np.ndarray:
+    """Labels of which a share is replaced by another class, each other class as likely.
+
+    Which ones, and by what, is a hash of the example's id: the same for every seed, and the
+    wrong labels at a smaller share are among those at a larger one. Rows without a label stay.
+    """
+    wrong_N = np.array([unit_interval(f"noise/{example}") < share for example in ids])
+    other_N = np.array(
+        [int(unit_interval(f"noisy class/{example}") * (num_labels - 1)) for example in ids]
+    )
+    shifted_N = (labels_N + 1 + other_N) % num_labels
+    return np.where(wrong_N & (labels_N >= 0), shifted_N, labels_N).astype(np.int32)
+
+
+def _key(table: TextTable, row: int) -> tuple[str, str]:
+    return fold(table.texts[row]), "" if table.texts_b is None else fold(table.texts_b[row])
+
+
+def _unlabelled(table: TextTable, rows: Sequence[int], name: str) -> TextTable:
+    return TextTable(
+        ids=tuple(f"{name}#{table.ids[row]}" for row in rows),
+        texts=tuple(table.texts[row] for row in rows),
+        texts_b=None if table.texts_b is None else tuple(table.texts_b[row] for row in rows),
+        labels_N=np.full(len(rows), NO_LABEL, np.int32),
+    )

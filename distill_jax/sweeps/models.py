@@ -1,0 +1,147 @@
+"""The models of a table by their names: BERT checkpoints and their students, CNNs for images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from distill_jax.core.errors import UserError
+from distill_jax.data.assets import fetch
+from distill_jax.models.bert import BertConfig
+from distill_jax.models.build import ModelConfig, init_model
+from distill_jax.models.cnn import CnnConfig, cnn_digest, load_cnn, parse_cnn, save_cnn
+from distill_jax.models.huggingface import load_pretrained, save_pretrained
+from distill_jax.models.students import (
+    choose_layers,
+    init_student,
+    parse_preset,
+    student_config,
+)
+from distill_jax.sweeps.cells import Cell
+from distill_jax.training.state import Params
+
+PACKAGED = ("minilm-l6",)
+"""Teachers that travel as packages; every other name is a folder, a hub id or a CNN."""
+POOLING = {"minilm-l6": "mean"}
+"""all-MiniLM was trained with mean pooling; its pooler was never used."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model of either kind, as loaded.
+
+    Attributes:
+      tokenizer_file: None for models of images.
+      digest: of the config and of every parameter's content.
+      label_names: the classes the head was trained for; None where it does not say.
+      fresh: parts that were drawn by chance.
+      notes: what was left out, a line each.
+    """
+
+    config: ModelConfig
+    params: Params
+    tokenizer_file: Path | None
+    digest: str
+    label_names: tuple[str, ...] | None
+    fresh: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def is_cnn(name: str) -> bool:
+    """Whether a model's name is that of a CNN, ``cnn-16-32-64``."""
+    return name.startswith("cnn-")
+
+
+def load_checkpoint(name: str, *, num_labels: int, fresh: bool) -> Checkpoint:
+    """What a teacher starts from: a checkpoint (packaged, a folder, the hub), or chance for a CNN.
+
+    Args:
+      num_labels: classes of the data.
+      fresh: whether it gets a new head, to be fine-tuned, or keeps the one it has.
+
+    Raises:
+      UserError: when it cannot be had or is not a BERT checkpoint.
+    """
+    if is_cnn(name):
+        config = _cnn(name, num_labels)
+        params = init_model(config, jax.random.key(0))
+        return Checkpoint(config, params, None, cnn_digest(config, params), None, ("all of it",))
+    if name in PACKAGED:
+        location: Path | str = fetch(name)
+    else:
+        path = Path(name).expanduser()
+        location = path if path.is_dir() else name
+    loaded = load_pretrained(
+        location, pooling=POOLING.get(name), num_labels=num_labels, fresh_classifier=fresh
+    )
+    return Checkpoint(**vars(loaded))
+
+
+def config_of_student(cell: Cell, teacher: ModelConfig) -> ModelConfig:
+    """The shape of a cell's student.
+
+    Raises:
+      UserError: for an unknown student, or a text student of an image teacher.
+    """
+    if is_cnn(cell.student) != isinstance(teacher, CnnConfig):
+        raise UserError(
+            f"student {cell.student!r} does not fit teacher {cell.teacher.name!r}: "
+            "images want two CNNs (cnn-4-8-16), texts two BERTs (tiny, l2, 3x256x4)"
+        )
+    if isinstance(teacher, CnnConfig):
+        return _cnn(cell.student, teacher.num_labels)
+    return student_config(cell.student, teacher)
+
+
+def params_of_student(cell: Cell, pretrained: Checkpoint) -> Params:
+    """Where a cell's student starts: chance, or layers of the checkpoint before fine-tuning."""
+    rng = jax.random.key(cell.seed)
+    config = config_of_student(cell, pretrained.config)
+    if isinstance(config, CnnConfig):
+        return init_model(config, rng)
+    assert isinstance(pretrained.config, BertConfig)
+    return init_student(cell.student, pretrained.config, pretrained.params, rng, layers=cell.layers)
+
+
+def check_student(cell: Cell, teacher: ModelConfig) -> ModelConfig:
+    """The student's shape, with everything about its start that can be wrong found now."""
+    config = config_of_student(cell, teacher)
+    if isinstance(teacher, BertConfig) and isinstance(config, BertConfig):
+        if parse_preset(cell.student).copies_teacher:
+            choose_layers(
+                cell.layers, student_layers=config.num_layers, teacher_layers=teacher.num_layers
+            )
+        elif cell.layers != "spread":
+            raise UserError(f"student {cell.student!r} is drawn at random: it copies no layers")
+    return config
+
+
+def save_model(
+    folder: Path,
+    config: ModelConfig,
+    params: Params,
+    tokenizer_file: Path | None,
+    label_names: tuple[str, ...],
+) -> None:
+    """A folder that can be loaded again: Hugging Face's layout for BERTs."""
+    if isinstance(config, CnnConfig):
+        save_cnn(folder, config, params, label_names)
+        return
+    assert tokenizer_file is not None
+    save_pretrained(folder, config, params, tokenizer_file, label_names)
+
+
+def load_model(folder: Path) -> Checkpoint:
+    """What ``save_model`` wrote."""
+    if (folder / "tokenizer.json").is_file():
+        return Checkpoint(**vars(load_pretrained(folder)))
+    saved = load_cnn(folder)
+    return Checkpoint(saved.config, saved.params, None, saved.digest, saved.label_names)
+
+
+def _cnn(name: str, num_labels: int) -> CnnConfig:
+    config = parse_cnn(name, num_labels=num_labels)
+    assert config is not None, "is_cnn decides"
+    return config

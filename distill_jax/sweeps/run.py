@@ -1,0 +1,142 @@
+"""Runs a sweep: what is not finished yet is trained, every finished run is a ledger row at once."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill_jax.core.digests import sha256_file
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import write_atomic
+from distill_jax.core.mesh import check_batch_size
+from distill_jax.core.types import Capture
+from distill_jax.objectives.plugins import load_plugin
+from distill_jax.objectives.resolve import ResolvedObjective, resolve
+from distill_jax.sweeps.cells import Cell
+from distill_jax.sweeps.engine import Engine
+from distill_jax.sweeps.ledger import Ledger, LedgerRow
+from distill_jax.sweeps.models import check_student
+from distill_jax.sweeps.progress import Reporter
+from distill_jax.sweeps.runs import Planned
+from distill_jax.sweeps.spec import Place, TableSpec
+from distill_jax.sweeps.strategies import Strategy, run_pending
+from distill_jax.sweeps.supplies import Supplies
+from distill_jax.sweeps.sweep import Entry, Sweep
+from distill_jax.sweeps.track import TrackTo
+from distill_jax.training.interrupt import StopRequest
+
+LEDGER = "ledger.jsonl"
+SPEC = "table.json"
+
+
+def run_sweep(
+    sweep: Sweep,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    plugin: Path | None = None,
+    track: TrackTo = "tensorboard",
+    strategy: Strategy = "auto",
+) -> tuple[TableSpec, list[LedgerRow]]:
+    """Run what is not finished yet; returns the table's description and the ledger's rows.
+
+    Args:
+      folder: of the ledger, ``table.json`` and the runs.
+      plugin: a Python file with losses of the user's.
+      track: where learning curves go.
+      strategy: see ``strategies``.
+
+    Raises:
+      UserError: for anything the user can mend, before anything is trained where possible.
+      Interrupted: after Ctrl-C; the same call goes on from there.
+    """
+    started = time.perf_counter()
+    if plugin is not None:
+        load_plugin(plugin)
+    entries = sweep.entries()
+    with StopRequest() as stop:
+        engine = Engine(folder / "runs", reporter, stop, track)
+        supplies = Supplies(engine, sweep.name)
+        _check(entries, supplies)
+        ledger = _open_ledger(folder)
+        for cell in _distinct(entries):
+            supplies.raise_teacher(cell, ledger)
+        planned = _bind(entries, supplies, sha256_file(plugin) if plugin else None)
+        spec = sweep.spec(
+            [Place(e.row, e.group, e.cell.seed, p.cell.hash) for e, p in planned],
+            supplies.teacher_places(entries),
+        )
+        write_atomic(folder / SPEC, spec.to_json())
+        everything = list({p.cell.hash: p for _, p in planned}.values())
+        run_pending(supplies, everything, ledger, strategy)
+    reporter.say(f"done in {time.perf_counter() - started:.0f} s")
+    return spec, ledger.rows()
+
+
+def _check(entries: Sequence[Entry], supplies: Supplies) -> None:
+    """Every objective fits every student and teacher; says what was decided for them."""
+    said = set()
+    for cell in _distinct(entries):
+        _, pretrained = supplies.of(cell)
+        shape = check_student(cell, pretrained.config).shape
+        stages = [cell.objective, *([cell.intermediate.objective] if cell.intermediate else [])]
+        for training in (cell.teacher.training, cell.training):
+            check_batch_size(training.batch_size, supplies.engine.mesh)
+        for objective in stages:
+            for note in resolve(objective, shape, pretrained.config.shape).notes:
+                if (cell.student, note) not in said:
+                    supplies.engine.reporter.say(f"{cell.student}: {note}")
+                said.add((cell.student, note))
+
+
+def _distinct(entries: Sequence[Entry]) -> list[Cell]:
+    """The cells that differ in more than the seed."""
+    cells: dict[str, Cell] = {}
+    for entry in entries:
+        cell = dataclasses.replace(entry.cell, seed=0)
+        cells.setdefault(repr(cell), cell)
+    return list(cells.values())
+
+
+def _bind(
+    entries: Sequence[Entry], supplies: Supplies, plugin: str | None
+) -> list[tuple[Entry, Planned]]:
+    """Every entry with its cell's contents known."""
+    first: dict[str, Planned] = {}
+    planned = []
+    for entry in entries:
+        cell = entry.cell
+        task, _ = supplies.of(cell)
+        teacher, _ = supplies.teacher(cell)
+        config = check_student(cell, teacher.pretrained.config)
+        objective = resolve(cell.objective, config.shape, teacher.config.shape)
+        before = None
+        if cell.intermediate is not None:
+            before = resolve(cell.intermediate.objective, config.shape, teacher.config.shape)
+        cell = dataclasses.replace(
+            cell,
+            plugin=plugin,
+            teacher_dtype=_dtype(cell, objective, before),
+            data_digest=task.digest,
+            teacher_digest=teacher.digest,
+        )
+        bound = Planned(cell, entry.row, entry.group, task, teacher, config, objective, before)
+        planned.append((entry, first.setdefault(cell.hash, bound)))
+    return planned
+
+
+def _dtype(cell: Cell, *objectives: ResolvedObjective | None) -> str:
+    """Of the teacher's token-level outputs, where any are read."""
+    tokenwise = any(o is not None and o.teacher_capture != Capture() for o in objectives)
+    return cell.teacher.cache_dtype if cell.teacher.outputs == "cache" and tokenwise else "float32"
+
+
+def _open_ledger(folder: Path) -> Ledger:
+    """The ledger in ``folder``, found to be writable and whole before anything is trained."""
+    try:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+    ledger = Ledger(folder / LEDGER)
+    ledger.rows()
+    return ledger

@@ -1,0 +1,154 @@
+"""Fetches what the cells of a table need, each thing once."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.models.bert import BertConfig
+from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TrainingConfig
+from distill_jax.sweeps.engine import Engine
+from distill_jax.sweeps.ledger import Ledger
+from distill_jax.sweeps.models import Checkpoint, is_cnn, load_checkpoint
+from distill_jax.sweeps.runs import Planned, teacher_row
+from distill_jax.sweeps.spec import Place
+from distill_jax.sweeps.sweep import Entry
+from distill_jax.sweeps.task import DIGITS, Examples, Task, load_texts, prepare_digits, prepare_task
+from distill_jax.sweeps.teacher import Teacher, as_it_came, fine_tuned, outputs_for, teacher_cell
+from distill_jax.training.feed import TeacherOutputs
+
+
+@dataclass(eq=False)
+class Supplies:
+    """Fetches what cells need, each thing once: data, checkpoints, teachers, their words."""
+
+    engine: Engine
+    experiment: str
+    _teachers: dict[tuple[str, object], tuple[Teacher, str]] = field(default_factory=dict)
+    _outputs: dict[tuple[str, str], TeacherOutputs | None] = field(default_factory=dict)
+    _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pretrained = lru_cache(None)(self._pretrained)
+        self.task = lru_cache(None)(self._task)
+
+    def _pretrained(self, name: str, num_labels: int, fresh: bool) -> Checkpoint:
+        pretrained = load_checkpoint(name, num_labels=num_labels, fresh=fresh)
+        for note in pretrained.notes:
+            self.engine.reporter.say(f"teacher: {note}")
+        return pretrained
+
+    def _task(self, data: DataConfig, teacher_name: str, fresh: bool) -> tuple[Task, Checkpoint]:
+        if (data.name == DIGITS) != is_cnn(teacher_name):
+            raise UserError(
+                f"data {data.name!r} does not fit teacher {teacher_name!r}: digits want a CNN "
+                "(cnn-16-32-64), texts a BERT checkpoint"
+            )
+        if data.name == DIGITS:
+            task = prepare_digits(data)
+            pretrained = self.pretrained(teacher_name, len(task.label_names), fresh)
+        else:
+            dataset = load_texts(data)
+            pretrained = self.pretrained(teacher_name, len(dataset.label_names), fresh)
+            assert pretrained.tokenizer_file is not None
+            task = prepare_task(data, dataset, pretrained.tokenizer_file)
+            _check_length(task, pretrained)
+        for note in task.notes:
+            self.engine.reporter.say(f"data: {note}")
+        self.engine.reporter.say(f"{data.name}: {task.summary}")
+        return task, pretrained
+
+    def of(self, cell: Cell) -> tuple[Task, Checkpoint]:
+        """The examples of a cell, and the checkpoint of its teacher."""
+        return self.task(cell.data, cell.teacher.name, cell.teacher.fine_tune)
+
+    def raise_teacher(self, cell: Cell, ledger: Ledger) -> None:
+        """Fine-tune the teacher of a cell, unless that is done; its row goes to the ledger."""
+        task, pretrained = self.of(cell)
+        key = (task.labels_digest, cell.teacher)
+        if key in self._teachers:
+            return
+        own_cell = teacher_cell(task, pretrained, cell)
+        if cell.teacher.fine_tune:
+            teacher = fine_tuned(self.engine, task, pretrained, own_cell)
+        else:
+            teacher = as_it_came(task, pretrained)
+            own_cell = dataclasses.replace(
+                own_cell, objective="as it came", training=TrainingConfig()
+            )
+        self.engine.stop.check()
+        row = ledger.find(own_cell.hash)
+        if row is None or row.fingerprints["teacher"] != teacher.digest:
+            group = Path(cell.teacher.name).name
+            row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group)
+            ledger.append(row)
+        accuracy = 100 * row.metrics["test/accuracy"]
+        self.engine.reporter.say(f"teacher: test accuracy {accuracy:.1f}%")
+        self._teachers[key] = teacher, own_cell.hash
+
+    def teacher(self, cell: Cell) -> tuple[Teacher, str]:
+        """The teacher of a cell and the hash of the teacher's own row."""
+        task, _ = self.of(cell)
+        return self._teachers[task.labels_digest, cell.teacher]
+
+    def teacher_places(self, entries: Sequence[Entry]) -> list[Place]:
+        """One teacher stands under its own name; several stand in the groups that they teach."""
+        hashes = {self.teacher(entry.cell)[1] for entry in entries}
+        if len(hashes) == 1:
+            name = Path(entries[0].cell.teacher.name).name
+            return [Place(TEACHER, name, 0, hashes.pop())]
+        places: dict[tuple[str, str], Place] = {}
+        for entry in entries:
+            place = Place(TEACHER, entry.group, 0, self.teacher(entry.cell)[1])
+            places.setdefault((place.group, place.hash), place)
+        return list(places.values())
+
+    def outputs(self, planned: Planned, all_planned: Sequence[Planned]) -> TeacherOutputs | None:
+        """What the teacher says of a run's training examples: one cache for the whole table."""
+        key = (planned.task.digest, planned.teacher.digest)
+        if key not in self._outputs:
+            pupils = [p for p in all_planned if p.teacher.digest == planned.teacher.digest]
+            objectives = [o for p in pupils for o in (p.objective, p.intermediate) if o is not None]
+            self._outputs[key] = outputs_for(
+                self.engine,
+                planned.task,
+                planned.teacher,
+                objectives,
+                planned.cell.teacher,
+                _widest(planned.task, [p.task for p in pupils]),
+            )
+        return self._outputs[key]
+
+    def teacher_on_test(self, planned: Planned) -> np.ndarray:
+        """The teacher's logits [N, C] on the test split, for fidelity."""
+        task, teacher = planned.task, planned.teacher
+        key = (task.tokens_digest, teacher.digest)
+        if key not in self._on_test:
+            self._on_test[key] = self.engine.predict(
+                task, teacher.config, teacher.params, task.test
+            )
+        return self._on_test[key]
+
+
+def _check_length(task: Task, pretrained: Checkpoint) -> None:
+    assert isinstance(pretrained.config, BertConfig)
+    tables = (task.everything, task.validation, task.test)
+    longest = max(int(table.lengths_N.max()) for table in tables)
+    if longest > pretrained.config.max_positions:
+        raise UserError(
+            f"texts of {longest} tokens do not fit the teacher's "
+            f"{pretrained.config.max_positions} positions; lower --max-length"
+        )
+
+
+def _widest(task: Task, others: Sequence[Task]) -> Examples:
+    """The largest set of training examples that the task's are among, itself at least."""
+    tasks = {other.digest: other for other in others}
+    for other in sorted(tasks.values(), key=lambda each: -len(each.everything)):
+        if set(task.everything.ids) <= set(other.everything.ids):
+            return other.everything
+    return task.everything

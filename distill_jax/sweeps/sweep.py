@@ -1,0 +1,198 @@
+"""A table as an object: rows x columns x seeds, each a change of one base cell."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product as all_combinations
+from typing import Any, Literal
+
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.objectives.grammar import parse
+from distill_jax.sweeps.cells import Cell, Stage
+from distill_jax.sweeps.spec import Place, TableSpec
+from distill_jax.sweeps.table import Column
+from distill_jax.sweeps.trends import Trend
+
+
+@dataclass(frozen=True)
+class Point:
+    """A label and what it changes: dotted paths of a ``Cell`` and their values."""
+
+    label: str
+    changes: tuple[tuple[str, Any], ...] = ()
+
+
+Axis = tuple[Point, ...]
+
+
+def axis(path: str, values: Mapping[str, Any] | Iterable[Any]) -> Axis:
+    """Points that change one field: ``axis("objective", ["ce", "kl"])``.
+
+    Args:
+      path: dotted, e.g. ``training.optimizer.learning_rate``.
+      values: values that are their own labels, or label -> value.
+    """
+    pairs = values.items() if isinstance(values, Mapping) else ((str(v), v) for v in values)
+    return tuple(Point(label, ((path, value),)) for label, value in pairs)
+
+
+def points(changes: Mapping[str, Mapping[str, Any]]) -> Axis:
+    """Points that change several fields: label -> path -> value."""
+    return tuple(Point(label, tuple(fields.items())) for label, fields in changes.items())
+
+
+def product(*axes: Axis) -> Axis:
+    """Every combination of points, the last axis fastest."""
+    return tuple(_join(combination) for combination in all_combinations(*axes))
+
+
+def zipped(*axes: Axis) -> Axis:
+    """First with first, second with second.
+
+    Raises:
+      UserError: when the axes differ in length.
+    """
+    if len({len(each) for each in axes}) > 1:
+        raise UserError(f"axes of {', '.join(str(len(a)) for a in axes)} points cannot be zipped")
+    return tuple(_join(combination) for combination in zip(*axes, strict=True))
+
+
+@dataclass(frozen=True)
+class Override:
+    """Changes made last, where row and group are the named ones (None: any)."""
+
+    changes: tuple[tuple[str, Any], ...]
+    row: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell and the place it stands in."""
+
+    row: str
+    group: str
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A whole table, declared: nothing here runs.
+
+    Attributes:
+      name: of the experiment.
+      title: for people.
+      base: the cell that every entry changes.
+      rows, groups: the axes; a group is a block of rows, or a column of a grid.
+      seeds: one run each.
+      baseline: label of the row that others are tested against, within each group.
+      columns: metrics to show.
+      overrides: exceptions.
+      layout, group_title, row_title, published, trends, protocol: see ``TableSpec``.
+    """
+
+    name: str
+    title: str
+    base: Cell
+    rows: Axis
+    groups: Axis
+    seeds: tuple[int, ...]
+    baseline: str
+    columns: tuple[Column, ...]
+    overrides: tuple[Override, ...] = ()
+    layout: Literal["metrics", "grid"] = "metrics"
+    group_title: str = "student"
+    row_title: str = "objective"
+    published: str | None = None
+    trends: tuple[Trend, ...] = ()
+    protocol: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for kind, given in (
+            (f"{self.row_title}s", [p.label for p in self.rows]),
+            (f"{self.group_title}s", [p.label for p in self.groups]),
+            ("seeds", list(self.seeds)),
+        ):
+            if not given:
+                raise UserError(f"no {kind} given")
+            if len(set(given)) != len(given):
+                raise UserError(f"the {kind} repeat themselves: {', '.join(map(str, given))}")
+        if not all(0 <= seed < 2**32 for seed in self.seeds):
+            raise UserError("seeds are from 0 to 4294967295")
+        if self.baseline not in {p.label for p in self.rows}:
+            raise unknown("baseline", self.baseline, [p.label for p in self.rows])
+        self._check_overrides()
+
+    def _check_overrides(self) -> None:
+        for override in self.overrides:
+            for what, name, axis_ in (
+                ("row", override.row, self.rows),
+                ("group", override.group, self.groups),
+            ):
+                if name is not None and name not in {p.label for p in axis_}:
+                    raise unknown(f"{what} in an override", name, [p.label for p in axis_])
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Every entry, seeds innermost, objectives in canonical form."""
+        entries = []
+        for group in self.groups:
+            for row in self.rows:
+                cell = changed(self.base, (*group.changes, *row.changes))
+                for override in self.overrides:
+                    if override.row in (None, row.label) and override.group in (None, group.label):
+                        cell = changed(cell, override.changes)
+                cell = _canonical(cell)
+                entries += [
+                    Entry(row.label, group.label, dataclasses.replace(cell, seed=seed))
+                    for seed in self.seeds
+                ]
+        return tuple(entries)
+
+    def spec(self, places: Sequence[Place], teachers: Sequence[Place]) -> TableSpec:
+        """The table's description, now that the runs have hashes."""
+        return TableSpec(
+            name=self.name,
+            title=self.title,
+            layout=self.layout,
+            columns=self.columns,
+            baseline=self.baseline,
+            places=tuple(places),
+            teachers=tuple(teachers),
+            group_title=self.group_title,
+            row_title=self.row_title,
+            published=self.published,
+            trends=self.trends,
+            protocol=self.protocol,
+        )
+
+
+def changed(cell: Any, changes: Iterable[tuple[str, Any]]) -> Any:
+    """A frozen dataclass with fields replaced, by dotted path.
+
+    Raises:
+      UserError: for a field that is not there.
+    """
+    for path, value in changes:
+        cell = _replaced(cell, path, path.split("."), value)
+    return cell
+
+
+def _replaced(node: Any, path: str, keys: Sequence[str], value: Any) -> Any:
+    names = [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
+    if keys[0] not in names:
+        raise unknown(f"field in {path!r}", keys[0], names)
+    if len(keys) > 1:
+        value = _replaced(getattr(node, keys[0]), path, keys[1:], value)
+    return dataclasses.replace(node, **{keys[0]: value})
+
+
+def _join(combination: Sequence[Point]) -> Point:
+    label = ", ".join(point.label for point in combination if point.label)
+    return Point(label, tuple(change for point in combination for change in point.changes))
+
+
+def _canonical(cell: Cell) -> Cell:
+    stage = cell.intermediate
+    if stage is not None:
+        stage = Stage(str(parse(stage.objective)), stage.training)
+    return dataclasses.replace(cell, objective=str(parse(cell.objective)), intermediate=stage)
