@@ -82,8 +82,8 @@ def declare(flags: Flags) -> Sweep:
             )
         ),
         protocol=(
-            "Every student (2 layers, width 64) starts at random and takes the same 200 steps of 64 "
-            "examples; the step is chosen on validation, the test split is read once.",
+            "Every student (2 layers, width 64) starts at random and takes the same 200 steps of "
+            "64 examples; the step is chosen on validation, the test split is read once.",
             "The smaller label sets are parts of the larger ones and do not change with the seed.",
             "The teacher of a group is MiniLM-L6, fine-tuned for 120 steps of 32 on that group's "
             "labels.",
