@@ -6,28 +6,37 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from distill_jax.cli.results import ledger_file
 from distill_jax.cli.run import parse_flags
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.ledger import LedgerRow
+
+COLUMNS = ("experiment", "group", "row", "seed", "device", "selected_step", "hash")
+"""What ``--where`` may name beside the metrics and the settings."""
 
 
 @dataclass(frozen=True)
 class ListLedger:
     """List the rows of a ledger, filter them, show one whole, or export them as CSV."""
 
-    path: Annotated[Path, tyro.conf.Positional] = Path("results/compare_losses/ledger.jsonl")
-    """The ledger."""
+    path: Annotated[str, tyro.conf.Positional] = "compare_losses"
+    """A ledger, its folder, or an experiment under results/ or experiments/results/."""
+    experiment: str | None = None
+    """Only rows of this experiment."""
     student: str | None = None
-    """Only rows of this student."""
+    """Only rows of this student (the table's group)."""
     objective: str | None = None
     """Only rows of this objective, as the table names it."""
+    seed: int | None = None
+    """Only rows of this seed."""
+    where: tuple[str, ...] = ()
+    """Only rows with these settings: data.label_fraction=0.1 training.epochs=2 ..."""
     show: str | None = None
     """Print one row whole, by its hash or the beginning of it."""
     csv: bool = False
@@ -40,32 +49,87 @@ def main(arguments: Sequence[str]) -> None:
 
     from distill_jax.sweeps.ledger import Ledger
 
-    if not args.path.is_file():
-        raise UserError(f"no ledger at {args.path}")
-    rows = [
-        row
-        for row in Ledger(args.path).rows()
-        if args.student in (None, row.group) and args.objective in (None, row.row)
-    ]
+    path = ledger_file(args.path)
+    rows = select(Ledger(path).rows(), conditions_of(args))
     if args.show is not None:
         found = [row for row in rows if row.hash.startswith(args.show)]
         if len(found) != 1:
-            raise UserError(f"{len(found)} rows of {args.path} have a hash like {args.show!r}")
+            raise UserError(f"{len(found)} rows of {path} have a hash like {args.show!r}")
         print(json.dumps(json.loads(found[0].to_json()), indent=1, ensure_ascii=False))
     elif args.csv:
         _print_csv(rows)
     else:
-
-        def line(row: "LedgerRow") -> str:
-            accuracy = row.metrics.get("test/accuracy", math.nan)
-            return (
-                f"{row.hash}  {row.finished_at}  {row.group:<10} {row.row:<28} "
-                f"seed {row.seed:<3} test accuracy {100 * accuracy:5.1f}%"
-            )
-
         for row in rows:
-            print(line(row))
+            print(_line(row))
         print(f"{len(rows)} rows")
+
+
+def conditions_of(args: ListLedger) -> list[tuple[str, str]]:
+    """The filters as pairs of a setting and its value, both text.
+
+    Raises:
+      UserError: for a condition without ``=``.
+    """
+    named = {
+        "experiment": args.experiment,
+        "group": args.student,
+        "row": args.objective,
+        "seed": args.seed,
+    }
+    conditions = [(key, str(value)) for key, value in named.items() if value is not None]
+    for condition in args.where:
+        key, equals, value = condition.partition("=")
+        if not equals:
+            raise UserError(f"--where takes SETTING=VALUE, not {condition!r}")
+        conditions.append((key.strip(), value.strip()))
+    return conditions
+
+
+def select(rows: Sequence["LedgerRow"], conditions: Sequence[tuple[str, str]]) -> list["LedgerRow"]:
+    """The rows that meet every condition.
+
+    Raises:
+      UserError: for a setting that no row has, or a value that no row has for it.
+    """
+    settings = [settings_of(row) for row in rows]
+    kept = list(range(len(rows)))
+    for key, wanted in conditions:
+        having = [values[key] for values in settings if key in values]
+        if rows and not having:
+            raise unknown("setting", key, {name for values in settings for name in values})
+        if rows and not any(_same(value, wanted) for value in having):
+            raise unknown(f"value of {key}", wanted, {_text(value) for value in having})
+        kept = [i for i in kept if key in settings[i] and _same(settings[i][key], wanted)]
+    return [rows[index] for index in kept]
+
+
+def settings_of(row: "LedgerRow") -> dict[str, Any]:
+    """What a row may be chosen by: its labels, its metrics, its configuration by dotted path."""
+    return {**row.settings(), **row.metrics, **{name: getattr(row, name) for name in COLUMNS}}
+
+
+def _same(value: object, wanted: str) -> bool:
+    """Whether a setting is what was typed: as text, or as the number it means."""
+    if _text(value) == wanted:
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return float(wanted) == value
+    except ValueError:
+        return False
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _line(row: "LedgerRow") -> str:
+    accuracy = row.metrics.get("test/accuracy", math.nan)
+    return (
+        f"{row.hash}  {row.finished_at}  {row.group:<10} {row.row:<28} "
+        f"seed {row.seed:<3} test accuracy {100 * accuracy:5.1f}%"
+    )
 
 
 def _print_csv(rows: Sequence["LedgerRow"]) -> None:

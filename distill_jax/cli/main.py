@@ -14,6 +14,7 @@ COMMANDS = {
     "data": ("data", "look at a data set as an experiment would read it"),
     "assets": ("assets", "list or fetch what travels in packages: a teacher, reviews"),
     "ledger": ("ledger", "list, filter and export the results of runs"),
+    "table": ("table", "rebuild table, figures and report of an experiment from its ledger"),
     "predict": ("predict", "classify texts with a trained student"),
 }
 """Command -> (module of this package with its ``main(arguments)``, what it does)."""

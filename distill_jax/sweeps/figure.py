@@ -136,7 +136,7 @@ def draw(table: Table, key: str, *, title: str | None = None) -> "Figure":
     return figure
 
 
-def legend_below(figure: "Figure", handles: "Mapping[str, Artist]") -> None:
+def legend_below(figure: "Figure", handles: "Mapping[str, Any]") -> None:
     """One legend for all panels, in as many columns as its longest label leaves room for."""
     longest = max((len(label) for label in handles), default=1)
     figure.legend(

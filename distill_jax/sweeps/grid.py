@@ -22,6 +22,7 @@ from distill_jax.sweeps.table import Table, TableRow
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.container import ErrorbarContainer
     from matplotlib.figure import Figure
 
 MAX_LINES = 8
@@ -80,12 +81,13 @@ def _lines(table: Table, column: Column) -> "Figure":
     span = max(places) - min(places) or 1.0
     everywhere = [row for row in table.teachers if row.group not in by_group]
     known = [row for row in everywhere if row.entries[column.key].summary.n]
-    handles: dict[str, Artist] = draw_teachers(axes, known, column, horizontal=True)
+    handles: dict[str, Artist | ErrorbarContainer] = {}
+    handles |= draw_teachers(axes, known, column, horizontal=True)
     inside = [row for row in table.teachers if row.group in by_group]
     for label in dict.fromkeys(row.row for row in inside):
         rows = [row for row in inside if row.row == label]
-        style = {"color": TEACHER, "ls": "--", "marker": "_"}
-        handles |= _line(axes, label, rows, by_group, 0.0, column, style)
+        teaching: dict[str, Any] = {"color": TEACHER, "ls": "--", "marker": "_"}
+        handles |= _line(axes, label, rows, by_group, 0.0, column, teaching)
     styles = styles_of(table)
     for number, (label, style) in enumerate(styles.items()):
         rows = [row for row in table.students if row.row == label]
@@ -110,7 +112,7 @@ def _line(
     shift: float,
     column: Column,
     style: dict[str, Any],
-) -> "dict[str, Artist]":
+) -> "dict[str, Artist | ErrorbarContainer]":
     """Means of one row, with 95% intervals from 3 seeds on; returns its legend entry."""
     rows = [row for row in rows if math.isfinite(row.entries[column.key].summary.mean)]
     summaries = [row.entries[column.key].summary for row in rows]
@@ -136,31 +138,17 @@ def _heat_map(table: Table, column: Column) -> "Figure":
     inside = [row for row in table.teachers if row.group in groups]
     rows = [*inside, *table.students]
     labels = list(dict.fromkeys(row.row for row in rows))
-    values_RG = np.full((len(labels), len(groups)), np.nan)
+    means_RG = np.full((len(labels), len(groups)), np.nan)
     for row in rows:
         mean = row.entries[column.key].summary.mean * column.scale
-        values_RG[labels.index(row.row), groups.index(row.group)] = mean
+        means_RG[labels.index(row.row), groups.index(row.group)] = mean
     names = [wrap(label, 34) for label in labels]
     tallest = max(name.count("\n") + 1 for name in names)
     height = 1.3 + (0.15 + 0.13 * tallest) * len(labels)
     figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(np.ma.masked_invalid(values_RG), aspect="auto", cmap="cividis")
-    size = max(5.0, min(8.0, 44 / len(groups)))
-    seeds = max(len(row.seeds) for row in table.students)
-    for row in rows:
-        entry = row.entries[column.key]
-        mean = entry.summary.mean * column.scale
-        axes.text(
-            groups.index(row.group),
-            labels.index(row.row),
-            format_entry(entry, column, seeds=len(row.seeds) if row in inside else seeds),
-            ha="center",
-            va="center",
-            fontsize=size,
-            weight="bold" if entry.significant(column.higher_is_better) else "normal",
-            color="white" if math.isfinite(mean) and image.norm(mean) < 0.55 else "black",
-        )
+    image = axes.imshow(np.ma.masked_invalid(means_RG), aspect="auto", cmap="cividis")
+    _numbers(axes, table, column, rows, labels)
     axes.set_yticks(range(len(labels)), names, fontsize=8)
     axes.tick_params(length=0)
     _group_axis(axes, table, [float(index) for index in range(len(groups))])
@@ -172,6 +160,30 @@ def _heat_map(table: Table, column: Column) -> "Figure":
     axes.set_xlabel("\n".join([table.group_title, *outside]))
     figure.colorbar(image, label=column.title, aspect=40, pad=0.02)
     return figure
+
+
+def _numbers(
+    axes: "Axes", table: Table, column: Column, rows: list[TableRow], labels: list[str]
+) -> None:
+    """The entries as text, light on dark colours and dark on light ones."""
+    groups = list(table.groups)
+    means = [row.entries[column.key].summary.mean for row in rows]
+    known = [mean for mean in means if math.isfinite(mean)] or [0.0]
+    middle = min(known) + 0.55 * (max(known) - min(known))
+    seeds = max(len(row.seeds) for row in table.students)
+    for row, mean in zip(rows, means, strict=True):
+        entry = row.entries[column.key]
+        expected = len(row.seeds) if row.role == "teacher" else seeds
+        axes.text(
+            groups.index(row.group),
+            labels.index(row.row),
+            format_entry(entry, column, seeds=expected),
+            ha="center",
+            va="center",
+            fontsize=max(5.0, min(8.0, 44 / len(groups))),
+            weight="bold" if entry.significant(column.higher_is_better) else "normal",
+            color="white" if mean < middle else "black",
+        )
 
 
 def _group_axis(axes: "Axes", table: Table, places: list[float]) -> None:

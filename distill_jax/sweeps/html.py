@@ -123,7 +123,7 @@ def picture(svg: bytes, name: str, description: str) -> list[str]:
     """
     drawing = svg.decode("utf-8")
     drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
     drawing = re.sub(r'href="#', f'href="#{name}-', drawing)
     drawing = re.sub(r"url\(#", f"url(#{name}-", drawing)

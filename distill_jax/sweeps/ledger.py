@@ -99,6 +99,10 @@ class LedgerRow:
             return self.seconds.get(key.removeprefix("seconds/"))
         return self.metrics.get(key)
 
+    def settings(self) -> dict[str, Any]:
+        """The configuration without nesting, by dotted path: ``data.label_fraction``."""
+        return dict(_flatten(self.config))
+
     def to_json(self) -> str:
         """The row as one line of JSON, without the newline."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -259,6 +263,14 @@ class Ledger:
             raise UserError(
                 f"{self.path}:{number}: damaged ledger row ({error}). Mend or delete the line."
             ) from error
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _write_line(handle: int, line: bytes) -> None:

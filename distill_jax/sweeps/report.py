@@ -169,7 +169,7 @@ def _provenance(
             ),
         ]
     )
-    shared = shared_settings([row.config for row in _students(table)])
+    shared = shared_settings(_students(table))
     if shared:
         settings = [Line("", (Cell(key), Cell(value))) for key, value in shared.items()]
         sheet = Sheet(("setting", "value"), tuple(settings), labels=2, repeated=1)
@@ -184,25 +184,14 @@ def _students(table: "Table") -> "list[LedgerRow]":
     return [run for row in table.students for run in row.runs.values()]
 
 
-def shared_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Dotted path -> value, of the settings that are the same in all configurations."""
-    flat = [flatten(config) for config in configs]
+def shared_settings(runs: "Sequence[LedgerRow]") -> dict[str, str]:
+    """Dotted path -> value, of the settings that are the same in all runs."""
+    settings = [run.settings() for run in runs]
     return {
         key: str(value)
-        for key, value in (flat[0] if flat else {}).items()
-        if all(key in other and other[key] == value for other in flat)
+        for key, value in (settings[0] if settings else {}).items()
+        if all(key in other and other[key] == value for other in settings)
     }
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as one, with dotted paths."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _run_sheet(spec: "TableSpec", table: "Table", runs: "Mapping[str, list[LedgerRow]]") -> Sheet:

@@ -70,8 +70,8 @@ def tests_of(table: "Table") -> Sheet | None:
                 cells += [_interval(entry.examples, column), _p(entry.p_holm_examples)]
                 bold = entry.significant(column.higher_is_better)
                 lines.append(Line(row.group, tuple(Cell(text, bold) for text in cells)))
-    heading = (table.group_title, table.row_title, "metric", "pairs of seeds")
-    heading += ("Δ [95%, seeds]", "p seeds", "Δ [95%, examples]", "p examples")
+    labels = (table.group_title, table.row_title, "metric", "pairs of seeds")
+    heading = (*labels, "Δ [95%, seeds]", "p seeds", "Δ [95%, examples]", "p examples")
     return Sheet(heading, tuple(lines), 3, 3) if lines else None
 
 

@@ -123,26 +123,18 @@ def _over_examples(pairs: Sequence[tuple[LedgerRow, LedgerRow]]) -> PairedTest |
     """Bootstrap over test examples; an example's score is its mean correctness over the seeds."""
     if any(run.test_correct is None for pair in pairs for run in pair):
         return None
-    sides = []
-    for runs in zip(*pairs, strict=True):
-        correct = [unpack_correct(run.test_correct or "") for run in runs]
-        sizes = sorted({len(correct_N) for correct_N in correct})
-        if len(sizes) > 1 or not sizes[0]:
-            raise _different_tests(pairs, sizes)
-        sides.append(np.mean(correct, axis=0, dtype=np.float64))
-    if len(sides[0]) != len(sides[1]):
-        raise _different_tests(pairs, [len(side) for side in sides])
-    return paired_bootstrap(*sides)
-
-
-def _different_tests(
-    pairs: Sequence[tuple[LedgerRow, LedgerRow]], sizes: Sequence[int]
-) -> UserError:
-    ours, theirs = pairs[0]
-    return UserError(
-        f"rows {ours.row!r} and {theirs.row!r} of {ours.group!r} cannot be compared by test "
-        f"example: their runs were tested on {' and '.join(map(str, sizes))} examples."
-    )
+    correct = [
+        [unpack_correct(run.test_correct or "") for run in runs]
+        for runs in zip(*pairs, strict=True)
+    ]
+    sizes = {len(correct_N) for side in correct for correct_N in side}
+    if len(sizes) > 1:
+        ours, theirs = pairs[0]
+        raise UserError(
+            f"rows {ours.row!r} and {theirs.row!r} of {ours.group!r} cannot be compared by test "
+            f"example: their runs were tested on {' and '.join(map(str, sorted(sizes)))} examples."
+        )
+    return paired_bootstrap(*(np.mean(np.array(side, np.float64), axis=0) for side in correct))
 
 
 def _corrected(p_values: Mapping[T, float]) -> dict[T, float]:

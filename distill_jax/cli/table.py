@@ -1,0 +1,47 @@
+"""``distill-jax table``: every output of an experiment anew, from its ledger."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from distill_jax.cli.results import results_folder
+from distill_jax.cli.run import parse_flags
+from distill_jax.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class RebuildTable:
+    """Rebuild table, figures and report of an experiment from its ledger; nothing is trained.
+
+    Reads table.json and ledger.jsonl. A ledger without table.json is tabulated whole: a block a
+    student, a line an objective, tested against ce.
+    """
+
+    name: Annotated[str, tyro.conf.Positional] = "compare_losses"
+    """A folder, or an experiment under results/ or experiments/results/."""
+    output_dir: Path | None = None
+    """Where the outputs go; by default beside the ledger."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read, write, print the table and the paths of what was written."""
+    args = parse_flags(RebuildTable, arguments, "distill-jax table")
+    source = results_folder(args.name)
+    folder = args.output_dir or source
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output-dir {folder} is a file")
+
+    from rich.console import Console
+
+    from distill_jax.sweeps.outputs import load_results, show, write_outputs
+
+    spec, rows = load_results(source)
+    paths = write_outputs(spec, rows, folder)
+    show(spec, rows, Console())
+    for path in paths:
+        print(path)
+    sys.stdout.flush()
