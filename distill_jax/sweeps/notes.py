@@ -114,7 +114,12 @@ def _published(table: "Table") -> list[str]:
     note = (
         f"{published.title}: as published ({published.source}), not measured here and in no test."
     )
-    return [note, *(f"{published.title}: {remark}" for remark in published.remarks)]
+    remarks = [
+        f"{number.row} ({number.column}): {number.remark}"
+        for number in published.numbers
+        if number.remark
+    ]
+    return [note, *(f"{published.title}: {text}" for text in (*published.remarks, *remarks))]
 
 
 def _names(rows: Sequence["TableRow"]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill_jax.sweeps import html
-from distill_jax.sweeps.sheet import MISSING, Cell, Line, Sheet, sheets_of, tests_of
+from distill_jax.sweeps.sheet import MISSING, Cell, Line, Sheet, sheets_of, sources_of, tests_of
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.ledger import LedgerRow
@@ -67,7 +67,7 @@ def _summary(spec: "TableSpec", runs: Mapping[str, object]) -> str:
 
 
 def _described(spec: "TableSpec", table: "Table") -> str:
-    column = table.columns[0] if table.layout == "grid" else table.column(figure_key(spec))
+    column = table.column(figure_key(spec))
     return f"{column.title} by {table.row_title} and {table.group_title}, {spec.title}"
 
 
@@ -82,42 +82,45 @@ def _trends(table: "Table", results: "Sequence[TrendResult]") -> list[str]:
     if not results:
         return []
     scales = {column.key: column.scale for column in table.columns}
-    lines = []
-    for number, result in enumerate(results):
-        trend, scale = result.trend, scales.get(result.trend.metric, 100.0)
-        contrasts = zip(
-            trend.contrasts, result.summaries, result.verdicts, result.chosen, strict=True
-        )
-        for index, (contrast, summary, verdict, chosen) in enumerate(contrasts):
-            interval = MISSING
-            if summary.n:
-                mean, low, high = (
-                    f"{value * scale:+.2f}" for value in (summary.mean, summary.low, summary.high)
-                )
-                interval = f"{mean} [{low}, {high}]"
-            picked = [
-                f"{row} ({group})"
-                for pick, (row, group) in zip(contrast.picks, chosen, strict=False)
-                if len(pick.places) > 1
-            ]
-            label = contrast.label + (f"; chosen on validation: {', '.join(picked)}" * bool(picked))
-            cells = [trend.statement if index == 0 else "", label, _claimed(trend, scale)]
-            cells += [interval, verdict]
-            lines.append(Line(str(number), tuple(Cell(text) for text in cells)))
+    lines = [
+        Line(str(number), tuple(map(Cell, cells)))
+        for number, result in enumerate(results)
+        for cells in _contrasts(result, scales.get(result.trend.metric, 100.0))
+    ]
     heading = ("statement", "contrast", "claimed", "estimate [95%, seeds], points", "here")
-    words = Counter(_word(result.verdict) for result in results)
+    counts = Counter(_word(result.verdict) for result in results)
+    counted = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
     verdicts = [
         f"<li>{_verdict(result.verdict)}: {html.prose(result.trend.statement)}</li>"
         for result in results
     ]
-    counted = ", ".join(f"{count} {word}" for word, count in sorted(words.items()))
-    return [
-        f"<p>Of {len(results)} statements: {counted}.</p>",
-        "<ul>",
-        *verdicts,
-        "</ul>",
-        *html.folded("The contrasts in numbers", html.sheet(Sheet(heading, tuple(lines), 3, 3))),
-    ]
+    lead = f"<p>Of {len(results)} statements: {counted}.</p>"
+    return [lead, "<ul>", *verdicts, "</ul>", *html.sheet(Sheet(heading, tuple(lines), 3, 3))]
+
+
+def _contrasts(result: "TrendResult", scale: float) -> list[tuple[str, ...]]:
+    """A line for each contrast of a trend; the first says what the paper says."""
+    trend = result.trend
+    lines = []
+    for index, contrast in enumerate(trend.contrasts):
+        summary, interval = result.summaries[index], MISSING
+        if summary.n:
+            mean, low, high = (
+                f"{value * scale:+.2f}" for value in (summary.mean, summary.low, summary.high)
+            )
+            interval = f"{mean} [{low}, {high}]"
+        picked = [
+            f"{row} ({group})"
+            for pick, (row, group) in zip(contrast.picks, result.chosen[index], strict=False)
+            if len(pick.places) > 1
+        ]
+        label = contrast.label
+        if picked:
+            label += f"; chosen on validation: {', '.join(picked)}"
+        statement = trend.statement if index == 0 else ""
+        verdict = result.verdicts[index]
+        lines.append((statement, label, _claimed(trend, scale), interval, verdict))
+    return lines
 
 
 def _word(verdict: str) -> str:
@@ -145,7 +148,8 @@ def _published(table: "Table", sheets: Sequence[Sheet]) -> list[str]:
     lines = [f"<p>{html.prose(published.title)}. Source: {html.prose(published.source)}.</p>"]
     for sheet in sheets:
         lines += html.sheet(Sheet(sheet.heading, sheet.lines, sheet.labels, sheet.repeated))
-    return [*lines, *html.bullets(published.remarks)]
+    lines += html.bullets(published.remarks)
+    return [*lines, *html.folded("Where each was read", html.sheet(sources_of(published)))]
 
 
 def _provenance(
@@ -232,4 +236,4 @@ def _counted(values: Iterable[str]) -> list[str]:
     counts = Counter(value for value in values if value)
     if len(counts) == 1:
         return list(counts)
-    return [f"{value}: {count} runs" for value, count in sorted(counts.items())]
+    return [f"{value}: {count} run{'s' * (count > 1)}" for value, count in sorted(counts.items())]

@@ -69,10 +69,22 @@ def tests_of(table: "Table") -> Sheet | None:
                 cells += [_interval(entry.test, column), _p(entry.p_holm)]
                 cells += [_interval(entry.examples, column), _p(entry.p_holm_examples)]
                 bold = entry.significant(column.higher_is_better)
-                lines.append(Line(row.group, tuple(Cell(text, bold) for text in cells)))
+                lines.append(
+                    Line(row.group, tuple(Cell(t, bold and i > 3) for i, t in enumerate(cells)))
+                )
     labels = (table.group_title, table.row_title, "metric", "pairs of seeds")
     heading = (*labels, "Δ [95%, seeds]", "p seeds", "Δ [95%, examples]", "p examples")
     return Sheet(heading, tuple(lines), 3, 3) if lines else None
+
+
+def sources_of(published: "Published") -> Sheet:
+    """Where each published number stands, and where it was read."""
+    lines = []
+    for n in published.numbers:
+        cells = (n.row, n.column, n.metric, n.split, n.paper, n.table, n.read_in, n.remark)
+        lines.append(Line("", tuple(map(Cell, cells))))
+    heading = ("row", "column", "metric", "split", "paper", "where", "read in", "remark")
+    return Sheet(heading, tuple(lines), labels=len(heading), repeated=2)
 
 
 def format_entry(entry: "Entry", column: Column, *, seeds: int) -> str:
@@ -177,8 +189,12 @@ def _published(table: "Table") -> Sheet | None:
 
 
 def _published_cells(published: "Published", label: str) -> list[Cell]:
-    values = published.rows.get(label, {})
-    return [Cell(str(values.get(name, MISSING))) for name in published.columns]
+    shown = {
+        number.column: f"{number.value}" + (f" ± {number.spread}" if number.spread else "")
+        for number in published.numbers
+        if number.row == label
+    }
+    return [Cell(shown.get(name, MISSING)) for name in published.columns]
 
 
 def _test_columns(table: "Table", key: str) -> tuple[str, ...]:
