@@ -32,7 +32,7 @@ TEACHER = TeacherConfig(
 )
 
 
-def declare(flags: Flags) -> Sweep:
+def declare(flags: Flags) -> tuple[Sweep, ...]:
     """Objectives x (fraction, transfer set) x seeds."""
     smoke = flags.preset == "smoke"
     fractions = {name: FRACTIONS[name] for name in (("10%", "100%") if smoke else FRACTIONS)}
@@ -54,7 +54,7 @@ def declare(flags: Flags) -> Sweep:
     groups = product(axis("data.label_fraction", fractions), points(TRANSFER))
     labelled_only = tuple(TRANSFER["labelled"].items())
     few = "5%, + unlabelled"
-    return Sweep(
+    sweep = Sweep(
         name="label_fraction",
         title=f"{base.data.name}: what a teacher is worth as labels get fewer",
         base=base,
@@ -89,6 +89,7 @@ def declare(flags: Flags) -> Sweep:
             "labels.",
         ),
     )
+    return (sweep,)
 
 
 def gain_grows(row: str, transfer: str) -> Trend:

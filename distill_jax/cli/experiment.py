@@ -10,6 +10,8 @@ from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from distill_jax.sweeps.sweep import Sweep
 
 
@@ -28,39 +30,45 @@ class Flags:
     track: Literal["none", "tensorboard", "wandb"] = "none"
     """Where learning curves go, beside the ledger."""
     output_dir: Path | None = None
-    """Default: results/NAME, with -smoke behind it for the smoke preset."""
+    """Tables go to folders under this one, NAME or NAME-smoke; default: results."""
 
 
 def run_experiment(
-    declare: Callable[[Flags], "Sweep"], arguments: Sequence[str] | None = None
+    declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str] | None = None
 ) -> None:
-    """Parse the flags, run what the script declares, write and print the table."""
+    """Parse the flags, run the tables that the script declares, write and print them."""
     run(lambda: _main(declare, sys.argv[1:] if arguments is None else arguments))
 
 
-def _main(declare: Callable[[Flags], "Sweep"], arguments: Sequence[str]) -> None:
+def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str]) -> None:
     flags = parse_flags(Flags, arguments, Path(sys.argv[0]).name)
+
+    sweeps = declare(flags)
+    if flags.seeds:
+        sweeps = [replace(sweep, seeds=flags.seeds) for sweep in sweeps]
 
     from rich.console import Console
 
     from distill_jax.core.compiled import keep_compiled_programs
+
+    keep_compiled_programs()
+    console = Console()
+    for sweep in sweeps:
+        _run(sweep, flags, console)
+
+
+def _run(sweep: "Sweep", flags: Flags, console: "Console") -> None:
+    from distill_jax.sweeps.outputs import show, write_outputs
     from distill_jax.sweeps.progress import Reporter
     from distill_jax.sweeps.run import run_sweep
 
-    sweep = declare(flags)
-    if flags.seeds:
-        sweep = replace(sweep, seeds=flags.seeds)
     suffix = "" if flags.preset == "default" else f"-{flags.preset}"
-    folder = flags.output_dir or Path("results") / f"{sweep.name}{suffix}"
+    folder = (flags.output_dir or Path("results")) / f"{sweep.name}{suffix}"
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output-dir {folder} is a file")
-    keep_compiled_programs()
-    console = Console()
-    spec, rows = run_sweep(
-        sweep, folder, Reporter(console), track=flags.track, strategy=flags.strategy
-    )
-    from distill_jax.sweeps.outputs import show, write_outputs
-
+        raise UserError(f"{folder} is a file")
+    reporter = Reporter(console)
+    reporter.say(f"{sweep.name}: {sweep.title}")
+    spec, rows = run_sweep(sweep, folder, reporter, track=flags.track, strategy=flags.strategy)
     paths = write_outputs(spec, rows, folder)
     show(spec, rows, console)
     for path in (*paths, folder / "ledger.jsonl"):

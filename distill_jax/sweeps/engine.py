@@ -1,17 +1,26 @@
 """Trains the cells of a table, compiling once for each student shape and objective structure."""
 
 import dataclasses
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from distill_jax.core.mesh import check_batch_size, make_mesh
+from distill_jax.core.errors import UserError
+from distill_jax.core.mesh import Placement, check_batch_size, make_mesh, make_placement
 from distill_jax.evaluation.metrics import classification_metrics
-from distill_jax.evaluation.predict import LogitsOf, logits_of, predict_logits
+from distill_jax.evaluation.predict import (
+    LogitsOf,
+    logits_of,
+    population_logits,
+    population_logits_of,
+    predict_logits,
+)
 from distill_jax.models.build import ModelConfig, build_model
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.sweeps.cells import TEACHER, Cell, TrainingConfig
@@ -23,8 +32,11 @@ from distill_jax.training.feed import Feed, TeacherOutputs
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.loop import LoopConfig, TrainResult, train
 from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
+from distill_jax.training.population import PopulationStep, train_population
 from distill_jax.training.state import Params, TrainState, init_state
-from distill_jax.training.step import CompiledStep, make_step
+from distill_jax.training.step import CompiledStep, Step, make_step
+
+Placed = Literal["vmap", "sharded"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +103,7 @@ class Engine:
     track: TrackTo = "tensorboard"
     mesh: Mesh = field(default_factory=make_mesh)
     _steps: dict[Any, CompiledStep] = field(default_factory=dict)
-    _predictors: dict[ModelConfig, LogitsOf] = field(default_factory=dict)
+    _predictors: dict[Any, LogitsOf] = field(default_factory=dict)
 
     @property
     def compilations(self) -> int:
@@ -151,7 +163,7 @@ class Engine:
 
             return train(
                 work.state(params),
-                self._step(work.config, work.objective, work.training.optimizer),
+                self.step(work),
                 work.feed(teacher),
                 objective=work.objective,
                 optimizer=work.training.optimizer,
@@ -163,15 +175,120 @@ class Engine:
                 checkpoints=checkpoints,
             )
 
-    def _step(
-        self, config: ModelConfig, objective: ResolvedObjective, optimizer: OptimizerConfig
-    ) -> CompiledStep:
-        """The compiled step of this structure."""
-        key = (config, objective.structure, static_part(optimizer))
+    def train_population(
+        self,
+        works: Sequence[Work],
+        params: Sequence[Params],
+        *,
+        teachers: Sequence[TeacherOutputs | None],
+        placed: Placed,
+        folder: Path,
+        label: str,
+    ) -> list[TrainResult | UserError]:
+        """Train the same stage of many cells in one step; see ``training.population``.
+
+        Args:
+          works: of one compile group: same structures, steps and batch shapes.
+          folder: of the population's checkpoint.
+
+        Returns:
+          For each its result, or what went wrong with it.
+        """
+        first = works[0]
+        step = self.population_step(works, teachers, placed)
+        placement = step.placement
+        feeds = [work.feed(teacher) for work, teacher in zip(works, teachers, strict=True)]
+        with ExitStack() as opened:
+            checkpoints = opened.enter_context(Checkpoints(folder))
+            trackers = [
+                opened.enter_context(
+                    open_tracker(
+                        self.track,
+                        self.folder / work.cell.hash / "events",
+                        work.cell.hash,
+                        dataclasses.asdict(work.cell),
+                    )
+                )
+                for work in works
+            ]
+            stage = opened.enter_context(self.reporter.stage(label, first.steps))
+
+            def on_log(done: int, values: Sequence[dict[str, float]]) -> None:
+                for tracker, own in zip(trackers, values, strict=True):
+                    tracker.scalars(done, own)
+                losses = [own["train/loss"] for own in values if "train/loss" in own]
+                loss = float(np.mean(losses)) if losses else None
+                stage.update(done, loss=loss, batch_size=first.training.batch_size * len(works))
+
+            def evaluate(stacked: Params) -> list[dict[str, float]]:
+                validation = first.task.validation
+                logits_PNC = population_logits(
+                    self._population_predictor(first.config, placement),
+                    stacked,
+                    validation,
+                    shape_lengths=first.task.few_lengths,
+                    batch_size=first.task.evaluation_batch,
+                    placement=placement,
+                )
+                return [_scores(logits_NC, validation.labels_N) for logits_NC in logits_PNC]
+
+            return train_population(
+                [work.state(own) for work, own in zip(works, params, strict=True)],
+                step,
+                feeds[0] if step.shared_batch else feeds,
+                objectives=[work.objective for work in works],
+                optimizers=[work.training.optimizer for work in works],
+                loop=first.loop,
+                evaluate=evaluate,
+                on_log=on_log,
+                stop=self.stop,
+                checkpoints=checkpoints,
+                seeds=[work.cell.seed for work in works],
+            )
+
+    def step(self, work: Work) -> CompiledStep:
+        """The compiled step of one student of this structure."""
+        key = _structure(work)
         if key not in self._steps:
-            step = make_step(build_model(config), objective, make_optimizer(optimizer))
-            self._steps[key] = CompiledStep(step)
+            self._steps[key] = CompiledStep(self._pure_step(work))
         return self._steps[key]
+
+    def population_step(
+        self, works: Sequence[Work], teachers: Sequence[TeacherOutputs | None], placed: Placed
+    ) -> PopulationStep:
+        """The compiled step of a population of this structure."""
+        orders = {(work.cell.seed, work.task.digest) for work in works}
+        shared = len(orders) == 1 and len(set(map(id, teachers))) == 1
+        key = (_structure(works[0]), placed, shared)
+        if key not in self._steps:
+            placement = make_placement(placed, self.mesh)
+            pure = self._pure_step(works[0])
+            self._steps[key] = PopulationStep(pure, shared_batch=shared, placement=placement)
+        step = self._steps[key]
+        assert isinstance(step, PopulationStep)
+        return step
+
+    def _pure_step(self, work: Work) -> Step:
+        optimizer = make_optimizer(work.training.optimizer)
+        return make_step(build_model(work.config), work.objective, optimizer)
+
+    def _population_predictor(self, config: ModelConfig, placement: Placement) -> LogitsOf:
+        key = (config, placement)
+        if key not in self._predictors:
+            self._predictors[key] = population_logits_of(build_model(config), placement)
+        return self._predictors[key]
+
+
+def _structure(work: Work) -> tuple[Any, ...]:
+    """What of a stage is compiled, beside the shapes of its batches."""
+    return work.config, work.objective.structure, static_part(work.training.optimizer)
+
+
+def _scores(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
+    """Metrics of one member; NaN where it diverged, which nobody reads."""
+    if not np.isfinite(logits_NC).all():
+        return {"accuracy": float("nan")}
+    return classification_metrics(logits_NC, labels_N)
 
 
 def static_part(optimizer: OptimizerConfig) -> OptimizerConfig:

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def run_cell(
     params = params_of_student(planned.cell, planned.teacher.pretrained)
     *before, last = planned.works
     for work in before:
-        params = _kept_or(
+        params = kept_or(
             folder / "intermediate.safetensors",
             lambda work=work, start=params: (
                 engine.train(work, start, teacher=outputs, label=f"{label}, intermediate").params
@@ -194,9 +195,7 @@ def teacher_row(
     )
 
 
-def evidence(
-    task: Task, logits_NC: np.ndarray, history: list[dict[str, float]]
-) -> dict[str, Any]:
+def evidence(task: Task, logits_NC: np.ndarray, history: list[dict[str, float]]) -> dict[str, Any]:
     """What tests over examples and learning curves need of a run."""
     correct_N = logits_NC.argmax(axis=-1) == task.test.labels_N
     return {
@@ -205,8 +204,12 @@ def evidence(
     }
 
 
-def _kept_or(path: Path, train_stage) -> Params:
-    """The end of a stage: read where it was reached before, else trained now and kept."""
+def kept_or(path: Path, train_stage: Callable[[], Params]) -> Params:
+    """The end of a stage: read where it was reached before, else trained now and kept.
+
+    Raises:
+      UserError: when what was kept cannot be read.
+    """
     if path.is_file():
         try:
             return unflatten_dict(safetensors.numpy.load_file(path), sep="/")
