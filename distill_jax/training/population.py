@@ -303,15 +303,14 @@ def _read(
 
     def at(step: int) -> tuple[Batch, ModelOutput | None]:
         parts = [feed(step) for feed in distinct]
-        shapes = [[leaf.shape for leaf in jax.tree.leaves(part)] for part in parts]
-        for other, shape in enumerate(shapes):
-            if shape != shapes[0]:
-                raise ValueError(
-                    f"members {which.index(0)} and {which.index(other)} have batches of different "
-                    f"shapes at step {step}, {shapes[0]} and {shape}: feeds of their own want one "
-                    "batch size and a single batch length"
-                )
-        return jax.tree.map(lambda *leaves: _stack([leaves[i] for i in which]), *parts)
+        try:
+            return jax.tree.map(lambda *leaves: _stack([leaves[i] for i in which]), *parts)
+        except ValueError as error:
+            lengths = sorted({part[0].input_ids_BT.shape for part in parts})
+            raise ValueError(
+                f"members have batches of different shapes at step {step}, {lengths}: feeds of "
+                "their own want one batch size and a single batch length"
+            ) from error
 
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(grain.MapDataset.range(start, stop).map(at).to_iter_dataset(ahead))
