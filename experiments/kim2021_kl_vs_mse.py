@@ -35,19 +35,19 @@ BASE = Cell(
     teacher=TeacherConfig(
         "cnn-16-32-64",
         training=TrainingConfig(
-            steps=400, evaluations=8, optimizer=OptimizerConfig(learning_rate=3e-3)
+            steps=1000, evaluations=10, optimizer=OptimizerConfig(learning_rate=3e-3)
         ),
     ),
-    student="cnn-2-4-8",
+    student="cnn-4-16",
     objective="ce",
     training=TrainingConfig(
-        epochs=1.0, steps=300, evaluations=6, optimizer=OptimizerConfig(learning_rate=5e-3)
+        epochs=1.0, steps=800, evaluations=8, optimizer=OptimizerConfig(learning_rate=1e-2)
     ),
 )
 PROTOCOL = (
     "scikit-learn's digits, half for training, a fifth for validation, the rest for testing; every "
     "training example has its label.",
-    "All students take 300 steps of 64 images; the step is chosen on validation, the test split "
+    "All students take 800 steps of 64 images; the step is chosen on validation, the test split "
     "is read once.",
 )
 
