@@ -100,8 +100,8 @@ class LedgerRow:
         return self.metrics.get(key)
 
     def settings(self) -> dict[str, Any]:
-        """The configuration without nesting, by dotted path: ``data.label_fraction``."""
-        return dict(_flatten(self.config))
+        """The configuration without nesting, by dotted path (``data.label_fraction``), sorted."""
+        return dict(sorted(_flatten(self.config), key=lambda setting: setting[0]))
 
     def to_json(self) -> str:
         """The row as one line of JSON, without the newline."""

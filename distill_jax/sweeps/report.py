@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill_jax.sweeps import html
-from distill_jax.sweeps.sheet import MISSING, Cell, Line, Sheet, sheets_of, sources_of, tests_of
+from distill_jax.sweeps.sheet import MISSING, Cell, Line, Sheet, every_test, sheets_of, sources_of
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.ledger import LedgerRow
@@ -31,7 +31,7 @@ def report(
       curves: SVG; None where no run kept its history.
     """
     main, *published = sheets_of(table)
-    tests = tests_of(table)
+    tests = every_test(table)
     runs = _runs(table)
     body = [f"<h1>{html.text(spec.title)}</h1>", f'<p class="soft">{_summary(spec, runs)}</p>']
     body += html.section("Results", [*html.sheet(main)])
@@ -101,7 +101,7 @@ def _trends(table: "Table", results: "Sequence[TrendResult]") -> list[str]:
 def _contrasts(result: "TrendResult", scale: float) -> list[tuple[str, ...]]:
     """A line for each contrast of a trend; the first says what the paper says."""
     trend = result.trend
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for index, contrast in enumerate(trend.contrasts):
         summary, interval = result.summaries[index], MISSING
         if summary.n:

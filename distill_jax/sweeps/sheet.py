@@ -57,7 +57,7 @@ def sheets_of(table: "Table") -> list[Sheet]:
     return [main, published] if published else [main]
 
 
-def tests_of(table: "Table") -> Sheet | None:
+def every_test(table: "Table") -> Sheet | None:
     """Every test in numbers; None where there is none."""
     lines = []
     for key in table.tested:

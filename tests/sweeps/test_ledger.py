@@ -146,6 +146,11 @@ def test_damaged_correctness_is_refused():
             pack_correct(wrong)
 
 
+def test_settings_are_flat_and_sorted():
+    row = make_row(config={"b": {"y": [1], "x": {"z": None}}, "a": 1, "empty": {}})
+    assert list(row.settings().items()) == [("a", 1), ("b.x.z", None), ("b.y", [1])]
+
+
 def test_of_rows_with_one_hash_the_last_wins(ledger):
     for row in (make_row("aa", seed=1), make_row("bb"), make_row("aa", seed=9)):
         ledger.append(row)
