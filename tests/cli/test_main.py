@@ -61,6 +61,7 @@ def test_help_is_quick_and_imports_nothing_heavy(arguments):
         (["data", "review_snippets/movies"], "Did you mean 'review_snippets/movie'"),
         (["assets", "--fetch", "minilm"], "Did you mean 'minilm-l6'"),
         (["ledger", "nowhere.jsonl"], "no ledger at nowhere.jsonl"),
+        (["table", "compare-losses"], "Did you mean 'compare_losses'"),
         (["predict", "nowhere", "text"], "no model at nowhere"),
         (["compare-losses", "--preset", "smok"], "Did you mean 'smoke'"),
         (["compare-losses", "--objectives", "ce", "kl("], "at column 3 of 'kl('"),
@@ -123,7 +124,7 @@ def test_every_preset_is_made_and_flags_change_it():
         assert args.preset == preset
         assert args.seeds == (7, 8)
         assert args.objectives == compare.PRESETS[preset].objectives
-        assert compare._comparison(args).seeds == (7, 8)
+        assert compare.sweep_of(args).seeds == (7, 8)
     assert compare.output_folder(compare.PRESETS["default"]) == Path("results/compare_losses")
     assert compare.output_folder(compare.PRESETS["full"]) == Path("results/compare_losses-full")
 
