@@ -275,6 +275,7 @@ def time_strategies(
         work.state(params_of_student(each.cell, each.teacher.pretrained))
         for work, each in zip(works, members, strict=True)
     ]
+    stacked = stack_members(states)  # on the host: a timed step donates what it is given
     batches = [work.feed(said)(0) for work, said in zip(works, outputs, strict=True)]
     first = works[0]
     optimizer = first.training.optimizer
@@ -298,7 +299,7 @@ def time_strategies(
             batch = place.put_shared(batches[0])
         else:
             batch = place.put_members(stack_members(batches))
-        state = place.put_members(stack_members(states))
+        state = place.put_members(stacked)
         seconds[name] = _timed(step, state, (*batch, numbers)) / count
     return seconds
 

@@ -5,17 +5,17 @@ import dataclasses
 import pytest
 
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.cells import Cell, DataConfig, TrainingConfig
+from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
 from distill_jax.training.optimizer import OptimizerConfig
 
 CELL = Cell(
     data=DataConfig(),
-    data_digest="d",
+    teacher=TeacherConfig(),
     student="tiny",
     objective="kl",
-    teacher="t",
     training=TrainingConfig(),
-    seed=0,
+    data_digest="d",
+    teacher_digest="t",
 )
 
 
@@ -25,7 +25,9 @@ CELL = Cell(
         {"data_digest": "other"},
         {"student": "l2"},
         {"objective": "ce"},
-        {"teacher": "other"},
+        {"teacher_digest": "other"},
+        {"layers": "first"},
+        {"intermediate": Stage("hidden_mse", TrainingConfig())},
         {"training": TrainingConfig(epochs=3)},
         {"training": TrainingConfig(optimizer=OptimizerConfig(learning_rate=5e-4))},
         {"seed": 1},
@@ -37,8 +39,14 @@ def test_everything_that_counts_changes_the_hash(change):
     assert dataclasses.replace(CELL, **change).hash != CELL.hash
 
 
-def test_what_the_data_is_called_does_not_count():
+def test_what_data_and_teacher_are_called_does_not_count():
     assert dataclasses.replace(CELL, data=DataConfig(name="files:copy")).hash == CELL.hash
+    assert dataclasses.replace(CELL, teacher=TeacherConfig("copy")).hash == CELL.hash
+
+
+def test_no_identity_before_the_contents_are_known():
+    with pytest.raises(ValueError, match="teacher are known"):
+        _ = dataclasses.replace(CELL, teacher_digest="").hash
 
 
 def test_steps_by_hand():
@@ -52,6 +60,8 @@ def test_steps_by_hand():
     [
         lambda: DataConfig(label_fraction=1.1),
         lambda: DataConfig(max_length=2),
+        lambda: DataConfig(label_noise=1.0),
+        lambda: DataConfig(transfer="all"),
         lambda: TrainingConfig(epochs=0),
         lambda: TrainingConfig(batch_size=0),
         lambda: TrainingConfig(max_shapes=0),

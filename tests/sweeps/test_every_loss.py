@@ -9,15 +9,14 @@ import dataclasses
 import jax
 import pytest
 
-from distill_jax.cli.compare import CompareLosses, _comparison
+from distill_jax.cli.compare import CompareLosses, sweep_of
 from distill_jax.core.mesh import make_mesh, replicate, shard_batch
 from distill_jax.core.types import Capture
 from distill_jax.models.bert import Bert, BertConfig, init_bert
 from distill_jax.objectives.registry import names
 from distill_jax.objectives.resolve import resolve
-from distill_jax.sweeps.cells import DataConfig
-from distill_jax.sweeps.comparison import _canonical, _check_objectives
-from distill_jax.sweeps.progress import Reporter
+from distill_jax.sweeps.cells import DataConfig, TrainingConfig
+from distill_jax.sweeps.models import check_student
 from distill_jax.sweeps.task import prepare_task
 from distill_jax.teachers.live import LiveTeacher
 from distill_jax.training.feed import Feed
@@ -39,8 +38,6 @@ def task(review_dataset, minilm_folder):
         DataConfig("review_snippets/product", label_fraction=0.2, max_length=24),
         review_dataset("product"),
         minilm_folder / "tokenizer.json",
-        batch_size=16,
-        max_shapes=1,
     )
 
 
@@ -55,7 +52,8 @@ def speaker():
 @pytest.mark.parametrize("name", names())
 def test_it_falls_on_real_reviews_and_numbers_do_not_recompile(name, task, speaker):
     objective = resolve(f"0.5*{name}", STUDENT.shape, TEACHER.shape)
-    feed = Feed(task.everything, task.shape_lengths, 16, 0, speaker)
+    lengths = task.training_lengths(TrainingConfig(batch_size=16, max_shapes=1))
+    feed = Feed(task.everything, lengths, 16, 0, speaker)
     optimizer = make_optimizer(OPTIMIZER)
     student = dataclasses.replace(STUDENT, dropout=0.0, attention_dropout=0.0)
     step = CompiledStep(make_step(Bert(student), objective, optimizer))
@@ -81,4 +79,6 @@ def test_the_experiment_takes_every_name():
     """Every loss fits the default students and teacher, before any step."""
     teacher = BertConfig(30522, 384, 6, 12, 1536, pooling="mean")
     args = CompareLosses(objectives=names(), students=("tiny", "l2", "l3"))
-    _check_objectives(_canonical(_comparison(args)), teacher, Reporter())
+    for entry in sweep_of(args).entries():
+        student = check_student(entry.cell, teacher)
+        assert resolve(entry.cell.objective, student.shape, teacher.shape).terms

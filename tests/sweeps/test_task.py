@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from distill_jax.data.plan import padding_fraction, plan_epoch
-from distill_jax.sweeps.cells import DataConfig
-from distill_jax.sweeps.task import prepare_task
+from distill_jax.sweeps.cells import DataConfig, TrainingConfig
+from distill_jax.sweeps.task import prepare_digits, prepare_task
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +14,6 @@ def task(review_dataset, minilm_folder):
         DataConfig("review_snippets/movie", label_fraction=0.1),
         review_dataset("movie"),
         minilm_folder / "tokenizer.json",
-        batch_size=64,
-        max_shapes=16,
     )
 
 
@@ -44,12 +42,59 @@ def rows_of(table):
 
 def test_at_most_a_tenth_of_an_epoch_is_padding(task):
     lengths_N = task.everything.lengths_N
-    plan = plan_epoch(lengths_N, task.shape_lengths, batch_size=64, seed=0, epoch=0)
+    shape_lengths = task.training_lengths(TrainingConfig(batch_size=64, max_shapes=16))
+    plan = plan_epoch(lengths_N, shape_lengths, batch_size=64, seed=0, epoch=0)
     assert padding_fraction(lengths_N, plan, batch_size=64) <= 0.1
 
 
 def test_the_few_lengths_are_few_and_cover_all_splits(task):
-    assert task.few_lengths[-1] == task.shape_lengths[-1]
+    assert task.few_lengths[-1] == task.training_lengths(TrainingConfig())[-1]
     assert 3 <= len(task.few_lengths) <= 5
     longest = max(table.lengths_N.max() for table in (task.everything, task.validation, task.test))
     assert task.few_lengths[-1] >= longest
+
+
+def prepared(review_dataset, minilm_folder, **changes):
+    config = DataConfig("review_snippets/movie", **changes)
+    return prepare_task(config, review_dataset("movie"), minilm_folder / "tokenizer.json")
+
+
+def test_more_texts_join_the_transfer_set_and_nothing_else(
+    task, review_dataset, minilm_folder, shared_home, monkeypatch
+):
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(shared_home))
+    more = ("review_snippets/product",)
+    wider = prepared(review_dataset, minilm_folder, label_fraction=0.1, more_texts=more)
+    assert len(wider.everything) > len(task.everything)
+    assert wider.labelled.digest == task.labelled.digest
+    assert set(task.everything.ids) < set(wider.everything.ids)
+    assert (wider.everything.labels_N[len(task.everything) :] == -1).all()
+    assert wider.labels_digest == task.labels_digest  # the same teacher serves both
+    assert wider.digest != task.digest
+    assert wider.few_lengths == task.few_lengths
+
+    alone = prepared(
+        review_dataset, minilm_folder, label_fraction=0.1, more_texts=more, transfer="none"
+    )
+    assert len(alone.everything) == len(wider.everything) - len(task.everything) + len(
+        task.labelled
+    )
+
+
+def test_without_a_transfer_set_only_the_labelled_are_left(task, review_dataset, minilm_folder):
+    none = prepared(review_dataset, minilm_folder, label_fraction=0.1, transfer="none")
+    assert none.everything.digest == none.labelled.digest == task.labelled.digest
+    whole = {"label_fraction": 1.0}
+    rest = prepared(review_dataset, minilm_folder, **whole)
+    assert prepared(review_dataset, minilm_folder, **whole, transfer="none").digest == rest.digest
+
+
+def test_digits_with_wrong_labels():
+    clean = prepare_digits(DataConfig("digits", label_fraction=1.0))
+    noisy = prepare_digits(DataConfig("digits", label_fraction=1.0, label_noise=0.4))
+    wrong_N = clean.labelled.labels_N != noisy.labelled.labels_N
+    assert 0.35 < wrong_N.mean() < 0.45
+    assert (clean.test.labels_N == noisy.test.labels_N).all()
+    assert (clean.validation.labels_N == noisy.validation.labels_N).all()
+    assert clean.labels_digest != noisy.labels_digest
+    assert clean.tokens_digest == noisy.tokens_digest

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from distill_jax.cli.compare import CompareLosses, _comparison
+from distill_jax.cli.compare import CompareLosses, sweep_of
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
-from distill_jax.sweeps import comparison as comparison_module
-from distill_jax.sweeps.comparison import run_comparison, write_outputs
+from distill_jax.sweeps import run as run_module
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger
+from distill_jax.sweeps.outputs import write_outputs
 from distill_jax.sweeps.progress import Reporter
+from distill_jax.sweeps.run import run_sweep
+from distill_jax.sweeps.spec import table_of
 from distill_jax.training.interrupt import Interrupted
 
 OBJECTIVES = ("ce", "0.5*kl(T=2) + 0.5*ce", "hidden_mse + attention_kl")
@@ -25,10 +27,10 @@ OBJECTIVES = ("ce", "0.5*kl(T=2) + 0.5*ce", "hidden_mse + attention_kl")
 
 @pytest.fixture
 def world(toy_teacher, toy_reviews, tmp_path, monkeypatch):
-    """(changes) -> a small comparison in an empty home, on one device."""
+    """(changes) -> arguments of a small table in an empty home, on one device."""
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     one_device = partial(Engine, mesh=make_mesh(jax.devices()[:1]))  # compiles faster than eight
-    monkeypatch.setattr(comparison_module, "Engine", one_device)
+    monkeypatch.setattr(run_module, "Engine", one_device)
 
     def build(**changes):
         args = CompareLosses(
@@ -46,15 +48,23 @@ def world(toy_teacher, toy_reviews, tmp_path, monkeypatch):
             max_shapes=1,
             max_length=16,
         )
-        return _comparison(dataclasses.replace(args, **changes))
+        return dataclasses.replace(args, **changes)
 
     return build
 
 
-def run(comparison, folder):
+def run(args, folder, strategy="sequential"):
     out = io.StringIO()
-    table = run_comparison(comparison, folder, Reporter(Console(file=out, width=200)))
-    return table, out.getvalue()
+    reporter = Reporter(Console(file=out, width=200))
+    spec, rows = run_sweep(
+        sweep_of(args),
+        folder,
+        reporter,
+        plugin=args.plugin,
+        track=args.track,
+        strategy=strategy,
+    )
+    return (spec, rows), out.getvalue()
 
 
 def numbers(folder):
@@ -68,7 +78,7 @@ def numbers(folder):
 
 
 def test_the_whole_way(world, tmp_path):
-    table, said = run(world(), tmp_path / "out")
+    (spec, _), said = run(world(), tmp_path / "out")
     assert "30 labelled and 30 unlabelled training examples, 24 validation, 30 test" in said
 
     rows = Ledger(tmp_path / "out/ledger.jsonl").rows()
@@ -82,9 +92,11 @@ def test_the_whole_way(world, tmp_path):
     assert kl.selected_step in (3, 6)
     assert kl.seconds["train"] > 0
 
-    paths = write_outputs(table, tmp_path / "out", figure_title="toy")
-    assert [path.name for path in paths] == ["table.md", "table.csv", "figure.png", "figure.svg"]
-    text = paths[0].read_text()
+    paths = write_outputs(spec, rows, tmp_path / "out")
+    assert {"table.md", "table.tex", "table.csv", "figure.png", "report.html"} <= {
+        path.name for path in paths
+    }
+    text = (tmp_path / "out/table.md").read_text()
     for objective in OBJECTIVES:
         assert objective.replace("*", "\\*").replace("_", "_") in text.replace("\\_", "_")
     assert "no test: fewer than 3 seeds" in text or "fewer than 3" in text
@@ -102,7 +114,7 @@ def test_the_whole_way(world, tmp_path):
     again, said = run(world(), tmp_path / "out")
     assert "6 of 6 runs are finished already" in said
     assert (tmp_path / "out/ledger.jsonl").read_bytes() == before
-    assert again.to_markdown() == table.to_markdown()
+    assert table_of(*again).to_markdown() == table_of(spec, rows).to_markdown()
 
 
 def test_seeds_share_programs(world, tmp_path, monkeypatch):
@@ -112,7 +124,7 @@ def test_seeds_share_programs(world, tmp_path, monkeypatch):
         engines.append(Engine(*args, mesh=make_mesh(jax.devices()[:1])))
         return engines[0]
 
-    monkeypatch.setattr(comparison_module, "Engine", watched)
+    monkeypatch.setattr(run_module, "Engine", watched)
     objectives = ("0.5*kl(T=2) + 0.5*ce", "0.9*kl(T=8) + 0.1*ce", "kl(T=3) + 2*ce")
     run(world(objectives=objectives, seeds=(0, 1, 2)), tmp_path / "out")
     # One program for the teacher's fine-tuning, one for nine students: one batch length.
@@ -125,16 +137,16 @@ def test_an_interrupted_table_goes_on_and_comes_out_the_same(world, tmp_path, mo
     class Impatient(Engine):
         runs = 0
 
-        def train(self, cell, *args, **kwargs):
+        def train(self, *args, **kwargs):
             Impatient.runs += 1
             if Impatient.runs == 4:  # the teacher is the first
                 self.stop.requested = True
-            return super().train(cell, *args, **kwargs)
+            return super().train(*args, **kwargs)
 
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "another_home"))
     with monkeypatch.context() as patched:
         mesh = make_mesh(jax.devices()[:1])
-        patched.setattr(comparison_module, "Engine", partial(Impatient, mesh=mesh))
+        patched.setattr(run_module, "Engine", partial(Impatient, mesh=mesh))
         with pytest.raises(Interrupted):
             run(world(), tmp_path / "disturbed")
     assert len(Ledger(tmp_path / "disturbed/ledger.jsonl").rows()) == 3
@@ -223,7 +235,7 @@ def test_trap_22_what_the_teacher_says_matters(world, tmp_path):
 
 
 def test_eight_devices_share_a_batch(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison_module, "Engine", Engine)
+    monkeypatch.setattr(run_module, "Engine", Engine)
     with pytest.raises(UserError, match="12 examples cannot be shared equally by 8 devices"):
         run(world(teacher_batch_size=12), tmp_path / "out")
     run(world(objectives=("kl",), seeds=(0,)), tmp_path / "out")
