@@ -183,7 +183,7 @@ def styles_of(table: Table) -> dict[str, dict[str, Any]]:
 
 
 def wrap(label: str, chars: int = LABEL_CHARS) -> str:
-    """A label in lines of so many characters; a long word is not broken."""
+    """A label in lines of so many characters."""
     return "\n".join(textwrap.wrap(label, chars, break_on_hyphens=False)) or label
 
 

@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 MAX_LINES = 8
 """More lines than this cannot be followed by eye."""
+MAX_PANELS = 4
 LOG_RANGE = 20
 """Positive numbers that span this factor or more stand on a logarithmic axis."""
 DODGE = 0.012
 """Neighbouring lines are moved apart by this share of the axis, so that error bars stay visible."""
-_NUMBER = re.compile(r"([-+−]?\d*\.?\d+(?:e[-+]?\d+)?)\s*(%|x|×)?", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"(?P<name>\w+\s*=\s*)?(?P<value>[-+−]?\d*\.?\d+(?:e[-+]?\d+)?)\s*(?P<unit>%|x|×)?",
+    re.IGNORECASE,
+)
 
 
 def draw_grid(table: Table, key: str, *, title: str | None = None) -> "Figure":
@@ -53,14 +57,15 @@ def draw_grid(table: Table, key: str, *, title: str | None = None) -> "Figure":
 def positions_of(groups: list[str]) -> tuple[list[float], bool]:
     """Where groups stand on the axis, and whether that is a scale of numbers.
 
-    Labels that are all numbers (or all percentages, or all multiples such as ``3x``) in rising
-    or falling order stand at their value, or at its logarithm where they span a factor of 20.
-    Others stand side by side.
+    Labels that are all numbers (or all percentages, all multiples such as ``3x``, all values of
+    one name such as ``α=0.1``) in rising or falling order stand at their value, or at its
+    logarithm where they span a factor of 20. Others stand side by side.
     """
     matches = [_NUMBER.fullmatch(group.strip()) for group in groups]
     found = [match for match in matches if match]
-    if len(groups) > 1 and len(found) == len(groups) and len({m[2] for m in found}) == 1:
-        values = [float(match[1].replace("−", "-")) for match in found]
+    kinds = {(match["name"], match["unit"]) for match in found}
+    if len(groups) > 1 and len(found) == len(groups) and len(kinds) == 1:
+        values = [float(match["value"].replace("−", "-")) for match in found]
         if min(values) > 0 and max(values) / min(values) >= LOG_RANGE:
             values = [math.log10(value) for value in values]
         rising = sorted(set(values))
@@ -69,17 +74,56 @@ def positions_of(groups: list[str]) -> tuple[list[float], bool]:
     return [float(index) for index in range(len(groups))], False
 
 
+def panels_of(groups: list[str]) -> dict[str, dict[str, str]]:
+    """Panel -> place on its axis -> group.
+
+    Groups that cross two factors, ``5%, labelled`` and so on, have a panel for each value of
+    the second; others share one panel without a name.
+    """
+    pairs = [tuple(group.split(", ")) for group in groups]
+    if all(len(pair) == 2 for pair in pairs):
+        panels: dict[str, dict[str, str]] = {}
+        for pair, group in zip(pairs, groups, strict=True):
+            panels.setdefault(pair[1], {})[pair[0]] = group
+        first = list(next(iter(panels.values())))
+        if 1 < len(panels) <= MAX_PANELS and all(list(p) == first for p in panels.values()):
+            return panels
+    return {"": {group: group for group in groups}}
+
+
 def _lines(table: Table, column: Column) -> "Figure":
     """A line with error bars for each row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")
-    axes = figure.subplots()
-    groups = list(table.groups)
-    places, scale = positions_of(groups)
-    by_group = dict(zip(groups, places, strict=True))
+    panels = panels_of(list(table.groups))
+    handles: dict[str, Artist | ErrorbarContainer] = {}
+    for axes, (name, groups) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
+    ):
+        handles |= _panel(axes, table, column, groups)
+        axes.set_title(name, loc="left")
+        axes.grid(axis="y", color="#E6E6E6", lw=0.6)
+        axes.set_axisbelow(True)
+        if len(panels) == 1:
+            axes.set_xlabel(table.group_title)
+    if len(panels) > 1:
+        figure.get_axes()[len(panels) // 2].set_xlabel(table.group_title)
+    interval = any(row.entries[column.key].summary.n >= MIN_PAIRS for row in table.students)
+    ylabel = f"{column.title} (mean{', 95% interval' if interval else ''})"
+    figure.get_axes()[0].set_ylabel(ylabel)
+    legend_below(figure, handles)
+    return figure
+
+
+def _panel(
+    axes: "Axes", table: Table, column: Column, groups: dict[str, str]
+) -> "dict[str, Artist | ErrorbarContainer]":
+    """The lines over some of the groups; returns legend entries."""
+    places, _ = positions_of(list(groups))
+    by_group = dict(zip(groups.values(), places, strict=True))
     span = max(places) - min(places) or 1.0
-    everywhere = [row for row in table.teachers if row.group not in by_group]
+    everywhere = [row for row in table.teachers if row.group not in table.groups]
     known = [row for row in everywhere if row.entries[column.key].summary.n]
     handles: dict[str, Artist | ErrorbarContainer] = {}
     handles |= draw_teachers(axes, known, column, horizontal=True)
@@ -90,18 +134,11 @@ def _lines(table: Table, column: Column) -> "Figure":
         handles |= _line(axes, label, rows, by_group, 0.0, column, teaching)
     styles = styles_of(table)
     for number, (label, style) in enumerate(styles.items()):
-        rows = [row for row in table.students if row.row == label]
+        rows = [row for row in table.students if row.row == label and row.group in by_group]
         shift = (number - (len(styles) - 1) / 2) * DODGE * span
-        if not scale:  # between categories there is nothing to go through
-            style = {**style, "alpha": 0.9}
         handles |= _line(axes, label, rows, by_group, shift, column, style)
-    _group_axis(axes, table, places)
-    interval = any(row.entries[column.key].summary.n >= MIN_PAIRS for row in table.students)
-    axes.set_ylabel(f"{column.title} (mean{', 95% interval' if interval else ''})")
-    axes.grid(axis="y", color="#E6E6E6", lw=0.6)
-    axes.set_axisbelow(True)
-    legend_below(figure, handles)
-    return figure
+    _group_ticks(axes, list(groups), places)
+    return handles
 
 
 def _line(
@@ -151,7 +188,7 @@ def _heat_map(table: Table, column: Column) -> "Figure":
     _numbers(axes, table, column, rows, labels)
     axes.set_yticks(range(len(labels)), names, fontsize=8)
     axes.tick_params(length=0)
-    _group_axis(axes, table, [float(index) for index in range(len(groups))])
+    _group_ticks(axes, groups, [float(index) for index in range(len(groups))])
     outside = [
         f"{row.row} {row.group}: {format_entry(row.entries[column.key], column, seeds=1)}"
         for row in table.teachers
@@ -186,10 +223,12 @@ def _numbers(
         )
 
 
-def _group_axis(axes: "Axes", table: Table, places: list[float]) -> None:
-    groups = list(table.groups)
-    # Labels side by side must fit the width; numbers stand where they are.
-    chars = max(6, 80 // len(groups))
-    axes.set_xticks(places, [wrap(group, chars) for group in groups])
+def _group_ticks(axes: "Axes", labels: list[str], places: list[float]) -> None:
+    """Labels below each other where they fit, slanted where they do not."""
     axes.minorticks_off()
-    axes.set_xlabel(table.group_title)
+    panels = len(axes.figure.get_axes())
+    chars = 80 // (panels * len(labels))
+    if max(len(word) for label in labels for word in label.split() or [""]) <= max(chars, 4):
+        axes.set_xticks(places, [wrap(label, max(chars, 4)) for label in labels])
+    else:
+        axes.set_xticks(places, labels, rotation=30, ha="right", rotation_mode="anchor")

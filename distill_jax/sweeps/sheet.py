@@ -1,7 +1,6 @@
 """A table as text in cells: what Markdown, LaTeX, the terminal and the report have in common."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,11 @@ from distill_jax.sweeps.columns import Column
 if TYPE_CHECKING:
     from distill_jax.sweeps.published import Published
     from distill_jax.sweeps.statistics import PairedTest
-    from distill_jax.sweeps.table import Entry, Table, TableRow
+    from distill_jax.sweeps.table import Entry, Table
 
 MISSING = "–"
+MAX_ACROSS = 8
+"""Groups of a grid that stand side by side."""
 
 
 @dataclass(frozen=True)
@@ -138,38 +139,50 @@ def _metrics(table: "Table") -> Sheet:
 
 
 def _grid(table: "Table") -> Sheet:
-    """Rows x groups of the first column's metric; teachers of a group stand in its column."""
-    column = table.columns[0]
-    groups = list(table.groups)
-    seeds = max((len(row.seeds) for row in table.students), default=0)
+    """Rows x groups of the first column's metric; teachers of a group stand with it.
 
-    def line(label: str, rows: "Sequence[TableRow]", expected: int | None, section: str) -> Line:
-        by_group = {row.group: row for row in rows if row.row == label}
-        cells = [Cell(label)]
-        for group in groups:
-            if group not in by_group:
-                cells.append(Cell(""))
-                continue
-            entry, number = by_group[group].entries[column.key], len(by_group[group].seeds)
-            text = format_entry(entry, column, seeds=number if expected is None else expected)
-            cells.append(Cell(text, entry.significant(column.higher_is_better)))
-        return Line(section, tuple(cells))
-
+    Where groups are many they are the lines, so that the sheet stays narrow.
+    """
+    column, groups = table.columns[0], list(table.groups)
     inside = [row for row in table.teachers if row.group in groups]
-    lead = [f"{column.title}, by {table.row_title} (rows) and {table.group_title} (columns)."]
+    rows = list(dict.fromkeys((row.role == "teacher", row.row) for row in inside))
+    rows += dict.fromkeys((False, row.row) for row in table.students)
+    cells = _grid_cells(table, column)
+    if len(groups) > MAX_ACROSS and len(groups) > len(rows):
+        heading = (table.group_title, *(label for _, label in rows))
+        lines = [
+            Line("", (Cell(group), *(cells.get((row, group), Cell("")) for row in rows)))
+            for group in groups
+        ]
+        down_title, across_title = table.group_title, table.row_title
+    else:
+        heading = (table.row_title, *groups)
+        lines = [
+            Line(
+                "teacher" if row[0] else "",
+                (Cell(row[1]), *(cells.get((row, group), Cell("")) for group in groups)),
+            )
+            for row in rows
+        ]
+        down_title, across_title = table.row_title, table.group_title
+    lead = [f"{column.title}, by {down_title} (rows) and {across_title} (columns)."]
     for row in table.teachers:
         if row not in inside:
             text = format_entry(row.entries[column.key], column, seeds=len(row.seeds))
             lead.append(f"{row.row} {row.group}: {text}")
-    lines = [
-        line(label, inside, None, "teacher") for label in dict.fromkeys(row.row for row in inside)
-    ]
-    lines += [
-        line(label, table.students, seeds, "")
-        for label in dict.fromkeys(row.row for row in table.students)
-    ]
-    heading = (table.row_title, *groups)
     return Sheet(heading, tuple(lines), labels=1, repeated=1, lead=tuple(lead))
+
+
+def _grid_cells(table: "Table", column: Column) -> dict[tuple[tuple[bool, str], str], Cell]:
+    """((whether a teacher, row), group) -> cell."""
+    seeds = max((len(row.seeds) for row in table.students), default=0)
+    cells = {}
+    for row in table.rows:
+        entry, teacher = row.entries[column.key], row.role == "teacher"
+        text = format_entry(entry, column, seeds=len(row.seeds) if teacher else seeds)
+        bold = entry.significant(column.higher_is_better)
+        cells[(teacher, row.row), row.group] = Cell(text, bold)
+    return cells
 
 
 def _published(table: "Table") -> Sheet | None:
@@ -184,7 +197,7 @@ def _published(table: "Table") -> Sheet | None:
         if label not in shown
     ]
     heading = (table.row_title, *published.columns)
-    lead = (f"{published.title}: as published ({published.source}).",)
+    lead = (f"{published.title}, as published ({published.source}):",)
     return Sheet(heading, tuple(lines), labels=1, repeated=1, lead=lead) if lines else None
 
 

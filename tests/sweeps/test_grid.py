@@ -11,7 +11,7 @@ from samples import sample_run, sample_runs, sample_spec, sample_teacher
 
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps.figure import STYLE, save_figure, styles_of
-from distill_jax.sweeps.grid import draw_grid, positions_of
+from distill_jax.sweeps.grid import draw_grid, panels_of, positions_of
 from distill_jax.sweeps.spec import table_of
 
 SHARES = ("5%", "10%", "25%", "50%", "100%")
@@ -41,6 +41,7 @@ def styled(table, **options):
         (["1x", "3x", "30x"], [0.0, math.log10(3), math.log10(30)]),
         (["100", "10", "1"], [2.0, 1.0, 0.0]),
         (["-1", "1e1"], [-1.0, 10.0]),
+        (["α=0.1", "α=0.5", "α=1"], [0.1, 0.5, 1.0]),
     ],
 )
 def test_numbers_stand_at_their_value(groups, places):
@@ -48,7 +49,16 @@ def test_numbers_stand_at_their_value(groups, places):
 
 
 @pytest.mark.parametrize(
-    "groups", [["5%", "10"], ["tiny", "l2"], ["1", "3", "2"], ["1", "1.0"], ["7"], ["1", "inf"]]
+    "groups",
+    [
+        ["5%", "10"],
+        ["tiny", "l2"],
+        ["1", "3", "2"],
+        ["1", "1.0"],
+        ["7"],
+        ["1", "inf"],
+        ["a=1", "b=2"],
+    ],
 )
 def test_others_stand_side_by_side(groups):
     assert positions_of(groups) == ([float(i) for i in range(len(groups))], False)
@@ -71,6 +81,27 @@ def test_lines_go_through_the_means_and_bars_show_the_intervals():
     assert [text.get_text() for text in axes.get_xticklabels()] == list(SHARES)
     (teacher,) = [line for line in axes.lines if len(set(line.get_ydata())) == 1][:1]
     assert teacher.get_ydata()[0] == pytest.approx(80)
+
+
+CROSSED = tuple(f"{share}, {source}" for share in ("5%", "10%") for source in ("labelled", "more"))
+
+
+def test_crossed_groups_have_a_panel_for_each_value_of_the_second_factor():
+    assert panels_of(list(CROSSED)) == {
+        "labelled": {"5%": "5%, labelled", "10%": "10%, labelled"},
+        "more": {"5%": "5%, more", "10%": "10%, more"},
+    }
+    for plain in (["a", "b"], ["a, x", "b"], ["a, x", "b, x"], ["a, x", "b, x", "a, y"]):
+        assert panels_of(plain) == {"": {group: group for group in plain}}
+    table = tabulate(CROSSED)
+    panels = styled(table).axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["labelled", "more"]
+    for axes, name in zip(panels, ("labelled", "more"), strict=True):
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["5%", "10%"]
+        (kl,) = [c for c in axes.containers if c.get_label() == "kl"]
+        rows = [r for r in table.students if r.row == "kl" and r.group.endswith(name)]
+        means = [100 * row.entries["test/accuracy"].summary.mean for row in rows]
+        assert kl.lines[0].get_ydata() == pytest.approx(means)
 
 
 def test_two_seeds_have_no_interval():
@@ -103,9 +134,10 @@ def test_many_rows_are_a_map_of_numbers():
         tabulate(SHARES),
         tabulate(WORDS, ("ce", "kl", MANY[1], MANY[2])),
         tabulate(SHARES, MANY),
+        tabulate(tuple(f"a long name of group {i}" for i in range(14))),
         tabulate(SHARES, ("ce", "kl"), [sample_teacher(group) for group in SHARES]),
     ],
-    ids=["numbers", "words", "map", "teachers"],
+    ids=["numbers", "words", "map", "slanted", "teachers"],
 )
 def test_no_text_overlaps_another_or_leaves_the_figure(table):
     figure = styled(table, title="A grid of scores")
@@ -120,7 +152,9 @@ def test_no_text_overlaps_another_or_leaves_the_figure(table):
             if low <= tick.get_loc() <= high and tick.label1.get_text()
         ]
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts if t.get_text()]
-    for (text, box), (other, other_box) in itertools.combinations(boxes, 2):
+    # Boxes around slanted text meet where the text does not.
+    upright = [(t.get_text(), t.get_window_extent()) for t in texts if not t.get_rotation()]
+    for (text, box), (other, other_box) in itertools.combinations(upright, 2):
         assert not box.overlaps(other_box), (text, other)
     for text, box in boxes:
         assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, text

@@ -119,6 +119,25 @@ def test_teachers_of_the_grids_groups_are_a_row_of_it():
     assert sheet.lines[0].section != sheet.lines[1].section and len(sheet.lead) == 1
 
 
+def test_a_grid_of_many_groups_is_turned_round():
+    groups = tuple(f"g{i}" for i in range(9))
+    runs = sample_runs(groups, ("ce", "kl"))
+    teachers = [sample_teacher("g3")]
+    table = tabulate(runs, teachers, layout="grid")
+    (sheet,) = sheets_of(table)
+    assert sheet.heading == ("student", "teacher", "ce", "kl")
+    assert sheet.lead == ("accuracy %, by student (rows) and objective (columns).",)
+    assert [line[0] for line in texts(sheet)] == list(groups)
+    assert [line[1] for line in texts(sheet)] == ["", "", "", "80.0", *[""] * 5]
+    rows = {(row.row, row.group): row.entries["test/accuracy"] for row in table.students}
+    for line in sheet.lines:
+        entry = rows["kl", line.cells[0].text]
+        assert line.cells[3].text.startswith(f"{100 * entry.summary.mean:.1f} ±")
+        assert line.cells[3].bold == entry.significant(True)
+    crowded = sample_runs(groups, tuple(["ce", *map(str, range(9))]), seeds=1)
+    assert sheets_of(tabulate(crowded, layout="grid"))[0].heading == ("objective", *groups)
+
+
 def test_published_numbers_are_columns_of_their_own_and_never_bold():
     table = tabulate(sample_runs(), published=PUBLISHED)
     main, beside = sheets_of(table)
