@@ -17,11 +17,17 @@ RESULTS = ROOT / "experiments" / "results"
 def parts() -> dict[str, str]:
     """Name of each generated part -> its text."""
     tables = {
-        folder.name: (folder / "table.md").read_text(encoding="utf-8").strip()
+        folder.name: _table(folder)
         for folder in sorted(RESULTS.iterdir())
         if (folder / "table.md").is_file()
     }
     return {**tables, "losses": markdown()}
+
+
+def _table(folder: Path) -> str:
+    """The table of an experiment, and what its trends came to."""
+    names = [name for name in ("table.md", "trends.md") if (folder / name).is_file()]
+    return "\n\n".join((folder / name).read_text(encoding="utf-8").strip() for name in names)
 
 
 def refreshed(text: str) -> str:

@@ -1,5 +1,6 @@
 """README.md says what is so."""
 
+import dataclasses
 import importlib.util
 import re
 import shlex
@@ -7,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from distill_jax.cli.compare import parse_arguments
+from distill_jax.cli.compare import CompareLosses, parse_arguments
+from distill_jax.cli.experiment import Flags
+from distill_jax.cli.ledger import ListLedger
 from distill_jax.cli.main import COMMANDS
 from distill_jax.objectives.grammar import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNNING = (ROOT / "docs/running.md").read_text(encoding="utf-8")
+SWEEPS = (ROOT / "docs/sweeps.md").read_text(encoding="utf-8")
 
 
 def test_the_generated_parts_are_fresh():
@@ -54,6 +58,7 @@ def test_the_make_targets_it_shows_are_targets():
 
 
 def test_every_flag_that_the_pages_name_exists():
-    fields = {name.replace("_", "-") for name in parse_arguments([], "README").__dataclass_fields__}
+    forms = (CompareLosses, Flags, ListLedger)
+    fields = {f.name.replace("_", "-") for form in forms for f in dataclasses.fields(form)}
     known = fields | {"no-fine-tune", "help", "plugin"}
-    assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README + RUNNING)) <= known
+    assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README + RUNNING + SWEEPS)) <= known
