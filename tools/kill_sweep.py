@@ -3,9 +3,9 @@
     python tools/kill_sweep.py --kills 5
     python tools/kill_sweep.py --kills 5 --script experiments/label_fraction.py
 
-The smoke preset of the script runs undisturbed, then once more with SIGKILLs at moments drawn over
-its run time. Every output that holds no times has to be the same byte for byte, and so has every
-metric of the ledger but latencies.
+The smoke preset of the script runs undisturbed, then once more with SIGKILLs after waits drawn so
+that they fall all over its run time. Every output that holds no times has to be the same byte for
+byte, and so has every metric of the ledger but latencies.
 """
 
 import os
@@ -56,7 +56,7 @@ def main(args: Arguments) -> int:
         done = 0
         while done < args.kills:
             process = start(args, disturbed, home)
-            wait = moments.uniform(0, whole)
+            wait = moments.uniform(0, 2 * whole / args.kills)
             try:
                 process.wait(timeout=wait)
             except subprocess.TimeoutExpired:

@@ -14,7 +14,7 @@ from distill_jax.core.mesh import Placement, make_mesh, replicate, shard_batch
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.data.plan import ExampleTable, choose_lengths, make_batch, plan_in_order
 from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.tokenise import tokenise_dataset
 from distill_jax.models.bert import Bert
 from distill_jax.models.huggingface import load_pretrained
 
