@@ -1,13 +1,16 @@
 """KL at temperatures and weights against MSE on logits (Kim et al., IJCAI 2021), on digits.
 
-    python experiments/kim2021_kl_vs_mse.py
-    python experiments/kim2021_kl_vs_mse.py --preset smoke
+    python experiments/kim2021_kl_vs_mse.py                    # 8 minutes on two CPU cores
+    python experiments/kim2021_kl_vs_mse.py --preset smoke     # 1 minute
 
 "Comparing Kullback-Leibler Divergence and Mean Squared Error Loss in Knowledge Distillation":
 L = (1 - alpha) * CE + alpha * T^2 KL(T), or MSE between logits. A CNN teacher and a small CNN
 student on scikit-learn's digits, 8 x 8 pixels. The first table has temperatures x alpha; the second
 has temperatures x label noise, at alpha = 1, where teacher and student see the same wrong labels.
-Hundreds of students, trained in populations.
+345 students, trained in populations.
+
+Result: here accuracy neither rises with alpha at T = 20 nor does MSE clearly match infinite
+temperature; T = 3 to 5 is best with right labels, T <= 1 with 40% and 60% wrong ones.
 """
 
 from dataclasses import replace
