@@ -6,6 +6,9 @@
 Rows: labels only, KL and MSE on logits. Groups: the share of labels, and on what else the teacher
 speaks: nothing, the sentences whose labels are not used, and those of another domain. The teacher
 of a group is fine-tuned on the labels of that group. Every student takes the same steps.
+
+Run time on two busy CPU cores: 51 minutes. Result: with 5% of the labels the unlabelled sentences
+are worth twelve points, with all of them half a point; another domain adds nothing.
 """
 
 from dataclasses import replace
