@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,12 +26,12 @@ from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.sweeps.cells import TEACHER, Cell, TrainingConfig
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.task import Examples, Task
-from distill_jax.sweeps.track import TrackTo, open_tracker
+from distill_jax.sweeps.track import Tracker, TrackTo, open_tracker
 from distill_jax.training.checkpoint import Checkpoints
 from distill_jax.training.feed import Feed, TeacherOutputs
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.loop import LoopConfig, TrainResult, train
-from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
+from distill_jax.training.optimizer import make_optimizer, static_part
 from distill_jax.training.population import PopulationStep, train_population
 from distill_jax.training.state import Params, TrainState, init_state
 from distill_jax.training.step import CompiledStep, Step, make_step
@@ -62,6 +62,11 @@ class Work:
         if self.cell.student == TEACHER:
             return self.task.few_lengths
         return self.task.training_lengths(self.training)
+
+    @property
+    def prefix(self) -> str:
+        """Of the names of this stage's files."""
+        return "" if self.selects else "intermediate-"
 
     @property
     def loop(self) -> LoopConfig:
@@ -139,15 +144,9 @@ class Engine:
         """
         check_batch_size(work.training.batch_size, self.mesh)
         run_folder = self.folder / work.cell.hash
-        stage_name = "" if work.selects else "intermediate-"
         with (
-            Checkpoints(run_folder / f"{stage_name}checkpoint") as checkpoints,
-            open_tracker(
-                self.track,
-                run_folder / f"{stage_name}events",
-                work.cell.hash,
-                dataclasses.asdict(work.cell),
-            ) as tracker,
+            Checkpoints(run_folder / f"{work.prefix}checkpoint") as checkpoints,
+            self._tracker(work) as tracker,
             self.reporter.stage(label, work.steps) as stage,
         ):
 
@@ -200,22 +199,15 @@ class Engine:
         feeds = [work.feed(teacher) for work, teacher in zip(works, teachers, strict=True)]
         with ExitStack() as opened:
             checkpoints = opened.enter_context(Checkpoints(folder))
-            trackers = [
-                opened.enter_context(
-                    open_tracker(
-                        self.track,
-                        self.folder / work.cell.hash / "events",
-                        work.cell.hash,
-                        dataclasses.asdict(work.cell),
-                    )
-                )
-                for work in works
-            ]
+            trackers = {
+                cell.hash: opened.enter_context(self._tracker(work))
+                for cell, work in {work.cell: work for work in works}.items()
+            }
             stage = opened.enter_context(self.reporter.stage(label, first.steps))
 
             def on_log(done: int, values: Sequence[dict[str, float]]) -> None:
-                for tracker, own in zip(trackers, values, strict=True):
-                    tracker.scalars(done, own)
+                for work, own in zip(works, values, strict=True):
+                    trackers[work.cell.hash].scalars(done, own)
                 losses = [own["train/loss"] for own in values if "train/loss" in own]
                 loss = float(np.mean(losses)) if losses else None
                 stage.update(done, loss=loss, batch_size=first.training.batch_size * len(works))
@@ -268,6 +260,11 @@ class Engine:
         assert isinstance(step, PopulationStep)
         return step
 
+    def _tracker(self, work: Work) -> AbstractContextManager[Tracker]:
+        hash_ = work.cell.hash
+        folder = self.folder / hash_ / f"{work.prefix}events"
+        return open_tracker(self.track, folder, hash_, dataclasses.asdict(work.cell))
+
     def _pure_step(self, work: Work) -> Step:
         optimizer = make_optimizer(work.training.optimizer)
         return make_step(build_model(work.config), work.objective, optimizer)
@@ -289,8 +286,3 @@ def _scores(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
     if not np.isfinite(logits_NC).all():
         return {"accuracy": float("nan")}
     return classification_metrics(logits_NC, labels_N)
-
-
-def static_part(optimizer: OptimizerConfig) -> OptimizerConfig:
-    """What of an optimiser is compiled; its learning rate and schedule are numbers."""
-    return dataclasses.replace(optimizer, learning_rate=1.0, schedule="constant", warmup=0.0)

@@ -16,6 +16,7 @@ from distill_jax.sweeps.cells import Cell
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.models import check_student
+from distill_jax.sweeps.outputs import LEDGER, SPEC
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.runs import Planned
 from distill_jax.sweeps.spec import Place, TableSpec
@@ -24,9 +25,6 @@ from distill_jax.sweeps.supplies import Supplies
 from distill_jax.sweeps.sweep import Entry, Sweep
 from distill_jax.sweeps.track import TrackTo
 from distill_jax.training.interrupt import StopRequest
-
-LEDGER = "ledger.jsonl"
-SPEC = "table.json"
 
 
 def run_sweep(
@@ -66,7 +64,7 @@ def run_sweep(
             [Place(e.row, e.group, e.cell.seed, p.cell.hash) for e, p in planned],
             supplies.teacher_places(entries),
         )
-        write_atomic(folder / SPEC, spec.to_json())
+        write_atomic(folder / SPEC, spec.to_json() + "\n")
         everything = list({p.cell.hash: p for _, p in planned}.values())
         run_pending(supplies, everything, ledger, strategy)
     reporter.say(f"done in {time.perf_counter() - started:.0f} s")

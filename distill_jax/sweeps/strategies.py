@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
@@ -20,13 +20,16 @@ from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.core.mesh import replicate, shard_batch
-from distill_jax.sweeps.engine import Placed, static_part
+from distill_jax.sweeps.engine import Placed, Work
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.models import params_of_student
 from distill_jax.sweeps.runs import Planned, clear_checkpoints, finish_run, kept_or, run_cell
 from distill_jax.sweeps.supplies import Supplies
-from distill_jax.training.loop import step_numbers
+from distill_jax.training.loop import TrainResult, step_numbers
+from distill_jax.training.optimizer import static_part
 from distill_jax.training.population import number_table, stack_members
+from distill_jax.training.state import Params, TrainState
+from distill_jax.training.step import CompiledStep
 
 Strategy = Literal["auto", "sequential", "vmap", "sharded"]
 MAX_MEMBERS = 32
@@ -61,13 +64,14 @@ def run_pending(
     """Run the cells that the ledger does not hold yet; every finished one is appended at once.
 
     Raises:
-      UserError: when a member of a population diverged, once the others are in the ledger.
+      UserError: when a member of a population diverged, once all others are in the ledger.
     """
     finished = ledger.finished_hashes()
     pending = [each for each in planned if each.cell.hash not in finished]
     done = len(planned) - len(pending)
     supplies.engine.reporter.say(f"{done} of {len(planned)} runs are finished already")
     by_hash = {each.cell.hash: each for each in planned}
+    diverged: list[UserError] = []
     for crew in plan_crews(supplies, pending, planned, strategy):
         members = [by_hash[member] for member in crew.hashes]
         label = f"[{done + 1}/{len(planned)}] {members[0].title}"
@@ -75,9 +79,11 @@ def run_pending(
             run_alone(supplies, members[0], planned, ledger, label)
         else:
             label += f" and {len(members) - 1} more" if len(members) > 1 else ""
-            run_together(supplies, crew, members, planned, ledger, label)
+            diverged += run_together(supplies, crew, members, planned, ledger, label)
         done += sum(member not in finished for member in crew.hashes)
         supplies.engine.stop.check()
+    if diverged:
+        raise diverged[0]
 
 
 def group_of(each: Planned) -> str:
@@ -119,8 +125,12 @@ def plan_crews(
     """
     folder = supplies.engine.folder / POPULATIONS
     waiting = {each.cell.hash: each for each in pending}
-    kept = _read_crews(folder)
-    crews = [crew for crew in kept if any(member in waiting for member in crew.hashes)]
+    known = {each.cell.hash for each in planned}  # a crew of another table's cells is left alone
+    crews = [
+        crew
+        for crew in _read_crews(folder)
+        if known.issuperset(crew.hashes) and not waiting.keys().isdisjoint(crew.hashes)
+    ]
     begun = {member for crew in crews for member in crew.hashes}
     groups: dict[str, list[Planned]] = {}
     for each in pending:
@@ -153,8 +163,12 @@ def run_together(
     planned: Sequence[Planned],
     ledger: Ledger,
     label: str,
-) -> None:
-    """A population, stage by stage, to a row for each member that has none yet."""
+) -> list[UserError]:
+    """A population, stage by stage, to a row for each member that has none yet.
+
+    Returns:
+      What went wrong with members that diverged; they are tried again by the next call.
+    """
     engine, started = supplies.engine, time.perf_counter()
     folder = engine.folder / POPULATIONS / crew.folder
     filled = [*members, *[members[-1]] * (crew.size - len(members))]
@@ -163,7 +177,9 @@ def run_together(
     *before, last = zip(*[each.works for each in filled], strict=True)
     placed: Placed = "sharded" if crew.strategy == "sharded" else "vmap"
 
-    def train(works, params, name):
+    def train(
+        works: Sequence[Work], params: Sequence[Params], name: str
+    ) -> list[TrainResult | UserError]:
         return engine.train_population(
             works,
             params,
@@ -175,9 +191,13 @@ def run_together(
 
     for number, works in enumerate(before):
 
-        def stage(works=works, params=params, number=number):
-            results = _all_or_error(train(works, params, f"checkpoint-{number}"))
-            return {str(place): result.params for place, result in enumerate(results)}
+        def stage(
+            works: Sequence[Work] = works,
+            params: Sequence[Params] = params,
+            number: int = number,
+        ) -> Params:
+            results = train(works, params, f"checkpoint-{number}")
+            return {str(place): _ended_well(result).params for place, result in enumerate(results)}
 
         ends = kept_or(folder / f"stage-{number}.safetensors", stage)
         params = [ends[str(place)] for place in range(len(filled))]
@@ -190,17 +210,19 @@ def run_together(
         on_test_NC = supplies.teacher_on_test(each)
         row = finish_run(engine, supplies.experiment, each, result, on_test_NC, seconds)
         _file(supplies, row, ledger, each.title)
-    for each, result in zip(members, results, strict=True):
-        if isinstance(result, UserError):
-            raise UserError(f"{each.title}: {result}")
     rmtree(folder, ignore_errors=True)
+    return [
+        UserError(f"{each.title}: {result}")
+        for each, result in zip(members, results, strict=True)
+        if isinstance(result, UserError)
+    ]
 
 
-def _all_or_error(results):
-    for result in results:
-        if isinstance(result, UserError):
-            raise result
-    return results
+def _ended_well(result: TrainResult | UserError) -> TrainResult:
+    """The result of a stage without whose end the next cannot start."""
+    if isinstance(result, UserError):
+        raise result
+    return result
 
 
 def _file(supplies: Supplies, row: LedgerRow, ledger: Ledger, label: str) -> None:
@@ -304,7 +326,7 @@ def time_strategies(
     return seconds
 
 
-def _timed(step, state, rest) -> float:
+def _timed(step: CompiledStep, state: TrainState, rest: tuple[Any, ...]) -> float:
     """Seconds of a step after the first."""
     state, _ = jax.block_until_ready(step(state, *rest))
     started = time.perf_counter()

@@ -29,7 +29,7 @@ class Supplies:
     engine: Engine
     experiment: str
     _teachers: dict[tuple[str, object], tuple[Teacher, str]] = field(default_factory=dict)
-    _outputs: dict[tuple[str, str], TeacherOutputs | None] = field(default_factory=dict)
+    _outputs: dict[tuple[str, str, object], TeacherOutputs | None] = field(default_factory=dict)
     _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -109,9 +109,10 @@ class Supplies:
 
     def outputs(self, planned: Planned, all_planned: Sequence[Planned]) -> TeacherOutputs | None:
         """What the teacher says of a run's training examples: one cache for the whole table."""
-        key = (planned.task.digest, planned.teacher.digest)
+        heard = (planned.teacher.digest, planned.cell.teacher)
+        key = (planned.task.digest, *heard)
         if key not in self._outputs:
-            pupils = [p for p in all_planned if p.teacher.digest == planned.teacher.digest]
+            pupils = [p for p in all_planned if (p.teacher.digest, p.cell.teacher) == heard]
             objectives = [o for p in pupils for o in (p.objective, p.intermediate) if o is not None]
             self._outputs[key] = outputs_for(
                 self.engine,
@@ -147,7 +148,8 @@ def _check_length(task: Task, pretrained: Checkpoint) -> None:
 
 def _widest(task: Task, others: Sequence[Task]) -> Examples:
     """The largest set of training examples that the task's are among, itself at least."""
-    tasks = {other.digest: other for other in others}
+    same = [other for other in others if other.tokens_digest == task.tokens_digest]
+    tasks = {other.digest: other for other in same}
     for other in sorted(tasks.values(), key=lambda each: -len(each.everything)):
         if set(task.everything.ids) <= set(other.everything.ids):
             return other.everything

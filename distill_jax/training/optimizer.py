@@ -1,7 +1,7 @@
 """AdamW whose learning rate is a number given to the step, so that changing it costs nothing."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -54,6 +54,11 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
             return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
         case "constant":
             return config.learning_rate
+
+
+def static_part(config: OptimizerConfig) -> OptimizerConfig:
+    """What of an optimiser is compiled; its learning rate and schedule are numbers."""
+    return replace(config, learning_rate=1.0, schedule="constant", warmup=0.0)
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -7,7 +7,7 @@ temperatures and schedules. Each member's run is the run that ``loop.train`` wou
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import grain
@@ -30,7 +30,7 @@ from distill_jax.training.loop import (
     divergence,
     window_means,
 )
-from distill_jax.training.optimizer import OptimizerConfig, learning_rate
+from distill_jax.training.optimizer import OptimizerConfig, learning_rate, static_part
 from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, Step, StepMetrics, StepNumbers
 
@@ -343,8 +343,7 @@ def _check_members(
                 "objectives of different structure cannot share a step: "
                 f"{objectives[0].structure} and {other.structure}"
             )
-    statics = {replace(o, learning_rate=1.0, schedule="constant", warmup=0.0) for o in optimizers}
-    if len(statics) > 1:
+    if len(set(map(static_part, optimizers))) > 1:
         raise ValueError(
             "optimisers of a population may differ in learning rate, schedule and warmup only"
         )
