@@ -27,12 +27,13 @@ class Column:
 
 
 ACCURACY = Column("test/accuracy", "accuracy %", 100, 1, higher_is_better=True)
+FIDELITY = Column("test/fidelity", "fidelity %", 100, 1, higher_is_better=True)
 
 COLUMNS = (
     ACCURACY,
     Column("test/macro_f1", "macro-F1 %", 100, 1, higher_is_better=True),
     Column("test/pearson", "Pearson r", 1, 3, higher_is_better=True),
-    Column("test/fidelity", "fidelity %", 100, 1, higher_is_better=True),
+    FIDELITY,
     Column("test/ece", "ECE %", 100, 1, higher_is_better=False),
     Column("parameters", "parameters (M)", 1e-6, 2, kind="value"),
     Column("latency/p50_ms", "CPU p50 (ms)", 1, 2, kind="mean"),

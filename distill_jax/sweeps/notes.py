@@ -119,6 +119,9 @@ def _published(table: "Table") -> list[str]:
         for number in published.numbers
         if number.remark
     ]
+    renamed = [f"`{here}` is {there}" for here, there in table.published_rows.items()]
+    if renamed:
+        note += f" There, {', '.join(renamed)}."
     return [note, *(f"{published.title}: {text}" for text in (*published.remarks, *remarks))]
 
 

@@ -120,7 +120,9 @@ def _metrics(table: "Table") -> Sheet:
     for column in table.columns:
         heading += [column.title, *extras[column.key]]
     published = table.published
-    matched = published is not None and any(row.row in published.rows for row in table.students)
+    matched = published is not None and any(
+        _published_label(table, row.row) in published.rows for row in table.students
+    )
     if published is not None and matched:
         heading += [f"{published.title}: {name}" for name in published.columns]
     lines = []
@@ -132,7 +134,7 @@ def _metrics(table: "Table") -> Sheet:
             cells.append(Cell(text, entry.significant(column.higher_is_better)))
             cells += [Cell(_test_text(entry, column, name)) for name in extras[column.key]]
         if published is not None and matched:
-            cells += _published_cells(published, row.row)
+            cells += _published_cells(published, _published_label(table, row.row))
         section = "teacher" if row.role == "teacher" else f"group {row.group}"
         lines.append(Line(section, tuple(cells)))
     return Sheet(tuple(heading), tuple(lines), labels=2, repeated=3)
@@ -190,7 +192,11 @@ def _published(table: "Table") -> Sheet | None:
     published = table.published
     if published is None:
         return None
-    shown = {row.row for row in table.students} if table.layout == "metrics" else set()
+    shown = (
+        {_published_label(table, row.row) for row in table.students}
+        if table.layout == "metrics"
+        else set()
+    )
     lines = [
         Line("", (Cell(label), *_published_cells(published, label)))
         for label in published.rows
@@ -199,6 +205,10 @@ def _published(table: "Table") -> Sheet | None:
     heading = (table.row_title, *published.columns)
     lead = (f"{published.title}, as published ({published.source}):",)
     return Sheet(heading, tuple(lines), labels=1, repeated=1, lead=lead) if lines else None
+
+
+def _published_label(table: "Table", row: str) -> str:
+    return table.published_rows.get(row, row)
 
 
 def _published_cells(published: "Published", label: str) -> list[Cell]:

@@ -46,6 +46,7 @@ class TableSpec:
       teachers: the same for the teachers.
       tested: keys of the columns that are tested.
       published: name of a set of published numbers that stand beside the measured ones.
+      published_rows: (row here, row there) where the two have different names.
       trends: what a paper says and this table may hold or not.
       protocol: sentences: how the numbers came about.
     """
@@ -61,6 +62,7 @@ class TableSpec:
     group_title: str = "student"
     row_title: str = "objective"
     published: str | None = None
+    published_rows: tuple[tuple[str, str], ...] = ()
     trends: tuple[Trend, ...] = ()
     protocol: tuple[str, ...] = ()
 
@@ -99,6 +101,8 @@ class TableSpec:
             fields["places"] = tuple(Place(**place) for place in fields["places"])
             fields["teachers"] = tuple(Place(**place) for place in fields.get("teachers", ()))
             fields["trends"] = tuple(Trend.from_dict(trend) for trend in fields.get("trends", ()))
+            pairs = fields.get("published_rows", ())
+            fields["published_rows"] = tuple((here, there) for here, there in pairs)
             for name in ("tested", "protocol"):
                 if name in fields:
                     fields[name] = tuple(fields[name])
@@ -150,6 +154,7 @@ def table_of(
         row_title=spec.row_title,
         layout=spec.layout,
         published=published,
+        published_rows=dict(spec.published_rows),
         unfinished=(len(missing), len(spec.hashes)),
     )
 

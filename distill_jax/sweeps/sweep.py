@@ -88,7 +88,8 @@ class Sweep:
       baseline: label of the row that others are tested against, within each group.
       columns: metrics to show.
       overrides: exceptions.
-      layout, group_title, row_title, published, trends, protocol: see ``TableSpec``.
+      layout, group_title, row_title, published, published_rows, trends, protocol: see
+        ``TableSpec``.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Sweep:
     group_title: str = "student"
     row_title: str = "objective"
     published: str | None = None
+    published_rows: tuple[tuple[str, str], ...] = ()
     trends: tuple[Trend, ...] = ()
     protocol: tuple[str, ...] = ()
 
@@ -161,6 +163,7 @@ class Sweep:
             group_title=self.group_title,
             row_title=self.row_title,
             published=self.published,
+            published_rows=self.published_rows,
             trends=self.trends,
             protocol=self.protocol,
         )

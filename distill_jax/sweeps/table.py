@@ -104,6 +104,7 @@ class Table:
     row_title: str = "objective"
     layout: Literal["metrics", "grid"] = "metrics"
     published: "Published | None" = None
+    published_rows: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def students(self) -> tuple[TableRow, ...]:
@@ -178,6 +179,7 @@ def build_table(
     row_title: str = "objective",
     layout: Literal["metrics", "grid"] = "metrics",
     published: "Published | None" = None,
+    published_rows: Mapping[str, str] | None = None,
     unfinished: tuple[int, int] = (0, 0),
 ) -> Table:
     """Gather runs into a table with tests against a baseline.
@@ -198,6 +200,8 @@ def build_table(
       group_title, row_title: what groups and rows are, for people.
       layout: see ``TableSpec``.
       published: numbers of a paper, shown beside the measured ones.
+      published_rows: label of a row -> label of the published row to show beside it; rows that
+        are not named stand beside the one of their own label.
       unfinished: how many runs are not finished, of how many; said below the table.
 
     Raises:
@@ -228,7 +232,16 @@ def build_table(
         for where in places
     ]
     table = Table(
-        columns, tuple(lines), baseline, tested, (), group_title, row_title, layout, published
+        columns,
+        tuple(lines),
+        baseline,
+        tested,
+        (),
+        group_title,
+        row_title,
+        layout,
+        published,
+        published_rows or {},
     )
     table = dataclasses.replace(table, rows=tuple(add_tests(table)))
     return dataclasses.replace(table, notes=notes_of(table, unfinished))

@@ -138,6 +138,15 @@ def test_a_grid_of_many_groups_is_turned_round():
     assert sheets_of(tabulate(crowded, layout="grid"))[0].heading == ("objective", *groups)
 
 
+def test_a_row_stands_beside_the_published_row_that_it_names():
+    table = tabulate(sample_runs(), published=PUBLISHED, published_rows=(("ce", "their own"),))
+    (main,) = sheets_of(table)
+    by_row = {line.cells[1].text: [cell.text for cell in line.cells[-2:]] for line in main.lines}
+    assert by_row["ce"] == [MISSING, "80.25"]
+    assert by_row["kl"] == ["71.0 ± 0.4", MISSING]
+    assert "`ce` is their own" in " ".join(table.notes)
+
+
 def test_published_numbers_are_columns_of_their_own_and_never_bold():
     table = tabulate(sample_runs(), published=PUBLISHED)
     main, beside = sheets_of(table)

@@ -13,6 +13,7 @@ from distill_jax.objectives.resolve import resolve
 from distill_jax.sweeps.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
 from distill_jax.sweeps.columns import ACCURACY
 from distill_jax.sweeps.models import check_student, is_cnn, load_checkpoint
+from distill_jax.sweeps.published import load_published
 from distill_jax.sweeps.spec import Place, TableSpec
 from distill_jax.sweeps.sweep import Override, Sweep, axis, changed, points, product, zipped
 
@@ -120,6 +121,10 @@ def test_every_declared_cell_can_be_built(path, preset):
         spec = sweep.spec(places, [])
         assert TableSpec.from_json(spec.to_json()) == spec
         known = {(place.row, place.group) for place in places}
+        if sweep.published:
+            theirs = load_published(sweep.published).rows
+            assert {there for _, there in sweep.published_rows} <= set(theirs)
+            assert {here for here, _ in sweep.published_rows} <= {row for row, _ in known}
         for trend in sweep.trends:
             for contrast in trend.contrasts:
                 assert {where for pick in contrast.picks for where in pick.places} <= known
