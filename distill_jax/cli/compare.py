@@ -5,10 +5,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.sweeps.options import DEFAULTS, RunOptions
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.sweep import Sweep
@@ -89,6 +92,7 @@ class CompareLosses:
     """One after another, or many students in one step; auto times both, takes the faster."""
     track: Literal["none", "tensorboard", "wandb"] = "tensorboard"
     """Where learning curves go."""
+    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = DEFAULTS
     output_dir: Path | None = None
     """Default: results/compare_losses, with -PRESET behind it for the other presets."""
 
@@ -162,6 +166,7 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
         plugin=args.plugin,
         track=args.track,
         strategy=args.strategy,
+        options=args.options,
     )
     from distill_jax.sweeps.outputs import show, write_outputs
 

@@ -4,10 +4,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
+from distill_jax.sweeps.options import DEFAULTS, RunOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +32,7 @@ class Flags:
     """One after another, or many students in one step; auto times both, takes the faster."""
     track: Literal["none", "tensorboard", "wandb"] = "none"
     """Where learning curves go, beside the ledger."""
+    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = DEFAULTS
     output_dir: Path | None = None
     """Tables go to folders under this one, NAME or NAME-smoke; default: results."""
 
@@ -68,7 +72,14 @@ def _run(sweep: "Sweep", flags: Flags, console: "Console") -> None:
         raise UserError(f"{folder} is a file")
     reporter = Reporter(console)
     reporter.say(f"{sweep.name}: {sweep.title}")
-    spec, rows = run_sweep(sweep, folder, reporter, track=flags.track, strategy=flags.strategy)
+    spec, rows = run_sweep(
+        sweep,
+        folder,
+        reporter,
+        track=flags.track,
+        strategy=flags.strategy,
+        options=flags.options,
+    )
     paths = write_outputs(spec, rows, folder)
     show(spec, rows, console)
     for path in (*paths, folder / "ledger.jsonl"):

@@ -24,6 +24,7 @@ from distill_jax.evaluation.predict import (
 from distill_jax.models.build import ModelConfig, build_model
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.sweeps.cells import TEACHER, Cell, TrainingConfig
+from distill_jax.sweeps.options import DEFAULTS, RunOptions
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.task import Examples, Task
 from distill_jax.sweeps.track import Tracker, TrackTo, open_tracker
@@ -100,12 +101,14 @@ class Engine:
     Attributes:
       folder: where runs keep checkpoints, events and predictions, each under its hash.
       track: where learning curves go.
+      options: how runs are carried out.
     """
 
     folder: Path
     reporter: Reporter
     stop: StopRequest
     track: TrackTo = "tensorboard"
+    options: RunOptions = DEFAULTS
     mesh: Mesh = field(default_factory=make_mesh)
     _steps: dict[Any, CompiledStep] = field(default_factory=dict)
     _predictors: dict[Any, LogitsOf] = field(default_factory=dict)

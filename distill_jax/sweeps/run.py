@@ -16,6 +16,7 @@ from distill_jax.sweeps.cells import Cell
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.models import check_student
+from distill_jax.sweeps.options import DEFAULTS, RunOptions
 from distill_jax.sweeps.outputs import LEDGER, SPEC
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.runs import Planned
@@ -35,6 +36,7 @@ def run_sweep(
     plugin: Path | None = None,
     track: TrackTo = "tensorboard",
     strategy: Strategy = "auto",
+    options: RunOptions = DEFAULTS,
 ) -> tuple[TableSpec, list[LedgerRow]]:
     """Run what is not finished yet; returns the table's description and the ledger's rows.
 
@@ -43,6 +45,7 @@ def run_sweep(
       plugin: a Python file with losses of the user's.
       track: where learning curves go.
       strategy: see ``strategies``.
+      options: how runs are carried out.
 
     Raises:
       UserError: for anything the user can mend, before anything is trained where possible.
@@ -53,7 +56,7 @@ def run_sweep(
         load_plugin(plugin)
     entries = sweep.entries()
     with StopRequest() as stop:
-        engine = Engine(folder / "runs", reporter, stop, track)
+        engine = Engine(folder / "runs", reporter, stop, track, options)
         supplies = Supplies(engine, sweep.name)
         _check(entries, supplies)
         ledger = _open_ledger(folder)

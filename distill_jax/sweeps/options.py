@@ -1,0 +1,45 @@
+"""How runs are carried out: what may change without changing what comes out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from distill_jax.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """None of this is part of a run's hash: the same cell gives the same result, within rounding.
+
+    Attributes are the flags that every command that trains has.
+    """
+
+    parallel: Literal["jit", "pmap"] = "jit"
+    """jit: one program over all devices. pmap: one program a device, parameters on each."""
+    fsdp: int = 1
+    """Devices over which each parameter is cut (jit only); the others cut the batch."""
+    accumulate: int = 1
+    """Parts into which a batch is cut, one after another, to save memory."""
+    remat: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    resume: Literal["auto", "must", "never"] = "auto"
+    """auto: go on where there is something to go on from. must: refuse where there is nothing, or
+    it is damaged. never: start unfinished runs afresh."""
+    allow_change: tuple[str, ...] = ()
+    """Settings that may differ from those of the runs in the folder, e.g. training.epochs."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is not finite: stop the run, or leave that step out."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between two checkpoints of a run."""
+
+    def __post_init__(self) -> None:
+        for name in ("fsdp", "accumulate"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if self.parallel == "pmap" and self.fsdp > 1:
+            raise UserError("--fsdp needs --parallel jit: pmap keeps all parameters on each device")
+        if not self.checkpoint_seconds >= 0:
+            raise UserError("--checkpoint-seconds must not be negative")
+
+
+DEFAULTS = RunOptions()
+"""Of every command."""
