@@ -13,6 +13,7 @@ from distill_jax.cli.experiment import Flags
 from distill_jax.cli.ledger import ListLedger
 from distill_jax.cli.main import COMMANDS
 from distill_jax.objectives.grammar import parse
+from distill_jax.sweeps.options import RunOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,7 +59,7 @@ def test_the_make_targets_it_shows_are_targets():
 
 
 def test_every_flag_that_the_pages_name_exists():
-    forms = (CompareLosses, Flags, ListLedger)
+    forms = (CompareLosses, Flags, ListLedger, RunOptions)
     fields = {f.name.replace("_", "-") for form in forms for f in dataclasses.fields(form)}
     known = fields | {"no-fine-tune", "help", "plugin"}
     assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README + RUNNING + SWEEPS)) <= known
