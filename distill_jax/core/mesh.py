@@ -1,6 +1,7 @@
-"""Where arrays live: a mesh over all devices, batches cut along it, parameters on each.
+"""Where arrays live: a mesh over all devices, batches cut along all of it.
 
-A population of models is placed the other way round: members cut along the mesh, batches on each.
+The axis ``data`` only cuts batches, ``fsdp`` cuts parameters as well (see ``core.sharding``). A
+population of models is placed the other way round: members cut along the mesh, batches on each.
 """
 
 from collections.abc import Callable
@@ -15,26 +16,47 @@ from distill_jax.core.errors import UserError
 
 Tree = TypeVar("Tree")
 DATA_AXIS = "data"
+FSDP_AXIS = "fsdp"
 MEMBER_AXIS = "member"
 
 
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh with one axis, ``data``, over ``devices`` (default: all there are)."""
-    return Mesh(np.asarray(devices or jax.devices()), (DATA_AXIS,))
+def make_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
+    """A mesh with the axes ``data`` and ``fsdp`` over ``devices`` (default: all there are).
+
+    Args:
+      fsdp: devices over which each parameter is cut.
+
+    Raises:
+      UserError: when the devices cannot be put in rows of ``fsdp``.
+    """
+    every = np.asarray(devices or jax.devices())
+    if every.size % fsdp:
+        raise UserError(f"{every.size} devices cannot be put in rows of {fsdp} (--fsdp)")
+    return Mesh(every.reshape(-1, fsdp), (DATA_AXIS, FSDP_AXIS))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises ``UserError`` unless a batch can be cut into equal parts, one a device."""
-    if batch_size % mesh.size:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of arrays with a row an example: cut into equal parts, one a device."""
+    return NamedSharding(mesh, PartitionSpec((DATA_AXIS, FSDP_AXIS)))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+    """Raises ``UserError`` unless a batch can be cut into equal parts.
+
+    Args:
+      parts: into which each device cuts its share once more.
+    """
+    if batch_size % (mesh.size * parts):
+        in_parts = f" in {parts} parts each" if parts > 1 else ""
         raise UserError(
-            f"a batch of {batch_size} examples cannot be shared equally by {mesh.size} devices; "
-            f"choose a multiple of {mesh.size}"
+            f"a batch of {batch_size} examples cannot be shared equally by {mesh.size} devices"
+            f"{in_parts}; choose a multiple of {mesh.size * parts}"
         )
 
 
 def shard_batch(tree: Tree, mesh: Mesh) -> Tree:
     """Put arrays on the mesh, cut along their first axis."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(DATA_AXIS)))
+    return jax.device_put(tree, batch_sharding(mesh))
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:

@@ -120,10 +120,12 @@ class Bert(nn.Module):
       config: sizes, rates, pooling.
       dtype: of the computation. Parameters are float32; so are the statistics of layer norms,
         the attention scores, their softmax and the logits, whatever ``dtype`` is.
+      remat: compute a layer's inner activations again in the backward pass, keep its ends only.
     """
 
     config: BertConfig
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> ModelOutput:
@@ -145,9 +147,10 @@ class Bert(nn.Module):
         config = self.config
         hidden_BTD = Embeddings(config, self.dtype, name="embeddings")(batch, train=train)
         output = ModelOutput(hidden_states={0: hidden_BTD})
+        one_layer = nn.remat(Layer, static_argnums=(3,)) if self.remat else Layer
         for number in range(1, config.num_layers + 1):
-            layer = Layer(config, self.dtype, name=f"layer_{number}")
-            hidden_BTD, attention = layer(hidden_BTD, batch.where_BT, train=train)
+            layer = one_layer(config, self.dtype, name=f"layer_{number}")
+            hidden_BTD, attention = layer(hidden_BTD, batch.where_BT, train)
             output.hidden_states[number] = hidden_BTD
             for kind, array in attention.items():
                 getattr(output, kind)[number] = array
@@ -216,7 +219,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden_BTD: Array, where_BT: Array, *, train: bool
+        self, hidden_BTD: Array, where_BT: Array, train: bool
     ) -> tuple[Array, dict[str, Array]]:
         config = self.config
         dense = partial(_dense, config, dtype=self.dtype)
@@ -335,7 +338,8 @@ class LayerNorm(nn.Module):
         centred = x - jnp.mean(x, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(variance + self.epsilon)
-        return (normal * scale_D.reshape(vector) + bias_D.reshape(vector)).astype(self.dtype)
+        scale, bias = (p.astype(jnp.float32).reshape(vector) for p in (scale_D, bias_D))
+        return (normal * scale + bias).astype(self.dtype)
 
 
 def _layer_norm(config: BertConfig, dtype: Any, name: str) -> LayerNorm:

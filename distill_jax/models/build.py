@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array
 
 from distill_jax.models.bert import Bert, BertConfig, Params, init_bert
@@ -11,11 +14,16 @@ from distill_jax.models.cnn import Cnn, CnnConfig, init_cnn
 ModelConfig = BertConfig | CnnConfig
 
 
-def build_model(config: ModelConfig) -> nn.Module:
-    """The module of a config: ``apply({"params": params}, batch, train=...) -> ModelOutput``."""
+def build_model(config: ModelConfig, *, dtype: Any = jnp.float32, remat: bool = False) -> nn.Module:
+    """The module of a config: ``apply({"params": params}, batch, train=...) -> ModelOutput``.
+
+    Args:
+      dtype: of a transformer's computation; CNNs are too small to gain and stay in float32.
+      remat: save memory in a transformer's backward pass, see ``Bert``.
+    """
     match config:
         case BertConfig():
-            return Bert(config)
+            return Bert(config, dtype, remat)
         case CnnConfig():
             return Cnn(config)
     raise TypeError(f"no model for a {type(config).__name__}")

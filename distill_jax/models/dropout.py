@@ -11,18 +11,40 @@ fuses with what uses it, and is the same under ``jit``, ``vmap``, any sharding a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+_ROWS_B: ContextVar[Array | None] = ContextVar("rows of the whole batch", default=None)
+
+
+@contextmanager
+def rows_of_batch(rows_B: Array) -> Iterator[None]:
+    """While a model is traced in here, row i of its arrays drops what row ``rows_B[i]`` drops.
+
+    So a part of a batch (of a device under ``pmap``, or of a batch that is cut to save memory)
+    has the masks that it has within the whole batch. Arrays must have rows as first axis.
+
+    Args:
+      rows_B: int32 [B], the place of each row in the whole batch.
+    """
+    token = _ROWS_B.set(rows_B)
+    try:
+        yield
+    finally:
+        _ROWS_B.reset(token)
+
 
 def dropout(x: Array, rate: float, rng: Array) -> Array:
     """Zero elements of ``x`` with probability ``rate``, divide the others by ``1 - rate``.
 
     The mask is a pure function of the key and the shape; rows added at the end do not change
-    the rows before them.
+    the rows before them. See ``rows_of_batch`` for parts of a batch.
 
     Args:
       x: any shape, fewer than 2^32 elements.
@@ -42,6 +64,11 @@ def hash_bits(rng: Array, shape: tuple[int, ...]) -> Array:
     For masks and augmentation; where numbers have to withstand more, use ``jax.random``.
     """
     bits = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    if (rows_B := _ROWS_B.get()) is not None:
+        row = math.prod(shape[1:])
+        first_B = rows_B.astype(jnp.uint32) * jnp.uint32(row)
+        inside = lax.iota(jnp.uint32, row).reshape(1, *shape[1:])
+        bits = first_B.reshape(-1, *(1,) * (len(shape) - 1)) + inside
     for word in jax.random.key_data(rng):  # two words with threefry, four with rbg
         bits = _mix(bits ^ word)
     return bits

@@ -12,6 +12,10 @@ from distill_jax.training.optimizer import OptimizerConfig
 RECIPE = 2
 """Raised when the same cell would come out differently than before, so that old rows retire."""
 
+Precision = Literal["f32", "bf16", "bf16-params"]
+"""``bf16``: the student computes in bfloat16, its parameters are float32; ``bf16-params``: they are
+bfloat16 too. Losses, reductions and the optimiser are float32 always."""
+
 TEACHER = "teacher"
 """The name, among the students, of the teacher that is fine-tuned."""
 
@@ -151,6 +155,7 @@ class Cell:
     intermediate: Stage | None = None
     plugin: str | None = None
     teacher_dtype: str = "float32"
+    precision: Precision = "f32"
     data_digest: str = ""
     teacher_digest: str = ""
 
@@ -164,4 +169,6 @@ class Cell:
         if not (self.data_digest and self.teacher_digest):
             raise ValueError("a cell has a hash when its data and its teacher are known")
         fields = {k: v for k, v in vars(self).items() if k not in ("data", "teacher")}
+        if self.precision == "f32":  # cells had no precision once; their hashes stay
+            del fields["precision"]
         return digest({"recipe": RECIPE, **fields})

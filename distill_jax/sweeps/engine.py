@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -31,10 +32,11 @@ from distill_jax.sweeps.track import Tracker, TrackTo, open_tracker
 from distill_jax.training.checkpoint import Checkpoints
 from distill_jax.training.feed import Feed, TeacherOutputs
 from distill_jax.training.interrupt import StopRequest
+from distill_jax.training.layout import Layout
 from distill_jax.training.loop import LoopConfig, TrainResult, train
 from distill_jax.training.optimizer import make_optimizer, static_part
 from distill_jax.training.population import PopulationStep, train_population
-from distill_jax.training.state import Params, TrainState, init_state
+from distill_jax.training.state import Params, TrainState, in_float32
 from distill_jax.training.step import CompiledStep, Step, make_step
 
 Placed = Literal["vmap", "sharded"]
@@ -88,10 +90,15 @@ class Work:
             teacher if self.objective.needs_teacher else None,
         )
 
-    def state(self, params: Params) -> TrainState:
-        """The state before the first step."""
-        loss_params = self.objective.init_params(jax.random.key(self.cell.seed))
-        return init_state(params, loss_params, make_optimizer(self.training.optimizer))
+    def loss_params(self) -> Params:
+        """The losses' own parameters before the first step."""
+        return self.objective.init_params(jax.random.key(self.cell.seed))
+
+    def in_precision(self, params: Params) -> Params:
+        """A student's parameters in the dtype in which the cell trains them."""
+        if self.cell.precision != "bf16-params":
+            return params
+        return jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), params)
 
 
 @dataclass(eq=False)
@@ -112,6 +119,15 @@ class Engine:
     mesh: Mesh = field(default_factory=make_mesh)
     _steps: dict[Any, CompiledStep] = field(default_factory=dict)
     _predictors: dict[Any, LogitsOf] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.options.fsdp > 1:
+            self.mesh = make_mesh(list(self.mesh.devices.flat), fsdp=self.options.fsdp)
+
+    @property
+    def layout(self) -> Layout:
+        """Where a student that is trained alone lies."""
+        return Layout(self.mesh, self.options.parallel)
 
     @property
     def compilations(self) -> int:
@@ -145,7 +161,7 @@ class Engine:
         Raises:
           Interrupted: when a stop was asked for; the checkpoint is on disk.
         """
-        check_batch_size(work.training.batch_size, self.mesh)
+        check_batch_size(work.training.batch_size, self.mesh, self.options.accumulate)
         run_folder = self.folder / work.cell.hash
         with (
             Checkpoints(run_folder / f"{work.prefix}checkpoint") as checkpoints,
@@ -163,19 +179,20 @@ class Engine:
                 logits_NC = self.predict(work.task, work.config, candidate, validation)
                 return classification_metrics(logits_NC, validation.labels_N)
 
-            return train(
-                work.state(params),
+            result = train(
+                self.new_state(work, params),
                 self.step(work),
                 work.feed(teacher),
                 objective=work.objective,
                 optimizer=work.training.optimizer,
                 loop=work.loop,
-                mesh=self.mesh,
+                layout=self.layout,
                 evaluate=evaluate,
                 on_log=on_log,
                 stop=self.stop,
                 checkpoints=checkpoints,
             )
+            return dataclasses.replace(result, params=in_float32(result.params))
 
     def train_population(
         self,
@@ -227,8 +244,8 @@ class Engine:
                 )
                 return [_scores(logits_NC, validation.labels_N) for logits_NC in logits_PNC]
 
-            return train_population(
-                [work.state(own) for work, own in zip(works, params, strict=True)],
+            results = train_population(
+                [self.new_state(work, own) for work, own in zip(works, params, strict=True)],
                 step,
                 feeds[0] if step.shared_batch else feeds,
                 objectives=[work.objective for work in works],
@@ -240,12 +257,18 @@ class Engine:
                 checkpoints=checkpoints,
                 seeds=[work.cell.seed for work in works],
             )
+            return [
+                dataclasses.replace(result, params=in_float32(result.params))
+                if isinstance(result, TrainResult)
+                else result
+                for result in results
+            ]
 
     def step(self, work: Work) -> CompiledStep:
         """The compiled step of one student of this structure."""
         key = _structure(work)
         if key not in self._steps:
-            self._steps[key] = CompiledStep(self._pure_step(work))
+            self._steps[key] = self.layout.compile(self._pure_step(work, self.layout.axis))
         return self._steps[key]
 
     def population_step(
@@ -268,9 +291,23 @@ class Engine:
         folder = self.folder / hash_ / f"{work.prefix}events"
         return open_tracker(self.track, folder, hash_, dataclasses.asdict(work.cell))
 
-    def _pure_step(self, work: Work) -> Step:
+    def new_state(self, work: Work, params: Params) -> TrainState:
+        """The state before the first step."""
         optimizer = make_optimizer(work.training.optimizer)
-        return make_step(build_model(work.config), work.objective, optimizer)
+        return self.layout.new_state(work.in_precision(params), work.loss_params(), optimizer)
+
+    def _pure_step(self, work: Work, axis: str | None = None) -> Step:
+        dtype = jnp.float32 if work.cell.precision == "f32" else jnp.bfloat16
+        model = build_model(work.config, dtype=dtype, remat=self.options.remat)
+        optimizer = make_optimizer(work.training.optimizer)
+        return make_step(
+            model,
+            work.objective,
+            optimizer,
+            accumulate=self.options.accumulate,
+            axis=axis,
+            gathered=self.layout.gathered,
+        )
 
     def _population_predictor(self, config: ModelConfig, placement: Placement) -> LogitsOf:
         key = (config, placement)
@@ -281,7 +318,8 @@ class Engine:
 
 def _structure(work: Work) -> tuple[Any, ...]:
     """What of a stage is compiled, beside the shapes of its batches."""
-    return work.config, work.objective.structure, static_part(work.training.optimizer)
+    optimizer = static_part(work.training.optimizer)
+    return work.config, work.objective.structure, optimizer, work.cell.precision
 
 
 def _scores(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:

@@ -82,7 +82,8 @@ def _check(entries: Sequence[Entry], supplies: Supplies) -> None:
         shape = check_student(cell, pretrained.config).shape
         stages = [cell.objective, *([cell.intermediate.objective] if cell.intermediate else [])]
         for training in (cell.teacher.training, cell.training):
-            check_batch_size(training.batch_size, supplies.engine.mesh)
+            engine = supplies.engine
+            check_batch_size(training.batch_size, engine.mesh, engine.options.accumulate)
         for objective in stages:
             for note in resolve(objective, shape, pretrained.config.shape).notes:
                 if (cell.student, note) not in said:

@@ -19,7 +19,6 @@ import jax
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
-from distill_jax.core.mesh import replicate, shard_batch
 from distill_jax.sweeps.engine import Placed, Work
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.models import params_of_student
@@ -107,6 +106,7 @@ def group_of(each: Planned) -> str:
     return digest(
         {
             "config": each.config,
+            "precision": each.cell.precision,
             "stages": stages,
             "evaluation": each.task.tokens_digest,
             "live": each.cell.teacher.outputs == "live",
@@ -266,6 +266,14 @@ def _choose(
     strategy: Strategy,
 ) -> Literal["sequential", "vmap", "sharded"]:
     """The strategy of a group: as asked, or the fastest, timed once and kept."""
+    options = supplies.engine.options
+    if options.parallel == "pmap" or options.fsdp > 1:
+        if strategy in ("vmap", "sharded"):
+            raise UserError(
+                f"--strategy {strategy} trains many students at once, each whole on its device; "
+                "--parallel pmap and --fsdp are for one student at a time"
+            )
+        return "sequential"
     if strategy != "auto":
         return strategy
     if len(members) == 1:
@@ -294,7 +302,7 @@ def time_strategies(
     works = [each.works[-1] for each in members]
     outputs = [supplies.outputs(each, planned) for each in members]
     states = [
-        work.state(params_of_student(each.cell, each.teacher.pretrained))
+        engine.new_state(work, params_of_student(each.cell, each.teacher.pretrained))
         for work, each in zip(works, members, strict=True)
     ]
     stacked = stack_members(states)  # on the host: a timed step donates what it is given
@@ -305,7 +313,9 @@ def time_strategies(
     one = engine.step(first)
     seconds: dict[Literal["sequential", "vmap", "sharded"], float] = {
         "sequential": _timed(
-            one, replicate(states[0], engine.mesh), (*shard_batch(batches[0], engine.mesh), alone)
+            one,
+            engine.layout.put_state(states[0]),
+            (*engine.layout.put_batch(*batches[0]), engine.layout.put_numbers(alone)),
         )
     }
     names: list[Placed] = ["vmap", "sharded"] if engine.mesh.size > 1 else ["vmap"]

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.mesh import replicate, shard_batch
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.checkpoint import Checkpoints, Snapshot
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import StopRequest
+from distill_jax.training.layout import Layout
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate
 from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, StepMetrics, StepNumbers
@@ -80,7 +79,7 @@ def train(
     objective: ResolvedObjective,
     optimizer: OptimizerConfig,
     loop: LoopConfig,
-    mesh: Mesh,
+    layout: Layout,
     evaluate: Evaluate,
     on_log: OnLog,
     stop: StopRequest,
@@ -94,6 +93,7 @@ def train(
       step: the compiled step; shared by every run of the same structure.
       feed: the batches, a pure function of the step.
       objective: gives the numbers of each step (weights, temperatures, schedules).
+      layout: where the state and the batches are.
       evaluate: student parameters -> validation metrics; must hold ``loop.select``.
       on_log: called with the number of finished steps and either ``train/...`` means since the
         last call or ``validation/...`` scores.
@@ -106,7 +106,7 @@ def train(
       UserError: when the loss is no longer finite, naming the term that went wrong.
     """
     seed = feed.seed if seed is None else seed
-    state = replicate(state, mesh)
+    state = layout.put_state(state)
     best_params, progress = state.params, Progress()
     if checkpoints and (snapshot := checkpoints.restore(state)):
         state, best_params = snapshot.state, snapshot.best_params
@@ -123,9 +123,10 @@ def train(
     mark = time.perf_counter()
     for done, (batch, teacher_output) in enumerate(feed.read(start, loop.steps), start + 1):
         numbers = step_numbers(objective, optimizer, seed, done - 1, loop.steps)
-        batch_on_mesh, teacher_on_mesh = shard_batch((batch, teacher_output), mesh)
+        given = (*layout.put_batch(batch, teacher_output), layout.put_numbers(numbers))
         traces, called = step.traces, time.perf_counter()
-        state, metrics = step(state, batch_on_mesh, teacher_on_mesh, numbers)
+        with jax.transfer_guard("disallow"):
+            state, metrics = step(state, *given)
         if step.traces > traces:  # tracing and compiling happen in the call, the step after it
             spent = time.perf_counter() - called
             progress.compile_seconds += spent

@@ -1,6 +1,6 @@
 """Everything a training run has to remember."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from flax import struct
 
 Params = Any
 """A tree of arrays, as Flax modules make them."""
+Tree = TypeVar("Tree")
 
 
 @struct.dataclass
@@ -38,5 +39,16 @@ def init_state(
 ) -> TrainState:
     """The state before the first step. The arrays are copied: a step donates its state."""
     params, loss_params = jax.tree.map(jnp.array, (params, loss_params))
-    opt_state = optimizer.init({"student": params, "losses": loss_params})
+    opt_state = optimizer.init(in_float32({"student": params, "losses": loss_params}))
     return TrainState(jnp.zeros((), jnp.int32), params, loss_params, opt_state)
+
+
+def in_float32(tree: Tree) -> Tree:
+    """The same numbers, half-precision leaves widened: sums over many of them need the digits."""
+    half = (jnp.bfloat16, jnp.float16)
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype in half else x, tree)
+
+
+def like(tree: Tree, values: Tree) -> Tree:
+    """``values`` in the dtypes of ``tree``, leaf by leaf."""
+    return jax.tree.map(lambda x, value: value.astype(x.dtype), tree, values)

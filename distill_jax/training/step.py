@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.training.state import TrainState
+from distill_jax.training.parts import gradients_by_parts
+from distill_jax.training.state import Params, TrainState, in_float32, like
 
 
 @struct.dataclass
@@ -51,12 +52,26 @@ Step = Callable[
 
 
 def make_step(
-    model: nn.Module, objective: ResolvedObjective, optimizer: optax.GradientTransformation
+    model: nn.Module,
+    objective: ResolvedObjective,
+    optimizer: optax.GradientTransformation,
+    *,
+    accumulate: int = 1,
+    axis: str | None = None,
+    gathered: jax.sharding.Sharding | None = None,
 ) -> Step:
     """The pure step ``(state, batch, teacher_output, numbers) -> (state, metrics)``.
 
     It does not know where the teacher's outputs came from, nor on how many devices it runs:
-    ``jit`` over a mesh gives it global arrays, so every sum is over the global batch.
+    ``jit`` over a mesh gives it global arrays, so every sum is over the global batch. The losses,
+    their sums and the optimiser are float32, whatever the model computes in.
+
+    Args:
+      accumulate: parts into which the batch is cut for the model, one after another; it must
+        divide the batch. The losses see the whole batch, so the result is that of one part.
+      axis: of ``pmap``, whose devices each hold a part of the batch; None under ``jit``.
+      gathered: where the student's parameters are whole, if they are kept cut: the compiler then
+        gathers them where they are used and cuts their gradients again.
     """
 
     def step(
@@ -64,20 +79,36 @@ def make_step(
     ) -> tuple[TrainState, StepMetrics]:
         dropout_key = jax.random.fold_in(jax.random.key(numbers.seed), state.step)
 
-        def loss(trained: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
-            student_output = model.apply(
-                {"params": trained["student"]}, batch, train=True, rngs={"dropout": dropout_key}
+        def say(params: Params, part: Batch) -> ModelOutput:
+            if gathered is not None:
+                params = jax.lax.with_sharding_constraint(params, gathered)
+            output = model.apply(
+                {"params": params}, part, train=True, rngs={"dropout": dropout_key}
             )
-            assert isinstance(student_output, ModelOutput)
-            return objective(
-                trained["losses"], numbers.objective, student_output, teacher_output, batch
-            )
+            assert isinstance(output, ModelOutput)
+            return in_float32(objective.student_capture.select(output))
 
-        (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.trained)
-        directions, opt_state = optimizer.update(grads, state.opt_state, state.trained)
+        def judge(
+            loss_params: Params, said: ModelOutput, teacher: ModelOutput | None, whole: Batch
+        ) -> tuple[jax.Array, dict[str, Any]]:
+            return objective(loss_params, numbers.objective, said, teacher, whole)
+
+        if accumulate == 1 and axis is None:
+
+            def loss(trained: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
+                said = say(trained["student"], batch)
+                return judge(trained["losses"], said, teacher_output, batch)
+
+            (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.trained)
+        else:
+            (total, terms), grads = gradients_by_parts(
+                say, judge, state.trained, batch, teacher_output, accumulate=accumulate, axis=axis
+            )
+        grads, masters = in_float32(grads), in_float32(state.trained)
+        directions, opt_state = optimizer.update(grads, state.opt_state, masters)
         rate = jnp.asarray(numbers.learning_rate)
         updates = jax.tree.map(lambda d: -rate * d, directions)
-        trained = optax.apply_updates(state.trained, updates)
+        trained = like(state.trained, optax.apply_updates(masters, updates))
         new_state = TrainState(
             step=state.step + jnp.int32(1),
             params=trained["student"],
@@ -93,22 +124,14 @@ class CompiledStep:
     """A step under ``jit`` with its state donated; counts how often it had to be traced.
 
     One object serves every run that shares a student shape and an objective's structure, so
-    that a table's second seed and second temperature compile nothing.
+    that a table's second seed and second temperature compile nothing. States come and go in one
+    placement: that of the first.
     """
 
     def __init__(self, step: Step) -> None:
         self.traces = 0
-
-        def counted(
-            state: TrainState,
-            batch: Batch,
-            teacher_output: ModelOutput | None,
-            numbers: StepNumbers,
-        ) -> tuple[TrainState, StepMetrics]:
-            self.traces += 1
-            return step(state, batch, teacher_output, numbers)
-
-        self._jitted = jax.jit(counted, donate_argnums=0)
+        self._step = step
+        self._jitted: Any = None
 
     def __call__(
         self,
@@ -117,4 +140,35 @@ class CompiledStep:
         teacher_output: ModelOutput | None,
         numbers: StepNumbers,
     ) -> tuple[TrainState, StepMetrics]:
+        if self._jitted is None:
+            self._jitted = self._compile(state)
         return self._jitted(state, batch, teacher_output, numbers)
+
+    def _compile(self, state: TrainState) -> Any:
+        placed = jax.tree.map(lambda x: x.sharding if isinstance(x, jax.Array) else None, state)
+        return jax.jit(self._counted, donate_argnums=0, out_shardings=(placed, None))
+
+    def _counted(self, *arguments: Any) -> tuple[TrainState, StepMetrics]:
+        self.traces += 1
+        return self._step(*arguments)
+
+
+class PmappedStep(CompiledStep):
+    """The same for a step made with ``axis``: a program a device, parameters whole on each.
+
+    Batches are stacked by device, [devices, rows, ...].
+    """
+
+    def __init__(self, step: Step, axis: str, devices: list[jax.Device]) -> None:
+        super().__init__(step)
+        self._axis, self._devices = axis, devices
+
+    def _compile(self, state: TrainState) -> Any:
+        return jax.pmap(
+            self._counted,
+            axis_name=self._axis,
+            in_axes=(None, 0, 0, None),
+            out_axes=(None, None),
+            donate_argnums=0,
+            devices=self._devices,
+        )

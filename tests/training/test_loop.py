@@ -13,6 +13,7 @@ from distill_jax.teachers.live import LiveTeacher
 from distill_jax.training.checkpoint import Checkpoints
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import Interrupted, StopRequest
+from distill_jax.training.layout import Layout
 from distill_jax.training.loop import LoopConfig, train
 from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
 from distill_jax.training.state import init_state
@@ -43,7 +44,7 @@ def run(toy_table, student, teacher, student_config, teacher_config):
             objective=objective,
             optimizer=optimizer,
             loop=LoopConfig(STEPS, eval_every=2, log_every=1, checkpoint_seconds=0.0),
-            mesh=make_mesh(jax.devices()[:1]),
+            layout=Layout(make_mesh(jax.devices()[:1])),
             evaluate=evaluate
             or (lambda params: {"accuracy": float(params["classifier"]["bias"][0])}),
             on_log=on_log or (lambda step, values: None),

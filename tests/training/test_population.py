@@ -17,6 +17,7 @@ from distill_jax.teachers.live import LiveTeacher
 from distill_jax.training.checkpoint import Checkpoints
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import Interrupted, StopRequest
+from distill_jax.training.layout import Layout
 from distill_jax.training.loop import LoopConfig, TrainResult, step_numbers, train
 from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
 from distill_jax.training.population import PopulationStep, number_table, train_population
@@ -130,7 +131,7 @@ class World:
             objective=self.resolve(member),
             optimizer=member.optimizer,
             loop=LOOP,
-            mesh=make_mesh(jax.devices()[:1]),
+            layout=Layout(make_mesh(jax.devices()[:1])),
             evaluate=of_one,
             on_log=on_log,
             stop=StopRequest(),

@@ -1,0 +1,118 @@
+"""How a run lies on its devices: state, batches and numbers, put there before each step."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from distill_jax.core.mesh import DATA_AXIS, FSDP_AXIS, batch_sharding
+from distill_jax.core.sharding import ShardingRules, place, shardings
+from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.training.state import Params, TrainState, in_float32
+from distill_jax.training.step import CompiledStep, PmappedStep, Step
+
+Tree = TypeVar("Tree")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One step function, several ways of running it.
+
+    Attributes:
+      mesh: with the axes ``data`` and ``fsdp``.
+      parallel: ``jit``: one program over the mesh; ``pmap``: a program a device, which makes its
+        parameters whole on each.
+      rules: how arrays are cut under ``jit``.
+    """
+
+    mesh: Mesh
+    parallel: Literal["jit", "pmap"] = "jit"
+    rules: ShardingRules = field(default_factory=ShardingRules)
+
+    @cached_property
+    def _mesh(self) -> Mesh:
+        """Of one axis under ``pmap``, as its outputs are."""
+        if self.parallel == "jit":
+            return self.mesh
+        return Mesh(self.mesh.devices.reshape(-1), (DATA_AXIS,))
+
+    @property
+    def _everywhere(self) -> NamedSharding:
+        return NamedSharding(self._mesh, PartitionSpec())
+
+    @property
+    def gathered(self) -> NamedSharding | None:
+        """Where ``make_step`` wants parameters that are cut; None where they are not."""
+        return self._everywhere if self.mesh.shape[FSDP_AXIS] > 1 else None
+
+    @property
+    def axis(self) -> str | None:
+        """What ``make_step`` wants to know of ``pmap``."""
+        return DATA_AXIS if self.parallel == "pmap" else None
+
+    def compile(self, step: Step) -> CompiledStep:
+        """A step, made with this layout's ``axis``, ready to be called."""
+        if self.parallel == "pmap":
+            return PmappedStep(step, DATA_AXIS, list(self.mesh.devices.flat))
+        return CompiledStep(step)
+
+    def new_state(
+        self, params: Params, loss_params: Params, optimizer: optax.GradientTransformation
+    ) -> TrainState:
+        """The state before the first step, born in parts: no device ever holds all of it.
+
+        Args:
+          params, loss_params: on the host, or on any device; they are copied.
+        """
+        params, loss_params = jax.tree.map(np.array, (params, loss_params))
+        student = self._place(params, self.rules.student)
+        losses = self._place(loss_params, self.rules.losses)
+
+        def init(trained: dict[str, Params]) -> optax.OptState:
+            return optimizer.init(in_float32(trained))
+
+        trained = {"student": student, "losses": losses}
+        shapes = jax.eval_shape(init, trained)
+        born = jax.jit(init, out_shardings=self._shardings(shapes, self.rules.optimizer))
+        step = jax.device_put(np.zeros((), np.int32), self._everywhere)
+        return TrainState(step, student, losses, born(trained))
+
+    def put_state(self, state: TrainState) -> TrainState:
+        """A state, wherever it is, as ``new_state`` would lay it out."""
+        return state.replace(  # type: ignore[attr-defined]
+            step=jax.device_put(state.step, self._everywhere),
+            params=self._place(state.params, self.rules.student),
+            loss_params=self._place(state.loss_params, self.rules.losses),
+            opt_state=self._place(state.opt_state, self.rules.optimizer),
+        )
+
+    def put_batch(
+        self, batch: Batch, teacher_output: ModelOutput | None
+    ) -> tuple[Batch, ModelOutput | None]:
+        """A batch and what the teacher says of it, a part a device."""
+        if self.parallel == "pmap":
+            return self._stack_by_device((batch, teacher_output))
+        batch = jax.device_put(batch, batch_sharding(self.mesh))
+        return batch, place(teacher_output, self.rules.teacher_outputs, self.mesh)
+
+    def put_numbers(self, numbers: Tree) -> Tree:
+        """The numbers of a step, the same everywhere."""
+        return jax.device_put(numbers, self._everywhere)
+
+    def _stack_by_device(self, tree: Tree) -> Tree:
+        sharding = NamedSharding(self._mesh, PartitionSpec(DATA_AXIS))
+
+        def stack(x: Any) -> jax.Array:
+            return jax.device_put(x.reshape(self._mesh.size, -1, *x.shape[1:]), sharding)
+
+        return jax.tree.map(stack, tree)
+
+    def _place(self, tree: Tree, rules: Any) -> Tree:
+        return jax.device_put(tree, self._shardings(tree, rules))
+
+    def _shardings(self, tree: Tree, rules: Any) -> Tree:
+        return shardings(tree, () if self.parallel == "pmap" else rules, self._mesh)
