@@ -55,13 +55,32 @@ def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
 
 
 def shard_batch(tree: Tree, mesh: Mesh) -> Tree:
-    """Put arrays on the mesh, cut along their first axis."""
-    return jax.device_put(tree, batch_sharding(mesh))
+    """Put arrays that every process has on the mesh, cut along their first axis."""
+    return jax.tree.map(lambda x: put(x, batch_sharding(mesh)), tree)
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
     """Put arrays on every device of the mesh, whole."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.tree.map(lambda x: put(x, NamedSharding(mesh, PartitionSpec())), tree)
+
+
+def put(array: Any, sharding: NamedSharding) -> jax.Array:
+    """Put an array that every process has where it belongs; each sends its own devices' parts."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return jax.device_put(array, sharding)  # it is spread over the processes already
+    whole = np.asarray(array)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+
+def own_rows(mesh: Mesh, batch_size: int) -> slice:
+    """The rows of a batch that lie on this process's devices."""
+    parts = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    starts, stops = zip(*(rows.indices(batch_size)[:2] for (rows,) in parts), strict=True)
+    own = slice(min(starts), max(stops))
+    assert own.stop - own.start == batch_size // mesh.size * len(parts), "devices stand by process"
+    return own
 
 
 @dataclass(frozen=True)

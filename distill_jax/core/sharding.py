@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.mesh import DATA_AXIS, FSDP_AXIS
+from distill_jax.core.mesh import DATA_AXIS, FSDP_AXIS, put
 
 Tree = TypeVar("Tree")
 Rules = tuple[tuple[str, PartitionSpec], ...]
@@ -54,7 +54,7 @@ def shardings(tree: Tree, rules: Rules, mesh: Mesh) -> Tree:
 
 def place(tree: Tree, rules: Rules, mesh: Mesh) -> Tree:
     """Put arrays on the mesh as the rules say; each device is sent its own part only."""
-    return jax.device_put(tree, shardings(tree, rules, mesh))
+    return jax.tree.map(put, tree, shardings(tree, rules, mesh))
 
 
 def _name(path: tuple[Any, ...]) -> str:

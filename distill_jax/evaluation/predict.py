@@ -9,6 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import Placement, make_mesh, replicate, shard_batch
 from distill_jax.core.types import Batch, ModelOutput
@@ -98,7 +99,8 @@ def _in_table_order(
     for planned in plan_in_order(table.lengths_N, shape_lengths, batch_size=batch_size):
         rows.append(planned.rows)
         parts.append(forward(make_batch(table, planned, batch_size=batch_size)))
-    logits = [np.asarray(p, np.float32)[..., : len(r), :] for p, r in zip(parts, rows, strict=True)]
+    said = [np.asarray(part, np.float32) for part in to_host(parts)]
+    logits = [part[..., : len(r), :] for part, r in zip(said, rows, strict=True)]
     joined = np.concatenate(logits, axis=-2)
     in_order = np.empty_like(joined)
     in_order[..., np.concatenate(rows), :] = joined

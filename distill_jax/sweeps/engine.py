@@ -13,7 +13,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.mesh import Placement, check_batch_size, make_mesh, make_placement
+from distill_jax.core.mesh import (
+    Placement,
+    check_batch_size,
+    make_mesh,
+    make_placement,
+    own_rows,
+)
 from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.evaluation.predict import (
     LogitsOf,
@@ -80,14 +86,15 @@ class Work:
             select="accuracy" if self.selects else None,
         )
 
-    def feed(self, teacher: TeacherOutputs | None) -> Feed:
-        """The batches, a pure function of the step."""
+    def feed(self, teacher: TeacherOutputs | None, rows: slice | None = None) -> Feed:
+        """The batches, or some rows of each, a pure function of the step."""
         return Feed(
             self.task.training_table(with_teacher=self.objective.needs_teacher),
             self.lengths,
             self.training.batch_size,
             self.cell.seed,
             teacher if self.objective.needs_teacher else None,
+            rows,
         )
 
     def loss_params(self) -> Params:
@@ -182,7 +189,7 @@ class Engine:
             result = train(
                 self.new_state(work, params),
                 self.step(work),
-                work.feed(teacher),
+                work.feed(teacher, self._own_rows(work)),
                 objective=work.objective,
                 optimizer=work.training.optimizer,
                 loop=work.loop,
@@ -285,6 +292,11 @@ class Engine:
         step = self._steps[key]
         assert isinstance(step, PopulationStep)
         return step
+
+    def _own_rows(self, work: Work) -> slice | None:
+        if jax.process_count() == 1:
+            return None
+        return own_rows(self.mesh, work.training.batch_size)
 
     def _tracker(self, work: Work) -> AbstractContextManager[Tracker]:
         hash_ = work.cell.hash

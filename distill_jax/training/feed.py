@@ -1,7 +1,7 @@
 """Batches as a pure function of the step: there is no iterator to lose."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import grain
@@ -23,6 +23,7 @@ class Feed:
       batch_size: rows of a batch; the last batch of an epoch is filled up with padding rows.
       seed: decides the order; with the step it decides everything.
       teacher: the teacher's outputs, or None where no loss listens to a teacher.
+      rows: which rows of every batch this process reads; all by default.
     """
 
     table: ExampleTable
@@ -30,6 +31,7 @@ class Feed:
     batch_size: int
     seed: int
     teacher: TeacherOutputs | None = None
+    rows: slice | None = None
     _plan: Callable[[int], tuple[PlannedBatch, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +53,11 @@ class Feed:
     def __call__(self, step: int) -> tuple[Batch, ModelOutput | None]:
         epoch, position = divmod(step, self.steps_per_epoch)
         planned = self._plan(epoch)[position]
-        batch = make_batch(self.table, planned, batch_size=self.batch_size)
+        batch_size = self.batch_size
+        if self.rows is not None:
+            planned = replace(planned, rows=planned.rows[self.rows])
+            batch_size = len(range(*self.rows.indices(batch_size)))
+        batch = make_batch(self.table, planned, batch_size=batch_size)
         return batch, self.teacher(batch) if self.teacher else None
 
     def read(self, start: int, stop: int) -> Iterator[tuple[Batch, ModelOutput | None]]:

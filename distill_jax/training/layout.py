@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from distill_jax.core.mesh import DATA_AXIS, FSDP_AXIS, batch_sharding
-from distill_jax.core.sharding import ShardingRules, place, shardings
+from distill_jax.core.mesh import DATA_AXIS, FSDP_AXIS, batch_sharding, put
+from distill_jax.core.sharding import ShardingRules, shardings
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.training.state import Params, TrainState, in_float32
 from distill_jax.training.step import CompiledStep, PmappedStep, Step
@@ -78,13 +78,13 @@ class Layout:
         trained = {"student": student, "losses": losses}
         shapes = jax.eval_shape(init, trained)
         born = jax.jit(init, out_shardings=self._shardings(shapes, self.rules.optimizer))
-        step = jax.device_put(np.zeros((), np.int32), self._everywhere)
+        step = put(np.zeros((), np.int32), self._everywhere)
         return TrainState(step, student, losses, born(trained))
 
     def put_state(self, state: TrainState) -> TrainState:
         """A state, wherever it is, as ``new_state`` would lay it out."""
         return state.replace(  # type: ignore[attr-defined]
-            step=jax.device_put(state.step, self._everywhere),
+            step=put(state.step, self._everywhere),
             params=self._place(state.params, self.rules.student),
             loss_params=self._place(state.loss_params, self.rules.losses),
             opt_state=self._place(state.opt_state, self.rules.optimizer),
@@ -93,26 +93,39 @@ class Layout:
     def put_batch(
         self, batch: Batch, teacher_output: ModelOutput | None
     ) -> tuple[Batch, ModelOutput | None]:
-        """A batch and what the teacher says of it, a part a device."""
+        """A batch and what the teacher says of it, a part a device.
+
+        Args:
+          batch, teacher_output: this process's rows, see ``core.mesh.own_rows``.
+        """
         if self.parallel == "pmap":
             return self._stack_by_device((batch, teacher_output))
-        batch = jax.device_put(batch, batch_sharding(self.mesh))
-        return batch, place(teacher_output, self.rules.teacher_outputs, self.mesh)
+        where_batch = jax.tree.map(lambda _: batch_sharding(self.mesh), batch)
+        where_said = shardings(teacher_output, self.rules.teacher_outputs, self.mesh)
+        return jax.tree.map(_put_own, (batch, teacher_output), (where_batch, where_said))
 
     def put_numbers(self, numbers: Tree) -> Tree:
         """The numbers of a step, the same everywhere."""
-        return jax.device_put(numbers, self._everywhere)
+        return jax.tree.map(lambda x: put(x, self._everywhere), numbers)
 
     def _stack_by_device(self, tree: Tree) -> Tree:
         sharding = NamedSharding(self._mesh, PartitionSpec(DATA_AXIS))
 
         def stack(x: Any) -> jax.Array:
-            return jax.device_put(x.reshape(self._mesh.size, -1, *x.shape[1:]), sharding)
+            own_devices = len(sharding.addressable_devices)
+            return _put_own(x.reshape(own_devices, -1, *x.shape[1:]), sharding)
 
         return jax.tree.map(stack, tree)
 
     def _place(self, tree: Tree, rules: Any) -> Tree:
-        return jax.device_put(tree, self._shardings(tree, rules))
+        return jax.tree.map(put, tree, self._shardings(tree, rules))
 
     def _shardings(self, tree: Tree, rules: Any) -> Tree:
         return shardings(tree, () if self.parallel == "pmap" else rules, self._mesh)
+
+
+def _put_own(rows: Any, sharding: NamedSharding) -> jax.Array:
+    """Rows that only this process has, as its part of an array of all rows."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(rows, sharding)
+    return jax.make_array_from_process_local_data(sharding, np.asarray(rows))
