@@ -11,7 +11,7 @@ import tyro
 
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.sweeps.options import DEFAULTS, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.sweep import Sweep
@@ -85,6 +85,10 @@ class CompareLosses:
     """Ask the teacher once and keep its answers, or ask it at every step."""
     cache_dtype: Literal["float16", "float32"] = "float16"
     """How token-level answers are kept; logits are always float32."""
+    teacher_precision: Literal["f32", "bf16"] = "f32"
+    """In which the teacher speaks; it is fine-tuned in f32."""
+    precision: Precision = "f32"
+    """f32. bf16: students compute in bfloat16. bf16-params: their parameters are bfloat16 too."""
 
     plugin: Path | None = None
     """A Python file of yours with more losses; it is run."""
@@ -222,8 +226,14 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     base = Cell(
         data=data,
         teacher=TeacherConfig(
-            args.teacher, args.fine_tune, teacher_training, args.teacher_outputs, args.cache_dtype
+            args.teacher,
+            args.fine_tune,
+            teacher_training,
+            args.teacher_outputs,
+            args.cache_dtype,
+            args.teacher_precision,
         ),
+        precision=args.precision,
         student="",
         objective="",
         training=training,

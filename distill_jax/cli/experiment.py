@@ -10,7 +10,7 @@ import tyro
 
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.options import DEFAULTS, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,8 @@ class Flags:
     """Another data set: files:FOLDER, tfds:NAME ..."""
     strategy: Literal["auto", "sequential", "vmap", "sharded"] = "auto"
     """One after another, or many students in one step; auto times both, takes the faster."""
+    precision: Precision = "f32"
+    """f32. bf16: students compute in bfloat16. bf16-params: their parameters are bfloat16 too."""
     track: Literal["none", "tensorboard", "wandb"] = "none"
     """Where learning curves go, beside the ledger."""
     options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = DEFAULTS
@@ -50,6 +52,9 @@ def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str
     sweeps = declare(flags)
     if flags.seeds:
         sweeps = [replace(sweep, seeds=flags.seeds) for sweep in sweeps]
+    if flags.precision != "f32":
+        bases = [replace(sweep.base, precision=flags.precision) for sweep in sweeps]
+        sweeps = [replace(sweep, base=base) for sweep, base in zip(sweeps, bases, strict=True)]
 
     from rich.console import Console
 

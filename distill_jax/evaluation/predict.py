@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
-from distill_jax.core.mesh import Placement, make_mesh, replicate, shard_batch
+from distill_jax.core.mesh import Placement, make_mesh, shard_batch
+from distill_jax.core.sharding import ALONG_WIDTH, place
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.data.plan import ExampleTable, choose_lengths, make_batch, plan_in_order
 from distill_jax.data.table import TextDataset, TextTable
@@ -49,7 +50,7 @@ def predict_logits(
       shape_lengths: the static lengths batches are padded to, the longest example included.
     """
     mesh = mesh or make_mesh()
-    params = replicate(params, mesh)
+    params = place(params, ALONG_WIDTH, mesh)
 
     def forward(batch: Batch) -> jax.Array:
         return apply(params, shard_batch(batch, mesh))

@@ -7,14 +7,11 @@ from typing import Literal
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
+from distill_jax.sweeps.options import Precision
 from distill_jax.training.optimizer import OptimizerConfig
 
 RECIPE = 2
 """Raised when the same cell would come out differently than before, so that old rows retire."""
-
-Precision = Literal["f32", "bf16", "bf16-params"]
-"""``bf16``: the student computes in bfloat16, its parameters are float32; ``bf16-params``: they are
-bfloat16 too. Losses, reductions and the optimiser are float32 always."""
 
 TEACHER = "teacher"
 """The name, among the students, of the teacher that is fine-tuned."""
@@ -100,6 +97,7 @@ class TeacherConfig:
       training: of that fine-tuning.
       outputs: ``cache`` asks the teacher once, ``live`` at every step.
       cache_dtype: of cached token-level outputs; logits are always float32.
+      precision: in which it speaks; it is fine-tuned in float32.
     """
 
     name: str = "minilm-l6"
@@ -111,6 +109,7 @@ class TeacherConfig:
     )
     outputs: Literal["cache", "live"] = "cache"
     cache_dtype: Literal["float16", "float32"] = "float16"
+    precision: Literal["f32", "bf16"] = "f32"
 
 
 @dataclass(frozen=True)

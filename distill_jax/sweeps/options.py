@@ -5,6 +5,10 @@ from typing import Literal
 
 from distill_jax.core.errors import UserError
 
+Precision = Literal["f32", "bf16", "bf16-params"]
+"""``bf16``: the student computes in bfloat16, its parameters are float32; ``bf16-params``: they are
+bfloat16 too. Losses, reductions and the optimiser are float32 always."""
+
 
 @dataclass(frozen=True)
 class RunOptions:

@@ -128,9 +128,11 @@ def _bind(
 
 
 def _dtype(cell: Cell, *objectives: ResolvedObjective | None) -> str:
-    """Of the teacher's token-level outputs, where any are read."""
+    """Of the teacher's token-level outputs, where any are read, and of its computation."""
     tokenwise = any(o is not None and o.teacher_capture != Capture() for o in objectives)
-    return cell.teacher.cache_dtype if cell.teacher.outputs == "cache" and tokenwise else "float32"
+    cached = cell.teacher.outputs == "cache" and tokenwise
+    kept = cell.teacher.cache_dtype if cached else "float32"
+    return kept if cell.teacher.precision == "f32" else f"{kept} of bfloat16"
 
 
 def _open_ledger(folder: Path) -> Ledger:

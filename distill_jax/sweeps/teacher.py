@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
+from distill_jax.core.sharding import ShardingRules, place
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.models.build import ModelConfig, build_model
 from distill_jax.objectives.grammar import parse
@@ -154,7 +156,9 @@ def outputs_for(
     if not listeners:
         return None
     capture = union_of(objective.teacher_capture for objective in listeners)
-    speaker = LiveTeacher(build_model(teacher.config), teacher.params, capture)
+    dtype = jnp.float32 if config.precision == "f32" else jnp.bfloat16
+    params = place(teacher.params, ShardingRules().teacher, engine.mesh)
+    speaker = LiveTeacher(build_model(teacher.config, dtype=dtype), params, capture)
     if config.outputs == "live":
         return speaker
     batch_size = CACHE_BATCH if isinstance(wider, TokenTable) else IMAGE_CACHE_BATCH

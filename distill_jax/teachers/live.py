@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from distill_jax.core.types import Batch, Capture, ModelOutput
@@ -29,7 +30,7 @@ class LiveTeacher:
         def forward(params: Any, batch: Batch) -> ModelOutput:
             output = self.model.apply({"params": params}, batch, train=False)
             assert isinstance(output, ModelOutput)
-            return self.capture.select(output)
+            return jax.tree.map(lambda x: x.astype(jnp.float32), self.capture.select(output))
 
         return jax.jit(forward)
 
