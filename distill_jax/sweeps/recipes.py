@@ -166,7 +166,9 @@ _MINILM_GRID = (
 _MINILM_CHOICE = "fine-tuning with rate 3e-5, 5 epochs and batch 32: within the grid found"
 
 
-def _tinybert(size: Size, weights: str, intermediate: str, published: str) -> Recipe:
+def _tinybert(
+    size: Size, weights: str, intermediate: str, published: str, *unverified: str
+) -> Recipe:
     return Recipe(
         name=f"tinybert-{size.num_layers}",
         paper="Jiao et al. 2020, TinyBERT, arXiv:1909.10351",
@@ -197,7 +199,7 @@ def _tinybert(size: Size, weights: str, intermediate: str, published: str) -> Re
             "huawei-noah/Pretrained-Language-Model: TinyBERT/task_distill.py (losses, schedule, "
             "weight decay; sums over layers are the weights here)",
         ),
-        unverified=(_OUR_TEACHER,),
+        unverified=(_OUR_TEACHER, *unverified),
         departures=(
             _NO_AUGMENTATION,
             "a projection for each layer; the released code shares one",
@@ -334,6 +336,7 @@ RECIPES: tuple[Recipe, ...] = (
         "huawei-noah/TinyBERT_General_6L_768D",
         "6*attention_mse + 7*hidden_mse(embeddings=True, projection=True)",
         "TinyBERT 6x768",
+        "the name of the checkpoint: formed like that of the 4-layer student",
     ),
     Recipe(
         name="minilm-6x384",
