@@ -1,102 +1,70 @@
 """A teacher's outputs on disk: computed once, keyed by example id, refused for anything else.
 
-Token-level outputs are ragged: only real tokens are stored, one example after another, so a
-batch may pad them to any length. ``hidden_states`` keep [t, D] for an example of t tokens,
-``attention_scores`` [H, t, t], and so on.
+A cache is a folder of shards (``teachers.shards``), each a fixed run of examples
+(``teachers.records``), beside a description of what it was made of (``teachers.manifest``).
+Any shard can be made alone: by a build that goes on after it was killed, by several hosts at
+once, or again when its file was damaged.
 """
 
-import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch, Capture, ModelOutput
-from distill_jax.data.plan import ExampleTable, choose_lengths, make_batch, plan_in_order
+from distill_jax.data.plan import (
+    ExampleTable,
+    PlannedBatch,
+    choose_lengths,
+    make_batch,
+    plan_in_order,
+)
+from distill_jax.teachers.cached import MEMORY_BYTES, TeacherCache
+from distill_jax.teachers.manifest import (
+    EXAMPLES,
+    MANIFEST,
+    Damaged,
+    Manifest,
+    Provenance,
+    check_provenance,
+    index_of,
+    read_index,
+    read_manifest,
+    write_index,
+    write_manifest,
+)
+from distill_jax.teachers.records import batch_arrays, encode, example_arrays
+from distill_jax.teachers.shards import (
+    ShardReader,
+    drop_left_overs,
+    find_shards,
+    is_whole,
+    write_shard,
+)
 
-FORMAT = 1
-_SQUARE = ("attention_scores", "attention_probs")
-_TOKENWISE = ("hidden_states", "queries", "keys", "values")
+__all__ = [
+    "Provenance",
+    "TeacherCache",
+    "build_cache",
+    "cache_folder",
+    "damaged_shards",
+    "open_cache",
+    "teacher_outputs",
+    "union_of",
+]
 
+SHARD_EXAMPLES = 512
+PATIENCE_SECONDS = 300.0
+"""After which a host that hears nothing new from the others makes their shards itself."""
+POLL_SECONDS = 0.5
 
-@dataclass(frozen=True)
-class Provenance:
-    """What a cache was made of. A cache serves exactly the provenance it names.
-
-    Attributes:
-      teacher: content digest of the teacher's parameters and configuration.
-      data: content digest of the tokenised examples, which covers the tokeniser.
-      capture: which outputs were kept.
-      dtype: of the token-level outputs; logits are always float32.
-    """
-
-    teacher: str
-    data: str
-    capture: Capture
-    dtype: Literal["float16", "float32"] = "float16"
-
-    @property
-    def digest(self) -> str:
-        return digest({"format": FORMAT, "provenance": self})
-
-
-@dataclass(frozen=True, eq=False)
-class TeacherCache:
-    """An open cache, bound to one table of examples.
-
-    ``cache(batch)`` gives the teacher's outputs for the batch, as the live teacher would.
-    """
-
-    arrays: dict[str, np.ndarray]
-    capture: Capture
-    entry_N: np.ndarray
-    token_starts: np.ndarray
-    lengths: np.ndarray
-    square_starts: np.ndarray
-
-    def __call__(self, batch: Batch) -> ModelOutput:
-        rows_B = np.asarray(batch.example_ids_B)
-        real_B = rows_B >= 0
-        entries = self.entry_N[rows_B[real_B]]
-        batch_size, length = batch.input_ids_BT.shape
-        logits = self.arrays["logits"]
-        logits_BC = np.zeros((batch_size, logits.shape[1]), np.float32)
-        logits_BC[real_B] = logits[entries]
-        parts: dict[str, dict[int, np.ndarray]] = {}
-        for kind in (*_TOKENWISE, *_SQUARE):
-            gather = self._square if kind in _SQUARE else self._tokenwise
-            parts[kind] = {
-                layer: gather(self.arrays[f"{kind}_{layer}"], entries, batch_size, length)
-                for layer in getattr(self.capture, kind)
-            }
-        return ModelOutput(logits_BC=logits_BC, **parts)  # type: ignore[arg-type]
-
-    def _tokenwise(
-        self, flat: np.ndarray, entries: np.ndarray, batch_size: int, length: int
-    ) -> np.ndarray:
-        out = np.zeros((batch_size, length, *flat.shape[1:]), np.float32)
-        for row, entry in enumerate(entries):
-            tokens = self.lengths[entry]
-            start = self.token_starts[entry]
-            out[row, :tokens] = flat[start : start + tokens]
-        return out
-
-    def _square(
-        self, flat: np.ndarray, entries: np.ndarray, batch_size: int, length: int
-    ) -> np.ndarray:
-        heads = flat.shape[1]
-        out = np.zeros((batch_size, heads, length, length), np.float32)
-        for row, entry in enumerate(entries):
-            tokens = self.lengths[entry]
-            start = self.square_starts[entry]
-            block = flat[start : start + tokens * tokens]
-            out[row, :, :tokens, :tokens] = block.reshape(tokens, tokens, heads).transpose(2, 0, 1)
-        return out
+Speaker = Callable[[Batch], ModelOutput]
+OnBatch = Callable[[int, int], None]
+Say = Callable[[str], None]
 
 
 def cache_folder(root: Path, provenance: Provenance) -> Path:
@@ -108,182 +76,135 @@ def build_cache(
     folder: Path,
     provenance: Provenance,
     table: ExampleTable,
-    teacher: Callable[[Batch], ModelOutput],
+    teacher: Speaker,
     *,
     batch_size: int = 32,
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
+    part: tuple[int, int] = (0, 1),
+    shard_examples: int = SHARD_EXAMPLES,
+    origin: Mapping[str, Any] | None = None,
+    on_batch: OnBatch = lambda done, total: None,
+    on_rebuild: Say = lambda message: None,
 ) -> None:
-    """Ask the teacher about every example of ``table`` and write ``folder``, whole or not at all.
+    """Ask the teacher about the examples of every shard that is missing or damaged.
+
+    Shards that are whole are kept, so a build that was killed goes on where it was. A shard is
+    written whole or not at all.
 
     Args:
       teacher: gives at least ``provenance.capture`` of every batch.
-      on_batch: called with finished and all batches; may raise to stop.
+      part: ``(index, count)``: only every ``count``-th shard from ``index`` on; several hosts
+        may build one cache in a folder that they share.
+      shard_examples: examples of a shard, for a cache that is begun; one that exists keeps its.
+      origin: where teacher and data can be found, kept for ``distill-jax cache verify``.
+      on_batch: called with finished and all batches of this part; may raise to stop.
+      on_rebuild: called with one line about each file that is damaged and made again.
 
     Raises:
-      UserError: when a value does not fit ``provenance.dtype``, or the disk is full.
+      UserError: when a value does not fit ``provenance.dtype``, the disk is full, or ``folder``
+        holds something else.
     """
-    plan = plan_in_order(table.lengths_N, choose_lengths(table.lengths_N), batch_size=batch_size)
-    token_starts, square_starts = _starts(table.lengths_N)
-    with atomic_folder(folder) as scratch:
-        arrays: dict[str, np.ndarray] = {}
-        for done, planned in enumerate(plan, 1):
-            output = teacher(make_batch(table, planned, batch_size=batch_size))
-            named = _named_arrays(output, provenance.capture)
-            if not arrays:
-                sizes = {
-                    "logits": len(table),
-                    "token": token_starts[-1],
-                    "square": square_starts[-1],
-                }
-                arrays = _create(scratch, named, sizes, provenance.dtype)
-            _write_batch(arrays, named, planned.rows, table.lengths_N, token_starts, square_starts)
-            on_batch(done, len(plan))
-        _finish(scratch, provenance, table, arrays)
+    index, count = part
+    if not 0 <= index < count:
+        raise UserError(f"a part is (index, count) with 0 <= index < count, not {part}")
+    manifest = _describe(folder, provenance, table, shard_examples, origin or {}, on_rebuild)
+    drop_left_overs(folder)
+    own = range(index, manifest.shards, count)
+    whole, broken = _sort_out(folder, manifest.shards, own)
+    plans = _plans(table, manifest.shard_examples, own, batch_size)
+    total = sum(map(len, plans.values()))
+    done = sum(len(plans[number]) for number in whole)
+
+    def after_batch() -> None:
+        nonlocal done
+        done += 1
+        on_batch(done, total)
+
+    for number in own:
+        if number in whole:
+            continue
+        for path in broken.get(number, []):
+            on_rebuild(f"{path} is damaged; this shard of the teacher cache is made again")
+        payloads = _ask(teacher, table, provenance, plans[number], batch_size, after_batch)
+        written = write_shard(folder, number, manifest.shards, payloads)
+        for path in broken.get(number, []):
+            if path != written:
+                path.unlink(missing_ok=True)
 
 
-def open_cache(folder: Path, provenance: Provenance, table: ExampleTable) -> TeacherCache:
+def open_cache(
+    folder: Path,
+    provenance: Provenance,
+    table: ExampleTable,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+) -> TeacherCache:
     """Open a cache for ``table``, refusing it unless it is whole and of this provenance.
+
+    Every shard's digest is checked, once a process.
+
+    Args:
+      table: examples that the cache has, all of them or some, in any order.
+      memory_bytes: how many bytes of records may be kept in memory.
 
     Raises:
       UserError: when files are missing or damaged, when anything it was made of differs from
         ``provenance``, or when it lacks an example of ``table``.
     """
-    manifest = _read_manifest(folder)
-    wanted = json.loads(json.dumps(asdict(provenance)))
-    differing = [key for key in wanted if manifest["provenance"].get(key) != wanted[key]]
-    if manifest["format"] != FORMAT:
-        differing.append("format")
-    if differing:
-        raise UserError(
-            f"the teacher cache {folder} was made of something else: {', '.join(differing)} "
-            "differ. Build a new one; this one is not used."
-        )
-    for name, sha256 in manifest["files"].items():
-        if not (folder / name).is_file() or sha256_file(folder / name) != sha256:
-            raise UserError(
-                f"the teacher cache {folder} is damaged ({name}); delete that folder and run again"
-            )
-    arrays = {
-        name.removesuffix(".npy"): np.load(folder / name, mmap_mode="r", allow_pickle=False)
-        for name in manifest["files"]
-        if name.endswith(".npy")
-    }
-    ids = json.loads((folder / "ids.json").read_text())
-    entry_of = {example_id: entry for entry, example_id in enumerate(ids)}
+    manifest = read_manifest(folder)
+    check_provenance(folder, manifest, provenance)
+    index = read_index(folder, manifest)
+    entry_of = {example_id: entry for entry, example_id in enumerate(index.ids)}
     missing = [example_id for example_id in table.ids if example_id not in entry_of]
     if missing:
         raise UserError(
             f"the teacher cache {folder} lacks {len(missing)} of {len(table)} examples, "
             f"{missing[0]!r} for one"
         )
-    lengths = arrays.pop("lengths")
     entry_N = np.asarray([entry_of[example_id] for example_id in table.ids], np.int64)
-    if not np.array_equal(lengths[entry_N], table.lengths_N):
+    if not np.array_equal(index.lengths_N[entry_N], table.lengths_N):
         raise UserError(f"the teacher cache {folder} was made with other tokens for these examples")
-    token_starts, square_starts = _starts(lengths)
-    return TeacherCache(arrays, provenance.capture, entry_N, token_starts, lengths, square_starts)
-
-
-def _starts(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each example's tokens and its square of tokens begin; one more entry for the end."""
-    lengths = np.asarray(lengths, np.int64)
-    zero = np.zeros(1, np.int64)
-    tokens = np.concatenate([zero, np.cumsum(lengths)])
-    return tokens, np.concatenate([zero, np.cumsum(lengths * lengths)])
-
-
-def _named_arrays(output: ModelOutput, capture: Capture) -> dict[str, np.ndarray]:
-    named = {"logits": np.asarray(output.logits_BC, np.float32)}
-    for kind in (*_TOKENWISE, *_SQUARE):
-        for layer in getattr(capture, kind):
-            named[f"{kind}_{layer}"] = np.asarray(getattr(output, kind)[layer], np.float32)
-    return named
-
-
-def _create(
-    folder: Path, named: dict[str, np.ndarray], sizes: dict[str, Any], dtype: str
-) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-    for name, array in named.items():
-        if name == "logits":
-            shape, kept = (sizes["logits"], array.shape[1]), "float32"
-        elif name.startswith(_SQUARE):
-            shape, kept = (sizes["square"], array.shape[1]), dtype
-        else:
-            shape, kept = (sizes["token"], *array.shape[2:]), dtype
-        arrays[name] = np.lib.format.open_memmap(
-            folder / f"{name}.npy", mode="w+", dtype=kept, shape=tuple(int(n) for n in shape)
-        )
-    return arrays
-
-
-def _write_batch(
-    arrays: dict[str, np.ndarray],
-    named: dict[str, np.ndarray],
-    rows: np.ndarray,
-    lengths_N: np.ndarray,
-    token_starts: np.ndarray,
-    square_starts: np.ndarray,
-) -> None:
-    arrays["logits"][rows] = named["logits"][: len(rows)]
-    for name, array in named.items():
-        if name == "logits":
-            continue
-        limit = np.finfo(arrays[name].dtype).max
-        for position, row in enumerate(rows):
-            tokens = int(lengths_N[row])
-            if name.startswith(_SQUARE):
-                block = array[position, :, :tokens, :tokens].transpose(1, 2, 0)
-                block, start = block.reshape(tokens * tokens, -1), square_starts[row]
-            else:
-                block, start = array[position, :tokens], token_starts[row]
-            if not np.all(np.abs(block) <= limit):
-                raise UserError(
-                    f"the teacher's {name} has values that {arrays[name].dtype} cannot hold; "
-                    "keep the cache in float32"
-                )
-            arrays[name][start : start + len(block)] = block
-
-
-def _finish(
-    folder: Path, provenance: Provenance, table: ExampleTable, arrays: dict[str, np.ndarray]
-) -> None:
-    """Flush the arrays and write the index and the manifest beside them."""
-    for array in arrays.values():
-        array.flush()  # type: ignore[attr-defined]
-    np.save(folder / "lengths.npy", np.asarray(table.lengths_N, np.int64), allow_pickle=False)
-    (folder / "ids.json").write_text(json.dumps(table.ids, ensure_ascii=False))
-    manifest = {
-        "format": FORMAT,
-        "provenance": asdict(provenance),
-        "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder} is not a whole teacher cache ({error}); delete that folder and run again"
-        ) from error
+    whole, broken = _sort_out(folder, manifest.shards, range(manifest.shards))
+    absent = [number for number in range(manifest.shards) if number not in whole]
+    if absent:
+        state = "damaged" if absent[0] in broken else "missing"
+        raise Damaged(folder, f"{len(absent)} of {manifest.shards} shards, {absent[0]} is {state}")
+    paths = [whole[number] for number in range(manifest.shards)]
+    reader = ShardReader(paths, manifest.shard_examples)
+    return TeacherCache(folder, provenance.capture, index, entry_N, reader, memory_bytes)
 
 
 def teacher_outputs(
     root: Path,
     provenance: Provenance,
     table: ExampleTable,
-    teacher: Callable[[Batch], ModelOutput],
+    teacher: Speaker,
     *,
-    batch_size: int = 32,
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
+    part: tuple[int, int] = (0, 1),
+    patience: float = PATIENCE_SECONDS,
+    on_wait: Callable[[], None] = lambda: None,
+    **building: Any,
 ) -> TeacherCache:
-    """The cache of this provenance: opened where it exists, built and then opened elsewhere."""
+    """The cache of this provenance: what is missing or damaged is built, the rest opened.
+
+    Args:
+      part: as for ``build_cache``; after its own part a host waits for the others'. Where
+        nothing new appears for ``patience`` seconds it makes the missing shards itself.
+      on_wait: called now and then while waiting; may raise to stop.
+      **building: more arguments of ``build_cache``.
+    """
     folder = cache_folder(root, provenance)
-    if not folder.exists():
-        build_cache(folder, provenance, table, teacher, batch_size=batch_size, on_batch=on_batch)
+    build_cache(folder, provenance, table, teacher, part=part, **building)
+    if part[1] > 1:
+        _await_others(folder, patience, on_wait)
+        build_cache(folder, provenance, table, teacher, **building)
     return open_cache(folder, provenance, table)
+
+
+def damaged_shards(folder: Path, manifest: Manifest) -> tuple[list[int], list[int]]:
+    """Numbers of the damaged and of the missing shards; every digest is checked."""
+    whole, broken = _sort_out(folder, manifest.shards, range(manifest.shards))
+    absent = set(range(manifest.shards)) - whole.keys()
+    return sorted(absent & broken.keys()), sorted(absent - broken.keys())
 
 
 def union_of(wanted: Iterable[Capture]) -> Capture:
@@ -292,3 +213,111 @@ def union_of(wanted: Iterable[Capture]) -> Capture:
     for capture in wanted:
         union = union | capture
     return union
+
+
+def _describe(
+    folder: Path,
+    provenance: Provenance,
+    table: ExampleTable,
+    shard_examples: int,
+    origin: Mapping[str, Any],
+    on_rebuild: Say,
+) -> Manifest:
+    """The description of the cache in ``folder``, written where it is missing or damaged."""
+    if (folder / MANIFEST).exists():
+        try:
+            manifest = read_manifest(folder)
+        except Damaged:
+            on_rebuild(f"{folder / MANIFEST} is damaged; it is written again")
+        else:
+            check_provenance(folder, manifest, provenance)
+            index = index_of(table, manifest.shard_examples)
+            if index.digest != manifest.index:
+                raise UserError(f"the teacher cache {folder} is one of other examples")
+            try:
+                read_index(folder, manifest)
+            except Damaged:
+                on_rebuild(f"{folder / EXAMPLES} is damaged; it is written again")
+                write_index(folder, index)
+            return manifest
+    index = index_of(table, shard_examples)
+    manifest = Manifest(provenance, len(table), shard_examples, index.digest, origin)
+    write_index(folder, index)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _sort_out(
+    folder: Path, total: int, numbers: Iterable[int]
+) -> tuple[dict[int, Path], dict[int, list[Path]]]:
+    """Of these shards: the whole ones, and the files of those that are there but damaged."""
+    found = find_shards(folder, total)
+    claims = [(number, path) for number in numbers for path in found.get(number, [])]
+    whole: dict[int, Path] = {}
+    broken: dict[int, list[Path]] = {}
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
+        for (number, path), good in zip(
+            claims, pool.map(is_whole, [path for _, path in claims]), strict=True
+        ):
+            if good:
+                whole.setdefault(number, path)
+            else:
+                broken.setdefault(number, []).append(path)
+    return whole, {number: paths for number, paths in broken.items() if number not in whole}
+
+
+def _plans(
+    table: ExampleTable, shard_examples: int, numbers: Iterable[int], batch_size: int
+) -> dict[int, list[PlannedBatch]]:
+    """The batches in which the teacher is asked about each shard, in the order of its records.
+
+    They depend on table and shard only, so a shard comes out the same whoever makes it.
+    """
+    shape_lengths = choose_lengths(table.lengths_N)
+    plans = {}
+    for number in numbers:
+        start = number * shard_examples
+        lengths = table.lengths_N[start : start + shard_examples]
+        plans[number] = [
+            PlannedBatch(planned.rows + np.int32(start), planned.length)
+            for planned in plan_in_order(lengths, shape_lengths, batch_size=batch_size)
+        ]
+    return plans
+
+
+def _ask(
+    teacher: Speaker,
+    table: ExampleTable,
+    provenance: Provenance,
+    plan: Iterable[PlannedBatch],
+    batch_size: int,
+    after_batch: Callable[[], None],
+) -> Iterator[bytes]:
+    """The records of a shard."""
+    for planned in plan:
+        output = teacher(make_batch(table, planned, batch_size=batch_size))
+        arrays = batch_arrays(output, provenance.capture)
+        for place, row in enumerate(planned.rows):
+            kept = example_arrays(
+                arrays,
+                place,
+                int(table.lengths_N[row]),
+                dtype=provenance.dtype,
+                top_k=provenance.top_k,
+                example_id=table.ids[row],
+            )
+            yield encode(table.ids[row], kept)
+        after_batch()
+
+
+def _await_others(folder: Path, patience: float, on_wait: Callable[[], None]) -> None:
+    """Wait until every shard is there, or nothing new has come for ``patience`` seconds."""
+    shards = read_manifest(folder).shards
+    most, since = -1, time.monotonic()
+    while (present := len(find_shards(folder, shards))) < shards:
+        if present > most:
+            most, since = present, time.monotonic()
+        elif time.monotonic() - since > patience:
+            return
+        on_wait()
+        time.sleep(POLL_SECONDS)
