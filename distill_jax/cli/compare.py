@@ -83,7 +83,7 @@ class CompareLosses:
     """How often the validation split is looked at."""
     teacher_outputs: Literal["cache", "live"] = "cache"
     """Ask the teacher once and keep its answers, or ask it at every step."""
-    cache_dtype: Literal["float16", "float32"] = "float16"
+    cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     """How token-level answers are kept; logits are always float32."""
     teacher_precision: Literal["f32", "bf16"] = "f32"
     """In which the teacher speaks; it is fine-tuned in f32."""

@@ -97,6 +97,8 @@ class TeacherConfig:
       training: of that fine-tuning.
       outputs: ``cache`` asks the teacher once, ``live`` at every step.
       cache_dtype: of cached token-level outputs; logits are always float32.
+      cache_top_k: of more classes than this, a cache keeps the largest logits and the mass of
+        the rest; None keeps all.
       precision: in which it speaks; it is fine-tuned in float32.
     """
 
@@ -108,8 +110,13 @@ class TeacherConfig:
         )
     )
     outputs: Literal["cache", "live"] = "cache"
-    cache_dtype: Literal["float16", "float32"] = "float16"
+    cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     precision: Literal["f32", "bf16"] = "f32"
+    cache_top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.cache_top_k is not None and self.cache_top_k < 1:
+            raise UserError(f"cache_top_k must be at least 1, not {self.cache_top_k}")
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,13 @@ def _bind(
 
 
 def _dtype(cell: Cell, *objectives: ResolvedObjective | None) -> str:
-    """Of the teacher's token-level outputs, where any are read, and of its computation."""
+    """How the teacher's outputs are kept, as far as it is read: the dtype of token-level ones, how
+    many logits where not all, and in what they were computed."""
+    cached = cell.teacher.outputs == "cache"
     tokenwise = any(o is not None and o.teacher_capture != Capture() for o in objectives)
-    cached = cell.teacher.outputs == "cache" and tokenwise
-    kept = cell.teacher.cache_dtype if cached else "float32"
+    kept = cell.teacher.cache_dtype if cached and tokenwise else "float32"
+    if cached and cell.teacher.cache_top_k is not None:
+        kept = f"{kept}, top {cell.teacher.cache_top_k}"
     return kept if cell.teacher.precision == "f32" else f"{kept} of bfloat16"
 
 

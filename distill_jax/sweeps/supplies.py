@@ -17,7 +17,7 @@ from distill_jax.sweeps.models import Checkpoint, is_cnn, load_checkpoint
 from distill_jax.sweeps.runs import Planned, teacher_row
 from distill_jax.sweeps.spec import Place
 from distill_jax.sweeps.sweep import Entry
-from distill_jax.sweeps.task import DIGITS, Examples, Task, load_texts, prepare_digits, prepare_task
+from distill_jax.sweeps.task import DIGITS, Task, load_texts, prepare_digits, prepare_task
 from distill_jax.sweeps.teacher import Teacher, as_it_came, fine_tuned, outputs_for, teacher_cell
 from distill_jax.training.feed import TeacherOutputs
 
@@ -146,11 +146,11 @@ def _check_length(task: Task, pretrained: Checkpoint) -> None:
         )
 
 
-def _widest(task: Task, others: Sequence[Task]) -> Examples:
-    """The largest set of training examples that the task's are among, itself at least."""
+def _widest(task: Task, others: Sequence[Task]) -> Task:
+    """That with the largest set of training examples that the task's are among; itself at least."""
     same = [other for other in others if other.tokens_digest == task.tokens_digest]
     tasks = {other.digest: other for other in same}
     for other in sorted(tasks.values(), key=lambda each: -len(each.everything)):
         if set(task.everything.ids) <= set(other.everything.ids):
-            return other.everything
-    return task.everything
+            return other
+    return task

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,10 +17,11 @@ from distill_jax.data.tokenise import TokenTable
 from distill_jax.models.build import ModelConfig, build_model
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
+from distill_jax.sweeps.cache_origin import origin_of
 from distill_jax.sweeps.cells import TEACHER, Cell, TeacherConfig
 from distill_jax.sweeps.engine import Engine, Work
 from distill_jax.sweeps.models import Checkpoint, load_model, save_model
-from distill_jax.sweeps.task import Examples, Task
+from distill_jax.sweeps.task import Task
 from distill_jax.teachers.cache import (
     Provenance,
     cache_folder,
@@ -144,13 +146,14 @@ def outputs_for(
     teacher: Teacher,
     objectives: Sequence[ResolvedObjective],
     config: TeacherConfig,
-    wider: Examples,
+    wider: Task,
 ) -> TeacherOutputs | None:
     """What the teacher says of the training examples; None when no objective listens.
 
     Args:
       objectives: all that will listen, so that one cache serves the whole table.
-      wider: examples among which the task's are; the teacher is asked about all of them.
+      wider: a task among whose examples the task's are; the teacher is asked about all of them,
+        by the hosts together where there are several.
     """
     listeners = [objective for objective in objectives if objective.needs_teacher]
     if not listeners:
@@ -161,16 +164,26 @@ def outputs_for(
     speaker = LiveTeacher(build_model(teacher.config, dtype=dtype), params, capture)
     if config.outputs == "live":
         return speaker
-    batch_size = CACHE_BATCH if isinstance(wider, TokenTable) else IMAGE_CACHE_BATCH
-    data = wider.without_labels(np.arange(len(wider))).digest
-    provenance = Provenance(teacher.digest, data, capture, config.cache_dtype)
-    with engine.reporter.stage("asking the teacher", -(-len(wider) // batch_size)) as stage:
+    table = wider.everything
+    batch_size = CACHE_BATCH if isinstance(table, TokenTable) else IMAGE_CACHE_BATCH
+    data = table.without_labels(np.arange(len(table))).digest
+    provenance = Provenance(teacher.digest, data, capture, config.cache_dtype, config.cache_top_k)
+    with engine.reporter.stage("asking the teacher", -(-len(table) // batch_size)) as stage:
 
         def on_batch(done: int, total: int) -> None:
             engine.stop.check()
             stage.update(done, batch_size=batch_size)
 
         teacher_outputs(
-            home(), provenance, wider, speaker, batch_size=batch_size, on_batch=on_batch
+            home(),
+            provenance,
+            table,
+            speaker,
+            part=(jax.process_index(), jax.process_count()),
+            on_wait=engine.stop.check,
+            batch_size=batch_size,
+            origin=origin_of(config.name, teacher.folder, wider),
+            on_batch=on_batch,
+            on_rebuild=engine.reporter.say,
         )
     return open_cache(cache_folder(home(), provenance), provenance, task.everything)

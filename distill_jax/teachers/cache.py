@@ -23,7 +23,7 @@ from distill_jax.data.plan import (
     make_batch,
     plan_in_order,
 )
-from distill_jax.teachers.cached import MEMORY_BYTES, TeacherCache
+from distill_jax.teachers.cached import MEMORY, RecordMemory, TeacherCache
 from distill_jax.teachers.manifest import (
     EXAMPLES,
     MANIFEST,
@@ -136,7 +136,7 @@ def open_cache(
     provenance: Provenance,
     table: ExampleTable,
     *,
-    memory_bytes: int = MEMORY_BYTES,
+    memory: RecordMemory = MEMORY,
 ) -> TeacherCache:
     """Open a cache for ``table``, refusing it unless it is whole and of this provenance.
 
@@ -144,7 +144,7 @@ def open_cache(
 
     Args:
       table: examples that the cache has, all of them or some, in any order.
-      memory_bytes: how many bytes of records may be kept in memory.
+      memory: where records that were read are kept.
 
     Raises:
       UserError: when files are missing or damaged, when anything it was made of differs from
@@ -170,7 +170,7 @@ def open_cache(
         raise Damaged(folder, f"{len(absent)} of {manifest.shards} shards, {absent[0]} is {state}")
     paths = [whole[number] for number in range(manifest.shards)]
     reader = ShardReader(paths, manifest.shard_examples)
-    return TeacherCache(folder, provenance.capture, index, entry_N, reader, memory_bytes)
+    return TeacherCache(folder, provenance.capture, index, entry_N, reader, memory)
 
 
 def teacher_outputs(

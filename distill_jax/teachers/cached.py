@@ -1,5 +1,7 @@
 """A teacher that was heard before: its kept outputs, batch by batch."""
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +22,44 @@ from distill_jax.teachers.records import (
 )
 from distill_jax.teachers.shards import ShardReader
 
-MEMORY_BYTES = 1 << 30
-
 Arrays = dict[str, np.ndarray]
 
 
-@dataclass(eq=False)
+class RecordMemory:
+    """Records that were read lately, as large as they are on disk, up to ``limit`` bytes.
+
+    One for all caches of a process, so that many open caches need no more than one.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._records: OrderedDict[tuple[str, int], tuple[Arrays, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, int]) -> Arrays | None:
+        """A record, if it is still here."""
+        with self._lock:
+            if key not in self._records:
+                return None
+            self._records.move_to_end(key)
+            return self._records[key][0]
+
+    def put(self, key: tuple[str, int], arrays: Arrays, size: int) -> None:
+        """Keep a record; those asked for longest ago make room."""
+        if size > self.limit:
+            return
+        with self._lock:
+            self.used += size - self._records.pop(key, ({}, 0))[1]
+            self._records[key] = arrays, size
+            while self.used > self.limit:
+                self.used -= self._records.popitem(last=False)[1][1]
+
+
+MEMORY = RecordMemory(1 << 30)
+
+
+@dataclass(frozen=True, eq=False)
 class TeacherCache:
     """An open cache, bound to one table of examples.
 
@@ -37,9 +71,7 @@ class TeacherCache:
       index: id and length of every record.
       entry_N: the record of every row of the table.
       reader: of the shards.
-      memory_bytes: records that were read stay in memory, as they are on disk, up to so many
-        bytes. Every example is read once an epoch, so what came first is as good to keep as
-        anything else.
+      memory: where records that were read are kept.
     """
 
     folder: Path
@@ -47,9 +79,7 @@ class TeacherCache:
     index: Index
     entry_N: np.ndarray
     reader: ShardReader
-    memory_bytes: int = MEMORY_BYTES
-    _kept: dict[int, Arrays] = field(default_factory=dict, init=False, repr=False)
-    _kept_bytes: int = field(default=0, init=False, repr=False)
+    memory: RecordMemory = field(default=MEMORY, repr=False)
 
     def __call__(self, batch: Batch) -> ModelOutput:
         batch_size, length = batch.input_ids_BT.shape
@@ -70,14 +100,12 @@ class TeacherCache:
     def _records(self, entries: Iterable[int]) -> list[Arrays]:
         """The arrays of records, from memory where they are."""
         entries = list(entries)
-        found = {entry: self._kept[entry] for entry in entries if entry in self._kept}
+        remembered = {entry: self.memory.get(self.reader.key(entry)) for entry in entries}
+        found = {entry: arrays for entry, arrays in remembered.items() if arrays is not None}
         try:
-            missing = sorted(set(entries) - found.keys())
-            for entry, payload in self.reader.read(missing).items():
+            for entry, payload in self.reader.read(remembered.keys() - found.keys()).items():
                 found[entry] = self._checked(entry, payload)
-                if self._kept_bytes + len(payload) <= self.memory_bytes:
-                    self._kept[entry] = found[entry]
-                    self._kept_bytes += len(payload)
+                self.memory.put(self.reader.key(entry), found[entry], len(payload))
         except ValueError as error:
             raise Damaged(self.folder, str(error)) from error
         return [found[entry] for entry in entries]

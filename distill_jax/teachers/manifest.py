@@ -130,6 +130,8 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
       UserError: when it is missing, damaged or of another format.
     """
+    if not (folder / MANIFEST).exists() and (folder / "manifest.json").exists():
+        raise UserError(f"the teacher cache {folder} has an older format; delete that folder")
     try:
         body = json.loads((folder / MANIFEST).read_bytes())
         if body["format"] != FORMAT:

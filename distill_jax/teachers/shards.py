@@ -107,10 +107,15 @@ class ShardReader:
     def __init__(self, paths: Sequence[Path], shard_examples: int) -> None:
         self.paths = tuple(paths)
         self.shard_examples = shard_examples
+        self._names = [str(path) for path in paths]
         self._lock = threading.Lock()
         self._open = functools.lru_cache(OPEN_FILES)(
             lambda number: ArrayRecordReader(str(self.paths[number]), _READ)
         )
+
+    def key(self, entry: int) -> tuple[str, int]:
+        """What names a record in this process; it changes with the content of its shard."""
+        return self._names[entry // self.shard_examples], entry
 
     def read(self, entries: Iterable[int]) -> dict[int, bytes]:
         """Entry -> its record; entries count over all shards.
@@ -119,7 +124,7 @@ class ShardReader:
           ValueError: when a shard cannot be read.
         """
         by_shard: dict[int, list[int]] = {}
-        for entry in entries:
+        for entry in sorted(entries):
             by_shard.setdefault(entry // self.shard_examples, []).append(entry)
         payloads: dict[int, bytes] = {}
         with self._lock:

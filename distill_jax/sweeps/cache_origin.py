@@ -1,0 +1,74 @@
+"""Where the teacher and the data of a teacher cache come from, so that it can be checked."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import home
+from distill_jax.models.build import build_model
+from distill_jax.sweeps.cells import DataConfig
+from distill_jax.sweeps.models import Checkpoint, load_checkpoint, load_model
+from distill_jax.sweeps.task import DIGITS, Examples, Task, load_texts, prepare_digits, prepare_task
+from distill_jax.teachers.cache import Provenance
+from distill_jax.teachers.live import LiveTeacher
+
+
+def origin_of(name: str, folder: Path | None, task: Task) -> dict[str, Any]:
+    """What a cache's manifest says of its origin.
+
+    Args:
+      name: of the teacher's checkpoint.
+      folder: of the fine-tuned teacher, None for one that is used as it came.
+      task: whose training examples the teacher was asked about.
+    """
+    return {
+        "teacher": name,
+        "fine_tuned": folder.name if folder else None,
+        "classes": len(task.label_names),
+        "data": dataclasses.asdict(task.config),
+    }
+
+
+def load_origin(origin: Mapping[str, Any], provenance: Provenance) -> tuple[LiveTeacher, Examples]:
+    """The teacher of a cache and the examples it was asked about, found again.
+
+    Raises:
+      UserError: when they cannot be found, or are not what they were.
+    """
+    try:
+        named = dict(origin["data"])
+        data = DataConfig(**{**named, "more_texts": tuple(named["more_texts"])})
+        name, classes = str(origin["teacher"]), int(origin["classes"])
+        fine_tuned = origin["fine_tuned"]
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"the cache does not say where teacher and data are ({error!r})") from error
+    teacher = _teacher(name, fine_tuned, classes)
+    if teacher.digest != provenance.teacher:
+        raise UserError(f"the teacher {name} has changed since the cache was made")
+    table = _task(data, teacher).everything
+    if table.without_labels(np.arange(len(table))).digest != provenance.data:
+        raise UserError(f"the data {data.name} have changed since the cache was made")
+    model = build_model(teacher.config)
+    return LiveTeacher(model, teacher.params, provenance.capture), table
+
+
+def _teacher(name: str, fine_tuned: str | None, classes: int) -> Checkpoint:
+    if fine_tuned is None:
+        return load_checkpoint(name, num_labels=classes, fresh=False)
+    folder = home() / "teachers" / fine_tuned
+    if not re.fullmatch(r"[0-9a-f]+", fine_tuned) or not folder.is_dir():
+        raise UserError(f"the fine-tuned teacher is not at {folder}")
+    return load_model(folder)
+
+
+def _task(data: DataConfig, teacher: Checkpoint) -> Task:
+    if data.name == DIGITS:
+        return prepare_digits(data)
+    if teacher.tokenizer_file is None:
+        raise UserError("the teacher has no tokeniser")
+    return prepare_task(data, load_texts(data), teacher.tokenizer_file)
