@@ -1,0 +1,154 @@
+"""A teacher's word is the same, live or cached."""
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+
+from distill_jax.core.types import Capture, ModelOutput
+from distill_jax.data.plan import PlannedBatch, make_batch
+from distill_jax.teachers.cache import build_cache, open_cache
+from distill_jax.teachers.cached import RecordMemory
+from distill_jax.teachers.live import LiveTeacher
+from distill_jax.teachers.manifest import Damaged, Provenance
+
+CAPTURE = Capture(hidden_states=(0, 2), attention_scores=(1,), attention_probs=(2,), values=(2,))
+
+
+@pytest.fixture(scope="module")
+def live(teacher):
+    return LiveTeacher(*teacher, CAPTURE)
+
+
+@pytest.fixture(scope="module")
+def made(toy_table, live, tmp_path_factory):
+    """Dtype -> an open cache of five shards."""
+
+    def make(dtype):
+        folder = tmp_path_factory.getbasetemp() / f"cached-{dtype}"
+        provenance = Provenance("t", toy_table.digest, CAPTURE, dtype)
+        build_cache(folder, provenance, toy_table, live, shard_examples=10)
+        return open_cache(folder, provenance, toy_table, memory=RecordMemory(1 << 20))
+
+    return make
+
+
+def masked(output: ModelOutput, batch) -> dict[str, np.ndarray]:
+    """Every array of an output with padding set to 0."""
+    where_BT = np.asarray(batch.where_BT)
+    arrays = {"logits": np.asarray(output.logits_BC) * np.asarray(batch.where_B)[:, None]}
+    for kind in ("hidden_states", "values"):
+        for layer, array in getattr(output, kind).items():
+            shape = where_BT.shape + (1,) * (array.ndim - 2)
+            arrays[f"{kind}/{layer}"] = np.asarray(array) * where_BT.reshape(shape)
+    square = where_BT[:, None, :, None] & where_BT[:, None, None, :]
+    for kind in ("attention_scores", "attention_probs"):
+        for layer, array in getattr(output, kind).items():
+            arrays[f"{kind}/{layer}"] = np.where(square, np.asarray(array), 0)
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 1e-2)]
+)
+def test_cached_is_live(toy_table, live, made, dtype, tolerance):
+    """Trap 19, too: rows are asked for in any order and at any length, over several shards."""
+    cache = made(dtype)
+    rows = np.asarray([40, 3, 17, 0, 8], np.int32)
+    batch = make_batch(toy_table, PlannedBatch(rows, 13), batch_size=8)
+    cached, fresh = masked(cache(batch), batch), masked(live(batch), batch)
+    assert cached.keys() == fresh.keys()
+    for name in cached:
+        assert cached[name].dtype == np.float32
+        assert np.abs(fresh[name]).max() > 0.01
+        np.testing.assert_allclose(cached[name], fresh[name], rtol=tolerance, atol=tolerance)
+
+
+def test_padding_says_nothing(toy_table, made):
+    cache = made("float32")
+    batch = make_batch(toy_table, PlannedBatch(np.asarray([5], np.int32), 13), batch_size=4)
+    for name, array in masked(cache(batch), batch).items():
+        kind, _, layer = name.partition("/")
+        said = cache(batch)
+        raw = said.logits_BC if kind == "logits" else getattr(said, kind)[int(layer)]
+        np.testing.assert_array_equal(raw, array)
+    nobody = make_batch(toy_table, PlannedBatch(np.asarray([], np.int32), 13), batch_size=4)
+    assert not np.any(cache(nobody).logits_BC)
+    assert cache(nobody).hidden_states[2].shape == (4, 13, 12)
+
+
+@pytest.mark.parametrize("limit", [0, 3000, 1 << 20])
+def test_memory_changes_nothing_but_speed(toy_table, made, limit):
+    cache = made("float16")
+    small = dataclasses.replace(cache, memory=RecordMemory(limit))
+    for start in (0, 20, 0, 30, 0):
+        rows = np.arange(start, start + 14, dtype=np.int32)
+        batch = make_batch(toy_table, PlannedBatch(rows, 12), batch_size=14)
+        said, expected = masked(small(batch), batch), masked(cache(batch), batch)
+        for name in said:
+            np.testing.assert_array_equal(said[name], expected[name])
+        assert small.memory.used <= limit
+
+
+def test_memory_forgets_what_was_not_asked_for():
+    memory = RecordMemory(10)
+    for number in range(3):
+        memory.put(("shard", number), {"a": np.asarray(number)}, 4)
+        memory.get(("shard", 0))
+    assert memory.get(("shard", 1)) is None
+    assert memory.get(("shard", 0)) is not None
+    assert memory.get(("shard", 2)) is not None
+    memory.put(("shard", 2), {}, 6)
+    assert memory.used == 10
+    memory.put(("shard", 3), {}, 11)
+    assert memory.get(("shard", 3)) is None
+    assert memory.used == 10
+
+
+def test_a_record_that_was_read_is_not_read_again(toy_table, made, monkeypatch):
+    cache = made("float32")
+    batch = make_batch(toy_table, PlannedBatch(np.arange(6, dtype=np.int32), 12), batch_size=6)
+    first = cache(batch)
+    monkeypatch.setattr(cache.reader, "_open", lambda number: pytest.fail("read again"))
+    np.testing.assert_array_equal(cache(batch).logits_BC, first.logits_BC)
+
+
+def test_threads_read_what_one_reads(toy_table, made):
+    cache = dataclasses.replace(made("float32"), memory=RecordMemory(2000))
+    rows = [np.arange(start, start + 6, dtype=np.int32) for start in range(0, 36, 3)]
+    batches = [make_batch(toy_table, PlannedBatch(some, 12), batch_size=6) for some in rows]
+    expected = [cache(batch).hidden_states[2] for batch in batches]
+    wrong = []
+
+    def read(turn):
+        for number in range(len(batches)):
+            at = (number * 5 + turn) % len(batches)
+            if not np.array_equal(cache(batches[at]).hidden_states[2], expected[at]):
+                wrong.append(at)
+
+    threads = [threading.Thread(target=read, args=(turn,)) for turn in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_shards_that_were_swapped_are_found_in_the_reading(toy_table, made):
+    """Their digests are right, the examples are not."""
+    cache = made("float32")
+    swapped = type(cache.reader)([*cache.reader.paths[1::-1], *cache.reader.paths[2:]], 10)
+    wrong = dataclasses.replace(cache, reader=swapped, memory=RecordMemory(0))
+    batch = make_batch(toy_table, PlannedBatch(np.arange(6, dtype=np.int32), 12), batch_size=6)
+    with pytest.raises(Damaged, match="stands where 'example-"):
+        wrong(batch)
+
+
+def test_a_shard_that_goes_while_it_is_in_use_is_said_in_one_line(toy_table, made):
+    cache = dataclasses.replace(made("bfloat16"), memory=RecordMemory(0))
+    moved = [path.with_name("gone") for path in cache.reader.paths]
+    cache = dataclasses.replace(cache, reader=type(cache.reader)(moved, 10))
+    batch = make_batch(toy_table, PlannedBatch(np.arange(6, dtype=np.int32), 12), batch_size=6)
+    with pytest.raises(Damaged, match="gone"):
+        cache(batch)
