@@ -55,6 +55,11 @@ def test_steps_by_hand():
     assert TrainingConfig(steps=7).total_steps(10**6) == 7
 
 
+def test_a_cache_keeps_at_least_one_logit():
+    with pytest.raises(UserError, match="cache_top_k must be at least 1"):
+        TeacherConfig(cache_top_k=0)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
