@@ -98,7 +98,7 @@ def verify(args: Verify) -> None:
 
     from distill_jax.teachers.cache import damaged_shards, open_cache
     from distill_jax.teachers.manifest import Damaged, read_index, read_manifest
-    from distill_jax.teachers.verify import TOLERANCE, compare_sample, sample_rows
+    from distill_jax.teachers.verify import compare_sample, sample_rows, tolerance
 
     manifest = read_manifest(folder)
     read_index(folder, manifest)
@@ -123,7 +123,7 @@ def verify(args: Verify) -> None:
     rows = sample_rows(len(table), args.sample, args.seed)
     cache = open_cache(folder, provenance, table)
     differences = compare_sample(cache, provenance, table, teacher, rows)
-    limit = TOLERANCE[provenance.dtype]
+    limit = tolerance(provenance)
     wrong = {name: by for name, by in differences.items() if not by <= limit}
     for name, by in differences.items():
         print(f"  {name}: largest difference {by:.1e} of the largest value")
@@ -169,6 +169,7 @@ def describe(manifest: "Manifest") -> str:
             f"data {name or '?'} ({made_of.data}), {manifest.examples:,} examples",
             f"top {made_of.top_k} logits" if made_of.top_k else "logits",
             *_outputs(made_of.capture, made_of.dtype),
+            *([] if made_of.precision == "f32" else [f"computed in {made_of.precision}"]),
         ]
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core.errors import UserError
@@ -53,7 +54,8 @@ def load_origin(origin: Mapping[str, Any], provenance: Provenance) -> tuple[Live
     table = _task(data, teacher).everything
     if table.without_labels(np.arange(len(table))).digest != provenance.data:
         raise UserError(f"the data {data.name} have changed since the cache was made")
-    model = build_model(teacher.config)
+    dtype = jnp.bfloat16 if provenance.precision == "bf16" else jnp.float32
+    model = build_model(teacher.config, dtype=dtype)
     return LiveTeacher(model, teacher.params, provenance.capture), table
 
 

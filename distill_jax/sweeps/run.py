@@ -132,7 +132,7 @@ def _dtype(cell: Cell, *objectives: ResolvedObjective | None) -> str:
     many logits where not all, and in what they were computed."""
     cached = cell.teacher.outputs == "cache"
     tokenwise = any(o is not None and o.teacher_capture != Capture() for o in objectives)
-    kept = cell.teacher.cache_dtype if cached and tokenwise else "float32"
+    kept: str = cell.teacher.cache_dtype if cached and tokenwise else "float32"
     if cached and cell.teacher.cache_top_k is not None:
         kept = f"{kept}, top {cell.teacher.cache_top_k}"
     return kept if cell.teacher.precision == "f32" else f"{kept} of bfloat16"

@@ -160,14 +160,16 @@ def outputs_for(
         return None
     capture = union_of(objective.teacher_capture for objective in listeners)
     dtype = jnp.float32 if config.precision == "f32" else jnp.bfloat16
-    params = place(teacher.params, ShardingRules().teacher, engine.mesh)
+    params = place(teacher.params, ShardingRules().teacher, engine.mesh.local_mesh)
     speaker = LiveTeacher(build_model(teacher.config, dtype=dtype), params, capture)
     if config.outputs == "live":
         return speaker
     table = wider.everything
     batch_size = CACHE_BATCH if isinstance(table, TokenTable) else IMAGE_CACHE_BATCH
     data = table.without_labels(np.arange(len(table))).digest
-    provenance = Provenance(teacher.digest, data, capture, config.cache_dtype, config.cache_top_k)
+    provenance = Provenance(
+        teacher.digest, data, capture, config.cache_dtype, config.cache_top_k, config.precision
+    )
     with engine.reporter.stage("asking the teacher", -(-len(table) // batch_size)) as stage:
 
         def on_batch(done: int, total: int) -> None:

@@ -45,6 +45,7 @@ class Provenance:
       dtype: of the token-level outputs; logits are always float32.
       top_k: of more logits than this the largest are kept, and the log-sum-exp of the rest;
         None keeps all.
+      precision: in which the teacher computed.
     """
 
     teacher: str
@@ -52,6 +53,7 @@ class Provenance:
     capture: Capture
     dtype: Dtype = "float16"
     top_k: int | None = None
+    precision: str = "f32"
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16", "bfloat16"):

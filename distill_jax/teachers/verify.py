@@ -11,9 +11,15 @@ from distill_jax.teachers.cached import TeacherCache
 from distill_jax.teachers.manifest import Provenance
 from distill_jax.teachers.records import SQUARE, batch_arrays
 
-TOLERANCE = {"float32": 2e-3, "float16": 4e-3, "bfloat16": 1e-2}
-"""Largest difference, as a share of the output's largest value, that rounding, another padding
-or another kind of device explains."""
+_TOLERANCE = {"float32": 2e-3, "float16": 4e-3, "bfloat16": 1e-2}
+_BF16_TOLERANCE = 5e-2
+
+
+def tolerance(provenance: Provenance) -> float:
+    """The largest difference, as a share of an output's largest value, that rounding, another
+    padding or another kind of device explains."""
+    kept = _TOLERANCE[provenance.dtype]
+    return kept if provenance.precision == "f32" else max(kept, _BF16_TOLERANCE)
 
 
 def sample_rows(count: int, sample: int, seed: int) -> np.ndarray:

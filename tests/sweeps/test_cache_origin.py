@@ -43,6 +43,16 @@ def test_a_fine_tuned_teacher_is_found(texts):
     assert len(table) == 60
 
 
+def test_the_precision_of_the_teacher_is_kept(texts):
+    origin, provenance, _ = texts
+    batch = load_origin(origin, provenance)[1].batch(np.arange(4), 12, 4)
+    fine, coarse = (
+        load_origin(origin, dataclasses.replace(provenance, precision=precision))[0](batch)
+        for precision in ("f32", "bf16")
+    )
+    assert 0 < np.abs(fine.logits_BC - coarse.logits_BC).max() < 0.05
+
+
 def test_a_network_for_images_as_it_came_is_found():
     checkpoint = load_checkpoint("cnn-2-4-8", num_labels=10, fresh=False)
     task = prepare_digits(DataConfig(name="digits", transfer="none"))

@@ -55,6 +55,7 @@ def test_it_is_read_back(written):
         {"capture": Capture()},
         {"dtype": "float16"},
         {"top_k": None},
+        {"precision": "bf16"},
     ],
 )
 def test_another_provenance_is_refused_by_name_and_has_another_digest(written, change):
