@@ -78,14 +78,14 @@ def merge_ledgers(sources: Sequence[Path], into: Path, *, prefer: Prefer = "refu
     return Merged(target, counts["added"], counts["known"], tuple(notes))
 
 
-def finished_in(folder: Path) -> set[str]:
-    """Hashes of the runs in all ledgers of a folder: the whole table's and its parts'."""
-    return {hash for path in ledgers_in(folder) for hash in Ledger(path).finished_hashes()}
+def rows_in(folder: Path) -> dict[str, LedgerRow]:
+    """The runs in all ledgers of a folder, the whole table's and its parts', by hash."""
+    return {row.hash: row for path in ledgers_in(folder) for row in Ledger(path).rows()}
 
 
 def check_merged(folder: Path) -> None:
     """Raises ``UserError`` where a part's ledger has runs that the whole table's lacks."""
-    missing = finished_in(folder) - Ledger(folder / Part().ledger).finished_hashes()
+    missing = rows_in(folder).keys() - Ledger(folder / Part().ledger).finished_hashes()
     if missing:
         raise UserError(
             f"{len(missing)} finished runs are in ledgers of parts in {folder}, not in "

@@ -21,7 +21,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.sweeps.engine import Placed, Work
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
-from distill_jax.sweeps.merge import finished_in
+from distill_jax.sweeps.merge import rows_in
 from distill_jax.sweeps.models import params_of_student
 from distill_jax.sweeps.runs import Planned, clear_checkpoints, finish_run, kept_or, run_cell
 from distill_jax.sweeps.supplies import Supplies
@@ -72,7 +72,7 @@ def run_pending(
     """
     share = supplies.engine.options.share
     own = [each for each in planned if share.holds(each.cell.hash)]
-    finished = finished_in(ledger.path.parent)
+    finished = rows_in(ledger.path.parent).keys()
     pending = [each for each in own if each.cell.hash not in finished]
     done = len(own) - len(pending)
     whose = "" if share.whole else f" of part {share}"

@@ -13,6 +13,7 @@ from distill_jax.models.bert import BertConfig
 from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TrainingConfig
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger
+from distill_jax.sweeps.merge import rows_in
 from distill_jax.sweeps.models import Checkpoint, is_cnn, load_checkpoint
 from distill_jax.sweeps.runs import Planned, clear_checkpoints, teacher_row
 from distill_jax.sweeps.spec import Place
@@ -90,7 +91,7 @@ class Supplies:
             clear_checkpoints(self.engine.run_folder(own_cell))
         if not share.holds(own_cell.hash):
             return
-        row = ledger.find(own_cell.hash)
+        row = rows_in(ledger.path.parent).get(own_cell.hash)
         if row is None or row.fingerprints["teacher"] != teacher.digest:
             group = Path(cell.teacher.name).name
             row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group)

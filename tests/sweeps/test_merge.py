@@ -18,7 +18,7 @@ from samples import sample_run, sample_runs, sample_spec
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps import ledger as ledger_module
 from distill_jax.sweeps.ledger import Ledger
-from distill_jax.sweeps.merge import check_merged, difference, finished_in, merge_ledgers
+from distill_jax.sweeps.merge import check_merged, difference, merge_ledgers, rows_in
 from distill_jax.sweeps.outputs import load_results, write_outputs
 from distill_jax.sweeps.spec import TableSpec
 
@@ -305,7 +305,7 @@ def test_an_append_follows_a_ledger_that_was_replaced(tmp_path, monkeypatch):
 def test_unmerged_parts_are_told(tmp_path):
     write(tmp_path / "ledger-1-of-2.jsonl", RUNS[:3])
     write(tmp_path / "ledger-2-of-2.jsonl", RUNS[3:5])
-    assert finished_in(tmp_path) == {row.hash for row in RUNS[:5]}
+    assert rows_in(tmp_path).keys() == {row.hash for row in RUNS[:5]}
     with pytest.raises(UserError, match=r"5 finished runs are in ledgers of parts.*ledger merge"):
         check_merged(tmp_path)
     merge_ledgers([tmp_path], tmp_path)
@@ -329,11 +329,9 @@ def test_merging_needs_no_jax():
 
 
 def test_the_committed_ledgers_merge(tmp_path):
-    """Some runs stand in two of them, trained in populations of two sizes: rounding differs."""
+    """As a person would. Some runs stand in two tables, trained in populations of two sizes."""
     results = Path(__file__).resolve().parents[2] / "experiments/results"
     folders = sorted(path.parent for path in results.glob("*/ledger.jsonl"))
-    with pytest.raises(UserError, match="came out differently: test/ece is 0.0381022"):
-        merge_ledgers(folders, tmp_path)
     merged = merge_ledgers(folders, tmp_path, prefer="first")
     rows = Ledger(tmp_path / "ledger.jsonl").rows()
     assert merged.added == len(rows) == len({row.hash for row in rows}) > 100
