@@ -15,6 +15,7 @@ COMMANDS = {
     "assets": ("assets", "list or fetch what travels in packages: a teacher, reviews"),
     "ledger": ("ledger", "list, filter and export the results of runs"),
     "table": ("table", "rebuild table, figures and report of an experiment from its ledger"),
+    "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
     "predict": ("predict", "classify texts with a trained student"),
 }
 """Command -> (module of this package with its ``main(arguments)``, what it does)."""

@@ -97,9 +97,12 @@ def only_process(folder: Path, part: Part) -> Iterator[None]:
             os.truncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         else:
-            holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
-            what = "this table" if part.whole else f"part {part} of this table"
-            raise UserError(f"{holder} is at {what} in {folder}: wait for its end, or stop it")
+            holder = os.pread(handle, 200, 0).decode(errors="replace")
+            what = "" if part.whole else f"at part {part} "
+            raise UserError(
+                f"another process is at work {what}in {folder} ({holder}): wait for its end, or "
+                "stop it"
+            )
         yield
     finally:
         os.close(handle)
