@@ -1,7 +1,6 @@
 """``compare-losses``: students x objectives x seeds from one teacher, as a table and a figure."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from distill_jax.cli.results import conclude
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
@@ -172,13 +172,7 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
         strategy=args.strategy,
         options=args.options,
     )
-    from distill_jax.sweeps.outputs import show, write_outputs
-
-    paths = write_outputs(spec, rows, folder)
-    show(spec, rows, console)
-    for path in (*paths, folder / "ledger.jsonl"):
-        print(path)
-    sys.stdout.flush()
+    conclude(spec, rows, folder, console, args.options.share)
 
 
 def sweep_of(args: CompareLosses) -> "Sweep":

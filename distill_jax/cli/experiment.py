@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from distill_jax.cli.results import conclude
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
@@ -67,7 +68,6 @@ def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str
 
 
 def _run(sweep: "Sweep", flags: Flags, console: "Console") -> None:
-    from distill_jax.sweeps.outputs import show, write_outputs
     from distill_jax.sweeps.progress import Reporter
     from distill_jax.sweeps.run import run_sweep
 
@@ -85,8 +85,4 @@ def _run(sweep: "Sweep", flags: Flags, console: "Console") -> None:
         strategy=flags.strategy,
         options=flags.options,
     )
-    paths = write_outputs(spec, rows, folder)
-    show(spec, rows, console)
-    for path in (*paths, folder / "ledger.jsonl"):
-        print(path)
-    sys.stdout.flush()
+    conclude(spec, rows, folder, console, flags.options.share)

@@ -6,7 +6,8 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -23,7 +24,10 @@ COLUMNS = ("experiment", "group", "row", "seed", "device", "selected_step", "has
 
 @dataclass(frozen=True)
 class ListLedger:
-    """List the rows of a ledger, filter them, show one whole, or export them as CSV."""
+    """List the rows of a ledger, filter them, show one whole, or export them as CSV.
+
+    ``distill-jax ledger merge`` joins the ledgers of many machines; it has flags of its own.
+    """
 
     path: Annotated[str, tyro.conf.Positional] = "compare_losses"
     """A ledger, its folder, or an experiment under results/ or experiments/results/."""
@@ -43,7 +47,48 @@ class ListLedger:
     """Print every row as CSV, all metrics included."""
 
 
+@dataclass(frozen=True)
+class MergeLedgers:
+    """Join ledgers: of the parts of a table, of several machines, of runs made at several times.
+
+    One row a hash; rows that are there stay. Either all is written or nothing, and doing it
+    again changes nothing. table.json is kept where all agree; distill-jax table then gives the
+    whole table.
+    """
+
+    sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Ledgers, or folders: theirs and those of the parts (ledger-I-of-N.jsonl)."""
+    into: Path
+    """The folder whose ledger gets the rows; it may be one of the sources."""
+    prefer: Literal["refuse", "newest", "first"] = "refuse"
+    """Where one run came out differently in two ledgers (times do not count): refuse, take the
+    one finished last, or the first found: of --into, then in the order given."""
+
+
 def main(arguments: Sequence[str]) -> None:
+    """List or, after ``merge``, join."""
+    if arguments[:1] == ["merge"]:
+        merge(arguments[1:])
+    else:
+        list_rows(arguments)
+
+
+def merge(arguments: Sequence[str]) -> None:
+    """Join ledgers into one."""
+    args = parse_flags(MergeLedgers, arguments, "distill-jax ledger merge")
+    if not args.sources:
+        raise UserError("no ledgers to merge: name files or folders")
+
+    from distill_jax.sweeps.merge import merge_ledgers
+
+    merged = merge_ledgers(args.sources, args.into, prefer=args.prefer)
+    for note in merged.notes:
+        print(note)
+    print(f"{merged.added} rows added, {merged.known} were there already")
+    print(merged.ledger)
+
+
+def list_rows(arguments: Sequence[str]) -> None:
     """Read and print; nothing is changed."""
     args = parse_flags(ListLedger, arguments, "distill-jax ledger")
 

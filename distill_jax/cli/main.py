@@ -16,6 +16,7 @@ COMMANDS = {
     "ledger": ("ledger", "list, filter and export the results of runs"),
     "table": ("table", "rebuild table, figures and report of an experiment from its ledger"),
     "cache": ("cache", "list what teachers said and was kept, or verify it"),
+    "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
     "predict": ("predict", "classify texts with a trained student"),
 }
 """Command -> (module of this package with its ``main(arguments)``, what it does)."""

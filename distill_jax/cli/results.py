@@ -1,8 +1,18 @@
 """Where experiments are found by name."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill_jax.core.errors import UserError, nearest
+from distill_jax.sweeps.parts import Part, ledgers_in
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from distill_jax.sweeps.ledger import LedgerRow
+    from distill_jax.sweeps.spec import TableSpec
 
 ROOTS = (Path("results"), Path("experiments/results"))
 """Searched in this order: what was run here, then what came with the code."""
@@ -18,6 +28,11 @@ def results_folder(name: str) -> Path:
     for folder in (Path(name), *(root / name for root in ROOTS)):
         if (folder / LEDGER).is_file():
             return folder
+        if ledgers_in(folder):
+            raise UserError(
+                f"{folder} has ledgers of parts only; merge them first: "
+                f"distill-jax ledger merge {folder} --into {folder}"
+            )
     known = sorted({path.parent.name for root in ROOTS for path in root.glob(f"*/{LEDGER}")})
     guess = nearest(name, known)
     hint = f" Did you mean {guess!r}?" if guess else ""
@@ -28,3 +43,29 @@ def results_folder(name: str) -> Path:
 def ledger_file(name: str) -> Path:
     """The ledger of an experiment; the path of a ledger is itself."""
     return Path(name) if Path(name).is_file() else results_folder(name) / LEDGER
+
+
+def conclude(
+    spec: "TableSpec",
+    rows: Sequence["LedgerRow"],
+    folder: Path,
+    console: "Console",
+    part: Part = Part(),  # noqa: B008
+) -> None:
+    """Write and print the outputs of a table, then the paths; of a part only its ledger's."""
+    from distill_jax.sweeps.outputs import show, write_outputs
+
+    if part.whole:
+        paths = write_outputs(spec, rows, folder)
+        show(spec, rows, console)
+    else:
+        paths = []
+        console.print(
+            f"part {part} is done; when all are: distill-jax ledger merge {folder} --into {folder}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    for path in (*paths, folder / part.ledger):
+        print(path)
+    sys.stdout.flush()

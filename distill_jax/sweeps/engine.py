@@ -136,6 +136,11 @@ class Engine:
         """Where a student that is trained alone lies."""
         return Layout(self.mesh, self.options.parallel)
 
+    def run_folder(self, cell: Cell) -> Path:
+        """Where a run keeps its files. Parts may fine-tune one teacher at once, each in its own."""
+        apart = self.options.share.suffix if cell.student == TEACHER else ""
+        return self.folder / f"{cell.hash}{apart}"
+
     @property
     def compilations(self) -> int:
         """How many training programs were traced so far."""
@@ -169,9 +174,8 @@ class Engine:
           Interrupted: when a stop was asked for; the checkpoint is on disk.
         """
         check_batch_size(work.training.batch_size, self.mesh, self.options.accumulate)
-        run_folder = self.folder / work.cell.hash
         with (
-            Checkpoints(run_folder / f"{work.prefix}checkpoint") as checkpoints,
+            Checkpoints(self.run_folder(work.cell) / f"{work.prefix}checkpoint") as checkpoints,
             self._tracker(work) as tracker,
             self.reporter.stage(label, work.steps) as stage,
         ):
@@ -300,7 +304,7 @@ class Engine:
 
     def _tracker(self, work: Work) -> AbstractContextManager[Tracker]:
         hash_ = work.cell.hash
-        folder = self.folder / hash_ / f"{work.prefix}events"
+        folder = self.run_folder(work.cell) / f"{work.prefix}events"
         return open_tracker(self.track, folder, hash_, dataclasses.asdict(work.cell))
 
     def new_state(self, work: Work, params: Params) -> TrainState:

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.files import write_atomic
 from distill_jax.sweeps.provenance import provenance as provenance
 
 SCHEMA = 1
+_WRITE = os.O_RDWR | os.O_CREAT | os.O_APPEND
 _KINDS: dict[str, tuple[type, str]] = {
     **dict.fromkeys(
         ("hash", "experiment", "row", "group", "device", "finished_at"), (str, "a string")
@@ -200,12 +202,33 @@ class Ledger:
         except (TypeError, ValueError) as error:
             raise UserError(f"a row does not fit the ledger {self.path}: {error}") from error
         try:
-            with _locked(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, fcntl.LOCK_EX) as handle:
+            with _locked(self.path, _WRITE, fcntl.LOCK_EX) as handle:
                 _write_line(handle, line)
         except OSError as error:
-            raise UserError(
-                f"cannot write the ledger {self.path}: {error.strerror or error}"
-            ) from error
+            raise self._unwritable(error) from error
+
+    def extend(self, choose: Callable[[list[LedgerRow]], list[LedgerRow]]) -> None:
+        """Add rows at the end, all or none, however the process ends. The file is there then.
+
+        Args:
+          choose: rows to add, from the rows that are there. It is asked before the file is made,
+            and again when no other process can write to it.
+
+        Raises:
+          UserError: if the file is damaged or cannot be written, or whatever ``choose`` raises;
+            the file is then as it was.
+        """
+        if not choose(self.rows()) and self.path.is_file():
+            return
+        try:
+            with _locked(self.path, _WRITE, fcntl.LOCK_EX) as handle:
+                data = _read_all(handle)
+                rows, kept = self._parse_all(data)
+                new = choose(_last_of_each(rows))
+                lines = [row.to_json().encode() + b"\n" for row in new]
+                write_atomic(self.path.resolve(), b"".join([kept, *lines]))
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def rows(self) -> list[LedgerRow]:
         """All rows, one per hash: of rows with the same hash the last one written wins.
@@ -215,11 +238,7 @@ class Ledger:
         Raises:
           UserError: naming file and line, if a line other than a cut last one is damaged.
         """
-        last: dict[str, LedgerRow] = {}
-        for row in self.history():
-            last.pop(row.hash, None)
-            last[row.hash] = row
-        return list(last.values())
+        return _last_of_each(self.history())
 
     def history(self) -> list[LedgerRow]:
         """Every row of the file, repeated hashes included."""
@@ -232,18 +251,7 @@ class Ledger:
             raise UserError(
                 f"cannot read the ledger {self.path}: {error.strerror or error}"
             ) from error
-        *lines, tail = data.split(b"\n")
-        rows = [self._parse(line, number) for number, line in enumerate(lines, 1) if line.strip()]
-        if tail.strip():
-            if _is_json(tail):
-                rows.append(self._parse(tail, len(lines) + 1))
-            else:
-                warnings.warn(
-                    f"{self.path}:{len(lines) + 1}: the last line is cut short (a run was "
-                    "killed while writing it) and is left out.",
-                    stacklevel=2,
-                )
-        return rows
+        return self._parse_all(data)[0]
 
     def find(self, hash: str) -> LedgerRow | None:
         """The row of this hash, or None."""
@@ -253,16 +261,51 @@ class Ledger:
         """Hashes of all finished runs."""
         return {row.hash for row in self.rows()}
 
-    def _parse(self, line: bytes, number: int) -> LedgerRow:
-        try:
-            fields = json.loads(line)
-            if not isinstance(fields, dict):
-                raise ValueError("not a JSON object")
-            return LedgerRow.from_dict(fields)
-        except (TypeError, ValueError) as error:
+    def _parse_all(self, data: bytes) -> tuple[list[LedgerRow], bytes]:
+        """The rows, and the bytes that they came from: whole lines, a cut last one left out."""
+        *lines, tail = data.split(b"\n")
+        if tail.strip() and not _is_json(tail):
+            warnings.warn(
+                f"{self.path}:{len(lines) + 1}: the last line is cut short (a run was "
+                "killed while writing it) and is left out.",
+                stacklevel=4,
+            )
+        elif tail.strip():
+            lines.append(tail)
+        rows, damaged = [], []
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    rows.append(_parse(line))
+                except (TypeError, ValueError) as error:
+                    damaged.append((number, error))
+        if damaged:
+            (number, error), *more = damaged
+            others = f" Also damaged: line {', '.join(str(n) for n, _ in more)}." if more else ""
             raise UserError(
                 f"{self.path}:{number}: damaged ledger row ({error}). Mend or delete the line."
+                f"{others}"
             ) from error
+        return rows, b"".join(line + b"\n" for line in lines)
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"cannot write the ledger {self.path}: {error.strerror or error}")
+
+
+def _parse(line: bytes) -> LedgerRow:
+    fields = json.loads(line)
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")
+    return LedgerRow.from_dict(fields)
+
+
+def _last_of_each(rows: Iterable[LedgerRow]) -> list[LedgerRow]:
+    """One row a hash, the last, at its place."""
+    last: dict[str, LedgerRow] = {}
+    for row in rows:
+        last.pop(row.hash, None)
+        last[row.hash] = row
+    return list(last.values())
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -299,12 +342,24 @@ def _locked(path: Path, flags: int, lock: int) -> Iterator[int]:
     """The open file under an advisory lock; closing it lets the lock go."""
     if flags & os.O_CREAT:
         path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, flags, 0o666)
+    while True:
+        handle = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(handle, lock)
+            if _is_at(handle, path):
+                yield handle
+                return
+        finally:
+            os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the open file is still the one at ``path``: another may have replaced it."""
     try:
-        fcntl.flock(handle, lock)
-        yield handle
-    finally:
-        os.close(handle)
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(handle), there)
 
 
 def _read_all(handle: int) -> bytes:

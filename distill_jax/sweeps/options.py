@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distill_jax.core.errors import UserError
+from distill_jax.sweeps.parts import Part
 
 Precision = Literal["f32", "bf16", "bf16-params"]
 """``bf16``: the student computes in bfloat16, its parameters are float32; ``bf16-params``: they are
@@ -34,6 +35,8 @@ class RunOptions:
     """A loss or gradient that is not finite: stop the run, or leave that step out."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints of a run."""
+    part: str = "1/1"
+    """I/N: run the I-th of N parts of the table, with a ledger of its own; for many machines."""
 
     def __post_init__(self) -> None:
         for name in ("fsdp", "accumulate"):
@@ -43,6 +46,12 @@ class RunOptions:
             raise UserError("--fsdp needs --parallel jit: pmap keeps all parameters on each device")
         if not self.checkpoint_seconds >= 0:
             raise UserError("--checkpoint-seconds must not be negative")
+        Part.parse(self.part)
+
+    @property
+    def share(self) -> Part:
+        """The part, parsed."""
+        return Part.parse(self.part)
 
 
 DEFAULTS = RunOptions()

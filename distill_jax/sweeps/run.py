@@ -3,7 +3,10 @@
 import dataclasses
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+
+import jax
 
 from distill_jax.core.digests import sha256_file
 from distill_jax.core.errors import UserError
@@ -15,9 +18,11 @@ from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.sweeps.cells import Cell
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
+from distill_jax.sweeps.merge import check_merged
 from distill_jax.sweeps.models import check_student
 from distill_jax.sweeps.options import DEFAULTS, RunOptions
-from distill_jax.sweeps.outputs import LEDGER, SPEC
+from distill_jax.sweeps.outputs import SPEC
+from distill_jax.sweeps.parts import Part, only_process
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.runs import Planned
 from distill_jax.sweeps.spec import Place, TableSpec
@@ -40,6 +45,8 @@ def run_sweep(
 ) -> tuple[TableSpec, list[LedgerRow]]:
     """Run what is not finished yet; returns the table's description and the ledger's rows.
 
+    Of a table in parts (``options.part``) one part is run, and its rows are returned.
+
     Args:
       folder: of the ledger, ``table.json`` and the runs.
       plugin: a Python file with losses of the user's.
@@ -55,11 +62,13 @@ def run_sweep(
     if plugin is not None:
         load_plugin(plugin)
     entries = sweep.entries()
-    with StopRequest() as stop:
+    with StopRequest() as stop, ExitStack() as held:
         engine = Engine(folder / "runs", reporter, stop, track, options)
         supplies = Supplies(engine, sweep.name)
         _check(entries, supplies)
-        ledger = _open_ledger(folder)
+        ledger = _open_ledger(folder, options.share)
+        if jax.process_index() == 0:  # of several hosts in one run, one stands for all
+            held.enter_context(only_process(folder / "runs", options.share))
         for cell in _distinct(entries):
             supplies.raise_teacher(cell, ledger)
         planned = _bind(entries, supplies, sha256_file(plugin) if plugin else None)
@@ -138,12 +147,18 @@ def _dtype(cell: Cell, *objectives: ResolvedObjective | None) -> str:
     return kept if cell.teacher.precision == "f32" else f"{kept} of bfloat16"
 
 
-def _open_ledger(folder: Path) -> Ledger:
-    """The ledger in ``folder``, found to be writable and whole before anything is trained."""
+def _open_ledger(folder: Path, part: Part) -> Ledger:
+    """The part's ledger, found to be writable and whole before anything is trained.
+
+    Raises:
+      UserError: also when the whole table is asked for, but its rows lie in the parts' ledgers.
+    """
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
-    ledger = Ledger(folder / LEDGER)
+    ledger = Ledger(folder / part.ledger)
     ledger.rows()
+    if part.whole:
+        check_merged(folder)
     return ledger

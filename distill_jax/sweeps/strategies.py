@@ -21,6 +21,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.sweeps.engine import Placed, Work
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
+from distill_jax.sweeps.merge import rows_in
 from distill_jax.sweeps.models import params_of_student
 from distill_jax.sweeps.runs import Planned, clear_checkpoints, finish_run, kept_or, run_cell
 from distill_jax.sweeps.supplies import Supplies
@@ -60,20 +61,27 @@ class Crew:
 def run_pending(
     supplies: Supplies, planned: Sequence[Planned], ledger: Ledger, strategy: Strategy
 ) -> None:
-    """Run the cells that the ledger does not hold yet; every finished one is appended at once.
+    """Run the cells that no ledger holds yet; every finished one is appended at once.
+
+    Args:
+      planned: the whole table; of it this part's cells are run.
+      ledger: of this part. What the folder's other ledgers hold counts as finished too.
 
     Raises:
       UserError: when a member of a population diverged, once all others are in the ledger.
     """
-    finished = ledger.finished_hashes()
-    pending = [each for each in planned if each.cell.hash not in finished]
-    done = len(planned) - len(pending)
-    supplies.engine.reporter.say(f"{done} of {len(planned)} runs are finished already")
-    by_hash = {each.cell.hash: each for each in planned}
+    share = supplies.engine.options.share
+    own = [each for each in planned if share.holds(each.cell.hash)]
+    finished = rows_in(ledger.path.parent).keys()
+    pending = [each for each in own if each.cell.hash not in finished]
+    done = len(own) - len(pending)
+    whose = "" if share.whole else f" of part {share}"
+    supplies.engine.reporter.say(f"{done} of {len(own)} runs{whose} are finished already")
+    by_hash = {each.cell.hash: each for each in own}
     diverged: list[UserError] = []
     for crew in plan_crews(supplies, pending, planned, strategy):
         members = [by_hash[member] for member in crew.hashes]
-        label = f"[{done + 1}/{len(planned)}] {members[0].title}"
+        label = f"[{done + 1}/{len(own)}] {members[0].title}"
         if crew.strategy == "sequential":
             run_alone(supplies, members[0], planned, ledger, label)
         else:
@@ -83,6 +91,11 @@ def run_pending(
         supplies.engine.stop.check()
     if diverged:
         raise diverged[0]
+
+
+def populations(supplies: Supplies) -> Path:
+    """Where the populations of this part are; each part makes its own."""
+    return supplies.engine.folder / f"{POPULATIONS}{supplies.engine.options.share.suffix}"
 
 
 def group_of(each: Planned) -> str:
@@ -123,7 +136,7 @@ def plan_crews(
     The plan is on disk before the first step, so that a table that was killed goes on with the
     very same populations.
     """
-    folder = supplies.engine.folder / POPULATIONS
+    folder = populations(supplies)
     waiting = {each.cell.hash: each for each in pending}
     known = {each.cell.hash for each in planned}  # a crew of another table's cells is left alone
     crews = [
@@ -170,7 +183,7 @@ def run_together(
       What went wrong with members that diverged; they are tried again by the next call.
     """
     engine, started = supplies.engine, time.perf_counter()
-    folder = engine.folder / POPULATIONS / crew.folder
+    folder = populations(supplies) / crew.folder
     filled = [*members, *[members[-1]] * (crew.size - len(members))]
     outputs = [supplies.outputs(each, planned) for each in filled]
     params = [params_of_student(each.cell, each.teacher.pretrained) for each in filled]
@@ -278,7 +291,7 @@ def _choose(
         return strategy
     if len(members) == 1:
         return "sequential"
-    path = supplies.engine.folder / POPULATIONS / "choices.json"
+    path = populations(supplies) / "choices.json"
     try:
         choices = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:

@@ -13,8 +13,9 @@ from distill_jax.models.bert import BertConfig
 from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TrainingConfig
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger
+from distill_jax.sweeps.merge import rows_in
 from distill_jax.sweeps.models import Checkpoint, is_cnn, load_checkpoint
-from distill_jax.sweeps.runs import Planned, teacher_row
+from distill_jax.sweeps.runs import Planned, clear_checkpoints, teacher_row
 from distill_jax.sweeps.spec import Place
 from distill_jax.sweeps.sweep import Entry
 from distill_jax.sweeps.task import DIGITS, Task, load_texts, prepare_digits, prepare_task
@@ -67,7 +68,10 @@ class Supplies:
         return self.task(cell.data, cell.teacher.name, cell.teacher.fine_tune)
 
     def raise_teacher(self, cell: Cell, ledger: Ledger) -> None:
-        """Fine-tune the teacher of a cell, unless that is done; its row goes to the ledger."""
+        """Fine-tune the teacher of a cell, unless that is done; its row goes to the ledger.
+
+        Every part of a table needs the teacher; one of them has its row.
+        """
         task, pretrained = self.of(cell)
         key = (task.labels_digest, cell.teacher)
         if key in self._teachers:
@@ -81,14 +85,19 @@ class Supplies:
                 own_cell, objective="as it came", training=TrainingConfig()
             )
         self.engine.stop.check()
-        row = ledger.find(own_cell.hash)
+        self._teachers[key] = teacher, own_cell.hash
+        share = self.engine.options.share
+        if not share.whole:  # its checkpoints are of no use to anybody now
+            clear_checkpoints(self.engine.run_folder(own_cell))
+        if not share.holds(own_cell.hash):
+            return
+        row = rows_in(ledger.path.parent).get(own_cell.hash)
         if row is None or row.fingerprints["teacher"] != teacher.digest:
             group = Path(cell.teacher.name).name
             row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group)
             ledger.append(row)
         accuracy = 100 * row.metrics["test/accuracy"]
         self.engine.reporter.say(f"teacher: test accuracy {accuracy:.1f}%")
-        self._teachers[key] = teacher, own_cell.hash
 
     def teacher(self, cell: Cell) -> tuple[Teacher, str]:
         """The teacher of a cell and the hash of the teacher's own row."""

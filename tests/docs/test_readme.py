@@ -10,8 +10,9 @@ import pytest
 
 from distill_jax.cli.compare import CompareLosses, parse_arguments
 from distill_jax.cli.experiment import Flags
-from distill_jax.cli.ledger import ListLedger
+from distill_jax.cli.ledger import ListLedger, MergeLedgers
 from distill_jax.cli.main import COMMANDS
+from distill_jax.cli.ray import RunOnRay
 from distill_jax.objectives.grammar import parse
 from distill_jax.sweeps.options import RunOptions
 
@@ -59,7 +60,8 @@ def test_the_make_targets_it_shows_are_targets():
 
 
 def test_every_flag_that_the_pages_name_exists():
-    forms = (CompareLosses, Flags, ListLedger, RunOptions)
+    forms = (CompareLosses, Flags, ListLedger, MergeLedgers, RunOnRay, RunOptions)
     fields = {f.name.replace("_", "-") for form in forms for f in dataclasses.fields(form)}
-    known = fields | {"no-fine-tune", "help", "plugin"}
+    scripts = "".join(path.read_text() for path in (ROOT / "tools/launch").glob("*.sh"))
+    known = fields | {"no-fine-tune", "help", "plugin", *re.findall(r"--([a-z][a-z-]+)", scripts)}
     assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README + RUNNING + SWEEPS)) <= known

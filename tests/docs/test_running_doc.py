@@ -1,0 +1,37 @@
+"""docs/running.md names what there is."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNNING = (ROOT / "docs/running.md").read_text(encoding="utf-8")
+SOURCES = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "distill_jax").rglob("*.py"))
+
+
+def test_scripts_and_experiments_exist():
+    paths = set(re.findall(r"(?:tools|experiments)/[\w/]+\.(?:sh|py)", RUNNING))
+    assert len(paths) >= 7
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+    assert {path.name for path in (ROOT / "tools/launch").glob("*.sh")} - {"common.sh"} <= {
+        Path(path).name for path in paths
+    }
+
+
+def test_tables_have_rows_of_one_width():
+    rows = [line for line in RUNNING.splitlines() if line.startswith("|")]
+    widths = [len(re.findall(r"(?<!\\)\|", line)) for line in rows]
+    assert set(widths) == {3, 4} and len(rows) > 40
+
+
+def test_the_messages_that_it_explains_are_messages():
+    """Of the table of failures: literal pieces of what is quoted stand in the code."""
+    table = RUNNING.partition("| what you see |")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines()[2:] if line.startswith("|")]
+    theirs = {"Killed", "No space left on device", "Permission denied", "Read-only file system"}
+    code = re.sub(r'"\s*\n\s*f?"', "", SOURCES)
+    assert len(rows) > 15
+    for row in rows:
+        for quoted in re.findall(r"`([^`]+)`", row.split("|")[1]):
+            pieces = re.split(r"\.{3}|ledger.jsonl:7| -> |part 2/8|: ", quoted)
+            for piece in (piece.strip(" :") for piece in pieces):
+                assert not piece or piece in theirs | {"old", "new"} or piece in code, piece
