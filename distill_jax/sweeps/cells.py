@@ -7,11 +7,15 @@ from typing import Literal
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
 from distill_jax.sweeps.options import Precision
 from distill_jax.training.optimizer import OptimizerConfig
 
 RECIPE = 2
 """Raised when the same cell would come out differently than before, so that old rows retire."""
+
+MOST = 2**31 - 1
+"""Steps are counted in 32 bits on the device."""
 
 TEACHER = "teacher"
 """The name, among the students, of the teacher that is fine-tuned."""
@@ -45,14 +49,13 @@ class DataConfig:
     label_noise: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.label_fraction <= 1:
             raise UserError(f"the label fraction must be in (0, 1], not {self.label_fraction}")
         if not 0 <= self.label_noise < 1:
             raise UserError(f"the label noise must be in [0, 1), not {self.label_noise}")
         if not 4 <= self.max_length <= 512:
             raise UserError(f"the maximal length must be from 4 to 512, not {self.max_length}")
-        if self.transfer not in ("rest", "none"):
-            raise UserError(f"transfer is 'rest' or 'none', not {self.transfer!r}")
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,26 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.epochs < math.inf or self.steps < 0:
             raise UserError("epochs must be positive, steps 0 (epochs decide) or positive")
-        if min(self.evaluations, self.batch_size, self.max_shapes) < 1:
-            raise UserError("evaluations, batch size and max_shapes must be at least 1")
+        counts = self.evaluations, self.batch_size, self.max_shapes
+        if min(counts) < 1 or max(*counts, self.steps) > MOST:
+            raise UserError(
+                "evaluations, batch size and max_shapes must be at least 1, and none of them, nor "
+                f"steps, above {MOST}"
+            )
 
     def total_steps(self, examples: int) -> int:
-        """Optimiser steps over a training set of so many examples."""
-        return self.steps or max(1, round(self.epochs * -(-examples // self.batch_size)))
+        """Optimiser steps over a training set of so many examples.
+
+        Raises:
+          UserError: when they cannot be counted in 32 bits.
+        """
+        steps = self.epochs * -(-examples // self.batch_size)
+        if steps > MOST:
+            raise UserError(f"{self.epochs:g} epochs are more than {MOST} steps")
+        return self.steps or max(1, round(steps))
 
 
 @dataclass(frozen=True)
@@ -118,6 +133,9 @@ class TeacherConfig:
         if self.cache_top_k is not None and self.cache_top_k < 1:
             raise UserError(f"cache_top_k must be at least 1, not {self.cache_top_k}")
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -130,6 +148,9 @@ class Stage:
 
     objective: str
     training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -164,6 +185,9 @@ class Cell:
     precision: Precision = "f32"
     data_digest: str = ""
     teacher_digest: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def hash(self) -> str:

@@ -1,7 +1,11 @@
 """What a table may show of a run."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,11 @@ class Column:
     decimals: int = 1
     kind: Literal["mean_sd", "mean", "value"] = "mean_sd"
     higher_is_better: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not 0 <= self.decimals <= 20 or not math.isfinite(self.scale):
+            raise UserError(f"column {self.key}: 0 to 20 decimals, and a finite scale")
 
 
 ACCURACY = Column("test/accuracy", "accuracy %", 100, 1, higher_is_better=True)

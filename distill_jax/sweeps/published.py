@@ -14,6 +14,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.fields import check_fields
 
 _SPLITS = ("dev", "test")
 
@@ -45,6 +46,9 @@ class Number:
     spread: float | None = None
     remark: str = ""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class Published:
@@ -65,6 +69,9 @@ class Published:
     columns: tuple[str, ...]
     numbers: tuple[Number, ...]
     task: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def rows(self) -> dict[str, dict[str, float]]:

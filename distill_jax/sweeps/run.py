@@ -25,6 +25,7 @@ from distill_jax.sweeps.outputs import SPEC
 from distill_jax.sweeps.parts import Part, only_process
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.runs import Planned
+from distill_jax.sweeps.self_checks import check_splits, run_self_checks
 from distill_jax.sweeps.spec import Place, TableSpec
 from distill_jax.sweeps.strategies import Strategy, run_pending
 from distill_jax.sweeps.supplies import Supplies
@@ -78,6 +79,13 @@ def run_sweep(
         )
         write_atomic(folder / SPEC, spec.to_json() + "\n")
         everything = list({p.cell.hash: p for _, p in planned}.values())
+        finished = ledger.finished_hashes()
+        run_self_checks(
+            [each for each in everything if each.cell.hash not in finished],
+            lambda each: supplies.widest(each, everything),
+            reporter,
+            stop.check,
+        )
         run_pending(supplies, everything, ledger, strategy)
     reporter.say(f"done in {time.perf_counter() - started:.0f} s")
     return spec, ledger.rows()
@@ -87,7 +95,8 @@ def _check(entries: Sequence[Entry], supplies: Supplies) -> None:
     """Every objective fits every student and teacher; says what was decided for them."""
     said = set()
     for cell in _distinct(entries):
-        _, pretrained = supplies.of(cell)
+        task, pretrained = supplies.of(cell)
+        check_splits(task)
         shape = check_student(cell, pretrained.config).shape
         stages = [cell.objective, *([cell.intermediate.objective] if cell.intermediate else [])]
         for training in (cell.teacher.training, cell.training):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.fields import check_fields
 from distill_jax.sweeps.columns import Column
 from distill_jax.sweeps.ledger import LedgerRow
 from distill_jax.sweeps.table import Table, build_table
@@ -29,6 +30,9 @@ class Place:
     group: str
     seed: int
     hash: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class TableSpec:
     protocol: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.layout not in ("metrics", "grid"):
             raise unknown("layout", self.layout, ("metrics", "grid"), where=f"in table {self.name}")
         if not self.columns:

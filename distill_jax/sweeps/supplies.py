@@ -118,10 +118,9 @@ class Supplies:
 
     def outputs(self, planned: Planned, all_planned: Sequence[Planned]) -> TeacherOutputs | None:
         """What the teacher says of a run's training examples: one cache for the whole table."""
-        heard = (planned.teacher.digest, planned.cell.teacher)
-        key = (planned.task.digest, *heard)
+        key = (planned.task.digest, *_heard(planned))
         if key not in self._outputs:
-            pupils = [p for p in all_planned if (p.teacher.digest, p.cell.teacher) == heard]
+            pupils = [p for p in all_planned if _heard(p) == _heard(planned)]
             objectives = [o for p in pupils for o in (p.objective, p.intermediate) if o is not None]
             self._outputs[key] = outputs_for(
                 self.engine,
@@ -129,9 +128,14 @@ class Supplies:
                 planned.teacher,
                 objectives,
                 planned.cell.teacher,
-                _widest(planned.task, [p.task for p in pupils]),
+                self.widest(planned, all_planned),
             )
         return self._outputs[key]
+
+    def widest(self, planned: Planned, all_planned: Sequence[Planned]) -> Examples:
+        """The examples that a run's teacher is asked about: for all runs that hear it."""
+        pupils = [p for p in all_planned if _heard(p) == _heard(planned)]
+        return _widest(planned.task, [p.task for p in pupils])
 
     def teacher_on_test(self, planned: Planned) -> np.ndarray:
         """The teacher's logits [N, C] on the test split, for fidelity."""
@@ -142,6 +146,11 @@ class Supplies:
                 task, teacher.config, teacher.params, task.test
             )
         return self._on_test[key]
+
+
+def _heard(planned: Planned) -> tuple[str, object]:
+    """Which teacher a run hears, and how."""
+    return planned.teacher.digest, planned.cell.teacher
 
 
 def _check_length(task: Task, pretrained: Checkpoint) -> None:

@@ -7,6 +7,7 @@ from itertools import product as all_combinations
 from typing import Any, Literal
 
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.fields import check_fields
 from distill_jax.objectives.grammar import parse
 from distill_jax.sweeps.cells import Cell, Stage
 from distill_jax.sweeps.spec import Place, TableSpec
@@ -110,6 +111,7 @@ class Sweep:
     protocol: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for kind, given in (
             (f"{self.row_title}s", [p.label for p in self.rows]),
             (f"{self.group_title}s", [p.label for p in self.groups]),

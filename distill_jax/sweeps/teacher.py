@@ -47,6 +47,7 @@ class Teacher:
       digest: its content.
       folder: where it lives, a folder that can be loaded; None when it was used as it came.
       training: selected step, seconds and the like; empty when it was used as it came.
+      label_names: its classes in order; None where its checkpoint does not say.
     """
 
     pretrained: Checkpoint
@@ -55,6 +56,7 @@ class Teacher:
     digest: str
     folder: Path | None
     training: dict[str, Any]
+    label_names: tuple[str, ...] | None = None
 
 
 def teacher_cell(task: Task, pretrained: Checkpoint, cell: Cell) -> Cell:
@@ -109,7 +111,15 @@ def fine_tuned(engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell) -
             f"the teacher in {folder} is damaged (training.json: {error}); delete that folder and "
             "it is fine-tuned again"
         ) from error
-    return Teacher(pretrained, loaded.config, loaded.params, loaded.digest, folder, training)
+    return Teacher(
+        pretrained,
+        loaded.config,
+        loaded.params,
+        loaded.digest,
+        folder,
+        training,
+        loaded.label_names,
+    )
 
 
 def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
@@ -124,10 +134,18 @@ def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
             f"({', '.join(pretrained.fresh)} missing); let it be fine-tuned first"
         )
     check_label_order(pretrained, task.label_names)
-    return Teacher(pretrained, pretrained.config, pretrained.params, pretrained.digest, None, {})
+    return Teacher(
+        pretrained,
+        pretrained.config,
+        pretrained.params,
+        pretrained.digest,
+        None,
+        {},
+        pretrained.label_names,
+    )
 
 
-def check_label_order(teacher: Checkpoint, label_names: tuple[str, ...]) -> None:
+def check_label_order(teacher: Checkpoint | Teacher, label_names: tuple[str, ...]) -> None:
     """Raises ``UserError`` where the teacher's classes are not the data's, in their order."""
     if teacher.config.num_labels != len(label_names):
         raise UserError(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
 from distill_jax.sweeps.ledger import LedgerRow
 from distill_jax.sweeps.statistics import MIN_PAIRS, Summary, summarise
 
@@ -38,6 +39,11 @@ class Pick:
     places: tuple[Where, ...]
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not math.isfinite(self.weight):
+            raise UserError(f"a trend cannot weigh a score by {self.weight}.")
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -45,6 +51,9 @@ class Contrast:
 
     label: str
     picks: tuple[Pick, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Trend:
     select: str = "validation/accuracy"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.claim not in ("positive", "negative", "within", "not_below"):
             raise UserError(f"a trend cannot claim {self.claim!r}.")
         if not self.contrasts or any(not contrast.picks for contrast in self.contrasts):

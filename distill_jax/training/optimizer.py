@@ -8,6 +8,7 @@ import jax
 import optax
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,20 @@ class OptimizerConfig:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.learning_rate > 0 or not math.isfinite(self.learning_rate):
             raise UserError(f"the learning rate must be positive, not {self.learning_rate}")
         if not 0 <= self.warmup < 1:
             raise UserError(f"warmup is a part of all steps, 0 <= warmup < 1, not {self.warmup}")
         if not self.clip_norm > 0:
             raise UserError(f"clip_norm must be positive, not {self.clip_norm}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"the weight decay must not be negative, not {self.weight_decay}")
+        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1 and 0 < self.eps < math.inf):
+            raise UserError(
+                f"Adam needs 0 <= b1 < 1, 0 <= b2 < 1 and eps > 0, not {self.b1}, {self.b2} and "
+                f"{self.eps}"
+            )
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:

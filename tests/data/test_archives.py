@@ -139,3 +139,87 @@ def test_a_truncated_archive(tmp_path, into):
     (tmp_path / "a.tar.gz").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="cannot be unpacked"):
         extract(tmp_path / "a.tar.gz", {"a.txt": (into / "a.txt", 1 << 20)})
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE])
+def test_device_nodes_and_folders_in_a_tar(kind, tmp_path, into):
+    node = tarfile.TarInfo("a.txt")
+    node.type, node.devmajor, node.devminor = kind, 1, 5  # /dev/zero never ends
+    with pytest.raises(UserError, match="a link, a folder or a device"):
+        extract(make_tar(tmp_path / "a.tar.gz", [node]), {"a.txt": (into / "a.txt", 9999)})
+    assert not list(into.iterdir())
+
+
+def test_a_link_before_a_member_leads_nowhere(tmp_path, into):
+    """A folder that is a link to another place, and then a file in it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = tarfile.TarInfo("d")
+    link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+    archive = make_tar(tmp_path / "a.tar.gz", [link, ("d/a.txt", b"x")])
+    extract(archive, {"d/a.txt": (into / "a.txt", 1)})
+    assert not list(outside.iterdir())
+    assert not (into / "a.txt").is_symlink() and (into / "a.txt").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("name", ["/etc/a.txt", "../../a.txt", "d/../../a.txt", "C:\\a.txt", "~/a"])
+def test_no_name_is_a_place(make, name, into):
+    """Absolute, upwards, another system's: the caller says where, or it is not written."""
+    archive = make([(name, b"x")])
+    before = {path for path in into.parent.rglob("*")}
+    with pytest.raises(UserError, match="no member"):
+        extract(archive, {"a.txt": (into / "a.txt", 9)})
+    assert {path for path in into.parent.rglob("*")} == before
+
+
+def test_a_target_that_is_there_is_not_written_over(make, into):
+    (into / "a.txt").symlink_to(into.parent / "elsewhere")
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        extract(make([("a.txt", b"1")]), {"a.txt": (into / "a.txt", 9)})
+    assert not (into.parent / "elsewhere").exists()
+
+
+def test_a_bomb_by_its_size(make, into):
+    """64 MiB of zeros in a small archive: as much as the cap is written, not more."""
+    archive = make([("a.txt", bytes(1 << 26))])
+    assert archive.stat().st_size < 1 << 18
+    with pytest.raises(UserError, match="more than the 4096 bytes"):
+        extract(archive, {"a.txt": (into / "a.txt", 4096)})
+    assert sum(path.stat().st_size for path in into.rglob("*")) <= 4096
+
+
+def test_a_zip_that_declares_less_than_it_holds(tmp_path, into):
+    archive = make_zip(tmp_path / "a.zip", [("a.txt", bytes(1 << 20))])
+    small = (16).to_bytes(4, "little")
+    data = archive.read_bytes().replace((1 << 20).to_bytes(4, "little"), small)
+    archive.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.zip"):
+        extract(archive, {"a.txt": (into / "a.txt", 4096)})
+    assert sum(path.stat().st_size for path in into.rglob("*")) <= 4096
+
+
+def test_a_tar_that_declares_more_than_there_is(tmp_path, into):
+    huge = tarfile.TarInfo("a.txt")
+    huge.size = 1 << 40
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(huge.tobuf() + bytes(4096)))
+    with pytest.raises(UserError, match=r"a\.tar\.gz"):
+        extract(tmp_path / "a.tar.gz", {"a.txt": (into / "a.txt", 1 << 20)})
+    assert sum(path.stat().st_size for path in into.rglob("*")) <= 1 << 20
+
+
+def test_a_name_that_never_ends(tmp_path, into):
+    """A GNU long name is data too: it counts."""
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 1 << 24
+    content = name.tobuf() + b"a" * (1 << 24)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(UserError, match="more than is allowed"):
+        extract(tmp_path / "a.tar.gz", {"a.txt": (into / "a.txt", 9)}, max_total=1 << 20)
+
+
+def test_a_bomb_in_an_archive_inside(tmp_path, into):
+    inner = make_tar(tmp_path / "inner.tar.gz", [("bomb", bytes(1 << 24)), ("a.txt", b"1")])
+    archive = make_zip(tmp_path / "outer.zip", [("inner.tar.gz", inner.read_bytes())])
+    with pytest.raises(UserError, match="more than is allowed"):
+        extract(archive, {"inner.tar.gz!a.txt": (into / "a.txt", 9)}, max_total=1 << 20)
+    assert {path.name for path in tmp_path.iterdir()} == {"inner.tar.gz", "outer.zip", "into"}

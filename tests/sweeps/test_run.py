@@ -22,7 +22,7 @@ from distill_jax.sweeps.run import run_sweep
 from distill_jax.sweeps.spec import table_of
 from distill_jax.training.interrupt import Interrupted
 
-OBJECTIVES = ("ce", "0.5*kl(T=2) + 0.5*ce", "hidden_mse + attention_kl")
+OBJECTIVES = ("ce", "0.5*kl(T=2) + 0.5*ce", "hidden_mse + attention_kl + ce")
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def numbers(folder):
 def test_the_whole_way(world, tmp_path):
     (spec, _), said = run(world(), tmp_path / "out")
     assert "30 labelled and 30 unlabelled training examples, 24 validation, 30 test" in said
+    assert said.count("self-checks: teacher deterministic, ") == 1
 
     rows = Ledger(tmp_path / "out/ledger.jsonl").rows()
     assert [row.row for row in rows] == ["teacher"] + [o for o in OBJECTIVES for _ in range(2)]
@@ -113,6 +114,7 @@ def test_the_whole_way(world, tmp_path):
     before = (tmp_path / "out/ledger.jsonl").read_bytes()
     again, said = run(world(), tmp_path / "out")
     assert "6 of 6 runs are finished already" in said
+    assert "self-checks" not in said
     assert (tmp_path / "out/ledger.jsonl").read_bytes() == before
     assert table_of(*again).to_markdown() == table_of(spec, rows).to_markdown()
 
@@ -156,7 +158,7 @@ def test_an_interrupted_table_goes_on_and_comes_out_the_same(world, tmp_path, mo
 
 
 def test_live_and_cached_teachers_say_the_same(world, tmp_path):
-    only = {"objectives": ("kl", "hidden_mse + attention_kl"), "seeds": (0,)}
+    only = {"objectives": ("kl", "hidden_mse + attention_kl + ce"), "seeds": (0,)}
     run(world(**only, cache_dtype="float32"), tmp_path / "cached")
     run(world(**only, teacher_outputs="live"), tmp_path / "live")
     cached, live = numbers(tmp_path / "cached"), numbers(tmp_path / "live")
