@@ -5,7 +5,7 @@ import functools
 import numbers
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
@@ -25,7 +25,8 @@ def check_fields(config: Any) -> None:
     Understands scalars, ``Literal``, unions, tuples, sequences, mappings and classes. A whole
     number may stand where a number is asked for; a bool may stand for neither.
     """
-    for name, hint in _hints(type(config)).items():
+    kind = typing.cast(Hashable, type(config))
+    for name, hint in _hints(kind).items():
         value = getattr(config, name)
         if not _fits(value, hint):
             if typing.get_origin(hint) is typing.Literal and isinstance(value, str):

@@ -130,11 +130,9 @@ class TeacherConfig:
     cache_top_k: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.cache_top_k is not None and self.cache_top_k < 1:
             raise UserError(f"cache_top_k must be at least 1, not {self.cache_top_k}")
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def run_sweep(
         finished = ledger.finished_hashes()
         run_self_checks(
             [each for each in everything if each.cell.hash not in finished],
-            lambda each: supplies.widest(each, everything),
+            lambda each: supplies.widest(each, everything).everything,
             reporter,
             stop.check,
         )

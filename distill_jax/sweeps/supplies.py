@@ -132,8 +132,8 @@ class Supplies:
             )
         return self._outputs[key]
 
-    def widest(self, planned: Planned, all_planned: Sequence[Planned]) -> Examples:
-        """The examples that a run's teacher is asked about: for all runs that hear it."""
+    def widest(self, planned: Planned, all_planned: Sequence[Planned]) -> Task:
+        """That among whose examples a run's are, and about which its teacher is asked, once."""
         pupils = [p for p in all_planned if _heard(p) == _heard(planned)]
         return _widest(planned.task, [p.task for p in pupils])
 
