@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import jax
-
 from distill_jax.core.digests import sha256_file
+from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.core.mesh import check_batch_size
@@ -18,7 +17,7 @@ from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.sweeps.cells import Cell
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
-from distill_jax.sweeps.merge import check_merged
+from distill_jax.sweeps.merge import check_merged, rows_in
 from distill_jax.sweeps.models import check_student
 from distill_jax.sweeps.options import DEFAULTS, RunOptions
 from distill_jax.sweeps.outputs import SPEC
@@ -68,7 +67,7 @@ def run_sweep(
         supplies = Supplies(engine, sweep.name)
         _check(entries, supplies)
         ledger = _open_ledger(folder, options.share)
-        if jax.process_index() == 0:  # of several hosts in one run, one stands for all
+        if is_lead():  # of several processes in one run, one stands for all
             held.enter_context(only_process(folder / "runs", options.share))
         for cell in _distinct(entries):
             supplies.raise_teacher(cell, ledger)
@@ -79,9 +78,9 @@ def run_sweep(
         )
         write_atomic(folder / SPEC, spec.to_json() + "\n")
         everything = list({p.cell.hash: p for _, p in planned}.values())
-        finished = ledger.finished_hashes()
+        finished, share = rows_in(folder), options.share
         run_self_checks(
-            [each for each in everything if each.cell.hash not in finished],
+            [p for p in everything if share.holds(p.cell.hash) and p.cell.hash not in finished],
             lambda each: supplies.widest(each, everything).everything,
             reporter,
             stop.check,

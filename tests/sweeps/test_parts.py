@@ -305,7 +305,7 @@ def test_two_processes_at_once_from_the_teacher_on(toy_teacher, toy_reviews, tmp
     flags = (
         f"--data files:{toy_reviews} --teacher {toy_teacher} --students 1x8x2 --seeds 0 1 2 "
         "--objectives ce kl --label-fraction 0.5 --batch-size 16 --teacher-batch-size 16 "
-        "--teacher-epochs 1 --max-shapes 1 --max-length 16 --track none --evaluations 4 --steps 40"
+        "--teacher-epochs 1 --max-shapes 1 --max-length 16 --track none --evaluations 2 --steps 20"
     ).split()
 
     def start(folder, home, *more):
@@ -325,7 +325,7 @@ def test_two_processes_at_once_from_the_teacher_on(toy_teacher, toy_reviews, tmp
         )
 
     def end(process):
-        said, _ = process.communicate(timeout=180)
+        said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
         return said
 
