@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.settings import flatten
 from distill_jax.sweeps.provenance import provenance as provenance
 
 SCHEMA = 1
@@ -101,7 +102,7 @@ class LedgerRow:
 
     def settings(self) -> dict[str, Any]:
         """The configuration without nesting, by dotted path (``data.label_fraction``), sorted."""
-        return dict(sorted(_flatten(self.config), key=lambda setting: setting[0]))
+        return dict(sorted(flatten(self.config), key=lambda setting: setting[0]))
 
     def to_json(self) -> str:
         """The row as one line of JSON, without the newline."""
@@ -263,14 +264,6 @@ class Ledger:
             raise UserError(
                 f"{self.path}:{number}: damaged ledger row ({error}). Mend or delete the line."
             ) from error
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _write_line(handle: int, line: bytes) -> None:

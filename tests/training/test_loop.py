@@ -22,10 +22,12 @@ from distill_jax.training.step import CompiledStep, make_step
 STEPS = 9
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(toy_table, student, teacher, student_config, teacher_config):
     """A run of ``hidden_mse + kl`` over nine steps, three to an epoch."""
     objective = resolve(parse("hidden_mse + kl"), student_config.shape, teacher_config.shape)
+    statics = make_optimizer(OptimizerConfig())
+    step = CompiledStep(make_step(student[0], objective, statics))
 
     def go(stop=None, checkpoints=None, on_log=None, evaluate=None, learning_rate=1e-2):
         optimizer = OptimizerConfig(learning_rate=learning_rate)
@@ -38,8 +40,8 @@ def run(toy_table, student, teacher, student_config, teacher_config):
         )
         loss_params = objective.init_params(jax.random.key(3))
         return train(
-            init_state(student[1], loss_params, make_optimizer(optimizer)),
-            CompiledStep(make_step(student[0], objective, make_optimizer(optimizer))),
+            init_state(student[1], loss_params, statics),
+            step,
             feed,
             objective=objective,
             optimizer=optimizer,
