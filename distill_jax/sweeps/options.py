@@ -34,11 +34,16 @@ class RunOptions:
     """A loss or gradient that is not finite: stop the run, or leave that step out."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints of a run."""
+    keep_checkpoints: int = 2
+    """How many of its last checkpoints are kept until a run is finished. Each takes about four
+    times the memory of the student's parameters."""
 
     def __post_init__(self) -> None:
-        for name in ("fsdp", "accumulate"):
+        for name in ("fsdp", "accumulate", "keep_checkpoints"):
             if getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}"
+                )
         if self.parallel == "pmap" and self.fsdp > 1:
             raise UserError("--fsdp needs --parallel jit: pmap keeps all parameters on each device")
         if not self.checkpoint_seconds >= 0:

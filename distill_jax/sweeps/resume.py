@@ -86,11 +86,11 @@ class Before:
             if old := self._settings.get(self._hashes.get(where, "")):
                 known = dict(flatten(old))  # a setting that there was not may be as it always was
                 found = {key: v for key, v in changes(old, new).items() if key in known}
-                late = (*KNOWN_LATE, *NAMES)
+                late = [*KNOWN_LATE, *NAMES]
                 if not new["teacher"]["fine_tune"]:
-                    late += ("teacher.training",)
+                    late.append("teacher.training")
                 if "data_digest" not in found:
-                    late += ("data",)
+                    late.append("data")
                 self._refuse(where, not_allowed(found, late))
 
     def refuse(self, entries: Iterable[tuple[Place, Mapping[str, Any]]]) -> None:

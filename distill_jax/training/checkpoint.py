@@ -20,9 +20,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from distill_jax.core.digests import sha256_file
+from distill_jax.core.distributed import is_lead, wait_for_all
 from distill_jax.core.errors import UserError
 from distill_jax.core.settings import changes, describe, not_allowed, plain
 from distill_jax.training.state import Params, TrainState
@@ -113,12 +113,11 @@ class Checkpoints:
         self._failure: Exception | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if _is_first_process():
+            if is_lead():
                 self._clear()
         except OSError as error:
             raise self._cannot_write(error) from error
-        if jax.process_count() > 1:  # nobody looks for checkpoints before they are cleared away
-            multihost_utils.sync_global_devices(f"checkpoints in {self.folder}")
+        wait_for_all(f"checkpoints in {self.folder}")  # are cleared before anybody looks for them
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -212,7 +211,7 @@ class Checkpoints:
         """In a thread: wait for Orbax, name the files' digests, give the folder its name."""
         try:
             self._writer.wait_until_finished()
-            if _is_first_process():
+            if is_lead():
                 scratch = self.folder / f"{UNFINISHED}{step}"
                 write_digests(scratch)
                 scratch.rename(self.folder / str(step))
@@ -237,7 +236,7 @@ class Checkpoints:
 
     def _set_aside(self, steps: Iterable[int]) -> None:
         """Rename damaged ones: these steps are taken again."""
-        if _is_first_process():
+        if is_lead():
             for step in steps:
                 aside = self.folder / f"{DAMAGED}{step}"
                 shutil.rmtree(aside, ignore_errors=True)
@@ -341,7 +340,3 @@ def _first_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _is_first_process() -> bool:
-    return jax.process_index() == 0

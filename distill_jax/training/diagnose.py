@@ -43,9 +43,7 @@ def make_probe(model: nn.Module, objective: ResolvedObjective) -> Probe:
             )
             assert isinstance(output, ModelOutput)
             said = in_float32(objective.student_capture.select(output))
-            _, parts = objective(
-                trained["losses"], numbers.objective, said, teacher_output, batch
-            )
+            _, parts = objective(trained["losses"], numbers.objective, said, teacher_output, batch)
             total, count = parts[label]
             return total / jnp.maximum(count, 1)
 

@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
+from distill_jax.core.distributed import any_says
+from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.training.checkpoint import Checkpoints, Snapshot
 from distill_jax.training.interrupt import Interrupted, StopRequest
@@ -22,14 +23,31 @@ from distill_jax.training.step import CompiledStep, StepMetrics
 OnNan = Literal["stop", "skip"]
 
 
-class Plan(Protocol):
-    """When to look; see ``loop.LoopConfig``."""
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long to train, how often to look, and what decides which step was best.
+
+    Attributes:
+      steps: optimiser steps in all.
+      eval_every: steps between evaluations on the validation split; the last step has one too.
+      log_every: steps between log lines.
+      select: the validation metric whose highest value decides (the earliest of equals); None
+        for a stage whose end is what counts: nothing is evaluated, the last step is kept.
+      checkpoint_seconds: a snapshot is written whenever so many seconds have passed.
+      on_nan: what is done about a step whose loss or gradients are not finite; the step has to be
+        made with ``skip_nonfinite`` where it is to be skipped.
+    """
 
     steps: int
     eval_every: int
-    log_every: int
-    select: str | None
-    checkpoint_seconds: float
+    log_every: int = 20
+    select: str | None = "accuracy"
+    checkpoint_seconds: float = 60.0
+    on_nan: OnNan = "stop"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.eval_every < 1 or self.log_every < 1:
+            raise UserError("steps, eval_every and log_every must be at least 1")
 
 
 class Book(Protocol):
@@ -86,7 +104,7 @@ class Drive:
     read: Callable[[int, int], Iterator[tuple[Batch, ModelOutput | None]]]
     arguments: Callable[[Batch, ModelOutput | None, int], tuple[Any, ...]]
     book: Book
-    plan: Plan
+    loop: LoopConfig
     stop: StopRequest
     checkpoints: Checkpoints | None = None
     _mark: float = field(default_factory=time.perf_counter)
@@ -103,19 +121,19 @@ class Drive:
           Interrupted: after a stop request, with the snapshot on disk.
           UserError: from the book or the checkpoints.
         """
-        plan, book = self.plan, self.book
-        if plan.select is not None and self._is_due(start) and book.judged() < start:
+        loop, book = self.loop, self.book
+        if loop.select is not None and self._is_due(start) and book.judged() < start:
             self._judge(state, start)  # an evaluation that a stop came into
         window: list[Taken] = []
         self._mark = time.perf_counter()
-        batches = self.read(start, plan.steps) if start < plan.steps else iter(())
+        batches = self.read(start, loop.steps) if start < loop.steps else iter(())
         for done, (batch, said) in enumerate(batches, start + 1):
             state, taken = self._take(state, batch, said, done)
             window.append(taken)
             self._unseen.append(taken)
             if self.checkpoints:
                 self.checkpoints.check()
-            if done % plan.log_every == 0 or done == plan.steps:
+            if done % loop.log_every == 0 or done == loop.steps:
                 self._examine(state)
                 book.log(window, done)
                 window = []
@@ -125,7 +143,7 @@ class Drive:
                 self._examine(state)
                 self._pause(state)
                 self._judge(state, done)
-            if done < plan.steps:
+            if done < loop.steps:
                 self._save_where_wanted(state, done)
         return state
 
@@ -150,19 +168,19 @@ class Drive:
 
     def _is_due(self, done: int) -> bool:
         """Whether students are evaluated or kept after this step."""
-        every = self.plan.eval_every if self.plan.select is not None else self.plan.steps
-        return done > 0 and (done % every == 0 or done == self.plan.steps)
+        every = self.loop.eval_every if self.loop.select is not None else self.loop.steps
+        return done > 0 and (done % every == 0 or done == self.loop.steps)
 
     def _is_late(self) -> bool:
-        return time.monotonic() - self._saved_at > self.plan.checkpoint_seconds
+        return time.monotonic() - self._saved_at > self.loop.checkpoint_seconds
 
     def _agree(self, wish: bool, done: int) -> bool:
         """Whether it is done now. Processes that train together do it at one step, or none."""
         if jax.process_count() == 1:
             return wish
-        if done % self.plan.log_every:  # agreeing means waiting for one another
+        if done % self.loop.log_every:  # agreeing means waiting for one another
             return False
-        return bool(multihost_utils.process_allgather(np.asarray(wish)).any())
+        return any_says(wish)
 
     def _pause(self, state: TrainState) -> None:
         jax.block_until_ready(state)

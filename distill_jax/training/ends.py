@@ -14,6 +14,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from distill_jax.core.digests import digest_arrays, digest_strings
+from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.training.checkpoint import Resume
@@ -51,7 +52,8 @@ def kept_or(
                 raise UserError(f"{error}; --resume must refuses") from error
             say(f"{error}; going on from the last checkpoint")
     ends = list(train())
-    write_ends(path, ends)
+    if is_lead():
+        write_ends(path, ends)
     return ends
 
 

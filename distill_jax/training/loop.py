@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
+from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
 from distill_jax.training.diagnose import Probe, explain
-from distill_jax.training.drive import Drive, OnNan, Taken, refused, window_means
+from distill_jax.training.drive import Drive, Taken, refused, window_means
+from distill_jax.training.drive import LoopConfig as LoopConfig
 from distill_jax.training.feed import Feed
 from distill_jax.training.finite import thaw
 from distill_jax.training.interrupt import StopRequest
@@ -25,33 +27,6 @@ MAX_SKIPPED = 20
 """Steps in a row; a run that skips more has no finite parameters left to go on with."""
 TOLD = 3
 """Skipped steps that are explained; more are only counted."""
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How long to train, how often to look, and what decides which step was best.
-
-    Attributes:
-      steps: optimiser steps in all.
-      eval_every: steps between evaluations on the validation split; the last step has one too.
-      log_every: steps between log lines.
-      select: the validation metric whose highest value decides (the earliest of equals); None
-        for a stage whose end is what counts: nothing is evaluated, the last step is kept.
-      checkpoint_seconds: a snapshot is written whenever so many seconds have passed.
-      on_nan: what is done about a step whose loss or gradients are not finite; the step has to be
-        made with ``skip_nonfinite`` where it is to be skipped.
-    """
-
-    steps: int
-    eval_every: int
-    log_every: int = 20
-    select: str | None = "accuracy"
-    checkpoint_seconds: float = 60.0
-    on_nan: OnNan = "stop"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.eval_every < 1 or self.log_every < 1:
-            raise UserError("steps, eval_every and log_every must be at least 1")
 
 
 @dataclass
@@ -134,7 +109,7 @@ def train(
     snapshot = checkpoints.restore(state) if checkpoints else None
     if snapshot:
         state = snapshot.state
-    best_params = jax.tree.map(np.array, snapshot.best_params if snapshot else state.params)
+    best_params = to_host(snapshot.best_params if snapshot else state.params)
     progress = Progress(**snapshot.record) if snapshot else Progress()
 
     def numbers(before: int) -> StepNumbers:
@@ -194,7 +169,7 @@ class _Run:
                 return
             self.progress.best_score = scores[self.loop.select]
         self.progress.best_step = done
-        self.best_params = jax.tree.map(np.array, params)  # a copy: steps donate their state
+        self.best_params = to_host(params)  # a copy: steps donate their state
 
     def judged(self) -> int:
         return int(self.progress.history[-1]["step"]) if self.progress.history else 0

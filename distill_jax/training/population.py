@@ -130,9 +130,7 @@ def train_population(
     first = snapshot or Snapshot(state, state.params, {})
     book = _Members.of(first, count, loop, evaluate, on_log, why, say)
     del state, snapshot
-    drive = Drive(
-        step, lambda *span: _read(feeds, *span), arguments, book, loop, stop, checkpoints
-    )
+    drive = Drive(step, lambda *span: _read(feeds, *span), arguments, book, loop, stop, checkpoints)
     return book.results(drive.run(placement.put_members(first.state), first.step))
 
 
@@ -218,13 +216,22 @@ class _Members:
     skipped_now: list[int]
 
     @classmethod
-    def of(cls, snapshot: Snapshot, count: int, *rest: Any) -> "_Members":
+    def of(
+        cls,
+        snapshot: Snapshot,
+        count: int,
+        loop: LoopConfig,
+        evaluate: EvaluateMembers,
+        on_log: OnMembersLog,
+        why: Callable[[Taken, TrainState, int], str],
+        say: Callable[[str], None],
+    ) -> "_Members":
         """As a snapshot left them; an empty record is that of a population before step 0."""
         records = snapshot.record.get("members", [{}] * count)
         progress = [Progress(**record) for record in records]
         failures = snapshot.record.get("failures", [None] * count)
         best_params = jax.tree.map(np.array, snapshot.best_params)
-        return cls(best_params, progress, failures, *rest, [0] * count)
+        return cls(best_params, progress, failures, loop, evaluate, on_log, why, say, [0] * count)
 
     def snapshot(self, state: TrainState) -> Snapshot:
         record = {"members": [vars(p) for p in self.progress], "failures": self.failures}
