@@ -187,11 +187,8 @@ class Engine:
           Interrupted: when a stop was asked for; the checkpoint is on disk.
         """
         check_batch_size(work.training.batch_size, self.mesh, self.options.accumulate)
-        run_folder = self.folder / work.cell.hash
         with (
-            self._checkpoints(
-                run_folder / f"{work.prefix}checkpoint", work.identity
-            ) as checkpoints,
+            self._checkpoints(self._folder(work), work.identity) as checkpoints,
             self._tracker(work) as tracker,
             self.reporter.stage(label, work.steps) as stage,
         ):

@@ -84,7 +84,7 @@ def explain(
         said = probe(trained, np.int32(step), alone, heard, numbers)
         return {
             term: "" if not value else " (gradient)"
-            for term, (value, gradient) in jax.device_get(said).items()
+            for term, (value, gradient) in sorted(jax.device_get(said).items())
             if not (value and gradient)
         }
 
