@@ -30,11 +30,18 @@ class Latency:
 
 
 def cpu_latency(
-    apply: Apply, params: Any, batches: Sequence[Any], *, warmup: int = 2, repeats: int = 10
+    apply: Apply,
+    params: Any,
+    batches: Sequence[Any],
+    *,
+    warmup: int = 2,
+    repeats: int = 10,
+    on_call: Callable[[], None] = lambda: None,
 ) -> Latency:
     """Latency of ``apply(params, batch)`` on the CPU; see ``cpu_latencies``."""
     models = {"model": (apply, params)}
-    return cpu_latencies(models, batches, warmup=warmup, repeats=repeats)["model"]
+    found = cpu_latencies(models, batches, warmup=warmup, repeats=repeats, on_call=on_call)
+    return found["model"]
 
 
 def cpu_latencies(
@@ -43,6 +50,7 @@ def cpu_latencies(
     *,
     warmup: int = 2,
     repeats: int = 10,
+    on_call: Callable[[], None] = lambda: None,
 ) -> dict[str, Latency]:
     """Latencies of several models, compared fairly on the CPU backend.
 
@@ -57,6 +65,7 @@ def cpu_latencies(
       batches: what to time, typically batches of one example from the test split.
       warmup: untimed passes, of which the first compiles; at least 1.
       repeats: timed passes.
+      on_call: called after every batch, outside the timing; may raise to stop.
 
     Raises:
       UserError: without models, batches, warm-up or repeats, or without a CPU backend.
@@ -81,6 +90,7 @@ def cpu_latencies(
                 elapsed = time.perf_counter_ns() - start
                 if turn >= 0:
                     nanoseconds[name][turn, index] = elapsed
+            on_call()
     return {name: _summarise(times) for name, times in nanoseconds.items()}
 
 

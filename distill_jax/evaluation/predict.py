@@ -42,12 +42,14 @@ def predict_logits(
     shape_lengths: Sequence[int],
     batch_size: int,
     mesh: Mesh | None = None,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Logits [N, C], float32, in the order of the table.
 
     Args:
       apply: from ``logits_of``.
       shape_lengths: the static lengths batches are padded to, the longest example included.
+      on_batch: called after every batch; may raise to stop.
     """
     mesh = mesh or make_mesh()
     params = place(params, ALONG_WIDTH, mesh)
@@ -55,7 +57,7 @@ def predict_logits(
     def forward(batch: Batch) -> jax.Array:
         return apply(params, shard_batch(batch, mesh))
 
-    return _in_table_order(forward, table, shape_lengths, batch_size)
+    return _in_table_order(forward, table, shape_lengths, batch_size, on_batch)
 
 
 def population_logits_of(model: nn.Module, placement: Placement) -> LogitsOf:
@@ -71,6 +73,7 @@ def population_logits(
     shape_lengths: Sequence[int],
     batch_size: int,
     placement: Placement,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """Logits [P, N, C] of all members for a table, float32, in its order.
 
@@ -79,6 +82,7 @@ def population_logits(
       params: a stack [P, ...]; one that is placed already is not moved.
       shape_lengths: as in ``predict_logits``.
       batch_size: examples a batch; every device sees all of them, with its own members.
+      on_batch: as in ``predict_logits``.
     """
     members = len(jax.tree.leaves(params)[0])
     params = placement.put_members(params)
@@ -86,7 +90,7 @@ def population_logits(
     def forward(batch: Batch) -> jax.Array:
         return apply(params, placement.put_shared(batch))
 
-    return _in_table_order(forward, table, shape_lengths, batch_size)[:members]
+    return _in_table_order(forward, table, shape_lengths, batch_size, on_batch)[:members]
 
 
 def _in_table_order(
@@ -94,13 +98,18 @@ def _in_table_order(
     table: ExampleTable,
     shape_lengths: Sequence[int],
     batch_size: int,
+    on_batch: Callable[[], None],
 ) -> np.ndarray:
     """The logits [..., B, C] that ``forward`` gives of batches, put together as [..., N, C]."""
     rows, parts = [], []
     for planned in plan_in_order(table.lengths_N, shape_lengths, batch_size=batch_size):
         rows.append(planned.rows)
         parts.append(forward(make_batch(table, planned, batch_size=batch_size)))
-    said = [np.asarray(part, np.float32) for part in to_host(parts)]
+        on_batch()
+    said = []
+    for part in parts:
+        said.append(np.asarray(to_host(part), np.float32))
+        on_batch()
     logits = [part[..., : len(r), :] for part, r in zip(said, rows, strict=True)]
     joined = np.concatenate(logits, axis=-2)
     in_order = np.empty_like(joined)

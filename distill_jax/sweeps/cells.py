@@ -1,9 +1,10 @@
 """A cell: one entry of a table, as data. Its hash is its identity in the ledger."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
@@ -200,3 +201,12 @@ class Cell:
         if self.precision == "f32":  # cells had no precision once; their hashes stay
             del fields["precision"]
         return digest({"recipe": RECIPE, **fields})
+
+
+def config_of(cell: Cell, model: Any) -> dict[str, Any]:
+    """The configuration of a run as the ledger and its checkpoints keep it.
+
+    Args:
+      model: the configuration of its student, a dataclass.
+    """
+    return {**dataclasses.asdict(cell), "model": dataclasses.asdict(model)}

@@ -10,8 +10,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.sharding import Mesh
 
+from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import (
     Placement,
@@ -30,18 +32,19 @@ from distill_jax.evaluation.predict import (
 )
 from distill_jax.models.build import ModelConfig, build_model
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.sweeps.cells import TEACHER, Cell, TrainingConfig
+from distill_jax.sweeps.cells import TEACHER, Cell, TrainingConfig, config_of
 from distill_jax.sweeps.options import DEFAULTS, RunOptions
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.task import Examples, Task
 from distill_jax.sweeps.track import Tracker, TrackTo, open_tracker
-from distill_jax.training.checkpoint import Checkpoints
+from distill_jax.training.checkpoint import Checkpoints, Identity, Policy
+from distill_jax.training.diagnose import Probe, make_probe
 from distill_jax.training.feed import Feed, TeacherOutputs
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.layout import Layout
 from distill_jax.training.loop import LoopConfig, TrainResult, train
 from distill_jax.training.optimizer import make_optimizer, static_part
-from distill_jax.training.population import PopulationStep, train_population
+from distill_jax.training.population import Diverged, PopulationStep, train_population
 from distill_jax.training.state import Params, TrainState, in_float32
 from distill_jax.training.step import CompiledStep, Step, make_step
 
@@ -85,6 +88,11 @@ class Work:
             eval_every=max(1, -(-self.steps // self.training.evaluations)),
             select="accuracy" if self.selects else None,
         )
+
+    @property
+    def identity(self) -> Identity:
+        """Of the cell's checkpoints."""
+        return Identity(self.cell.hash, config_of(self.cell, self.config))
 
     def feed(self, teacher: TeacherOutputs | None, rows: slice | None = None) -> Feed:
         """The batches, or some rows of each, a pure function of the step."""
@@ -157,7 +165,17 @@ class Engine:
             shape_lengths=task.few_lengths,
             batch_size=task.evaluation_batch * self.mesh.size,
             mesh=self.mesh,
+            on_batch=self.heed,
         )
+
+    def heed(self) -> None:
+        """Stop here when asked to; processes that work together agree on a place elsewhere.
+
+        Raises:
+          Interrupted: when a stop was asked for.
+        """
+        if jax.process_count() == 1:
+            self.stop.check()
 
     def predictor(self, config: ModelConfig) -> LogitsOf:
         """The compiled forward pass of models of this shape."""
@@ -175,7 +193,7 @@ class Engine:
         """
         check_batch_size(work.training.batch_size, self.mesh, self.options.accumulate)
         with (
-            Checkpoints(self.run_folder(work.cell) / f"{work.prefix}checkpoint") as checkpoints,
+            self._checkpoints(self._folder(work), work.identity) as checkpoints,
             self._tracker(work) as tracker,
             self.reporter.stage(label, work.steps) as stage,
         ):
@@ -196,12 +214,14 @@ class Engine:
                 work.feed(teacher, self._own_rows(work)),
                 objective=work.objective,
                 optimizer=work.training.optimizer,
-                loop=work.loop,
+                loop=self._loop(work),
                 layout=self.layout,
                 evaluate=evaluate,
                 on_log=on_log,
                 stop=self.stop,
                 checkpoints=checkpoints,
+                probe=self._probe(work),
+                say=self.reporter.say,
             )
             return dataclasses.replace(result, params=in_float32(result.params))
 
@@ -229,7 +249,12 @@ class Engine:
         placement = step.placement
         feeds = [work.feed(teacher) for work, teacher in zip(works, teachers, strict=True)]
         with ExitStack() as opened:
-            checkpoints = opened.enter_context(Checkpoints(folder))
+            identities = [work.identity for work in works]
+            whose = Identity(
+                digest([each.hash for each in identities]),
+                {str(member): each.config for member, each in enumerate(identities)},
+            )
+            checkpoints = opened.enter_context(self._checkpoints(folder, whose))
             trackers = {
                 cell.hash: opened.enter_context(self._tracker(work))
                 for cell, work in {work.cell: work for work in works}.items()
@@ -252,6 +277,7 @@ class Engine:
                     shape_lengths=first.task.few_lengths,
                     batch_size=first.task.evaluation_batch,
                     placement=placement,
+                    on_batch=self.heed,
                 )
                 return [_scores(logits_NC, validation.labels_N) for logits_NC in logits_PNC]
 
@@ -261,19 +287,43 @@ class Engine:
                 feeds[0] if step.shared_batch else feeds,
                 objectives=[work.objective for work in works],
                 optimizers=[work.training.optimizer for work in works],
-                loop=first.loop,
+                loop=self._loop(first),
                 evaluate=evaluate,
                 on_log=on_log,
                 stop=self.stop,
                 checkpoints=checkpoints,
                 seeds=[work.cell.seed for work in works],
+                probe=self._probe(first),
+                say=lambda line: self.reporter.say(f"{label}: {line}"),
             )
-            return [
-                dataclasses.replace(result, params=in_float32(result.params))
-                if isinstance(result, TrainResult)
-                else result
-                for result in results
-            ]
+        return [self._ended(work, result) for work, result in zip(works, results, strict=True)]
+
+    def _ended(self, work: Work, result: TrainResult | Diverged) -> TrainResult | UserError:
+        """A member's result; the last good state of one that diverged is kept, as of one alone."""
+        if isinstance(result, TrainResult):
+            return dataclasses.replace(result, params=in_float32(result.params))
+        folder = self._folder(work)
+        with self._checkpoints(folder, work.identity) as checkpoints:
+            checkpoints.save(result.snapshot, wait=True)
+        return UserError(f"{result}; the state before it is kept in {folder}")
+
+    def _folder(self, work: Work) -> Path:
+        """Of the checkpoints of a run by itself."""
+        return self.run_folder(work.cell) / f"{work.prefix}checkpoint"
+
+    def _checkpoints(self, folder: Path, whose: Identity) -> Checkpoints:
+        options = self.options
+        policy = Policy(options.resume, options.keep_checkpoints, options.allow_change)
+        return Checkpoints(folder, whose, policy, self.reporter.say)
+
+    def _loop(self, work: Work) -> LoopConfig:
+        options = self.options
+        return dataclasses.replace(
+            work.loop, checkpoint_seconds=options.checkpoint_seconds, on_nan=options.on_nan
+        )
+
+    def _probe(self, work: Work) -> Probe:
+        return make_probe(self._model(work), work.objective)
 
     def step(self, work: Work) -> CompiledStep:
         """The compiled step of one student of this structure."""
@@ -313,17 +363,20 @@ class Engine:
         return self.layout.new_state(work.in_precision(params), work.loss_params(), optimizer)
 
     def _pure_step(self, work: Work, axis: str | None = None) -> Step:
-        dtype = jnp.float32 if work.cell.precision == "f32" else jnp.bfloat16
-        model = build_model(work.config, dtype=dtype, remat=self.options.remat)
         optimizer = make_optimizer(work.training.optimizer)
         return make_step(
-            model,
+            self._model(work),
             work.objective,
             optimizer,
             accumulate=self.options.accumulate,
             axis=axis,
             gathered=self.layout.gathered,
+            skip_nonfinite=self.options.on_nan == "skip",
         )
+
+    def _model(self, work: Work) -> nn.Module:
+        dtype = jnp.float32 if work.cell.precision == "f32" else jnp.bfloat16
+        return build_model(work.config, dtype=dtype, remat=self.options.remat)
 
     def _population_predictor(self, config: ModelConfig, placement: Placement) -> LogitsOf:
         key = (config, placement)

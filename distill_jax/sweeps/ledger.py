@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
+from distill_jax.core.settings import flatten
 from distill_jax.sweeps.provenance import provenance as provenance
 
 SCHEMA = 1
@@ -103,7 +104,7 @@ class LedgerRow:
 
     def settings(self) -> dict[str, Any]:
         """The configuration without nesting, by dotted path (``data.label_fraction``), sorted."""
-        return dict(sorted(_flatten(self.config), key=lambda setting: setting[0]))
+        return dict(sorted(flatten(self.config), key=lambda setting: setting[0]))
 
     def to_json(self) -> str:
         """The row as one line of JSON, without the newline."""
@@ -306,14 +307,6 @@ def _last_of_each(rows: Iterable[LedgerRow]) -> list[LedgerRow]:
         last.pop(row.hash, None)
         last[row.hash] = row
     return list(last.values())
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _write_line(handle: int, line: bytes) -> None:

@@ -37,11 +37,16 @@ class RunOptions:
     """Seconds between two checkpoints of a run."""
     part: str = "1/1"
     """I/N: run the I-th of N parts of the table, with a ledger of its own; for many machines."""
+    keep_checkpoints: int = 2
+    """How many of its last checkpoints are kept until a run is finished. Each takes about four
+    times the memory of the student's parameters."""
 
     def __post_init__(self) -> None:
-        for name in ("fsdp", "accumulate"):
+        for name in ("fsdp", "accumulate", "keep_checkpoints"):
             if getattr(self, name) < 1:
-                raise UserError(f"--{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}"
+                )
         if self.parallel == "pmap" and self.fsdp > 1:
             raise UserError("--fsdp needs --parallel jit: pmap keeps all parameters on each device")
         if not self.checkpoint_seconds >= 0:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from distill_jax.core.digests import sha256_file
 from distill_jax.core.distributed import is_lead
@@ -14,7 +15,7 @@ from distill_jax.core.mesh import check_batch_size
 from distill_jax.core.types import Capture
 from distill_jax.objectives.plugins import load_plugin
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
-from distill_jax.sweeps.cells import Cell
+from distill_jax.sweeps.cells import Cell, config_of
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import check_merged, rows_in
@@ -23,6 +24,7 @@ from distill_jax.sweeps.options import DEFAULTS, RunOptions
 from distill_jax.sweeps.outputs import SPEC
 from distill_jax.sweeps.parts import Part, only_process
 from distill_jax.sweeps.progress import Reporter
+from distill_jax.sweeps.resume import Before, check_resumable, keep_settings
 from distill_jax.sweeps.runs import Planned
 from distill_jax.sweeps.self_checks import check_splits, run_self_checks
 from distill_jax.sweeps.spec import Place, TableSpec
@@ -62,13 +64,17 @@ def run_sweep(
     if plugin is not None:
         load_plugin(plugin)
     entries = sweep.entries()
-    with StopRequest() as stop, ExitStack() as held:
+    with StopRequest(reporter.say) as stop, ExitStack() as held:
         engine = Engine(folder / "runs", reporter, stop, track, options)
         supplies = Supplies(engine, sweep.name)
-        _check(entries, supplies)
         ledger = _open_ledger(folder, options.share)
         if is_lead():  # of several processes in one run, one stands for all
             held.enter_context(only_process(folder / "runs", options.share))
+        before = Before(folder, ledger.rows(), options.allow_change)
+        if options.resume == "must":
+            check_resumable(folder, ledger.rows())
+        _check(entries, supplies)
+        before.refuse_early(_known(entries, supplies))
         for cell in _distinct(entries):
             supplies.raise_teacher(cell, ledger)
         planned = _bind(entries, supplies, sha256_file(plugin) if plugin else None)
@@ -76,6 +82,9 @@ def run_sweep(
             [Place(e.row, e.group, e.cell.seed, p.cell.hash) for e, p in planned],
             supplies.teacher_places(entries),
         )
+        settings = {p.cell.hash: config_of(p.cell, p.config) for _, p in planned}
+        before.refuse([(place, settings[place.hash]) for place in spec.places])
+        keep_settings(folder, settings)
         write_atomic(folder / SPEC, spec.to_json() + "\n")
         everything = list({p.cell.hash: p for _, p in planned}.values())
         finished, share = rows_in(folder), options.share
@@ -106,6 +115,17 @@ def _check(entries: Sequence[Entry], supplies: Supplies) -> None:
                 if (cell.student, note) not in said:
                     supplies.engine.reporter.say(f"{cell.student}: {note}")
                 said.add((cell.student, note))
+
+
+def _known(
+    entries: Sequence[Entry], supplies: Supplies
+) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:
+    """Where every run stands, and its settings as far as they are known without its teacher."""
+    for entry in entries:
+        task, pretrained = supplies.of(entry.cell)
+        cell = dataclasses.replace(entry.cell, data_digest=task.digest)
+        config = config_of(cell, check_student(cell, pretrained.config))
+        yield (entry.row, entry.group, cell.seed), config
 
 
 def _distinct(entries: Sequence[Entry]) -> list[Cell]:

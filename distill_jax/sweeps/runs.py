@@ -1,19 +1,15 @@
 """One run: from a cell to a row of the ledger."""
 
-import dataclasses
 import io
 import json
 import math
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
@@ -23,12 +19,14 @@ from distill_jax.evaluation.predict import one_by_one
 from distill_jax.evaluation.size import model_size
 from distill_jax.models.build import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.sweeps.cells import TEACHER, Cell
+from distill_jax.sweeps.cells import TEACHER, Cell, config_of
 from distill_jax.sweeps.engine import Engine, Work
 from distill_jax.sweeps.ledger import LedgerRow, pack_correct, provenance
 from distill_jax.sweeps.models import params_of_student, save_model
 from distill_jax.sweeps.task import Task
 from distill_jax.sweeps.teacher import Teacher
+from distill_jax.training.checkpoint import steps_in
+from distill_jax.training.ends import Ended, kept_or
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
@@ -92,15 +90,25 @@ def run_cell(
     started = time.perf_counter()
     folder = engine.folder / planned.cell.hash
     params = params_of_student(planned.cell, planned.teacher.pretrained)
+
+    def stage(name: str, work: Work, start: Params) -> TrainResult:
+        told = label if work.selects else f"{label}, {name}"
+
+        def train() -> list[TrainResult]:
+            return [engine.train(work, start, teacher=outputs, label=told)]
+
+        [end] = kept_or(
+            folder / f"{name}.safetensors",
+            train,
+            resume=engine.options.resume,
+            say=engine.reporter.say,
+        )
+        return ended_well(end)
+
     *before, last = planned.works
     for work in before:
-        params = kept_or(
-            folder / "intermediate.safetensors",
-            lambda work=work, start=params: (
-                engine.train(work, start, teacher=outputs, label=f"{label}, intermediate").params
-            ),
-        )
-    result = engine.train(last, params, teacher=outputs, label=label)
+        params = stage("intermediate", work, params).params
+    result = stage("end", last, params)
     return finish_run(
         engine, experiment, planned, result, teacher_test_NC, time.perf_counter() - started
     )
@@ -129,6 +137,8 @@ def finish_run(
     metrics = scores_on_test(task, logits_NC, teacher_test_NC)
     metrics |= cost_metrics(engine, task, config, result.params)
     metrics["validation/accuracy"] = progress.best_score
+    if progress.skipped:
+        metrics["skipped_steps"] = progress.skipped
     keep_run(
         engine.folder / cell.hash,
         task,
@@ -204,21 +214,11 @@ def evidence(task: Task, logits_NC: np.ndarray, history: list[dict[str, float]])
     }
 
 
-def kept_or(path: Path, train_stage: Callable[[], Params]) -> Params:
-    """The end of a stage: read where it was reached before, else trained now and kept.
-
-    Raises:
-      UserError: when what was kept cannot be read.
-    """
-    if path.is_file():
-        try:
-            return unflatten_dict(safetensors.numpy.load_file(path), sep="/")
-        except safetensors.SafetensorError as error:
-            raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
-    params = train_stage()
-    flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep="/").items()}
-    write_atomic(path, safetensors.numpy.save(flat))
-    return params
+def ended_well(end: Ended) -> TrainResult:
+    """The result of a stage without whose end nothing can go on."""
+    if isinstance(end, UserError):
+        raise end
+    return end
 
 
 def scores_on_test(
@@ -239,7 +239,8 @@ def cost_metrics(
 ) -> dict[str, float]:
     """What a model costs: parameters, and latency of single test examples on the CPU."""
     examples = one_by_one(task.test, 50, shape_lengths=task.few_lengths)
-    latency = cpu_latency(engine.predictor(config), params, examples, repeats=5)
+    apply = engine.predictor(config)
+    latency = cpu_latency(apply, params, examples, repeats=5, on_call=engine.heed)
     return {
         "parameters": model_size(params).parameters,
         "latency/p50_ms": latency.p50_ms,
@@ -255,11 +256,6 @@ def fingerprints(task: Task, teacher: Teacher) -> dict[str, str]:
         "data": task.digest,
         "tokens": task.tokens_digest,
     }
-
-
-def config_of(cell: Cell, config: ModelConfig) -> dict[str, object]:
-    """The configuration as the ledger keeps it."""
-    return {**dataclasses.asdict(cell), "model": dataclasses.asdict(config)}
 
 
 def keep_run(
@@ -284,4 +280,14 @@ def clear_checkpoints(folder: Path) -> None:
     """Drop what a run needed to go on, now that it stands in the ledger."""
     for left_over in ("checkpoint", "intermediate-checkpoint"):
         shutil.rmtree(folder / left_over, ignore_errors=True)
-    (folder / "intermediate.safetensors").unlink(missing_ok=True)
+    for left_over in ("intermediate.safetensors", "end.safetensors"):
+        (folder / left_over).unlink(missing_ok=True)
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a run's folder holds what it can go on from, by itself."""
+    stages = ("checkpoint", "intermediate-checkpoint")
+    ends = ("intermediate.safetensors", "end.safetensors")
+    return any(steps_in(folder / stage) for stage in stages) or any(
+        (folder / end).is_file() for end in ends
+    )

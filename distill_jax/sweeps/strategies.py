@@ -23,8 +23,16 @@ from distill_jax.sweeps.engine import Placed, Work
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import rows_in
 from distill_jax.sweeps.models import params_of_student
-from distill_jax.sweeps.runs import Planned, clear_checkpoints, finish_run, kept_or, run_cell
+from distill_jax.sweeps.runs import (
+    Planned,
+    clear_checkpoints,
+    ended_well,
+    finish_run,
+    is_begun,
+    run_cell,
+)
 from distill_jax.sweeps.supplies import Supplies
+from distill_jax.training.ends import kept_or
 from distill_jax.training.loop import TrainResult, step_numbers
 from distill_jax.training.optimizer import static_part
 from distill_jax.training.population import number_table, stack_members
@@ -147,7 +155,13 @@ def plan_crews(
     begun = {member for crew in crews for member in crew.hashes}
     groups: dict[str, list[Planned]] = {}
     for each in pending:
-        if each.cell.hash not in begun:
+        if each.cell.hash in begun:
+            continue
+        if supplies.engine.options.resume != "never" and is_begun(
+            supplies.engine.folder / each.cell.hash
+        ):  # by itself, and so it goes on
+            crews.append(Crew((each.cell.hash,), "sequential", 1))
+        else:
             groups.setdefault(group_of(each), []).append(each)
     for key, members in groups.items():
         chosen = _choose(supplies, key, members, planned, strategy)
@@ -190,31 +204,29 @@ def run_together(
     *before, last = zip(*[each.works for each in filled], strict=True)
     placed: Placed = "sharded" if crew.strategy == "sharded" else "vmap"
 
-    def train(
-        works: Sequence[Work], params: Sequence[Params], name: str
+    def stage(
+        number: int, works: Sequence[Work], starts: Sequence[Params]
     ) -> list[TrainResult | UserError]:
-        return engine.train_population(
-            works,
-            params,
-            teachers=outputs,
-            placed=placed,
-            folder=folder / name,
-            label=label,
+        def train() -> list[TrainResult | UserError]:
+            return engine.train_population(
+                works,
+                starts,
+                teachers=outputs,
+                placed=placed,
+                folder=folder / f"checkpoint-{number}",
+                label=label,
+            )
+
+        return kept_or(
+            folder / f"stage-{number}.safetensors",
+            train,
+            resume=engine.options.resume,
+            say=engine.reporter.say,
         )
 
     for number, works in enumerate(before):
-
-        def stage(
-            works: Sequence[Work] = works,
-            params: Sequence[Params] = params,
-            number: int = number,
-        ) -> Params:
-            results = train(works, params, f"checkpoint-{number}")
-            return {str(place): _ended_well(result).params for place, result in enumerate(results)}
-
-        ends = kept_or(folder / f"stage-{number}.safetensors", stage)
-        params = [ends[str(place)] for place in range(len(filled))]
-    results = train(last, params, "checkpoint")[: len(members)]
+        params = [ended_well(end).params for end in stage(number, works, params)]
+    results = stage(len(before), last, params)[: len(members)]
     seconds = (time.perf_counter() - started) / len(members)
     finished = ledger.finished_hashes()
     for each, result in zip(members, results, strict=True):
@@ -229,13 +241,6 @@ def run_together(
         for each, result in zip(members, results, strict=True)
         if isinstance(result, UserError)
     ]
-
-
-def _ended_well(result: TrainResult | UserError) -> TrainResult:
-    """The result of a stage without whose end the next cannot start."""
-    if isinstance(result, UserError):
-        raise result
-    return result
 
 
 def _file(supplies: Supplies, row: LedgerRow, ledger: Ledger, label: str) -> None:

@@ -1,51 +1,43 @@
-"""The loop: feed a batch, take a step, evaluate now and then, keep the best."""
+"""Training one student: feed a batch, take a step, evaluate now and then, keep the best."""
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
 import numpy as np
 
+from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
+from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.training.checkpoint import Checkpoints, Snapshot
+from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
+from distill_jax.training.diagnose import Probe, explain
+from distill_jax.training.drive import Drive, Taken, refused, window_means
+from distill_jax.training.drive import LoopConfig as LoopConfig
 from distill_jax.training.feed import Feed
+from distill_jax.training.finite import thaw
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.layout import Layout
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate
 from distill_jax.training.state import Params, TrainState
-from distill_jax.training.step import CompiledStep, StepMetrics, StepNumbers
+from distill_jax.training.step import CompiledStep, StepNumbers
 
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How long to train, how often to look, and what decides which step was best.
-
-    Attributes:
-      steps: optimiser steps in all.
-      eval_every: steps between evaluations on the validation split; the last step has one too.
-      log_every: steps between log lines.
-      select: the validation metric whose highest value decides (the earliest of equals); None
-        for a stage whose end is what counts: nothing is evaluated, the last step is kept.
-      checkpoint_seconds: a snapshot is written whenever so many seconds have passed.
-    """
-
-    steps: int
-    eval_every: int
-    log_every: int = 20
-    select: str | None = "accuracy"
-    checkpoint_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.eval_every < 1 or self.log_every < 1:
-            raise UserError("steps, eval_every and log_every must be at least 1")
+MAX_SKIPPED = 20
+"""Steps in a row; a run that skips more has no finite parameters left to go on with."""
+TOLD = 3
+"""Skipped steps that are explained; more are only counted."""
 
 
 @dataclass
 class Progress:
-    """How far a run is; goes into every snapshot."""
+    """How far a run is; goes into every snapshot.
+
+    Attributes:
+      history: of evaluations, ``{"step": ..., metric: ...}`` each.
+      examples: that were learnt from, each as often as it was.
+      skipped: steps that were left out, as they were not finite.
+    """
 
     best_step: int = 0
     best_score: float = -math.inf
@@ -53,6 +45,7 @@ class Progress:
     train_seconds: float = 0.0
     compile_seconds: float = 0.0
     examples: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +78,8 @@ def train(
     stop: StopRequest,
     checkpoints: Checkpoints | None = None,
     seed: int | None = None,
+    probe: Probe | None = None,
+    say: Callable[[str], None] = silent,
 ) -> TrainResult:
     """Train to the end, going on from the latest checkpoint where there is one.
 
@@ -94,73 +89,112 @@ def train(
       feed: the batches, a pure function of the step.
       objective: gives the numbers of each step (weights, temperatures, schedules).
       layout: where the state and the batches are.
-      evaluate: student parameters -> validation metrics; must hold ``loop.select``.
+      evaluate: student parameters -> validation metrics; must hold ``loop.select``. It may raise
+        ``Interrupted``: the run goes on with this evaluation.
       on_log: called with the number of finished steps and either ``train/...`` means since the
         last call or ``validation/...`` scores.
       stop: asked between steps; on a request a snapshot is written first. After the last step
         the run is finished and returns, whatever was asked.
       seed: of dropout; the feed's, which decides the order, where it is None.
+      probe: finds what went wrong where a loss or a gradient is not finite.
+      say: takes a line for people.
 
     Raises:
       Interrupted: after a stop request, with the snapshot on disk.
-      UserError: when the loss is no longer finite, naming the term that went wrong.
+      UserError: when a loss or a gradient is no longer finite, naming term and examples, with the
+        state before that step on disk; when a checkpoint cannot be written or used.
     """
     seed = feed.seed if seed is None else seed
     state = layout.put_state(state)
-    best_params, progress = state.params, Progress()
-    if checkpoints and (snapshot := checkpoints.restore(state)):
-        state, best_params = snapshot.state, snapshot.best_params
-        progress = Progress(**snapshot.record)
-    best_params = jax.tree.map(np.array, best_params)  # a copy: steps donate their state
+    snapshot = checkpoints.restore(state) if checkpoints else None
+    if snapshot:
+        state = snapshot.state
+    best_params = to_host(snapshot.best_params if snapshot else state.params)
+    progress = Progress(**snapshot.record) if snapshot else Progress()
 
-    def save() -> None:
-        if checkpoints:
-            checkpoints.save(Snapshot(state, best_params, vars(progress)))
+    def numbers(before: int) -> StepNumbers:
+        return step_numbers(objective, optimizer, seed, before, loop.steps)
 
-    window: list[StepMetrics] = []
-    saved_at = time.monotonic()
-    start = int(state.step)
-    mark = time.perf_counter()
-    for done, (batch, teacher_output) in enumerate(feed.read(start, loop.steps), start + 1):
-        numbers = step_numbers(objective, optimizer, seed, done - 1, loop.steps)
-        given = (*layout.put_batch(batch, teacher_output), layout.put_numbers(numbers))
-        traces, called = step.traces, time.perf_counter()
-        with jax.transfer_guard("disallow"):
-            state, metrics = step(state, *given)
-        if step.traces > traces:  # tracing and compiling happen in the call, the step after it
-            spent = time.perf_counter() - called
-            progress.compile_seconds += spent
-            mark += spent
-        window.append(metrics)
-        progress.examples += int(np.sum(np.asarray(batch.example_ids_B) >= 0))
+    def arguments(batch: Batch, said: ModelOutput | None, before: int) -> tuple[object, ...]:
+        return (*layout.put_batch(batch, said), layout.put_numbers(numbers(before)))
 
-        if done % loop.log_every == 0 or done == loop.steps:
-            on_log(done, summarise(window, done))
-            window = []
-        if loop.select is None:
-            if done == loop.steps:
-                jax.block_until_ready(state)
-                progress.train_seconds += time.perf_counter() - mark
-                progress.best_step = done
-                best_params = jax.tree.map(np.array, state.params)
-        elif done % loop.eval_every == 0 or done == loop.steps:
-            jax.block_until_ready(state)
-            progress.train_seconds += time.perf_counter() - mark
-            scores = evaluate(state.params)
-            on_log(done, {f"validation/{name}": value for name, value in scores.items()})
-            progress.history.append({"step": done, **scores})
-            if scores[loop.select] > progress.best_score:
-                progress.best_score, progress.best_step = scores[loop.select], done
-                best_params = jax.tree.map(np.array, state.params)
-            mark = time.perf_counter()
-        late = time.monotonic() - saved_at > loop.checkpoint_seconds
-        if (late or stop.requested) and done < loop.steps:
-            jax.block_until_ready(state)
-            progress.train_seconds += time.perf_counter() - mark
-            save()
-            stop.check()
-            mark, saved_at = time.perf_counter(), time.monotonic()
-    return TrainResult(best_params, progress)
+    def why(taken: Taken, state: TrainState) -> str:
+        return went_wrong(probe, feed, numbers(taken.step - 1), taken, state)
+
+    book = _Run(loop, evaluate, on_log, why, say, checkpoints, best_params, progress)
+    Drive(step, feed.read, arguments, book, loop, stop, checkpoints).run(state, int(state.step))
+    return TrainResult(book.best_params, book.progress)
+
+
+@dataclass
+class _Run:
+    """What is kept of one run while it is trained: a ``drive.Book``."""
+
+    loop: LoopConfig
+    evaluate: Evaluate
+    on_log: OnLog
+    why: Callable[[Taken, TrainState], str]
+    say: Callable[[str], None]
+    checkpoints: Checkpoints | None
+    best_params: Params
+    progress: Progress
+    skipped_now: int = 0
+
+    def spend(self, *, train_seconds: float = 0.0, compile_seconds: float = 0.0) -> None:
+        self.progress.train_seconds += train_seconds
+        self.progress.compile_seconds += compile_seconds
+
+    def examine(self, steps: list[Taken], state: TrainState) -> None:
+        for taken, wrong in zip(steps, refused(steps), strict=True):
+            if not wrong:
+                self.progress.examples += int(taken.examples)
+                self.skipped_now = 0
+            elif self.loop.on_nan == "stop":
+                raise self._ended(taken, thaw(state))
+            else:
+                self._skip(taken, state)
+
+    def log(self, window: list[Taken], done: int) -> None:
+        means = {name: float(mean) for name, mean in window_means(window).items()}
+        if self.loop.on_nan == "skip":
+            means["train/skipped"] = float(self.progress.skipped)
+        self.on_log(done, {name: mean for name, mean in means.items() if not math.isnan(mean)})
+
+    def judge(self, params: Params, done: int) -> None:
+        if self.loop.select is not None:
+            scores = self.evaluate(params)
+            self.on_log(done, {f"validation/{name}": value for name, value in scores.items()})
+            self.progress.history.append({"step": done, **scores})
+            if not scores[self.loop.select] > self.progress.best_score:
+                return
+            self.progress.best_score = scores[self.loop.select]
+        self.progress.best_step = done
+        self.best_params = to_host(params)  # a copy: steps donate their state
+
+    def judged(self) -> int:
+        return int(self.progress.history[-1]["step"]) if self.progress.history else 0
+
+    def alive(self) -> bool:
+        return True
+
+    def snapshot(self, state: TrainState) -> Snapshot:
+        return Snapshot(state, self.best_params, vars(self.progress))
+
+    def _ended(self, taken: Taken, state: TrainState) -> UserError:
+        """The error that ends the run, with its last good state on disk."""
+        kept = ""
+        if self.checkpoints:
+            self.checkpoints.save(self.snapshot(state), wait=True)
+            kept = f"; the state before it is kept in {self.checkpoints.folder}"
+        return UserError(f"{diverged(taken.step, self.why(taken, state))}{kept}")
+
+    def _skip(self, taken: Taken, state: TrainState) -> None:
+        self.progress.skipped += 1
+        self.skipped_now += 1
+        if self.skipped_now > MAX_SKIPPED:
+            raise UserError(f"{diverged(taken.step, self.why(taken, state))}; {skipped_all()}")
+        if self.progress.skipped <= TOLD:
+            self.say(f"step {taken.step} is left out: {self.why(taken, state)}")
 
 
 def step_numbers(
@@ -174,38 +208,33 @@ def step_numbers(
     )
 
 
-def summarise(window: list[StepMetrics], step: int) -> dict[str, float]:
-    """Means over the steps of a window; sums over sums where a term counts examples.
+def went_wrong(
+    probe: Probe | None, feed: Feed, numbers: StepNumbers, taken: Taken, state: TrainState
+) -> str:
+    """What was not finite in a step, in words, and on which examples.
 
-    Raises:
-      UserError: when a loss is not finite.
+    Args:
+      feed, numbers: of the run; the batch is made again.
+      taken: the step, with metrics of one student.
+      state: before the step, or where steps are skipped a few steps later.
     """
-    means = {name: float(mean) for name, mean in window_means(window).items()}
-    if wrong := divergence(means, step):
-        raise wrong
-    return means
+    elsewhere = any(not getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves(state))
+    if probe is None or elsewhere:
+        metrics = jax.device_get(taken.metrics)
+        terms = [term for term, (total, _) in metrics.terms.items() if not np.isfinite(total)]
+        return f"{', '.join(terms) or 'the gradient'} not finite"
+    batch, said = feed(taken.step - 1)
+    return explain(probe, state.trained, taken.step - 1, batch, said, numbers, feed.table.ids)
 
 
-def window_means(window: list[StepMetrics]) -> dict[str, np.ndarray]:
-    """The means of ``summarise``: scalars, or one for each member where metrics are [P]."""
-    steps = jax.device_get(window)
-    means = {
-        "train/loss": np.mean([m.loss for m in steps], axis=0),
-        "train/grad_norm": np.mean([m.grad_norm for m in steps], axis=0),
-    }
-    for term in steps[0].terms:
-        total = sum(np.asarray(m.terms[term][0], np.float64) for m in steps)
-        count = sum(np.asarray(m.terms[term][1], np.float64) for m in steps)
-        means[f"train/{term}"] = total / np.maximum(count, 1.0)
-    return means
-
-
-def divergence(means: dict[str, float], step: int) -> UserError | None:
-    """What to say when a mean is not finite, naming the terms; None when all is well."""
-    wrong = [name.removeprefix("train/") for name in means if not math.isfinite(means[name])]
-    if not wrong:
-        return None
-    return UserError(
-        f"training went wrong before step {step}: {', '.join(wrong)} not finite. "
-        "A lower --learning-rate or a lower weight on that term usually helps."
+def diverged(step: int, why: str) -> str:
+    """What to say of a run that cannot go on."""
+    return (
+        f"training went wrong at step {step}: {why}. A lower --learning-rate or a lower weight on "
+        "that term usually helps; --on-nan skip leaves such steps out"
     )
+
+
+def skipped_all() -> str:
+    """Why a run ends that was to skip such steps."""
+    return f"more than {MAX_SKIPPED} steps in a row were skipped"

@@ -5,9 +5,9 @@ steps and the shapes of batches. They differ in initialisation, seed, learning r
 temperatures and schedules. Each member's run is the run that ``loop.train`` would give it.
 """
 
-import time
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grain
@@ -20,19 +20,25 @@ from distill_jax.core.mesh import Placement
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.objectives.schedules import Schedule
-from distill_jax.training.checkpoint import Checkpoints, Snapshot
+from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
+from distill_jax.training.diagnose import Probe
+from distill_jax.training.drive import Drive, Taken, refused, window_means
 from distill_jax.training.feed import Feed
+from distill_jax.training.finite import thaw
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.loop import (
+    MAX_SKIPPED,
+    TOLD,
     LoopConfig,
     Progress,
     TrainResult,
-    divergence,
-    window_means,
+    diverged,
+    skipped_all,
+    went_wrong,
 )
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate, static_part
 from distill_jax.training.state import Params, TrainState
-from distill_jax.training.step import CompiledStep, Step, StepMetrics, StepNumbers
+from distill_jax.training.step import CompiledStep, Step, StepNumbers
 
 EvaluateMembers = Callable[[Params], Sequence[dict[str, float]]]
 OnMembersLog = Callable[[int, Sequence[dict[str, float]]], None]
@@ -70,7 +76,9 @@ def train_population(
     stop: StopRequest,
     checkpoints: Checkpoints | None = None,
     seeds: Sequence[int] | None = None,
-) -> list[TrainResult | UserError]:
+    probe: Probe | None = None,
+    say: Callable[[str], None] = silent,
+) -> "list[TrainResult | Diverged]":
     """Train all members to the end, going on from the latest checkpoint where there is one.
 
     Seconds in a member's progress are its share: those of the population divided by P.
@@ -83,16 +91,17 @@ def train_population(
         single batch length. A feed that several members name is read once.
       objectives, optimizers: of each member.
       evaluate: the placed stack of student parameters -> validation metrics of each member. The
-        stack may be filled up (see ``Placement``) and the parameters of members that diverged may
-        be NaN: what is said of those is not read.
+        stack may be filled up (see ``Placement``); what is said of members that diverged is not
+        read. It may raise ``Interrupted``, as in ``loop.train``.
       on_log: called as in ``loop.train``, with the values of each member; ``{}`` for those that
         diverged.
       stop, checkpoints: as in ``loop.train``. A checkpoint can be gone on from on any placement.
       seeds: of each member's dropout; the feeds' where None.
+      probe, say: as in ``loop.train``.
 
     Returns:
-      For each member its result, or the error that ended it: when a loss is no longer finite the
-      other members go on.
+      For each member its result, or how it ended: when a loss or a gradient is no longer finite
+      the other members go on.
 
     Raises:
       Interrupted: after a stop request, with the snapshot on disk.
@@ -102,59 +111,44 @@ def train_population(
     if seeds is None:
         seeds = [feeds.seed] * count if isinstance(feeds, Feed) else [feed.seed for feed in feeds]
     _check_members(count, step, feeds, objectives, optimizers, seeds)
+    own_feeds = [feeds] * count if isinstance(feeds, Feed) else list(feeds)
+    table = number_table(objectives, optimizers, seeds, loop.steps)
     placement = step.placement
-    host_state = stack_members(states)
-    snapshot = checkpoints.restore(host_state) if checkpoints else None
-    members = _Members.of(snapshot or Snapshot(host_state, host_state.params, {}), count)
-    start = snapshot.step if snapshot else 0
-    state = placement.put_members(snapshot.state if snapshot else host_state)
-    del host_state, snapshot
-    numbers = placement.fill(number_table(objectives, optimizers, seeds, loop.steps), axis=1)
+    numbers = placement.fill(table, axis=1)
     put_batch = placement.put_shared if step.shared_batch else placement.put_members
 
-    def save() -> None:
-        if checkpoints:
-            whole = jax.tree.map(lambda x: x[:count], jax.device_get(state))
-            checkpoints.save(Snapshot(whole, members.best_params, members.record()))
+    def arguments(batch: Batch, said: ModelOutput | None, before: int) -> tuple[Any, ...]:
+        return (*put_batch((batch, said)), placement.put_members(_row(numbers, before)))
 
-    window: list[StepMetrics] = []
-    saved_at = time.monotonic()
-    mark = time.perf_counter()
-    for done, (batch, said) in enumerate(_read(feeds, start, loop.steps), start + 1):
-        numbers_now = jax.tree.map(lambda table: table[done - 1], numbers)  # noqa: B023
-        batch_placed, said_placed = put_batch((batch, said))
-        traces, called = step.traces, time.perf_counter()
-        state, metrics = step(state, batch_placed, said_placed, numbers_now)
-        if step.traces > traces:  # tracing and compiling happen in the call, the step after it
-            spent = time.perf_counter() - called
-            members.spend(compile_seconds=spent)
-            mark += spent
-        window.append(metrics)
-        members.count(batch)
+    def why(taken: Taken, state: TrainState, member: int) -> str:
+        own = _row(_row(table, taken.step - 1), member)
+        taken = replace(taken, metrics=_row(jax.device_get(taken.metrics), member))
+        return went_wrong(probe, own_feeds[member], own, taken, state)
 
-        last = done == loop.steps
-        if done % loop.log_every == 0 or last:
-            on_log(done, members.summarise(window, done))
-            window = []
-            if not members.alive:
-                break
-        if last or (loop.select is not None and done % loop.eval_every == 0):
-            jax.block_until_ready(state)
-            members.spend(train_seconds=time.perf_counter() - mark)
-            if loop.select is None:
-                members.keep(members.alive, state.params, done)
-            else:
-                scores = members.judge(evaluate(state.params), loop.select, state.params, done)
-                on_log(done, scores)
-            mark = time.perf_counter()
-        late = time.monotonic() - saved_at > loop.checkpoint_seconds
-        if (late or stop.requested) and not last:
-            jax.block_until_ready(state)
-            members.spend(train_seconds=time.perf_counter() - mark)
-            save()
-            stop.check()
-            mark, saved_at = time.perf_counter(), time.monotonic()
-    return members.results()
+    state = stack_members(states)
+    snapshot = checkpoints.restore(state) if checkpoints else None
+    first = snapshot or Snapshot(state, state.params, {})
+    book = _Members.of(first, count, loop, evaluate, on_log, why, say)
+    del state, snapshot
+    drive = Drive(step, lambda *span: _read(feeds, *span), arguments, book, loop, stop, checkpoints)
+    return book.results(drive.run(placement.put_members(first.state), first.step))
+
+
+class Diverged(UserError):
+    """How a member ended whose loss or gradients were not finite.
+
+    Attributes:
+      snapshot: of the member alone, before that step.
+    """
+
+    def __init__(self, message: str, snapshot: Snapshot) -> None:
+        super().__init__(message)
+        self.snapshot = snapshot
+
+
+def _row(tree: Any, index: int) -> Any:
+    """One row of every array of a tree."""
+    return jax.tree.map(lambda x: x[index], tree)
 
 
 def stack_members(trees: Sequence[Any]) -> Any:
@@ -202,75 +196,116 @@ def number_table(
 
 @dataclass
 class _Members:
-    """What the loop knows of each member.
+    """What is kept of each member: a ``drive.Book``.
 
     Attributes:
       best_params: numpy stacks [P, ...].
       progress: of each member.
       failures: of each member what went wrong, or None.
+      skipped_now: steps in a row that each member skipped.
     """
 
     best_params: Params
     progress: list[Progress]
     failures: list[str | None]
+    loop: LoopConfig
+    evaluate: EvaluateMembers
+    on_log: OnMembersLog
+    why: Callable[[Taken, TrainState, int], str]
+    say: Callable[[str], None]
+    skipped_now: list[int]
 
     @classmethod
-    def of(cls, snapshot: Snapshot, count: int) -> "_Members":
+    def of(
+        cls,
+        snapshot: Snapshot,
+        count: int,
+        loop: LoopConfig,
+        evaluate: EvaluateMembers,
+        on_log: OnMembersLog,
+        why: Callable[[Taken, TrainState, int], str],
+        say: Callable[[str], None],
+    ) -> "_Members":
         """As a snapshot left them; an empty record is that of a population before step 0."""
         records = snapshot.record.get("members", [{}] * count)
-        return cls(
-            best_params=jax.tree.map(np.array, snapshot.best_params),
-            progress=[Progress(**record) for record in records],
-            failures=snapshot.record.get("failures", [None] * count),
-        )
+        progress = [Progress(**record) for record in records]
+        failures = snapshot.record.get("failures", [None] * count)
+        best_params = jax.tree.map(np.array, snapshot.best_params)
+        return cls(best_params, progress, failures, loop, evaluate, on_log, why, say, [0] * count)
 
-    def record(self) -> dict[str, Any]:
-        return {"members": [vars(p) for p in self.progress], "failures": self.failures}
+    def snapshot(self, state: TrainState) -> Snapshot:
+        record = {"members": [vars(p) for p in self.progress], "failures": self.failures}
+        return Snapshot(self._on_host(state), self.best_params, record)
 
-    @property
-    def alive(self) -> list[int]:
+    def living(self) -> list[int]:
         return [member for member, failure in enumerate(self.failures) if failure is None]
+
+    def alive(self) -> bool:
+        return bool(self.living())
 
     def spend(self, *, train_seconds: float = 0.0, compile_seconds: float = 0.0) -> None:
         for progress in self.progress:
             progress.train_seconds += train_seconds / len(self.progress)
             progress.compile_seconds += compile_seconds / len(self.progress)
 
-    def count(self, batch: Batch) -> None:
-        """Add the examples of a batch, [B] or [P, B]."""
-        examples = np.sum(np.asarray(batch.example_ids_B) >= 0, axis=-1)
-        for member, number in enumerate(np.broadcast_to(examples, len(self.progress))):
-            self.progress[member].examples += int(number)
+    def examine(self, steps: list[Taken], state: TrainState) -> None:
+        """File steps; takes leave of members that diverged."""
+        for taken, wrong_P in zip(steps, refused(steps), strict=True):
+            examples_P = np.broadcast_to(taken.examples, len(self.progress))
+            for member in self.living():
+                if wrong_P[member]:
+                    self._refuse(taken, state, member)
+                else:
+                    self.progress[member].examples += int(examples_P[member])
+                    self.skipped_now[member] = 0
 
-    def summarise(self, window: list[StepMetrics], step: int) -> list[dict[str, float]]:
-        """Means of the steps since the last summary; takes leave of members that diverged."""
+    def _refuse(self, taken: Taken, state: TrainState, member: int) -> None:
+        progress, skip = self.progress[member], self.loop.on_nan == "skip"
+        if skip:
+            progress.skipped += 1
+            self.skipped_now[member] += 1
+        too_many = self.skipped_now[member] > MAX_SKIPPED
+        if skip and not too_many and progress.skipped > TOLD:
+            return
+        why = self.why(taken, self._good(state, member), member)
+        if skip and not too_many:
+            self.say(f"member {member}: step {taken.step} is left out: {why}")
+            return
+        ended = diverged(taken.step, why)
+        self.failures[member] = f"{ended}; {skipped_all()}" if too_many else ended
+
+    def log(self, window: list[Taken], done: int) -> None:
         means = window_means(window)
         values: list[dict[str, float]] = [{} for _ in self.progress]
-        for member in self.alive:
+        for member in self.living():
             own = {name: float(mean_P[member]) for name, mean_P in means.items()}
-            if wrong := divergence(own, step):
-                self.failures[member] = str(wrong)
-            else:
-                values[member] = own
-        return values
+            if self.loop.on_nan == "skip":
+                own["train/skipped"] = float(self.progress[member].skipped)
+            values[member] = {n: value for n, value in own.items() if not math.isnan(value)}
+        self.on_log(done, values)
 
-    def judge(
-        self, scores: Sequence[dict[str, float]], select: str, params: Params, step: int
-    ) -> list[dict[str, float]]:
+    def judge(self, params: Params, done: int) -> None:
         """File an evaluation and keep the parameters of those that were never as good before."""
+        if self.loop.select is None:
+            return self._keep(self.living(), params, done)
+        scores = self.evaluate(params)
         values: list[dict[str, float]] = [{} for _ in self.progress]
         better = []
-        for member in self.alive:
+        for member in self.living():
             progress, own = self.progress[member], scores[member]
             values[member] = {f"validation/{name}": value for name, value in own.items()}
-            progress.history.append({"step": step, **own})
-            if own[select] > progress.best_score:
-                progress.best_score = own[select]
+            progress.history.append({"step": done, **own})
+            if own[self.loop.select] > progress.best_score:
+                progress.best_score = own[self.loop.select]
                 better.append(member)
-        self.keep(better, params, step)
-        return values
+        self._keep(better, params, done)
+        self.on_log(done, values)
 
-    def keep(self, members: list[int], params: Params, step: int) -> None:
+    def judged(self) -> int:
+        histories = [self.progress[member].history for member in self.living()]
+        return int(histories[0][-1]["step"]) if histories and histories[0] else 0
+
+    def _keep(self, members: list[int], params: Params, step: int) -> None:
         """Copy the parameters of some members: steps donate their state."""
         if not members:
             return
@@ -281,15 +316,26 @@ class _Members:
         ):
             best[members] = np.asarray(now)[members]
 
-    def results(self) -> list[TrainResult | UserError]:
-        return [
-            UserError(failure)
-            if failure is not None
-            else TrainResult(jax.tree.map(lambda x: x[member].copy(), self.best_params), progress)  # noqa: B023
-            for member, (progress, failure) in enumerate(
-                zip(self.progress, self.failures, strict=True)
-            )
-        ]
+    def _on_host(self, state: TrainState) -> TrainState:
+        """The members' states without what fills the last places."""
+        return jax.tree.map(lambda x: x[: len(self.progress)], jax.device_get(state))
+
+    def _good(self, state: TrainState, member: int) -> TrainState:
+        """A member's state, before the step that went wrong where one did."""
+        return jax.tree.map(np.asarray, thaw(_row(self._on_host(state), member)))
+
+    def results(self, state: TrainState) -> list[TrainResult | Diverged]:
+        ended: list[TrainResult | Diverged] = []
+        for member, (progress, failure) in enumerate(
+            zip(self.progress, self.failures, strict=True)
+        ):
+            best_params = jax.tree.map(np.copy, _row(self.best_params, member))
+            if failure is None:
+                ended.append(TrainResult(best_params, progress))
+                continue
+            good = Snapshot(self._good(state, member), best_params, vars(progress))
+            ended.append(Diverged(failure, good))
+        return ended
 
 
 def _read(

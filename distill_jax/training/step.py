@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.training.finite import guard
 from distill_jax.training.parts import gradients_by_parts
 from distill_jax.training.state import Params, TrainState, in_float32, like
 
@@ -39,11 +40,13 @@ class StepMetrics:
       loss: the objective's total.
       terms: term -> (sum, count), unweighted, over the examples that the term speaks of.
       grad_norm: global norm over all trained parameters, before clipping.
+      applied: whether loss and gradients were finite and the update was made, see ``finite``.
     """
 
     loss: jax.Array
     terms: dict[str, tuple[jax.Array, jax.Array]]
     grad_norm: jax.Array
+    applied: jax.Array
 
 
 Step = Callable[
@@ -59,6 +62,7 @@ def make_step(
     accumulate: int = 1,
     axis: str | None = None,
     gathered: jax.sharding.Sharding | None = None,
+    skip_nonfinite: bool = False,
 ) -> Step:
     """The pure step ``(state, batch, teacher_output, numbers) -> (state, metrics)``.
 
@@ -72,6 +76,8 @@ def make_step(
       axis: of ``pmap``, whose devices each hold a part of the batch; None under ``jit``.
       gathered: where the student's parameters are whole, if they are kept cut: the compiler then
         gathers them where they are used and cuts their gradients again.
+      skip_nonfinite: leave out a step whose loss or gradients are not finite; else such a step
+        freezes the state (see ``finite``).
     """
 
     def step(
@@ -115,7 +121,9 @@ def make_step(
             loss_params=trained["losses"],
             opt_state=opt_state,
         )
-        return new_state, StepMetrics(total, terms, optax.tree.norm(grads))
+        norm = optax.tree.norm(grads)
+        new_state, applied = guard(new_state, state, total, norm, skip=skip_nonfinite)
+        return new_state, StepMetrics(total, terms, norm, applied)
 
     return step
 

@@ -128,15 +128,20 @@ def test_a_stopped_population_goes_on_to_the_very_same_table(run, tmp_path):
 
         def population_step(self, *args):
             step = super().population_step(*args)
-            if not hasattr(self, "_jitted"):
-                self._jitted, self._calls = step._jitted, 0
+            if not hasattr(self, "_calls"):
+                self._calls, make = 0, step._compile
 
-                def stopping(*arguments):
-                    self._calls += 1
-                    self.stop.requested |= self._calls == 7
-                    return self._jitted(*arguments)
+                def compile_stopping(state):
+                    jitted = make(state)
 
-                step._jitted = stopping
+                    def stopping(*arguments):
+                        self._calls += 1
+                        self.stop.requested |= self._calls == 7
+                        return jitted(*arguments)
+
+                    return stopping
+
+                step._compile = compile_stopping
             return step
 
     one = partial(Impatient, mesh=make_mesh(jax.devices()[:1]))

@@ -1,5 +1,7 @@
 """Runs: the same to the bit after an interruption, the best step kept, divergence named."""
 
+from functools import lru_cache
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from distill_jax.data.plan import choose_lengths
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import resolve
 from distill_jax.teachers.live import LiveTeacher
-from distill_jax.training.checkpoint import Checkpoints
+from distill_jax.training import loop as loop_module
+from distill_jax.training.checkpoint import Checkpoints, steps_in
+from distill_jax.training.diagnose import make_probe
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.layout import Layout
@@ -22,36 +26,69 @@ from distill_jax.training.step import CompiledStep, make_step
 STEPS = 9
 
 
-@pytest.fixture
+class Poisoned:
+    """A teacher whose logits for one example are NaN."""
+
+    def __init__(self, teacher, example):
+        self.teacher, self.example = teacher, example
+
+    def __call__(self, batch):
+        said = self.teacher(batch)
+        wrong_B1 = (batch.example_ids_B == self.example)[:, None]
+        return said.replace(logits_BC=np.where(wrong_B1, np.float32(np.nan), said.logits_BC))
+
+
+@pytest.fixture(scope="module")
 def run(toy_table, student, teacher, student_config, teacher_config):
     """A run of ``hidden_mse + kl`` over nine steps, three to an epoch."""
     objective = resolve(parse("hidden_mse + kl"), student_config.shape, teacher_config.shape)
+    statics = make_optimizer(OptimizerConfig())
+    speaker = LiveTeacher(*teacher, objective.teacher_capture)
+    probe = make_probe(student[0], objective)
 
-    def go(stop=None, checkpoints=None, on_log=None, evaluate=None, learning_rate=1e-2):
+    @lru_cache
+    def step(on_nan, devices):
+        skip = on_nan == "skip"
+        return CompiledStep(make_step(student[0], objective, statics, skip_nonfinite=skip))
+
+    def go(
+        stop=None,
+        checkpoints=None,
+        on_log=None,
+        evaluate=None,
+        learning_rate=1e-2,
+        poisoned=None,
+        on_nan="stop",
+        devices=1,
+        say=lambda line: None,
+    ):
         optimizer = OptimizerConfig(learning_rate=learning_rate)
         feed = Feed(
             toy_table,
             choose_lengths(toy_table.lengths_N, max_shapes=2),
             16,
             seed=5,
-            teacher=LiveTeacher(*teacher, objective.teacher_capture),
+            teacher=speaker if poisoned is None else Poisoned(speaker, poisoned),
         )
         loss_params = objective.init_params(jax.random.key(3))
         return train(
-            init_state(student[1], loss_params, make_optimizer(optimizer)),
-            CompiledStep(make_step(student[0], objective, make_optimizer(optimizer))),
+            init_state(student[1], loss_params, statics),
+            step(on_nan, devices),
             feed,
             objective=objective,
             optimizer=optimizer,
-            loop=LoopConfig(STEPS, eval_every=2, log_every=1, checkpoint_seconds=0.0),
-            layout=Layout(make_mesh(jax.devices()[:1])),
+            loop=LoopConfig(STEPS, eval_every=2, log_every=1, checkpoint_seconds=0, on_nan=on_nan),
+            layout=Layout(make_mesh(jax.devices()[:devices])),
             evaluate=evaluate
             or (lambda params: {"accuracy": float(params["classifier"]["bias"][0])}),
             on_log=on_log or (lambda step, values: None),
             stop=stop or StopRequest(),
             checkpoints=checkpoints,
+            probe=probe,
+            say=say,
         )
 
+    go.feed = lambda: Feed(toy_table, choose_lengths(toy_table.lengths_N, max_shapes=2), 16, seed=5)
     return go
 
 
@@ -142,9 +179,134 @@ def test_every_example_counts_once_an_epoch(run, toy_table):
     assert run().progress.examples == 3 * len(toy_table)
 
 
+@pytest.mark.parametrize("when", ["the first", "the last"])
+def test_a_stop_within_an_evaluation_takes_it_up_again(run, tmp_path, when):
+    expected = run()
+    calls = []
+
+    def evaluate(params):
+        calls.append(1)
+        if when == "the first" or len(calls) == len(expected.progress.history):
+            raise Interrupted
+        return {"accuracy": float(params["classifier"]["bias"][0])}
+
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(Interrupted):
+        run(None, checkpoints, evaluate=evaluate)
+    assert steps_in(tmp_path)[-1] == (2 if when == "the first" else STEPS)
+    with Checkpoints(tmp_path) as checkpoints:
+        resumed = run(None, checkpoints)
+    assert resumed.progress.history == expected.progress.history
+    assert resumed.progress.examples == expected.progress.examples
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, expected.params)
+
+
+def test_a_run_goes_on_with_other_numbers_of_devices(run, tmp_path):
+    """8, then 4, then 1: the same data in the same order, the same result within rounding."""
+    whole, seen, stop = [], [], StopRequest()
+    expected = run(on_log=lambda step, values: whole.append((step, values)))
+
+    def log(step, values):
+        seen.append((step, values))
+        stop.requested = step in (3, 5)
+
+    for devices, stops in ((8, True), (4, True), (1, False)):
+        stop.requested = False
+        with Checkpoints(tmp_path) as checkpoints:
+            if stops:
+                with pytest.raises(Interrupted):
+                    run(stop, checkpoints, log, devices=devices)
+            else:
+                resumed = run(stop, checkpoints, log, devices=devices)
+    assert [step for step, _ in seen] == [step for step, _ in whole]
+    for (_, values), (_, wanted) in zip(seen, whole, strict=True):
+        assert values == pytest.approx(wanted, rel=1e-3, abs=2e-5)
+    assert resumed.progress.examples == expected.progress.examples
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5),
+        resumed.params,
+        expected.params,
+    )
+
+
 def test_divergence_is_named(run):
     with pytest.raises(UserError, match=r"not finite.*learning-rate"):
         run(learning_rate=1e30)
+
+
+def steps_with(run, example):
+    """The steps, from 1, whose batch holds an example."""
+    feed = run.feed()
+    return [n for n in range(1, STEPS + 1) if example in feed(n - 1)[0].example_ids_B]
+
+
+EXAMPLE = 13
+
+
+def test_what_is_not_finite_is_named_and_the_state_before_it_kept(run, tmp_path):
+    """Term, example and step; and the kept state is that of a run that never saw the NaN."""
+    first = steps_with(run, EXAMPLE)[0]
+    assert first > 1
+    told = rf"step {first}: kl not finite on example example-{EXAMPLE}\. .*kept in {tmp_path}"
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=told):
+        run(None, checkpoints, poisoned=EXAMPLE)
+    assert steps_in(tmp_path)[-1] == first - 1
+    expected, steps = run(), []
+    with Checkpoints(tmp_path) as checkpoints:
+        resumed = run(None, checkpoints, lambda step, values: steps.append(step))
+    assert steps[0] == first
+    assert resumed.progress.examples == expected.progress.examples
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, expected.params)
+
+
+def test_such_steps_are_skipped_where_that_is_asked_for(run, tmp_path):
+    """With another step's data nothing is different: the update is left out, the count goes on."""
+    said, logs = [], {}
+    result = run(
+        poisoned=EXAMPLE,
+        on_nan="skip",
+        say=said.append,
+        on_log=lambda step, values: logs.update({step: logs.get(step, {}) | values}),
+    )
+    skipped = steps_with(run, EXAMPLE)
+    assert result.progress.skipped == len(skipped) == 3
+    assert said[0] == (f"step {skipped[0]} is left out: kl not finite on example example-{EXAMPLE}")
+    assert logs[skipped[0]]["train/skipped"] == 1 and "train/loss" not in logs[skipped[0]]
+    assert logs[STEPS]["train/skipped"] == 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
+    assert result.progress.examples < run().progress.examples
+
+    stop = StopRequest()
+
+    def log(step, values):
+        stop.requested = step == skipped[1]
+
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(Interrupted):
+        run(stop, checkpoints, log, poisoned=EXAMPLE, on_nan="skip")
+    with Checkpoints(tmp_path) as checkpoints:
+        resumed = run(None, checkpoints, poisoned=EXAMPLE, on_nan="skip")
+    assert resumed.progress.skipped == 3
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, result.params)
+
+
+def test_a_run_that_skips_every_step_ends(run, monkeypatch):
+    monkeypatch.setattr(loop_module, "MAX_SKIPPED", 2)
+    with pytest.raises(UserError, match="more than 2 steps in a row were skipped"):
+        run(learning_rate=1e30, on_nan="skip")
+
+
+def test_a_save_that_fails_ends_the_run_at_the_next_step(run, tmp_path, monkeypatch):
+    steps = []
+
+    def log(step, values):
+        steps.append(step)
+        if checkpoints._finishing is not None:
+            checkpoints._finishing.join()
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr("distill_jax.training.checkpoint.write_digests", lambda f: 1 / 0)
+        with pytest.raises(UserError, match="cannot write a checkpoint"):
+            run(None, checkpoints, log)
+    assert max(steps) <= 3
 
 
 def test_a_damaged_checkpoint_is_not_passed_over(run, tmp_path):
@@ -155,5 +317,5 @@ def test_a_damaged_checkpoint_is_not_passed_over(run, tmp_path):
     for path in tmp_path.rglob("*"):
         if path.is_file() and path.stat().st_size > 100:
             path.write_bytes(path.read_bytes()[:50])
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="cannot be read"):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="is damaged"):
         run(StopRequest(), checkpoints)

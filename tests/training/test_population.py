@@ -295,7 +295,7 @@ def test_a_member_that_diverges_does_not_take_the_others_with_it(world, tmp_path
 def test_a_population_of_which_none_is_left_ends(world):
     steps = []
     results = world.together((DIVERGING, DIVERGING), on_log=lambda step, values: steps.append(step))
-    assert [type(result) for result in results] == [UserError, UserError]
+    assert all(isinstance(result, UserError) for result in results)
     assert max(steps) < STEPS
 
 

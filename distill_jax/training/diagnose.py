@@ -1,0 +1,120 @@
+"""Which term of an objective went wrong in a step, and on which examples.
+
+Asked only after a step whose loss or gradients were not finite; compiles a program of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.training.state import in_float32
+from distill_jax.training.step import StepNumbers
+
+Probe = Callable[[Any, Any, Batch, ModelOutput | None, StepNumbers], dict[str, tuple[Any, Any]]]
+"""``(trained, step, batch, teacher_output, numbers) -> {term: (value is finite, gradient is)}``."""
+SHOWN = 5
+
+
+def make_probe(model: nn.Module, objective: ResolvedObjective) -> Probe:
+    """A function that computes every term of a step by itself, with the step's own dropout.
+
+    Args:
+      model, objective: as ``make_step`` takes them.
+    """
+
+    def probe(
+        trained: Any,
+        step: Any,
+        batch: Batch,
+        teacher_output: ModelOutput | None,
+        numbers: StepNumbers,
+    ) -> dict[str, tuple[Any, Any]]:
+        dropout_key = jax.random.fold_in(jax.random.key(numbers.seed), step)
+
+        def value(trained: Any, label: str) -> jax.Array:
+            output = model.apply(
+                {"params": trained["student"]}, batch, train=True, rngs={"dropout": dropout_key}
+            )
+            assert isinstance(output, ModelOutput)
+            said = in_float32(objective.student_capture.select(output))
+            _, parts = objective(trained["losses"], numbers.objective, said, teacher_output, batch)
+            total, count = parts[label]
+            return total / jnp.maximum(count, 1)
+
+        found = {}
+        for term in objective.terms:
+            total, grads = jax.value_and_grad(value)(trained, term.label)
+            leaves = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)]
+            found[term.label] = jnp.isfinite(total), jnp.stack(leaves).all()
+        return found
+
+    return jax.jit(probe)
+
+
+def explain(
+    probe: Probe,
+    trained: Any,
+    step: int,
+    batch: Batch,
+    teacher_output: ModelOutput | None,
+    numbers: StepNumbers,
+    ids: Sequence[str],
+) -> str:
+    """What was not finite, in words: ``kl (gradient) not finite on example a, b``.
+
+    Args:
+      probe: from ``make_probe``.
+      trained: what the optimiser moves, before the step.
+      step: updates before it.
+      batch, teacher_output, numbers: of the step.
+      ids: of the training examples, by row.
+    """
+    trained, batch, teacher_output = jax.device_get((trained, batch, teacher_output))
+    rows_B = np.asarray(batch.example_ids_B)
+
+    def wrong(where_B: np.ndarray) -> dict[str, str]:
+        alone, heard = _only((batch, teacher_output), where_B)  # zeros, as NaN * 0 is NaN
+        alone = alone.replace(example_ids_B=np.where(where_B, rows_B, np.int32(-1)))
+        said = probe(trained, np.int32(step), alone, heard, numbers)
+        return {
+            term: "" if not value else " (gradient)"
+            for term, (value, gradient) in sorted(jax.device_get(said).items())
+            if not (value and gradient)
+        }
+
+    def culprits(positions: np.ndarray) -> list[int]:
+        """The fewest examples found by halving that go wrong by themselves."""
+        where_B = np.zeros(len(rows_B), bool)
+        where_B[positions] = True
+        if not wrong(where_B):
+            return []
+        if len(positions) == 1:
+            return positions.tolist()
+        halves = np.array_split(positions, 2)
+        return [found for half in halves for found in culprits(half)] or positions.tolist()
+
+    positions = np.flatnonzero(rows_B >= 0)
+    terms = wrong(rows_B >= 0)
+    names = [ids[rows_B[position]] for position in (culprits(positions) if terms else positions)]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    examples = f"example{'s' if len(names) > 1 else ''} {', '.join(names[:SHOWN])}{more}"
+    if not terms:
+        return f"loss or gradients not finite, though not when computed again, on {examples}"
+    told = ", ".join(term + what for term, what in terms.items())
+    return f"{told} not finite on {examples}"
+
+
+def _only(tree: Any, where_B: np.ndarray) -> Any:
+    """Arrays [B, ...] with zeros in all other rows."""
+
+    def keep(x: Any) -> np.ndarray:
+        x = np.asarray(x)
+        return np.where(where_B.reshape(-1, *(1,) * (x.ndim - 1)), x, np.zeros((), x.dtype))
+
+    return jax.tree.map(keep, tree)

@@ -1,0 +1,242 @@
+"""What every training loop does around its steps: one run, or a population of them.
+
+Feed, step, look whether all was finite, log, evaluate, write checkpoints, heed a stop. What is
+kept of the runs is the business of a ``Book``.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import jax
+import numpy as np
+
+from distill_jax.core.distributed import any_says
+from distill_jax.core.errors import UserError
+from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.training.checkpoint import Checkpoints, Snapshot
+from distill_jax.training.interrupt import Interrupted, StopRequest
+from distill_jax.training.state import Params, TrainState
+from distill_jax.training.step import CompiledStep, StepMetrics
+
+OnNan = Literal["stop", "skip"]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long to train, how often to look, and what decides which step was best.
+
+    Attributes:
+      steps: optimiser steps in all.
+      eval_every: steps between evaluations on the validation split; the last step has one too.
+      log_every: steps between log lines.
+      select: the validation metric whose highest value decides (the earliest of equals); None
+        for a stage whose end is what counts: nothing is evaluated, the last step is kept.
+      checkpoint_seconds: a snapshot is written whenever so many seconds have passed.
+      on_nan: what is done about a step whose loss or gradients are not finite; the step has to be
+        made with ``skip_nonfinite`` where it is to be skipped.
+    """
+
+    steps: int
+    eval_every: int
+    log_every: int = 20
+    select: str | None = "accuracy"
+    checkpoint_seconds: float = 60.0
+    on_nan: OnNan = "stop"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.eval_every < 1 or self.log_every < 1:
+            raise UserError("steps, eval_every and log_every must be at least 1")
+
+
+class Book(Protocol):
+    """What is kept of the runs that a loop drives."""
+
+    def spend(self, *, train_seconds: float = 0.0, compile_seconds: float = 0.0) -> None:
+        """Note time."""
+
+    def examine(self, steps: "list[Taken]", state: TrainState) -> None:
+        """File steps that were taken; say or raise what is to be said of those that went wrong."""
+
+    def log(self, window: "list[Taken]", done: int) -> None:
+        """Report the means of the steps since the last report."""
+
+    def judge(self, params: Params, done: int) -> None:
+        """Evaluate the students, or keep them where nothing is evaluated."""
+
+    def judged(self) -> int:
+        """The step of the last evaluation."""
+
+    def alive(self) -> bool:
+        """Whether any run is left to be trained."""
+
+    def snapshot(self, state: TrainState) -> Snapshot:
+        """All that is needed to go on from here."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken.
+
+    Attributes:
+      step: the number of steps, this one included.
+      metrics: on the device.
+      examples: real ones in its batch, an int or [P].
+    """
+
+    step: int
+    metrics: StepMetrics
+    examples: np.ndarray
+
+
+@dataclass
+class Drive:
+    """One training loop.
+
+    Attributes:
+      read: (first step, end) -> the batches of these steps with what the teacher says.
+      arguments: (batch, teacher's output, steps before it) -> the step's arguments beside the
+        state, where they belong.
+    """
+
+    step: CompiledStep
+    read: Callable[[int, int], Iterator[tuple[Batch, ModelOutput | None]]]
+    arguments: Callable[[Batch, ModelOutput | None, int], tuple[Any, ...]]
+    book: Book
+    loop: LoopConfig
+    stop: StopRequest
+    checkpoints: Checkpoints | None = None
+    _mark: float = field(default_factory=time.perf_counter)
+    _saved_at: float = field(default_factory=time.monotonic)
+    _unseen: list[Taken] = field(default_factory=list)
+
+    def run(self, state: TrainState, start: int) -> TrainState:
+        """Take all steps from ``start`` on.
+
+        Args:
+          state: placed; donated.
+
+        Raises:
+          Interrupted: after a stop request, with the snapshot on disk.
+          UserError: from the book or the checkpoints.
+        """
+        loop, book = self.loop, self.book
+        if loop.select is not None and self._is_due(start) and book.judged() < start:
+            self._judge(state, start)  # an evaluation that a stop came into
+        window: list[Taken] = []
+        self._mark = time.perf_counter()
+        batches = self.read(start, loop.steps) if start < loop.steps else iter(())
+        for done, (batch, said) in enumerate(batches, start + 1):
+            state, taken = self._take(state, batch, said, done)
+            window.append(taken)
+            self._unseen.append(taken)
+            if self.checkpoints:
+                self.checkpoints.check()
+            if done % loop.log_every == 0 or done == loop.steps:
+                self._examine(state)
+                book.log(window, done)
+                window = []
+                if not book.alive():
+                    break
+            if self._is_due(done):
+                self._examine(state)
+                self._pause(state)
+                self._judge(state, done)
+            if done < loop.steps:
+                self._save_where_wanted(state, done)
+        return state
+
+    def _take(
+        self, state: TrainState, batch: Batch, said: ModelOutput | None, done: int
+    ) -> tuple[TrainState, Taken]:
+        arguments = self.arguments(batch, said, done - 1)
+        traces, called = self.step.traces, time.perf_counter()
+        with jax.transfer_guard("disallow"):
+            state, metrics = self.step(state, *arguments)
+        if self.step.traces > traces:  # tracing and compiling happen in the call, the step after
+            spent = time.perf_counter() - called
+            self.book.spend(compile_seconds=spent)
+            self._mark += spent
+        examples = np.sum(np.asarray(batch.example_ids_B) >= 0, axis=-1)
+        return state, Taken(done, metrics, examples)
+
+    def _examine(self, state: TrainState) -> None:
+        if self._unseen:
+            self.book.examine(self._unseen, state)
+            self._unseen = []
+
+    def _is_due(self, done: int) -> bool:
+        """Whether students are evaluated or kept after this step."""
+        every = self.loop.eval_every if self.loop.select is not None else self.loop.steps
+        return done > 0 and (done % every == 0 or done == self.loop.steps)
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._saved_at > self.loop.checkpoint_seconds
+
+    def _agree(self, wish: bool, done: int) -> bool:
+        """Whether it is done now. Processes that train together do it at one step, or none."""
+        if jax.process_count() == 1:
+            return wish
+        if done % self.loop.log_every:  # agreeing means waiting for one another
+            return False
+        return any_says(wish)
+
+    def _pause(self, state: TrainState) -> None:
+        jax.block_until_ready(state)
+        now = time.perf_counter()
+        self.book.spend(train_seconds=now - self._mark)
+        self._mark = now
+
+    def _judge(self, state: TrainState, done: int) -> None:
+        try:
+            self.book.judge(state.params, done)
+        except Interrupted:
+            self._save(state, wait=True)
+            raise
+        self._mark = time.perf_counter()
+
+    def _save_where_wanted(self, state: TrainState, done: int) -> None:
+        """Write a checkpoint when it is time to, or to leave."""
+        leaves = self._agree(self.stop.requested, done)
+        if leaves or self._agree(self._is_late(), done):
+            self._examine(state)
+            self._pause(state)
+            self._save(state, wait=leaves)
+            if leaves:
+                raise Interrupted
+            self._mark, self._saved_at = time.perf_counter(), time.monotonic()
+
+    def _save(self, state: TrainState, *, wait: bool = False) -> None:
+        if self.checkpoints:
+            self.checkpoints.save(self.book.snapshot(state), wait=wait)
+
+
+def refused(steps: list[Taken]) -> np.ndarray:
+    """Which steps were not applied: bool [steps], or [steps, P] of a population."""
+    return ~np.stack(jax.device_get([taken.metrics.applied for taken in steps]))
+
+
+def window_means(window: list[Taken]) -> dict[str, np.ndarray]:
+    """Means over the applied steps of a window: scalars, or [P] of a population.
+
+    Sums over sums where a term counts examples; NaN where no step was applied.
+    """
+    steps: list[StepMetrics] = jax.device_get([taken.metrics for taken in window])
+    applied = np.stack([m.applied for m in steps])
+
+    def total(values: list[Any]) -> np.ndarray:
+        return np.where(applied, np.stack(values).astype(np.float64), 0.0).sum(axis=0)
+
+    count = applied.sum(axis=0)
+    none = np.where(count == 0, np.nan, 0.0)
+    means = {
+        "train/loss": total([m.loss for m in steps]) / np.maximum(count, 1) + none,
+        "train/grad_norm": total([m.grad_norm for m in steps]) / np.maximum(count, 1) + none,
+    }
+    for term in steps[0].terms:
+        examples = total([m.terms[term][1] for m in steps])
+        means[f"train/{term}"] = (
+            total([m.terms[term][0] for m in steps]) / np.maximum(examples, 1.0) + none
+        )
+    return means
