@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from distill_jax.cli.results import conclude
+from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
@@ -155,14 +155,10 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output-dir {folder} is a file")
 
-    from rich.console import Console
-
-    from distill_jax.core.compiled import keep_compiled_programs
+    console = open_console()
     from distill_jax.sweeps.progress import Reporter
     from distill_jax.sweeps.run import run_sweep
 
-    keep_compiled_programs()
-    console = Console()
     spec, rows = run_sweep(
         sweep_of(args),
         folder,

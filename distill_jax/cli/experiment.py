@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from distill_jax.cli.results import conclude
+from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
@@ -57,12 +57,7 @@ def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str
         bases = [replace(sweep.base, precision=flags.precision) for sweep in sweeps]
         sweeps = [replace(sweep, base=base) for sweep, base in zip(sweeps, bases, strict=True)]
 
-    from rich.console import Console
-
-    from distill_jax.core.compiled import keep_compiled_programs
-
-    keep_compiled_programs()
-    console = Console()
+    console = open_console()
     for sweep in sweeps:
         _run(sweep, flags, console)
 

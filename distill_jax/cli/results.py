@@ -45,6 +45,18 @@ def ledger_file(name: str) -> Path:
     return Path(name) if Path(name).is_file() else results_folder(name) / LEDGER
 
 
+def open_console() -> "Console":
+    """Make JAX ready, with the processes that belong to this one; of several one talks."""
+    from rich.console import Console
+
+    from distill_jax.core.compiled import keep_compiled_programs
+    from distill_jax.core.distributed import is_lead, join_processes
+
+    join_processes()
+    keep_compiled_programs()
+    return Console(quiet=not is_lead())
+
+
 def conclude(
     spec: "TableSpec",
     rows: Sequence["LedgerRow"],
@@ -53,8 +65,11 @@ def conclude(
     part: Part = Part(),  # noqa: B008
 ) -> None:
     """Write and print the outputs of a table, then the paths; of a part only its ledger's."""
+    from distill_jax.core.distributed import is_lead
     from distill_jax.sweeps.outputs import show, write_outputs
 
+    if not is_lead():
+        return
     if part.whole:
         paths = write_outputs(spec, rows, folder)
         show(spec, rows, console)

@@ -136,6 +136,8 @@ class Engine:
     _predictors: dict[Any, LogitsOf] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.options.parallel == "pmap" and jax.process_count() > 1:
+            raise UserError("--parallel pmap is for one process; several want --parallel jit")
         if self.options.fsdp > 1:
             self.mesh = make_mesh(list(self.mesh.devices.flat), fsdp=self.options.fsdp)
 

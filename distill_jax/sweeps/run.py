@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_jax.core.digests import sha256_file
-from distill_jax.core.distributed import is_lead
+from distill_jax.core.distributed import is_lead, wait_for_all
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.core.mesh import check_batch_size
@@ -65,14 +65,16 @@ def run_sweep(
         load_plugin(plugin)
     entries = sweep.entries()
     with StopRequest(reporter.say) as stop, ExitStack() as held:
-        engine = Engine(folder / "runs", reporter, stop, track, options)
+        engine = Engine(folder / "runs", reporter, stop, track if is_lead() else "none", options)
         supplies = Supplies(engine, sweep.name)
         ledger = _open_ledger(folder, options.share)
+        finished = rows_in(folder)
+        wait_for_all("the ledger is read")  # before the lead adds to it
         if is_lead():  # of several processes in one run, one stands for all
             held.enter_context(only_process(folder / "runs", options.share))
-        before = Before(folder, ledger.rows(), options.allow_change)
+        before = Before(folder, list(finished.values()), options.allow_change)
         if options.resume == "must":
-            check_resumable(folder, ledger.rows())
+            check_resumable(folder, list(finished.values()))
         _check(entries, supplies)
         before.refuse_early(_known(entries, supplies))
         for cell in _distinct(entries):
@@ -87,7 +89,7 @@ def run_sweep(
         keep_settings(folder, settings)
         write_atomic(folder / SPEC, spec.to_json() + "\n")
         everything = list({p.cell.hash: p for _, p in planned}.values())
-        finished, share = rows_in(folder), options.share
+        share = options.share
         run_self_checks(
             [p for p in everything if share.holds(p.cell.hash) and p.cell.hash not in finished],
             lambda each: supplies.widest(each, everything).everything,
@@ -95,6 +97,7 @@ def run_sweep(
             stop.check,
         )
         run_pending(supplies, everything, ledger, strategy)
+    wait_for_all("the table is whole")
     reporter.say(f"done in {time.perf_counter() - started:.0f} s")
     return spec, ledger.rows()
 

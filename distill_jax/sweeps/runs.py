@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.evaluation.latency import cpu_latency
@@ -268,6 +269,8 @@ def keep_run(
     history: list[dict[str, float]],
 ) -> None:
     """Keep a finished model for use, its test logits and its history."""
+    if not is_lead():
+        return
     shutil.rmtree(folder / "model", ignore_errors=True)  # left by a run killed at this place
     save_model(folder / "model", config, params, tokenizer_file, task.label_names)
     logits = io.BytesIO()
@@ -278,6 +281,8 @@ def keep_run(
 
 def clear_checkpoints(folder: Path) -> None:
     """Drop what a run needed to go on, now that it stands in the ledger."""
+    if not is_lead():
+        return
     for left_over in ("checkpoint", "intermediate-checkpoint"):
         shutil.rmtree(folder / left_over, ignore_errors=True)
     for left_over in ("intermediate.safetensors", "end.safetensors"):

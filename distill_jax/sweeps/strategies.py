@@ -17,6 +17,7 @@ from typing import Any, Literal
 import jax
 
 from distill_jax.core.digests import digest
+from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.sweeps.engine import Placed, Work
@@ -245,7 +246,8 @@ def run_together(
 
 def _file(supplies: Supplies, row: LedgerRow, ledger: Ledger, label: str) -> None:
     """Append a finished run, then drop its checkpoints."""
-    ledger.append(row)
+    if is_lead():
+        ledger.append(row)
     clear_checkpoints(supplies.engine.folder / row.hash)
     supplies.engine.reporter.say(
         f"{label}: test accuracy {100 * row.metrics['test/accuracy']:.1f}%, "
@@ -285,11 +287,11 @@ def _choose(
 ) -> Literal["sequential", "vmap", "sharded"]:
     """The strategy of a group: as asked, or the fastest, timed once and kept."""
     options = supplies.engine.options
-    if options.parallel == "pmap" or options.fsdp > 1:
+    if options.parallel == "pmap" or options.fsdp > 1 or jax.process_count() > 1:
         if strategy in ("vmap", "sharded"):
             raise UserError(
                 f"--strategy {strategy} trains many students at once, each whole on its device; "
-                "--parallel pmap and --fsdp are for one student at a time"
+                "--parallel pmap, --fsdp and several processes are for one student at a time"
             )
         return "sequential"
     if strategy != "auto":

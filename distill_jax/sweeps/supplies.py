@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.models.bert import BertConfig
 from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TrainingConfig
@@ -95,7 +96,8 @@ class Supplies:
         if row is None or row.fingerprints["teacher"] != teacher.digest:
             group = Path(cell.teacher.name).name
             row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group)
-            ledger.append(row)
+            if is_lead():
+                ledger.append(row)
         accuracy = 100 * row.metrics["test/accuracy"]
         self.engine.reporter.say(f"teacher: test accuracy {accuracy:.1f}%")
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,11 +30,11 @@ def start(toy_teacher, toy_reviews, tmp_path):
         "JAX_PLATFORMS": "cpu",
     }
 
-    def go(folder, steps=400):
+    def go(folder, steps=400, more=None):
         command = [sys.executable, str(SCRIPT), *flags, "--steps", str(steps)]
         return subprocess.Popen(
             [*command, "--output-dir", str(tmp_path / folder)],
-            env=environment,
+            env={**environment, **(more or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -93,3 +94,22 @@ def test_stopped_and_killed_tables_come_out_like_the_undisturbed_one(start, tmp_
     finish(start("disturbed"))
     assert len(rows(folder)) == 5
     assert scores(folder) == scores(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_table_of_one(start, tmp_path):
+    """Slow: three processes start JAX and compile. Over loopback, with one device each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    finish(start("alone", steps=8))
+    names = {"DISTILL_JAX_COORDINATOR": address, "DISTILL_JAX_NUM_PROCESSES": "2"}
+    both = [start("both", 8, {**names, "DISTILL_JAX_PROCESS_ID": str(own)}) for own in range(2)]
+    lead, other = [finish(process) for process in both]
+    assert "table.md" in lead and not other.strip()
+    alone, together = ({row.hash: row for row in rows(tmp_path / f)} for f in ("alone", "both"))
+    assert len(alone) == 5  # the teacher, two objectives, two seeds
+    assert alone.keys() == together.keys()
+    for hash_, row in alone.items():
+        assert row.metrics["test/accuracy"] == together[hash_].metrics["test/accuracy"]
+        assert row.metrics["test/nll"] == pytest.approx(together[hash_].metrics["test/nll"], 1e-3)
