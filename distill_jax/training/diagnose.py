@@ -88,22 +88,25 @@ def explain(
             if not (value and gradient)
         }
 
-    def culprits(positions: np.ndarray) -> list[int]:
-        """The fewest examples found by halving that go wrong by themselves."""
+    found: list[str] = []
+
+    def search(positions: np.ndarray) -> bool:
+        """Find the fewest examples, by halving, that go wrong by themselves; enough to show."""
         where_B = np.zeros(len(rows_B), bool)
         where_B[positions] = True
-        if not wrong(where_B):
-            return []
-        if len(positions) == 1:
-            return positions.tolist()
-        halves = np.array_split(positions, 2)
-        return [found for half in halves for found in culprits(half)] or positions.tolist()
+        if len(found) > SHOWN or not wrong(where_B):
+            return False
+        halves = np.array_split(positions, 2) if len(positions) > 1 else []
+        if not any([search(half) for half in halves]):  # all of them
+            found.extend(ids[row] for row in rows_B[positions])
+        return True
 
     positions = np.flatnonzero(rows_B >= 0)
     terms = wrong(rows_B >= 0)
-    names = [ids[rows_B[position]] for position in (culprits(positions) if terms else positions)]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    examples = f"example{'s' if len(names) > 1 else ''} {', '.join(names[:SHOWN])}{more}"
+    if not (terms and search(positions)):
+        found.extend(ids[row] for row in rows_B[positions])
+    more = " and more" if len(found) > SHOWN else ""
+    examples = f"example{'s' if len(found) > 1 else ''} {', '.join(found[:SHOWN])}{more}"
     if not terms:
         return f"loss or gradients not finite, though not when computed again, on {examples}"
     told = ", ".join(term + what for term, what in terms.items())
