@@ -7,6 +7,10 @@
 Students of three MiniLM-L6 layers: spread (2, 4, 6), last-heavy (1, 5, 6) or the lowest three. Each
 objective on representations is a stage of its own, then as many steps of KL on the logits; the rows
 without such a stage take all steps on their one objective.
+
+72 students and a teacher: 105 minutes on two cores beside other work. Of three statements one held:
+from the lowest layers hidden states beat attention (+2.9 points [+1.3, +4.5]). At so few steps
+attention does not beat hidden states from spread layers, nor they plain KL.
 """
 
 from distill_jax.cli.experiment import Flags, run_experiment

@@ -44,7 +44,7 @@ def start(toy_teacher, toy_reviews, tmp_path):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out
 
