@@ -151,7 +151,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             cells = json.loads(text)
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise UserError(f"{path}, line {line}: {error}; expected a JSON object.") from error
         if not isinstance(cells, dict):
             raise UserError(f"{path}, line {line}: expected a JSON object, found {text[:40]}.")

@@ -10,7 +10,7 @@ from typing import Any
 from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home as default_home
-from distill_jax.core.files import write_atomic
+from distill_jax.core.files import user_path, write_atomic
 from distill_jax.models.hf_config import read_json
 
 CONFIG = "config.json"
@@ -37,7 +37,7 @@ def find_folder(reference: str | Path) -> Path:
     Raises:
       UserError: neither a folder nor reachable on the hub.
     """
-    folder = Path(reference).expanduser()
+    folder = user_path(reference)
     if folder.is_dir():
         return folder
     text = str(reference)
