@@ -278,7 +278,13 @@ class Ledger:
             if line.strip():
                 try:
                     rows.append(_parse(line))
-                except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+                except (
+                    AttributeError,
+                    LookupError,
+                    RecursionError,
+                    TypeError,
+                    ValueError,
+                ) as error:
                     damaged.append((number, error))
         if damaged:
             (number, error), *more = damaged
