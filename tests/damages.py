@@ -74,10 +74,10 @@ JSON = st.recursive(
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Where in a JSON value something stands."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value)
     found = [path]
-    for key, item in inner if isinstance(value, dict | list) else ():
-        found += places(item, (*path, key))
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            found += places(item, (*path, key))
     return found
 
 

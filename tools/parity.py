@@ -186,7 +186,7 @@ def in_processes(text: str, way_name: str) -> dict[str, np.ndarray]:
             said, _ = process.communicate()
             if process.returncode:
                 raise SystemExit(said)
-        with np.load(f"{folder}/end.npz") as end:
+        with np.load(f"{folder}/end.npz", allow_pickle=False) as end:
             return dict(end)
 
 

@@ -19,6 +19,20 @@ def home() -> Path:
     return Path(cache) / "distill_jax"
 
 
+def user_path(text: str | Path) -> Path:
+    """A path as a user writes it, ``~`` expanded.
+
+    Raises:
+      UserError: for what no path can be: an unknown ``~user``, a zero byte, a name too long.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+        return path
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{str(text)[:80]!r} is no path: {error}") from error
+
+
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A scratch folder that becomes ``target`` when the block ends without an error.

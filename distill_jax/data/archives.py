@@ -63,8 +63,11 @@ def _extract_flat(archive: Path, wanted: Wanted, max_total: int) -> None:
                 raise UserError(f"{archive.name}: {path} is {refusal or 'not a file'}.")
             target, cap = wanted[path]
             total += _copy(source, target, min(cap, max_total - total), f"{archive.name}: {path}")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{archive.name} cannot be unpacked: {error}.") from error
+    except UserError:
+        raise
+    except Exception as error:  # damage makes the readers and their decompressors raise many kinds
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{archive.name} cannot be unpacked: {told}.") from error
     missing = sorted(set(wanted) - seen)
     if missing:
         raise UserError(f"{archive.name}: no member {missing[0]}.")

@@ -151,7 +151,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             cells = json.loads(text)
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise UserError(f"{path}, line {line}: {error}; expected a JSON object.") from error
         if not isinstance(cells, dict):
             raise UserError(f"{path}, line {line}: expected a JSON object, found {text[:40]}.")
@@ -176,7 +176,7 @@ def _text(path: Path, line: int, column: str, cells: dict[str, Any]) -> str:
         raise UserError(
             f"{path}, line {line}: expected text in column {column!r}, found {value!r}."
         )
-    return value.strip()
+    return _encodable(path, line, column, value.strip())
 
 
 def _word(path: Path, line: int, column: str, value: Any) -> str | None:
@@ -188,7 +188,19 @@ def _word(path: Path, line: int, column: str, value: Any) -> str | None:
             f"{path}, line {line}: expected a word or a whole number in column {column!r}, "
             f"found {value!r}."
         )
-    return str(value).strip() or None
+    return _encodable(path, line, column, str(value).strip()) or None
+
+
+def _encodable(path: Path, line: int, column: str, text: str) -> str:
+    """Text that UTF-8 can hold; JSON may spell halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path}, line {line}: column {column!r} has half of a character, "
+            f"{text[error.start]!r}; expected text."
+        ) from error
+    return text
 
 
 def _label_names(path: Path, rows: list[_Row]) -> tuple[str, ...]:

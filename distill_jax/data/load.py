@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from distill_jax.core.errors import unknown
+from distill_jax.core.files import user_path
 from distill_jax.data.table import TextDataset
 
 BUILT_IN = (
@@ -39,7 +40,7 @@ def load_dataset(
     if kind == "files" and rest:
         from distill_jax.data import files
 
-        return files.load(Path(rest).expanduser(), text=text, text_b=text_b, label=label)
+        return files.load(user_path(rest), text=text, text_b=text_b, label=label)
     if kind == "tfds" and rest:
         from distill_jax.data import tfds_source
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.fields import check_fields
 from distill_jax.core.types import Batch, ModelOutput, ModelShape
 from distill_jax.models.dropout import Dropout
 
@@ -44,6 +45,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 """By the names of ``config.json``; ``gelu`` is the exact one, the others with tanh agree."""
 
 POOLINGS = ("pooler", "mean", "cls")
+MAX_LAYERS, MAX_SIZE = 512, 2**31 - 1
+"""Beyond any model there is: a damaged or hostile config is refused before it is worked on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +79,7 @@ class BertConfig:
     num_labels: int = 2
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.hidden_act not in ACTIVATIONS:
             raise unknown("hidden_act", self.hidden_act, ACTIVATIONS, where="in the BERT config")
         if self.pooling not in POOLINGS:
@@ -90,8 +94,11 @@ class BertConfig:
             "type_vocab_size",
             "num_labels",
         ):
-            if getattr(self, name) < 1:
-                raise UserError(f"BERT config: {name} must be at least 1, got {self!r}.")
+            most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+            if not 1 <= getattr(self, name) <= most:
+                raise UserError(
+                    f"BERT config: {name} must be from 1 to {most}, got {getattr(self, name)}."
+                )
         if self.hidden_size % self.num_heads:
             raise UserError(
                 f"BERT config: hidden_size {self.hidden_size} is not a multiple of "
@@ -101,6 +108,11 @@ class BertConfig:
             rate = getattr(self, name)
             if rate is not None and not 0 <= rate < 1:
                 raise UserError(f"BERT config: {name} must be in [0, 1), got {rate}.")
+        if not (0 <= self.layer_norm_eps < 1 and 0 <= self.initializer_range < MAX_SIZE):
+            raise UserError(
+                "BERT config: layer_norm_eps must be in [0, 1) and initializer_range not negative, "
+                f"got {self.layer_norm_eps} and {self.initializer_range}."
+            )
 
     @property
     def shape(self) -> ModelShape:

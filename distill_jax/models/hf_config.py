@@ -43,7 +43,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object, or a ``UserError`` that names the file."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise UserError(f"cannot read {file}: {error}.") from error
     if not isinstance(value, dict):
         raise UserError(f"{file} holds {type(value).__name__}, expected a JSON object.")

@@ -10,7 +10,7 @@ from typing import Any
 from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home as default_home
-from distill_jax.core.files import write_atomic
+from distill_jax.core.files import user_path, write_atomic
 from distill_jax.models.hf_config import read_json
 
 CONFIG = "config.json"
@@ -37,7 +37,7 @@ def find_folder(reference: str | Path) -> Path:
     Raises:
       UserError: neither a folder nor reachable on the hub.
     """
-    folder = Path(reference).expanduser()
+    folder = user_path(reference)
     if folder.is_dir():
         return folder
     text = str(reference)
@@ -72,13 +72,15 @@ def find_tokenizer(folder: Path, *, vocab_size: int, home: Path | None = None) -
             raise UserError(f"{folder} has neither {TOKENIZER} nor {_VOCAB}. {_layout()}")
         file = _tokenizer_from_vocab(folder, home or default_home())
     try:
-        count = Tokenizer.from_file(str(file)).get_vocab_size()
+        tokenizer = Tokenizer.from_file(str(file))
+        # The words and what is put around them: each names its own ids.
+        largest = max([*tokenizer.get_vocab().values(), *tokenizer.encode("a", "b").ids], default=0)
     except Exception as error:  # tokenizers raises bare Exception
         raise UserError(f"{file} is damaged or not a tokeniser: {error}.") from error
-    if count > vocab_size:
+    if largest >= vocab_size:
         raise UserError(
-            f"{file} has {count} tokens, the model has embeddings for {vocab_size}: they do not "
-            "belong together."
+            f"{file} has {largest + 1} tokens, the model has embeddings for {vocab_size}: they do "
+            "not belong together."
         )
     return file
 

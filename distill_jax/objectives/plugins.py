@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.files import user_path
 
 _LOADED: set[Path] = set()
 
@@ -28,7 +29,7 @@ def load_plugin(path: str | Path) -> tuple[str, ...]:
     """
     from distill_jax.objectives.registry import forget, names
 
-    file = Path(path).expanduser().resolve()
+    file = user_path(path).resolve()
     if file.suffix != ".py" or not file.is_file():
         raise UserError(f"plugin {path}: not a Python file.")
     if file in _LOADED:

@@ -278,7 +278,13 @@ class Ledger:
             if line.strip():
                 try:
                     rows.append(_parse(line))
-                except (TypeError, ValueError) as error:
+                except (
+                    AttributeError,
+                    LookupError,
+                    RecursionError,
+                    TypeError,
+                    ValueError,
+                ) as error:
                     damaged.append((number, error))
         if damaged:
             (number, error), *more = damaged
@@ -364,7 +370,7 @@ def _read_all(handle: int) -> bytes:
 def _is_json(data: bytes) -> bool:
     try:
         return isinstance(json.loads(data), dict)
-    except ValueError:
+    except (RecursionError, ValueError):
         return False
 
 

