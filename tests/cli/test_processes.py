@@ -106,7 +106,8 @@ def test_two_processes_make_the_table_of_one(start, tmp_path):
     names = {"DISTILL_JAX_COORDINATOR": address, "DISTILL_JAX_NUM_PROCESSES": "2"}
     both = [start("both", 8, {**names, "DISTILL_JAX_PROCESS_ID": str(own)}) for own in range(2)]
     lead, other = [finish(process) for process in both]
-    assert "table.md" in lead and not other.strip()
+    others = [line for line in other.splitlines() if line and not line.startswith("[Gloo]")]
+    assert "table.md" in lead and not others
     alone, together = ({row.hash: row for row in rows(tmp_path / f)} for f in ("alone", "both"))
     assert len(alone) == 5  # the teacher, two objectives, two seeds
     assert alone.keys() == together.keys()
