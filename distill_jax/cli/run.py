@@ -5,7 +5,9 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -48,6 +50,9 @@ def run(command: Callable[[], object]) -> None:
     warnings.filterwarnings("ignore", module="orbax|etils|tensorflow_datasets")
     for name in ("absl", "distill_jax"):  # libraries' talk; ours is printed by the commands
         logging.getLogger(name).setLevel(logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        # SIGTERM ends like Ctrl-C where nothing else is said of it, rather than without a word.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command()
     except UserError as error:

@@ -78,6 +78,7 @@ def run_sweep(
         _check(entries, supplies)
         before.refuse_early(_known(entries, supplies))
         for cell in _distinct(entries):
+            engine.heed()
             supplies.raise_teacher(cell, ledger)
         planned = _bind(entries, supplies, sha256_file(plugin) if plugin else None)
         spec = sweep.spec(

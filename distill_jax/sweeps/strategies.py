@@ -343,6 +343,7 @@ def time_strategies(
     optimizers = [work.training.optimizer for work in works]
     seeds = [work.cell.seed for work in works]
     for name in names:
+        engine.heed()
         step = engine.population_step(works, outputs, name)
         place = step.placement
         table = place.fill(number_table(objectives, optimizers, seeds, first.steps), axis=1)

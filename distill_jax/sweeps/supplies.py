@@ -98,6 +98,7 @@ class Supplies:
             row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group)
             if is_lead():
                 ledger.append(row)
+        clear_checkpoints(self.engine.run_folder(own_cell))
         accuracy = 100 * row.metrics["test/accuracy"]
         self.engine.reporter.say(f"teacher: test accuracy {accuracy:.1f}%")
 

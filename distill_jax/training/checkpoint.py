@@ -327,8 +327,11 @@ def damage(folder: Path) -> str | None:
 
 def latest_damage(folder: Path) -> str | None:
     """What is wrong with the latest checkpoint in a folder, naming it; None when all is well."""
-    steps = steps_in(folder)
-    wrong = damage(folder / str(steps[-1])) if steps else None
+    if not (steps := steps_in(folder)):
+        return None
+    wrong = damage(folder / str(steps[-1]))
+    if wrong and steps[-1] not in steps_in(folder):  # another process has gone on meanwhile
+        return latest_damage(folder)
     return f"the checkpoint of step {steps[-1]} in {folder} is damaged: {wrong}" if wrong else None
 
 

@@ -1,0 +1,112 @@
+"""Small tables, one for each kind of training, and a process that kills itself amid one.
+
+    python tests/killed.py KIND STEP TEACHER REVIEWS FOLDER
+
+runs a table until the program of its STEP-th training step has been called; then comes SIGKILL.
+Students have dropout, and losses with parameters of their own. Run with the environment of the
+tests, so that programs are the same to the bit.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from distill_jax.core.mesh import make_mesh
+from distill_jax.sweeps import run as run_module
+from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
+from distill_jax.sweeps.columns import ACCURACY
+from distill_jax.sweeps.engine import Engine
+from distill_jax.sweeps.options import RunOptions
+from distill_jax.sweeps.sweep import Sweep, axis
+from distill_jax.training.optimizer import OptimizerConfig
+from distill_jax.training.step import CompiledStep
+
+STEPS = 6
+STRATEGIES = {
+    "single": "sequential",
+    "intermediate": "sequential",
+    "vmap": "vmap",
+    "sharded": "sharded",
+}
+"""Kind of training -> how its table is run."""
+TEACHER_STEPS = 4
+STEP_CALLS = {
+    kind: TEACHER_STEPS + STEPS * (2 if kind == "intermediate" else 1) for kind in STRATEGIES
+}
+"""How often a training step is called in a table, the teacher's fine-tuning among them."""
+
+
+def sweep_of(kind: str, teacher: Path, reviews: Path) -> Sweep:
+    """A table with one student, or with three in a population."""
+    training = TrainingConfig(
+        steps=STEPS,
+        evaluations=2,
+        batch_size=16,
+        max_shapes=1,
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+    )
+    base = Cell(
+        data=DataConfig(f"files:{reviews}", label_fraction=0.5, max_length=16),
+        teacher=TeacherConfig(
+            str(teacher), training=dataclasses.replace(training, steps=TEACHER_STEPS)
+        ),
+        student="1x8x2",
+        objective="ce",
+        training=training,
+    )
+    if kind == "intermediate":
+        base = dataclasses.replace(base, intermediate=Stage("hidden_mse", training))
+    text = "kl(T=2) + ce" if kind == "intermediate" else "hidden_mse + 0.5*kl(T=2) + ce"
+    return Sweep(
+        name="killed",
+        title="killed",
+        base=base,
+        rows=axis("objective", [text]),
+        groups=axis("student", ["1x8x2"]),
+        seeds=(0,) if STRATEGIES[kind] == "sequential" else (0, 1, 2),
+        baseline=text,
+        columns=(ACCURACY,),
+    )
+
+
+def run(kind: str, teacher: Path, reviews: Path, folder: Path, reporter, **options):
+    """The table, a checkpoint at every step."""
+    if kind != "sharded":  # compiles faster than for eight devices
+        run_module.Engine = partial(Engine, mesh=make_mesh(jax.devices()[:1]))
+    try:
+        return run_module.run_sweep(
+            sweep_of(kind, teacher, reviews),
+            folder,
+            reporter,
+            track="none",
+            strategy=STRATEGIES[kind],
+            options=RunOptions(checkpoint_seconds=0, **options),
+        )
+    finally:
+        run_module.Engine = Engine
+
+
+def main(kind: str, step: str, teacher: str, reviews: str, folder: str) -> None:
+    from distill_jax.sweeps.progress import Reporter
+
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    call, calls = CompiledStep.__call__, iter(range(1, int(step) + 1))
+
+    def killed_at_last(*arguments):
+        result = call(*arguments)
+        if next(calls) == int(step):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    CompiledStep.__call__ = killed_at_last
+    run(kind, Path(teacher), Path(reviews), Path(folder), Reporter())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,399 @@
+"""Kills a small sweep at random moments, starts it again, and compares with the undisturbed one.
+
+    python tools/kill_test.py --trials 100 --report docs/kill_report.md    # about 20 minutes
+
+The sweep fine-tunes a teacher (training), asks it about every example (cache building) and trains
+a table of students with dropout, stages and losses that have parameters of their own (sweep), one
+after another or in populations. Each trial sends SIGKILL or SIGTERM at a moment drawn uniformly
+from one of the three phases; the table gets one in each phase and is then finished and compared:
+tables byte for byte, every metric but latencies, every model and every test logit byte for byte.
+After SIGTERM the process has to say that the state is saved, and to leave with 130.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+if TYPE_CHECKING:
+    from distill_jax.sweeps.sweep import Sweep
+
+ROOT = Path(__file__).resolve().parent.parent
+PHASES = ("training", "cache building", "sweep")
+STRATEGIES = ("sequential", "vmap")
+TIMELESS = ("table.json", "table.md", "table.csv", "table.tex", "figure.png")
+SAVED = "stopped as you asked; the state is saved"
+BEGIN, END = "PHASE BEGINS: ", "PHASE ENDS: "
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Kill a sweep at random moments and compare."""
+
+    trials: int = 5
+    """How many signals are sent."""
+    seed: int = 0
+    """Of the moments and the signals."""
+    report: Path | None = None
+    """A Markdown file for the report."""
+    child: tuple[str, ...] = ()
+    """Used by the tool itself: strategy, world and output of the sweep that is to be killed."""
+
+
+@dataclass
+class Trial:
+    """A signal and what came of it."""
+
+    phase: str
+    strategy: str
+    signal: str
+    wait: float
+    hit: str = ""
+    code: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+def main(args: Arguments) -> int:
+    """Print trials and differences; 0 when there is no difference."""
+    if args.child:
+        from distill_jax.cli.run import run
+
+        run(lambda: sweep_here(*args.child))
+        return 0
+    started = time.monotonic()
+    draw = random.Random(args.seed)
+    trials: list[Trial] = []
+    with tempfile.TemporaryDirectory() as folder:
+        world = make_world(Path(folder, "world"))
+        whole = {strategy: undisturbed(world, strategy) for strategy in STRATEGIES}
+        turn = 0
+        while len(trials) < args.trials:
+            strategy = STRATEGIES[turn % len(STRATEGIES)]
+            phases = PHASES[: args.trials - len(trials)]
+            trials += disturb(world, strategy, phases, whole[strategy], draw)
+            turn += 1
+        seconds = time.monotonic() - started
+    print(text := report(trials, turn, seconds, args.seed))
+    if args.report:
+        args.report.write_text(text)
+    return 1 if any(trial.wrong for trial in trials) else 0
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An undisturbed run: its output, and how long its phases took, ``(name, seconds)``."""
+
+    output: Path
+    phases: tuple[tuple[str, float], ...]
+
+
+def make_world(folder: Path) -> Path:
+    """A random checkpoint, a tokeniser and reviews, as the tests have them."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from toys import make_reviews, make_teacher
+
+    make_teacher(folder / "teacher")
+    make_reviews(folder / "reviews", {"train": 800, "dev": 48, "test": 60})
+    (folder / "compiled").mkdir()
+    return folder
+
+
+def undisturbed(world: Path, strategy: str) -> Whole:
+    """The sweep without a signal."""
+    output = world / f"whole_{strategy}"
+    # Once more with programs that are compiled, for the times.
+    for attempt in (world / f"first_{strategy}", output):
+        child = Child(world, strategy, attempt, attempt.with_suffix(".home"))
+        if child.wait():
+            raise SystemExit(f"the undisturbed sweep ended with {child.code}:\n{child.said}")
+    print(f"undisturbed, {strategy}: {child.seconds:.1f} s", flush=True)
+    return Whole(output, tuple(child.finished))
+
+
+def disturb(
+    world: Path, strategy: str, phases: Sequence[str], whole: Whole, draw: random.Random
+) -> list[Trial]:
+    """One sweep that gets a signal in each phase, and is then finished and compared."""
+    output = Path(tempfile.mkdtemp(dir=world))
+    home = output.with_suffix(".home")
+    trials = []
+    for phase in phases:
+        trial = Trial(phase, strategy, draw.choice(("SIGKILL", "SIGTERM")), 0.0)
+        stages = [(name, took) for name, took in whole.phases if phase_of(name) == phase]
+        name, took = draw.choice(stages)
+        trial.wait = draw.uniform(0, took)
+        child = Child(world, strategy, output, home)
+        if child.until(name, trial.wait):
+            trial.hit = child.now or "between phases"
+            child.send(trial.signal)
+            trial.code = child.wait()
+            trial.wrong += ends_wrongly(child, trial.signal)
+        else:
+            trial.wrong.append(f"{name} did not come: {child.said[-500:]}")
+        trials.append(trial)
+        print(
+            f"{trial.signal} in {phase} ({strategy}, {trial.hit}, after {trial.wait:.2f} s): "
+            f"exit {trial.code}",
+            flush=True,
+        )
+    last = Child(world, strategy, output, home)
+    last.wait()
+    wrong = [f"ended with {last.code}: {last.said[-500:]}"] if last.code else []
+    trials[-1].wrong += wrong or compare(whole.output, output)
+    for line in trials[-1].wrong:
+        print(f"DIFFERENCE: {line}", flush=True)
+    if not trials[-1].wrong:
+        shutil.rmtree(output)
+        shutil.rmtree(home)
+    return trials
+
+
+def ends_wrongly(child: "Child", sent: str) -> list[str]:
+    """What was wrong about how a process ended after a signal."""
+    if child.code == 0:  # it was done
+        return []
+    if sent == "SIGKILL":
+        return [] if child.code == -signal.SIGKILL else [f"exit {child.code}: {child.said[-500:]}"]
+    if child.code == 130 and SAVED in child.said:
+        return []
+    return [f"SIGTERM: exit {child.code} without a word: {child.said[-500:]}"]
+
+
+class Child:
+    """The sweep in a process of its own; a thread reads what it says."""
+
+    def __init__(self, world: Path, strategy: str, output: Path, home: Path) -> None:
+        home.mkdir(exist_ok=True)
+        self._started = time.monotonic()
+        self._changed = threading.Condition()
+        self.now: str | None = None
+        self.finished: list[tuple[str, float]] = []
+        self._begun: dict[str, float] = {}
+        self._lines: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--child", strategy, str(world), str(output)],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+                "DISTILL_JAX_HOME": str(home),
+                "JAX_COMPILATION_CACHE_DIR": str(world / "compiled"),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+                # Much is compiled and little computed: in haste.
+                "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def said(self) -> str:
+        return "".join(self._lines)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def code(self) -> int:
+        return self._process.wait()
+
+    def until(self, phase: str, seconds: float) -> bool:
+        """Wait so long into a phase; whether it has come and the process is there still."""
+        with self._changed:
+            self._changed.wait_for(lambda: phase in self._begun or not self._reader.is_alive())
+        if phase not in self._begun:
+            return False
+        time.sleep(max(0.0, self._begun[phase] + seconds - time.monotonic()))
+        return True
+
+    def send(self, name: str) -> None:
+        """Send a signal; the whole group where it cannot be caught."""
+        number = signal.Signals[name]
+        if self._process.poll() is None:
+            kill = os.killpg if number == signal.SIGKILL else os.kill
+            kill(self._process.pid, number)
+
+    def wait(self) -> int:
+        """Until it has ended; its exit code."""
+        code = self._process.wait()
+        self._reader.join()
+        return code
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._changed:
+                self._lines.append(line)
+                if line.startswith(BEGIN):
+                    self.now = line.removeprefix(BEGIN).strip()
+                    self._begun[self.now] = time.monotonic()
+                elif line.startswith(END) and self.now:
+                    self.finished.append((self.now, time.monotonic() - self._begun[self.now]))
+                    self.now = None
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+
+def phase_of(stage: str) -> str:
+    """The phase of one of the sweep's stages."""
+    if stage == "fine-tuning the teacher":
+        return "training"
+    return "cache building" if stage == "asking the teacher" else "sweep"
+
+
+def sweep_here(strategy: str, world: str, output: str) -> None:
+    """The sweep itself, in a child; announces its phases."""
+    import jax
+
+    from distill_jax.sweeps.options import RunOptions
+    from distill_jax.sweeps.outputs import write_outputs
+    from distill_jax.sweeps.progress import Reporter, Stage
+    from distill_jax.sweeps.run import run_sweep
+
+    jax.config.update("jax_platforms", "cpu")
+
+    class Announcing(Reporter):
+        @contextmanager
+        def stage(self, name: str, total: int) -> Iterator[Stage]:
+            with super().stage(name, total) as stage:
+                print(f"{BEGIN}{name}", flush=True)
+                yield stage
+                print(f"{END}{name}", flush=True)
+
+    options = RunOptions(checkpoint_seconds=0.3)
+    spec, rows = run_sweep(
+        declare(Path(world)),
+        Path(output),
+        Announcing(),
+        track="none",
+        strategy=strategy,  # type: ignore[arg-type]
+        options=options,
+    )
+    write_outputs(spec, rows, Path(output))
+
+
+def declare(world: Path) -> "Sweep":
+    """The table: three objectives, one of them after a stage on hidden states; two seeds."""
+    from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
+    from distill_jax.sweeps.columns import ACCURACY
+    from distill_jax.sweeps.sweep import Sweep, axis, points
+    from distill_jax.training.optimizer import OptimizerConfig
+
+    training = TrainingConfig(
+        steps=30,
+        evaluations=2,
+        batch_size=16,
+        max_shapes=1,
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+    )
+    objectives = ("ce", "hidden_mse + 0.5*kl(T=2)")
+    staged = {"objective": "kl + ce", "intermediate": Stage("hidden_mse", training)}
+    return Sweep(
+        name="killed",
+        title="killed",
+        base=Cell(
+            data=DataConfig(f"files:{world / 'reviews'}", label_fraction=0.5, max_length=16),
+            teacher=TeacherConfig(
+                str(world / "teacher/model"), training=replace(training, steps=60)
+            ),
+            student="1x8x2",
+            objective="ce",
+            training=training,
+        ),
+        rows=(*axis("objective", objectives), *points({"hidden_mse, then kl + ce": staged})),
+        groups=axis("student", ["1x8x2"]),
+        seeds=(0, 1),
+        baseline="ce",
+        columns=(ACCURACY,),
+        layout="grid",
+    )
+
+
+def compare(undisturbed: Path, disturbed: Path) -> list[str]:
+    """What differs between two folders of results, a line each."""
+    names = [Path(name) for name in TIMELESS]
+    for pattern in ("runs/*/model/*", "runs/*/test_logits.npz", "runs/*/history.json"):
+        names += [path.relative_to(undisturbed) for path in sorted(undisturbed.glob(pattern))]
+    differences = []
+    for name in names:
+        ours, theirs = undisturbed / name, disturbed / name
+        if not theirs.is_file():
+            differences.append(f"{name} is missing")
+        elif ours.read_bytes() != theirs.read_bytes():
+            differences.append(f"{name} differs")
+    ours, theirs = results(undisturbed), results(disturbed)
+    differences += [
+        f"ledger: run {run} differs"
+        for run in sorted(ours.keys() | theirs.keys())
+        if ours.get(run) != theirs.get(run)
+    ]
+    left_over = [path for path in (disturbed / "runs").rglob("digests.json")]
+    return differences + [f"{path.relative_to(disturbed)} is left over" for path in left_over]
+
+
+def results(output: Path) -> dict[str, object]:
+    """Hash -> what a run has to reproduce: everything measured but times."""
+    from distill_jax.sweeps.ledger import Ledger
+
+    return {
+        row.hash: (
+            {k: v for k, v in row.metrics.items() if not k.startswith("latency/")},
+            row.selected_step,
+            row.test_correct,
+            row.history,
+        )
+        for row in Ledger(output / "ledger.jsonl").rows()
+    }
+
+
+def report(trials: Sequence[Trial], sweeps: int, seconds: float, seed: int) -> str:
+    """All trials as Markdown."""
+    wrong = [line for trial in trials for line in trial.wrong]
+    counts = Counter((trial.phase, trial.signal) for trial in trials)
+    lines = [
+        "# Kill report",
+        "",
+        f"`python tools/kill_test.py --trials {len(trials)} --seed {seed}`: {len(trials)} signals "
+        f"over {sweeps} sweeps in {seconds / 60:.0f} minutes, "
+        f"**{len(wrong) or 'no'} difference{'s' * (len(wrong) > 1)}** from the undisturbed sweeps.",
+        "",
+        "| phase | SIGKILL | SIGTERM |",
+        "|---|---:|---:|",
+        *(
+            f"| {phase} | {counts[phase, 'SIGKILL']} | {counts[phase, 'SIGTERM']} |"
+            for phase in PHASES
+        ),
+        "",
+        *(["Differences:", "", *(f"- {line}" for line in wrong), ""] if wrong else []),
+        "| # | strategy | signal | phase | hit | after (s) | exit |",
+        "|---:|---|---|---|---|---:|---:|",
+        *(
+            f"| {number} | {t.strategy} | {t.signal} | {t.phase} | {t.hit} | {t.wait:.2f} "
+            f"| {t.code} |"
+            for number, t in enumerate(trials, 1)
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Arguments)))
