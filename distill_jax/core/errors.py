@@ -1,11 +1,24 @@
 """Errors for people: what was wrong, where, what is allowed, the nearest right word."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend. Command lines print it in one line and exit with code 2."""
+    """A mistake the user can mend. Command lines print it in one line and exit with code 2.
+
+    What a message quotes (names, cells of files) may hold line ends or what no terminal can
+    print; such characters are shown as Python spells them.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("".join(map(_printable, message)))
+
+
+def _printable(character: str) -> str:
+    special = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+    return repr(character)[1:-1] if special else character
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
