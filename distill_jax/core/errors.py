@@ -16,6 +16,16 @@ class UserError(Exception):
         super().__init__("".join(map(_printable, message)))
 
 
+def panics_reported(error: BaseException) -> str:
+    """The first line of what a library written in Rust raised.
+
+    Its panics are no ``Exception``; what is to stop a program is raised again.
+    """
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        raise error
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _printable(character: str) -> str:
     special = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
     return repr(character)[1:-1] if special else character
