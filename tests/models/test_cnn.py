@@ -213,7 +213,7 @@ def test_an_image_is_halved_no_more_often_than_it_can_be():
     ],
 )
 def test_impossible_sizes_are_refused(wrong):
-    with pytest.raises(UserError, match="CNN config|CnnConfig"):
+    with pytest.raises(UserError, match=r"CNN config|CnnConfig"):
         CnnConfig(**{"channels": (4, 4), "dense": 4, "num_labels": 2, **wrong})
 
 
