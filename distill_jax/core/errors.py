@@ -1,11 +1,34 @@
 """Errors for people: what was wrong, where, what is allowed, the nearest right word."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend. Command lines print it in one line and exit with code 2."""
+    """A mistake the user can mend. Command lines print it in one line and exit with code 2.
+
+    What a message quotes (names, cells of files) may hold line ends or what no terminal can
+    print; such characters are shown as Python spells them.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("".join(map(_printable, message)))
+
+
+def panics_reported(error: BaseException) -> str:
+    """The first line of what a library written in Rust raised.
+
+    Its panics are no ``Exception``; what is to stop a program is raised again.
+    """
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        raise error
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _printable(character: str) -> str:
+    special = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+    return repr(character)[1:-1] if special else character
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core.digests import digest, digest_arrays, digest_strings, sha256_file
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch
 from distill_jax.data.plan import example_arrays
@@ -185,8 +185,10 @@ def _encode(dataset: TextDataset, tokenizer_file: Path, max_length: int) -> dict
 
     try:
         tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    except Exception as error:  # the library raises a bare Exception
-        raise UserError(f"{tokenizer_file} is not a tokeniser file: {error}") from error
+    except BaseException as error:  # the library raises a bare Exception, and panics
+        raise UserError(
+            f"{tokenizer_file} is not a tokeniser file: {panics_reported(error)}"
+        ) from error
     special = tokenizer.num_special_tokens_to_add(is_pair=True)
     if max_length <= special:
         raise UserError(f"max length {max_length} leaves no room beside {special} special tokens.")
@@ -203,7 +205,10 @@ def _encode_table(table: TextTable, tokenizer) -> dict[str, np.ndarray]:
     inputs = (
         table.texts if table.texts_b is None else list(zip(table.texts, table.texts_b, strict=True))
     )
-    encodings = tokenizer.encode_batch_fast(list(inputs))
+    try:
+        encodings = tokenizer.encode_batch_fast(list(inputs))
+    except BaseException as error:  # as above
+        raise UserError(f"the tokeniser fails on the texts: {panics_reported(error)}") from error
     lengths_N = np.array([len(encoding.ids) for encoding in encodings], np.int64)
     if not lengths_N.all():
         empty = table.ids[int(np.argmin(lengths_N))]

@@ -27,6 +27,7 @@ from safetensors.numpy import save_file
 
 from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch, ModelOutput, ModelShape
 from distill_jax.models.bert import Params
@@ -34,6 +35,8 @@ from distill_jax.models.dropout import Dropout
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_weights import WEIGHTS, read_tensors
 
+MAX_SIZE = 2**20
+"""Of a layer or an image: a damaged or hostile config is refused before it is worked on."""
 CONFIG = "config.json"
 _MODEL_TYPE = "distill_jax_cnn"
 
@@ -57,10 +60,12 @@ class CnnConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         sizes = (*self.channels, self.dense, self.num_labels, *self.image)
-        whole = all(isinstance(size, int) and size >= 1 for size in sizes)
-        if not whole or not self.channels or len(self.image) != 3:
-            raise UserError(f"CNN config: every size must be a whole number above 0, got {self}.")
+        if not all(1 <= size <= MAX_SIZE for size in sizes) or not self.channels:
+            raise UserError(
+                f"CNN config: every size must be a whole number from 1 to {MAX_SIZE}, got {self}."
+            )
         if any(side % 2 ** len(self.channels) for side in self.image[:2]):
             raise UserError(
                 f"CNN config: {len(self.channels)} convolutions halve an image of "

@@ -138,8 +138,8 @@ def _labels(raw: Mapping[str, Any], where: str) -> tuple[str, ...] | None:
         return None
     try:
         by_id = {int(number): str(name) for number, name in id2label.items()}
-    except (AttributeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         by_id = {}
-    if sorted(by_id) != list(range(len(id2label))):
+    if not by_id or sorted(by_id) != list(range(len(id2label))):
         raise UserError(f"{where}: id2label must map 0, 1, ... to names, found {id2label!r}.")
     return tuple(by_id[number] for number in range(len(by_id)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_jax.core.digests import digest, sha256_file
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import home as default_home
 from distill_jax.core.files import user_path, write_atomic
 from distill_jax.models.hf_config import read_json
@@ -74,9 +74,12 @@ def find_tokenizer(folder: Path, *, vocab_size: int, home: Path | None = None) -
     try:
         tokenizer = Tokenizer.from_file(str(file))
         # The words and what is put around them: each names its own ids.
-        largest = max([*tokenizer.get_vocab().values(), *tokenizer.encode("a", "b").ids], default=0)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise UserError(f"{file} is damaged or not a tokeniser: {error}.") from error
+        around = tokenizer.encode("a").ids + tokenizer.encode("a", "b").ids
+        largest = max([*tokenizer.get_vocab().values(), *around], default=0)
+    except BaseException as error:  # tokenizers raises bare Exception, and panics
+        raise UserError(
+            f"{file} is damaged or not a tokeniser: {panics_reported(error)}."
+        ) from error
     if largest >= vocab_size:
         raise UserError(
             f"{file} has {largest + 1} tokens, the model has embeddings for {vocab_size}: they do "

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax.core.types import Batch, Capture, ModelOutput
+from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.models.build import ModelConfig, build_model
 from distill_jax.objectives.resolve import Parts, ResolvedObjective
@@ -95,7 +95,7 @@ class Programs:
     """What is compiled, for all tables of a process.
 
     Attributes:
-      forward: (config, capture, params, batch) -> the output, what is captured of it.
+      forward: (config, params, batch) -> the whole output.
       forward_and_pull: the same arguments -> the output, and its vector-Jacobian product.
       reached: (that product, a gradient of the output) -> for each parameter, whether any element
         of its gradient is not 0.
@@ -116,15 +116,15 @@ def programs() -> Programs:
     """Compiled in haste where that is known to work: they run once or twice."""
     hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
-    def forward(config: ModelConfig, capture: Capture, params: Params, batch: Batch) -> ModelOutput:
+    def forward(config: ModelConfig, params: Params, batch: Batch) -> ModelOutput:
         output = build_model(config).apply({"params": params}, batch, train=False)
         assert isinstance(output, ModelOutput)
-        return capture.select(output)
+        return output
 
     def forward_and_pull(
-        config: ModelConfig, capture: Capture, params: Params, batch: Batch
+        config: ModelConfig, params: Params, batch: Batch
     ) -> tuple[ModelOutput, Any]:
-        return jax.vjp(lambda own: forward(config, capture, own, batch), params)
+        return jax.vjp(lambda own: forward(config, own, batch), params)
 
     def reached(pull: Any, slope: ModelOutput) -> Params:
         return jax.tree.map(lambda leaf: jnp.any(leaf != 0), pull(slope)[0])
@@ -145,8 +145,8 @@ def programs() -> Programs:
         return jax.jit(function, static_argnums=static, compiler_options=hasty)
 
     return Programs(
-        forward=compiled(forward, 0, 1),
-        forward_and_pull=compiled(forward_and_pull, 0, 1),
+        forward=compiled(forward, 0),
+        forward_and_pull=compiled(forward_and_pull, 0),
         reached=compiled(reached),
         value=compiled(value, 0),
         slope=compiled(slope, 0),

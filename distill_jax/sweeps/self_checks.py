@@ -14,9 +14,8 @@ Rows of an embedding that no example uses do not matter: one row of a parameter 
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.types import Batch, Capture, ModelOutput
+from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.build import ModelConfig
@@ -235,13 +234,13 @@ def _check_group(
                 f"the student has {config.num_labels} classes, the data {len(task.label_names)}"
             )
     probe = take_probe(task.everything, _positions(teacher.config, *(p.config for p in group)))
-    speaks = _teacher_on(probe, teacher, _objectives(group))
+    heard = any(work.objective.needs_teacher for each in group for work in each.works)
+    speaks = _teacher_on(probe, teacher) if heard else (None, None)
     students: dict[ModelConfig, _Student] = {}
     seen: set[Any] = set()
     for each in group:
         if each.config not in students:
-            of_this_shape = [p for p in group if p.config == each.config]
-            students[each.config] = _Student(each, probe, speaks, _objectives(of_this_shape))
+            students[each.config] = _Student(each, probe, speaks)
         for work in each.works:
             terms = terms_that_count(work.objective, work.steps)
             key = each.config, tuple(term.structure for term, _ in terms), work.selects
@@ -253,17 +252,11 @@ def _check_group(
     return len(seen)
 
 
-def _teacher_on(
-    probe: Probe, teacher: Teacher, objectives: Sequence[ResolvedObjective]
-) -> Sequence[ModelOutput | None]:
-    """What the teacher says of both batches, checked; None when nobody listens."""
-    listeners = [objective for objective in objectives if objective.needs_teacher]
-    if not listeners:
-        return None, None
-    capture = functools.reduce(Capture.__or__, (each.teacher_capture for each in listeners))
+def _teacher_on(probe: Probe, teacher: Teacher) -> tuple[ModelOutput, ModelOutput]:
+    """What the teacher says of both batches, checked."""
 
     def speak(batch: Batch) -> ModelOutput:
-        return programs().forward(teacher.config, capture, teacher.params, batch)
+        return programs().forward(teacher.config, teacher.params, batch)
 
     little, much = check_deterministic(speak, probe.little), speak(probe.much)
     check_padding("the teacher", _logits(little, probe), _logits(much, probe))
@@ -274,17 +267,12 @@ class _Student:
     """A student of one shape, a little off its start, and what it says of a probe."""
 
     def __init__(
-        self,
-        planned: Planned,
-        probe: Probe,
-        speaks: Sequence[ModelOutput | None],
-        objectives: Sequence[ResolvedObjective],
+        self, planned: Planned, probe: Probe, speaks: Sequence[ModelOutput | None]
     ) -> None:
-        capture = functools.reduce(Capture.__or__, (each.student_capture for each in objectives))
         params = nudged(params_of_student(planned.cell, planned.teacher.pretrained))
         run = programs()
-        little, self._pull = run.forward_and_pull(planned.config, capture, params, probe.little)
-        much = run.forward(planned.config, capture, params, probe.much)
+        little, self._pull = run.forward_and_pull(planned.config, params, probe.little)
+        much = run.forward(planned.config, params, probe.much)
         student = f"student {planned.cell.student}"
         check_padding(student, _logits(little, probe), _logits(much, probe))
         self._says = little, much
@@ -358,11 +346,6 @@ def _any(gradients: Any) -> bool:
 
 def _positions(*configs: ModelConfig) -> int:
     return min([c.max_positions for c in configs if isinstance(c, BertConfig)], default=1)
-
-
-def _objectives(planned: Iterable[Planned]) -> list[ResolvedObjective]:
-    """Of all stages."""
-    return [o for each in planned for o in (each.objective, each.intermediate) if o is not None]
 
 
 def _logits(output: ModelOutput, probe: Probe) -> dict[str, np.ndarray]:

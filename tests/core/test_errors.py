@@ -17,3 +17,10 @@ def test_unknown_says_everything_in_one_line():
 
 def test_unknown_without_anything_near_or_allowed():
     assert str(unknown("row", "x", [])) == "unknown row 'x'. Allowed: none."
+
+
+def test_an_error_is_one_line_that_can_be_printed():
+    error = UserError("a\nb\r\tc\x1b[31m \ud800 \u2028 ä 好")
+    assert str(error) == r"a\nb\r\tc\x1b[31m \ud800 \u2028 ä 好"
+    str(error).encode()
+    assert str(UserError()) == ""

@@ -223,3 +223,12 @@ def test_a_bomb_in_an_archive_inside(tmp_path, into):
     with pytest.raises(UserError, match="more than is allowed"):
         extract(archive, {"inner.tar.gz!a.txt": (into / "a.txt", 9)}, max_total=1 << 20)
     assert {path.name for path in tmp_path.iterdir()} == {"inner.tar.gz", "outer.zip", "into"}
+
+
+def test_a_zip_packed_in_a_way_nobody_knows(tmp_path, into):
+    archive = make_zip(tmp_path / "a.zip", [("a.txt", b"one two three " * 9)])
+    data = archive.read_bytes()
+    method = data.rindex(b"PK\x01\x02") + 10
+    archive.write_bytes(data[:method] + b"\x5d\x00" + data[method + 2 :])
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        extract(archive, {"a.txt": (into / "a.txt", 999)})

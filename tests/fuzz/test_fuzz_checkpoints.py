@@ -64,6 +64,7 @@ def test_folders_of_checkpoints(whole, data):
         assert resume == "auto" and any("is damaged" in line for line in said)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax's threads
 @settings(max_examples=25)
 @given(st.data())
 def test_checkpoints_with_the_digests_of_their_damage(whole, data):

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from samples import sample_run, sample_runs, sample_spec, sample_teacher
 
+from distill_jax.core.errors import UserError
 from distill_jax.core.types import ModelShape
 from distill_jax.data.load import load_dataset
 from distill_jax.models.bert import BertConfig
@@ -117,6 +118,7 @@ def test_options(changes):
 @example("~no-such-user-here/x", "files:")
 @example("a" * 5000, "files:")
 @example("\0", "files:")
+@example("\n", "files:")
 @example("../x", "")
 def test_names_of_data_and_teachers(name, start):
     with pytest.MonkeyPatch.context() as patch:
@@ -137,6 +139,7 @@ RAW = config_to_hf(TEACHER, ("bad", "good"))
 @example(RAW | {"num_hidden_layers": 10**9})
 @example(RAW | {"layer_norm_eps": float("nan")})
 @example(RAW | {"initializer_range": 10**400})
+@example(RAW | {"id2label": True})
 @example(RAW | {"id2label": {"0": None, "1": {}}})
 def test_bert_configs(results, raw):
     file = results / "config.json"
@@ -196,6 +199,13 @@ def with_files(results, **texts):
 @given(damaged_json(json.loads(SPEC.to_json())))
 def test_table_json(results, spec):
     told(lambda: show(with_files(results, table=json.dumps(spec).encode())))
+
+
+def test_names_that_are_no_line(results):
+    """Found by fuzzing: a key with a line end is quoted in the error."""
+    spec = json.loads(SPEC.to_json()) | {"\n": 1}
+    _, refused = told(lambda: show(with_files(results, table=json.dumps(spec).encode())))
+    assert refused and r"\n" in refused
 
 
 @settings(max_examples=60)
@@ -266,6 +276,13 @@ def test_published_numbers(data):
         st.sampled_from([[], [f"{key} = {value}"], [f"extra = {value}", LINES[number]]])
     ), *LINES[number + 1 :]]  # fmt: skip
     told(lambda: parse_published("\n".join(changed_lines), where="numbers.toml"))
+
+
+@pytest.mark.parametrize("line", ["extra = []", "extra = 1.5", "extra = 2020-01-01"])
+def test_papers_are_text(line):
+    text = TOML.replace("[papers]", f"[papers]\n{line}")
+    with pytest.raises(UserError, match="no set of published numbers: papers are text"):
+        parse_published(text, where="numbers.toml")
 
 
 @settings(max_examples=60)

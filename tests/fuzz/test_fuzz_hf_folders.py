@@ -8,6 +8,7 @@ from damages import damaged_copy, damaged_json, folder_damage, told
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from distill_jax.core.errors import panics_reported
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import tokenise_dataset
 from distill_jax.models.bert import BertConfig
@@ -15,7 +16,7 @@ from distill_jax.models.cnn import CnnConfig, init_cnn, load_cnn, save_cnn
 from distill_jax.models.huggingface import load_pretrained
 from distill_jax.models.students import student_config
 
-TABLE = TextTable(("1", "2"), ("the film is good", "bad"))
+TABLE = TextTable(("1", "2"), ("the film is good", "bad and unheard of"))
 
 
 def use(folder):
@@ -82,6 +83,24 @@ def test_vocabularies(toy_teacher, tmp_path):
         target = damaged_copy(toy_teacher, {"tokenizer.json": None}, tmp_path / f"hf{number}")
         (target / "vocab.txt").write_bytes(data)
         told(lambda target=target: use(target))
+
+
+def test_a_tokeniser_that_panics(toy_teacher, tmp_path):
+    """Found by fuzzing: Rust's panic is no ``Exception``."""
+    tokenizer = json.loads((toy_teacher / "tokenizer.json").read_text())
+    del tokenizer["post_processor"]["special_tokens"]["[CLS]"]
+    changes = {"tokenizer.json": json.dumps(tokenizer).encode()}
+    _, refused = told(lambda: use(damaged_copy(toy_teacher, changes, tmp_path / "hf")))
+    assert refused and "damaged or not a tokeniser" in refused
+    with pytest.raises(KeyboardInterrupt):
+        panics_reported(KeyboardInterrupt())
+
+
+def test_a_cnn_larger_than_any(cnn_folder, tmp_path):
+    raw = json.loads((cnn_folder / "config.json").read_text()) | {"channels": [2**63, True]}
+    changes = {"config.json": json.dumps(raw).encode()}
+    _, refused = told(lambda: load_cnn(damaged_copy(cnn_folder, changes, tmp_path / "cnn")))
+    assert refused
 
 
 @pytest.mark.parametrize("where", ["word", "around"])

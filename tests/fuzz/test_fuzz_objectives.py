@@ -95,6 +95,7 @@ def test_right_words_with_any_values(text, student, teacher):
 
 @settings(max_examples=150)
 @given(damaged_text("0.9*kl(T=4) + linear(1, 0)*hint(layers={1: 2})", PIECES), SHAPES)
+@example("9" * 400 + "*kl", ModelShape(1, 4, 1, 2))
 @example("kl(T=4" + "(" * 300, ModelShape(1, 4, 1, 2))
 @example("-" * 3000 + "1*kl", ModelShape(1, 4, 1, 2))
 @example("+".join(["kl"] * 900), ModelShape(1, 4, 1, 2))

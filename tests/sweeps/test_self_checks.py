@@ -23,9 +23,10 @@ from distill_jax.objectives.plugin_api import HiddenFeed, LogitFeed, register
 from distill_jax.objectives.registry import names
 from distill_jax.objectives.resolve import resolve
 from distill_jax.sweeps import probe as probe_module
+from distill_jax.sweeps import self_checks as checks_module
 from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
 from distill_jax.sweeps.models import Checkpoint, check_student
-from distill_jax.sweeps.probe import EXAMPLES, nudged, programs, take_probe, terms_that_count
+from distill_jax.sweeps.probe import EXAMPLES, nudged, take_probe, terms_that_count
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.run import run_sweep
 from distill_jax.sweeps.runs import Planned
@@ -57,11 +58,11 @@ def models(monkeypatch):
     """(config -> module) replaces the models of the self-checks, for one test."""
 
     def replace(build):
-        programs.cache_clear()
+        own = probe_module.programs.__wrapped__()  # what was compiled of whole models stays
+        monkeypatch.setattr(checks_module, "programs", lambda: own)
         monkeypatch.setattr(probe_module, "build_model", build)
 
-    yield replace
-    programs.cache_clear()
+    return replace
 
 
 @pytest.fixture(scope="module")
