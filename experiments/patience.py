@@ -6,6 +6,9 @@
 "Knowledge distillation: A good teacher is patient and consistent": distillation goes on gaining for
 far longer than training on labels does, as long as teacher and student look at the same input. Here
 both see the same tokens of the same sentence: the teacher's outputs are kept by example.
+
+36 students and a teacher: 49 minutes on one core. No statement on patience held: distillation gains
+up to 10x and has lost it again at 30x (30x against 1x: -0.2 points [-5.9, +5.4]).
 """
 
 from distill_jax.cli.experiment import Flags, run_experiment
