@@ -311,7 +311,7 @@ def test_a_batch_longer_than_the_positions_is_refused(small_config, params, make
         ({"hidden_act": "gelo"}, "unknown hidden_act 'gelo'.*Did you mean 'gelu'"),
         ({"pooling": "max"}, "unknown pooling 'max'.*Allowed: cls, mean, pooler"),
         ({"num_heads": 3}, "16 is not a multiple of num_heads 3"),
-        ({"num_layers": 0}, "num_layers must be at least 1"),
+        ({"num_layers": 0}, "num_layers must be from 1 to 512"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
     ],
 )
