@@ -179,7 +179,12 @@ def start(toy_teacher, toy_reviews, tmp_path):
         }
         started.append(
             subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                command,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # a Ray that ends badly takes its process group along
             )
         )
         return started[-1]
