@@ -25,6 +25,8 @@ from distill_jax.sweeps.parts import Part
 POLL_SECONDS = 0.2
 STOP_SECONDS = 120.0
 """How long parts that were asked to stop may take to save their state."""
+STARTS = 3
+"""How often a Ray of our own is started: on a busy machine it gives itself up after seconds."""
 TAIL_CHARS = 2000
 _PR_SET_PDEATHSIG = 1
 
@@ -248,14 +250,19 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    try:
-        ray.init(
-            address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-        )
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        where = f"the Ray cluster at {address}" if address else "Ray"
-        raise UserError(f"cannot reach {where}: {lines[0]}") from error
+    address = address or os.environ.get("RAY_ADDRESS")
+    for tries_left in reversed(range(1 if address else STARTS)):
+        try:
+            ray.init(
+                address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+            )
+            return
+        except Exception as error:  # Ray raises many kinds, the bare one among them
+            ray.shutdown()
+            if not tries_left:
+                lines = str(error).splitlines() or [type(error).__name__]
+                where = f"the Ray cluster at {address}" if address else "a Ray on this machine"
+                raise UserError(f"cannot reach {where}: {lines[0]}") from error
 
 
 def _die_with_parent() -> None:

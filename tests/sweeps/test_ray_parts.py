@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from distill_jax.core.errors import UserError
+from distill_jax.sweeps import ray_parts
 from distill_jax.sweeps.ledger import Ledger
 from distill_jax.sweeps.merge import results_of
 from distill_jax.sweeps.parts import Part
@@ -100,6 +101,34 @@ def test_without_ray_it_says_what_to_install(monkeypatch, tmp_path):
         run_parts(["true"], 2, tmp_path, print)
 
 
+class Stub:
+    """As much of Ray as connecting takes; it fails a number of times."""
+
+    def __init__(self, failures):
+        self.failures, self.calls = failures, []
+
+    def init(self, **keywords):
+        self.calls.append(keywords["address"])
+        if len(self.calls) <= self.failures:
+            raise Exception("The current node timed out\nmore")
+
+    def shutdown(self):
+        self.calls.append("shutdown")
+
+
+def test_a_ray_of_its_own_is_started_again_and_a_cluster_is_not(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    ray_parts._connect(ray := Stub(2), None)
+    assert ray.calls == [None, "shutdown", None, "shutdown", None]
+    with pytest.raises(UserError, match=r"a Ray on this machine: The current node timed out$"):
+        ray_parts._connect(Stub(3), None)
+    with pytest.raises(UserError, match="cannot reach the Ray cluster at here"):
+        ray_parts._connect(Stub(1), "here")
+    monkeypatch.setenv("RAY_ADDRESS", "there")
+    with pytest.raises(UserError, match="cannot reach the Ray cluster at there"):
+        ray_parts._connect(Stub(1), None)
+
+
 def read(path):
     return path.read_text().strip()
 
@@ -111,9 +140,14 @@ def is_alive(pid):
         return False
 
 
-def wait_for(condition, seconds=600):
+def wait_for(condition, process=None, seconds=600):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
+        if process is not None and process.poll() is not None:
+            said, errors = process.communicate()
+            if "cannot reach a Ray on this machine" in errors:
+                pytest.skip(f"Ray itself does not start here: {errors}")
+            raise AssertionError(said + errors)
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return value
@@ -149,7 +183,12 @@ def start(toy_teacher, toy_reviews, tmp_path):
         }
         started.append(
             subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                command,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # a Ray that ends badly takes its process group along
             )
         )
         return started[-1]
@@ -195,13 +234,13 @@ def test_a_worker_and_a_process_are_killed_and_the_table_is_the_same(start, tmp_
     pytest.importorskip("ray")
     out = tmp_path / "out"
     process = start("out", "ray", "--parts", "2")
-    first = wait_for(lambda: has_begun(out, Part(1, 2)) and process_of_part("1/2", out))
+    first = wait_for(lambda: has_begun(out, Part(1, 2)) and process_of_part("1/2", out), process)
     worker = parent_of(first)
     os.kill(worker, signal.SIGKILL)
-    second = wait_for(lambda: has_begun(out, Part(2, 2)) and process_of_part("2/2", out))
+    second = wait_for(lambda: has_begun(out, Part(2, 2)) and process_of_part("2/2", out), process)
     os.kill(second, signal.SIGKILL)
     wait_for(lambda: not is_alive(first))
-    wait_for(lambda: process_of_part("1/2", out))  # again
+    wait_for(lambda: process_of_part("1/2", out), process)  # again
     said, errors = process.communicate(timeout=600)
     assert process.returncode == 0, said + errors
     assert "part 1/2 is done" in said and "part 2/2 is done" in said
