@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PHASES = ("training", "cache building", "sweep")
-STRATEGIES = ("sequential", "vmap")
 TIMELESS = ("table.json", "table.md", "table.csv", "table.tex", "figure.png")
 SAVED = "stopped as you asked; the state is saved"
 BEGIN, END = "PHASE BEGINS: ", "PHASE ENDS: "
@@ -47,6 +46,8 @@ class Arguments:
     """How many signals are sent."""
     seed: int = 0
     """Of the moments and the signals."""
+    strategies: tuple[str, ...] = ("sequential", "vmap")
+    """How the students are trained, in turn."""
     report: Path | None = None
     """A Markdown file for the report."""
     child: tuple[str, ...] = ()
@@ -78,10 +79,10 @@ def main(args: Arguments) -> int:
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder, "world"))
-        whole = {strategy: undisturbed(world, strategy) for strategy in STRATEGIES}
+        whole = {strategy: undisturbed(world, strategy) for strategy in args.strategies}
         turn = 0
         while len(trials) < args.trials:
-            strategy = STRATEGIES[turn % len(STRATEGIES)]
+            strategy = args.strategies[turn % len(args.strategies)]
             phases = PHASES[: args.trials - len(trials)]
             trials += disturb(world, strategy, phases, whole[strategy], draw)
             turn += 1

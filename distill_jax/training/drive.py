@@ -5,7 +5,7 @@ kept of the runs is the business of a ``Book``.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -124,10 +124,22 @@ class Drive:
         loop, book = self.loop, self.book
         if loop.select is not None and self._is_due(start) and book.judged() < start:
             self._judge(state, start)  # an evaluation that a stop came into
-        window: list[Taken] = []
         self._mark = time.perf_counter()
-        batches = self.read(start, loop.steps) if start < loop.steps else iter(())
-        for done, (batch, said) in enumerate(batches, start + 1):
+        if start >= loop.steps:
+            return state
+        batches = self.read(start, loop.steps)
+        try:
+            return self._take_all(state, enumerate(batches, start + 1))
+        finally:
+            if hasattr(batches, "close"):  # ends the thread that reads ahead
+                batches.close()
+
+    def _take_all(
+        self, state: TrainState, batches: Iterable[tuple[int, tuple[Batch, ModelOutput | None]]]
+    ) -> TrainState:
+        loop, book = self.loop, self.book
+        window: list[Taken] = []
+        for done, (batch, said) in batches:
             state, taken = self._take(state, batch, said, done)
             window.append(taken)
             self._unseen.append(taken)

@@ -1,7 +1,7 @@
 """A member of a population is the run that it would have been alone, whatever the placement."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -122,7 +122,7 @@ class World:
             **settings,
         )
 
-    def one(self, member, *, shared=True, on_log=lambda step, values: None):
+    def one(self, member, *, shared=True, on_log=lambda step, values: None, checkpoints=None):
         feeds = self.feeds([member], shared)
         return train(
             self.state(member),
@@ -136,6 +136,7 @@ class World:
             on_log=on_log,
             stop=StopRequest(),
             seed=member.seed,
+            checkpoints=checkpoints,
         )
 
 
@@ -290,6 +291,43 @@ def test_a_member_that_diverges_does_not_take_the_others_with_it(world, tmp_path
     expected = world.together()
     assert_same_runs([first, *others], [expected[0], *expected[2:]])
     assert [bool(values) for values in logs[-1]] == [True, False, True, True, True]
+
+
+def test_the_last_good_state_of_a_member_that_diverged_is_its_own(world, tmp_path):
+    """It is kept as a run alone would keep it, from before that step."""
+    _, failed = world.together((MEMBERS[0], DIVERGING))
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(UserError):
+            world.one(DIVERGING, checkpoints=checkpoints)
+        alone = checkpoints.restore(world.state(DIVERGING))
+    assert failed.snapshot.step == alone.step > 0
+    for leaf, other in zip(
+        jax.tree.leaves(failed.snapshot.state), jax.tree.leaves(alone.state), strict=True
+    ):  # numbers are as large as they get: rounding is all there is to compare
+        assert leaf.shape == other.shape and leaf.dtype == other.dtype
+        assert np.isfinite(leaf).all()
+    assert failed.snapshot.record["examples"] == alone.record["examples"]
+
+
+def test_members_skip_steps_by_themselves(world):
+    """Where one skips a step the others take it; each is the run that it would be alone."""
+    step = PopulationStep(
+        make_step(
+            world.model,
+            world.resolve(MEMBERS[0]),
+            make_optimizer(USUAL),
+            skip_nonfinite=True,
+        ),
+        shared_batch=True,
+        placement=make_placement("vmap", make_mesh()),
+    )
+    said, skip = [], replace(LOOP, on_nan="skip")
+    calm, wild = world.together((MEMBERS[0], DIVERGING), step=step, loop=skip, say=said.append)
+    assert calm.progress.skipped == 0
+    assert 0 < wild.progress.skipped < STEPS
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(wild.params))
+    assert said[0].startswith("member 1: step ")
+    assert_same_runs([calm], world.together(MEMBERS[:1]))
 
 
 def test_a_population_of_which_none_is_left_ends(world):
