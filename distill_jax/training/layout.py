@@ -101,7 +101,8 @@ class Layout:
         if self.parallel == "pmap":
             return self._stack_by_device((batch, teacher_output))
         where_batch = jax.tree.map(lambda _: batch_sharding(self.mesh), batch)
-        where_said = shardings(teacher_output, self.rules.teacher_outputs, self.mesh)
+        whole = jax.tree.map(_of_all_processes, teacher_output)
+        where_said = shardings(whole, self.rules.teacher_outputs, self.mesh)
         return jax.tree.map(_put_own, (batch, teacher_output), (where_batch, where_said))
 
     def put_numbers(self, numbers: Tree) -> Tree:
@@ -129,3 +130,8 @@ def _put_own(rows: Any, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(rows, sharding)
     return jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+
+
+def _of_all_processes(rows: Any) -> jax.ShapeDtypeStruct:
+    """The array whose rows of this process these are."""
+    return jax.ShapeDtypeStruct((jax.process_count() * len(rows), *rows.shape[1:]), rows.dtype)
