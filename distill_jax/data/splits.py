@@ -2,10 +2,11 @@
 
 import dataclasses
 import logging
+import re
 
 import numpy as np
 
-from distill_jax.core.digests import digest_strings, unit_interval
+from distill_jax.core.digests import DIGEST_CHARS, digest_strings, unit_interval
 from distill_jax.core.errors import UserError
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, fold
 
@@ -73,6 +74,11 @@ def content_ids(texts: tuple[str, ...], texts_b: tuple[str, ...] | None = None) 
         counts[key] = counts.get(key, 0) + 1
         ids.append(key if counts[key] == 1 else f"{key}-{counts[key]}")
     return tuple(ids)
+
+
+def is_content_id(example_id: str) -> bool:
+    """Whether an id is one that ``content_ids`` makes: equal ids are then equal texts."""
+    return re.fullmatch(rf"[0-9a-f]{{{DIGEST_CHARS}}}(-[0-9]+)?", example_id) is not None
 
 
 def concatenate(first: TextTable, second: TextTable) -> TextTable:

@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from distill_jax.core.digests import sha256_file
 from distill_jax.core.distributed import is_lead, wait_for_all
 from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
 from distill_jax.core.settings import changes, describe, not_allowed, plain
 from distill_jax.training.state import Params, TrainState
 
@@ -245,7 +246,12 @@ class Checkpoints:
     def _check_identity(self, step: int) -> None:
         """Raises ``UserError`` where a checkpoint is of a run with other settings."""
         args = ocp.args.Composite(identity=ocp.args.JsonRestore())
-        theirs = Identity(**self._restore(step, args)["identity"])
+        kept = self._restore(step, args)["identity"]
+        try:
+            theirs = Identity(**kept)
+            check_fields(theirs)
+        except (TypeError, UserError) as error:
+            raise self._cannot_read(step, error) from error
         if theirs.hash == self._identity.hash:
             return
         found = changes(theirs.config, self._identity.config)

@@ -1,14 +1,16 @@
 """Training one student: feed a batch, take a step, evaluate now and then, keep the best."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
 
 from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
@@ -46,6 +48,23 @@ class Progress:
     compile_seconds: float = 0.0
     examples: int = 0
     skipped: int = 0
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Progress":
+        """As a snapshot keeps it.
+
+        Raises:
+          UserError: where it is not the record of a run, another version's say.
+        """
+        try:
+            progress = cls(**record)
+            check_fields(progress)
+        except (TypeError, UserError) as error:
+            raise UserError(
+                f"the checkpoint's record is not that of a run ({error}); it may be of another "
+                "version: --resume never starts afresh"
+            ) from error
+        return progress
 
 
 @dataclass(frozen=True)
@@ -110,7 +129,7 @@ def train(
     if snapshot:
         state = snapshot.state
     best_params = to_host(snapshot.best_params if snapshot else state.params)
-    progress = Progress(**snapshot.record) if snapshot else Progress()
+    progress = Progress.of(snapshot.record) if snapshot else Progress()
 
     def numbers(before: int) -> StepNumbers:
         return step_numbers(objective, optimizer, seed, before, loop.steps)

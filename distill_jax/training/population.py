@@ -228,7 +228,7 @@ class _Members:
     ) -> "_Members":
         """As a snapshot left them; an empty record is that of a population before step 0."""
         records = snapshot.record.get("members", [{}] * count)
-        progress = [Progress(**record) for record in records]
+        progress = [Progress.of(record) for record in records]
         failures = snapshot.record.get("failures", [None] * count)
         best_params = jax.tree.map(np.array, snapshot.best_params)
         return cls(best_params, progress, failures, loop, evaluate, on_log, why, say, [0] * count)

@@ -1,5 +1,6 @@
 """Each self-check has a broken toy that trips it and a whole one that passes."""
 
+import contextlib
 import dataclasses
 import io
 
@@ -13,6 +14,7 @@ from distill_jax.cli.compare import CompareLosses, sweep_of
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Capture
 from distill_jax.data.plan import PlannedBatch, make_batch
+from distill_jax.data.splits import content_ids
 from distill_jax.losses import hidden_mse, kl
 from distill_jax.models.bert import Bert
 from distill_jax.models.build import build_model
@@ -383,6 +385,19 @@ def test_an_example_that_is_trained_and_tested_on(task, split):
     ids = (task.everything.ids[-1], *table.ids[1:])
     leaking = dataclasses.replace(task, **{split: dataclasses.replace(table, ids=ids)})
     with pytest.raises(UserError, match=rf"1 of \d+ {split} examples are training examples too"):
+        check_splits(leaking)
+
+
+@pytest.mark.parametrize(("repeated", "told"), [(1, False), (2, True)])
+def test_few_texts_that_a_benchmark_repeats(task, repeated, told):
+    ids = content_ids(tuple(f"text {n}" for n in range(100)))
+    test = task.test.take(np.resize(np.arange(len(task.test)), len(ids)))
+    train_ids = (*ids[:repeated], *task.everything.ids[repeated:])
+    table = dataclasses.replace(task.everything, ids=train_ids)
+    leaking = dataclasses.replace(
+        task, test=dataclasses.replace(test, ids=ids), everything=table, labelled=table
+    )
+    with pytest.raises(UserError, match="2 of 100") if told else contextlib.nullcontext():
         check_splits(leaking)
 
 

@@ -21,6 +21,7 @@ from distill_jax.training.checkpoint import (
     damage,
     latest_damage,
     steps_in,
+    write_digests,
 )
 from distill_jax.training.state import init_state
 
@@ -234,3 +235,13 @@ def test_other_shapes_are_refused(tmp_path):
         pytest.raises(UserError, match="cannot be read"),
     ):
         checkpoints.restore(state_at(0, size=7))
+
+
+@pytest.mark.parametrize("theirs", ['{"owner": "aaaa"}', '{"hash": 3, "config": {}}', "[]"])
+def test_an_identity_of_another_version(tmp_path, theirs):
+    write(tmp_path, 4)
+    (tmp_path / "4/identity/metadata").write_text(theirs)
+    (tmp_path / "4" / module.DIGESTS).unlink()
+    write_digests(tmp_path / "4")
+    with pytest.raises(UserError, match=r"step 4 .* cannot be read"):
+        read(tmp_path)

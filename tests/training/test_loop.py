@@ -18,7 +18,7 @@ from distill_jax.training.diagnose import make_probe
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.layout import Layout
-from distill_jax.training.loop import LoopConfig, train
+from distill_jax.training.loop import LoopConfig, Progress, train
 from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
 from distill_jax.training.state import init_state
 from distill_jax.training.step import CompiledStep, make_step
@@ -319,3 +319,9 @@ def test_a_damaged_checkpoint_is_not_passed_over(run, tmp_path):
             path.write_bytes(path.read_bytes()[:50])
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="is damaged"):
         run(StopRequest(), checkpoints)
+
+
+@pytest.mark.parametrize("record", [{"best": 3}, {"best_step": "three"}])
+def test_a_record_of_another_version(record):
+    with pytest.raises(UserError, match="may be of another version"):
+        Progress.of(record)
