@@ -4,10 +4,12 @@ import os
 import sys
 from pathlib import Path
 
-# Tests compile much and compute little, so programs are compiled in haste.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+sys.path.insert(0, str(Path(__file__).parent))
+
+from haste import HASTE
+
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", HASTE]
 ).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -22,7 +24,6 @@ from distill_jax.data.load import load_dataset
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.models.bert import Bert, BertConfig, init_bert
 
-sys.path.insert(0, str(Path(__file__).parent))
 pytest_plugins = ("toys",)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -38,6 +39,18 @@ def compile_once(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp().parent / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="session")
+def one_device(compile_once):
+    """The environment of a process with one device, which shares compiled programs with others."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": HASTE,
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+    }
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,5 @@
 """A table in a process of its own that is stopped, killed and started again."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "experiments/compare_losses.py"
 
 
 @pytest.fixture
-def start(toy_teacher, toy_reviews, tmp_path):
+def start(toy_teacher, toy_reviews, one_device, tmp_path):
     """Starts the script on the toy world; its runs are long enough to be caught in one."""
     flags = (
         f"--data files:{toy_reviews} --teacher {toy_teacher} --students 1x8x2 --seeds 0 1 "
@@ -24,10 +23,8 @@ def start(toy_teacher, toy_reviews, tmp_path):
         "--teacher-epochs 1 --max-shapes 1 --max-length 16 --track none --evaluations 40"
     ).split()
     environment = {
-        **os.environ,
+        **one_device,
         "DISTILL_JAX_HOME": str(tmp_path / "home"),
-        "XLA_FLAGS": "",
-        "JAX_PLATFORMS": "cpu",
     }
 
     def go(folder, steps=400, more=None):

@@ -300,7 +300,9 @@ def test_a_killed_process_lets_go(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_from_the_teacher_on(toy_teacher, toy_reviews, tmp_path, capsys):
+def test_two_processes_at_once_from_the_teacher_on(
+    toy_teacher, toy_reviews, one_device, tmp_path, capsys
+):
     """Slow: three processes that import and compile. Both fine-tune the teacher they share."""
     flags = (
         f"--data files:{toy_reviews} --teacher {toy_teacher} --students 1x8x2 --seeds 0 1 2 "
@@ -311,10 +313,8 @@ def test_two_processes_at_once_from_the_teacher_on(toy_teacher, toy_reviews, tmp
     def start(folder, home, *more):
         command = [sys.executable, str(SCRIPT), *flags, "--output-dir", str(tmp_path / folder)]
         environment = {
-            **os.environ,
+            **one_device,
             "DISTILL_JAX_HOME": str(tmp_path / home),
-            "XLA_FLAGS": "",
-            "JAX_PLATFORMS": "cpu",
         }
         return subprocess.Popen(
             [*command, *more],

@@ -154,7 +154,7 @@ def wait_for(condition, process=None, seconds=600):
 
 
 @pytest.fixture
-def start(toy_teacher, toy_reviews, tmp_path):
+def start(toy_teacher, toy_reviews, one_device, tmp_path):
     """(folder, arguments before the command) -> a process that trains a table of four students."""
     flags = (
         f"--data files:{toy_reviews} --teacher {toy_teacher} --students 1x8x2 --seeds 0 1 2 3 "
@@ -174,10 +174,8 @@ def start(toy_teacher, toy_reviews, tmp_path):
         else:
             command += output
         environment = {
-            **os.environ,
+            **one_device,
             "DISTILL_JAX_HOME": str(tmp_path / "home"),
-            "XLA_FLAGS": "",
-            "JAX_PLATFORMS": "cpu",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_agent_register_timeout_ms": "300000",  # the machine may be busy
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from haste import HASTE
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 OBJECTIVE = "0.5*kl(T=2) + 0.5*ce + hidden_mse + rkd_distance + sp"
@@ -22,8 +23,7 @@ def start(folder, processes, fsdp):
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes}"
-        " --xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes} {HASTE}",
     }
     if processes > 1:
         environment["DISTILL_JAX_COORDINATOR"] = f"127.0.0.1:{port}"
