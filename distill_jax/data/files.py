@@ -6,14 +6,13 @@ examples where there is one. Rows with an empty label, and all rows of a ``trans
 transfer set: text without labels that only a teacher speaks on.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.data.separated import decode, separated
 from distill_jax.data.splits import build_dataset, concatenate, content_ids
 from distill_jax.data.table import TextDataset, TextTable, label_array
 
@@ -88,7 +87,7 @@ def _find(folder: Path, split: str) -> Path | None:
 
 def _read(path: Path, columns: Columns, split: str) -> list[_Row]:
     """All rows of a file, checked."""
-    parsed = _jsonl(path) if path.suffix == ".jsonl" else _separated(path)
+    parsed = _jsonl(path) if path.suffix == ".jsonl" else separated(path)
     rows = []
     required = [columns.text, *([columns.text_b] if columns.text_b else [])]
     if split in ("train", "validation"):
@@ -114,39 +113,10 @@ def _read(path: Path, columns: Columns, split: str) -> list[_Row]:
     return rows
 
 
-def _separated(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, cells by column) of a CSV or TSV file."""
-    source = io.StringIO(_decode(path), newline="")
-    if path.suffix == ".tsv":
-        reader = csv.reader(source, delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(source, strict=True)
-    line = 1
-    try:
-        header = next(reader, [])
-        if not header:
-            raise UserError(f"{path}: the file is empty; expected a header line.")
-        if len(set(header)) < len(header):
-            raise UserError(f"{path}, line 1: a column occurs twice in {', '.join(header)}.")
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells and len(cells) != len(header):
-                raise UserError(
-                    f"{path}, line {line}: {len(cells)} cells; expected {len(header)} "
-                    f"({', '.join(header)})."
-                )
-            if cells:
-                yield line, dict(zip(header, cells, strict=True))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        kind = "tab-separated cells" if path.suffix == ".tsv" else "comma-separated cells"
-        raise UserError(f"{path}, line {line}: {error}; expected {kind}.") from error
-
-
 def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, object) of a JSONL file."""
     # Not splitlines: JSON strings may hold U+2028 and its like.
-    for line, text in enumerate(_decode(path).split("\n"), start=1):
+    for line, text in enumerate(decode(path).split("\n"), start=1):
         if not text.strip():
             continue
         try:
@@ -156,18 +126,6 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(cells, dict):
             raise UserError(f"{path}, line {line}: expected a JSON object, found {text[:40]}.")
         yield line, cells
-
-
-def _decode(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as "
-            "UTF-8."
-        ) from error
 
 
 def _text(path: Path, line: int, column: str, cells: dict[str, Any]) -> str:

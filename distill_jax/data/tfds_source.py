@@ -40,7 +40,7 @@ def load(
     Raises:
       UserError: for an unknown name or feature, or data that cannot be brought here.
     """
-    builder = _prepared(name, home)
+    builder = prepared_builder(name, home)
     features = builder.info.features
     for column in filter(None, (text, text_b, label)):
         if column not in features:
@@ -63,7 +63,8 @@ def load(
     return build_dataset(f"tfds:{name}", label_names, tables, notes)
 
 
-def _prepared(name: str, home: Path | None) -> Any:
+def prepared_builder(name: str, home: Path | None) -> Any:
+    """A TFDS builder whose data is there in ArrayRecord files; see ``load`` for what it raises."""
     base, _, config = name.partition("/")
     _import_builder(base)
     try:

@@ -1,0 +1,251 @@
+"""From rows of (user, item, time, rating) to ``Interactions``: order, duplicates, rare ones."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.data.interactions import Interactions
+
+DUPLICATES = ("first", "last", "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """What is done to raw interactions before anything is learned from them.
+
+    Attributes:
+      duplicates: of several interactions of a user with an item the ``first`` counts (what is
+        recommended is new to the user), or the ``last``, or ``all``.
+      min_rating: interactions rated lower are dropped; None keeps all.
+      min_user_count, min_item_count: users and items with fewer interactions are dropped, again
+        and again until all that are left have enough (the k-core, where both are k).
+      keep_unseen_items: items that have a text but no interaction stay in the catalogue.
+    """
+
+    duplicates: str = "first"
+    min_rating: float | None = None
+    min_user_count: int = 1
+    min_item_count: int = 1
+    keep_unseen_items: bool = False
+
+    def __post_init__(self) -> None:
+        if self.duplicates not in DUPLICATES:
+            raise unknown("rule for duplicates", self.duplicates, DUPLICATES)
+        for name in ("min_user_count", "min_item_count"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
+
+
+class Rows(NamedTuple):
+    """Interactions as read, in the order of the file, one entry a row in every column.
+
+    Attributes:
+      parts_N: [N] 0 for train, 1 for validation, 2 for test where the files say so: a user's
+        interactions are put in this order first. None where they do not.
+    """
+
+    users: Sequence[str]
+    items: Sequence[str]
+    times_N: np.ndarray | None = None
+    ratings_N: np.ndarray | None = None
+    parts_N: np.ndarray | None = None
+
+
+def build_interactions(
+    name: str,
+    rows: Rows,
+    *,
+    texts: Mapping[str, str] | None = None,
+    preparation: Preparation | None = None,
+    notes: Sequence[str] = (),
+) -> Interactions:
+    """Rows as ``Interactions``; see ``build_with_parts``."""
+    return build_with_parts(name, rows, texts=texts, preparation=preparation, notes=notes)[0]
+
+
+def build_with_parts(
+    name: str,
+    rows: Rows,
+    *,
+    texts: Mapping[str, str] | None = None,
+    preparation: Preparation | None = None,
+    notes: Sequence[str] = (),
+) -> tuple[Interactions, np.ndarray | None]:
+    """Rows as ``Interactions``, with ``parts_N`` in their order.
+
+    Users and items are numbered in the order of their names (by value if all are whole
+    numbers), so that the order of the rows does not matter. Each user's interactions are put
+    in the order of time; those of one time stay in the order of the rows. Ratings are filtered
+    first, then duplicates, then rare users and items.
+
+    Args:
+      texts: item name -> text.
+      notes: what was decided before.
+
+    Raises:
+      UserError: if nothing is left, or if parts and times contradict each other.
+    """
+    preparation = preparation or Preparation()
+    told = list(notes)
+    user_names, users_N = _numbered(rows.users)
+    item_names, items_N = _numbered(rows.items)
+    kept_N = _well_rated(name, rows, preparation, told)
+    order_N = kept_N[_in_order(users_N[kept_N], rows.parts_N, rows.times_N, kept_N)]
+    order_N = order_N[_without_duplicates(users_N[order_N], items_N[order_N], preparation, told)]
+    order_N = order_N[_frequent(users_N[order_N], items_N[order_N], preparation, told)]
+    if not len(order_N):
+        raise UserError(f"data {name!r}: no interaction is left{_because(told, notes)}.")
+    _check_parts(name, rows, users_N, user_names, order_N)
+    if rows.times_N is not None:
+        told += _ties(users_N[order_N], rows.times_N[order_N])
+    users_N, user_names = _compact(users_N[order_N], user_names)
+    items_N, item_names = _compact(items_N[order_N], item_names)
+    item_names, items_N = _catalogue(item_names, items_N, texts, preparation, told)
+    counts_U = np.bincount(users_N, minlength=len(user_names))
+    data = Interactions(
+        name=name,
+        user_names=user_names,
+        item_names=item_names,
+        item_texts=None if texts is None else tuple(texts.get(item, "") for item in item_names),
+        offsets_U1=np.concatenate([[0], np.cumsum(counts_U)]).astype(np.int64),
+        items_N=items_N.astype(np.int32),
+        times_N=None if rows.times_N is None else rows.times_N[order_N],
+        ratings_N=None if rows.ratings_N is None else rows.ratings_N[order_N].astype(np.float32),
+        notes=tuple(told),
+    )
+    return data, None if rows.parts_N is None else rows.parts_N[order_N]
+
+
+def sorted_names(names: Sequence[str]) -> list[str]:
+    """Names in their order: by value if all are whole numbers, else as words."""
+    if all(name.isascii() and name.isdigit() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+def _numbered(column: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    names = sorted_names(list(set(column)))
+    number = {name: position for position, name in enumerate(names)}
+    return tuple(names), np.fromiter((number[x] for x in column), np.int64, len(column))
+
+
+def _well_rated(name: str, rows: Rows, preparation: Preparation, told: list[str]) -> np.ndarray:
+    if preparation.min_rating is None:
+        return np.arange(len(rows.users))
+    if rows.ratings_N is None:
+        raise UserError(f"data {name!r} has no ratings: min_rating cannot be asked for.")
+    kept_N = np.flatnonzero(rows.ratings_N >= preparation.min_rating)
+    dropped = len(rows.users) - len(kept_N)
+    if dropped:
+        told.append(f"{dropped} interactions rated below {preparation.min_rating:g} were dropped")
+    return kept_N
+
+
+def _in_order(
+    users_N: np.ndarray, parts: np.ndarray | None, times: np.ndarray | None, kept_N: np.ndarray
+) -> np.ndarray:
+    """Positions sorted by user, then part, then time; the sort is stable."""
+    keys = [column[kept_N] for column in (times, parts) if column is not None]
+    return np.lexsort([*keys, users_N])
+
+
+def _without_duplicates(
+    users_N: np.ndarray, items_N: np.ndarray, preparation: Preparation, told: list[str]
+) -> np.ndarray:
+    pairs_N = users_N * (items_N.max(initial=0) + 1) + items_N
+    last = preparation.duplicates == "last"
+    _, found = np.unique(pairs_N[::-1] if last else pairs_N, return_index=True)
+    repeated = len(pairs_N) - len(found)
+    if preparation.duplicates == "all":
+        if repeated:
+            told.append(f"{repeated} interactions repeat an item that the user had: all count")
+        return np.arange(len(pairs_N))
+    if repeated:
+        told.append(
+            f"{repeated} interactions repeat an item of the user: the {preparation.duplicates} "
+            "of them counts"
+        )
+    return np.sort(len(pairs_N) - 1 - found if last else found)
+
+
+def _frequent(
+    users_N: np.ndarray, items_N: np.ndarray, preparation: Preparation, told: list[str]
+) -> np.ndarray:
+    """Positions left when users and items with too few interactions are gone."""
+    kept = np.arange(len(users_N))
+    while len(kept):
+        user_counts = np.bincount(users_N[kept])[users_N[kept]]
+        item_counts = np.bincount(items_N[kept])[items_N[kept]]
+        enough = user_counts >= preparation.min_user_count
+        enough &= item_counts >= preparation.min_item_count
+        if enough.all():
+            break
+        kept = kept[enough]
+    if len(kept) < len(users_N):
+        told.append(
+            f"{len(users_N) - len(kept)} interactions were dropped so that every user has at "
+            f"least {preparation.min_user_count} and every item {preparation.min_item_count}"
+        )
+    return kept
+
+
+def _because(told: list[str], before: Sequence[str]) -> str:
+    reasons = "; ".join(told[len(before) :])
+    return f" ({reasons})" if reasons else ""
+
+
+def _check_parts(
+    name: str, rows: Rows, users_N: np.ndarray, user_names: tuple[str, ...], order_N: np.ndarray
+) -> None:
+    """A user's train rows must not be later than the validation rows, nor these than test."""
+    if rows.parts_N is None or rows.times_N is None:
+        return
+    users, times = users_N[order_N], rows.times_N[order_N]
+    back = (np.diff(times) < 0) & (np.diff(users) == 0)
+    if back.any():
+        user = user_names[users[int(np.flatnonzero(back)[0])]]
+        raise UserError(
+            f"data {name!r}: user {user!r} has a train (or validation) row that is later than a "
+            "validation (or test) row. Split every user by time, or leave the time column out."
+        )
+
+
+def _ties(users_N: np.ndarray, times_N: np.ndarray) -> list[str]:
+    tied = int(((np.diff(users_N) == 0) & (np.diff(times_N) == 0)).sum())
+    if not tied:
+        return []
+    return [f"{tied} interactions have the time of the one before them: the file's order decides"]
+
+
+def _compact(numbers_N: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Numbers and names without those that no longer occur."""
+    used, numbers_N = np.unique(numbers_N, return_inverse=True)
+    return numbers_N, tuple(names[number] for number in used)
+
+
+def _catalogue(
+    item_names: tuple[str, ...],
+    items_N: np.ndarray,
+    texts: Mapping[str, str] | None,
+    preparation: Preparation,
+    told: list[str],
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The items that can be recommended, with ``items_N`` as numbers among them."""
+    if texts is None:
+        return item_names, items_N
+    without = sum(not texts.get(item) for item in item_names)
+    if without:
+        told.append(f"{without} of {len(item_names)} items have no text")
+    unseen = set(texts) - set(item_names)
+    if not unseen:
+        return item_names, items_N
+    if not preparation.keep_unseen_items:
+        told.append(f"{len(unseen)} items of the catalogue have no interaction and are left out")
+        return item_names, items_N
+    told.append(f"{len(unseen)} items of the catalogue have no interaction and can be recommended")
+    names = sorted_names([*item_names, *unseen])
+    number = {item: position for position, item in enumerate(names)}
+    return tuple(names), np.array([number[item] for item in item_names])[items_N]

@@ -1,0 +1,213 @@
+"""The user's own interactions: CSV or TSV, the form of the SASRec papers, own splits, item texts.
+
+What a folder may hold:
+
+- ``interactions.csv`` (or ``.tsv``, or either with ``.gz``): columns ``user``, ``item``, and
+  ``time`` and ``rating`` where there are any; other columns are not read;
+- or ``train``, ``validation`` (``dev``, ``valid``) and ``test`` of that form: the user's own split;
+- or ``interactions.txt`` (or ``.txt.gz``): ``user item`` a line, each user's in chronological
+  order (Kang and McAuley, ICDM 2018);
+- or RecBole's atomic files (``recbole``);
+- and beside them the items' texts: ``items.csv`` (or ``.tsv``) with a column ``item``, all other
+  columns being joined to ``title | genres``; or ``titles.tsv`` without a header line, its first
+  column the item, its last ones title and genres.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.data.build_interactions import Rows
+from distill_jax.data.separated import decode, name_in, number_in, seconds_in, separated
+
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+LINES = (".txt", ".txt.gz")
+PARTS = (("train",), ("validation", "dev", "valid"), ("test",))
+SEPARATOR = " | "
+
+
+class RawInteractions(NamedTuple):
+    """What files say: rows, item name -> text, and sentences on what was left out."""
+
+    rows: Rows
+    texts: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read(place: Path) -> RawInteractions:
+    """A folder, or one file of interactions with the items' texts beside it.
+
+    Raises:
+      UserError: one line that names the file, the line in it and what was expected.
+    """
+    if place.is_file():
+        return RawInteractions(_read_file(place), _item_texts(place.parent))
+    if not place.is_dir():
+        raise UserError(f"data files: no folder and no file {place}.")
+    if list(place.glob("*.inter")):
+        from distill_jax.data import recbole
+
+        return recbole.read(place)
+    parts = [_find(place, stems, TABLES) for stems in PARTS]
+    whole = _find(place, ("interactions",), (*TABLES, *LINES))
+    if whole and any(parts):
+        found = next(path for path in parts if path)
+        raise UserError(f"data files: both {whole.name} and {found.name} in {place}.")
+    if whole:
+        return RawInteractions(_read_file(whole), _item_texts(place))
+    if not any(parts):
+        raise UserError(
+            f"data files: no interactions in {place}; expected interactions.csv, .tsv or .txt "
+            "(or .gz of these), or train, validation and test as .csv or .tsv, or NAME.inter."
+        )
+    named = dict(zip((stems[0] for stems in PARTS), parts, strict=True))
+    for stem, path in named.items():
+        if path is None:
+            raise UserError(f"data files: no {stem} file in {place}; an own split needs all three.")
+    tables = [_read_table(path) for path in named.values() if path]
+    return RawInteractions(joined(place, tables), _item_texts(place))
+
+
+def joined(place: Path, tables: list[Rows]) -> Rows:
+    """Train, validation and test rows as one, with their parts."""
+
+    def column(name: str) -> np.ndarray | None:
+        columns = [getattr(table, name) for table in tables]
+        if all(values is None for values in columns):
+            return None
+        if any(values is None for values in columns):
+            word = name.removesuffix("s_N")
+            raise UserError(
+                f"data files: some of the splits in {place} have a column {word!r} and some do "
+                "not; expected it in all three or in none."
+            )
+        return np.concatenate(columns)
+
+    return Rows(
+        users=[user for table in tables for user in table.users],
+        items=[item for table in tables for item in table.items],
+        times_N=column("times_N"),
+        ratings_N=column("ratings_N"),
+        parts_N=np.repeat(np.arange(len(tables)), [len(table.users) for table in tables]),
+    )
+
+
+def _find(folder: Path, stems: tuple[str, ...], endings: tuple[str, ...]) -> Path | None:
+    found = [
+        folder / f"{stem}{ending}"
+        for stem in stems
+        for ending in endings
+        if (folder / f"{stem}{ending}").is_file()
+    ]
+    if len(found) > 1:
+        raise UserError(
+            f"data files: both {found[0].name} and {found[1].name} in {folder}; expected one."
+        )
+    return found[0] if found else None
+
+
+def _read_file(path: Path) -> Rows:
+    if path.name.endswith(LINES):
+        return _read_lines(path)
+    if path.name.endswith(TABLES):
+        return _read_table(path)
+    raise UserError(
+        f"{path}: not known what kind of file this is; expected {', '.join((*TABLES, *LINES))}."
+    )
+
+
+def _read_table(path: Path) -> Rows:
+    """Columns ``user``, ``item`` and where they are ``time`` and ``rating``."""
+    users, items, times, ratings = [], [], [], []
+    for line, cells in separated(path):
+        for required in ("user", "item"):
+            if required not in cells:
+                raise unknown("column", required, cells, where=f"in {path}, line 1")
+        users.append(name_in(path, line, "user", cells["user"]))
+        items.append(name_in(path, line, "item", cells["item"]))
+        if "time" in cells:
+            times.append(seconds_in(path, line, "time", cells["time"]))
+        if "rating" in cells:
+            ratings.append(number_in(path, line, "rating", cells["rating"]))
+    if not users:
+        raise UserError(f"{path}: no rows; expected at least one interaction.")
+    return Rows(
+        users,
+        items,
+        np.array(times) if times else None,
+        np.array(ratings, np.float32) if ratings else None,
+    )
+
+
+def _read_lines(path: Path) -> Rows:
+    """``user item`` a line."""
+    users, items = [], []
+    for line, text in enumerate(decode(path).split("\n"), start=1):
+        cells = text.split()
+        if len(cells) == 2:
+            users.append(cells[0])
+            items.append(cells[1])
+        elif cells:
+            raise UserError(
+                f"{path}, line {line}: {len(cells)} words ({text[:40]!r}); expected two, a user "
+                "and an item."
+            )
+    if not users:
+        raise UserError(f"{path}: no lines; expected 'user item' in every line.")
+    return Rows(users, items)
+
+
+def _item_texts(folder: Path) -> dict[str, str] | None:
+    table = _find(folder, ("items",), TABLES)
+    titles = _find(folder, ("titles",), (".tsv", ".tsv.gz"))
+    if table and titles:
+        raise UserError(f"data files: both {table.name} and {titles.name} in {folder}.")
+    path = table or titles
+    if path is None:
+        return None
+    texts: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for line, item, text in _text_table(path) if table else _title_lines(path):
+        if item in texts:
+            raise UserError(
+                f"{path}, line {line}: item {item!r} is that of line {lines[item]} too; expected "
+                "items that occur once."
+            )
+        texts[item], lines[item] = text, line
+    if not texts:
+        raise UserError(f"{path}: no rows; expected at least one item.")
+    return texts
+
+
+def _text_table(path: Path) -> Iterator[tuple[int, str, str]]:
+    for line, cells in separated(path):
+        if "item" not in cells:
+            raise unknown("column", "item", cells, where=f"in {path}, line 1")
+        if len(cells) == 1:
+            raise UserError(f"{path}, line 1: expected a column with texts beside 'item'.")
+        texts = [text for column, text in cells.items() if column != "item"]
+        yield line, name_in(path, line, "item", cells["item"]), join_texts(texts)
+
+
+def _title_lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """``item, title``, ``item, title, genres`` or ``item, original id, title, genres`` a line."""
+    for line, text in enumerate(decode(path).split("\n"), start=1):
+        if not text.strip():
+            continue
+        cells = text.rstrip("\r").split("\t")
+        if not 2 <= len(cells) <= 4:
+            raise UserError(
+                f"{path}, line {line}: {len(cells)} cells; expected an item, a title and genres, "
+                "separated by tabs."
+            )
+        title, genres = (cells[1], "") if len(cells) == 2 else cells[-2:]
+        texts = [title, genres.replace("|", ", ")]
+        yield line, name_in(path, line, "item", cells[0]), join_texts(texts)
+
+
+def join_texts(texts: list[str]) -> str:
+    """The parts that are not empty as one text, ``title | genres``."""
+    return SEPARATOR.join(" ".join(text.split()) for text in texts if text.strip())

@@ -1,0 +1,167 @@
+"""RecBole's atomic files: tab-separated, every column typed in the header line.
+
+``NAME.inter`` holds the interactions (``user_id:token``, ``item_id:token``, ``rating:float``,
+``timestamp:float``); ``NAME.item`` and ``NAME.user`` hold features. A split of one's own is
+``NAME.train.inter``, ``NAME.valid.inter`` and ``NAME.test.inter``. The format:
+https://recbole.io/docs/user_guide/data/atomic_files.html
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.data.build_interactions import Rows
+from distill_jax.data.interaction_files import RawInteractions, join_texts, joined
+from distill_jax.data.separated import name_in, number_in, separated
+
+TYPES = ("token", "token_seq", "float", "float_seq")
+PARTS = ("train", "valid", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class AtomicTable:
+    """One atomic file.
+
+    Attributes:
+      path: where it was read.
+      types: column -> ``token``, ``token_seq``, ``float`` or ``float_seq``.
+      columns: column -> cells: words, tuples of words, numbers or tuples of numbers.
+      lines: line of each row.
+    """
+
+    path: Path
+    types: dict[str, str]
+    columns: dict[str, list]
+    lines: list[int]
+
+    def column(self, name: str, kind: str) -> list:
+        """A column that has to be there, of this type."""
+        if name not in self.types:
+            raise unknown("column", name, self.types, where=f"in {self.path}, line 1")
+        if self.types[name] != kind:
+            raise UserError(
+                f"{self.path}, line 1: column {name!r} has type {self.types[name]!r}; expected "
+                f"'{name}:{kind}'."
+            )
+        return self.columns[name]
+
+
+def read_atomic(path: Path) -> AtomicTable:
+    """Every cell of an atomic file, checked against its column's type.
+
+    Raises:
+      UserError: one line that names the file, the line in it, the column and what was expected.
+    """
+    types: dict[str, str] = {}
+    columns: dict[str, list] = {}
+    lines = []
+    for line, cells in separated(path):
+        if not types:
+            types = dict(_typed(path, head) for head in cells)
+            columns = {name: [] for name in types}
+            if len(types) < len(cells):
+                raise UserError(f"{path}, line 1: a column occurs twice in {', '.join(cells)}.")
+        lines.append(line)
+        for (name, kind), cell in zip(types.items(), cells.values(), strict=True):
+            columns[name].append(_value(path, line, name, kind, cell))
+    if not lines:
+        raise UserError(f"{path}: no rows; expected at least one.")
+    return AtomicTable(path, types, columns, lines)
+
+
+def read(folder: Path, *, genres: str | None = None) -> RawInteractions:
+    """The atomic files of a folder.
+
+    An item's text joins all its ``token_seq`` columns as ``title | genres``.
+
+    Args:
+      genres: a ``token_seq`` column whose words are set apart by commas.
+    """
+    whole = [
+        p for p in folder.glob("*.inter") if not p.stem.endswith(tuple(f".{x}" for x in PARTS))
+    ]
+    split = sorted(set(folder.glob("*.inter")) - set(whole))
+    if len(whole) + (len(split) > 0) != 1:
+        names = ", ".join(sorted(path.name for path in folder.glob("*.inter")))
+        raise UserError(f"data files: expected one NAME.inter in {folder}, found {names}.")
+    name = whole[0].stem if whole else split[0].stem.rpartition(".")[0]
+    if whole:
+        rows = _interactions(whole[0])
+    else:
+        paths = [folder / f"{name}.{part}.inter" for part in PARTS]
+        for path in paths:
+            if not path.is_file():
+                raise UserError(f"data files: no {path.name} in {folder}; a split needs all three.")
+        rows = joined(folder, [_interactions(path) for path in paths])
+    notes = []
+    texts = None
+    if (folder / f"{name}.item").is_file():
+        texts = _texts(read_atomic(folder / f"{name}.item"), genres)
+    if (folder / f"{name}.user").is_file():
+        read_atomic(folder / f"{name}.user").column("user_id", "token")
+        notes.append("features of users are not used")
+    return RawInteractions(rows, texts, tuple(notes))
+
+
+def _typed(path: Path, head: str) -> tuple[str, str]:
+    name, colon, kind = head.strip().rpartition(":")
+    if not colon or not name:
+        raise UserError(
+            f"{path}, line 1: column {head!r} has no type; expected 'name:type' with one of the "
+            f"types {', '.join(TYPES)}."
+        )
+    if kind not in TYPES:
+        raise unknown("type", kind, TYPES, where=f"of column {name!r} in {path}, line 1")
+    return name, kind
+
+
+def _value(path: Path, line: int, name: str, kind: str, cell: str):
+    if kind == "token":
+        return cell.strip()
+    if kind == "token_seq":
+        return tuple(cell.split())
+    if kind == "float":
+        return number_in(path, line, name, cell) if cell.strip() else float("nan")
+    return tuple(number_in(path, line, name, word) for word in cell.split())
+
+
+def _interactions(path: Path) -> Rows:
+    table = read_atomic(path)
+    names = {}
+    for column in ("user_id", "item_id"):
+        cells = table.column(column, "token")
+        names[column] = [
+            name_in(path, line, column, cell) for line, cell in zip(table.lines, cells, strict=True)
+        ]
+    return Rows(
+        names["user_id"], names["item_id"], _floats(table, "timestamp"), _floats(table, "rating")
+    )
+
+
+def _floats(table: AtomicTable, column: str) -> np.ndarray | None:
+    if column not in table.types:
+        return None
+    values = np.array(table.column(column, "float"))
+    empty = np.flatnonzero(np.isnan(values))
+    if len(empty):
+        line = table.lines[int(empty[0])]
+        raise UserError(
+            f"{table.path}, line {line}: column {column!r} is empty; expected a number."
+        )
+    return values
+
+
+def _texts(table: AtomicTable, genres: str | None) -> dict[str, str] | None:
+    words = {name: table.columns[name] for name, kind in table.types.items() if kind == "token_seq"}
+    items = table.column("item_id", "token")
+    if not words:
+        return None
+    texts: dict[str, str] = {}
+    for row, (line, item) in enumerate(zip(table.lines, items, strict=True)):
+        if item in texts:
+            raise UserError(f"{table.path}, line {line}: item {item!r} occurs a second time.")
+        parts = [(", " if name == genres else " ").join(words[name][row]) for name in words]
+        texts[item] = join_texts(parts)
+    return texts

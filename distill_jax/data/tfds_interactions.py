@@ -1,0 +1,63 @@
+"""Ratings of TFDS, ``movielens/100k-ratings`` and its like, read without TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.data import prepared
+from distill_jax.data.build_interactions import Rows
+from distill_jax.data.interaction_files import RawInteractions, join_texts
+from distill_jax.data.tfds_source import prepared_builder
+
+COLUMNS = ("user_id", "movie_id", "timestamp", "user_rating", "movie_title", "movie_genres")
+"""User, item, seconds, rating, title, genres: the features of TFDS's MovieLens."""
+
+
+def read(
+    name: str, *, columns: tuple[str, ...] = COLUMNS, home: Path | None = None
+) -> RawInteractions:
+    """All rows of the split ``train``, the only one that rating data in TFDS has.
+
+    Data that is prepared already in the user's own TFDS folder is used; otherwise it is
+    prepared under ``home``.
+
+    Args:
+      name: as TFDS spells it, ``"movielens/1m-ratings"``.
+      columns: the features that hold user, item, seconds, rating, title and genres.
+
+    Raises:
+      UserError: for an unknown name or feature, or data that cannot be brought here.
+    """
+    builder = prepared_builder(name, home)
+    features = builder.info.features
+    for column in columns:
+        if column not in features:
+            raise unknown("column", column, features, where=f"in tfds:{name}")
+    if list(builder.info.splits) != ["train"]:
+        found = ", ".join(builder.info.splits)
+        raise UserError(f"tfds:{name}: splits {found}; expected 'train' alone.")
+    user, item, time, rating, title, genres = columns
+    rows = prepared.read(builder, "train")
+    genre_names = _class_names(features[genres])
+    texts = {str(row[item]): _text(row[title], row[genres], genre_names) for row in rows}
+    return RawInteractions(
+        Rows(
+            [str(row[user]) for row in rows],
+            [str(row[item]) for row in rows],
+            np.array([row[time] for row in rows], np.float64),
+            np.array([row[rating] for row in rows], np.float32),
+        ),
+        texts,
+    )
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    inner = getattr(feature, "feature", feature)
+    return getattr(inner, "names", None)
+
+
+def _text(title: str, genres: Any, names: list[str] | None) -> str:
+    words = [names[genre] if names else str(genre) for genre in np.atleast_1d(genres)]
+    return join_texts([title, ", ".join(words)])
