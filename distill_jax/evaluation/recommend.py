@@ -1,0 +1,275 @@
+"""A recommender asked about the whole catalogue: ranks of the targets and lists to show.
+
+Whatever gives scores [E, I] for ``Histories`` can be evaluated. The rules:
+
+- all items of the catalogue compete, except those in the case's own history (the target itself
+  always competes);
+- an item whose score equals the target's is put before it, so a model that cannot tell items
+  apart gains nothing;
+- in lists, of equal scores the lower item number comes first;
+- a case whose scores hold NaN has rank 0, and its metrics are NaN.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.data.interactions import Cases, Histories, Interactions, RankingSplit
+from distill_jax.evaluation import ranking
+
+Scorer = Callable[[Histories], Any]
+"""``scorer(histories) -> [E, I]``, higher is better; a numpy or JAX array of floats."""
+
+BATCH = 256
+
+_log = logging.getLogger("distill_jax")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RankedCases:
+    """What one pass over the cases gives.
+
+    Attributes:
+      ranks_E: int32 [E], 1 is best, 0 where the scores held NaN.
+      top_EK: int32 [E, K], the list that would be shown, best first; -1 where too few were left.
+    """
+
+    ranks_E: np.ndarray
+    top_EK: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RankingReport:
+    """Figures of a recommender with what they mean.
+
+    Attributes:
+      protocol: how the data was divided and what was ranked; print it with every number.
+      metrics: means over the cases, ``"ndcg@10"``, parts of them, ``"ndcg@10/tail"``, and those
+        of the lists, ``"coverage@10"``. Sampled ones are called ``"sampled_ndcg@10"``.
+      users_E: int32 [E], whose the cases are.
+      ranked: ranks and lists.
+    """
+
+    protocol: str
+    metrics: dict[str, float]
+    users_E: np.ndarray
+    ranked: RankedCases
+
+    def per_user(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Users and each one's mean of ``"ndcg@10"``, ``"hr@20"`` or ``"mrr@5"``."""
+        name, _, k = metric.partition("@")
+        if name not in ranking.METRICS or not k.isdigit():
+            raise UserError(f"no metric {metric!r} by user; expected hr@K, ndcg@K or mrr@K.")
+        values_E = ranking.METRICS[name](self.ranked.ranks_E, int(k))
+        return ranking.user_means(values_E, self.users_E)
+
+    def __str__(self) -> str:
+        width = max(map(len, self.metrics))
+        lines = [f"{name:<{width}}  {value:.4f}" for name, value in self.metrics.items()]
+        return "\n".join([*lines, f"Protocol: {self.protocol}."])
+
+
+def evaluate(
+    scorer: Scorer,
+    split: RankingSplit,
+    part: str = "test",
+    *,
+    ks: Sequence[int] = (10,),
+    batch_size: int = BATCH,
+    list_length: int = 20,
+    sampled: int | None = None,
+    on_batch: Callable[[], None] = lambda: None,
+) -> RankingReport:
+    """Metrics of a recommender on ``validation`` or ``test``.
+
+    Args:
+      ks: cut-offs.
+      batch_size: histories a call of the scorer; does not change the result.
+      list_length: items to keep of each list, at least ``max(ks)`` are.
+      sampled: rank the target among so many random items only. The figures do not order models
+        as those over the whole catalogue do (Krichene and Rendle, KDD 2020): a warning says so.
+      on_batch: called after every batch; may raise to stop.
+    """
+    if part not in ("validation", "test"):
+        raise UserError(f"no part {part!r} to evaluate on; expected 'validation' or 'test'.")
+    cases: Cases = getattr(split, part)
+    data = split.data
+    ranked = rank_cases(
+        scorer,
+        data,
+        cases,
+        batch_size=batch_size,
+        list_length=max(list_length, *ks),
+        sampled=sampled,
+        on_batch=on_batch,
+    )
+    prefix = "" if sampled is None else "sampled_"
+    slices = [
+        *ranking.target_slices(cases.targets_E(data), split.train_counts_I),
+        *ranking.length_slices(cases.ends_E - data.offsets_U1[cases.users_E]),
+    ]
+    metrics = ranking.mean_metrics(ranked.ranks_E, ks)
+    lists = ranking.list_metrics(ranked.top_EK, split.train_counts_I, ks)
+    parts = ranking.slice_metrics(ranked.ranks_E, ks, slices)
+    named = {
+        name if name.startswith("cases/") else prefix + name: value
+        for name, value in (metrics | parts).items()
+    }
+    protocol = f"{data.name}, {split.protocol}; {_ranking_rule(data, sampled)}; {part} split"
+    return RankingReport(protocol, named | lists, cases.users_E, ranked)
+
+
+def rank_cases(
+    scorer: Scorer,
+    data: Interactions,
+    cases: Cases,
+    *,
+    batch_size: int = BATCH,
+    list_length: int = 20,
+    sampled: int | None = None,
+    on_batch: Callable[[], None] = lambda: None,
+) -> RankedCases:
+    """Ranks of all targets and the lists that would be shown, in one pass; see the module."""
+    if sampled is not None:
+        _log.warning(
+            "metrics over %d sampled items do not order models as the whole catalogue does "
+            "(Krichene and Rendle, KDD 2020); they are no substitute for it",
+            sampled,
+        )
+    histories, targets_E = cases.histories(data), cases.targets_E(data)
+    ranks_E = np.empty(len(cases), np.int32)
+    top_EK = np.empty((len(cases), min(list_length, data.num_items)), np.int32)
+    for start, part, scores_BI in _scored(scorer, histories, batch_size):
+        rows = slice(start, start + len(part))
+        targets_B = targets_E[rows]
+        taken_BI = _taken(part)
+        top_EK[rows] = top_items(scores_BI, top_EK.shape[1], taken_BI)
+        taken_BI[np.arange(len(part)), targets_B] = False
+        if sampled is not None:
+            taken_BI = _all_but_sampled(taken_BI, targets_B, sampled, cases.ends_E[rows])
+        ranks_E[rows] = target_ranks(scores_BI, targets_B, taken_BI)
+        on_batch()
+    return RankedCases(ranks_E, top_EK)
+
+
+def recommend(
+    scorer: Scorer, histories: Histories, k: int = 10, *, batch_size: int = BATCH
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best items for each history that are not in it.
+
+    Returns:
+      int32 [E, K] item numbers, best first, -1 where too few are left; float32 [E, K] scores.
+    """
+    if k < 1:
+        raise UserError(f"{k} items were asked for; expected at least 1.")
+    k = min(k, histories.num_items)
+    top_EK = np.empty((len(histories), k), np.int32)
+    scores_EK = np.empty((len(histories), k), np.float32)
+    for start, part, scores_BI in _scored(scorer, histories, batch_size):
+        if np.isnan(scores_BI).any():
+            raise UserError("the model's scores are not numbers (NaN): its training diverged.")
+        top_BK = top_items(scores_BI, k, _taken(part))
+        top_EK[start : start + len(part)] = top_BK
+        best_BK = np.take_along_axis(scores_BI, np.maximum(top_BK, 0), axis=1)
+        scores_EK[start : start + len(part)] = np.where(top_BK < 0, -np.inf, best_BK)
+    return top_EK, scores_EK
+
+
+def target_ranks(
+    scores_BI: np.ndarray, targets_B: np.ndarray, taken_BI: np.ndarray | None = None
+) -> np.ndarray:
+    """int32 [B]: 1 + the number of competing items that score as high as the target or higher.
+
+    Args:
+      taken_BI: bool, items that do not compete; the targets themselves must be False.
+    """
+    target_B1 = np.take_along_axis(scores_BI, targets_B[:, None].astype(np.int64), axis=1)
+    ahead_BI = scores_BI >= target_B1  # holds for the target itself
+    if taken_BI is not None:
+        ahead_BI &= ~taken_BI
+    ranks_B = np.count_nonzero(ahead_BI, axis=1).astype(np.int32)
+    return np.where(np.isnan(scores_BI.min(axis=1)), np.int32(0), ranks_B)
+
+
+def top_items(scores_BI: np.ndarray, k: int, taken_BI: np.ndarray | None = None) -> np.ndarray:
+    """int32 [B, k]: item numbers by falling score, equals by number; -1 where too few are left.
+
+    Args:
+      scores_BI: float32.
+      taken_BI: bool, items not to show.
+    """
+    # One uint64 an item, the score's order above and the number's below: no ties are left.
+    bits_BI = (scores_BI + np.float32(0)).view(np.uint32)  # -0 becomes 0
+    sign = np.uint32(1 << 31)
+    order_BI = np.where(bits_BI >= sign, ~bits_BI, bits_BI | sign)
+    keys_BI = order_BI.astype(np.uint64) << np.uint64(32)
+    keys_BI |= np.arange(scores_BI.shape[1], dtype=np.uint64)[None, ::-1]
+    if taken_BI is not None:
+        keys_BI[taken_BI] = 0
+    best_BK = np.partition(keys_BI, -k, axis=1)[:, -k:]
+    best_BK.sort(axis=1)
+    best_BK = best_BK[:, ::-1]
+    numbers_BK = scores_BI.shape[1] - 1 - (best_BK & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    return np.where(best_BK == 0, -1, numbers_BK).astype(np.int32)
+
+
+def _scored(
+    scorer: Scorer, histories: Histories, batch_size: int
+) -> Iterator[tuple[int, Histories, np.ndarray]]:
+    """(first row, histories, float32 scores [B, I]), batch by batch.
+
+    A JAX scorer returns before it has computed; the next batch is begun before this one is
+    looked at.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; expected at least 1.")
+    begun: list[tuple[int, Histories, Any]] = []
+    for start in range(0, len(histories), batch_size):
+        part = histories.part(start, min(start + batch_size, len(histories)))
+        begun.append((start, part, scorer(part)))
+        if len(begun) == 2:
+            yield _looked_at(*begun.pop(0))
+    for entry in begun:
+        yield _looked_at(*entry)
+
+
+def _looked_at(start: int, part: Histories, scores: Any) -> tuple[int, Histories, np.ndarray]:
+    scores_BI = np.asarray(scores, np.float32)
+    if scores_BI.shape != (len(part), part.num_items):
+        raise UserError(
+            f"the model gave scores of shape {scores_BI.shape} for {len(part)} histories and "
+            f"{part.num_items} items."
+        )
+    return start, part, scores_BI
+
+
+def _taken(histories: Histories) -> np.ndarray:
+    """bool [E, I], True for items of the history."""
+    taken_EI = np.zeros((len(histories), histories.num_items), bool)
+    taken_EI[histories.rows_S, histories.items_S] = True
+    return taken_EI
+
+
+def _all_but_sampled(
+    taken_BI: np.ndarray, targets_B: np.ndarray, count: int, ends_B: np.ndarray
+) -> np.ndarray:
+    """bool [B, I], False for the target and ``count`` uniform others that were not taken."""
+    result_BI = np.ones_like(taken_BI)
+    for row, (target, end) in enumerate(zip(targets_B, ends_B, strict=True)):
+        others = np.flatnonzero(~taken_BI[row])
+        others = others[others != target]
+        if len(others) < count:
+            raise UserError(f"{count} sampled items were asked for, {len(others)} are left.")
+        # The case alone decides, whatever the batch.
+        result_BI[row, np.random.default_rng(int(end)).choice(others, count, replace=False)] = False
+        result_BI[row, target] = False
+    return result_BI
+
+
+def _ranking_rule(data: Interactions, sampled: int | None) -> str:
+    among = f"all {data.num_items} items" if sampled is None else f"{sampled} SAMPLED items"
+    return f"ranks among {among}, those of the history left out, ties against the model"

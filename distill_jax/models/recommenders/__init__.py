@@ -1,0 +1,1 @@
+"""Recommenders: closed forms on the host, and Flax modules over histories of items."""
