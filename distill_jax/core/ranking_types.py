@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import struct
@@ -40,6 +41,19 @@ class HistoryBatch:
     def where_B(self) -> Array:
         """bool [B], True for real users."""
         return self.example_ids_B >= 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Negatives:
+    """Items that a user did not take in training, drawn for losses that do not look at all.
+
+    Attributes:
+      count: N of them, uniform.
+      per: drawn for each position anew, or once for all positions of a row.
+    """
+
+    count: int
+    per: Literal["position", "row"] = "position"
 
 
 @struct.dataclass

@@ -228,6 +228,7 @@ class Layer(nn.Module):
 
     config: BertConfig
     dtype: Any
+    causal: bool = False
 
     @nn.compact
     def __call__(
@@ -237,7 +238,7 @@ class Layer(nn.Module):
         dense = partial(_dense, config, dtype=self.dtype)
         drop = Dropout(config.dropout)
 
-        context_BTD, attention = SelfAttention(config, self.dtype, name="attention")(
+        context_BTD, attention = SelfAttention(config, self.dtype, self.causal, name="attention")(
             hidden_BTD, where_BT, train=train
         )
         attended_BTD = drop(
@@ -252,10 +253,15 @@ class Layer(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, eq. 1) without its output projection."""
+    """Multi-head attention (Vaswani et al. 2017, eq. 1) without its output projection.
+
+    Attributes:
+      causal: no position looks at later ones.
+    """
 
     config: BertConfig
     dtype: Any
+    causal: bool = False
 
     @nn.compact
     def __call__(
@@ -275,7 +281,10 @@ class SelfAttention(nn.Module):
         # The least float32, not -inf: a row without any real token gets equal probabilities,
         # and neither values nor gradients become NaN. Elsewhere padding gets exactly 0.
         lowest = jnp.finfo(jnp.float32).min
-        probs_BHTT = jax.nn.softmax(jnp.where(where_BT[:, None, None, :], scores_BHTT, lowest))
+        seen_B1TT = where_BT[:, None, None, :]
+        if self.causal:
+            seen_B1TT = seen_B1TT & jnp.tril(jnp.ones((1, 1, T, T), bool))
+        probs_BHTT = jax.nn.softmax(jnp.where(seen_B1TT, scores_BHTT, lowest))
         weights_BHTT = Dropout(config.attention_dropout)(probs_BHTT, train=train)
         context_BTHK = jnp.einsum("BHTS,BSHK->BTHK", weights_BHTT.astype(self.dtype), value_BTHK)
         return context_BTHK.reshape(B, T, D), {

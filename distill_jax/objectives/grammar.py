@@ -16,7 +16,8 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn, Protocol
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.objectives.schedules import KINDS, Schedule
@@ -25,11 +26,21 @@ from distill_jax.objectives.terms import NOT_NEGATIVE, LayerMap, Objective, Opti
 MAX_CHARS = 4000
 
 
-def parse(text: str) -> Objective:
+class Vocabulary(Protocol):
+    """The losses that a text may name."""
+
+    def names(self) -> tuple[str, ...]: ...
+
+    def options(self, name: str) -> Mapping[str, Option]:
+        """What a loss may be given."""
+
+
+def parse(text: str, vocabulary: Vocabulary | None = None) -> Objective:
     """Reads an objective.
 
     Args:
       text: e.g. ``"0.9*kl(T=4) + 0.1*ce"``.
+      vocabulary: other losses than the registered ones.
 
     Returns:
       The objective; ``str`` of it is the canonical form, and ``parse(str(objective))`` equals it.
@@ -37,20 +48,28 @@ def parse(text: str) -> Objective:
     Raises:
       UserError: with the column of the mistake and, for a name, the nearest one that exists.
     """
-    return _Reader(text).objective()
+    return _Reader(text, vocabulary or _Registered()).objective()
 
 
-def _registry() -> tuple[Any, Any]:
-    """``names`` and ``lookup`` of the losses, which import jax: only when there is text to read."""
-    from distill_jax.objectives.registry import lookup, names
+class _Registered:
+    """The registry, which imports jax: only when there is text to read."""
 
-    return names, lookup
+    def names(self) -> tuple[str, ...]:
+        from distill_jax.objectives.registry import names
+
+        return names()
+
+    def options(self, name: str) -> Mapping[str, Option]:
+        from distill_jax.objectives.registry import lookup
+
+        return lookup(name).options
 
 
 class _Reader:
     """Walks the syntax tree of one text; knows columns for the errors."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, vocabulary: Vocabulary):
+        self.vocabulary = vocabulary
         self.text = re.sub(r"\s", " ", text).rstrip()
         stripped = self.text.lstrip()
         self.shift = len(self.text) - len(stripped)
@@ -102,16 +121,18 @@ class _Reader:
             self.fail(node, "expected a loss like kl(T=4), its weight in front, as in 0.5*kl")
         if function.id in KINDS:
             self.fail(node, f"{function.id} is a schedule, not a loss: write {function.id}(...)*kl")
-        names, lookup = _registry()
-        if function.id not in names():
+        if function.id not in self.vocabulary.names():
             where = self.place(self.column(function))
-            raise unknown("loss", function.id, names(), where=where)
-        options = self.options(call, function.id, lookup(function.id).options) if call else ()
+            raise unknown("loss", function.id, self.vocabulary.names(), where=where)
+        allowed = self.vocabulary.options(function.id)
+        options = self.options(call, function.id, allowed) if call else ()
         return Term(function.id, weight, options)
 
     def weight(self, node: ast.expr) -> float | Schedule:
         function = node.func if isinstance(node, ast.Call) else node
-        if isinstance(function, ast.Name) and (function is node or function.id in _registry()[0]()):
+        if isinstance(function, ast.Name) and (
+            function is node or function.id in self.vocabulary.names()
+        ):
             self.fail(node, "a weight is a number or a schedule and stands in front, as in 0.5*kl")
         number = self.number(node)
         weight = number if isinstance(number, Schedule) else float(number)
@@ -121,7 +142,7 @@ class _Reader:
         return weight
 
     def options(
-        self, call: ast.Call, loss: str, allowed: dict[str, Option]
+        self, call: ast.Call, loss: str, allowed: Mapping[str, Option]
     ) -> tuple[tuple[str, Any], ...]:
         if call.args:
             self.fail(call.args[0], f"arguments of {loss} are given by name, as in kl(T=4)")

@@ -3,14 +3,31 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any, Protocol
 
 import grain
+import numpy as np
 
-from distill_jax.core.types import Batch, ModelOutput
-from distill_jax.data.plan import ExampleTable, PlannedBatch, make_batch, plan_epoch
+from distill_jax.data.plan import PlannedBatch, plan_epoch
 
-TeacherOutputs = Callable[[Batch], ModelOutput]
+TeacherOutputs = Callable[[Any], Any]
 """What a teacher says of a batch, computed live or looked up in a cache."""
+
+
+class TrainingTable(Protocol):
+    """What training needs of its examples: texts, images and histories make no difference."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names by the example ids of batches."""
+
+    @property
+    def lengths_N(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Any:
+        """The batch of ``rows``, each padded to ``length``, filled up to ``batch_size`` rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +41,16 @@ class Feed:
       seed: decides the order; with the step it decides everything.
       teacher: the teacher's outputs, or None where no loss listens to a teacher.
       rows: which rows of every batch this process reads; all by default.
+      draws: what else depends on chance, (batch, seed, step) -> batch; a pure function.
     """
 
-    table: ExampleTable
+    table: TrainingTable
     shape_lengths: tuple[int, ...]
     batch_size: int
     seed: int
     teacher: TeacherOutputs | None = None
     rows: slice | None = None
+    draws: Callable[[Any, int, int], Any] | None = None
     _plan: Callable[[int], tuple[PlannedBatch, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -50,17 +69,19 @@ class Feed:
     def steps_per_epoch(self) -> int:
         return -(-len(self.table) // self.batch_size)
 
-    def __call__(self, step: int) -> tuple[Batch, ModelOutput | None]:
+    def __call__(self, step: int) -> tuple[Any, Any]:
         epoch, position = divmod(step, self.steps_per_epoch)
         planned = self._plan(epoch)[position]
         batch_size = self.batch_size
         if self.rows is not None:
             planned = replace(planned, rows=planned.rows[self.rows])
             batch_size = len(range(*self.rows.indices(batch_size)))
-        batch = make_batch(self.table, planned, batch_size=batch_size)
+        batch = self.table.batch(planned.rows, planned.length, batch_size)
+        if self.draws is not None:
+            batch = self.draws(batch, self.seed, step)
         return batch, self.teacher(batch) if self.teacher else None
 
-    def read(self, start: int, stop: int) -> Iterator[tuple[Batch, ModelOutput | None]]:
+    def read(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]:
         """The batches of steps ``start`` to ``stop - 1``, made ahead by a thread."""
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
         return iter(grain.MapDataset.range(start, stop).map(self).to_iter_dataset(ahead))

@@ -1,0 +1,252 @@
+"""Training histories of recommenders as batches, and what is drawn for them at each step.
+
+What a batch asks depends on the model: the item that follows each item of the history (``next``),
+hidden items (``hidden``, BERT4Rec), or every item of the user (``any``, matrix factorisation).
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from distill_jax.core.digests import digest
+from distill_jax.core.errors import UserError
+from distill_jax.core.ranking_types import PADDING_ITEM, HistoryBatch, Negatives
+from distill_jax.data.draws import draw_below, draw_unit
+from distill_jax.data.interactions import Histories, RankingSplit
+
+Task = Literal["next", "hidden", "any"]
+HIDDEN, ONLY_LAST, NEGATIVES = range(3)
+"""What a draw is for."""
+
+
+@dataclass(frozen=True, eq=False)
+class HistoryTable:
+    """The training part of every user who has something to learn from; a row a user.
+
+    Attributes:
+      split: only its training part is read.
+      task: what is asked of the model, see above.
+      max_length: T, the newest so many positions of a history are used.
+    """
+
+    split: RankingSplit
+    task: Task = "next"
+    max_length: int = 200
+
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise UserError(f"max_length must be at least 1, not {self.max_length}")
+        if not len(self):
+            raise UserError(
+                f"data {self.split.data.name!r}: no user has the {self._needed} training "
+                "interactions that a recommender learns from."
+            )
+
+    @property
+    def _needed(self) -> int:
+        return 2 if self.task == "next" else 1
+
+    @functools.cached_property
+    def users_R(self) -> np.ndarray:
+        """int32 [R], the user of each row."""
+        counts_U = self.split.train_ends_U - self.split.data.offsets_U1[:-1]
+        return np.flatnonzero(counts_U >= self._needed).astype(np.int32)
+
+    @functools.cached_property
+    def lengths_N(self) -> np.ndarray:
+        """int64 [R], positions of each row."""
+        starts_U, ends_U = self.split.data.offsets_U1[:-1], self.split.train_ends_U
+        counts_R = (ends_U - starts_U)[self.users_R]
+        return np.minimum(counts_R - (self.task == "next"), self.max_length)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of all users, by the example ids of batches."""
+        return self.split.data.user_names
+
+    @property
+    def num_items(self) -> int:
+        return self.split.data.num_items
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return digest(
+            {"split": self.split.digest, "task": self.task, "max_length": self.max_length}
+        )
+
+    def __len__(self) -> int:
+        return len(self.users_R)
+
+    def batch(self, rows: np.ndarray, length: int, batch_size: int) -> HistoryBatch:
+        """The newest ``length`` positions of ``rows``, left-padded, in ``batch_size`` rows."""
+        users = self.users_R[rows]
+        ends, starts = self.split.train_ends_U[users], self.split.data.offsets_U1[users]
+        shift = 1 if self.task == "next" else 0
+        column_T = np.arange(-length, 0) - shift
+        place_RT = ends[:, None] + column_T[None, :]  # among all interactions
+        where_RT = place_RT >= starts[:, None]
+        items_N = self.split.data.items_N
+        place_RT = np.where(where_RT, place_RT, 0)
+        users_B = np.full(batch_size, -1, np.int32)
+        users_B[: len(rows)] = users
+        where_BT = _filled(where_RT, batch_size)
+        item_ids_RT = np.where(where_RT, items_N[place_RT] + 1, PADDING_ITEM)
+        targets_RT = np.where(where_RT, items_N[place_RT + shift], 0)
+        return HistoryBatch(
+            example_ids_B=users_B,
+            item_ids_BT=_filled(item_ids_RT.astype(np.int32), batch_size),
+            where_BT=where_BT,
+            targets_BT=_filled(targets_RT.astype(np.int32), batch_size),
+            target_where_BT=where_BT.copy(),
+        )
+
+    @functools.cached_property
+    def _gaps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For drawing what a user did not take: see ``others``.
+
+        Returns:
+          int64 keys ``user * (I + 1) + (item - rank of the item among the user's)``, ascending;
+          [U] the first of each user's; [U] how many different items each user took.
+        """
+        matrix = self.split.train_matrix()
+        matrix.sort_indices()
+        firsts_U = matrix.indptr[:-1].astype(np.int64)
+        counts_U = np.diff(matrix.indptr).astype(np.int64)
+        users = np.repeat(np.arange(len(counts_U)), counts_U)
+        rank = np.arange(len(matrix.indices)) - firsts_U[users]
+        return users * (self.num_items + 1) + matrix.indices - rank, firsts_U, counts_U
+
+    def others(self, users: np.ndarray, *names: Any) -> np.ndarray:
+        """int32 of the names' common shape: items that these users did not take, uniform.
+
+        Exactly so, without rejection: the r-th of the items not taken is ``r`` plus the number of
+        items taken before it.
+
+        Args:
+          users: of a shape that broadcasts with the names.
+          names: what each draw depends on, see ``draw_bits``.
+
+        Raises:
+          UserError: when one of the users took every item.
+        """
+        keys, firsts_U, counts_U = self._gaps
+        left = self.num_items - counts_U[users]
+        if (left < 1).any():
+            who = self.ids[int(np.broadcast_to(users, left.shape)[left < 1][0])]
+            raise UserError(
+                f"user {who!r} took every item: there is nothing to sample as a negative. Leave "
+                "the user out, or train with full_softmax."
+            )
+        drawn = draw_below(left, *names)
+        users = np.broadcast_to(users, drawn.shape).astype(np.int64)
+        before = np.searchsorted(keys, users * (self.num_items + 1) + drawn, side="right")
+        return (drawn + before - firsts_U[users]).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """Which items BERT4Rec has to find (Sun et al. 2019, section 3.6), in training.
+
+    Attributes:
+      share: of the items of a history, each hidden by chance; at least one is.
+      only_last: share of histories of which the last item alone is hidden, as when it is asked
+        what comes next.
+    """
+
+    share: float = 0.2
+    only_last: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.share < 1 and 0 <= self.only_last <= 1):
+            raise UserError(
+                f"hiding needs 0 < share < 1 and 0 <= only_last <= 1, not {self.share} and "
+                f"{self.only_last}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What is drawn for a batch: a pure function of (seed, step, user, column).
+
+    Attributes:
+      table: of the batches.
+      hiding: for models that find hidden items.
+      negatives: for losses that want some.
+    """
+
+    table: HistoryTable
+    hiding: Hiding | None = None
+    negatives: Negatives | None = None
+
+    def __call__(self, batch: HistoryBatch, seed: int, step: int) -> HistoryBatch:
+        if self.hiding is not None:
+            batch = hide(batch, self.hiding, self.table.num_items, seed, step)
+        if self.negatives is not None:
+            batch = _with_negatives(batch, self.negatives, self.table, seed, step)
+        return batch
+
+
+def hide(batch: HistoryBatch, hiding: Hiding, num_items: int, seed: int, step: int) -> HistoryBatch:
+    """Replace items by ``num_items + 1``; only they are targets."""
+    item_ids_BT, where_BT = np.asarray(batch.item_ids_BT), np.asarray(batch.where_BT)
+    users_B1 = np.asarray(batch.example_ids_B)[:, None]
+    T = item_ids_BT.shape[1]
+    from_end_1T = np.arange(T)[::-1][None]  # so that the length of a batch has no say
+    luck_BT = np.where(where_BT, draw_unit(seed, step, HIDDEN, users_B1, from_end_1T), 2.0)
+    least_BT = (luck_BT == luck_BT.min(axis=1, keepdims=True)) & where_BT
+    hidden_BT = (luck_BT < hiding.share) | least_BT
+    last_B1 = draw_unit(seed, step, ONLY_LAST, users_B1) < hiding.only_last
+    hidden_BT = np.where(last_B1, (from_end_1T == 0) & where_BT, hidden_BT)
+    return dataclasses.replace(
+        batch,
+        item_ids_BT=np.where(hidden_BT, np.int32(num_items + 1), item_ids_BT),
+        target_where_BT=hidden_BT,
+    )
+
+
+def _with_negatives(
+    batch: HistoryBatch, negatives: Negatives, table: HistoryTable, seed: int, step: int
+) -> HistoryBatch:
+    users_B = np.asarray(batch.example_ids_B)
+    T = np.asarray(batch.item_ids_BT).shape[1] if negatives.per == "position" else 1
+    users_B11 = np.where(users_B >= 0, users_B, table.users_R[0])[:, None, None]
+    from_end_1T1 = np.arange(T)[::-1][None, :, None]
+    number_11N = np.arange(negatives.count)[None, None, :]
+    drawn_BTN = table.others(users_B11, seed, step, NEGATIVES, users_B11, from_end_1T1, number_11N)
+    return dataclasses.replace(batch, negatives_BTN=drawn_BTN)
+
+
+def questions(histories: Histories, task: Task, length: int, batch_size: int) -> HistoryBatch:
+    """Histories as a batch whose last position is asked for the item that comes next.
+
+    Args:
+      histories: at most ``batch_size`` of them; where there is only a hidden item to find, it is
+        put behind the newest.
+      length: T; older items are left out.
+      batch_size: rows, the missing ones padding.
+    """
+    if task == "hidden":
+        known_ET = histories.padded(length - 1)
+        hidden_E1 = np.full((len(histories), 1), histories.num_items + 1, np.int32)
+        item_ids_ET = np.concatenate([known_ET, hidden_E1], axis=1)
+    else:
+        item_ids_ET = histories.padded(length)
+    item_ids_BT = _filled(item_ids_ET, batch_size)
+    users_B = np.full(batch_size, -1, np.int32)
+    users_B[: len(histories)] = histories.users_E
+    return HistoryBatch(
+        example_ids_B=users_B,
+        item_ids_BT=item_ids_BT,
+        where_BT=item_ids_BT != PADDING_ITEM,
+        targets_BT=np.zeros_like(item_ids_BT),
+        target_where_BT=np.zeros(item_ids_BT.shape, bool),
+    )
+
+
+def _filled(array: np.ndarray, batch_size: int) -> np.ndarray:
+    """Rows of zeros added up to ``batch_size``."""
+    missing = batch_size - len(array)
+    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
