@@ -95,13 +95,14 @@ class HistoryTable:
         where_BT = _filled(where_RT, batch_size)
         item_ids_RT = np.where(where_RT, items_N[place_RT] + 1, PADDING_ITEM)
         targets_RT = np.where(where_RT, items_N[place_RT + shift], 0)
-        return HistoryBatch(
-            example_ids_B=users_B,
-            item_ids_BT=_filled(item_ids_RT.astype(np.int32), batch_size),
-            where_BT=where_BT,
-            targets_BT=_filled(targets_RT.astype(np.int32), batch_size),
-            target_where_BT=where_BT.copy(),
-        )
+        arrays: dict[str, Any] = {
+            "example_ids_B": users_B,
+            "item_ids_BT": _filled(item_ids_RT.astype(np.int32), batch_size),
+            "where_BT": where_BT,
+            "targets_BT": _filled(targets_RT.astype(np.int32), batch_size),
+            "target_where_BT": where_BT.copy(),
+        }
+        return HistoryBatch(**arrays)
 
     @functools.cached_property
     def _gaps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -200,11 +201,11 @@ def hide(batch: HistoryBatch, hiding: Hiding, num_items: int, seed: int, step: i
     hidden_BT = (luck_BT < hiding.share) | least_BT
     last_B1 = draw_unit(seed, step, ONLY_LAST, users_B1) < hiding.only_last
     hidden_BT = np.where(last_B1, (from_end_1T == 0) & where_BT, hidden_BT)
-    return dataclasses.replace(
-        batch,
-        item_ids_BT=np.where(hidden_BT, np.int32(num_items + 1), item_ids_BT),
-        target_where_BT=hidden_BT,
-    )
+    arrays: dict[str, Any] = {
+        "item_ids_BT": np.where(hidden_BT, np.int32(num_items + 1), item_ids_BT),
+        "target_where_BT": hidden_BT,
+    }
+    return dataclasses.replace(batch, **arrays)
 
 
 def _with_negatives(
@@ -216,7 +217,8 @@ def _with_negatives(
     from_end_1T1 = np.arange(T)[::-1][None, :, None]
     number_11N = np.arange(negatives.count)[None, None, :]
     drawn_BTN = table.others(users_B11, seed, step, NEGATIVES, users_B11, from_end_1T1, number_11N)
-    return dataclasses.replace(batch, negatives_BTN=drawn_BTN)
+    arrays: dict[str, Any] = {"negatives_BTN": drawn_BTN}
+    return dataclasses.replace(batch, **arrays)
 
 
 def questions(histories: Histories, task: Task, length: int, batch_size: int) -> HistoryBatch:
@@ -237,13 +239,14 @@ def questions(histories: Histories, task: Task, length: int, batch_size: int) ->
     item_ids_BT = _filled(item_ids_ET, batch_size)
     users_B = np.full(batch_size, -1, np.int32)
     users_B[: len(histories)] = histories.users_E
-    return HistoryBatch(
-        example_ids_B=users_B,
-        item_ids_BT=item_ids_BT,
-        where_BT=item_ids_BT != PADDING_ITEM,
-        targets_BT=np.zeros_like(item_ids_BT),
-        target_where_BT=np.zeros(item_ids_BT.shape, bool),
-    )
+    arrays: dict[str, Any] = {
+        "example_ids_B": users_B,
+        "item_ids_BT": item_ids_BT,
+        "where_BT": item_ids_BT != PADDING_ITEM,
+        "targets_BT": np.zeros_like(item_ids_BT),
+        "target_where_BT": np.zeros(item_ids_BT.shape, bool),
+    }
+    return HistoryBatch(**arrays)
 
 
 def _filled(array: np.ndarray, batch_size: int) -> np.ndarray:
