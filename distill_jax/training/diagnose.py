@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
+from distill_jax.core.ranking_types import RankingOutput
 from distill_jax.core.types import Batch, ModelOutput
-from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.training.state import in_float32
 from distill_jax.training.step import StepNumbers
 
@@ -21,7 +21,7 @@ Probe = Callable[[Any, Any, Batch, ModelOutput | None, StepNumbers], dict[str, t
 SHOWN = 5
 
 
-def make_probe(model: nn.Module, objective: ResolvedObjective) -> Probe:
+def make_probe(model: Any, objective: TrainingObjective) -> Probe:
     """A function that computes every term of a step by itself, with the step's own dropout.
 
     Args:
@@ -41,7 +41,7 @@ def make_probe(model: nn.Module, objective: ResolvedObjective) -> Probe:
             output = model.apply(
                 {"params": trained["student"]}, batch, train=True, rngs={"dropout": dropout_key}
             )
-            assert isinstance(output, ModelOutput)
+            assert isinstance(output, ModelOutput | RankingOutput)
             said = in_float32(objective.student_capture.select(output))
             _, parts = objective(trained["losses"], numbers.objective, said, teacher_output, batch)
             total, count = parts[label]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from distill_jax.core.ranking_types import RankingOutput
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.models.dropout import rows_of_batch
 from distill_jax.training.state import Params, in_float32
@@ -52,24 +53,46 @@ def gradients_by_parts(
         with rows_of_batch(part[1]):
             return say(params, part[0])
 
-    _, said = jax.lax.scan(lambda _, part: (None, speak(trained["student"], part)), None, parts)
-    said_by_all, teacher_by_all, everything = _gather((_join(said), teacher_output, batch), axis)
-    value, (loss_grads, back) = jax.value_and_grad(judge, argnums=(0, 1), has_aux=True)(
-        trained["losses"], said_by_all, teacher_by_all, everything
+    def judge_parts(loss_params: Params, said: Any, shared: Any, *others: Any) -> Any:
+        return judge(loss_params, _merge(said, shared), *others)
+
+    _, (said, shared) = jax.lax.scan(
+        lambda _, part: (None, _split(speak(trained["student"], part))), None, parts
     )
+    shared = jax.tree.map(lambda x: x[0], shared)
+    said_by_all, teacher_by_all, everything = _gather((_join(said), teacher_output, batch), axis)
+    value, (loss_grads, back, shared_back) = jax.value_and_grad(
+        judge_parts, argnums=(0, 1, 2), has_aux=True
+    )(trained["losses"], said_by_all, shared, teacher_by_all, everything)
     if axis:
         back = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, rows), back)
+    sayings = accumulate * (jax.lax.axis_size(axis) if axis else 1)
+    shared_back = jax.tree.map(lambda x: x / sayings, shared_back)  # each part gives its share
 
     def add(grads: Params, part_and_back: tuple[Any, ModelOutput]) -> tuple[Params, None]:
         part, own_back = part_and_back
         _, pull = jax.vjp(lambda params: speak(params, part), trained["student"])
-        return jax.tree.map(jnp.add, grads, in_float32(pull(own_back)[0])), None
+        own = pull(_merge(own_back, shared_back))[0]
+        return jax.tree.map(jnp.add, grads, in_float32(own)), None
 
     zeros = in_float32(jax.tree.map(jnp.zeros_like, trained["student"]))
     grads, _ = jax.lax.scan(add, zeros, (parts, _cut(back, accumulate)))
     if axis:
         grads = jax.lax.psum(grads, axis)
     return value, {"student": grads, "losses": loss_grads}
+
+
+def _split(output: Any) -> tuple[Any, Any]:
+    """What has a row an example, and what is said once for all of them (None where nothing is)."""
+    if not isinstance(output, RankingOutput):
+        return output, None
+    rows = output.replace(items_ID=None, item_bias_I=None)  # type: ignore[attr-defined]
+    return rows, (output.items_ID, output.item_bias_I)
+
+
+def _merge(rows: Any, shared: Any) -> Any:
+    """The inverse of ``_split``."""
+    return rows if shared is None else rows.replace(items_ID=shared[0], item_bias_I=shared[1])
 
 
 def _cut(tree: Tree, parts: int) -> Tree:

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from flax import struct
 from jax.typing import ArrayLike
 
+from distill_jax.core.ranking_types import RankingOutput
 from distill_jax.core.types import Batch, ModelOutput
-from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.training.finite import guard
 from distill_jax.training.parts import gradients_by_parts
 from distill_jax.training.state import Params, TrainState, in_float32, like
@@ -55,8 +55,8 @@ Step = Callable[
 
 
 def make_step(
-    model: nn.Module,
-    objective: ResolvedObjective,
+    model: Any,
+    objective: TrainingObjective,
     optimizer: optax.GradientTransformation,
     *,
     accumulate: int = 1,
@@ -71,6 +71,7 @@ def make_step(
     their sums and the optimiser are float32, whatever the model computes in.
 
     Args:
+      model: a Flax module, or what is applied like one (``models.recommenders.build``).
       accumulate: parts into which the batch is cut for the model, one after another; it must
         divide the batch. The losses see the whole batch, so the result is that of one part.
       axis: of ``pmap``, whose devices each hold a part of the batch; None under ``jit``.
@@ -91,7 +92,7 @@ def make_step(
             output = model.apply(
                 {"params": params}, part, train=True, rngs={"dropout": dropout_key}
             )
-            assert isinstance(output, ModelOutput)
+            assert isinstance(output, ModelOutput | RankingOutput)
             return in_float32(objective.student_capture.select(output))
 
         def judge(

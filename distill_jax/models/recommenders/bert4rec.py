@@ -1,0 +1,89 @@
+"""BERT4Rec: a bidirectional transformer that finds hidden items of a history.
+
+Sun et al. 2019, "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations
+from Transformer". Asked what comes next, it is given a hidden item behind the newest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
+from distill_jax.models.bert import BertConfig, Dense, Layer, LayerNorm, gelu
+from distill_jax.models.dropout import Dropout
+from distill_jax.models.recommenders.sequence import Inputs, SequenceConfig, block_config
+from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
+
+
+@dataclasses.dataclass(frozen=True)
+class Bert4RecConfig(SequenceConfig):
+    """A BERT4Rec.
+
+    Attributes:
+      num_heads: attention heads; they divide the width.
+      attention_dropout: rate on the attention probabilities.
+      layer_norm_eps: of all layer norms.
+    """
+
+    num_heads: int = 2
+    attention_dropout: float = 0.2
+    layer_norm_eps: float = 1e-12
+
+    task: ClassVar[str] = "hidden"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.blocks  # checks the rest
+
+    @property
+    def blocks(self) -> BertConfig:
+        """The same sizes, as the blocks of ``models.bert`` want them."""
+        return block_config(
+            self,
+            intermediate_size=4 * self.hidden_size,
+            attention_dropout=self.attention_dropout,
+            epsilon=self.layer_norm_eps,
+            act="gelu",
+        )
+
+
+class Bert4Rec(nn.Module):
+    """The query of a position is the item that the model believes is hidden there."""
+
+    config: Bert4RecConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        batch: HistoryBatch,
+        texts: ItemTexts | None = None,
+        items_ID: Array | None = None,
+        *,
+        train: bool = False,
+    ) -> RankingOutput:
+        """As ``SasRec``; item number + 1 = I + 1 is a hidden item."""
+        config = self.config
+        if items_ID is None:
+            items_ID = ItemVectors(config.items, name="items")(texts)
+        inputs = Inputs(config, hidden_item=True, name="inputs")(batch, items_ID)
+        hidden_BTD = LayerNorm(config.layer_norm_eps, self.dtype, name="input_norm")(inputs)
+        hidden_BTD = Dropout(config.dropout)(hidden_BTD, train=train)
+        hidden_states = {0: hidden_BTD}
+        for number in range(1, config.num_layers + 1):
+            layer = Layer(config.blocks, self.dtype, name=f"layer_{number}")
+            hidden_BTD, _ = layer(hidden_BTD, batch.where_BT, train)
+            hidden_states[number] = hidden_BTD
+        init_std = config.items.initializer_range
+        head = Dense(config.hidden_size, jnp.float32, init_std, name="head")
+        norm = LayerNorm(config.layer_norm_eps, jnp.float32, name="head_norm")
+        bias_I = self.param("item_bias", nn.initializers.zeros, (config.num_items,), jnp.float32)
+        new = items_ID.shape[0] - config.num_items
+        return RankingOutput(
+            norm(gelu(head(hidden_BTD))), items_ID, jnp.pad(bias_I, (0, new)), hidden_states
+        )

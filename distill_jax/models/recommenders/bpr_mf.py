@@ -1,0 +1,101 @@
+"""Matrix factorisation: a vector a user, a vector an item, whatever the order.
+
+Rendle et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback" (with ``bpr``, the
+loss it is named after; any other may be used).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
+from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
+from distill_jax.core.types import ModelShape
+from distill_jax.models.recommenders.sequence import look_up
+from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts, ItemVectors
+
+
+@dataclasses.dataclass(frozen=True)
+class BprMfConfig:
+    """A matrix factorisation.
+
+    Attributes:
+      items: how items become vectors.
+      num_users: U; others have no vector of their own.
+      max_length: interactions of a user that one step looks at.
+    """
+
+    items: ItemConfig
+    num_users: int
+    max_length: int = 200
+
+    task: ClassVar[str] = "any"
+    num_layers: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if min(self.num_users, self.max_length) < 1:
+            raise UserError("num_users and max_length must be at least 1.")
+
+    @property
+    def hidden_size(self) -> int:
+        return self.items.hidden_size
+
+    @property
+    def num_items(self) -> int:
+        return self.items.num_items
+
+    @property
+    def shape(self) -> ModelShape:
+        """What objectives have to know of this model; its labels are the items."""
+        return ModelShape(self.num_layers, self.hidden_size, 1, self.num_items)
+
+
+class BprMf(nn.Module):
+    """Every position of a row has the same query, the user's vector.
+
+    A user without one (number -1, or U and above) gets the mean vector of the items of the
+    history: where the user's own vector would point is not known, but near there.
+    """
+
+    config: BprMfConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        batch: HistoryBatch,
+        texts: ItemTexts | None = None,
+        items_ID: Array | None = None,
+        *,
+        train: bool = False,
+    ) -> RankingOutput:
+        """As ``SasRec``; hidden states 0 (the items) and 1 (the queries)."""
+        config = self.config
+        if items_ID is None:
+            items_ID = ItemVectors(config.items, name="items")(texts)
+        init = nn.initializers.normal(config.items.initializer_range)
+        shape = (config.num_users, config.hidden_size)
+        users_UD = self.param("user_embedding", init, shape, jnp.float32)
+        bias_I = self.param("item_bias", nn.initializers.zeros, (config.num_items,), jnp.float32)
+
+        taken_BTD = look_up(items_ID, batch.item_ids_BT)
+        where_BT1 = batch.where_BT[..., None]
+        count_B1 = jnp.maximum(jnp.sum(where_BT1, axis=1, dtype=jnp.float32), 1.0)
+        mean_BD = jnp.sum(taken_BTD, axis=1, where=where_BT1) / count_B1
+        known_B = (batch.example_ids_B >= 0) & (batch.example_ids_B < config.num_users)
+        own_BD = users_UD[jnp.clip(batch.example_ids_B, 0, config.num_users - 1)]
+        query_BD = jnp.where(known_B[:, None], own_BD, mean_BD)
+        queries_BTD = jnp.broadcast_to(query_BD[:, None], taken_BTD.shape)
+        new = items_ID.shape[0] - config.num_items
+        return RankingOutput(
+            queries_BTD,
+            items_ID,
+            jnp.pad(bias_I, (0, new)),
+            {0: taken_BTD, 1: queries_BTD},
+        )

@@ -1,0 +1,121 @@
+"""What recommenders that read sequences share: items looked up, padding, positions."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
+from distill_jax.core.ranking_types import HistoryBatch
+from distill_jax.core.types import ModelShape
+from distill_jax.models.bert import BertConfig
+from distill_jax.models.recommenders.text_items import ItemConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceConfig:
+    """What every model that reads a sequence of items is told.
+
+    Attributes:
+      items: how items become vectors, of the model's width.
+      num_layers: blocks, or recurrent layers.
+      max_length: positions it can tell apart; older items are left out.
+      dropout: rate after the embeddings and in every layer.
+    """
+
+    items: ItemConfig
+    num_layers: int = 2
+    max_length: int = 200
+    dropout: float = 0.2
+
+    task: ClassVar[str] = "next"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if min(self.num_layers, self.max_length) < 1 or not 0 <= self.dropout < 1:
+            raise UserError(
+                f"{type(self).__name__}: num_layers and max_length are at least 1 and dropout is "
+                f"in [0, 1), not {self.num_layers}, {self.max_length} and {self.dropout}."
+            )
+
+    @property
+    def hidden_size(self) -> int:
+        return self.items.hidden_size
+
+    @property
+    def num_items(self) -> int:
+        return self.items.num_items
+
+    @property
+    def shape(self) -> ModelShape:
+        """What objectives have to know of this model; its labels are the items."""
+        heads = getattr(self, "num_heads", 1)
+        return ModelShape(self.num_layers, self.hidden_size, heads, self.num_items)
+
+
+def block_config(
+    config: Any, *, intermediate_size: int, attention_dropout: float, epsilon: float, act: str
+) -> BertConfig:
+    """The blocks of ``models.bert`` at the sizes of a recommender (its vocabulary is not used)."""
+    return BertConfig(
+        vocab_size=1,
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        intermediate_size=intermediate_size,
+        max_positions=config.max_length,
+        hidden_act=act,
+        layer_norm_eps=epsilon,
+        dropout=config.dropout,
+        attention_dropout=attention_dropout,
+        initializer_range=config.items.initializer_range,
+    )
+
+
+class Inputs(nn.Module):
+    """The vectors of a history's items plus those of their positions, [B, T, D], 0 at padding.
+
+    Positions are counted from the newest item, so that padding changes nothing.
+
+    Attributes:
+      config: the model's.
+      scale: factor of the item vectors.
+      positions: whether there are position vectors.
+      hidden_item: whether items may be hidden (number I + 1), and have a vector for that.
+    """
+
+    config: SequenceConfig
+    scale: float = 1.0
+    positions: bool = True
+    hidden_item: bool = False
+
+    @nn.compact
+    def __call__(self, batch: HistoryBatch, items_ID: Array) -> Array:
+        config = self.config
+        init = nn.initializers.normal(config.items.initializer_range)
+        T = batch.item_ids_BT.shape[1]
+        if config.max_length < T and self.positions:
+            raise UserError(
+                f"histories of {T} items; the model has positions for {config.max_length}."
+            )
+        hidden_BTD = look_up(items_ID, batch.item_ids_BT)
+        if self.hidden_item:
+            hidden_D = self.param("hidden_item", init, (config.hidden_size,), jnp.float32)
+            is_hidden_BT1 = (batch.item_ids_BT == items_ID.shape[0] + 1)[..., None]
+            hidden_BTD = jnp.where(is_hidden_BT1, hidden_D[None, None], hidden_BTD)
+        hidden_BTD = hidden_BTD * self.scale
+        if self.positions:
+            shape = (config.max_length, config.hidden_size)
+            positions_PD = self.param("position_embedding", init, shape, jnp.float32)
+            hidden_BTD = hidden_BTD + positions_PD[None, config.max_length - T :]
+        return jnp.where(batch.where_BT[..., None], hidden_BTD, 0)
+
+
+def look_up(items_ID: Array, item_ids: Array) -> Array:
+    """Item vectors by number + 1, [...] -> [..., D]; any vector where there is no such item."""
+    return items_ID[jnp.clip(item_ids - 1, 0, items_ID.shape[0] - 1)]
