@@ -15,6 +15,10 @@ PADDING_ITEM = 0
 """In ``item_ids_BT``, where item number i is written i + 1."""
 
 
+Task = Literal["next", "hidden", "any"]
+"""What a model is asked for: the item that follows each item, hidden items, or any of the user's."""
+
+
 @struct.dataclass
 class HistoryBatch:
     """Histories of one step, left-padded: the newest item stands at T - 1.

@@ -7,17 +7,16 @@ hidden items (``hidden``, BERT4Rec), or every item of the user (``any``, matrix 
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
-from distill_jax.core.ranking_types import PADDING_ITEM, HistoryBatch, Negatives
+from distill_jax.core.ranking_types import PADDING_ITEM, HistoryBatch, Negatives, Task
 from distill_jax.data.draws import draw_below, draw_unit
 from distill_jax.data.interactions import Histories, RankingSplit
 
-Task = Literal["next", "hidden", "any"]
 HIDDEN, ONLY_LAST, NEGATIVES = range(3)
 """What a draw is for."""
 

@@ -1,0 +1,63 @@
+"""A neural recommender asked: histories in, scores of the whole catalogue out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from distill_jax.core.ranking_types import HistoryBatch, Task, scores_last
+from distill_jax.data.histories import questions
+from distill_jax.data.interactions import Histories
+from distill_jax.models.recommenders.build import Recommender
+
+LENGTHS = (16, 50, 100)
+"""Batches are padded to one of these or to the model's own length, each a compilation."""
+ROWS = (1, 256)
+"""And to so many rows, or to a multiple of the last."""
+
+
+class HistoryScorer:
+    """``scorer(histories) -> [E, I]`` for ``evaluation.recommend``; compiled once, kept.
+
+    Args:
+      recommender: the model, with the texts of all items that are to be scored.
+    """
+
+    def __init__(self, recommender: Recommender) -> None:
+        self.recommender = recommender
+        longest = recommender.config.max_length
+        self.lengths = (*(length for length in LENGTHS if length < longest), longest)
+        self._items = jax.jit(recommender.item_vectors)
+
+        def score(params: Any, items_ID: Array, batch: HistoryBatch) -> Array:
+            output = recommender.apply({"params": params}, batch, items_ID=items_ID)
+            return scores_last(output)
+
+        self._score = jax.jit(score)
+
+    def of(self, params: Any) -> Any:
+        """The scorer with some parameters; the items' vectors are made here, once."""
+        params = jax.device_put(params)
+        items_ID = self._items(params)
+
+        def scorer(histories: Histories) -> Array:
+            return self._score(params, items_ID, self.batch(histories))[: len(histories)]
+
+        return scorer
+
+    def batch(self, histories: Histories) -> HistoryBatch:
+        """Histories at one of the few shapes that are compiled."""
+        task: Task = self.recommender.config.task
+        longest = int(histories.lengths_E.max(initial=0)) + (task == "hidden")
+        length = next((n for n in self.lengths if n >= longest), self.lengths[-1])
+        few, many = ROWS
+        rows = few if len(histories) <= few else -(-len(histories) // many) * many
+        return questions(histories, task, length, rows)
+
+
+def scores_of(recommender: Recommender, params: Any, histories: Histories) -> np.ndarray:
+    """float32 [E, I], for a look at a few users; ``HistoryScorer`` is for many."""
+    return np.asarray(HistoryScorer(recommender).of(params)(histories))
