@@ -16,7 +16,7 @@ PADDING_ITEM = 0
 
 
 Task = Literal["next", "hidden", "any"]
-"""What a model is asked for: the item that follows each item, hidden items, or any of the user's."""
+"""What a model is asked: the item that follows each item, hidden items, or any of the user's."""
 
 
 @struct.dataclass

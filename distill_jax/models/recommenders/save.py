@@ -1,0 +1,154 @@
+"""A recommender as a folder: ``config.json``, parameters, and what it knows of the items' texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from distill_jax.core.digests import digest, digest_arrays
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import atomic_folder
+from distill_jax.models.bert import BertConfig, Params
+from distill_jax.models.hf_config import read_json
+from distill_jax.models.recommenders.bert4rec import Bert4RecConfig
+from distill_jax.models.recommenders.bpr_mf import BprMfConfig
+from distill_jax.models.recommenders.build import Recommender, RecommenderConfig
+from distill_jax.models.recommenders.gru4rec import Gru4RecConfig
+from distill_jax.models.recommenders.sasrec import SasRecConfig
+from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
+
+CONFIG, WEIGHTS, TEXTS = "config.json", "model.safetensors", "item_texts.safetensors"
+_MODEL_TYPE = "distill_jax_recommender"
+KINDS: dict[str, type] = {
+    "sasrec": SasRecConfig,
+    "bert4rec": Bert4RecConfig,
+    "gru4rec": Gru4RecConfig,
+    "bpr_mf": BprMfConfig,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SavedRecommender:
+    """A recommender as loaded.
+
+    Attributes:
+      recommender: the model with the texts of its catalogue.
+      params: float32.
+      item_names: the catalogue's, in order.
+      digest: of all of it.
+    """
+
+    recommender: Recommender
+    params: Params
+    item_names: tuple[str, ...]
+    digest: str
+
+
+def recommender_digest(recommender: Recommender, params: Params) -> str:
+    """Content digest: config, parameters, and the constants made of texts."""
+    return digest(
+        {
+            "config": config_to_json(recommender.config),
+            "params": digest_arrays(_flat(params)),
+            "texts": digest_arrays(_text_arrays(recommender.texts)),
+        }
+    )
+
+
+def config_to_json(config: RecommenderConfig) -> dict[str, Any]:
+    """Plain JSON, with the model's kind."""
+    [kind] = [name for name, cls in KINDS.items() if type(config) is cls]
+    return {"kind": kind, **dataclasses.asdict(config)}
+
+
+def config_from_json(raw: dict[str, Any]) -> RecommenderConfig:
+    """The inverse of ``config_to_json``.
+
+    Raises:
+      KeyError, TypeError, ValueError, UserError: for anything else.
+    """
+    fields = dict(raw)
+    kind = KINDS[fields.pop("kind")]
+    items = dict(fields.pop("items"))
+    if items.get("tower") is not None:
+        items["tower"] = BertConfig(**items["tower"])
+    return kind(items=ItemConfig(**items), **fields)
+
+
+def save_recommender(
+    folder: Path, recommender: Recommender, params: Params, item_names: tuple[str, ...]
+) -> None:
+    """Write a folder that ``load_recommender`` opens, whole or not at all.
+
+    Raises:
+      UserError: the folder exists and is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty; choose another folder.")
+    raw = {
+        "model_type": _MODEL_TYPE,
+        **config_to_json(recommender.config),
+        "item_names": list(item_names),
+        "digest": recommender_digest(recommender, params),
+    }
+    with atomic_folder(folder) as scratch:
+        text = json.dumps(raw, indent=1, ensure_ascii=False)
+        (scratch / CONFIG).write_text(text + "\n", encoding="utf-8")
+        save_file(_flat(params), scratch / WEIGHTS)
+        if recommender.texts is not None:
+            save_file(_text_arrays(recommender.texts), scratch / TEXTS)
+
+
+def load_recommender(folder: Path) -> SavedRecommender:
+    """Read what ``save_recommender`` wrote, and verify it against the digest written with it.
+
+    Raises:
+      UserError: a file is missing, damaged, changed, or not of a recommender.
+    """
+    where = folder / CONFIG
+    raw = read_json(where)
+    if raw.pop("model_type", None) != _MODEL_TYPE:
+        raise UserError(f"{where} is not of a recommender saved by distill_jax.")
+    try:
+        names, expected = tuple(map(str, raw.pop("item_names"))), raw.pop("digest")
+        config = config_from_json(raw)
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        raise UserError(f"{where} is damaged: {error}") from error
+    flat = _read(folder / WEIGHTS)
+    texts = ItemTexts(**_read(folder / TEXTS)) if (folder / TEXTS).is_file() else None
+    recommender = Recommender(config, texts)
+    template = jax.eval_shape(recommender.init, jax.random.key(0))
+    shapes = {name: leaf.shape for name, leaf in flatten_dict(template, sep="/").items()}
+    if {name: array.shape for name, array in flat.items()} != shapes:
+        raise UserError(f"{folder / WEIGHTS} does not hold the parameters that {where} asks for.")
+    params = unflatten_dict({name: jnp.asarray(array) for name, array in flat.items()}, sep="/")
+    found = recommender_digest(recommender, params)
+    if found != expected:
+        raise UserError(f"{folder} is damaged: its content has changed since it was saved.")
+    return SavedRecommender(recommender, params, names, found)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _flat(params: Params) -> dict[str, np.ndarray]:
+    flat = flatten_dict(params, sep="/")
+    return {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
+
+
+def _text_arrays(texts: ItemTexts | None) -> dict[str, np.ndarray]:
+    given = {} if texts is None else vars(texts)
+    return {name: np.ascontiguousarray(x) for name, x in given.items() if x is not None}

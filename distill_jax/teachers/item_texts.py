@@ -1,0 +1,92 @@
+"""What a language model knows of items: their tokens, or vectors that it makes of them once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.data.plan import choose_lengths, plan_in_order
+from distill_jax.data.table import TextDataset, TextTable
+from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.models.bert import Bert, BertConfig, Params
+from distill_jax.models.huggingface import Pretrained
+from distill_jax.models.recommenders.text_items import ItemTexts, mean_of_tokens
+
+MAX_TOKENS = 32
+BATCH = 64
+
+
+def item_tokens(
+    texts: Sequence[str] | None,
+    tokenizer_file: Path,
+    *,
+    max_length: int = MAX_TOKENS,
+    cache: Path | None = None,
+) -> TokenTable:
+    """The items' texts, tokenised; a row an item.
+
+    Args:
+      texts: of all items, as ``Interactions.item_texts`` has them, and perhaps of more.
+      max_length: tokens of an item, special ones included; titles and genres have fewer.
+      cache: see ``tokenise_dataset``.
+
+    Raises:
+      UserError: if there are no texts, or the tokeniser cannot be read.
+    """
+    if texts is None:
+        raise UserError("the data has no item texts, which this recommender reads.")
+    table = TextTable(tuple(f"item-{number}" for number in range(len(texts))), tuple(texts))
+    dataset = TextDataset("items", (), {"train": table})
+    tokens = tokenise_dataset(dataset, tokenizer_file, max_length=max_length, cache=cache)
+    return tokens.splits["train"]
+
+
+def texts_as_tokens(table: TokenTable) -> ItemTexts:
+    """For recommenders with a tower that is trained through."""
+    longest = int(table.lengths_N.max())
+    batch = table.batch(np.arange(len(table)), longest, len(table))
+    return ItemTexts(tokens_IL=np.asarray(batch.input_ids_BT), where_IL=np.asarray(batch.where_BT))
+
+
+def texts_as_vectors(table: TokenTable, pretrained: Pretrained) -> ItemTexts:
+    """For recommenders that are given vectors of a frozen encoder.
+
+    Mean of the last layer's real tokens, as sentence encoders do it; then every direction is
+    centred over the catalogue and the whole scaled to a mean square of 1. What all items share
+    (titles of films are much alike to a language model) tells none of them apart.
+
+    Args:
+      table: from ``item_tokens``, of the encoder's own tokeniser.
+
+    Returns:
+      float32 vectors [I, E].
+    """
+    raw_IE = encode(pretrained.config, pretrained.params, table)
+    centred_IE = raw_IE - raw_IE.mean(axis=0, keepdims=True)
+    scale = np.sqrt(np.mean(np.square(centred_IE)))
+    return ItemTexts(vectors_IE=(centred_IE / max(scale, 1e-6)).astype(np.float32))
+
+
+def encode(config: BertConfig, params: Params, table: TokenTable) -> np.ndarray:
+    """float32 [I, E]: the mean of the last layer over each row's real tokens, no dropout."""
+
+    def forward(params: Params, batch: Batch) -> Array:
+        output = Bert(config).apply({"params": params}, batch, train=False)
+        assert isinstance(output, ModelOutput)
+        hidden_BTE = output.hidden_states[config.num_layers]
+        return mean_of_tokens(hidden_BTE.astype(jnp.float32), batch.where_BT)
+
+    compiled = jax.jit(forward)
+    lengths = choose_lengths(table.lengths_N, batch_size=BATCH, max_shapes=2)
+    vectors_IE = np.empty((len(table), config.hidden_size), np.float32)
+    for planned in plan_in_order(table.lengths_N, lengths, batch_size=BATCH):
+        batch = table.batch(planned.rows, planned.length, BATCH)
+        vectors_IE[planned.rows] = np.asarray(compiled(params, batch))[: len(planned.rows)]
+    return vectors_IE
