@@ -199,22 +199,23 @@ def top_items(scores_BI: np.ndarray, k: int, taken_BI: np.ndarray | None = None)
     """int32 [B, k]: item numbers by falling score, equals by number; -1 where too few are left.
 
     Args:
-      scores_BI: float32.
+      scores_BI: float32; a row with NaN gives no list.
       taken_BI: bool, items not to show.
     """
-    # One uint64 an item, the score's order above and the number's below: no ties are left.
-    bits_BI = (scores_BI + np.float32(0)).view(np.uint32)  # -0 becomes 0
-    sign = np.uint32(1 << 31)
-    order_BI = np.where(bits_BI >= sign, ~bits_BI, bits_BI | sign)
-    keys_BI = order_BI.astype(np.uint64) << np.uint64(32)
-    keys_BI |= np.arange(scores_BI.shape[1], dtype=np.uint64)[None, ::-1]
     if taken_BI is not None:
-        keys_BI[taken_BI] = 0
-    best_BK = np.partition(keys_BI, -k, axis=1)[:, -k:]
-    best_BK.sort(axis=1)
-    best_BK = best_BK[:, ::-1]
-    numbers_BK = scores_BI.shape[1] - 1 - (best_BK & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    return np.where(best_BK == 0, -1, numbers_BK).astype(np.int32)
+        scores_BI = np.where(taken_BI, np.float32(-np.inf), scores_BI)
+    least_B1 = np.partition(scores_BI, -k, axis=1)[:, -k, None]
+    good_BI = scores_BI >= least_B1  # k items, or more where some are equal
+    if taken_BI is not None:
+        good_BI &= ~taken_BI
+    rows, items = np.divmod(np.flatnonzero(good_BI), scores_BI.shape[1])
+    order = np.lexsort((-scores_BI[rows, items], rows))  # stable: equals stay by number
+    rows, items = rows[order], items[order]
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept = place < k
+    top_BK = np.full((len(scores_BI), k), -1, np.int32)
+    top_BK[rows[kept], place[kept]] = items[kept]
+    return top_BK
 
 
 def _scored(
