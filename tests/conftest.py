@@ -126,3 +126,20 @@ def review_dataset(fetch_asset, shared_home):
     """A loader of the review snippets by domain, ``review_dataset("movie")``."""
     fetch_asset("review-snippets")
     return lambda domain="movie": load_dataset(f"review_snippets/{domain}", home=shared_home)
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """A folder of data that may not be committed; skip, saying so, where it is absent.
+
+    Looked for in ``$DISTILL_JAX_TEST_DATA``, then in ``shared/data`` in or beside the repository.
+    """
+    root = Path(__file__).parents[1]
+    named = os.environ.get("DISTILL_JAX_TEST_DATA")
+    places = [Path(named)] if named else [root / "shared/data", root.parent / "shared/data"]
+
+    def folder(name):
+        found = next((place / name for place in places if (place / name).is_dir()), None)
+        return found or pytest.skip(f"no folder {name} in shared/data")
+
+    return folder
