@@ -135,6 +135,8 @@ def rank_cases(
 ) -> RankedCases:
     """Ranks of all targets and the lists that would be shown, in one pass; see the module."""
     if sampled is not None:
+        if sampled < 1:
+            raise UserError(f"{sampled} sampled items were asked for; expected at least 1.")
         _log.warning(
             "metrics over %d sampled items do not order models as the whole catalogue does "
             "(Krichene and Rendle, KDD 2020); they are no substitute for it",
@@ -258,15 +260,17 @@ def _taken(histories: Histories) -> np.ndarray:
 def _all_but_sampled(
     taken_BI: np.ndarray, targets_B: np.ndarray, count: int, ends_B: np.ndarray
 ) -> np.ndarray:
-    """bool [B, I], False for the target and ``count`` uniform others that were not taken."""
+    """bool [B, I], False for the target and ``count`` uniform others that were not taken.
+
+    Of somebody who took nearly everything, as many as are left.
+    """
     result_BI = np.ones_like(taken_BI)
     for row, (target, end) in enumerate(zip(targets_B, ends_B, strict=True)):
         others = np.flatnonzero(~taken_BI[row])
         others = others[others != target]
-        if len(others) < count:
-            raise UserError(f"{count} sampled items were asked for, {len(others)} are left.")
         # The case alone decides, whatever the batch.
-        result_BI[row, np.random.default_rng(int(end)).choice(others, count, replace=False)] = False
+        chosen = np.random.default_rng(int(end)).permutation(others)[:count]
+        result_BI[row, chosen] = False
         result_BI[row, target] = False
     return result_BI
 
