@@ -132,11 +132,19 @@ class Histories:
         """int64 [S], the history that each item belongs to."""
         return np.repeat(np.arange(len(self)), self.lengths_E)
 
+    def take(self, rows: np.ndarray) -> "Histories":
+        """The histories at these rows, in this order."""
+        return _gather(
+            self.users_E[rows],
+            self.items_S,
+            self.offsets_E1[:-1][rows],
+            self.lengths_E[rows],
+            self.num_items,
+        )
+
     def part(self, start: int, stop: int) -> "Histories":
         """The histories ``start:stop``."""
-        offsets = self.offsets_E1[start : stop + 1]
-        items_S = self.items_S[offsets[0] : offsets[-1]]
-        return Histories(self.users_E[start:stop], offsets - offsets[0], items_S, self.num_items)
+        return self.take(np.arange(start, min(stop, len(self))))
 
     def padded(self, length: int) -> np.ndarray:
         """int32 [E, length]: the newest items, left-padded; item number + 1, 0 is padding."""
@@ -191,11 +199,21 @@ class Cases:
     def histories(self, data: Interactions) -> Histories:
         """What each case tells of its user."""
         starts_E = data.offsets_U1[self.users_E]
-        lengths_E = self.ends_E - starts_E
-        offsets_E1 = np.concatenate([[0], np.cumsum(lengths_E)]).astype(np.int64)
-        shift_S = np.repeat(starts_E - offsets_E1[:-1], lengths_E)
-        items_S = data.items_N[np.arange(offsets_E1[-1]) + shift_S]
-        return Histories(self.users_E, offsets_E1, items_S, data.num_items)
+        return _gather(self.users_E, data.items_N, starts_E, self.ends_E - starts_E, data.num_items)
+
+
+def _gather(
+    users_E: np.ndarray,
+    items_N: np.ndarray,
+    starts_E: np.ndarray,
+    lengths_E: np.ndarray,
+    num_items: int,
+) -> Histories:
+    """Histories ``items_N[start:start + length]``."""
+    offsets_E1 = np.concatenate([[0], np.cumsum(lengths_E)]).astype(np.int64)
+    shift_S = np.repeat(starts_E - offsets_E1[:-1], lengths_E)
+    items_S = items_N[np.arange(offsets_E1[-1]) + shift_S]
+    return Histories(users_E, offsets_E1, items_S, num_items)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

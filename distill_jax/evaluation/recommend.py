@@ -145,8 +145,7 @@ def rank_cases(
     histories, targets_E = cases.histories(data), cases.targets_E(data)
     ranks_E = np.empty(len(cases), np.int32)
     top_EK = np.empty((len(cases), min(list_length, data.num_items)), np.int32)
-    for start, part, scores_BI in _scored(scorer, histories, batch_size):
-        rows = slice(start, start + len(part))
+    for rows, part, scores_BI in _scored(scorer, histories, batch_size):
         targets_B = targets_E[rows]
         taken_BI = _taken(part)
         top_EK[rows] = top_items(scores_BI, top_EK.shape[1], taken_BI)
@@ -171,13 +170,13 @@ def recommend(
     k = min(k, histories.num_items)
     top_EK = np.empty((len(histories), k), np.int32)
     scores_EK = np.empty((len(histories), k), np.float32)
-    for start, part, scores_BI in _scored(scorer, histories, batch_size):
+    for rows, part, scores_BI in _scored(scorer, histories, batch_size):
         if np.isnan(scores_BI).any():
             raise UserError("the model's scores are not numbers (NaN): its training diverged.")
         top_BK = top_items(scores_BI, k, _taken(part))
-        top_EK[start : start + len(part)] = top_BK
+        top_EK[rows] = top_BK
         best_BK = np.take_along_axis(scores_BI, np.maximum(top_BK, 0), axis=1)
-        scores_EK[start : start + len(part)] = np.where(top_BK < 0, -np.inf, best_BK)
+        scores_EK[rows] = np.where(top_BK < 0, -np.inf, best_BK)
     return top_EK, scores_EK
 
 
@@ -222,32 +221,36 @@ def top_items(scores_BI: np.ndarray, k: int, taken_BI: np.ndarray | None = None)
 
 def _scored(
     scorer: Scorer, histories: Histories, batch_size: int
-) -> Iterator[tuple[int, Histories, np.ndarray]]:
-    """(first row, histories, float32 scores [B, I]), batch by batch.
+) -> Iterator[tuple[np.ndarray, Histories, np.ndarray]]:
+    """(rows, their histories, float32 scores [B, I]), batch by batch.
 
-    A JAX scorer returns before it has computed; the next batch is begun before this one is
-    looked at.
+    Histories of like length share a batch, which saves padding. A JAX scorer returns before it
+    has computed; the next batch is begun before this one is looked at.
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1.")
-    begun: list[tuple[int, Histories, Any]] = []
-    for start in range(0, len(histories), batch_size):
-        part = histories.part(start, min(start + batch_size, len(histories)))
-        begun.append((start, part, scorer(part)))
+    order = np.argsort(histories.lengths_E, kind="stable")
+    begun: list[tuple[np.ndarray, Histories, Any]] = []
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        part = histories.take(rows)
+        begun.append((rows, part, scorer(part)))
         if len(begun) == 2:
             yield _looked_at(*begun.pop(0))
     for entry in begun:
         yield _looked_at(*entry)
 
 
-def _looked_at(start: int, part: Histories, scores: Any) -> tuple[int, Histories, np.ndarray]:
+def _looked_at(
+    rows: np.ndarray, part: Histories, scores: Any
+) -> tuple[np.ndarray, Histories, np.ndarray]:
     scores_BI = np.asarray(scores, np.float32)
     if scores_BI.shape != (len(part), part.num_items):
         raise UserError(
             f"the model gave scores of shape {scores_BI.shape} for {len(part)} histories and "
             f"{part.num_items} items."
         )
-    return start, part, scores_BI
+    return rows, part, scores_BI
 
 
 def _taken(histories: Histories) -> np.ndarray:

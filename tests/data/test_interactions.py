@@ -46,6 +46,14 @@ def test_parts_are_what_they_would_be_alone():
     assert part.padded(3).tolist() == histories.padded(3)[1:].tolist()
 
 
+def test_rows_are_taken_in_any_order():
+    histories = CASES.histories(DATA)
+    taken = histories.take(np.array([2, 0, 2]))
+    assert taken.users_E.tolist() == [2, 0, 2]
+    assert taken.padded(3).tolist() == histories.padded(3)[[2, 0, 2]].tolist()
+    assert len(histories.take(np.zeros(0, int)).items_S) == 0
+
+
 def test_histories_of_strangers():
     histories = histories_of([[3, 0], [], [1]], num_items=4)
     assert histories.users_E.tolist() == [-1, -1, -1]

@@ -1,21 +1,16 @@
 import logging
 import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.ranking_types import RankingOutput
 from distill_jax.data.build_interactions import Preparation, Rows, build_interactions
 from distill_jax.data.interaction_splits import leave_one_out
 from distill_jax.data.interactions import histories_of
 from distill_jax.data.load_interactions import load_ranking_split
-from distill_jax.evaluation.model_scores import model_scorer, scores_of
 from distill_jax.evaluation.recommend import evaluate, rank_cases, recommend, top_items
 from distill_jax.models.recommenders.popularity import Popularity
 
@@ -170,38 +165,17 @@ def test_lists_without_anything_taken():
     assert top_items(scores, 4).tolist() == [[1, 2, 3, 0], [3, 0, 1, 2]]
 
 
-class MeanOfItems(nn.Module):
-    """Scores by the mean vector of the history's items, whatever their order."""
+def test_histories_of_like_length_share_a_batch():
+    split, batches = random_split(5), []
 
-    num_items: int
+    def score(histories):
+        batches.append(histories.lengths_E.tolist())
+        return np.zeros((len(histories), histories.num_items), np.float32)
 
-    @nn.compact
-    def __call__(self, batch, *, train):
-        items_ID = self.param("items", nn.initializers.normal(1.0), (self.num_items, 4))
-        vectors_BTD = items_ID[jnp.maximum(batch.item_ids_BT - 1, 0)]
-        vectors_BTD = vectors_BTD * batch.where_BT[..., None].astype(jnp.float32)
-        count_B11 = jnp.maximum(batch.where_BT.sum(axis=1), 1)[:, None, None]
-        mean_B1D = vectors_BTD.sum(axis=1, keepdims=True) / count_B11.astype(jnp.float32)
-        return RankingOutput(jnp.broadcast_to(mean_B1D, vectors_BTD.shape), items_ID)
-
-
-def test_a_flax_model_as_a_scorer():
-    split = random_split(5)
-    num_items = split.data.num_items
-    model = MeanOfItems(num_items)
-    items_ID = np.asarray(jax.random.normal(jax.random.key(0), (num_items, 4)))
-    apply, params = scores_of(model), {"items": jnp.asarray(items_ID)}
-    scorer = model_scorer(apply, params, max_length=5, batch_size=4)
-    report = evaluate(scorer, split, batch_size=4)
-    newest = [
-        h.items_S[-5:]
-        for n in range(len(split.test))
-        for h in [split.test.histories(split.data).part(n, n + 1)]
-    ]
-    expected = np.stack([items_ID[items].mean(axis=0) @ items_ID.T for items in newest])
-    plain = evaluate(lambda h: expected[np.searchsorted(split.test.users_E, h.users_E)], split)
-    assert report.ranked.ranks_E.tolist() == plain.ranked.ranks_E.tolist()
-    assert apply._cache_size() == 1
+    rank_cases(score, split.data, split.test, batch_size=3)
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    lengths = [length for batch in batches for length in batch]
+    assert lengths == sorted(lengths)
 
 
 def test_popularity_on_movielens_1m_is_as_published(shared_data):
