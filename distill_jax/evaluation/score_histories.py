@@ -33,7 +33,7 @@ class HistoryScorer:
         self._items = jax.jit(recommender.item_vectors)
 
         def score(params: Any, items_ID: Array, batch: HistoryBatch) -> Array:
-            output = recommender.apply({"params": params}, batch, items_ID=items_ID)
+            output = recommender.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
             return scores_last(output)
 
         self._score = jax.jit(score)

@@ -265,16 +265,18 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden_BTD: Array, where_BT: Array, *, train: bool
+        self, hidden_BTD: Array, where_BT: Array, *, train: bool, last_only: bool = False
     ) -> tuple[Array, dict[str, Array]]:
+        """The context of every position, or of the last one alone, then [B, 1, D]."""
         config = self.config
         heads, size = config.num_heads, config.hidden_size // config.num_heads
         B, T, D = hidden_BTD.shape
 
-        def project(name: str) -> Array:
-            return _dense(config, D, self.dtype, name)(hidden_BTD).reshape(B, T, heads, size)
+        def project(name: str, rows_BTD: Array) -> Array:
+            return _dense(config, D, self.dtype, name)(rows_BTD).reshape(B, -1, heads, size)
 
-        query_BTHK, key_BTHK, value_BTHK = project("query"), project("key"), project("value")
+        query_BTHK = project("query", hidden_BTD[:, -1:] if last_only else hidden_BTD)
+        key_BTHK, value_BTHK = project("key", hidden_BTD), project("value", hidden_BTD)
         scores_BHTT = jnp.einsum(
             "BTHK,BSHK->BHTS", query_BTHK, key_BTHK, preferred_element_type=jnp.float32
         ) * (size**-0.5)
@@ -282,12 +284,12 @@ class SelfAttention(nn.Module):
         # and neither values nor gradients become NaN. Elsewhere padding gets exactly 0.
         lowest = jnp.finfo(jnp.float32).min
         seen_B1TT = where_BT[:, None, None, :]
-        if self.causal:
+        if self.causal and not last_only:
             seen_B1TT = seen_B1TT & jnp.tril(jnp.ones((1, 1, T, T), bool))
         probs_BHTT = jax.nn.softmax(jnp.where(seen_B1TT, scores_BHTT, lowest))
         weights_BHTT = Dropout(config.attention_dropout)(probs_BHTT, train=train)
         context_BTHK = jnp.einsum("BHTS,BSHK->BTHK", weights_BHTT.astype(self.dtype), value_BTHK)
-        return context_BTHK.reshape(B, T, D), {
+        return context_BTHK.reshape(B, -1, D), {
             "attention_scores": scores_BHTT,
             "attention_probs": probs_BHTT,
             "queries": query_BTHK,

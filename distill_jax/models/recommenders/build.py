@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -51,10 +52,14 @@ class Recommender:
         train: bool = False,
         rngs: dict[str, Array] | None = None,
         items_ID: Array | None = None,
+        last_only: bool = False,
     ) -> RankingOutput:
-        """What the model says, see ``SasRec``."""
+        """What the model says, see ``SasRec``; models that save nothing by it say all of it."""
+        less: Any = (
+            {"last_only": True} if last_only and isinstance(self.config, SasRecConfig) else {}
+        )
         output = self.module.apply(
-            variables, batch, self.texts, items_ID, train=train, rngs=rngs or {}
+            variables, batch, self.texts, items_ID, train=train, rngs=rngs or {}, **less
         )
         assert isinstance(output, RankingOutput)
         return output

@@ -72,6 +72,7 @@ class SasRec(nn.Module):
         items_ID: Array | None = None,
         *,
         train: bool = False,
+        last_only: bool = False,
     ) -> RankingOutput:
         """Everything the model says of a batch; values at padding are finite and mean nothing.
 
@@ -80,6 +81,8 @@ class SasRec(nn.Module):
           texts: of the items, where their vectors are made of text.
           items_ID: item vectors made before, so that nothing is encoded again.
           train: dropout on; needs the rng stream ``"dropout"``.
+          last_only: say only what follows the newest item: queries and the last hidden states are
+            [B, 1, D], and the last block is a fraction of the work.
         """
         config = self.config
         if items_ID is None:
@@ -89,7 +92,8 @@ class SasRec(nn.Module):
         hidden_states = {0: hidden_BTD}
         for number in range(1, config.num_layers + 1):
             block = Block(config.blocks, self.dtype, name=f"layer_{number}")
-            hidden_BTD = block(hidden_BTD, batch.where_BT, train=train)
+            last = last_only and number == config.num_layers
+            hidden_BTD = block(hidden_BTD, batch.where_BT, train=train, last_only=last)
             hidden_states[number] = hidden_BTD
         norm = LayerNorm(config.layer_norm_eps, jnp.float32, name="norm")
         return RankingOutput(norm(hidden_BTD), items_ID, hidden_states=hidden_states)
@@ -102,13 +106,18 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, hidden_BTD: Array, where_BT: Array, *, train: bool) -> Array:
+    def __call__(
+        self, hidden_BTD: Array, where_BT: Array, *, train: bool, last_only: bool = False
+    ) -> Array:
         config = self.config
         dense = partial(Dense, dtype=self.dtype, init_std=config.initializer_range)
         norm = partial(LayerNorm, config.layer_norm_eps, self.dtype)
         drop = partial(Dropout(config.dropout), train=train)
         attention = SelfAttention(config, self.dtype, causal=True, name="attention")
-        context_BTD, _ = attention(norm(name="attention_norm")(hidden_BTD), where_BT, train=train)
+        context_BTD, _ = attention(
+            norm(name="attention_norm")(hidden_BTD), where_BT, train=train, last_only=last_only
+        )
+        hidden_BTD = hidden_BTD[:, -1:] if last_only else hidden_BTD
         hidden_BTD = hidden_BTD + drop(
             dense(config.hidden_size, name="attention_output")(context_BTD)
         )
