@@ -19,7 +19,7 @@ class Interactions:
     """Interactions of users with items, in chronological order inside each user.
 
     Attributes:
-      name: what ``--data`` was given.
+      name: what ``--data`` was given, of a path its last part.
       user_names: U unique names.
       item_names: I unique names; the number of an item is its position here, from 0.
       item_texts: I texts (``title | genres`` or any other), "" for an item that has none; None

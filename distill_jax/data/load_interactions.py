@@ -29,7 +29,7 @@ def load_interactions(
     """
     raw = read_raw(spec, home)
     return build_interactions(
-        spec, raw.rows, texts=raw.texts, preparation=preparation, notes=raw.notes
+        short_name(spec), raw.rows, texts=raw.texts, preparation=preparation, notes=raw.notes
     )
 
 
@@ -59,11 +59,17 @@ def load_ranking_split(
             "interactions into one file for that."
         )
     data, parts_N = build_with_parts(
-        spec, raw.rows, texts=raw.texts, preparation=preparation, notes=raw.notes
+        short_name(spec), raw.rows, texts=raw.texts, preparation=preparation, notes=raw.notes
     )
     if parts_N is not None:
         return own_split(data, parts_N)
     return split_interactions(data, rule or parse_split("leave-one-out"))
+
+
+def short_name(spec: str) -> str:
+    """What the data is called beside figures: of files the last part of their path."""
+    kind, _, rest = spec.partition(":")
+    return f"files:{user_path(rest).resolve().name}" if kind == "files" else spec
 
 
 def read_raw(spec: str, home: Path | None = None) -> RawInteractions:

@@ -59,6 +59,7 @@ def test_csv_with_times_ratings_and_texts(tmp_path):
         "pot": "",
     }
     assert data.notes == ("1 of 3 items have no text",)
+    assert data.name == f"files:{tmp_path.name}"
 
 
 def test_the_same_rows_in_any_form_are_the_same_data(tmp_path):
