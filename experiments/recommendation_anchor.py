@@ -1,8 +1,8 @@
 """The anchor of recommendation: SASRec with the softmax over all items, on MovieLens-1M.
 
-    python experiments/recommendation_anchor.py --data files:FOLDER     # MovieLens-1M, SASRec's form
-    python experiments/recommendation_anchor.py --data movielens-100k --max-length 50 --epochs 40
-    python experiments/recommendation_anchor.py --data files:FOLDER --epochs 1     # a look at it
+    python experiments/recommendation_anchor.py --data files:FOLDER   # MovieLens-1M, SASRec's form
+    python experiments/recommendation_anchor.py --data files:FOLDER --epochs 1 --eval-every 1
+    python experiments/recommendation_anchor.py --max-length 50 --epochs 40     # MovieLens-100K
 
 2 blocks, width 64, the newest 200 items, batches of 128 users, dropout 0.2, Adam at 1e-3, the best
 epoch by validation NDCG@10. An interrupted run goes on where it stopped, if it is given the same
@@ -14,6 +14,7 @@ to 60 minutes for 100 epochs.
 """
 
 import json
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -118,7 +119,10 @@ def main(flags: Anchor) -> None:
         except Interrupted:
             raise UserError("stopped; the same command goes on from here") from None
     report = evaluate(scorer.of(result.params), split, "test", ks=(1, 5, 10, 20))
-    print(f"Best on validation after {result.progress.best_step:,} steps.\n{report}")
+    print(f"Best on validation after {result.progress.best_step:,} steps, on test:")
+    for name in ("hr@10", "ndcg@10", "mrr@10", "ndcg@10/tail", "coverage@10"):
+        print(f"  {name:<13} {report.metrics.get(name, math.nan):.4f}")
+    print(f"Protocol: {report.protocol}.")
     facts = {
         **settings,
         "test": report.metrics,
