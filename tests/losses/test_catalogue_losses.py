@@ -27,9 +27,7 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-@pytest.mark.parametrize(
-    "count, num_items, rows", [(9, 7, 1), (9, 7, 4), (1, 1, 3), (8, 3, 4), (5, 2, 20), (9, 7, None)]
-)
+@pytest.mark.parametrize("count, num_items, rows", [(9, 7, 1), (9, 7, 4), (1, 1, 3), (9, 7, None)])
 def test_the_cut_softmax_is_the_whole_one(count, num_items, rows):
     rng = np.random.default_rng(count)
     queries, items, bias, weights = (
@@ -48,7 +46,7 @@ def test_the_cut_softmax_is_the_whole_one(count, num_items, rows):
         return jnp.sum(values * weights), values
 
     got, expected = (
-        jax.value_and_grad(f, argnums=(0, 1, 2), has_aux=True)(queries, items, bias)
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2), has_aux=True))(queries, items, bias)
         for f in (cut, whole)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, expected)
@@ -64,8 +62,8 @@ def test_what_is_masked_has_no_say(rows):
     def total(queries, items):
         return jnp.sum(catalogue_logsumexp(queries, items, where=where, rows=rows))
 
-    clean = jax.value_and_grad(total, argnums=(0, 1))(queries, items)
-    dirty = jax.value_and_grad(total, argnums=(0, 1))(spoilt, items)
+    value_and_grad = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))
+    clean, dirty = value_and_grad(queries, items), value_and_grad(spoilt, items)
     jax.tree.map(np.testing.assert_array_equal, clean, dirty)
     none = catalogue_logsumexp(queries, items, where=jnp.zeros(5, bool), rows=rows)
     assert not none.any()
@@ -78,7 +76,7 @@ def test_large_logits_stay_finite():
     def total(queries):
         return jnp.sum(catalogue_logsumexp(queries, items, where=where, rows=1))
 
-    value, grad = jax.value_and_grad(total)(queries)
+    value, grad = jax.jit(jax.value_and_grad(total))(queries)
     np.testing.assert_allclose(value, 2e4)
     np.testing.assert_allclose(grad, np.ones((2, 1)))
 
@@ -125,7 +123,7 @@ def test_sampled_losses_are_finite_at_extremes_and_ignore_what_is_masked(loss):
     def total(target, negatives):
         return jnp.sum(loss(target, negatives, where=where))
 
-    value, grads = jax.value_and_grad(total, argnums=(0, 1))(target, negatives)
+    value, grads = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(target, negatives)
     assert jnp.isfinite(value)
     assert all(jnp.isfinite(grad).all() for grad in grads)
 
