@@ -89,9 +89,7 @@ def test_each_model_learns_what_can_be_learned(split, name, text, least):
         recommender,
         split,
         objective_of(recommender, text),
-        FitConfig(
-            epochs=30, eval_every=10, batch_size=16, optimizer=FAST, select="hr@3", log_every=3
-        ),
+        LEARN,
         seed=0,
         evaluate=validate,
         layout=one_device(),
