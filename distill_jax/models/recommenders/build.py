@@ -71,9 +71,7 @@ class Recommender:
     def item_vectors(self, params: Params) -> Array:
         """[I, D] of all items whose texts are given; made once, they serve many batches."""
         module = ItemVectors(self.config.items)
-        vectors = module.apply({"params": params.get("items", {})}, self.texts)
-        assert isinstance(vectors, jax.Array)
-        return vectors
+        return jnp.asarray(module.apply({"params": params.get("items", {})}, self.texts))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -98,7 +98,7 @@ def test_shapes_and_dtypes(name, source):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((output, params)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(output))
     assert recommender.config.shape.num_labels == ITEMS
-    ready = recommender.item_vectors(params)
+    ready = recommender.item_vectors(jax.tree.map(np.asarray, params))
     again = recommender.apply({"params": params}, batch_of(ROWS), items_ID=ready)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), again, output)
 
