@@ -1,0 +1,211 @@
+"""Objectives of recommenders: text, sums and counts against plain loops, gradients."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.ranking_types import (
+    HistoryBatch,
+    Negatives,
+    RankingCapture,
+    RankingOutput,
+    all_logits,
+    logits_at,
+    scores_last,
+)
+from distill_jax.core.types import ModelShape
+from distill_jax.objectives.ranking_objective import parse_ranking, resolve_ranking
+from distill_jax.objectives.ranking_terms import Kind, RankingTerm, register_kind
+
+B, T, D, ITEMS, N = 3, 4, 5, 6, 2
+SHAPE = ModelShape(1, D, 1, ITEMS)
+TEXTS = (
+    "full_softmax",
+    "full_softmax(label_smoothing=0.2)",
+    "sampled_softmax(n=2)",
+    "bce(n=2)",
+    "bpr(n=2)",
+    "0.5*full_softmax(label_smoothing=linear(0.1, 0)) + 2*bpr(n=2)",
+)
+
+
+def make(per="position", bias=True, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def floats(*shape):
+        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+    output = RankingOutput(
+        floats(B, T, D), floats(ITEMS, D), floats(ITEMS) if bias else None, {0: floats(B, T, D)}
+    )
+    where = jnp.array([[0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]], bool)
+    items = jnp.asarray(rng.integers(0, ITEMS, (B, T)), jnp.int32)
+    drawn = rng.integers(0, ITEMS, (B, T if per == "position" else 1, N))
+    ids = jnp.array([4, 2, -1], jnp.int32)
+    return output, HistoryBatch(ids, items + 1, where, items, where, jnp.asarray(drawn, jnp.int32))
+
+
+def naive(name, output, batch, smoothing=0.0):
+    """(sum, count) in plain Python."""
+    total, count = 0.0, 0
+    for b in range(B):
+        for t in range(T):
+            if not batch.target_where_BT[b, t]:
+                continue
+            bias = np.zeros(ITEMS) if output.item_bias_I is None else output.item_bias_I
+            logits = [
+                float(np.dot(output.queries_BTD[b, t], output.items_ID[i]) + bias[i])
+                for i in range(ITEMS)
+            ]
+            target = logits[int(batch.targets_BT[b, t])]
+            drawn = batch.negatives_BTN[b, t if batch.negatives_BTN.shape[1] > 1 else 0]
+            others = [logits[int(i)] for i in drawn]
+            if name == "full_softmax":
+                log_z = math.log(sum(map(math.exp, logits)))
+                total += (1 - smoothing) * (log_z - target)
+                total += smoothing * sum(log_z - z for z in logits) / ITEMS
+            elif name == "sampled_softmax":
+                total += math.log(sum(map(math.exp, [target, *others]))) - target
+            elif name == "bce":
+                total += math.log1p(math.exp(-target))
+                total += sum(math.log1p(math.exp(z)) for z in others)
+            else:
+                total += sum(math.log1p(math.exp(z - target)) for z in others) / N
+            count += 1
+    return total, count
+
+
+@pytest.mark.parametrize(
+    "text, name, smoothing, per",
+    [
+        ("full_softmax", "full_softmax", 0.0, "position"),
+        ("full_softmax(label_smoothing=0.2)", "full_softmax", 0.2, "position"),
+        ("sampled_softmax(n=2)", "sampled_softmax", 0.0, "row"),
+        ("bce(n=2)", "bce", 0.0, "position"),
+        ("bpr(n=2)", "bpr", 0.0, "position"),
+    ],
+)
+def test_a_label_loss_is_the_plain_loop(text, name, smoothing, per):
+    objective = resolve_ranking(text, SHAPE, positions=B * T, rows=5)
+    compiled = jax.jit(lambda numbers, *given: objective({}, numbers, *given))
+    for bias in (True, False):
+        output, batch = make(per, bias)
+        total, parts = compiled(objective.numbers(0, 1), output, None, batch)
+        expected, count = naive(name, output, batch, smoothing)
+        np.testing.assert_allclose(parts[name][0], expected, rtol=1e-5)
+        assert parts[name][1] == count == 4
+        np.testing.assert_allclose(total, expected / count, rtol=1e-5)
+
+
+def test_weights_and_schedules_are_numbers():
+    objective = resolve_ranking(TEXTS[-1], SHAPE, positions=B * T)
+    first, last = objective.numbers(0, 10), objective.numbers(10, 10)
+    assert first["full_softmax"]["label_smoothing"] == np.float32(0.1)
+    assert last["full_softmax"]["label_smoothing"] == 0
+    assert first["full_softmax"]["weight"] == 0.5 and first["bpr"]["weight"] == 2
+    output, batch = make()
+    total, parts = objective({}, first, output, None, batch)
+    expected = sum(
+        first[label]["weight"] * value / count for label, (value, count) in parts.items()
+    )
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+
+
+def test_equal_structure_means_equal_objects():
+    def of(text):
+        return resolve_ranking(text, SHAPE, positions=9)
+
+    one, other = (
+        of("full_softmax + bpr(n=2)"),
+        of("0.3*full_softmax(label_smoothing=0.1) + bpr(n=2)"),
+    )
+    assert one == other and hash(one) == hash(other) and one.structure == other.structure
+    more = of("full_softmax + bpr(n=3)")
+    assert more != one and more.structure != one.structure
+    assert one.negatives == Negatives(2, "position") and of("full_softmax").negatives is None
+    assert of("sampled_softmax").negatives == Negatives(256, "row")
+    assert not one.needs_teacher and one.init_params(jax.random.key(0)) == {}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_text_is_read_and_written(text):
+    objective = parse_ranking(text)
+    assert parse_ranking(str(objective)) == objective
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("ful_softmax", "Did you mean 'full_softmax'"),
+        ("bce(k=3)", "argument of bce 'k'"),
+        ("bce(n=0)", "n of bce must be"),
+        ("full_softmax(label_smoothing=1)", "label_smoothing of full_softmax must be"),
+        ("bce(n=2) + bpr(n=3)", "different numbers of negatives"),
+        ("sampled_softmax(n=2) + bpr(n=2)", "different numbers of negatives"),
+    ],
+)
+def test_mistakes_are_told(text, message):
+    with pytest.raises(UserError, match=message):
+        resolve_ranking(text, SHAPE, positions=9)
+
+
+def test_an_empty_batch_has_the_value_0_and_no_gradient():
+    output, batch = make()
+    batch = batch.replace(target_where_BT=jnp.zeros((B, T), bool))
+    objective = resolve_ranking(TEXTS[-1], SHAPE, positions=B * T)
+
+    def total(output):
+        return objective({}, objective.numbers(0, 1), output, None, batch)[0]
+
+    value, grads = jax.jit(jax.value_and_grad(total))(output)
+    assert value == 0
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
+
+
+def test_a_new_kind_of_term_has_its_place(monkeypatch):
+    """Teachers' terms come from another module: what they get is what they ask for."""
+    from distill_jax.objectives import ranking_terms
+
+    monkeypatch.setattr(ranking_terms, "_KINDS", dict(ranking_terms._KINDS))
+
+    class Near(RankingTerm):
+        needs_teacher = True
+        capture = RankingCapture((0,))
+
+        def init_params(self, rng):
+            return {"scale": jnp.ones(())}
+
+        def values(self, params, numbers, scores, teacher):
+            gap_BTD = scores.output.hidden_states[0] * params["scale"] - teacher
+            return jnp.sum(gap_BTD**2, axis=-1)
+
+    register_kind(Kind("near", {}, lambda options, student, teacher: Near()))
+    with pytest.raises(UserError, match="not a free name"):
+        register_kind(Kind("near", {}, lambda options, student, teacher: Near()))
+    with pytest.raises(UserError, match="needs a teacher, and there is none"):
+        resolve_ranking("near", SHAPE, positions=9)
+    objective = resolve_ranking("full_softmax + near", SHAPE, SHAPE, positions=9)
+    output, batch = make()
+    assert objective.needs_teacher and objective.student_capture.hidden_states == (0,)
+    params = objective.init_params(jax.random.key(0))
+    assert set(params) == {"near"}
+    said = objective.student_capture.select(output)
+    _, parts = objective(params, objective.numbers(0, 1), said, jnp.zeros((B, T, D)), batch)
+    where = np.asarray(batch.target_where_BT)
+    np.testing.assert_allclose(
+        parts["near"][0], np.sum(np.asarray(output.hidden_states[0])[where] ** 2), rtol=1e-5
+    )
+
+
+def test_logits_are_what_scores_say():
+    output, _ = make()
+    every_BTI = all_logits(output, output.queries_BTD)
+    np.testing.assert_allclose(scores_last(output), every_BTI[:, -1], rtol=1e-5, atol=1e-5)
+    for per in ("position", "row"):
+        drawn = make(per)[1].negatives_BTN
+        wanted = jnp.take_along_axis(every_BTI, jnp.broadcast_to(drawn, (B, T, N)), axis=-1)
+        np.testing.assert_allclose(logits_at(output, drawn), wanted, rtol=1e-5, atol=1e-5)
