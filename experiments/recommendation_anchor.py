@@ -9,9 +9,8 @@ epoch by validation NDCG@10. An interrupted run goes on where it stopped, if it 
 --out. Published for the whole catalogue, leave-one-out: NDCG@10 .178 to .182, HR@10 .306 to .315
 (Klenitskiy and Vasilev 2023, and others); for popularity .0178 and .0363.
 
-Run time: an epoch on MovieLens-1M takes about 40 seconds of one busy CPU core, some 25 with
---max-shapes 3; the earlier trial behind this setting took 47 seconds on two cores and stood at
-NDCG@10 .169, HR@10 .296 after 64 epochs.
+Run time: an epoch on MovieLens-1M takes about 40 seconds of one CPU core (timed over some steps;
+the training has not been run to its end yet).
 """
 
 import json

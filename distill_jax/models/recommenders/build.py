@@ -71,13 +71,7 @@ class Recommender:
     def item_vectors(self, params: Params) -> Array:
         """[I, D] of all items whose texts are given; made once, they serve many batches."""
         module = ItemVectors(self.config.items)
-<<<<<<< HEAD
-        vectors = module.apply({"params": params.get("items", {})}, self.texts)
-        assert isinstance(vectors, jax.Array)
-        return vectors
-=======
         return jnp.asarray(module.apply({"params": params.get("items", {})}, self.texts))
->>>>>>> 1e58734f7e7267e575de2c9260df997b090b1049
 
 
 @partial(jax.jit, static_argnums=0)
