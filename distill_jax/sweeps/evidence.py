@@ -5,19 +5,18 @@ Tests over examples (users, queries) need these numbers, see ``significance``.
 
 import base64
 import binascii
-import re
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from distill_jax.core.errors import UserError
+from distill_jax.evaluation.ranking import METRICS
 from distill_jax.sweeps.ledger import LedgerRow, unpack_correct
 
 RANK = "rank"
 """The name of the test examples' ranks among ``LedgerRow.test_scores``: from 1, the best."""
 
 _DTYPES = ("u1", "u2", "u4", "f4")
-_RANK_METRIC = re.compile(r"(hr|ndcg|mrr)@([1-9][0-9]*)")
 
 
 def pack_numbers(values_N: ArrayLike) -> str:
@@ -69,18 +68,15 @@ def by_rank(metric: str, ranks_N: ArrayLike) -> np.ndarray | None:
 
     Args:
       metric: e.g. ``ndcg@10``; None comes back for any other.
-      ranks_N: [N], from 1.
+      ranks_N: [N], from 1; 0 where there is none, which is NaN then.
 
     Returns:
       float64 [N]: for a rank up to k 1, ``1 / log2(1 + rank)`` or ``1 / rank``; else 0.
     """
-    found = _RANK_METRIC.fullmatch(metric)
-    if found is None:
+    name, _, k = metric.partition("@")
+    if name not in METRICS or not k.isdecimal() or k.startswith("0"):
         return None
-    kind, k = found[1], int(found[2])
-    ranks = np.asarray(ranks_N, np.float64)
-    gains = {"hr": np.ones_like(ranks), "ndcg": 1 / np.log2(1 + ranks), "mrr": 1 / ranks}[kind]
-    return np.where(ranks <= k, gains, 0.0)
+    return METRICS[name](ranks_N, int(k))
 
 
 def scores_by_example(row: LedgerRow, key: str) -> np.ndarray | None:
