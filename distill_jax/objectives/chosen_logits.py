@@ -40,6 +40,7 @@ def chosen_logits(
     bias = jnp.zeros(items.shape[0], items.dtype) if bias is None else floats(bias)[0]
     count, width = queries.shape
     rows = min(rows, count)
+    ids, where = jnp.asarray(ids), jnp.asarray(where)
     order = jnp.argsort(~where, stable=True)
     missing = -count % rows
     sorted_ND = jnp.pad(zero_masked(queries, where)[order], ((0, missing), (0, 0)))

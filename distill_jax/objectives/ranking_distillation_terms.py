@@ -141,7 +141,7 @@ class TopLogits(TeacherTerm):
             there = where & (jnp.sum(inside, axis=1) > 1)
             own_s, own_t = (jnp.where(inside, x, -FLOOR) for x in (student_NK, teacher_NK))
             values = self.spec.function(own_s, own_t, where=there, **hyper)
-            total, count = total + jnp.where(there, values, 0), count + there
+            total, count = total + jnp.where(there, values, 0), count + there.astype(count.dtype)
         return total / jnp.maximum(count, 1)
 
 
