@@ -29,6 +29,9 @@ from distill_jax.objectives.terms import Interval, Option
 LEAST_TAIL = 1e-6
 """The least share of the student's probability that is left for the tail class."""
 
+TEACHING: set[str] = set()
+"""Names of the losses that need a teacher."""
+
 _FROM_ONE, _FROM_ZERO = Interval(1, closed="low"), Interval(0, closed="low")
 
 
@@ -210,7 +213,6 @@ def _register(
     name: str,
     options: Mapping[str, Option],
     term: type[TeacherTerm],
-    rename: str | None = None,
     **changes: Any,
 ) -> None:
     """Makes a registered loss known to objectives of recommenders."""
@@ -227,7 +229,8 @@ def _register(
             raise UserError(f"top={top} is not below the {student.num_labels} items.")
         return term(tuple(sorted(statics.items())), name, own, **changes)
 
-    register_kind(Kind(rename or name, {**spec.own, **options}, bind, spec.doc))
+    register_kind(Kind(name, {**spec.own, **options}, bind, spec.doc))
+    TEACHING.add(name)
 
 
 def _top(default: int) -> dict[str, Option]:

@@ -22,7 +22,7 @@ from distill_jax.objectives.expert_feeds import (
     select_experts,
 )
 from distill_jax.objectives.projections import init_projection, project
-from distill_jax.objectives.ranking_distillation_terms import TeacherTerm
+from distill_jax.objectives.ranking_distillation_terms import TEACHING, TeacherTerm
 from distill_jax.objectives.ranking_terms import Kind, Scores, register_kind
 from distill_jax.objectives.registry import lookup
 from distill_jax.objectives.terms import Option
@@ -208,6 +208,7 @@ def _register(
         return term(tuple(sorted(statics.items())), name, own, widths=widths, **more)
 
     register_kind(Kind(name, {**spec.own, **options}, bind, spec.doc))
+    TEACHING.add(name)
 
 
 def _projected(wanted: Any, widths: tuple[int, int]) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch, all_logits, logits_at
 from distill_jax.core.top_items import TopItems
@@ -17,23 +15,6 @@ from distill_jax.data.histories import HistoryTable
 from distill_jax.models.recommenders.build import Recommender
 
 TOP = 100
-
-
-def recommender_digest(recommender: Recommender, params: Any) -> str:
-    """Content digest of a recommender: configuration, parameters and the texts of its items."""
-
-    def named(tree: Any) -> dict[str, Any]:
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-    return digest(
-        {
-            "kind": type(recommender.config).__name__,
-            "config": dataclasses.asdict(recommender.config),
-            "params": digest_arrays(named(params)),
-            "texts": digest_arrays(named(recommender.texts)),
-        }
-    )
 
 
 def table_for(recommender: Recommender, table: HistoryTable) -> HistoryTable:
