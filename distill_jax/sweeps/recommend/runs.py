@@ -249,7 +249,7 @@ def latency(shop: Workshop, recommender: Recommender, params: Params) -> Latency
     scorer = shop.scorer(recommender)
     chosen = np.linspace(0, len(histories) - 1, min(TIMED_USERS, len(histories))).astype(int)
     batches = [scorer.batch(histories.part(int(i), int(i) + 1)) for i in chosen]
-    items_ID = np.asarray(recommender.item_vectors(params))
+    items_ID = np.asarray(recommender.item_vectors(jax.device_put(params)))
     return cpu_latency(
         _lists(recommender), (params, items_ID), batches, repeats=5, on_call=shop.stop.check
     )
