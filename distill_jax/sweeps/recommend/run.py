@@ -51,7 +51,7 @@ from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.state import Params
 
-TEACHER = "teacher"
+TEACHER, PEER = "teacher", "not heard"
 SHUFFLE = 20_011
 """Seed of the placebo's permutation, the same for all rows and seeds."""
 
@@ -121,6 +121,8 @@ class _Runner:
         HistoryTable(self.shop.split, "next", self.sweep.teacher.model.max_length)
         self.resolve(self.sweep.teacher_cell(self.shop.split.digest), teacher, None)
         said = set()
+        for peer in self.sweep.peers:
+            self.build(peer)
         for row, cell in self.cells("?"):
             student = self.build(cell.model)
             if row.start == "teacher_items" and student.config.items.source != "id":
@@ -156,12 +158,23 @@ class _Runner:
     def raise_teacher(self) -> TaughtBy:
         """Train the teacher unless it is there, and ask it about every training position."""
         cell = self.sweep.teacher_cell(self.shop.split.digest)
+        recommender = self.train_teacher(cell, TEACHER)
+        params = load_recommender(self.shop.folder / cell.hash / "model").params
+        digest = recommender_digest(recommender, params)
+        cache = self._ask(recommender, params, digest)
+        top_EK = self.shop.test(self.shop.scorer(recommender).of(params)).ranked.top_EK
+        return TaughtBy(recommender, params, digest, cache, top_EK)
+
+    def train_teacher(
+        self, cell: RecCell, row_label: str, teacher_top_EK: np.ndarray | None = None
+    ) -> Recommender:
+        """A teacher or a peer, trained on labels and filed, unless it is there."""
         recommender = self.build(cell.model)
         folder = self.shop.folder / cell.hash
         if self.ledger.find(cell.hash) is None or not (folder / "model").is_dir():
             started = time.perf_counter()
             objective = self.resolve(cell, recommender, None)
-            label = f"{TEACHER} {cell.model.name}"
+            label = f"{row_label} {cell.model.name}"
             result = train_cell(self.shop, cell, recommender, objective, label)
             seconds = time.perf_counter() - started
             row = write_up(
@@ -170,20 +183,15 @@ class _Runner:
                 cell,
                 recommender,
                 result,
-                row=TEACHER,
+                row=row_label,
                 group=cell.model.name,
-                teacher_top_EK=None,
+                teacher_top_EK=teacher_top_EK,
                 seconds=seconds,
             )
             self.ledger.append(row)
             clear_checkpoint(folder)
             self.say(label, row)
-        saved = load_recommender(folder / "model")
-        params = saved.params
-        digest = recommender_digest(recommender, params)
-        cache = self._ask(recommender, params, digest)
-        top_EK = self.shop.test(self.shop.scorer(recommender).of(params)).ranked.top_EK
-        return TaughtBy(recommender, params, digest, cache, top_EK)
+        return recommender
 
     def _ask(self, recommender: Recommender, params: Params, digest: str) -> TopItemsCache:
         longest = max(model.max_length for model in self.sweep.students)
@@ -210,6 +218,10 @@ class _Runner:
             for row, each in self.cells(teacher.digest)
         )
         teachers = [Place(TEACHER, cell.model.name, 0, cell.hash)]
+        teachers += [
+            Place(PEER, peer.name, 0, self.sweep.teacher_cell(cell.data_digest, peer).hash)
+            for peer in self.sweep.peers
+        ]
         teachers += [
             Place(name, "closed form", 0, closed_form_cell(cell, name).hash)
             for name in self.sweep.references
@@ -240,6 +252,9 @@ class _Runner:
                 made = closed_form_row(self.shop, self.sweep.name, name, cell, teacher.top_EK)
                 self.ledger.append(made)
                 self.say(name, made)
+        for peer in self.sweep.peers:
+            peer_cell = self.sweep.teacher_cell(self.shop.split.digest, peer)
+            self.train_teacher(peer_cell, PEER, teacher.top_EK)
         finished = self.ledger.finished_hashes()
         for row, cell in self.cells(teacher.digest):
             if cell.hash not in finished:

@@ -41,6 +41,7 @@ class RecSweep:
     Attributes:
       rows: the first is what the others are tested against.
       references: recommenders in closed form that stand beside the teacher.
+      peers: other models of the teacher's training that stand beside it; nobody listens to them.
       tested: keys of the columns that are tested.
     """
 
@@ -53,6 +54,7 @@ class RecSweep:
     training: FitConfig
     seeds: tuple[int, ...] = (0, 1, 2)
     references: tuple[str, ...] = ("popularity", "ease")
+    peers: tuple[RecModel, ...] = ()
     columns: tuple[Column, ...] = field(default=COLUMNS)
     tested: tuple[str, ...] = (NDCG.key,)
 
@@ -62,6 +64,7 @@ class RecSweep:
             ("rows", [row.label for row in self.rows]),
             ("students", [student.name for student in self.students]),
             ("seeds", list(self.seeds)),
+            ("teachers", [self.teacher.model.name, *(peer.name for peer in self.peers)]),
         ):
             if not values or len(set(values)) < len(values):
                 raise UserError(f"table {self.name}: {what} must be there, each once.")
@@ -94,12 +97,12 @@ class RecSweep:
                     )
                     yield row, cell
 
-    def teacher_cell(self, data_digest: str) -> RecCell:
-        """The teacher's own training."""
+    def teacher_cell(self, data_digest: str, model: RecModel | None = None) -> RecCell:
+        """The teacher's own training, or a peer's."""
         teacher = self.teacher
         return RecCell(
             self.data,
-            teacher.model,
+            model or teacher.model,
             teacher.objective,
             teacher.training,
             teacher.seed,
