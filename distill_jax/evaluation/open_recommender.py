@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.interactions import histories_of
-from distill_jax.evaluation.catalogue import Catalogue, load_catalogue
+from distill_jax.evaluation.item_catalogue import Catalogue, load_catalogue
 from distill_jax.evaluation.recommend import recommend
 from distill_jax.evaluation.score_histories import HistoryScorer
 from distill_jax.models.bert import Params

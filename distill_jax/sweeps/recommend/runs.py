@@ -269,7 +269,7 @@ def _lists(recommender: Recommender) -> Callable[[Any, HistoryBatch], Array]:
 
 def keep_model(shop: Workshop, cell: RecCell, recommender: Recommender, params: Params) -> None:
     """Keep a finished model with all that ``distill-jax recommend`` needs to use it."""
-    from distill_jax.evaluation.catalogue import Catalogue, save_catalogue
+    from distill_jax.evaluation.item_catalogue import Catalogue, save_catalogue
     from distill_jax.evaluation.open_recommender import keep_encoder
 
     folder = shop.folder / cell.hash / "model"
