@@ -34,6 +34,7 @@ from distill_jax.sweeps.recommend.runs import (
     clear_checkpoint,
     closed_form_cell,
     closed_form_row,
+    scorer_of,
     train_cell,
     write_up,
 )
@@ -162,7 +163,7 @@ class _Runner:
         params = load_recommender(self.shop.folder / cell.hash / "model").params
         digest = recommender_digest(recommender, params)
         cache = self._ask(recommender, params, digest)
-        top_EK = self.shop.test(self.shop.scorer(recommender).of(params)).ranked.top_EK
+        top_EK = self.shop.test(scorer_of(recommender).of(params)).ranked.top_EK
         return TaughtBy(recommender, params, digest, cache, top_EK)
 
     def train_teacher(

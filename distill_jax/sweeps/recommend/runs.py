@@ -66,14 +66,9 @@ class Workshop:
         self.reporter.say("reading the items' texts")
         return item_vectors_of_texts(self.split.data.item_texts, home())
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019  (a workshop lives as long as its table)
-    def scorer(self, recommender: Recommender) -> HistoryScorer:
-        """Compiled once a model."""
-        return HistoryScorer(recommender)
-
     def validate(self, recommender: Recommender) -> Callable[[Params], dict[str, float]]:
         """Validation metrics, the few that a learning curve shows."""
-        scorer = self.scorer(recommender)
+        scorer = scorer_of(recommender)
 
         def score(params: Params) -> dict[str, float]:
             found = evaluate(
@@ -88,6 +83,12 @@ class Workshop:
         return evaluate(
             scorer, self.split, "test", ks=CUTS, list_length=LIST, on_batch=self.stop.check
         )
+
+
+@functools.lru_cache(maxsize=8)
+def scorer_of(recommender: Recommender) -> HistoryScorer:
+    """Compiled once a model, whatever it is asked about."""
+    return HistoryScorer(recommender)
 
 
 def train_cell(
@@ -155,7 +156,7 @@ def write_up(
     Args:
       teacher_top_EK: what the teacher shows each test user; None for the teacher itself.
     """
-    report = shop.test(shop.scorer(recommender).of(result.params))
+    report = shop.test(scorer_of(recommender).of(result.params))
     progress = result.progress
     metrics = test_metrics(report, teacher_top_EK)
     metrics["validation/ndcg@10"] = progress.best_score
@@ -246,7 +247,7 @@ def evidence(report: RankingReport) -> dict[str, str]:
 def latency(shop: Workshop, recommender: Recommender, params: Params) -> Latency:
     """Of one user's list on the CPU: history in, ten items out; item vectors are made before."""
     histories = shop.split.test.histories(shop.split.data)
-    scorer = shop.scorer(recommender)
+    scorer = scorer_of(recommender)
     chosen = np.linspace(0, len(histories) - 1, min(TIMED_USERS, len(histories))).astype(int)
     batches = [scorer.batch(histories.part(int(i), int(i) + 1)) for i in chosen]
     items_ID = np.asarray(recommender.item_vectors(jax.device_put(params)))
@@ -261,7 +262,7 @@ def _lists(recommender: Recommender) -> Callable[[Any, HistoryBatch], Array]:
 
     def apply(given: tuple[Params, Array], batch: HistoryBatch) -> Array:
         params, items_ID = given
-        output = recommender.apply({"params": params}, batch, items_ID=items_ID)
+        output = recommender.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
         return jax.lax.top_k(scores_last(output), 10)[1]
 
     return apply
