@@ -158,10 +158,14 @@ def _student_tail(student_NK: Array, log_partition_N: Array) -> Array:
 class RankedList(TeacherTerm):
     """A loss on a list: the teacher's likeliest items, and sampled ones that are not among them.
 
+    Sorting lists is dear, so with a ``stride`` a step looks at every so-manieth position, another
+    set at each step, and counts it so many times: the mean over steps is that of all positions.
+
     Attributes:
       target_first: whether the target stands in front (``margin_mse``).
     """
 
+    random: ClassVar[bool] = True
     target_first: bool = False
 
     @property
@@ -176,6 +180,25 @@ class RankedList(TeacherTerm):
     def values(
         self, params: Mapping[str, Any], numbers: Mapping[str, Array], scores: Scores, teacher: Any
     ) -> Array:
+        stride = self.option("stride")
+        if stride == 1:
+            return self._values(numbers, scores, teacher)
+        length = scores.output.queries_BTD.shape[1]
+        offset = (jnp.asarray(numbers["draw"]) % np.uint32(stride)).astype(jnp.int32)
+        columns = offset + jnp.int32(stride) * jnp.arange(-(-length // stride), dtype=jnp.int32)
+        said = _at_columns(teacher, columns)
+        part = Scores(
+            _at_columns(scores.output, columns),
+            _at_columns(scores.batch, columns),
+            scores.rows,
+        )
+        there = columns < length
+        values = self._values(numbers, part, said) * np.float32(stride)
+        empty = jnp.zeros(scores.batch.targets_BT.shape, values.dtype)
+        values = jnp.where(self.where(part.batch, said) & there[None], values, 0)
+        return empty.at[:, columns].set(values, mode="drop")
+
+    def _values(self, numbers: Mapping[str, Array], scores: Scores, teacher: Any) -> Array:
         where_BT = self.where(scores.batch, teacher)
         top = self.option("top")
         ids_BTK = teacher.ids_BTK[..., :top]
@@ -207,6 +230,23 @@ class RankedList(TeacherTerm):
         assert ids_BTN is not None, "a feed draws what the objective needs"
         inside = jnp.any(ids_BTN[..., :, None] == ids_BTK[..., None, :], axis=-1)
         return scores.negatives_BTK, ~inside
+
+
+def _at_columns(whole: Any, columns: Array) -> Any:
+    """A struct with its arrays of every position, [B, T, ...], at some columns alone."""
+
+    def cut(array: Any) -> Any:
+        if array.shape[1] == 1:  # negatives that all positions of a row share
+            return array
+        return jnp.take(jnp.asarray(array), columns, axis=1, mode="clip")
+
+    return whole.replace(
+        **{
+            name: cut(array)
+            for name, array in vars(whole).items()
+            if name.rpartition("_")[2].startswith("BT") and array is not None
+        }
+    )
 
 
 def _register(
@@ -259,7 +299,11 @@ def _logit_options(*, tail: bool) -> dict[str, Option]:
 
 
 def _list_options(sampled: int) -> dict[str, Option]:
-    return {**_top(20), "sampled": Option(sampled, interval=_FROM_ZERO)}
+    return {
+        **_top(20),
+        "sampled": Option(sampled, interval=_FROM_ZERO),
+        "stride": Option(5 if sampled else 1, interval=_FROM_ONE),
+    }
 
 
 _register_losses()

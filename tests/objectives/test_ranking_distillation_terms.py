@@ -190,9 +190,14 @@ def listed(world, b, t, top, sampled, target=False):
     [
         ("listmle(top=4)", losses.listmle, {}, False),
         ("listnet(top=4)", losses.listnet, {}, False),
-        (f"relaxed_ranking(top=5, k=2, sampled={N})", losses.relaxed_ranking, {"k": 2}, False),
         (
-            f"ranking_distillation(top=5, k=3, sampled={N})",
+            f"relaxed_ranking(top=5, k=2, sampled={N}, stride=1)",
+            losses.relaxed_ranking,
+            {"k": 2},
+            False,
+        ),
+        (
+            f"ranking_distillation(top=5, k=3, sampled={N}, stride=1)",
             losses.ranking_distillation,
             {"k": 3},
             False,
@@ -211,6 +216,18 @@ def test_lists(world, text, loss, options, target):
     total, _, _, grads = evaluate(text, world)
     assert total == pytest.approx(np.mean(values), rel=1e-4)
     assert np.any(np.asarray(grads[0].items_ID) != 0)
+
+
+@pytest.mark.parametrize("stride", [2, 3, 7])
+def test_strides_look_at_every_position_in_turn(world, stride):
+    """Over as many steps the mean is that of all positions, and so are the gradients."""
+    text = "listmle(top=4{})"
+    total, _, _, grads = evaluate(text.format(""), world)
+    some = [evaluate(text.format(f", stride={stride}"), world, step) for step in range(stride)]
+    assert np.mean([one[0] for one in some]) == pytest.approx(total, rel=1e-5)
+    mean = np.mean([one[3][0].items_ID for one in some], axis=0)
+    np.testing.assert_allclose(mean, grads[0].items_ID, rtol=1e-4, atol=1e-5)
+    assert len({round(one[0], 5) for one in some}) > 1
 
 
 def test_a_sampled_item_is_never_above_the_teachers_last(world):
