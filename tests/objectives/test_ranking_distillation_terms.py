@@ -87,8 +87,8 @@ def fitted(text):
     return resolve_ranking(text, STUDENT, TEACHER, positions=B * T, rows=4)
 
 
-def evaluate(text, world, step=0, **changes):
-    """(total, mean of its only term, params, gradients for the student)."""
+def evaluate(text, world, step=0, learn=False, **changes):
+    """(total, parts, params, gradients for student and params, or None)."""
     resolved = fitted(text)
     params = resolved.init_params(jax.random.key(0))
     numbers = resolved.numbers(step, 10)
@@ -97,9 +97,11 @@ def evaluate(text, world, step=0, **changes):
     def value(student, params):
         return resolved(params, numbers, student, teacher, world.batch)
 
-    (total, parts), grads = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True), **QUICKLY)(
-        world.student, params
-    )
+    if learn:
+        run = jax.jit(jax.value_and_grad(value, (0, 1), has_aux=True), **QUICKLY)
+        (total, parts), grads = run(world.student, params)
+    else:
+        (total, parts), grads = jax.jit(value, **QUICKLY)(world.student, params), None
     return float(total), parts, params, grads
 
 
@@ -135,7 +137,7 @@ def test_with_the_tail_a_student_that_agrees_has_no_loss_and_no_gradient(world):
     queries = np.zeros((B, T, ITEMS), np.float32)
     queries[:] = world.teacher_BTI
     same = RankingOutput(queries, np.eye(ITEMS, dtype=np.float32))
-    total, _, _, grads = evaluate("kl(top=5)", dataclasses.replace(world, student=same))
+    total, _, _, grads = evaluate("kl(top=5)", dataclasses.replace(world, student=same), learn=True)
     assert total == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(grads[0].queries_BTD, 0, atol=1e-6)
 
@@ -161,7 +163,7 @@ def test_strata_teach_inside_each_popularity_alone(world):
                 log_t = log_softmax(world.teacher_BTI[b, t, ids])
                 inside.append(np.sum(np.exp(log_t) * (log_t - log_s)))
         expected.append(np.mean(inside) if inside else 0.0)
-    total, _, _, grads = evaluate("kl(top=6, strata=2)", world)
+    total, _, _, grads = evaluate("kl(top=6, strata=2)", world, learn=True)
     assert total == pytest.approx(np.mean(expected), rel=1e-5)
     assert np.isfinite(grads[0].queries_BTD).all()
     # Raising all items of one stratum alike changes nothing: their popularity is not taught.
@@ -213,17 +215,19 @@ def test_lists(world, text, loss, options, target):
     for b, t in spoken(world):
         sides = listed(world, b, t, top, sampled, target)
         values.append(float(loss(*sides, **options)))
-    total, _, _, grads = evaluate(text, world)
+    total, _, _, grads = evaluate(text, world, learn=text.startswith("ranking_dist"))
     assert total == pytest.approx(np.mean(values), rel=1e-4)
-    assert np.any(np.asarray(grads[0].items_ID) != 0)
+    assert grads is None or np.any(np.asarray(grads[0].items_ID) != 0)
 
 
-@pytest.mark.parametrize("stride", [2, 3, 7])
+@pytest.mark.parametrize("stride", [2, 3])
 def test_strides_look_at_every_position_in_turn(world, stride):
     """Over as many steps the mean is that of all positions, and so are the gradients."""
     text = "listmle(top=4{})"
-    total, _, _, grads = evaluate(text.format(""), world)
-    some = [evaluate(text.format(f", stride={stride}"), world, step) for step in range(stride)]
+    total, _, _, grads = evaluate(text.format(""), world, learn=True)
+    some = [
+        evaluate(text.format(f", stride={stride}"), world, step, True) for step in range(stride)
+    ]
     assert np.mean([one[0] for one in some]) == pytest.approx(total, rel=1e-5)
     mean = np.mean([one[3][0].items_ID for one in some], axis=0)
     np.testing.assert_allclose(mean, grads[0].items_ID, rtol=1e-4, atol=1e-5)
@@ -347,7 +351,7 @@ def test_junk_where_nothing_counts_changes_nothing(world):
         name: spoil(getattr(world.teacher, name))
         for name in ("logits_BTK", "rest_BT", "target_BT", "queries_BTD")
     }
-    total, _, _, grads = evaluate(text, dirty, **said)
+    total, _, _, grads = evaluate(text, dirty, learn=True, **said)
     assert total == pytest.approx(clean, rel=1e-5)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
