@@ -18,6 +18,7 @@ COMMANDS = {
     "cache": ("cache", "list what teachers said and was kept, or verify it"),
     "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
     "predict": ("predict", "classify texts with a trained student"),
+    "recommend": ("recommend", "items for somebody, from a trained recommender"),
 }
 """Command -> (module of this package with its ``main(arguments)``, what it does)."""
 

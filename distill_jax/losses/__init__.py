@@ -64,6 +64,7 @@ from distill_jax.losses.relations import (
     sp,
 )
 from distill_jax.losses.teachers import mean_logits, mean_probabilities
+from distill_jax.losses.topology import expert_hints, hierarchical_topology, topology
 
 __all__ = [
     "CrdMemory",
@@ -80,11 +81,13 @@ __all__ = [
     "dist",
     "dkd",
     "embedding_mse",
+    "expert_hints",
     "fsp",
     "generalized_jsd",
     "hidden_contrastive",
     "hidden_cosine",
     "hidden_mse",
+    "hierarchical_topology",
     "hint",
     "jeffreys",
     "js",
@@ -115,6 +118,7 @@ __all__ = [
     "sp",
     "standardize_logits",
     "topk_kl",
+    "topology",
     "tvd",
     "value_kl",
     "vid",

@@ -13,6 +13,7 @@ FAMILIES = {
     "attention": "Attention scores",
     "inner_relations": "Queries, keys and values",
     "relations": "Between examples",
+    "topology": "Topology of representations, expert hints",
     "ranking": "Ranking",
 }
 

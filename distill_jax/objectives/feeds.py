@@ -74,10 +74,13 @@ class Feed:
     Attributes:
       labelled: whether only examples with a label count.
       needs_teacher: whether the loss looks at the teacher at all.
+
+    A ``random`` feed's loss takes ``draw``, a number of its own at each step.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
     reads_logits: ClassVar[bool] = False
+    random: ClassVar[bool] = False
     labelled: bool = False
     needs_teacher: bool = True
 

@@ -1,6 +1,7 @@
 """The library's losses, each with how it is fed. Adding one: a pure function, and a line here."""
 
 from distill_jax import losses
+from distill_jax.objectives.expert_feeds import ExpertFeed
 from distill_jax.objectives.feeds import LogitFeed, RankingFeed
 from distill_jax.objectives.layer_feeds import (
     EMBEDDINGS,
@@ -12,7 +13,7 @@ from distill_jax.objectives.layer_feeds import (
     VarianceFeed,
 )
 from distill_jax.objectives.registry import register
-from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, Interval
+from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, SHARE, Interval
 
 BELOW_ONE = Interval(0, 1, closed="low")
 INSIDE = Interval(0, 1)
@@ -78,6 +79,14 @@ register(
     ranges={"gamma": POSITIVE, "order": Interval(1, closed="low")},
 )
 register(losses.crd, feed=ExampleFeed(projected=True))
+
+register(losses.topology, feed=ExampleFeed())
+register(losses.expert_hints, feed=ExpertFeed())
+register(
+    losses.hierarchical_topology,
+    feed=ExpertFeed(compares=True),
+    ranges={"gamma": SHARE},
+)
 
 register(losses.listnet, feed=RankingFeed())
 register(losses.listmle, feed=RankingFeed())

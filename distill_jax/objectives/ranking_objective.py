@@ -13,13 +13,19 @@ from jax import Array
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch, Negatives, RankingCapture, RankingOutput
+from distill_jax.core.top_items import Wanted
 from distill_jax.core.types import ModelShape
 from distill_jax.losses.numeric import floats, number
+from distill_jax.objectives import ranking_distillation_terms as _teachers_losses
+from distill_jax.objectives import ranking_hidden_terms as _hidden_losses
 from distill_jax.objectives.grammar import parse
+from distill_jax.objectives.ranking_distillation_terms import wanted_of
 from distill_jax.objectives.ranking_terms import RankingTerm, RankingVocabulary, Scores
 from distill_jax.objectives.schedules import value_at
 from distill_jax.objectives.terms import Objective, format_value
 
+LOADED = _teachers_losses, _hidden_losses
+"""They make their losses known on import."""
 VOCABULARY = RankingVocabulary()
 ROWS_ON_CPU = 512
 """Queries whose logits over all items are held at a time: in a processor's cache, for catalogues
@@ -87,6 +93,11 @@ class RankingObjective:
         return any(own.term.needs_teacher for own in self.terms)
 
     @property
+    def wanted(self) -> Wanted:
+        """What it reads of a teacher."""
+        return wanted_of(own.term for own in self.terms)
+
+    @property
     def negatives(self) -> Negatives | None:
         """What a feed has to draw, see ``data.histories.Draws``."""
         return next((n for own in self.terms if (n := own.term.negatives)), None)
@@ -113,6 +124,8 @@ class RankingObjective:
             values = {key: given.get(key, allowed[key].default) for key in own.dynamics}
             values["weight"] = source.weight
             numbers[own.label] = {k: np.float32(value_at(v, share)) for k, v in values.items()}
+            if own.term.random:
+                numbers[own.label]["draw"] = np.uint32(step)
         return numbers
 
     def __call__(

@@ -90,6 +90,7 @@ class RankingTerm:
     options: tuple[tuple[str, Any], ...] = ()
 
     needs_teacher: ClassVar[bool] = False
+    random: ClassVar[bool] = False  # its numbers have a ``draw``, another one at each step
 
     @property
     def capture(self) -> RankingCapture:

@@ -148,7 +148,7 @@ class ResolvedObjective:
 
         Returns:
           ``{term label: {name: float32}}``, among them ``weight`` and, for a term over several
-          teachers, ``teacher_weights``, float32 [K].
+          teachers, ``teacher_weights``, float32 [K]; for one that draws, ``draw``, uint32.
         """
         share = min(max(step / max(total_steps, 1), 0.0), 1.0)
         numbers: dict[str, dict[str, Any]] = {}
@@ -157,6 +157,8 @@ class ResolvedObjective:
             values = {key: given.get(key, term.spec.own[key].default) for key in term.dynamics}
             values["weight"] = source.weight
             numbers[term.label] = {k: np.float32(value_at(v, share)) for k, v in values.items()}
+            if term.spec.feed.random:
+                numbers[term.label]["draw"] = np.uint32(step)
             if len(term.teachers) > 1:
                 weights = given.get("teacher_weights") or (1.0,) * len(term.teachers)
                 numbers[term.label]["teacher_weights"] = np.asarray(weights, np.float32)
@@ -337,6 +339,8 @@ def _values_of(
 ) -> Array:
     """A term's values [B] against one teacher: the mean over its layer pairs."""
     hyper = dict(term.statics) | {key: numbers[key] for key in term.dynamics}
+    if bound.feed.random:
+        hyper["draw"] = numbers["draw"]
     calls = bound.feed.calls(bound, params, student, teacher, batch)
     values = [term.spec.function(*args, **kwargs, **hyper) for args, kwargs in calls]
     return sum(values[1:], start=values[0]) / len(values)

@@ -1,4 +1,4 @@
-"""Learning curves: validation accuracy against the step, a panel per group."""
+"""Learning curves: the validation score against the step, a panel per group."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -47,12 +47,12 @@ def save_curves(
 
 
 def mean_curve(runs: Mapping[int, LedgerRow]) -> tuple[list[float], list[float], list[float]]:
-    """Steps, mean accuracy and standard deviation over the runs, at the steps that all have.
+    """Steps, mean score and standard deviation over the runs, at the steps that all have.
 
     A run without a history is left out; with a single run the deviation is 0.
     """
     histories = [
-        {point["step"]: point["accuracy"] for point in run.history}
+        {point["step"]: point[shown(point)] for point in run.history}
         for run in runs.values()
         if run.history
     ]
@@ -64,6 +64,11 @@ def mean_curve(runs: Mapping[int, LedgerRow]) -> tuple[list[float], list[float],
         return [], [], []
     sd_S = accuracies_SN.std(axis=1, ddof=1) if len(histories) > 1 else np.zeros(len(steps))
     return steps, accuracies_SN.mean(axis=1).tolist(), sd_S.tolist()
+
+
+def shown(point: Mapping[str, float]) -> str:
+    """The score of a point that curves show: accuracy, or the first that it has."""
+    return "accuracy" if "accuracy" in point else next(name for name in point if name != "step")
 
 
 def draw_curves(table: Table, *, title: str | None = None) -> "Figure":
@@ -104,7 +109,9 @@ def draw_curves(table: Table, *, title: str | None = None) -> "Figure":
         axes.set_visible(number < len(groups))
         if number + width >= len(groups):
             axes.set_xlabel("optimiser step")
-    figure.supylabel("validation accuracy % (mean ± sd)", fontsize=9)
+    names = {shown(p) for row in table.students for run in row.runs.values() for p in run.history}
+    which = " or ".join(sorted(names)).replace("ndcg", "NDCG")
+    figure.supylabel(f"validation {which} % (mean ± sd)", fontsize=9)
     ordered = {label: handles[label] for label in styles if label in handles}
     legend_below(figure, ordered)
     if title:

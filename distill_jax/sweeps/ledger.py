@@ -42,6 +42,7 @@ _KINDS: dict[str, tuple[type, str]] = {
 _OPTIONAL: dict[str, tuple[Any, str]] = {
     "schema": (int, "an integer"),
     "test_correct": ((str, type(None)), "a string or null"),
+    "test_scores": (Mapping, "an object"),
     "history": (list, "a list"),
 }
 
@@ -72,6 +73,8 @@ class LedgerRow:
       schema: version of this layout.
       test_correct: which test examples were classified rightly, as ``pack_correct`` writes it;
         None where nobody kept it.
+      test_scores: name -> a number a test example, as ``evidence.pack_numbers`` writes them:
+        ``rank``, the place of the one right item, or a metric's own name.
       history: what the validation split said on the way, ``{"step": .., "accuracy": ..}`` each.
     """
 
@@ -92,6 +95,7 @@ class LedgerRow:
     finished_at: str
     schema: int = SCHEMA
     test_correct: str | None = None
+    test_scores: Mapping[str, str] = dataclasses.field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = dataclasses.field(default_factory=list)
 
     def number(self, key: str) -> float | None:
@@ -116,7 +120,7 @@ class LedgerRow:
         fields["history"] = [
             {key: _pack(value) for key, value in point.items()} for point in self.history
         ]
-        for name in ("test_correct", "history"):
+        for name in ("test_correct", "test_scores", "history"):
             if not fields[name]:
                 del fields[name]
         return json.dumps(fields, sort_keys=True, allow_nan=False, ensure_ascii=False)

@@ -100,6 +100,7 @@ def results_of(row: LedgerRow) -> dict[str, Any]:
         **metrics,
         "selected_step": row.selected_step,
         "test_correct": row.test_correct,
+        **{f"test_scores/{name}": packed for name, packed in row.test_scores.items()},
         "history": [dict(point) for point in row.history],
     }
 

@@ -3,12 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distill_jax.sweeps.significance import (
-    BY_EXAMPLE,
-    baselines_of,
-    count_comparisons,
-    obstacle,
-)
+from distill_jax.sweeps.columns import ACCURACY
+from distill_jax.sweeps.significance import baselines_of, count_comparisons, obstacle
 from distill_jax.sweeps.statistics import MIN_PAIRS, RESAMPLES
 
 if TYPE_CHECKING:
@@ -37,7 +33,7 @@ def _tests(table: "Table") -> list[str]:
     """What each test asks, and what bold means."""
     entries = [(key, row.entries[key]) for row in table.rows for key in table.tested]
     seeds = [(key, entry.test) for key, entry in entries if entry.test]
-    examples = [entry.examples for _, entry in entries if entry.examples]
+    examples = [(key, entry.examples) for key, entry in entries if entry.examples]
     if not seeds:
         return []
     titles = dict.fromkeys(table.column(key).title for key, _ in seeds)
@@ -49,10 +45,13 @@ def _tests(table: "Table") -> list[str]:
         "again, with other seeds, would show the same sign on these test examples."
     ]
     if examples:
+        keys = dict.fromkeys(key for key, _ in examples)
+        score = "mean correctness" if set(keys) == {ACCURACY.key} else "mean"
         notes.append(
-            f"p examples: {table.column(BY_EXAMPLE).title} against the same baseline, two-sided "
-            f"paired bootstrap over {_count([test.n for test in examples], 'test example')} "
-            f"({RESAMPLES:,} resamples; an example's score is its mean correctness over the seeds "
+            f"p examples: {', '.join(table.column(key).title for key in keys)} against the same "
+            f"baseline, two-sided paired bootstrap over "
+            f"{_count([test.n for _, test in examples], 'test example')} "
+            f"({RESAMPLES:,} resamples; an example's score is its {score} over the seeds "
             "that both rows have), Holm-corrected over "
             f"{_count([count_comparisons(table, 'examples')], 'comparison')}. It asks whether "
             "other test examples would show the same sign with these trained models."
@@ -76,8 +75,9 @@ def _bold(table: "Table") -> str:
             "Bold: better than the baseline at 5% over seeds. There is no test over examples: "
             "the runs did not keep which examples they had right."
         )
-    rows = [row for row, key in without if key == BY_EXAMPLE]
-    others = dict.fromkeys(table.column(key).title for _, key in without if key != BY_EXAMPLE)
+    by_example = {key for row, key in tested if row.entries[key].examples}
+    rows = [row for row, key in without if key in by_example]
+    others = dict.fromkeys(table.column(key).title for _, key in without if key not in by_example)
     which = [f"of {_names(rows)}"] if rows else []
     which += [f"in {', '.join(others)}"] if others else []
     return (

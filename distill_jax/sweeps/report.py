@@ -39,7 +39,7 @@ def report(
     body += html.section("Trends", _trends(table, trends))
     body += html.section("Published numbers", _published(table, published))
     if curves is not None:
-        described = f"Validation accuracy by optimiser step, {spec.title}"
+        described = f"Validation scores by optimiser step, {spec.title}"
         body += html.section("Learning curves", html.picture(curves, "curves", described))
     body += html.section("Protocol", html.bullets(spec.protocol, "protocol"))
     statistics = html.bullets(table.notes)

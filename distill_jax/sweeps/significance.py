@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.ledger import LedgerRow, unpack_correct
+from distill_jax.sweeps.evidence import scores_by_example
+from distill_jax.sweeps.ledger import LedgerRow
 from distill_jax.sweeps.statistics import (
     MIN_PAIRS,
     PairedTest,
@@ -18,9 +19,6 @@ from distill_jax.sweeps.statistics import (
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.table import Table, TableRow
-
-BY_EXAMPLE = "test/accuracy"
-"""The metric that is a mean over test examples of what ``LedgerRow.test_correct`` keeps."""
 
 Pairs = frozenset[tuple[str, str]]
 T = TypeVar("T")
@@ -45,7 +43,7 @@ def add_tests(table: "Table") -> list["TableRow"]:
     """
     baselines = baselines_of(table)
     made: list[_Comparison] = []
-    examples: dict[Pairs, PairedTest | None] = {}
+    examples: dict[tuple[str, Pairs], PairedTest | None] = {}
     for number, line in enumerate(table.rows):
         for key in table.tested:
             if obstacle(line, baselines, key) is not None:
@@ -56,12 +54,11 @@ def add_tests(table: "Table") -> list["TableRow"]:
                 continue
             pairs = _common_runs(line, baselines[line.group], key)
             hashes = frozenset((a.hash, b.hash) for a, b in pairs)
-            if key == BY_EXAMPLE and hashes not in examples:
-                examples[hashes] = _over_examples(pairs)
-            over_examples = examples[hashes] if key == BY_EXAMPLE else None
-            made.append(_Comparison(number, key, hashes, test, over_examples))
+            if (key, hashes) not in examples:
+                examples[key, hashes] = _over_examples(pairs, key)
+            made.append(_Comparison(number, key, hashes, test, examples[key, hashes]))
     p_seeds = _corrected({(c.key, c.pairs): c.test.p for c in made})
-    p_examples = _corrected({c.pairs: c.examples.p for c in made if c.examples})
+    p_examples = _corrected({(c.key, c.pairs): c.examples.p for c in made if c.examples})
     rows = list(table.rows)
     for c in made:
         entry = dataclasses.replace(
@@ -69,7 +66,7 @@ def add_tests(table: "Table") -> list["TableRow"]:
             test=c.test,
             p_holm=p_seeds[c.key, c.pairs],
             examples=c.examples,
-            p_holm_examples=p_examples[c.pairs] if c.examples else None,
+            p_holm_examples=p_examples[c.key, c.pairs] if c.examples else None,
         )
         entries = {**rows[c.line].entries, c.key: entry}
         rows[c.line] = dataclasses.replace(rows[c.line], entries=entries)
@@ -119,22 +116,20 @@ def _common_runs(
     return [(line.runs[seed], baseline.runs[seed]) for seed in ours if seed in theirs]
 
 
-def _over_examples(pairs: Sequence[tuple[LedgerRow, LedgerRow]]) -> PairedTest | None:
-    """Bootstrap over test examples; an example's score is its mean correctness over the seeds."""
-    if any(run.test_correct is None for pair in pairs for run in pair):
+def _over_examples(pairs: Sequence[tuple[LedgerRow, LedgerRow]], key: str) -> PairedTest | None:
+    """Bootstrap over test examples; an example's score is its mean over the seeds."""
+    sides = [[scores_by_example(run, key) for run in runs] for runs in zip(*pairs, strict=True)]
+    scores = [[scores_N for scores_N in side if scores_N is not None] for side in sides]
+    if any(len(kept) < len(side) for kept, side in zip(scores, sides, strict=True)):
         return None
-    correct = [
-        [unpack_correct(run.test_correct or "") for run in runs]
-        for runs in zip(*pairs, strict=True)
-    ]
-    sizes = {len(correct_N) for side in correct for correct_N in side}
+    sizes = {len(scores_N) for side in scores for scores_N in side}
     if len(sizes) > 1:
         ours, theirs = pairs[0]
         raise UserError(
             f"rows {ours.row!r} and {theirs.row!r} of {ours.group!r} cannot be compared by test "
             f"example: their runs were tested on {' and '.join(map(str, sorted(sizes)))} examples."
         )
-    return paired_bootstrap(*(np.mean(np.array(side, np.float64), axis=0) for side in correct))
+    return paired_bootstrap(*(np.mean(np.array(side, np.float64), axis=0) for side in scores))
 
 
 def _corrected(p_values: Mapping[T, float]) -> dict[T, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,9 +70,30 @@ def texts_as_vectors(table: TokenTable, pretrained: Pretrained) -> ItemTexts:
       float32 vectors [I, E].
     """
     raw_IE = encode(pretrained.config, pretrained.params, table)
-    centred_IE = raw_IE - raw_IE.mean(axis=0, keepdims=True)
-    scale = np.sqrt(np.mean(np.square(centred_IE)))
-    return ItemTexts(vectors_IE=(centred_IE / max(scale, 1e-6)).astype(np.float32))
+    return ItemTexts(vectors_IE=text_space(raw_IE).of(raw_IE))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextSpace:
+    """How a catalogue's vectors are centred and scaled; items that come later are, too.
+
+    Attributes:
+      mean_E: float32 [E], of the catalogue.
+      scale: root mean square of what is left.
+    """
+
+    mean_E: np.ndarray
+    scale: float
+
+    def of(self, raw_IE: np.ndarray) -> np.ndarray:
+        """float32 [I, E], of an encoder's vectors."""
+        return ((raw_IE - self.mean_E[None]) / max(self.scale, 1e-6)).astype(np.float32)
+
+
+def text_space(raw_IE: np.ndarray) -> TextSpace:
+    """The space of a catalogue, of its encoder's vectors."""
+    mean_E = raw_IE.mean(axis=0)
+    return TextSpace(mean_E, float(np.sqrt(np.mean(np.square(raw_IE - mean_E[None])))))
 
 
 def encode(config: BertConfig, params: Params, table: TokenTable) -> np.ndarray:

@@ -55,7 +55,9 @@ HIDDEN = [
 ]
 SCORES = ["attention_mse", "attention_kl"]
 VECTORS = ["value_kl", "minilm", "minilm_v2"]
-EXAMPLES = ["rkd_distance", "rkd_angle", "sp", "pkt", "correlation", "crd"]
+PAIRWISE = ["rkd_distance", "rkd_angle", "sp", "pkt", "correlation", "crd"]
+EXAMPLES = [*PAIRWISE, "topology", "hierarchical_topology"]
+EXPERTS = ["expert_hints"]  # the student's side is what each expert makes of it
 RANKING = [
     "listnet",
     "listmle",
@@ -64,7 +66,7 @@ RANKING = [
     "margin_mse",
     "pairwise_logistic",
 ]
-ALL = LOGITS + HIDDEN + SCORES + VECTORS + EXAMPLES + RANKING
+ALL = LOGITS + HIDDEN + SCORES + VECTORS + EXAMPLES + EXPERTS + RANKING
 
 B, T, C, H, D = 5, 4, 4, 2, 3
 
@@ -101,7 +103,10 @@ def inputs(name, rng):
     """(student, teacher or None, labels or None)."""
     labels = rng.integers(0, C, size=B).astype(np.int32) if name in LABELLED else None
     teacher = None if name == "ce" else side(name, rng)
-    return side(name, rng), teacher, labels
+    student = side(name, rng)
+    if name in EXPERTS:
+        student = rng.normal(size=(B, 3, C)).astype(np.float32)
+    return student, teacher, labels
 
 
 def numbers_of(name, scale=1.0):
@@ -177,7 +182,11 @@ def test_all_masked_is_zero_with_zero_gradients(name, rng, compiled):
 
 def nasty(name):
     """Inputs on which careless code divides by zero or takes the logarithm of it."""
-    huge = (0.0, 1e4, -1e4) if name in HIDDEN + VECTORS + EXAMPLES else (0.0, 1e4, -1e4, -np.inf)
+    huge = (
+        (0.0, 1e4, -1e4)
+        if name in HIDDEN + VECTORS + EXAMPLES + EXPERTS
+        else (0.0, 1e4, -1e4, -np.inf)
+    )
     if name == "mse_regression":  # predictions, not logits: infinities have no meaning there
         huge = (0.0, 1e4, -1e4)
     for seed in range(12):
@@ -196,6 +205,8 @@ def nasty(name):
         arrays = inputs(name, rng)
         yield jax.tree.map(spoil, arrays)
         yield jax.tree.map(np.zeros_like, arrays)
+        if name in EXPERTS:
+            continue
         same = jax.tree.map(spoil, arrays[0])
         yield same, None if arrays[1] is None else same, arrays[2]
 
@@ -257,7 +268,8 @@ def test_changing_numbers_does_not_recompile(name, rng, compiled):
     traces = TRACES[name]
     after, _, _ = compiled(name)(*arrays, where, numbers_of(name, 0.9) | {})
     assert TRACES[name] == traces
-    if numbers_of(name) and name != "ce":  # its smoothing is 0 by default
+    # ce's smoothing is 0 by default; without a selection all experts have equal chances.
+    if numbers_of(name) and name not in ("ce", "expert_hints"):
         assert np.any(np.asarray(before) != np.asarray(after))
 
 

@@ -155,7 +155,8 @@ def test_trap_15_dkd_masks_the_label_however_large_its_logit(bench):
     np.testing.assert_allclose(values, [(p * np.log(p / q)).sum()], rtol=1e-9)
 
 
-SQUARE_ROOTS = ["rkd_distance", "rkd_angle", "sp", "pkt", "correlation", "crd"]
+SQUARE_ROOTS = ["rkd_distance", "rkd_angle", "sp", "pkt", "correlation", "crd", "topology"]
+SQUARE_ROOTS.append("hierarchical_topology")
 
 
 @pytest.mark.parametrize("name", SQUARE_ROOTS)

@@ -16,6 +16,8 @@ OWNERS = {"hidden_mse", "hidden_cosine", "hint", "embedding_mse", "pkd", "hidden
     "fsp",
     "vid",
     "crd",
+    "expert_hints",
+    "hierarchical_topology",
 }
 
 

@@ -60,6 +60,15 @@ def test_trap_10_a_layer_map_keeps_its_pairs_in_the_order_given(world):
     ["hidden_mse", "hint", "pkd", "fsp", "vid", "crd", "hidden_contrastive", "hidden_cosine"],
 )
 def test_trap_12_every_own_parameter_gets_a_gradient(text, world):
+    check_gradients(text, world)
+
+
+@pytest.mark.parametrize("text", ["expert_hints", "hierarchical_topology"])
+def test_trap_12_every_expert_and_the_choice_get_a_gradient(text, world):
+    check_gradients(text, world)
+
+
+def check_gradients(text, world):
     resolved = resolve(text, world.student_shape, world.teacher_shape)
     params = resolved.init_params(jax.random.key(0))
     assert jax.tree.leaves(params)

@@ -1,0 +1,147 @@
+"""A finished recommender in use: histories of anybody in, items with their scores out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from distill_jax.core.errors import UserError
+from distill_jax.data.interactions import histories_of
+from distill_jax.evaluation.item_catalogue import Catalogue, load_catalogue
+from distill_jax.evaluation.recommend import recommend
+from distill_jax.evaluation.score_histories import HistoryScorer
+from distill_jax.models.bert import Params
+from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.save import load_recommender
+from distill_jax.models.recommenders.text_items import ItemTexts
+from distill_jax.teachers.item_texts import TextSpace, item_tokens
+
+SPACE, ENCODER = "text_space.safetensors", "encoder.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Suggestion:
+    """One item of a list.
+
+    Attributes:
+      item: its number; new items come after the catalogue's.
+      name: the data's own name, or the text of a new item.
+      title: for people.
+      score: the model's logit; differences of two have a meaning, the height has none.
+    """
+
+    item: int
+    name: str
+    title: str
+    score: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenRecommender:
+    """A model with its catalogue.
+
+    Attributes:
+      folder: where it came from; new items look for their encoder there.
+    """
+
+    recommender: Recommender
+    params: Params
+    catalogue: Catalogue
+    folder: Path
+
+    def recommend(
+        self,
+        history: str | Sequence[str],
+        k: int = 10,
+        *,
+        new_items: Sequence[str] = (),
+    ) -> list[Suggestion]:
+        """The k best items for somebody who took these, which are left out.
+
+        Args:
+          history: ids or titles, oldest first, as a list or as one text with semicolons.
+          new_items: texts (``title | genres``) of items that the catalogue lacks and that compete.
+
+        Raises:
+          UserError: for an item that is not there, an empty history, or new items of a model
+            whose item vectors are not made of texts.
+        """
+        items = self.catalogue.history(history)
+        if not items:
+            raise UserError("the history is empty: name one item at least.")
+        recommender = self._with_new(new_items)
+        histories = histories_of([items], len(self.catalogue) + len(new_items))
+        scorer = HistoryScorer(recommender).of(self.params)
+        top_EK, scores_EK = recommend(scorer, histories, k)
+        found = zip(top_EK[0].tolist(), scores_EK[0].tolist(), strict=True)
+        return [self._suggest(item, score, new_items) for item, score in found if item >= 0]
+
+    def _suggest(self, item: int, score: float, new_items: Sequence[str]) -> Suggestion:
+        known = len(self.catalogue)
+        if item < known:
+            return Suggestion(item, self.catalogue.names[item], self.catalogue.title(item), score)
+        text = new_items[item - known]
+        return Suggestion(item, text, text.partition(" | ")[0], score)
+
+    def _with_new(self, new_items: Sequence[str]) -> Recommender:
+        """The recommender with vectors for new items."""
+        if not new_items:
+            return self.recommender
+        config = self.recommender.config
+        if config.items.source == "id" or self.recommender.texts is None:
+            raise UserError(
+                "this model knows items by their numbers alone: an item it was not trained on has "
+                "no vector. Take a student whose item vectors are made of texts (-text or -both)."
+            )
+        known_IE = np.asarray(self.recommender.texts.vectors_IE)
+        vectors = np.concatenate([known_IE, _encode(self.folder, new_items)])
+        return Recommender(config, ItemTexts(vectors_IE=vectors))
+
+
+def open_recommender(folder: Path) -> OpenRecommender:
+    """Open a run's folder (or its ``model``).
+
+    Raises:
+      UserError: where there is no recommender, or it is damaged.
+    """
+    model = folder / "model" if (folder / "model").is_dir() else folder
+    if not model.is_dir():
+        raise UserError(f"no model at {folder}: expected the folder of a finished run")
+    saved = load_recommender(model)
+    catalogue = load_catalogue(model) or Catalogue(saved.item_names)
+    if catalogue.names != saved.item_names:
+        raise UserError(f"{model} is damaged: its catalogue is not the model's")
+    return OpenRecommender(saved.recommender, saved.params, catalogue, model)
+
+
+def keep_encoder(folder: Path, space: TextSpace, encoder: str) -> None:
+    """Write beside a model what its text vectors were made with."""
+    scale = np.array([space.scale], np.float32)
+    arrays: dict[str, np.ndarray] = {"mean_E": np.asarray(space.mean_E), "scale": scale}
+    save_file(arrays, folder / SPACE)
+    (folder / ENCODER).write_text(json.dumps({"encoder": encoder}) + "\n", encoding="utf-8")
+
+
+def _encode(folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """[n, E], in the space of the catalogue's text vectors."""
+    from distill_jax.data.assets import fetch
+    from distill_jax.models.huggingface import load_pretrained
+    from distill_jax.teachers.item_texts import encode
+
+    if not all(text.strip() for text in texts):
+        raise UserError("a new item needs a text.")
+    try:
+        arrays = load_file(folder / SPACE)
+        space = TextSpace(arrays["mean_E"], float(arrays["scale"][0]))
+        name = json.loads((folder / ENCODER).read_text(encoding="utf-8"))["encoder"]
+    except (OSError, ValueError, LookupError, SafetensorError) as error:
+        raise UserError(f"{folder} does not say how its texts were read: {error}") from error
+    pretrained = load_pretrained(fetch(name), pooling="mean", num_labels=2, fresh_classifier=True)
+    table = item_tokens(texts, pretrained.tokenizer_file)
+    return space.of(encode(pretrained.config, pretrained.params, table))

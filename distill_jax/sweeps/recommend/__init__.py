@@ -1,0 +1,1 @@
+"""Tables of recommenders: students of one teacher, loss by loss, with ranks kept for every user."""

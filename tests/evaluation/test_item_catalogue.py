@@ -1,0 +1,71 @@
+"""Items found by what people call them."""
+
+import pytest
+
+from distill_jax.core.errors import UserError
+from distill_jax.evaluation.item_catalogue import Catalogue, load_catalogue, save_catalogue
+
+FILMS = Catalogue(
+    ("1", "2", "3", "4", "5", "6"),
+    (
+        "Toy Story (1995) | Animation, Comedy",
+        "Matrix, The (1999) | Action",
+        "Alien (1979) | Horror, Sci-Fi",
+        "Aliens (1986) | Sci-Fi",
+        "Heat (1995) | Crime",
+        "Heat (1986) | Action",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "item"),
+    [
+        ("3", 2),
+        ("Alien", 2),
+        (" alien (1979) ", 2),
+        ("ALIENS", 3),
+        ("The Matrix", 1),
+        ("matrix, the", 1),
+        ("Matrix, The (1999)", 1),
+        ("Heat (1986)", 5),
+    ],
+)
+def test_ids_and_titles(query, item):
+    assert FILMS.find(query) == item
+
+
+def test_a_word_that_is_nobodys_is_answered_with_the_nearest_titles():
+    with pytest.raises(UserError, match=r"no item is called 'Toy Stroy'.*Toy Story \(1995\) \[1\]"):
+        FILMS.find("Toy Stroy")
+    with pytest.raises(UserError, match="Give ids or titles"):
+        FILMS.find("qqqqqqqq")
+
+
+def test_several_are_listed():
+    with pytest.raises(UserError, match=r"several items: Heat \(1995\) \[5\], Heat \(1986\) \[6\]"):
+        FILMS.find("heat")
+
+
+def test_histories_are_divided_by_semicolons():
+    assert FILMS.history("Toy Story; 3 ;the matrix;") == [0, 2, 1]
+    assert FILMS.history(["Heat (1995)", "2"]) == [4, 1]
+    assert FILMS.history(" ; ") == []
+
+
+def test_without_texts_names_are_titles():
+    plain = Catalogue(("apple", "pear"))
+    assert plain.find("PEAR") == 1 and plain.title(0) == plain.show(0) == "apple"
+    with pytest.raises(UserError, match="Did you mean apple"):
+        plain.find("aple")
+
+
+def test_it_comes_back_from_disk(tmp_path):
+    assert load_catalogue(tmp_path) is None
+    for catalogue in (FILMS, Catalogue(("a", "ü"))):
+        save_catalogue(tmp_path, catalogue)
+        assert load_catalogue(tmp_path) == catalogue
+    for damage in ("{", '{"names": ["a"]}', '{"names": ["a"], "texts": []}'):
+        (tmp_path / "catalogue.json").write_text(damage)
+        with pytest.raises(UserError, match="is damaged"):
+            load_catalogue(tmp_path)
