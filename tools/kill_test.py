@@ -1,6 +1,6 @@
 """Kills a small sweep at random moments, starts it again, and compares with the undisturbed one.
 
-    python tools/kill_test.py --trials 100 --report docs/kill_report.md    # about 20 minutes
+    python tools/kill_test.py --trials 100 --report docs/kill_report.md
 
 The sweep fine-tunes a teacher (training), asks it about every example (cache building) and trains
 a table of students with dropout, stages and losses that have parameters of their own (sweep), one
@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,8 @@ class Arguments:
     """Of the moments and the signals."""
     strategies: tuple[str, ...] = ("sequential", "vmap")
     """How the students are trained, in turn."""
+    jobs: int = 1
+    """Sweeps that are disturbed at a time."""
     report: Path | None = None
     """A Markdown file for the report."""
     child: tuple[str, ...] = ()
@@ -75,19 +78,20 @@ def main(args: Arguments) -> int:
         run(lambda: sweep_here(*args.child))
         return 0
     started = time.monotonic()
-    draw = random.Random(args.seed)
-    trials: list[Trial] = []
-    with tempfile.TemporaryDirectory() as folder:
+    sweeps = -(-args.trials // len(PHASES))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
         world = make_world(Path(folder, "world"))
         whole = {strategy: undisturbed(world, strategy) for strategy in args.strategies}
-        turn = 0
-        while len(trials) < args.trials:
-            strategy = args.strategies[turn % len(args.strategies)]
-            phases = PHASES[: args.trials - len(trials)]
-            trials += disturb(world, strategy, phases, whole[strategy], draw)
-            turn += 1
+
+        def one_sweep(number: int) -> list[Trial]:
+            strategy = args.strategies[number % len(args.strategies)]
+            phases = PHASES[: args.trials - number * len(PHASES)]
+            draw = random.Random(f"{args.seed}-{number}")
+            return disturb(world, strategy, phases, whole[strategy], draw)
+
+        trials = [trial for own in pool.map(one_sweep, range(sweeps)) for trial in own]
         seconds = time.monotonic() - started
-    print(text := report(trials, turn, seconds, args.seed))
+    print(text := report(trials, sweeps, seconds, args.seed))
     if args.report:
         args.report.write_text(text)
     return 1 if any(trial.wrong for trial in trials) else 0
