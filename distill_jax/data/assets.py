@@ -74,6 +74,7 @@ class Asset:
         return f"{self.package}=={self.version} --hash=sha256:{self.sha256}"
 
 
+_FONT_AWESOME = "fontawesomefree/static/fontawesomefree/"
 _HUTTO = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz!hutto_ICWSM_2014/"
 
 ASSETS: dict[str, Asset] = {
@@ -207,6 +208,31 @@ ASSETS: dict[str, Asset] = {
                 "recbole/dataset_example/ml-100k/ml-100k.user",
                 22697,
                 "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
+            ),
+        ),
+    ),
+    "icon-search": Asset(
+        package="fontawesomefree",
+        version="6.6.0",
+        sha256="599b574431c9bd92ed5fc054d1045a07c42335da36c17884f2b934755eef9089",
+        sdist=False,
+        about="the catalogue of Font Awesome Free: icons, their categories and the search terms that "
+        "its makers gave them (metadata: MIT, copyright Fonticons, Inc.)",
+        members=(
+            Member(
+                _FONT_AWESOME + "metadata/icons.json",
+                4460317,
+                "45c844e0ad16ef3a9003e1de9e4b142b564078db87cf27e1cf1e71163f571a45",
+            ),
+            Member(
+                _FONT_AWESOME + "metadata/categories.yml",
+                54668,
+                "76ab27b5d0478662ce0fb9d0dfa89593b51f7cbee30b6210190aa067f594595d",
+            ),
+            Member(
+                _FONT_AWESOME + "LICENSE.txt",
+                7427,
+                "9b914eae88817d63b576eab5aafde7068c7a1abae125d7cdfb034f1da43a9afc",
             ),
         ),
     ),

@@ -87,12 +87,11 @@ def _find(folder: Path, split: str) -> Path | None:
 
 def _read(path: Path, columns: Columns, split: str) -> list[_Row]:
     """All rows of a file, checked."""
-    parsed = _jsonl(path) if path.suffix == ".jsonl" else separated(path)
     rows = []
     required = [columns.text, *([columns.text_b] if columns.text_b else [])]
     if split in ("train", "validation"):
         required.append(columns.label)
-    for line, cells in parsed:
+    for line, cells in read_cells(path):
         for name in required:
             # In JSON a row may do without its label; all of them may not.
             if name not in cells and (path.suffix != ".jsonl" or name != columns.label):
@@ -111,6 +110,15 @@ def _read(path: Path, columns: Columns, split: str) -> list[_Row]:
     if not rows:
         raise UserError(f"{path}: no rows; expected at least one.")
     return rows
+
+
+def read_cells(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, cells by column) of a CSV, TSV or JSONL file, told apart by the name's end.
+
+    Raises:
+      UserError: naming file and line, for what is no such file.
+    """
+    return _jsonl(path) if path.suffix == ".jsonl" else separated(path)
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

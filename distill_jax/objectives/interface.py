@@ -22,7 +22,7 @@ class Selecting(Protocol):
 
 
 class TrainingObjective(Protocol):
-    """``resolve.ResolvedObjective`` or ``ranking_objective.RankingObjective``."""
+    """``resolve.ResolvedObjective``, ``ranking_objective.RankingObjective`` or ``list_objective``'s."""
 
     @property
     def terms(self) -> Sequence[Labelled]: ...
