@@ -20,6 +20,7 @@ class ListBatch:
 
     Attributes:
       example_ids_B: int32 [B], the query's number, -1 for a row of padding.
+      items_BN: int32 [B, N], the numbers of the list's products; any where there is none.
       there_BN: bool [B, N], False where the list is shorter than N.
       labels_B: int32 [B], the place of the relevant product in its list (always 0).
       label_where_B: bool [B], True for lists whose first product was judged relevant (False:
@@ -32,6 +33,7 @@ class ListBatch:
     """
 
     example_ids_B: Array
+    items_BN: Array
     there_BN: Array
     labels_B: Array
     label_where_B: Array
