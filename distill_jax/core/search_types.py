@@ -6,6 +6,7 @@ Shape suffixes beside those of ``types``: N products of a query's list, D width 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from flax import struct
 from jax import Array
@@ -38,13 +39,13 @@ class ListBatch:
     labels_B: Array
     label_where_B: Array
     other_where_BB: Array
-    query_ids_BT: Array | None = None
-    query_where_BT: Array | None = None
-    item_ids_BNT: Array | None = None
-    item_where_BNT: Array | None = None
-    pair_ids_BNT: Array | None = None
-    pair_types_BNT: Array | None = None
-    pair_where_BNT: Array | None = None
+    query_ids_BT: Any = None
+    query_where_BT: Any = None
+    item_ids_BNT: Any = None
+    item_where_BNT: Any = None
+    pair_ids_BNT: Any = None
+    pair_types_BNT: Any = None
+    pair_where_BNT: Any = None
 
     @property
     def where_B(self) -> Array:
@@ -71,7 +72,7 @@ class SearchOutput:
 
 @dataclasses.dataclass(frozen=True)
 class SearchCapture:
-    """What an objective needs of a ``SearchOutput``: the vectors only where it looks across lists."""
+    """What an objective needs of a ``SearchOutput``: vectors only where it looks across lists."""
 
     vectors: bool = False
 

@@ -216,8 +216,8 @@ ASSETS: dict[str, Asset] = {
         version="6.6.0",
         sha256="599b574431c9bd92ed5fc054d1045a07c42335da36c17884f2b934755eef9089",
         sdist=False,
-        about="the catalogue of Font Awesome Free: icons, their categories and the search terms that "
-        "its makers gave them (metadata: MIT, copyright Fonticons, Inc.)",
+        about="the catalogue of Font Awesome Free: icons, their categories and the search terms "
+        "that its makers gave them (metadata: MIT, copyright Fonticons, Inc.)",
         members=(
             Member(
                 _FONT_AWESOME + "metadata/icons.json",

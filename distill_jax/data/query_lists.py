@@ -113,7 +113,9 @@ class ListTable:
                 f"a query), not {self.list_size}."
             )
         if self.use_transfer and self.scores_QM is None:
-            raise UserError("queries without judgements need a teacher's scores of their candidates.")
+            raise UserError(
+                "queries without judgements need a teacher's scores of their candidates."
+            )
         rows = [q for q in self.data.splits["train"] if (self.candidates.gains_QM[q] > 0).any()]
         if not rows:
             raise UserError(f"data {self.data.name!r}: no training query has a relevant product.")
@@ -208,7 +210,11 @@ class ListTable:
         return batch.replace(**arrays)  # type: ignore[attr-defined]
 
     def _best_first(
-        self, query_B: np.ndarray, place_BN: np.ndarray, there_BN: np.ndarray, labelled_B: np.ndarray
+        self,
+        query_B: np.ndarray,
+        place_BN: np.ndarray,
+        there_BN: np.ndarray,
+        labelled_B: np.ndarray,
     ) -> np.ndarray:
         """The places of unlabelled lists with the teacher's favourite swapped to the front."""
         assert self.scores_QM is not None
@@ -221,7 +227,11 @@ class ListTable:
         return swapped_BN
 
     def _others(
-        self, query_B: np.ndarray, items_BN: np.ndarray, there_BN: np.ndarray, labelled_B: np.ndarray
+        self,
+        query_B: np.ndarray,
+        items_BN: np.ndarray,
+        there_BN: np.ndarray,
+        labelled_B: np.ndarray,
     ) -> np.ndarray:
         """Which first products of other lists are wrong for a query: see ``ListBatch``."""
         first_B = np.where(there_BN[:, 0], items_BN[:, 0], -1)
@@ -247,7 +257,9 @@ class ListTable:
         item_ids_BNT = np.asarray(items.input_ids_BT).reshape(B, N, -1)
         item_where_BNT = np.asarray(items.where_BT).reshape(B, N, -1)
         # A place without a product keeps its first token: no softmax is over nothing.
-        item_where_BNT = item_where_BNT & (there_BN[:, :, None] | (np.arange(self.item_length) == 0))
+        item_where_BNT = item_where_BNT & (
+            there_BN[:, :, None] | (np.arange(self.item_length) == 0)
+        )
         if self.kind == "towers":
             return {
                 "query_ids_BT": queries.input_ids_BT,

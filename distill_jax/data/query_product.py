@@ -51,7 +51,9 @@ class SearchData:
         for ids, texts in ((self.query_ids, self.queries), (self.item_ids, self.items)):
             if len(ids) != len(texts) or len(set(ids)) != len(ids):
                 raise ValueError("ids must be unique, one a text")
-        if len(self.offsets_Q1) != len(self.queries) + 1 or self.offsets_Q1[-1] != len(self.items_J):
+        if len(self.offsets_Q1) != len(self.queries) + 1 or self.offsets_Q1[-1] != len(
+            self.items_J
+        ):
             raise ValueError("offsets do not fit queries and judgements")
         for split in SPLITS:
             if not len(self.splits[split]):
@@ -167,7 +169,9 @@ def build_search_data(
         known = gains.get(row.item_id, math.nan)
         gains[row.item_id] = known if gain <= known or math.isnan(gain) else gain
     if moved:
-        notes_.append(f"{len(moved)} queries stood in several splits and count for one of them only")
+        notes_.append(
+            f"{len(moved)} queries stood in several splits and count for one of them only"
+        )
     if "validation" not in split_of.values():
         for key, split in split_of.items():
             if split == "train" and unit_interval(f"validation/{key}") < validation_share:
@@ -217,7 +221,9 @@ def load_search(spec: str, **options: str) -> SearchData:
 
         return esci.load(user_path(rest), **options)
     if options:
-        raise UserError(f"{spec!r} takes no {', '.join(sorted(options))}: these are options of esci.")
+        raise UserError(
+            f"{spec!r} takes no {', '.join(sorted(options))}: these are options of esci."
+        )
     if kind == "pairs" and rest:
         from distill_jax.data import search_pairs
 

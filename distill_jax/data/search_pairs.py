@@ -1,10 +1,10 @@
 """The user's own query-product pairs: a folder of CSV, TSV or JSONL files, a pair a row.
 
 ``train``, ``test`` and where there are some ``dev`` and ``transfer``, with the columns ``query``,
-``product``, and ``gain`` (a number from 0 on) or ``label`` (E, S, C or I, as ESCI's); ``product_id``
-tells products of one text apart. Rows with an empty gain or label, and all rows of ``transfer``,
-are pairs without a judgement. A file ``products`` (``product_id``, ``product``) holds products that
-no pair names; they can be found all the same.
+``product``, and ``gain`` (a number from 0 on) or ``label`` (E, S, C or I, as ESCI's);
+``product_id`` tells products of one text apart. Rows with an empty gain or label, and all rows of
+``transfer``, are pairs without a judgement. A file ``products`` (``product_id``, ``product``) holds
+products that no pair names; they can be found all the same.
 """
 
 import math

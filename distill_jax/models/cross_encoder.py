@@ -32,7 +32,9 @@ class CrossEncoderConfig:
                 f"a cross-encoder has one output, not {self.encoder.num_labels} (num_labels)."
             )
         if self.encoder.type_vocab_size < 2:
-            raise UserError("a cross-encoder needs two token types, one for query and product each.")
+            raise UserError(
+                "a cross-encoder needs two token types, one for query and product each."
+            )
 
 
 class CrossEncoder(nn.Module):
@@ -50,5 +52,6 @@ class CrossEncoder(nn.Module):
         parts = batch.pair_ids_BNT, batch.pair_where_BNT, batch.pair_types_BNT
         flat = [part.reshape(B * N, T) for part in parts]
         encoder = Bert(self.config.encoder, self.dtype, name="encoder")
-        scores_BN = encoder(as_batch(*flat), train=train).logits_BC.reshape(B, N)
+        scores_M1: Any = encoder(as_batch(*flat), train=train).logits_BC
+        scores_BN = scores_M1.reshape(B, N)
         return SearchOutput(scores_BN=jnp.where(batch.there_BN, scores_BN, -jnp.inf))

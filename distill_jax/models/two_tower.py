@@ -67,10 +67,14 @@ class TwoTower(nn.Module):
 
     def __call__(self, batch: ListBatch, *, train: bool = False) -> SearchOutput:
         """Scores [B, N]; -inf where the list has no product."""
-        if batch.query_ids_BT is None or batch.item_ids_BNT is None:
-            raise UserError("two towers read queries and products apart: make lists of kind 'towers'.")
+        if batch.query_where_BT is None or batch.item_where_BNT is None:
+            raise UserError(
+                "two towers read queries and products apart: make lists of kind 'towers'."
+            )
         B, N, T = batch.item_ids_BNT.shape
-        queries_BD = self.encode(batch.query_ids_BT, batch.query_where_BT, side="query", train=train)
+        queries_BD = self.encode(
+            batch.query_ids_BT, batch.query_where_BT, side="query", train=train
+        )
         items = batch.item_ids_BNT.reshape(B * N, T), batch.item_where_BNT.reshape(B * N, T)
         items_BND = self.encode(*items, side="item", train=train).reshape(B, N, -1)
         scores_BN = jnp.einsum("BD,BND->BN", queries_BD, items_BND)
@@ -83,7 +87,7 @@ class TwoTower(nn.Module):
     def encode(self, ids_BT: Array, where_BT: Array, *, side: Side, train: bool = False) -> Array:
         """Vectors [B, D] float32 whose inner products are the scores."""
         tower = self.query_encoder if side == "query" else self.item_encoder
-        vectors_BD = tower(as_batch(ids_BT, where_BT), train=train).logits_BC
+        vectors_BD: Any = tower(as_batch(ids_BT, where_BT), train=train).logits_BC
         if self.config.similarity == "cosine":
             square_B1 = jnp.sum(jnp.square(vectors_BD), axis=-1, keepdims=True)
             scale = self.config.cosine_scale if side == "query" else 1.0
@@ -104,16 +108,30 @@ def as_batch(ids_BT: Array, where_BT: Array, types_BT: Array | None = None) -> B
     )
 
 
-@partial(jax.jit, static_argnums=0)
 def init_two_tower(config: TwoTowerConfig, rng: Array) -> Params:
-    """Fresh float32 parameters; with two towers each draws its own."""
+    """Fresh float32 parameters; with two towers each draws its own.
+
+    A head as wide as the tower starts as the identity: the vector is then what is pooled.
+    """
     if config.shared:
-        return {"tower": init_bert(config.tower, rng)}
+        return {"tower": _init_tower(config.tower, rng)}
     query, item = jax.random.split(rng)
     return {
-        "query_tower": init_bert(config.tower, query),
-        "item_tower": init_bert(config.tower, item),
+        "query_tower": _init_tower(config.tower, query),
+        "item_tower": _init_tower(config.tower, item),
     }
+
+
+@partial(jax.jit, static_argnums=0)
+def _init_tower(config: BertConfig, rng: Array) -> Params:
+    params = init_bert(config, rng)
+    if config.num_labels != config.hidden_size:
+        return params
+    return params | {"classifier": _identity(config.hidden_size)}
+
+
+def _identity(width: int) -> Params:
+    return {"kernel": jnp.eye(width), "bias": jnp.zeros(width)}
 
 
 def pretrained_towers(
@@ -126,41 +144,49 @@ def pretrained_towers(
     Args:
       encoder, params: of a sentence encoder; its own head is left out.
     """
-    width = encoder.hidden_size
-    tower = dataclasses.replace(encoder, num_labels=width)
-    head = {"kernel": np.eye(width, dtype=np.float32), "bias": np.zeros(width, np.float32)}
-
-    def copy() -> Params:
-        return jax.tree.map(lambda leaf: np.array(leaf, np.float32), params | {"classifier": head})
-
-    config = TwoTowerConfig(tower, shared, "cosine", cosine_scale)
+    tower = dataclasses.replace(encoder, num_labels=encoder.hidden_size)
+    whole = params | {"classifier": _identity(encoder.hidden_size)}
     names = ("tower",) if shared else ("query_tower", "item_tower")
-    return config, {name: copy() for name in names}
+    config = TwoTowerConfig(tower, shared, "cosine", cosine_scale)
+    return config, {
+        name: jax.tree.map(lambda leaf: np.array(leaf, np.float32), whole) for name in names
+    }
 
 
 def embeddings_from(params: Params, source: Params) -> Params:
-    """A tower's parameters with word embeddings that come from a wider encoder's.
+    """A tower's parameters with the embeddings of a wider encoder, projected to the tower's width.
 
-    The wider embeddings are centred and projected to their first principal directions, scaled to
-    the spread of what they replace. It says what a student gains from the teacher's words alone.
+    Word embeddings are centred and projected to their first principal directions; positions and
+    token types go along the same directions. It tells what a student gains from the teacher's
+    words alone.
 
     Args:
-      params: of a BERT with the source's vocabulary, narrower or as wide.
+      params: of a BERT with the source's vocabulary and positions, narrower or as wide.
       source: of the wider encoder.
 
     Raises:
-      UserError: where vocabularies or widths do not fit.
+      UserError: where vocabularies, positions or widths do not fit.
     """
-    wide_VW = np.asarray(source["embeddings"]["word"]["embedding"], np.float32)
-    fresh_VD = np.asarray(params["embeddings"]["word"]["embedding"], np.float32)
-    if len(wide_VW) != len(fresh_VD) or wide_VW.shape[1] < fresh_VD.shape[1]:
-        raise UserError(
-            f"word embeddings of shape {fresh_VD.shape} cannot start from {wide_VW.shape}: expected "
-            "the same vocabulary and at least the width."
-        )
-    centred_VW = wide_VW - wide_VW.mean(axis=0, keepdims=True)
+    wide, narrow = source["embeddings"], params["embeddings"]
+    tables = ("word", "position", "token_type")
+    shapes = [(wide[name]["embedding"].shape, narrow[name]["embedding"].shape) for name in tables]
+    for theirs, ours in shapes:
+        if theirs[0] != ours[0] or theirs[1] < ours[1]:
+            raise UserError(
+                f"embeddings of shape {ours} cannot start from {theirs}: expected as many rows, "
+                "and at most the width."
+            )
+    words_VW = np.asarray(wide["word"]["embedding"], np.float32)
+    mean_W = words_VW.mean(axis=0)
+    centred_VW = words_VW - mean_W[None, :]
     _, directions_WW = np.linalg.eigh(centred_VW.T @ centred_VW)  # ascending
-    projected_VD = centred_VW @ directions_WW[:, ::-1][:, : fresh_VD.shape[1]]
-    projected_VD *= fresh_VD.std() / max(float(projected_VD.std()), 1e-12)
-    word = {**params["embeddings"]["word"], "embedding": projected_VD.astype(np.float32)}
-    return params | {"embeddings": {**params["embeddings"], "word": word}}
+    directions_WD = directions_WW[:, ::-1][:, : shapes[0][1][1]]
+    projected = {
+        name: (np.asarray(wide[name]["embedding"], np.float32)) @ directions_WD
+        for name in tables[1:]
+    }
+    projected["word"] = centred_VW @ directions_WD
+    return params | {
+        "embeddings": narrow
+        | {name: {"embedding": table.astype(np.float32)} for name, table in projected.items()}
+    }

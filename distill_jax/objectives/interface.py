@@ -22,7 +22,7 @@ class Selecting(Protocol):
 
 
 class TrainingObjective(Protocol):
-    """``resolve.ResolvedObjective``, ``ranking_objective.RankingObjective`` or ``list_objective``'s."""
+    """``resolve.ResolvedObjective`` and the objectives of recommenders, lists and tasks."""
 
     @property
     def terms(self) -> Sequence[Labelled]: ...

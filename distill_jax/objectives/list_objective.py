@@ -102,7 +102,9 @@ class ListObjective:
         parts: dict[str, tuple[Array, Array]] = {}
         totals = []
         for term in self.terms:
-            where_B = term.spec.feed.where_B(batch)
+            where_B = batch.where_B
+            if term.spec.feed.labelled:
+                where_B = where_B & batch.label_where_B
             said = None
             if term.teachers:
                 said = self._teacher(teacher, batch)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core.ranking_types import RankingOutput
+from distill_jax.core.search_types import SearchOutput
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.training.state import in_float32
@@ -41,7 +42,7 @@ def make_probe(model: Any, objective: TrainingObjective) -> Probe:
             output = model.apply(
                 {"params": trained["student"]}, batch, train=True, rngs={"dropout": dropout_key}
             )
-            assert isinstance(output, ModelOutput | RankingOutput)
+            assert isinstance(output, ModelOutput | RankingOutput | SearchOutput)
             said = in_float32(objective.student_capture.select(output))
             _, parts = objective(trained["losses"], numbers.objective, said, teacher_output, batch)
             total, count = parts[label]

@@ -10,6 +10,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from distill_jax.core.ranking_types import RankingOutput
+from distill_jax.core.search_types import SearchOutput
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.training.finite import guard
@@ -92,7 +93,7 @@ def make_step(
             output = model.apply(
                 {"params": params}, part, train=True, rngs={"dropout": dropout_key}
             )
-            assert isinstance(output, ModelOutput | RankingOutput)
+            assert isinstance(output, ModelOutput | RankingOutput | SearchOutput)
             return in_float32(objective.student_capture.select(output))
 
         def judge(

@@ -1,0 +1,231 @@
+"""What the cells of a search table share: tokens, candidates, the teacher and its scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from distill_jax.core.digests import digest
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import atomic_folder, home
+from distill_jax.data.plan import choose_lengths
+from distill_jax.data.query_lists import (
+    Candidates,
+    ListTable,
+    choose_candidates,
+    pair_table,
+)
+from distill_jax.data.query_product import SearchData, load_search
+from distill_jax.data.table import TextDataset, TextTable
+from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.evaluation.predict import logits_of, predict_logits
+from distill_jax.evaluation.search import (
+    Encoder,
+    SearchScores,
+    exact_top_k,
+    retrieval_scores,
+)
+from distill_jax.models.bert import Bert, BertConfig
+from distill_jax.models.cross_encoder import CrossEncoder, CrossEncoderConfig
+from distill_jax.models.huggingface import load_pretrained, save_pretrained
+from distill_jax.models.two_tower import TwoTower, pretrained_towers
+from distill_jax.objectives.list_objective import resolve_lists
+from distill_jax.sweeps.models import Checkpoint, load_checkpoint
+from distill_jax.sweeps.progress import Reporter
+from distill_jax.sweeps.search.cells import SearchDataConfig, SearchTeacherConfig, teacher_hash
+from distill_jax.sweeps.search.training import Trainer, Work
+from distill_jax.teachers.pair_scores import PairScores, kept_scores
+
+SELECT = "ndcg@10"
+PAIRS_AT_ONCE = 256
+FOUND = 100
+"""Products retrieved for a query; recall is read from them."""
+
+
+@dataclass(frozen=True, eq=False)
+class SearchTask:
+    """Data, tokens and candidates of one (data, encoder, number of candidates).
+
+    Attributes:
+      encoder: pretrained; the teacher and copied students start from it, and it retrieves.
+      queries, items: tokens of all queries and products.
+      retrieved_QK: int32 [Q, K], what the untrained encoder finds for every query.
+      candidates: of training and transfer queries.
+    """
+
+    data: SearchData
+    encoder: Checkpoint
+    queries: TokenTable
+    items: TokenTable
+    retrieved_QK: np.ndarray
+    candidates: Candidates
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of data and tokens; the model is named apart."""
+        return digest([self.data.digest, self.queries.digest, self.items.digest])
+
+    def table(self, **options: Any) -> ListTable:
+        """The training queries, see ``ListTable``."""
+        return ListTable(self.data, self.queries, self.items, self.candidates, **options)
+
+    def find(self, encoder: Encoder, params: Any, split: str) -> SearchScores:
+        """Retrieval over all products by a two-tower model, on a split."""
+        rows = self.data.splits[split]
+        queries_QD = encoder(params, self.queries.take(rows), "query")
+        items_ID = encoder(params, self.items, "item")
+        found_QK, _ = exact_top_k(queries_QD, items_ID, FOUND)
+        return retrieval_scores(self.data, rows, found_QK)
+
+
+def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> SearchTask:
+    """Load, tokenise, retrieve.
+
+    Raises:
+      UserError: for data or an encoder that cannot be had.
+    """
+    of_esci = data_config.name.startswith("esci:")
+    options = {"locale": data_config.locale, "version": data_config.version} if of_esci else {}
+    data = load_search(data_config.name, **options)
+    data = data.hide_labels(data_config.label_fraction)
+    encoder = load_checkpoint(config.name, num_labels=1, fresh=True)
+    if not isinstance(encoder.config, BertConfig) or encoder.tokenizer_file is None:
+        raise UserError(f"the teacher {config.name!r} is no BERT encoder of text.")
+    encoder.params["classifier"] = jax.tree.map(np.zeros_like, encoder.params["classifier"])
+    queries = _tokens(data.query_ids, data.queries, encoder, data_config.query_length)
+    items = _tokens(data.item_ids, data.items, encoder, data_config.item_length)
+    towers, params = pretrained_towers(encoder.config, encoder.params)
+    encode = Encoder(TwoTower(towers))
+    vectors_QD, vectors_ID = encode(params, queries, "query"), encode(params, items, "item")
+    most = max(FOUND, 2 * config.candidates)
+    retrieved_QK, _ = exact_top_k(vectors_QD, vectors_ID, most)
+    candidates = choose_candidates(data, lambda rows: retrieved_QK[rows], size=config.candidates)
+    return SearchTask(data, encoder, queries, items, retrieved_QK, candidates)
+
+
+def _tokens(
+    ids: tuple[str, ...], texts: tuple[str, ...], encoder: Checkpoint, length: int
+) -> TokenTable:
+    assert encoder.tokenizer_file is not None
+    dataset = TextDataset("texts", (), {"train": TextTable(ids, texts)})
+    return tokenise_dataset(dataset, encoder.tokenizer_file, max_length=length).splits["train"]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchTeacher:
+    """A trained cross-encoder and what it says of the candidates.
+
+    Attributes:
+      digest: of its parameters.
+      training: selected step, seconds and the like.
+    """
+
+    config: BertConfig
+    params: Any
+    digest: str
+    training: dict[str, Any]
+
+    def score(self, task: SearchTask, query_P: np.ndarray, item_P: np.ndarray) -> np.ndarray:
+        """Scores of pairs of query and product numbers, float32 [P]."""
+        pairs = pair_table(task.queries, task.items, query_P, item_P)
+        lengths = choose_lengths(pairs.lengths_N, batch_size=PAIRS_AT_ONCE, max_shapes=3)
+        logits_P1 = predict_logits(
+            _pair_logits(self.config),
+            self.params,
+            pairs,
+            shape_lengths=lengths,
+            batch_size=PAIRS_AT_ONCE,
+        )
+        return logits_P1[:, 0]
+
+    def rerank(self, task: SearchTask, split: str, depth: int) -> SearchScores:
+        """What it makes of the first ``depth`` products that the encoder finds, on a split."""
+        rows = task.data.splits[split]
+        found_QK = task.retrieved_QK[rows][:, :depth]
+        pairs = np.repeat(rows, found_QK.shape[1]), found_QK.reshape(-1)
+        scores_QK = self.score(task, *pairs).reshape(found_QK.shape)
+        order_QK = np.argsort(-scores_QK, axis=1, kind="stable")
+        ordered_QK = np.take_along_axis(found_QK, order_QK, axis=1)
+        return retrieval_scores(task.data, rows, ordered_QK, recall_at=(10,))
+
+    def pair_scores(self, task: SearchTask) -> PairScores:
+        """Its scores of all candidates, kept under the home folder."""
+        return kept_scores(
+            task.candidates,
+            lambda query_P, item_P: self.score(task, query_P, item_P),
+            teacher_digest=digest([self.digest, task.digest]),
+            cache=home() / "search" / "scores",
+        )
+
+
+@functools.cache
+def _pair_logits(config: BertConfig) -> Any:
+    return logits_of(Bert(config))
+
+
+def train_teacher(
+    trainer: Trainer, task: SearchTask, config: SearchTeacherConfig, reporter: Reporter
+) -> SearchTeacher:
+    """The cross-encoder, trained now or found from an earlier run.
+
+    Raises:
+      UserError: where it diverges, or what was kept is damaged.
+    """
+    assert isinstance(task.encoder.config, BertConfig) and task.encoder.tokenizer_file is not None
+    name = teacher_hash(task.digest, task.encoder.digest, config)
+    folder = home() / "search" / "teachers" / name
+    if not folder.is_dir():
+        reporter.say("training the cross-encoder")
+        bert = task.encoder.config
+        table = task.table(list_size=config.training.list_size, kind="pairs")
+        work = Work(
+            name,
+            {"teacher": dataclasses.asdict(config)},
+            CrossEncoder(CrossEncoderConfig(bert)),
+            resolve_lists("ce", list_size=config.training.list_size, teacher=False),
+            config.training,
+            table,
+            seed=0,
+        )
+
+        def validate(params: Any) -> dict[str, float]:
+            own = SearchTeacher(bert, params["encoder"], "", {})
+            return own.rerank(task, "validation", config.candidates).means
+
+        result = trainer.train(work, {"encoder": task.encoder.params}, validate, SELECT)
+        progress = result.progress
+        training = {
+            "selected_step": progress.best_step,
+            "history": progress.history,
+            "seconds": {"train": progress.train_seconds, "compile": progress.compile_seconds},
+            "examples_per_second": result.examples_per_second,
+        }
+        with atomic_folder(folder) as scratch:
+            save_pretrained(
+                scratch / "model",
+                bert,
+                result.params["encoder"],
+                task.encoder.tokenizer_file,
+            )
+            (scratch / "training.json").write_text(json.dumps(training, indent=1))
+        trainer.clear(name)
+    return _read_teacher(folder)
+
+
+def _read_teacher(folder: Path) -> SearchTeacher:
+    loaded = load_pretrained(folder / "model")
+    try:
+        training = json.loads((folder / "training.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the teacher in {folder} is damaged (training.json: {error}); delete that folder and "
+            "it is trained again"
+        ) from error
+    return SearchTeacher(loaded.config, loaded.params, loaded.digest, training)
