@@ -1,4 +1,4 @@
-"""A search problem in small: colours and things, where the colour alone decides what is relevant."""
+"""A search problem in small: colours and things, where the colour decides what is relevant."""
 
 import numpy as np
 
@@ -19,7 +19,9 @@ def toy_search():
         for other in range(THINGS):
             gain = None if split == TRANSFER else 1.0 if other == thing else 0.5
             judgements.append(
-                Judgement(f"q{colour} q{thing}", f"{colour}-{other}", f"{colour} {other}", gain, split)
+                Judgement(
+                    f"q{colour} q{thing}", f"{colour}-{other}", f"{colour} {other}", gain, split
+                )
             )
     return build_search_data("toy", judgements)
 

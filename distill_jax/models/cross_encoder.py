@@ -16,6 +16,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.search_types import ListBatch, SearchOutput
 from distill_jax.models.bert import Bert, BertConfig
+from distill_jax.models.dropout import rows_of_lists
 from distill_jax.models.two_tower import as_batch
 
 
@@ -52,6 +53,7 @@ class CrossEncoder(nn.Module):
         parts = batch.pair_ids_BNT, batch.pair_where_BNT, batch.pair_types_BNT
         flat = [part.reshape(B * N, T) for part in parts]
         encoder = Bert(self.config.encoder, self.dtype, name="encoder")
-        scores_M1: Any = encoder(as_batch(*flat), train=train).logits_BC
+        with rows_of_lists(N):
+            scores_M1: Any = encoder(as_batch(*flat), train=train).logits_BC
         scores_BN = scores_M1.reshape(B, N)
         return SearchOutput(scores_BN=jnp.where(batch.there_BN, scores_BN, -jnp.inf))

@@ -40,6 +40,22 @@ def rows_of_batch(rows_B: Array) -> Iterator[None]:
         _ROWS_B.reset(token)
 
 
+@contextmanager
+def rows_of_lists(count: int) -> Iterator[None]:
+    """In ``rows_of_batch``: while arrays are traced that have ``count`` rows an example.
+
+    Args:
+      count: rows of each example, one after the other.
+    """
+    rows_B = _ROWS_B.get()
+    if rows_B is None:  # the whole batch: its rows are numbered as they come
+        yield
+        return
+    inner_N = jnp.arange(count, dtype=rows_B.dtype)
+    with rows_of_batch((rows_B[:, None] * count + inner_N[None, :]).reshape(-1)):
+        yield
+
+
 def dropout(x: Array, rate: float, rng: Array) -> Array:
     """Zero elements of ``x`` with probability ``rate``, divide the others by ``1 - rate``.
 

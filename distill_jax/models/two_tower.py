@@ -22,6 +22,7 @@ from distill_jax.core.fields import check_fields
 from distill_jax.core.search_types import ListBatch, SearchOutput
 from distill_jax.core.types import Batch
 from distill_jax.models.bert import Bert, BertConfig, Params, init_bert
+from distill_jax.models.dropout import rows_of_lists
 
 Side = Literal["query", "item"]
 
@@ -76,7 +77,8 @@ class TwoTower(nn.Module):
             batch.query_ids_BT, batch.query_where_BT, side="query", train=train
         )
         items = batch.item_ids_BNT.reshape(B * N, T), batch.item_where_BNT.reshape(B * N, T)
-        items_BND = self.encode(*items, side="item", train=train).reshape(B, N, -1)
+        with rows_of_lists(N):
+            items_BND = self.encode(*items, side="item", train=train).reshape(B, N, -1)
         scores_BN = jnp.einsum("BD,BND->BN", queries_BD, items_BND)
         return SearchOutput(
             scores_BN=jnp.where(batch.there_BN, scores_BN, -jnp.inf),

@@ -70,7 +70,10 @@ def test_parquet_says_the_same_as_csv(folder, tmp_path):
 
     other = tmp_path / "parquet"
     other.mkdir()
-    for name, header, rows in (("examples", HEADER, EXAMPLES), ("products", PRODUCT_HEADER, PRODUCTS)):
+    for name, header, rows in (
+        ("examples", HEADER, EXAMPLES),
+        ("products", PRODUCT_HEADER, PRODUCTS),
+    ):
         columns = {key: [row[n] or None for row in rows] for n, key in enumerate(header)}
         for key in ("small_version", "large_version"):
             if key in columns:

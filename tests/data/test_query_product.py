@@ -108,7 +108,8 @@ def test_unknown_data_is_named():
 
 def test_icons_are_read_with_their_categories_and_without_brands(tmp_path):
     (tmp_path / "icons.json").write_text(
-        """{"mug": {"label": "Mug", "styles": ["solid"], "search": {"terms": ["Tea", "tea", "hot"]}},
+        """{"mug": {"label": "Mug", "styles": ["solid"],
+                    "search": {"terms": ["Tea", "tea", "hot"]}},
         "pot": {"label": "Pot", "styles": ["solid"], "search": {"terms": ["hot", "v1", "t1"]}},
         "acme": {"label": "Acme", "styles": ["brands"], "search": {"terms": ["hot"]}}}"""
     )

@@ -83,7 +83,7 @@ def test_gradients_reach_every_parameter_that_is_used():
             name = jax.tree_util.keystr(path)
             # A key's bias moves all scores of a row alike; the last positions are never used.
             assert np.isfinite(grad).all()
-            assert np.abs(grad).max() > 0 or "key" in name and "bias" in name, name
+            assert np.abs(grad).max() > 0 or ("key" in name and "bias" in name), name
 
 
 def test_a_cross_encoder_scores_each_pair_by_itself():
@@ -112,7 +112,9 @@ def test_pretrained_towers_give_the_encoders_own_vectors():
     vectors = TwoTower(config).apply(
         {"params": towers}, batch.query_ids_BT, batch.query_where_BT, side="query", method="encode"
     )
-    said = Bert(encoder).apply({"params": params}, as_batch(batch.query_ids_BT, batch.query_where_BT))
+    said = Bert(encoder).apply(
+        {"params": params}, as_batch(batch.query_ids_BT, batch.query_where_BT)
+    )
     where = np.asarray(batch.query_where_BT)[..., None]
     mean = np.sum(np.asarray(said.hidden_states[1]) * where, axis=1) / where.sum(axis=1)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)

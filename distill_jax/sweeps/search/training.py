@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill_jax.core.mesh import make_mesh
+from distill_jax.core.mesh import check_batch_size, make_mesh
 from distill_jax.data.query_lists import ListTable
 from distill_jax.objectives.list_objective import ListObjective
 from distill_jax.sweeps.options import DEFAULTS, RunOptions
@@ -69,6 +69,7 @@ class Trainer:
           UserError: from the loop.
         """
         training = work.training
+        check_batch_size(training.batch_size, self.layout.mesh, self.options.accumulate)
         optimizer = make_optimizer(static_part(training.optimizer))
         feed = Feed(
             work.table,
