@@ -39,11 +39,11 @@ def declare(flags: Flags) -> SearchSweep:
     smoke = flags.preset == "smoke"
     teacher = SearchTeacherConfig(
         training=SearchTraining(
-            steps=8 if smoke else 160,
-            evaluations=1 if smoke else 2,
+            steps=8 if smoke else 120,
+            evaluations=1 if smoke else 3,
             batch_size=4 if smoke else 16,
-            list_size=4 if smoke else 8,
-            optimizer=OptimizerConfig(learning_rate=5e-5),
+            list_size=4 if smoke else 6,
+            optimizer=OptimizerConfig(learning_rate=1e-4),
         ),
         candidates=4 if smoke else 16,
     )
@@ -73,9 +73,10 @@ def declare(flags: Flags) -> SearchSweep:
             "which go on with the batch's other relevant products.",
             f"{100 * base.data.label_fraction:g}% of the training queries keep their judgements; "
             "the others are the transfer set of the rows that hear a teacher.",
-            f"The teacher is MiniLM-L6 as cross-encoder, trained for {teacher.training.steps} "
-            f"steps of {teacher.training.batch_size} on the same judgements. Its row reorders the "
-            f"{teacher.candidates} products that MiniLM finds as it came; it has no recall beyond.",
+            "The teacher is MiniLM-L6 as cross-encoder; its score is added to the cosine (times 20) "
+            f"of the MiniLM that it starts from. It is trained for {teacher.training.steps} steps of "
+            f"{teacher.training.batch_size} on the same judgements. Its row reorders the "
+            f"{teacher.candidates} products that MiniLM finds as it came: it finds no others.",
         ),
     )
 

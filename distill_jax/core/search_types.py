@@ -31,6 +31,7 @@ class ListBatch:
       query_ids_BT, query_where_BT: int32 and bool [B, T], the query's tokens.
       item_ids_BNT, item_where_BNT: int32 and bool [B, N, T], the products' tokens.
       pair_ids_BNT, pair_types_BNT, pair_where_BNT: query and product as one text.
+      prior_BN: float32 [B, N], what a retriever says of the pairs, for a cross-encoder to correct.
     """
 
     example_ids_B: Array
@@ -46,6 +47,7 @@ class ListBatch:
     pair_ids_BNT: Any = None
     pair_types_BNT: Any = None
     pair_where_BNT: Any = None
+    prior_BN: Any = None
 
     @property
     def where_B(self) -> Array:

@@ -94,6 +94,8 @@ class ListTable:
       use_transfer: whether the transfer set is among the rows.
       scores_QM: float32 [Q, M], the teacher's scores of the candidates, -inf where it is silent;
         needed for the transfer set.
+      prior: vectors of all queries and all products whose inner products are what a retriever
+        says of pairs; lists of pairs carry it where it is given.
     """
 
     data: SearchData
@@ -104,6 +106,7 @@ class ListTable:
     kind: Kind = "towers"
     use_transfer: bool = False
     scores_QM: np.ndarray | None = None
+    prior: tuple[np.ndarray, np.ndarray] | None = None
     rows_Q: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -146,7 +149,8 @@ class ListTable:
     @functools.cached_property
     def digest(self) -> str:
         """Digest of all that decides the lists of a seed."""
-        scores = {} if self.scores_QM is None else {"scores": self.scores_QM}
+        arrays = {} if self.scores_QM is None else {"scores": self.scores_QM}
+        arrays |= {} if self.prior is None else dict(zip("qi", self.prior, strict=True))
         return digest(
             {
                 "data": self.data.digest,
@@ -154,7 +158,7 @@ class ListTable:
                 "candidates": self.candidates.digest,
                 "list_size": self.list_size,
                 "use_transfer": self.use_transfer,
-                "scores": digest_arrays(scores),
+                "arrays": digest_arrays(arrays),
             }
         )
 
@@ -267,6 +271,9 @@ class ListTable:
                 "item_ids_BNT": item_ids_BNT,
                 "item_where_BNT": item_where_BNT,
             }
+        prior = {}
+        if self.prior is not None:
+            prior["prior_BN"] = prior_scores(self.prior, query_B, items_BN)
         rows = [np.repeat(query_B, N), items_BN.reshape(-1)]
         pairs = pair_table(self.queries, self.items, *rows)
         both = pairs.batch(np.arange(B * N), self.query_length + self.item_length - 1, B * N)
@@ -275,7 +282,16 @@ class ListTable:
             "pair_ids_BNT": np.asarray(both.input_ids_BT).reshape(shape),
             "pair_types_BNT": np.asarray(both.token_type_ids_BT).reshape(shape),
             "pair_where_BNT": np.asarray(both.where_BT).reshape(shape),
+            **prior,
         }
+
+
+def prior_scores(
+    vectors: tuple[np.ndarray, np.ndarray], query_B: np.ndarray, items_BK: np.ndarray
+) -> np.ndarray:
+    """float32 [B, K] inner products of queries' and products' vectors."""
+    vectors_QD, vectors_ID = vectors
+    return np.einsum("BD,BKD->BK", vectors_QD[query_B], vectors_ID[items_BK]).astype(np.float32)
 
 
 def pair_table(

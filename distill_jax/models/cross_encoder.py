@@ -46,7 +46,7 @@ class CrossEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, batch: ListBatch, *, train: bool = False) -> SearchOutput:
-        """Scores [B, N]; -inf where the list has no product."""
+        """Scores [B, N], on top of the batch's prior; -inf where the list has no product."""
         if batch.pair_ids_BNT is None:
             raise UserError("a cross-encoder reads pairs: make lists of kind 'pairs'.")
         B, N, T = batch.pair_ids_BNT.shape
@@ -56,4 +56,6 @@ class CrossEncoder(nn.Module):
         with rows_of_lists(N):
             scores_M1: Any = encoder(as_batch(*flat), train=train).logits_BC
         scores_BN = scores_M1.reshape(B, N)
+        if batch.prior_BN is not None:
+            scores_BN = scores_BN + batch.prior_BN
         return SearchOutput(scores_BN=jnp.where(batch.there_BN, scores_BN, -jnp.inf))

@@ -144,3 +144,21 @@ def test_models_and_lists_that_do_not_fit_say_so():
         CrossEncoderConfig(TOWER)
     with pytest.raises(UserError, match="similarity"):
         TwoTowerConfig(TOWER, similarity="euclid")
+
+
+def test_a_cross_encoder_corrects_what_a_retriever_says():
+    table = toy_table("pairs")
+    rng = np.random.default_rng(0)
+    vectors = tuple(rng.normal(size=(24, 5)).astype(np.float32) for _ in range(2))
+    informed = dataclasses.replace(table, prior=vectors)
+    one, other = (Feed(t, (4,), 5, 0, draws=t.draw)(1)[0] for t in (table, informed))
+    bert = dataclasses.replace(TOWER, num_labels=1)
+    apply = jax.jit(CrossEncoder(CrossEncoderConfig(bert)).apply)
+    params = {"params": {"encoder": init_bert(bert, jax.random.key(0))}}
+    difference = np.asarray(apply(params, other).scores_BN) - np.asarray(
+        apply(params, one).scores_BN
+    )
+    for row, query in enumerate(one.example_ids_B):
+        for place in np.flatnonzero(one.there_BN[row]):
+            expected = vectors[0][query] @ vectors[1][one.items_BN[row, place]]
+            assert difference[row, place] == pytest.approx(expected, abs=1e-4)

@@ -21,6 +21,7 @@ from distill_jax.data.query_lists import (
     ListTable,
     choose_candidates,
     pair_table,
+    prior_scores,
 )
 from distill_jax.data.query_product import SearchData, load_search
 from distill_jax.data.table import TextDataset, TextTable
@@ -58,6 +59,7 @@ class SearchTask:
       queries, items: tokens of all queries and products.
       retrieved_QK: int32 [Q, K], what the untrained encoder finds for every query.
       candidates: of training and transfer queries.
+      vectors: of all queries and products by that encoder, its scores their inner products.
     """
 
     data: SearchData
@@ -66,6 +68,7 @@ class SearchTask:
     items: TokenTable
     retrieved_QK: np.ndarray
     candidates: Candidates
+    vectors: tuple[np.ndarray, np.ndarray]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -107,7 +110,9 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     most = max(FOUND, 2 * config.candidates)
     retrieved_QK, _ = exact_top_k(vectors_QD, vectors_ID, most)
     candidates = choose_candidates(data, lambda rows: retrieved_QK[rows], size=config.candidates)
-    return SearchTask(data, encoder, queries, items, retrieved_QK, candidates)
+    return SearchTask(
+        data, encoder, queries, items, retrieved_QK, candidates, (vectors_QD, vectors_ID)
+    )
 
 
 def _tokens(
@@ -120,7 +125,10 @@ def _tokens(
 
 @dataclass(frozen=True, eq=False)
 class SearchTeacher:
-    """A trained cross-encoder and what it says of the candidates.
+    """A trained cross-encoder: it corrects what the encoder says of a pair by itself.
+
+    Its score is its own output plus the encoder's, so that with a new head it starts as good as
+    that, and cannot forget it for want of labels.
 
     Attributes:
       digest: of its parameters.
@@ -143,7 +151,8 @@ class SearchTeacher:
             shape_lengths=lengths,
             batch_size=PAIRS_AT_ONCE,
         )
-        return logits_P1[:, 0]
+        prior_P1 = prior_scores(task.vectors, query_P, np.asarray(item_P)[:, None])
+        return logits_P1[:, 0] + prior_P1[:, 0]
 
     def rerank(self, task: SearchTask, split: str, depth: int) -> SearchScores:
         """What it makes of the first ``depth`` products that the encoder finds, on a split."""
@@ -184,7 +193,7 @@ def train_teacher(
     if not folder.is_dir():
         reporter.say("training the cross-encoder")
         bert = task.encoder.config
-        table = task.table(list_size=config.training.list_size, kind="pairs")
+        table = task.table(list_size=config.training.list_size, kind="pairs", prior=task.vectors)
         work = Work(
             name,
             {"teacher": dataclasses.asdict(config)},
