@@ -73,10 +73,11 @@ def declare(flags: Flags) -> SearchSweep:
             "which go on with the batch's other relevant products.",
             f"{100 * base.data.label_fraction:g}% of the training queries keep their judgements; "
             "the others are the transfer set of the rows that hear a teacher.",
-            "The teacher is MiniLM-L6 as cross-encoder; its score is added to the cosine (times 20) "
-            f"of the MiniLM that it starts from. It is trained for {teacher.training.steps} steps of "
-            f"{teacher.training.batch_size} on the same judgements. Its row reorders the "
-            f"{teacher.candidates} products that MiniLM finds as it came: it finds no others.",
+            "The teacher is MiniLM-L6 as cross-encoder; its output is added to the cosine (times "
+            "20) of the MiniLM that it starts from. It is trained for "
+            f"{teacher.training.steps} steps of {teacher.training.batch_size} on the same "
+            f"judgements. Its row reorders the {teacher.candidates} products that MiniLM finds as "
+            "it came: it finds no others.",
         ),
     )
 

@@ -34,12 +34,13 @@ def test_scores_are_the_inner_products_of_the_vectors(shared, similarity):
     params = init_two_tower(config, jax.random.key(0))
     assert set(params) == ({"tower"} if shared else {"query_tower", "item_tower"})
     batch = drawn()
-    output = TwoTower(config).apply({"params": params}, batch)
-    queries = Bert(TOWER).apply(
+    output = jax.jit(TwoTower(config).apply)({"params": params}, batch)
+    apply = jax.jit(Bert(TOWER).apply)
+    queries = apply(
         {"params": params.get("tower", params.get("query_tower"))},
         as_batch(batch.query_ids_BT, batch.query_where_BT),
     )
-    items = Bert(TOWER).apply(
+    items = apply(
         {"params": params.get("tower", params.get("item_tower"))},
         as_batch(batch.item_ids_BNT[:, 2], batch.item_where_BNT[:, 2]),
     )
@@ -66,7 +67,8 @@ def test_padding_changes_no_score():
     wider = batch.replace(
         query_ids_BT=query[0], query_where_BT=query[1], item_ids_BNT=item[0], item_where_BNT=item[1]
     )
-    one, other = (TwoTower(config).apply({"params": params}, b).scores_BN for b in (batch, wider))
+    apply = jax.jit(TwoTower(config).apply)
+    one, other = (apply({"params": params}, b).scores_BN for b in (batch, wider))
     assert np.asarray(one) == pytest.approx(np.asarray(other), abs=1e-5)
 
 
@@ -91,7 +93,7 @@ def test_a_cross_encoder_scores_each_pair_by_itself():
     params = init_bert(bert, jax.random.key(0))
     batch = drawn("pairs")
     model = CrossEncoder(CrossEncoderConfig(bert))
-    scores = np.asarray(model.apply({"params": {"encoder": params}}, batch).scores_BN)
+    scores = np.asarray(jax.jit(model.apply)({"params": {"encoder": params}}, batch).scores_BN)
     row, place = 1, 2
     alone = as_batch(
         *(
@@ -100,7 +102,7 @@ def test_a_cross_encoder_scores_each_pair_by_itself():
         )
     )
     assert scores[row, place] == pytest.approx(
-        float(Bert(bert).apply({"params": params}, alone).logits_BC[0, 0]), rel=1e-5
+        float(jax.jit(Bert(bert).apply)({"params": params}, alone).logits_BC[0, 0]), rel=1e-5
     )
 
 

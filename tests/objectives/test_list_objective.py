@@ -36,7 +36,7 @@ def vectors(seed):
 def value(text, student, teacher=None, **options):
     objective = resolve_lists(text, list_size=N, teacher=teacher is not None, **options)
     said = objective.student_capture.select(student)
-    return objective({}, objective.numbers(0, 1), said, teacher, batch())
+    return jax.jit(objective)({}, objective.numbers(0, 1), said, teacher, batch())
 
 
 def log_softmax(scores):
@@ -107,10 +107,8 @@ def test_a_gap_is_as_good_as_a_shorter_list(name):
     student, teacher = vectors(0), SearchOutput(vectors(1).scores_BN)
     _, parts = value(name, student, teacher)
     function = getattr(losses, name)
-    short = [
-        float(function(student.scores_BN[b][THERE[b]], teacher.scores_BN[b][THERE[b]]))
-        for b in range(3)
-    ]
+    s, t = np.asarray(student.scores_BN), np.asarray(teacher.scores_BN)
+    short = [float(jax.jit(function)(s[b][THERE[b]], t[b][THERE[b]])) for b in range(3)]
     assert float(parts[name][0]) == pytest.approx(sum(short), rel=1e-4, abs=1e-6)
 
 
@@ -123,7 +121,7 @@ def test_gradients_are_finite_and_gaps_have_none(text):
         said = SearchOutput(jnp.where(jnp.array(THERE), scores_BN, -jnp.inf))
         return objective({}, objective.numbers(0, 1), said, teacher, batch())[0]
 
-    grads = jax.grad(loss)(jnp.where(jnp.array(THERE), vectors(0).scores_BN, 0))
+    grads = jax.jit(jax.grad(loss))(jnp.where(jnp.array(THERE), vectors(0).scores_BN, 0))
     assert np.isfinite(grads).all() and (np.asarray(grads)[~THERE] == 0).all()
     assert (np.asarray(grads)[0] != 0).any()
 

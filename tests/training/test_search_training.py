@@ -1,5 +1,7 @@
 """Search models through the house's step and loop: they learn, and resume bit for bit."""
 
+import functools
+
 import jax
 import numpy as np
 import optax
@@ -14,7 +16,6 @@ from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, init_two_towe
 from distill_jax.objectives.list_objective import resolve_lists
 from distill_jax.teachers.pair_scores import PairScores
 from distill_jax.training.checkpoint import Checkpoints
-from distill_jax.training.diagnose import make_probe
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.layout import Layout
@@ -38,14 +39,22 @@ TOWER = BertConfig(
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup=0.0)
 
 
+@functools.cache
+def step_of(text, in_batch):
+    """Objective, model and compiled step, once a structure."""
+    objective = resolve_lists(text, list_size=6, teacher=True, in_batch=in_batch)
+    model = TwoTower(TwoTowerConfig(TOWER))
+    layout = Layout(make_mesh(jax.devices()[:1]))
+    step = layout.compile(make_step(model, objective, make_optimizer(OPTIMIZER)))
+    return objective, model, layout, step
+
+
 def fitted(text, *, transfer=False, steps=60, stop_at=None, folder=None, in_batch=True):
     """A student trained on the toy's lists; stopped in order after ``stop_at`` steps."""
     table = toy_table(transfer=transfer)
     teacher = PairScores(table.candidates, true_scores(table.data, table.candidates.items_QM))
-    objective = resolve_lists(text, list_size=table.list_size, teacher=True, in_batch=in_batch)
-    model = TwoTower(TwoTowerConfig(TOWER))
+    objective, model, layout, step = step_of(text, in_batch)
     optimizer = make_optimizer(OPTIMIZER)
-    layout = Layout(make_mesh(jax.devices()[:1]))
     feed = Feed(table, (4,), 8, 0, teacher=teacher, draws=table.draw)
     state = layout.new_state(
         jax.device_get(init_two_tower(model.config, jax.random.key(0))), {}, optimizer
@@ -59,7 +68,7 @@ def fitted(text, *, transfer=False, steps=60, stop_at=None, folder=None, in_batc
     checkpoints = Checkpoints(folder) if folder else None
     result = train(
         state,
-        layout.compile(make_step(model, objective, optimizer)),
+        step,
         feed,
         objective=objective,
         optimizer=OPTIMIZER,
@@ -69,7 +78,6 @@ def fitted(text, *, transfer=False, steps=60, stop_at=None, folder=None, in_batc
         on_log=on_log,
         stop=stop,
         checkpoints=checkpoints,
-        probe=make_probe(model, objective),
     )
     return table, model, result.params
 
