@@ -2,7 +2,7 @@
 
     python experiments/search_relevance.py
     python experiments/search_relevance.py --preset smoke
-    python experiments/search_relevance.py --data esci:FOLDER
+    python experiments/search_relevance.py --data esci:FOLDER --item-length 48
 
 "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation"
 (Hofstätter et al. 2020). The data travel in a package: the catalogue of Font Awesome Free, 1,393
@@ -11,18 +11,42 @@ a real catalogue, though no shoppers' queries. Judgements of half of the trainin
 the other half is the transfer set, on which only the teacher speaks.
 """
 
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from distill_jax.cli.experiment import Flags
 from distill_jax.cli.run import parse_flags, run
-from distill_jax.sweeps.search.cells import (
-    SearchCell,
-    SearchDataConfig,
-    SearchSweep,
-    SearchTeacherConfig,
-    SearchTraining,
-)
-from distill_jax.training.optimizer import OptimizerConfig
+
+if TYPE_CHECKING:
+    from distill_jax.sweeps.search.cells import SearchSweep
+
+
+@dataclass(frozen=True)
+class SearchRelevance:
+    """Compare ways of distilling a cross-encoder into two towers."""
+
+    preset: Literal["default", "smoke"] = "default"
+    """default: as committed under experiments/results. smoke: the whole path in a few minutes."""
+    data: str = "icon_search"
+    """icon_search, esci:FOLDER (Amazon's Shopping Queries) or pairs:FOLDER (your own)."""
+    locale: str = "us"
+    """Of esci: us, es or jp."""
+    teacher: str = "minilm-l6"
+    """minilm-l6, a local folder or a hub id of a BERT sentence encoder."""
+    students: tuple[str, ...] = ()
+    """2x64x2 by default: LAYERSxWIDTHxHEADS, or l2, l3: copied from the encoder's layers."""
+    item_length: int = 16
+    """Tokens after which a product is cut; the shops' titles want more."""
+    learning_rate: float = 3e-3
+    """Of the students; copied ones want less (1e-4)."""
+    seeds: tuple[int, ...] = ()
+    """0 1 2 by default."""
+    resume: Literal["auto", "must", "never"] = "auto"
+    """What is done about a run that was stopped."""
+    output_dir: Path | None = None
+    """Default: results/search_relevance, with -smoke behind it for that preset."""
+
 
 ROWS = {
     "labels": {"objective": "ce"},
@@ -34,73 +58,88 @@ ROWS = {
 }
 
 
-def declare(flags: Flags) -> SearchSweep:
-    """Objectives x seeds, one student."""
+def table(flags: SearchRelevance) -> "SearchSweep":
+    """Objectives x students x seeds."""
+    from distill_jax.sweeps.search.cells import (
+        SearchCell,
+        SearchDataConfig,
+        SearchSweep,
+        SearchTeacherConfig,
+        SearchTraining,
+    )
+    from distill_jax.training.optimizer import OptimizerConfig
+
     smoke = flags.preset == "smoke"
-    teacher = SearchTeacherConfig(
-        training=SearchTraining(
-            steps=8 if smoke else 120,
-            evaluations=1 if smoke else 3,
-            batch_size=4 if smoke else 16,
-            list_size=4 if smoke else 6,
-            optimizer=OptimizerConfig(learning_rate=1e-4),
-        ),
-        candidates=4 if smoke else 16,
-    )
     base = SearchCell(
-        data=SearchDataConfig(flags.data or "icon_search"),
-        teacher=teacher,
-        student="2x64x2",
+        data=SearchDataConfig(flags.data, locale=flags.locale, item_length=flags.item_length),
+        teacher=SearchTeacherConfig(
+            flags.teacher,
+            candidates=16,
+            training=SearchTraining(
+                steps=120,
+                evaluations=3,
+                batch_size=16,
+                list_size=6,
+                optimizer=OptimizerConfig(learning_rate=1e-4),
+            ),
+        ),
         training=SearchTraining(
-            steps=20 if smoke else 300,
-            evaluations=2 if smoke else 3,
-            list_size=4 if smoke else 8,
-            optimizer=OptimizerConfig(learning_rate=3e-3),
+            steps=300,
+            evaluations=3,
+            batch_size=32,
+            list_size=8,
+            optimizer=OptimizerConfig(learning_rate=flags.learning_rate),
         ),
     )
+    if smoke:
+        few = replace(base.training, steps=20, evaluations=2, list_size=4)
+        small = replace(base.teacher.training, steps=8, evaluations=1, batch_size=8, list_size=4)
+        teacher = replace(base.teacher, candidates=4, training=small)
+        base = replace(base, training=few, teacher=teacher)
     names = ("labels", "labels + KL") if smoke else tuple(ROWS)
+    students = flags.students or (base.student,)
+    training, teaching = base.training, base.teacher.training
     return SearchSweep(
         name="search_relevance",
         title=f"{base.data.name}: a cross-encoder teaches two towers",
         base=base,
         rows={name: ROWS[name] for name in names},
-        groups={base.student: {}},
+        groups={student: {"student": student} for student in students},
         seeds=flags.seeds or ((0,) if smoke else (0, 1, 2)),
         protocol=(
-            f"Students: one tower for queries and products (2 layers, width 64), embeddings from "
-            f"the encoder's in every row, the rest at random; {base.training.steps} steps of "
-            f"{base.training.batch_size} queries with {base.training.list_size} products each, "
-            "which go on with the batch's other relevant products.",
+            "Students: one tower for queries and products. Those of a size (2x64x2: 2 layers, "
+            "width 64) have embeddings projected from the encoder's in every row, the rest starts "
+            f"at random. {training.steps} steps of {training.batch_size} queries with "
+            f"{training.list_size} products each, which go on with the relevant products of the "
+            "batch's other queries.",
             f"{100 * base.data.label_fraction:g}% of the training queries keep their judgements; "
             "the others are the transfer set of the rows that hear a teacher.",
-            "The teacher is MiniLM-L6 as cross-encoder; its output is added to the cosine (times "
-            "20) of the MiniLM that it starts from. It is trained for "
-            f"{teacher.training.steps} steps of {teacher.training.batch_size} on the same "
-            f"judgements. Its row reorders the {teacher.candidates} products that MiniLM finds as "
-            "it came: it finds no others.",
+            "The teacher is the encoder as cross-encoder; its output is added to the cosine (times "
+            f"20) that the encoder gives as it came. It is trained for {teaching.steps} steps of "
+            f"{teaching.batch_size} queries on the same judgements. Its row reorders the "
+            f"{base.teacher.candidates} products that the encoder finds as it came, and finds no "
+            "others.",
         ),
     )
 
 
-def main() -> None:
-    """Parse, run, write and print."""
-    import sys
-
-    flags = parse_flags(Flags, sys.argv[1:], Path(sys.argv[0]).name)
-
+def main(flags: SearchRelevance) -> None:
+    """Run the table, write and print it."""
     from distill_jax.cli.results import conclude, open_console
+    from distill_jax.sweeps.options import DEFAULTS
     from distill_jax.sweeps.progress import Reporter
     from distill_jax.sweeps.search.run import run_search
 
-    sweep = declare(flags)
     console = open_console()
     reporter = Reporter(console)
     suffix = "" if flags.preset == "default" else f"-{flags.preset}"
-    folder = (flags.output_dir or Path("results")) / f"{sweep.name}{suffix}"
+    folder = flags.output_dir or Path("results") / f"search_relevance{suffix}"
+    sweep = table(flags)
     reporter.say(f"{sweep.name}: {sweep.title}")
-    spec, rows = run_search(sweep, folder, reporter, options=flags.options)
+    options = replace(DEFAULTS, resume=flags.resume)
+    spec, rows = run_search(sweep, folder, reporter, options=options)
     conclude(spec, rows, folder, console)
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: main(parse_flags(SearchRelevance, sys.argv[1:], "experiments/search_relevance.py")))

@@ -1,15 +1,21 @@
 """A search table in small, from words in files to a table; its teacher has learnt nothing."""
 
 import dataclasses
+import importlib.util
 import itertools
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.search import Encoder
+from distill_jax.models.bert import BertConfig
+from distill_jax.models.students import student_config
 from distill_jax.models.two_tower import TwoTower
+from distill_jax.objectives.list_objective import resolve_lists
 from distill_jax.sweeps.ledger import Ledger
 from distill_jax.sweeps.outputs import build, load_results, write_outputs
 from distill_jax.sweeps.search.cells import (
@@ -22,6 +28,7 @@ from distill_jax.sweeps.search.cells import (
 from distill_jax.sweeps.search.run import load_student, run_search
 from distill_jax.sweeps.search.task import prepare
 
+MINILM = BertConfig(30522, 384, 6, 12, 1536, pooling="mean")
 SMALL = SearchTraining(steps=2, evaluations=1, batch_size=8, list_size=3)
 
 
@@ -134,3 +141,25 @@ def test_settings_that_cannot_be_are_refused():
     ):
         with pytest.raises(UserError, match=message):
             wrong()
+
+
+@pytest.mark.parametrize("preset", ["default", "smoke"])
+def test_the_experiments_cells_can_be_built(preset):
+    path = Path(__file__).resolve().parents[2] / "experiments/search_relevance.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, path.stem, module)
+        spec.loader.exec_module(module)
+        sweep = module.table(module.SearchRelevance(preset=preset, students=("2x64x2", "l2")))
+    cells = [sweep.cell(*entry) for entry in sweep.entries]
+    assert len({cell.hash for cell in cells}) == len(cells) >= 4
+    for cell in cells:
+        objective = resolve_lists(
+            cell.objective,
+            list_size=cell.training.list_size,
+            teacher=True,
+            in_batch=cell.in_batch,
+        )
+        assert objective.needs_teacher or cell.objective == "ce"
+        assert student_config(cell.student, MINILM).hidden_size in (64, 384)
