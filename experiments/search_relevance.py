@@ -115,7 +115,8 @@ def table(flags: SearchRelevance) -> "SearchSweep":
             f"{100 * base.data.label_fraction:g}% of the training queries keep their judgements; "
             "the others are the transfer set of the rows that hear a teacher.",
             "The teacher is the encoder as cross-encoder; its output is added to the cosine (times "
-            f"20) that the encoder gives as it came. It is trained for {teaching.steps} steps of "
+            f"{base.teacher.prior_scale:g}) that the encoder gives as it came. It is trained for "
+            f"{teaching.steps} steps of "
             f"{teaching.batch_size} queries on the same judgements. Its row reorders the "
             f"{base.teacher.candidates} products that the encoder finds as it came, and finds no "
             "others.",

@@ -16,12 +16,12 @@ import numpy as np
 from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
 from distill_jax.core.search_types import ListBatch
-from distill_jax.data.draws import draw_unit
+from distill_jax.data.draws import draw_below, draw_unit
 from distill_jax.data.query_product import TRANSFER, SearchData
 from distill_jax.data.tokenise import TokenTable
 
 Kind = Literal["towers", "pairs"]
-FIRST, REST = range(2)
+FIRST, REST, RANDOM = range(3)
 """What a draw is for."""
 
 
@@ -44,20 +44,30 @@ class Candidates:
 
 
 def choose_candidates(
-    data: SearchData, found: Callable[[np.ndarray], np.ndarray], *, size: int
+    data: SearchData,
+    found: Callable[[np.ndarray], np.ndarray],
+    *,
+    size: int,
+    random_share: float = 0.5,
 ) -> Candidates:
     """The candidates of training and transfer queries; other queries have none.
 
     Judged and given products first (the relevant ones in at most half of the places), then what a
     retriever finds, as hard negatives (Xiong et al. 2021, "Approximate Nearest Neighbor Negative
-    Contrastive Learning"). On a training query, what nobody judged has gain 0.
+    Contrastive Learning"), and products drawn from all: among what it finds alone, a retriever's
+    word would be worth nothing. On a training query, what nobody judged has gain 0.
 
     Args:
       found: query numbers [R] -> products [R, K] that a retriever finds for them, best first.
       size: M, at least 2.
+      random_share: of the places left by judged products, those for products drawn from all; the
+        draw is the same in every run.
     """
-    if size < 2:
-        raise UserError(f"a query needs at least 2 candidates, not {size}.")
+    if size < 2 or not 0 <= random_share <= 1:
+        raise UserError(
+            f"a query needs at least 2 candidates and a random share in [0, 1], not {size} and "
+            f"{random_share}."
+        )
     items_QM = np.full((len(data.queries), size), -1, np.int32)
     gains_QM = np.full((len(data.queries), size), np.nan, np.float32)
     labelled, transfer = data.splits["train"], data.splits.get(TRANSFER, np.zeros(0, np.int32))
@@ -69,8 +79,12 @@ def choose_candidates(
         relevant = [item for item, gain in gain_of.items() if gain > 0]
         wrong = [item for item, gain in gain_of.items() if gain <= 0]
         listed = [*relevant[: size // 2], *data.unjudged(query).tolist(), *wrong]
-        more = [item for item in retrieved_RK[row].tolist() if item not in gain_of]
-        chosen = list(dict.fromkeys([*listed, *more]))[:size]
+        out = {*gain_of, *listed}
+        hard = [item for item in retrieved_RK[row].tolist() if item not in out]
+        places = round((size - min(len(listed), size)) * (1 - random_share))
+        drawn = draw_below(len(data.items), RANDOM, int(query), np.arange(4 * size)).tolist()
+        easy = [item for item in drawn if item not in out]
+        chosen = list(dict.fromkeys([*listed, *hard[:places], *easy, *hard[places:]]))[:size]
         items_QM[query, : len(chosen)] = chosen
         if row < len(labelled):
             gains_QM[query, : len(chosen)] = [gain_of.get(item, 0.0) for item in chosen]

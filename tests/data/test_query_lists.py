@@ -34,6 +34,26 @@ def test_candidates_are_judged_ones_first_then_what_is_found():
         assert (candidates.items_QM[data.splits[split]] == -1).all()
 
 
+def test_some_candidates_are_drawn_from_all_products_the_same_in_every_run():
+    data = toy_search()
+
+    def found(rows):
+        return np.tile(np.arange(len(data.items)), (len(rows), 1))
+
+    def those_of(share):
+        return choose_candidates(data, found, size=12, random_share=share).items_QM[query, 6:]
+
+    query = int(data.splits["train"][0])
+    judged = set(data.judged(query)[0].tolist())
+    best = [item for item in range(len(data.items)) if item not in judged]
+    assert those_of(0.0).tolist() == best[:6]
+    mixed = those_of(0.5)
+    assert mixed[:3].tolist() == best[:3] and not set(mixed.tolist()) & judged
+    assert len(set(mixed.tolist())) == 6 and mixed.tolist() == those_of(0.5).tolist()
+    with pytest.raises(UserError, match="random share"):
+        those_of(1.5)
+
+
 @given(st.integers(0, 50), st.integers(0, 5))
 def test_a_list_starts_with_a_relevant_product_and_the_rest_are_less_so(step, seed):
     table = toy_table()

@@ -75,11 +75,13 @@ class SearchTeacherConfig:
       name: ``minilm-l6``, a local folder, or a hub id of a BERT sentence encoder. Without any
         training it is the retriever that finds the candidates.
       candidates: products a query that the teacher is asked about.
+      prior_scale: the cross-encoder's output is added to so many times the encoder's cosine.
       training: of the cross-encoder, by ``ce`` over lists.
     """
 
     name: str = "minilm-l6"
     candidates: int = 16
+    prior_scale: float = 5.0
     training: SearchTraining = field(
         default_factory=lambda: SearchTraining(
             steps=200, evaluations=2, batch_size=16, optimizer=OptimizerConfig(learning_rate=1e-4)
@@ -90,6 +92,8 @@ class SearchTeacherConfig:
         check_fields(self)
         if self.candidates < self.training.list_size:
             raise UserError("a query needs at least as many candidates as its list has products")
+        if not 0 < self.prior_scale < 1e3:
+            raise UserError(f"the prior's scale must be above 0, not {self.prior_scale}")
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,9 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     encoder.params["classifier"] = jax.tree.map(np.zeros_like, encoder.params["classifier"])
     queries = _tokens(data.query_ids, data.queries, encoder, data_config.query_length)
     items = _tokens(data.item_ids, data.items, encoder, data_config.item_length)
-    towers, params = pretrained_towers(encoder.config, encoder.params)
+    towers, params = pretrained_towers(
+        encoder.config, encoder.params, cosine_scale=config.prior_scale
+    )
     encode = Encoder(TwoTower(towers))
     vectors_QD, vectors_ID = encode(params, queries, "query"), encode(params, items, "item")
     most = max(FOUND, 2 * config.candidates)
