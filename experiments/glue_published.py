@@ -8,6 +8,10 @@
 The table has the losses of each recipe on students of three MiniLM layers, all with the same few
 steps, beside the published numbers of the originals. ``--plan`` trains and downloads nothing: it
 prints the originals' cells, steps, cost on this device, and which weights and data are missing.
+
+Run time: 22 runs in two hours on one core beside other work. With so few steps no recipe beat the
+labels alone (84.8%; KL 84.9, PKD 84.9, TinyBERT 84.1, DistilBERT 83.8, MiniLM 83.5, Turc 83.4; the
+teacher 88.6), and no difference was significant.
 """
 
 import sys
