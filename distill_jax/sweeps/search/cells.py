@@ -105,7 +105,8 @@ class SearchCell:
       start: ``words``: embeddings projected from the pretrained encoder's, the rest random;
         ``random``: all of it. A copied student (``l2``) starts from the encoder's layers.
       shared: one tower for both sides.
-      similarity: of vectors, see ``TwoTowerConfig``.
+      similarity: of vectors, see ``TwoTowerConfig``. Untrained towers tell products apart by
+        cosine; in inner products their common part drowns the rest.
       objective: over lists; ``in_batch``: lists go on with the batch's other first products.
       hears: ``teacher``; ``shuffled``: its scores, given to other candidates of the same query.
       transfer: whether queries without judgements are learnt from; only a teacher speaks there.
@@ -117,7 +118,7 @@ class SearchCell:
     student: str = "2x64x2"
     start: Literal["words", "random"] = "words"
     shared: bool = True
-    similarity: Literal["dot", "cosine"] = "dot"
+    similarity: Literal["dot", "cosine"] = "cosine"
     objective: str = "ce"
     in_batch: bool = True
     hears: Literal["teacher", "shuffled"] = "teacher"
