@@ -9,6 +9,9 @@
 icons as text, and the 3,345 search terms that its makers gave them. They are real search terms of
 a real catalogue, though no shoppers' queries. Judgements of half of the training terms are used;
 the other half is the transfer set, on which only the teacher speaks.
+
+Run time: about 22 minutes of one CPU core (teacher and its scores 10 minutes, a student 40 seconds).
+The teacher reorders what MiniLM finds by itself from nDCG@10 .410 to .422.
 """
 
 import sys
@@ -38,7 +41,7 @@ class SearchRelevance:
     """2x64x2 by default: LAYERSxWIDTHxHEADS, or l2, l3: copied from the encoder's layers."""
     item_length: int = 16
     """Tokens after which a product is cut; the shops' titles want more."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     """Of the students; copied ones want less (1e-4)."""
     seeds: tuple[int, ...] = ()
     """0 1 2 by default."""
@@ -84,8 +87,8 @@ def table(flags: SearchRelevance) -> "SearchSweep":
             ),
         ),
         training=SearchTraining(
-            steps=300,
-            evaluations=3,
+            steps=240,
+            evaluations=4,
             batch_size=32,
             list_size=8,
             optimizer=OptimizerConfig(learning_rate=flags.learning_rate),

@@ -225,7 +225,7 @@ class _Session:
                 training=cell.teacher.training,
             )
             own = dataclasses.replace(
-                own, start="words", shared=True, similarity="dot", in_batch=False,
+                own, start="words", shared=True, similarity="cosine", in_batch=False,
                 hears="teacher", transfer=False,
             )  # fmt: skip
             if own.hash not in self.ledger.finished_hashes():
