@@ -75,11 +75,11 @@ def main(flags: Recommendation) -> None:
     console = open_console()
     suffix = "" if flags.preset == "default" else f"-{flags.preset}"
     folder = flags.output_dir or Path("results") / f"recommendation{suffix}"
-    spec, rows = run_recommenders(declare(flags), folder, Reporter(console))
+    spec, rows = run_recommenders(table(flags), folder, Reporter(console))
     conclude(spec, rows, folder, console)
 
 
-def declare(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax, which is slow
+def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax, which is slow
     """The table that the flags ask for: a ``RecSweep``."""
     from distill_jax.sweeps.recommend.cells import RecData, RecModel, RecTeacher
     from distill_jax.sweeps.recommend.sweep import RecRow, RecSweep

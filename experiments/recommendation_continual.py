@@ -47,11 +47,11 @@ def main(flags: Continual) -> None:
 
     console = open_console()
     data = load_interactions(flags.data)
-    spec, rows = run_continual(declare(flags), data, flags.output_dir, Reporter(console))
+    spec, rows = run_continual(table(flags), data, flags.output_dir, Reporter(console))
     conclude(spec, rows, flags.output_dir, console)
 
 
-def declare(flags: Continual):  # type: ignore[no-untyped-def]  # imports jax, which is slow
+def table(flags: Continual):  # type: ignore[no-untyped-def]  # imports jax, which is slow
     """The run that the flags ask for: a ``ContinualSweep``."""
     from distill_jax.sweeps.recommend.cells import RecData, RecModel
     from distill_jax.sweeps.recommend.continual import ContinualSweep, Update

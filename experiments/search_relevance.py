@@ -10,7 +10,7 @@ icons as text, and the 3,345 search terms that its makers gave them. They are re
 a real catalogue, though no shoppers' queries. Judgements of half of the training terms are used;
 the other half is the transfer set, on which only the teacher speaks.
 
-Run time: about 22 minutes of one CPU core (teacher and its scores 10 minutes, a student 40 seconds).
+Run time: about 22 minutes of one CPU core (teacher and scores 10 minutes, a student 40 seconds).
 The teacher reorders what MiniLM finds by itself from nDCG@10 .410 to .422.
 """
 

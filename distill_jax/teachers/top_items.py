@@ -307,7 +307,7 @@ def open_top_items(folder: Path, provenance: TopItemsProvenance) -> TopItemsCach
                 raise ValueError(f"{name} was changed after it was written")
         theirs, ours = body["provenance"], dataclasses.asdict(provenance)
         arrays = {
-            field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r")
+            field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r", allow_pickle=False)
             for field in dataclasses.fields(TopItemsCache)
             if field.name != "provenance"
         }

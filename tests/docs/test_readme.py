@@ -13,6 +13,7 @@ from distill_jax.cli.experiment import Flags
 from distill_jax.cli.ledger import ListLedger, MergeLedgers
 from distill_jax.cli.main import COMMANDS
 from distill_jax.cli.ray import RunOnRay
+from distill_jax.cli.recommend import Recommend
 from distill_jax.objectives.grammar import parse
 from distill_jax.sweeps.options import RunOptions
 
@@ -20,13 +21,26 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNNING = (ROOT / "docs/running.md").read_text(encoding="utf-8")
 SWEEPS = (ROOT / "docs/sweeps.md").read_text(encoding="utf-8")
+RECOMMENDATION = (ROOT / "docs/recommendation.md").read_text(encoding="utf-8")
+SCRIPTS = {
+    "recommendation": "Recommendation",
+    "recommendation_anchor": "Anchor",
+    "recommendation_continual": "Continual",
+    "search_relevance": "SearchRelevance",
+}
+"""Experiment with flags of its own -> their class."""
+
+
+def module_at(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_the_generated_parts_are_fresh():
     """Mend with ``python tools/refresh_readme.py``."""
-    spec = importlib.util.spec_from_file_location("refresh", ROOT / "tools/refresh_readme.py")
-    refresh = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(refresh)
+    refresh = module_at(ROOT / "tools/refresh_readme.py")
     assert {"losses", "compare_losses", "compare_losses-full"} <= set(refresh.parts())
     for name in refresh.parts():
         assert f"<!-- {name} -->" in README
@@ -60,8 +74,10 @@ def test_the_make_targets_it_shows_are_targets():
 
 
 def test_every_flag_that_the_pages_name_exists():
-    forms = (CompareLosses, Flags, ListLedger, MergeLedgers, RunOnRay, RunOptions)
+    own = [getattr(module_at(ROOT / f"experiments/{name}.py"), SCRIPTS[name]) for name in SCRIPTS]
+    forms = (CompareLosses, Flags, ListLedger, MergeLedgers, Recommend, RunOnRay, RunOptions, *own)
     fields = {f.name.replace("_", "-") for form in forms for f in dataclasses.fields(form)}
     scripts = "".join(path.read_text() for path in (ROOT / "tools/launch").glob("*.sh"))
     known = fields | {"no-fine-tune", "help", "plugin", *re.findall(r"--([a-z][a-z-]+)", scripts)}
-    assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README + RUNNING + SWEEPS)) <= known
+    pages = README + RUNNING + SWEEPS + RECOMMENDATION
+    assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", pages)) <= known

@@ -28,7 +28,7 @@ def shape(model):
 @pytest.mark.parametrize("preset", ["default", "smoke", "ml-1m"])
 def test_every_row_of_a_preset_can_be_computed(preset):
     module = script("recommendation")
-    sweep = module.declare(module.Recommendation(preset=preset))
+    sweep = module.table(module.Recommendation(preset=preset))
     teacher = shape(sweep.teacher.model)
     cells = list(sweep.cells("data", "teacher"))
     assert len(cells) == len(sweep.rows) * len(sweep.students) * len(sweep.seeds)
@@ -46,7 +46,7 @@ def test_every_row_of_a_preset_can_be_computed(preset):
 
 def test_flags_change_a_preset():
     module = script("recommendation")
-    sweep = module.declare(
+    sweep = module.table(
         module.Recommendation(teacher="sasrec-2x64", students=("bpr_mf-8",), epochs=3, seeds=(5,))
     )
     assert [peer.name for peer in sweep.peers] == ["sasrec-2x64-text"]
@@ -56,7 +56,7 @@ def test_flags_change_a_preset():
 
 def test_the_continual_run_can_be_built():
     module = script("recommendation_continual")
-    sweep = module.declare(module.Continual())
+    sweep = module.table(module.Continual())
     for text in (sweep.first, *(update.objective for update in sweep.updates)):
         resolve_ranking(text, shape(sweep.student), shape(sweep.teacher), positions=1600)
     assert any(update.rehearse for update in sweep.updates)
