@@ -201,8 +201,10 @@ class Arguments:
     processes4; all by default."""
     report: Path | None = None
     """A Markdown file to write."""
-    one_of: tyro.conf.Suppress[str] = ""
-    objective: tyro.conf.Suppress[str] = ""
+    one_of: str = ""
+    """Used by the tool itself: the way whose process this is."""
+    objective: str = ""
+    """Likewise: its losses."""
 
 
 def main(args: Arguments) -> None:
