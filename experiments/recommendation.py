@@ -14,7 +14,7 @@ popularity and EASE. Tail: targets outside the most popular fifth of the items.
 
 Leave-one-out leaks the future of other users, see the protocol under the table.
 
-Run time on two idle CPU cores: (MEASURED when it is run).
+Not run at this size yet.
 """
 
 import sys

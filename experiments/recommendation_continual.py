@@ -9,7 +9,7 @@ rehearsed, whose words lie in the old cache; and a student distilled anew from e
 costs most. Witnesses, who are never trained on, are asked for what they took before the moment
 (what was forgotten) and after it.
 
-Run time on two idle CPU cores: (MEASURED when it is run).
+Not run at this size yet.
 """
 
 import sys
