@@ -20,8 +20,9 @@ from distill_jax.sweeps.options import RunOptions
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNNING = (ROOT / "docs/running.md").read_text(encoding="utf-8")
-SWEEPS = (ROOT / "docs/sweeps.md").read_text(encoding="utf-8")
-RECOMMENDATION = (ROOT / "docs/recommendation.md").read_text(encoding="utf-8")
+PAGES = README + "".join(
+    path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
+)
 SCRIPTS = {
     "recommendation": "Recommendation",
     "recommendation_anchor": "Anchor",
@@ -74,10 +75,21 @@ def test_the_make_targets_it_shows_are_targets():
 
 
 def test_every_flag_that_the_pages_name_exists():
+    tool = module_at(ROOT / "tools/kill_test.py").Arguments
     own = [getattr(module_at(ROOT / f"experiments/{name}.py"), SCRIPTS[name]) for name in SCRIPTS]
-    forms = (CompareLosses, Flags, ListLedger, MergeLedgers, Recommend, RunOnRay, RunOptions, *own)
+    forms = (
+        CompareLosses,
+        Flags,
+        ListLedger,
+        MergeLedgers,
+        Recommend,
+        RunOnRay,
+        RunOptions,
+        tool,
+        *own,
+    )
     fields = {f.name.replace("_", "-") for form in forms for f in dataclasses.fields(form)}
     scripts = "".join(path.read_text() for path in (ROOT / "tools/launch").glob("*.sh"))
     known = fields | {"no-fine-tune", "help", "plugin", *re.findall(r"--([a-z][a-z-]+)", scripts)}
-    pages = README + RUNNING + SWEEPS + RECOMMENDATION
-    assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", pages)) <= known
+
+    assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", PAGES)) <= known
