@@ -21,6 +21,9 @@ ALONG_WIDTH: Rules = (
 )
 """Matrices of a transformer by their columns; vectors, and the few columns of a head, whole."""
 
+MOMENTS: Rules = ((r"(^|/)losses/", PartitionSpec()), *ALONG_WIDTH)
+"""Of the optimiser: as the parameters they belong to; the losses' own are few and of any shape."""
+
 
 @dataclass(frozen=True)
 class ShardingRules:
@@ -33,7 +36,7 @@ class ShardingRules:
 
     student: Rules = ALONG_WIDTH
     losses: Rules = ()
-    optimizer: Rules = ALONG_WIDTH
+    optimizer: Rules = MOMENTS
     teacher: Rules = ALONG_WIDTH
     teacher_outputs: Rules = ((r"", PartitionSpec((DATA_AXIS, FSDP_AXIS))),)
 
