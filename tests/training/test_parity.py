@@ -6,6 +6,7 @@ import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
+from distill_jax.core.sharding import ShardingRules, shardings
 from distill_jax.data.plan import choose_lengths, make_batch, plan_in_order
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import resolve
@@ -110,3 +111,11 @@ def test_widths_that_cannot_be_cut_are_refused(student):
         layout.new_state(student[1], {}, make_optimizer(OPTIMIZER))
     with pytest.raises(UserError, match="8 devices cannot be put in rows of 3"):
         make_mesh(fsdp=3)
+
+
+def test_the_losses_own_parameters_are_whole_whatever_their_shape():
+    mesh = make_mesh(fsdp=2)
+    moments = {"mu": {"losses": {"kernel": np.zeros((12, 5))}, "student": {"kernel": np.eye(4)}}}
+    found = shardings(moments, ShardingRules().optimizer, mesh)["mu"]
+    assert found["losses"]["kernel"].is_fully_replicated
+    assert not found["student"]["kernel"].is_fully_replicated
