@@ -10,9 +10,10 @@ icons as text, and the 3,345 search terms that its makers gave them. They are re
 a real catalogue, though no shoppers' queries. Judgements of half of the training terms are used;
 the other half is the transfer set, on which only the teacher speaks.
 
-Run time: 18 students in 18 minutes beside other work (8 of CPU), the teacher and its scores 10 more of
-CPU before. KL on the judged queries added .039 nDCG@10 to the labels' .318; with the transfer set, or
-with Margin-MSE, no gain was significant. The teacher reorders MiniLM's finds from .410 to .422.
+Run time: 18 students in 18 minutes beside other work (8 of CPU); before them the teacher and its
+scores, 10 of CPU. KL on the judged queries added .039 nDCG@10 to the labels' .318; with the
+transfer set, or with Margin-MSE, no gain was significant. The teacher reorders what MiniLM finds
+from .410 to .422.
 """
 
 import sys
