@@ -22,7 +22,9 @@ from distill_jax.core.errors import UserError
 from distill_jax.data import assets
 from distill_jax.data.load import load_dataset
 from distill_jax.data.tokenise import TokenTable
+from distill_jax.evaluation.latency import cpu_latency
 from distill_jax.models.bert import Bert, BertConfig, init_bert
+from distill_jax.sweeps import runs
 
 pytest_plugins = ("toys",)
 
@@ -33,12 +35,29 @@ settings.register_profile("suite", deadline=None, max_examples=25, derandomize=T
 settings.load_profile("suite")
 
 
+def pytest_collection_modifyitems(items):
+    """Slow tests first: none is left alone with a worker at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):
     """Programs compiled by one test, or by the worker beside, serve all."""
     folder = tmp_path_factory.getbasetemp().parent / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_timings():
+    """The latency of a finished run is measured in earnest where that is tested."""
+
+    def once(*args, **options):
+        return cpu_latency(*args, **{**options, "warmup": 1, "repeats": 1})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "cpu_latency", once)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +68,7 @@ def one_device(compile_once):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": HASTE,
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
 

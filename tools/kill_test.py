@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from distill_jax.sweeps.sweep import Sweep
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from haste import HASTE  # noqa: E402
+
 PHASES = ("training", "cache building", "sweep")
 TIMELESS = ("table.json", "table.md", "table.csv", "table.tex", "figure.png")
 SAVED = "stopped as you asked; the state is saved"
@@ -107,7 +110,6 @@ class Whole:
 
 def make_world(folder: Path) -> Path:
     """A random checkpoint, a tokeniser and reviews, as the tests have them."""
-    sys.path.insert(0, str(ROOT / "tests"))
     from toys import make_reviews, make_teacher
 
     make_teacher(folder / "teacher")
@@ -195,9 +197,9 @@ class Child:
                 "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
                 "DISTILL_JAX_HOME": str(home),
                 "JAX_COMPILATION_CACHE_DIR": str(world / "compiled"),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 # Much is compiled and little computed: in haste.
-                "XLA_FLAGS": "--xla_backend_optimization_level=0",
+                "XLA_FLAGS": HASTE,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

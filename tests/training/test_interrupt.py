@@ -13,7 +13,15 @@ from distill_jax.training import interrupt
 from distill_jax.training.interrupt import Interrupted, StopRequest
 
 
-def test_first_signal_raises_the_flag_and_the_second_the_exception():
+@pytest.fixture
+def hears_sigint():
+    """Python's own handler; a process started in the background by a shell ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_first_signal_raises_the_flag_and_the_second_the_exception(hears_sigint):
     before = signal.getsignal(signal.SIGINT)
     with StopRequest() as stop:
         stop.check()
