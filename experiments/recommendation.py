@@ -3,7 +3,8 @@
     python experiments/recommendation.py
     python experiments/recommendation.py --preset smoke
     python experiments/recommendation.py --preset ml-1m --data files:FOLDER   # SASRec's form
-    python experiments/recommendation.py --split temporal                     # leaks no future
+    python experiments/recommendation.py --preset cold    # a split in time, items nobody has seen
+    python experiments/recommendation.py --rows labels kl "shuffled teacher" --seeds 0
 
 Rows: the student on labels alone, with label smoothing, with the teacher's item vectors as its
 start but nothing else of the teacher; then each loss beside the labels' own; last the placebo, a
@@ -29,8 +30,9 @@ from distill_jax.cli.run import parse_flags, run
 class Recommendation:
     """Compare ways of distilling a recommender."""
 
-    preset: Literal["default", "smoke", "ml-1m"] = "default"
-    """default: as committed. smoke: the whole path in a few minutes. ml-1m: for --data of that."""
+    preset: Literal["default", "smoke", "cold", "ml-1m"] = "default"
+    """default: as committed. smoke: the whole path in a few minutes. cold: a split in time, with a
+    student that reads texts beside one that knows numbers. ml-1m: for --data of that."""
     data: str = "movielens-100k"
     """movielens-100k, files:FOLDER with interactions, tfds:movielens/NAME."""
     split: str | None = None
@@ -39,6 +41,8 @@ class Recommendation:
     """sasrec-2x64-both by default; -text reads texts alone, without an ending items are numbers."""
     students: tuple[str, ...] = ()
     """sasrec-1x16 by default; gru4rec-1x16, bpr_mf-16, sasrec-1x16-text ..."""
+    rows: tuple[str, ...] = ()
+    """Of the table, by their names; by default the preset's."""
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int | None = None
     """Of the students."""
@@ -64,6 +68,7 @@ ROWS = {
     "shuffled teacher": "0.5*full_softmax + 0.5*kl(T=2)",
 }
 SMOKE = ("labels", "kl", "relaxed_ranking", "hidden_mse", "shuffled teacher")
+COLD = ("labels", "label smoothing", "kl", "shuffled teacher")
 
 
 def main(flags: Recommendation) -> None:
@@ -82,6 +87,8 @@ def main(flags: Recommendation) -> None:
 def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax, which is slow
     """The table that the flags ask for: a ``RecSweep``."""
     from distill_jax.sweeps.recommend.cells import RecData, RecModel, RecTeacher
+    from distill_jax.sweeps.recommend.columns import COLD as COLD_NDCG
+    from distill_jax.sweeps.recommend.columns import COLUMNS
     from distill_jax.sweeps.recommend.sweep import RecRow, RecSweep
     from distill_jax.training.recommender import ADAM, FitConfig
 
@@ -102,28 +109,43 @@ def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax
     teacher_name = flags.teacher or ("sasrec-2x16" if smoke else "sasrec-2x64-both")
     teacher = RecModel(teacher_name, max_length, dropout=0.2, heads=2)
     peers = () if smoke else ("sasrec-2x64", "sasrec-2x64-text")
-    names = flags.students or (("sasrec-1x8",) if smoke else ("sasrec-1x16",))
+    names = flags.students or {
+        "smoke": ("sasrec-1x8",),
+        "cold": ("sasrec-1x16", "sasrec-1x16-text"),
+    }.get(flags.preset, ("sasrec-1x16",))
     rows = tuple(
         RecRow(
             label,
-            objective,
+            ROWS[label],
             start="teacher_items" if label == "teacher's item vectors" else "random",
             placebo=label == "shuffled teacher",
         )
-        for label, objective in ROWS.items()
-        if not smoke or label in SMOKE
+        for label in chosen_rows(flags)
     )
+    cold = flags.preset == "cold"
     return RecSweep(
         name="recommendation",
         title=f"Ways of distilling a recommender, {flags.data}",
-        data=RecData(flags.data, flags.split),
+        data=RecData(flags.data, flags.split or ("temporal:0.6,0.1,all" if cold else None)),
         teacher=RecTeacher(teacher, training=teacher_training),
         students=tuple(RecModel(name, max_length, dropout=0.1) for name in names),
         rows=rows,
         training=training,
         seeds=flags.seeds,
         peers=tuple(replace(teacher, name=name) for name in peers if name != teacher_name),
+        columns=(*COLUMNS[:3], COLD_NDCG, *COLUMNS[3:]) if cold else COLUMNS,
     )
+
+
+def chosen_rows(flags: Recommendation) -> tuple[str, ...]:
+    """The rows' names, in the table's order."""
+    from distill_jax.core.errors import unknown
+
+    for label in flags.rows:
+        if label not in ROWS:
+            raise unknown("row", label, ROWS)
+    chosen = flags.rows or {"smoke": SMOKE, "cold": COLD}.get(flags.preset, tuple(ROWS))
+    return tuple(label for label in ROWS if label in chosen)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,9 @@ def mean_curve(runs: Mapping[int, LedgerRow]) -> tuple[list[float], list[float],
 
 
 def shown(point: Mapping[str, float]) -> str:
-    """The score of a point that curves show: accuracy, or the first that it has."""
-    return "accuracy" if "accuracy" in point else next(name for name in point if name != "step")
+    """The score of a point that curves show: accuracy, NDCG@10, or the first that it has."""
+    names = [name for name in point if name != "step"]
+    return next((name for name in ("accuracy", "ndcg@10") if name in names), names[0])
 
 
 def draw_curves(table: Table, *, title: str | None = None) -> "Figure":

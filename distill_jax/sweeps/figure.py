@@ -202,7 +202,8 @@ def _draw_rows(axes: "Axes", rows: Sequence[TableRow], column: Column) -> "dict[
 
     handles: dict[str, Artist] = {}
     if column.kind == "mean_sd":
-        axes.set_title("mean ± sd", loc="right", x=NUMBERS_X, ha="left", size=8, weight="normal")
+        numbers = "mean ± sd" if any(len(row.seeds) > 1 for row in rows) else "one seed"
+        axes.set_title(numbers, loc="right", x=NUMBERS_X, ha="left", size=8, weight="normal")
     for position, row in enumerate(rows):
         entry, role = row.entries[column.key], row.role
         colour = BASELINE if role == "baseline" else COMPARED

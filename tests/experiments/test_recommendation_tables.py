@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from distill_jax.core.errors import UserError
 from distill_jax.core.types import ModelShape
 from distill_jax.objectives.ranking_objective import resolve_ranking
 from distill_jax.sweeps.recommend.cells import parse_model
@@ -25,7 +26,7 @@ def shape(model):
     return ModelShape(name.layers, name.width, model.heads, ITEMS)
 
 
-@pytest.mark.parametrize("preset", ["default", "smoke", "ml-1m"])
+@pytest.mark.parametrize("preset", ["default", "smoke", "cold", "ml-1m"])
 def test_every_row_of_a_preset_can_be_computed(preset):
     module = script("recommendation")
     sweep = module.table(module.Recommendation(preset=preset))
@@ -52,6 +53,22 @@ def test_flags_change_a_preset():
     assert [peer.name for peer in sweep.peers] == ["sasrec-2x64-text"]
     assert sweep.students[0].name == "bpr_mf-8" and sweep.training.epochs == 3
     assert sweep.seeds == (5,)
+
+
+def test_rows_are_chosen_by_name_in_the_tables_order():
+    module = script("recommendation")
+    sweep = module.table(module.Recommendation(rows=("shuffled teacher", "labels")))
+    assert [row.label for row in sweep.rows] == ["labels", "shuffled teacher"]
+    with pytest.raises(UserError, match=r"unknown row 'label'\. Did you mean 'labels'"):
+        module.table(module.Recommendation(rows=("label",)))
+
+
+def test_items_nobody_has_seen_get_a_column_where_there_are_many():
+    module = script("recommendation")
+    sweep = module.table(module.Recommendation(preset="cold"))
+    assert "test/ndcg@10/cold" in [column.key for column in sweep.columns]
+    assert sweep.data.split.startswith("temporal")
+    assert [student.name for student in sweep.students] == ["sasrec-1x16", "sasrec-1x16-text"]
 
 
 def test_the_continual_run_can_be_built():

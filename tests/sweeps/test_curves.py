@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from samples import sample_run, sample_runs, sample_spec
 
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.curves import draw_curves, has_curves, mean_curve, save_curves
+from distill_jax.sweeps.curves import draw_curves, has_curves, mean_curve, save_curves, shown
 from distill_jax.sweeps.figure import STYLE
 from distill_jax.sweeps.spec import table_of
 
@@ -47,6 +47,18 @@ def test_only_common_steps_and_kept_histories_count():
     assert mean_curve(with_history({10: 0.5}, {20: 0.8})) == ([], [], [])
     assert mean_curve(with_history({10: 0.5}, {})) == ([10], [0.5], [0.0])
     assert mean_curve({}) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("point", "name"),
+    [
+        ({"step": 1, "hr@10": 0.2, "ndcg@10": 0.1}, "ndcg@10"),
+        ({"step": 1, "loss": 2.0, "accuracy": 0.9}, "accuracy"),
+        ({"step": 1, "pearson": 0.4, "rmse": 3.0}, "pearson"),
+    ],
+)
+def test_the_score_that_is_shown(point, name):
+    assert shown(point) == name
 
 
 def test_a_panel_a_group_and_a_line_a_row():

@@ -4,6 +4,8 @@ from distill_jax.sweeps.columns import Column
 
 NDCG = Column("test/ndcg@10", "NDCG@10", 1, 4, higher_is_better=True)
 TAIL = Column("test/ndcg@10/tail", "tail NDCG@10", 1, 4, higher_is_better=True)
+COLD = Column("test/ndcg@10/cold", "cold NDCG@10", 1, 4, higher_is_better=True)
+"""Targets that no training interaction names; only with a split in time are there many."""
 
 COLUMNS = (
     NDCG,
