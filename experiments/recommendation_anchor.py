@@ -24,6 +24,10 @@ from typing import Any
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
 
+ML_1M = (6040, 3416)
+"""Users and items of MovieLens-1M as SASRec's authors filter it."""
+PUBLISHED = ((".178 to .182", ".306 to .315"), (".0178", ".0363"))
+"""NDCG@10 and HR@10 there, of a SASRec with the full softmax and of popularity."""
 SHOWN = ("train/loss", "validation/ndcg@10", "validation/hr@10")
 
 
@@ -55,7 +59,6 @@ class Anchor:
 def main(flags: Anchor) -> None:
     """Train, choose the epoch on validation, read the test split once."""
     from distill_jax.core.digests import digest
-    from distill_jax.core.files import write_atomic
     from distill_jax.core.settings import plain
     from distill_jax.data.load_interactions import load_ranking_split
     from distill_jax.evaluation.recommend import evaluate
@@ -128,20 +131,53 @@ def main(flags: Anchor) -> None:
         except Interrupted:
             raise UserError("stopped; the same command goes on from here") from None
     assert not isinstance(result, UserError)
-    report = evaluate(scorer.of(result.params), split, "test", ks=(1, 5, 10, 20))
-    print(f"Best on validation after {result.progress.best_step:,} steps, on test:")
+    tell_and_keep(flags, split, scorer.of(result.params), settings, asdict(result.progress))
+    if not (flags.out / "model").exists():
+        save_recommender(flags.out / "model", recommender, result.params, split.data.item_names)
+
+
+def tell_and_keep(
+    flags: Anchor, split: Any, scores: Any, settings: dict[str, Any], progress: dict[str, Any]
+) -> None:
+    """Read the test split once; print the figures and keep them, as JSON and as a table."""
+    from distill_jax.core.files import write_atomic
+    from distill_jax.evaluation.recommend import evaluate
+    from distill_jax.models.recommenders.popularity import fit_popularity
+    from distill_jax.sweeps.provenance import provenance
+
+    report = evaluate(scores, split, "test", ks=(1, 5, 10, 20))
+    popular = evaluate(fit_popularity(split).scores, split, "test", ks=(10,))
+    print(f"Best on validation after {progress['best_step']:,} steps, on test:")
     for name in ("hr@10", "ndcg@10", "mrr@10", "ndcg@10/tail", "coverage@10"):
         print(f"  {name:<13} {report.metrics.get(name, math.nan):.4f}")
     print(f"Protocol: {report.protocol}.")
     facts = {
         **settings,
         "test": report.metrics,
+        "popularity": popular.metrics,
         "protocol": report.protocol,
-        "progress": asdict(result.progress),
+        "progress": progress,
+        **provenance(),
     }
     write_atomic(flags.out / "figures.json", json.dumps(facts, indent=1) + "\n")
-    if not (flags.out / "model").exists():
-        save_recommender(flags.out / "model", recommender, result.params, split.data.item_names)
+    known = (split.data.num_users, split.data.num_items) == ML_1M
+    title = f"{flags.layers} blocks, width {flags.width}, {flags.objective}"
+    found = {title: report.metrics, "popularity": popular.metrics}
+    write_atomic(flags.out / "table.md", table(found, known) + "\n")
+
+
+def table(found: dict[str, dict[str, float]], known: bool) -> str:
+    """The figures beside the published ones, as Markdown; those are of MovieLens-1M alone."""
+    lines = [
+        "| model | NDCG@10 | published | HR@10 | published |",
+        "| ----- | ------: | --------: | ----: | --------: |",
+    ]
+    for (name, metrics), (ndcg, hit) in zip(found.items(), PUBLISHED, strict=True):
+        own = (f"{metrics[key]:.4f}" for key in ("ndcg@10", "hr@10"))
+        cells = zip(own, (ndcg, hit) if known else ("–", "–"), strict=True)
+        lines.append(f"| {name} | " + " | ".join(f"{ours} | {theirs}" for ours, theirs in cells))
+        lines[-1] += " |"
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

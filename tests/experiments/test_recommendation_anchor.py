@@ -40,7 +40,19 @@ def test_it_trains_tests_and_keeps_the_model(folder, capsys):
     assert figures["flags"]["width"] == 8 and len(figures["progress"]["history"]) == 2
     assert 0 <= figures["test"]["ndcg@10"] <= 1
     assert load_recommender(folder / "out" / "model").recommender.config.hidden_size == 8
+    shown = (folder / "out" / "table.md").read_text().splitlines()
+    assert len(shown) == 4 and shown[2].count("–") == 2  # nothing is published for these walks
+    assert f"{figures['test']['ndcg@10']:.4f}" in shown[2]
+    assert f"{figures['popularity']['hr@10']:.4f}" in shown[3]
     script["main"](flags)
     assert "validation/ndcg@10" not in capsys.readouterr().out  # it is not trained again
     again = json.loads((folder / "out" / "figures.json").read_text())
     assert again["test"] == figures["test"]
+
+
+def test_published_figures_stand_beside_those_of_movielens_1m():
+    script = runpy.run_path(str(SCRIPT))
+    found = {"ours": {"ndcg@10": 0.18, "hr@10": 0.31}, "popularity": {"ndcg@10": 0, "hr@10": 0}}
+    lines = script["table"](found, known=True).splitlines()
+    assert lines[2] == "| ours | 0.1800 | .178 to .182 | 0.3100 | .306 to .315 |"
+    assert lines[3] == "| popularity | 0.0000 | .0178 | 0.0000 | .0363 |"
