@@ -59,9 +59,9 @@ def to_latex(table: "Table", *, caption: str = "", label: str = "") -> str:
     for sheet in sheets_of(table):
         lines += [rf"{escape(sentence)}\par\smallskip" for sentence in sheet.lead]
         lines += [*_tabular(sheet), r"\par\medskip"]
-    if table.notes:
+    if table.protocol or table.notes:
         lines += [r"\begin{minipage}{\linewidth}", r"\footnotesize"]
-        lines += [rf"{_note(note)}\par" for note in table.notes]
+        lines += [rf"{_note(note)}\par" for note in (*table.protocol, *table.notes)]
         lines.append(r"\end{minipage}")
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def to_markdown(table: "Table") -> str:
-    """The table, the published numbers beside it, and the notes."""
+    """The table, the published numbers beside it, the protocol and the notes."""
     blocks = []
     for sheet in sheets_of(table):
         blocks += [escape(sentence) for sentence in sheet.lead]
         blocks.append(sheet_to_markdown(sheet))
-    if table.notes:
-        blocks.append("\n".join(f"- {note}" for note in table.notes))
+    if notes := (*map(escape, table.protocol), *table.notes):
+        blocks.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(blocks) + "\n"
 
 

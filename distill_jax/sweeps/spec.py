@@ -145,7 +145,7 @@ def table_of(
     finished = {row.hash for row in rows}
     missing = [hash for hash in spec.hashes if hash not in finished]
     teachers = _told_apart(spec.teachers)
-    return build_table(
+    table = build_table(
         place_rows(spec.places, rows),
         spec.columns,
         baseline=spec.baseline,
@@ -160,6 +160,7 @@ def table_of(
         published_rows=dict(spec.published_rows),
         unfinished=(len(missing), len(spec.hashes)),
     )
+    return dataclasses.replace(table, protocol=spec.protocol)
 
 
 def _told_apart(places: Sequence[Place]) -> list[Place]:

@@ -105,6 +105,7 @@ class Table:
     layout: Literal["metrics", "grid"] = "metrics"
     published: "Published | None" = None
     published_rows: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    protocol: tuple[str, ...] = ()
 
     @property
     def students(self) -> tuple[TableRow, ...]:

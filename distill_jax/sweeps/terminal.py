@@ -35,7 +35,7 @@ class TerminalTable:
             for sentence in sheet.lead:
                 yield Text(sentence)
             yield from _blocks_of(sheet, options.max_width)
-        for note in self.table.notes:
+        for note in (*self.table.protocol, *self.table.notes):
             yield Text(note, style="dim")
 
 

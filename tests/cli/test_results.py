@@ -12,7 +12,8 @@ from distill_jax.core.errors import UserError
 from distill_jax.sweeps.ledger import Ledger
 from distill_jax.sweeps.outputs import write_outputs
 
-COMMITTED = Path(__file__).resolve().parents[2] / "experiments/results/compare_losses/ledger.jsonl"
+RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
+COMMITTED = RESULTS / "compare_losses-full/ledger.jsonl"
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
 """The description of a table: kept as JSON, it puts runs where they stand."""
 
 import dataclasses
+import io
 import json
 
 import pytest
+from rich.console import Console
 from samples import sample_run, sample_runs, sample_spec, sample_teacher
 
 from distill_jax.core.errors import UserError
+from distill_jax.sweeps.latex import to_latex
 from distill_jax.sweeps.spec import Place, TableSpec, place_rows, table_of
+from distill_jax.sweeps.terminal import TerminalTable
 from distill_jax.sweeps.trends import best_of, difference, ordering
 
 
@@ -104,3 +108,13 @@ def test_teachers_of_one_group_are_no_replicates():
 def test_nothing_finished():
     with pytest.raises(UserError, match="no finished run"):
         table_of(sample_spec(sample_runs()), [])
+
+
+def test_the_protocol_stands_under_the_table_in_every_form():
+    runs = sample_runs()
+    table = table_of(sample_spec(runs, protocol=("All items | compete.",)), runs)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(TerminalTable(table))
+    assert "All items | compete." in console.file.getvalue()
+    assert "- All items \\| compete.\n- Mean ±" in table.to_markdown()
+    assert r"compete.\par" in to_latex(table)
