@@ -68,7 +68,14 @@ ROWS = {
     "shuffled teacher": "0.5*full_softmax + 0.5*kl(T=2)",
 }
 SMOKE = ("labels", "kl", "relaxed_ranking", "hidden_mse", "shuffled teacher")
-COLD = ("labels", "label smoothing", "kl", "shuffled teacher")
+TRAINED = "full_softmax(items='trained')"
+COLD = {
+    "labels": "full_softmax",
+    "labels, trained items": TRAINED,
+    "kl": f"0.5*{TRAINED} + 0.5*kl(T=2)",
+    "shuffled teacher": f"0.5*{TRAINED} + 0.5*kl(T=2)",
+}
+"""Items without a training interaction do not compete in training, so texts are not unlearned."""
 
 
 def main(flags: Recommendation) -> None:
@@ -106,9 +113,13 @@ def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax
         epochs=flags.teacher_epochs or (2 if smoke else 60 if large else 40),
         optimizer=replace(fast, learning_rate=1e-3 if large else 2e-3),
     )
-    teacher_name = flags.teacher or ("sasrec-2x16" if smoke else "sasrec-2x64-both")
+    cold = flags.preset == "cold"
+    teacher_name = flags.teacher or {
+        "smoke": "sasrec-2x16",
+        "cold": "sasrec-2x64-text",
+    }.get(flags.preset, "sasrec-2x64-both")
     teacher = RecModel(teacher_name, max_length, dropout=0.2, heads=2)
-    peers = () if smoke else ("sasrec-2x64", "sasrec-2x64-text")
+    peers = () if smoke else ("sasrec-2x64", "sasrec-2x64-text", "sasrec-2x64-both")
     names = flags.students or {
         "smoke": ("sasrec-1x8",),
         "cold": ("sasrec-1x16", "sasrec-1x16-text"),
@@ -116,18 +127,17 @@ def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax
     rows = tuple(
         RecRow(
             label,
-            ROWS[label],
+            objective,
             start="teacher_items" if label == "teacher's item vectors" else "random",
             placebo=label == "shuffled teacher",
         )
-        for label in chosen_rows(flags)
+        for label, objective in chosen_rows(flags).items()
     )
-    cold = flags.preset == "cold"
     return RecSweep(
         name="recommendation",
         title=f"Ways of distilling a recommender, {flags.data}",
         data=RecData(flags.data, flags.split or ("temporal:0.6,0.1,all" if cold else None)),
-        teacher=RecTeacher(teacher, training=teacher_training),
+        teacher=RecTeacher(teacher, TRAINED if cold else "full_softmax", training=teacher_training),
         students=tuple(RecModel(name, max_length, dropout=0.1) for name in names),
         rows=rows,
         training=training,
@@ -137,15 +147,16 @@ def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax
     )
 
 
-def chosen_rows(flags: Recommendation) -> tuple[str, ...]:
-    """The rows' names, in the table's order."""
+def chosen_rows(flags: Recommendation) -> dict[str, str]:
+    """The rows' names and objectives, in the table's order."""
     from distill_jax.core.errors import unknown
 
+    rows = COLD if flags.preset == "cold" else ROWS
     for label in flags.rows:
-        if label not in ROWS:
-            raise unknown("row", label, ROWS)
-    chosen = flags.rows or {"smoke": SMOKE, "cold": COLD}.get(flags.preset, tuple(ROWS))
-    return tuple(label for label in ROWS if label in chosen)
+        if label not in rows:
+            raise unknown("row", label, rows)
+    chosen = flags.rows or (SMOKE if flags.preset == "smoke" else tuple(rows))
+    return {label: objective for label, objective in rows.items() if label in chosen}
 
 
 if __name__ == "__main__":

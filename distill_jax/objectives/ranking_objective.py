@@ -66,6 +66,7 @@ class RankingObjective:
 
     Attributes:
       rows: see ``losses.catalogue.catalogue_logsumexp``.
+      unseen: items that no training interaction names, where a term asks for them.
     """
 
     objective: Objective = dataclasses.field(compare=False)
@@ -73,6 +74,14 @@ class RankingObjective:
     teacher: ModelShape | None
     terms: tuple[ResolvedRankingTerm, ...]
     rows: int | None
+    unseen: tuple[int, ...] = ()
+
+    def trained_on(self, counts_I: np.ndarray) -> RankingObjective:
+        """The objective for a training part with so many interactions an item."""
+        if not any(own.term.trained_only for own in self.terms):
+            return self
+        unseen = tuple(np.flatnonzero(counts_I == 0).tolist())
+        return dataclasses.replace(self, unseen=unseen)
 
     @property
     def structure(self) -> str:
@@ -142,7 +151,7 @@ class RankingObjective:
           ``total = sum_i weight_i * sum_i / max(count_i, 1)``, sums and counts over the positions
           that a term looks at, and ``{label: (sum, count)}``.
         """
-        scores = Scores(student, batch, self.rows)
+        scores = Scores(student, batch, self.rows, self.unseen)
         parts: dict[str, tuple[Array, Array]] = {}
         totals = []
         for own in self.terms:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from distill_jax.core.errors import UserError, unknown
@@ -32,6 +33,9 @@ from distill_jax.losses.catalogue import (
 )
 from distill_jax.objectives.terms import Interval, Option
 
+NEVER = -1e9
+"""The bias of an item that does not compete."""
+
 
 class Scores:
     """What a model's output says of a batch; computed once, whoever asks.
@@ -40,10 +44,17 @@ class Scores:
       output: the model's.
       batch: the histories.
       rows: see ``catalogue_logsumexp``.
+      unseen: items that no training interaction names.
     """
 
-    def __init__(self, output: RankingOutput, batch: HistoryBatch, rows: int | None) -> None:
-        self.output, self.batch, self.rows = output, batch, rows
+    def __init__(
+        self,
+        output: RankingOutput,
+        batch: HistoryBatch,
+        rows: int | None,
+        unseen: tuple[int, ...] = (),
+    ) -> None:
+        self.output, self.batch, self.rows, self.unseen = output, batch, rows, unseen
 
     @functools.cached_property
     def log_partition_BT(self) -> Array:
@@ -57,6 +68,29 @@ class Scores:
             rows=self.rows,
         )
         return values_N.reshape(queries_BTD.shape[:2])
+
+    @functools.cached_property
+    def of_trained(self) -> Scores:
+        """The same, where the items that training never names do not compete."""
+        if not self.unseen:
+            return self
+        items_ID, bias_I = self.output.items_ID, self.output.item_bias_I
+        rows = np.asarray(self.unseen, np.int32)
+        free_I = jnp.zeros(len(items_ID), items_ID.dtype) if bias_I is None else bias_I
+        closed = self.output.replace(  # type: ignore[attr-defined]
+            item_bias_I=free_I.at[rows].set(NEVER)
+        )
+        return Scores(closed, self.batch, self.rows)
+
+    @functools.cached_property
+    def mean_of_trained_BT(self) -> Array:
+        """The mean of the logits of the items that training names."""
+        items_ID, bias_I = self.output.items_ID, self.output.item_bias_I
+        share_I = np.ones(len(items_ID), np.float32)
+        share_I[list(self.unseen)] = 0
+        share_I /= share_I.sum()
+        mean_BT = self.output.queries_BTD @ (share_I @ items_ID)
+        return mean_BT if bias_I is None else mean_BT + share_I @ bias_I
 
     @functools.cached_property
     def target_BT(self) -> Array:
@@ -111,6 +145,11 @@ class RankingTerm:
     def notes(self) -> tuple[str, ...]:
         """What was decided, for people."""
         return ()
+
+    @property
+    def trained_only(self) -> bool:
+        """Whether it leaves out items that no training interaction names."""
+        return False
 
     def option(self, name: str) -> Any:
         """The value of a static option."""
@@ -198,7 +237,16 @@ class RankingVocabulary:
 
 @dataclasses.dataclass(frozen=True)
 class FullSoftmax(RankingTerm):
-    """Cross-entropy over the whole catalogue."""
+    """Cross-entropy over the whole catalogue, or over the items that training names.
+
+    An item that nobody took yet is a wrong answer to every question of the training. A model that
+    knows items by number cannot tell it from one that nobody wants; one that reads texts can, and
+    unlearns what it read if all items compete.
+    """
+
+    @property
+    def trained_only(self) -> bool:
+        return bool(self.option("items") == "trained")
 
     def values(
         self,
@@ -207,10 +255,11 @@ class FullSoftmax(RankingTerm):
         scores: Scores,
         teacher: Any,
     ) -> Array:
+        trained = self.trained_only and bool(scores.unseen)
         return softmax_over_all(
             scores.target_BT,
-            scores.log_partition_BT,
-            scores.mean_BT,
+            scores.of_trained.log_partition_BT if trained else scores.log_partition_BT,
+            scores.mean_of_trained_BT if trained else scores.mean_BT,
             where=scores.batch.target_where_BT,
             label_smoothing=numbers["label_smoothing"],
         )
@@ -256,7 +305,7 @@ def _register_label_losses() -> None:
     register_kind(
         Kind(
             "full_softmax",
-            {"label_smoothing": smoothing},
+            {"label_smoothing": smoothing, "items": Option("all", choices=("all", "trained"))},
             lambda options, student, teacher: FullSoftmax(_frozen(options)),
             inspect.getdoc(softmax_over_all) or "",
         )

@@ -122,6 +122,7 @@ def fit(
       Interrupted, UserError: see ``training.loop.train``.
     """
     layout = layout or Layout(make_mesh())
+    objective = objective.trained_on(split.train_counts_I)
     check_batch_size(config.batch_size, layout.mesh, config.accumulate)
     if objective.needs_teacher and teacher is None:
         raise UserError(f"{objective.objective}: there is no teacher to listen to.")

@@ -209,3 +209,44 @@ def test_logits_are_what_scores_say():
         drawn = make(per)[1].negatives_BTN
         wanted = jnp.take_along_axis(every_BTI, jnp.broadcast_to(drawn, (B, T, N)), axis=-1)
         np.testing.assert_allclose(logits_at(output, drawn), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [None, 2])
+def test_items_that_training_never_names_may_stay_out(bias, rows):
+    """The value is that of a catalogue without them; their vectors get no gradient."""
+    output, batch = make(bias=bias)
+    seen = np.unique(batch.targets_BT[batch.target_where_BT])
+    counts_I = np.isin(np.arange(ITEMS), seen).astype(int)
+    assert 0 < counts_I.sum() < ITEMS
+    text = "full_softmax(items='trained', label_smoothing=0.2)"
+    objective = resolve_ranking(text, SHAPE, positions=B * T, rows=rows)
+    told = objective.trained_on(counts_I)
+    assert told.unseen == tuple(np.flatnonzero(counts_I == 0))
+
+    def value(output, objective, batch=batch):
+        return objective({}, objective.numbers(0, 1), output, None, batch)[0]
+
+    own = output.item_bias_I
+    smaller = RankingOutput(
+        output.queries_BTD, output.items_ID[seen], own if own is None else own[seen]
+    )
+    renumbered = jnp.asarray(np.searchsorted(seen, np.clip(batch.targets_BT, seen[0], seen[-1])))
+    moved = batch.replace(targets_BT=renumbered.astype(jnp.int32) % len(seen))
+    shape = ModelShape(1, D, 1, len(seen))
+    plain = resolve_ranking(
+        text.replace("items='trained', ", ""), shape, positions=B * T, rows=rows
+    )
+    np.testing.assert_allclose(value(output, told), value(smaller, plain, moved), rtol=1e-5)
+
+    back = jax.grad(value)(output, told)
+    assert not back.items_ID[np.array(told.unseen)].any() and back.items_ID[seen].any()
+    assert value(output, told) < value(output, objective)  # nothing is known of the training yet
+
+
+def test_only_who_asks_is_told_which_items_training_names():
+    objective = resolve_ranking("full_softmax", SHAPE, positions=B * T)
+    assert objective.trained_on(np.array([0, 1, 1, 1, 1, 1])) is objective
+    assert str(parse_ranking("full_softmax(items='all')")) == "full_softmax"
+    with pytest.raises(UserError, match="'trained'"):
+        parse_ranking("full_softmax(items='seen')")
