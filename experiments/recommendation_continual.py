@@ -9,7 +9,8 @@ rehearsed, whose words lie in the old cache; and a student distilled anew from e
 costs most. Witnesses, who are never trained on, are asked for what they took before the moment
 (what was forgotten) and after it.
 
-Not run at this size yet.
+Run time: two minutes of one CPU core. On MovieLens-100K nothing was forgotten in any of these ways;
+what is new is learned best anew from everything, no difference is significant.
 """
 
 import sys

@@ -50,7 +50,7 @@ def test_flags_change_a_preset():
     sweep = module.table(
         module.Recommendation(teacher="sasrec-2x64", students=("bpr_mf-8",), epochs=3, seeds=(5,))
     )
-    assert [peer.name for peer in sweep.peers] == ["sasrec-2x64-text"]
+    assert [peer.name for peer in sweep.peers] == ["sasrec-2x64-text", "sasrec-2x64-both"]
     assert sweep.students[0].name == "bpr_mf-8" and sweep.training.epochs == 3
     assert sweep.seeds == (5,)
 
