@@ -137,7 +137,7 @@ def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax
     """The table that the flags ask for: a ``RecSweep``."""
     from distill_jax.sweeps.recommend.cells import RecData, RecModel, RecTeacher
     from distill_jax.sweeps.recommend.columns import COLD as COLD_NDCG
-    from distill_jax.sweeps.recommend.columns import COLUMNS
+    from distill_jax.sweeps.recommend.columns import COLUMNS, NDCG
     from distill_jax.sweeps.recommend.sweep import RecRow, RecSweep
     from distill_jax.training.recommender import ADAM, FitConfig
 
@@ -157,6 +157,7 @@ def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax
     name = flags.teacher or preset.teacher
     teacher = RecModel(name, preset.max_length, dropout=0.2, heads=2)
     students = flags.students or preset.students
+    unseen = preset.rows is COLD
     return RecSweep(
         name="recommendation",
         title=f"Ways of distilling a recommender, {flags.data}",
@@ -175,7 +176,8 @@ def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax
         training=training,
         seeds=flags.seeds,
         peers=tuple(replace(teacher, name=peer) for peer in preset.peers if peer != name),
-        columns=(*COLUMNS[:3], COLD_NDCG, *COLUMNS[3:]) if preset.rows is COLD else COLUMNS,
+        columns=(*COLUMNS[:3], COLD_NDCG, *COLUMNS[3:]) if unseen else COLUMNS,
+        tested=(NDCG.key, COLD_NDCG.key) if unseen else (NDCG.key,),
     )
 
 

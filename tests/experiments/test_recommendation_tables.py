@@ -67,6 +67,7 @@ def test_items_nobody_has_seen_get_a_column_where_there_are_many():
     module = script("recommendation")
     sweep = module.table(module.Recommendation(preset="cold"))
     assert "test/ndcg@10/cold" in [column.key for column in sweep.columns]
+    assert "test/ndcg@10/cold" in sweep.tested
     assert sweep.data.split.startswith("temporal")
     assert [student.name for student in sweep.students] == ["sasrec-1x16", "sasrec-1x16-text"]
 
