@@ -231,11 +231,17 @@ class _Runner:
 
     def _protocol(self, cell: RecCell) -> tuple[str, ...]:
         training, data = self.sweep.training, self.shop.split.data
+        users_E = self.shop.split.test.users_E
+        weights = (
+            "."
+            if len(np.unique(users_E)) == len(users_E)
+            else ", each of whom counts once; in the columns every item that is asked for does."
+        )
         return (
             f"Data: {data.name}, {data.num_users} users, {data.num_items} items.",
             f"Split: {self.shop.split.protocol}.",
             "Ranks among all items, those of the user's own history left out, ties against the "
-            "model. Tests over examples are tests over users.",
+            f"model. Tests over examples are tests over users{weights}",
             f"Teacher: {cell.model.name}, trained with {cell.objective} on the same interactions; "
             f"its likeliest {self.sweep.teacher.top} items at each training position are kept.",
             f"Students: {training.epochs} epochs of batches of {training.batch_size} users, the "
