@@ -15,7 +15,7 @@ popularity and EASE. Tail: targets outside the most popular fifth of the items.
 
 Leave-one-out leaks the future of other users, see the protocol under the table.
 
-Run time: 16 minutes of one CPU core, MINUTES for the preset of unseen items.
+Run time: 16 minutes of one CPU core, nine for the preset of unseen items.
 """
 
 import sys

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMPARED, BASELINE, TEACHER = "#0072B2", "#555555", "#D55E00"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#A6761D", "#000000")
 LINES = ("-", ":", "-.")
+TEACHER_LINES: tuple[Any, ...] = ("--", ":", "-.", "-", (0, (7, 2, 1, 2, 1, 2)), (0, (1, 4)))
 SHAPES = ("o", "s", "^", "v", "P", "X", "*")
 MARKERS = {"compared": "o", "baseline": "D"}
 
@@ -157,7 +158,7 @@ def draw_teachers(
     """A line per teacher, its value in the legend where it cannot hide a point."""
     handles: dict[str, Artist] = {}
     draw_line = axes.axhline if horizontal else axes.axvline
-    for row, style in zip(teachers, ("--", ":", "-.", "-") * len(teachers), strict=False):
+    for row, style in zip(teachers, TEACHER_LINES * len(teachers), strict=False):
         entry = row.entries[column.key]
         value = format_entry(entry, column, seeds=len(row.seeds))
         line = draw_line(entry.summary.mean * column.scale, color=TEACHER, lw=1.3, ls=style)
