@@ -222,3 +222,26 @@ def test_mistakes_are_told(split):
     for wrong in ({"epochs": 0}, {"batch_size": -1}, {"hiding": 0.3}):
         with pytest.raises(UserError):
             FitConfig(**wrong)
+
+
+@pytest.mark.parametrize("items, moves", [("all", True), ("trained", False)])
+def test_vectors_of_items_nobody_took_stay_where_they_were_if_asked(items, moves):
+    sparse = small_split(num_users=9, num_items=40, most=6)
+    unseen_I = sparse.train_counts_I == 0
+    assert unseen_I.any() and not unseen_I.all()
+    recommender = model_of("sasrec", sparse)
+    objective = objective_of(recommender, f"full_softmax(items='{items}', label_smoothing=0.1)")
+    start = recommender.init(jax.random.key(0))
+    result = fit(
+        recommender,
+        sparse,
+        objective,
+        dataclasses.replace(LEARN, epochs=2, eval_every=2),
+        seed=0,
+        evaluate=lambda params: {"hr@3": 0.0},
+        params=start,
+        layout=one_device(),
+    )
+    before, after = (np.asarray(recommender.item_vectors(p)) for p in (start, result.params))
+    assert (before[unseen_I] != after[unseen_I]).any() == moves
+    assert (before[~unseen_I] != after[~unseen_I]).any()
