@@ -19,6 +19,7 @@ COMMANDS = {
     "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
     "predict": ("predict", "classify texts with a trained student"),
     "recommend": ("recommend", "items for somebody, from a trained recommender"),
+    "search": ("search", "products for a query, from trained towers"),
 }
 """Command -> (module of this package with its ``main(arguments)``, what it does)."""
 

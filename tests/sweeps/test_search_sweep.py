@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import UserError
+from distill_jax.evaluation.open_search import open_search
 from distill_jax.evaluation.search import Encoder
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.students import student_config
@@ -25,7 +26,7 @@ from distill_jax.sweeps.search.cells import (
     SearchTeacherConfig,
     SearchTraining,
 )
-from distill_jax.sweeps.search.run import load_student, run_search
+from distill_jax.sweeps.search.run import run_search
 from distill_jax.sweeps.search.task import prepare
 
 MINILM = BertConfig(30522, 384, 6, 12, 1536, pooling="mean")
@@ -97,13 +98,11 @@ def test_what_is_finished_is_not_run_again(finished):
 
 def test_a_kept_student_gives_its_vectors_again(finished, sweep):
     folder, spec, *_ = finished
-    config, params, _ = load_student(folder / "runs" / spec.places[1].hash / "model")
+    opened = open_search(folder / "runs" / spec.places[1].hash)
     task = prepare(sweep.base.data, sweep.base.teacher)
-    found = task.find(Encoder(TwoTower(config)), params, "test")
+    found = task.find(Encoder(TwoTower(opened.config)), opened.params, "test")
     row = next(r for r in finished[2] if r.hash == spec.places[1].hash)
     assert found.means["ndcg@10"] == pytest.approx(row.metrics["test/ndcg@10"], abs=1e-6)
-    with pytest.raises(UserError, match="holds no two-tower student"):
-        load_student(folder)
 
 
 def test_the_teacher_hears_no_label_that_is_hidden(sweep):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_jax.core.errors import UserError
-from distill_jax.core.files import atomic_folder
+from distill_jax.evaluation.item_catalogue import Catalogue
 from distill_jax.evaluation.latency import cpu_latencies
+from distill_jax.evaluation.open_search import save_search
 from distill_jax.evaluation.search import PROTOCOL, Encoder, SearchScores, retrieval_scores
 from distill_jax.evaluation.size import model_size
 from distill_jax.models.bert import Bert, BertConfig
-from distill_jax.models.huggingface import save_pretrained
 from distill_jax.models.students import init_student, parse_preset, student_config
 from distill_jax.models.two_tower import (
     TwoTower,
@@ -286,36 +284,10 @@ def start_student(cell: SearchCell, task: SearchTask) -> tuple[TwoTowerConfig, A
 
 
 def save_student(folder: Path, config: TwoTowerConfig, params: Any, task: SearchTask) -> None:
-    """Keep a student: a Hugging Face folder a tower, and how the vectors are compared."""
+    """Keep a student with its products, for ``distill-jax search``."""
     assert task.encoder.tokenizer_file is not None
-    with atomic_folder(folder) as scratch:
-        for name, own in params.items():
-            save_pretrained(scratch / name, config.tower, own, task.encoder.tokenizer_file)
-        facts = {
-            "shared": config.shared,
-            "similarity": config.similarity,
-            "cosine_scale": config.cosine_scale,
-        }
-        (scratch / "towers.json").write_text(json.dumps(facts, indent=1) + "\n")
-
-
-def load_student(folder: Path) -> tuple[TwoTowerConfig, Any, Path]:
-    """What ``save_student`` wrote, and the tokeniser's file.
-
-    Raises:
-      UserError: where it is damaged or none.
-    """
-    from distill_jax.models.huggingface import load_pretrained
-
-    try:
-        facts = json.loads((folder / "towers.json").read_text())
-        names = ("tower",) if facts["shared"] else ("query_tower", "item_tower")
-        loaded = {name: load_pretrained(folder / name) for name in names}
-        first = loaded[names[0]]
-        config = TwoTowerConfig(first.config, **facts)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} holds no two-tower student: {error}") from error
-    return config, {name: own.params for name, own in loaded.items()}, first.tokenizer_file
+    products = Catalogue(task.data.item_ids, task.data.items)
+    save_search(folder, config, params, products, task.limits, task.encoder.tokenizer_file)
 
 
 def _test_metrics(found: SearchScores) -> dict[str, float]:

@@ -26,6 +26,7 @@ from distill_jax.data.query_lists import (
 from distill_jax.data.query_product import SearchData, load_search
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.evaluation.open_search import TokenLimits
 from distill_jax.evaluation.predict import logits_of, predict_logits
 from distill_jax.evaluation.search import (
     Encoder,
@@ -60,6 +61,7 @@ class SearchTask:
       retrieved_QK: int32 [Q, K], what the untrained encoder finds for every query.
       candidates: of training and transfer queries.
       vectors: of all queries and products by that encoder, its scores their inner products.
+      limits: tokens after which texts are cut.
     """
 
     data: SearchData
@@ -69,6 +71,7 @@ class SearchTask:
     retrieved_QK: np.ndarray
     candidates: Candidates
     vectors: tuple[np.ndarray, np.ndarray]
+    limits: TokenLimits
 
     @functools.cached_property
     def digest(self) -> str:
@@ -112,9 +115,9 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     most = max(FOUND, 2 * config.candidates)
     retrieved_QK, _ = exact_top_k(vectors_QD, vectors_ID, most)
     candidates = choose_candidates(data, lambda rows: retrieved_QK[rows], size=config.candidates)
-    return SearchTask(
-        data, encoder, queries, items, retrieved_QK, candidates, (vectors_QD, vectors_ID)
-    )
+    limits = TokenLimits(data_config.query_length, data_config.item_length)
+    vectors = vectors_QD, vectors_ID
+    return SearchTask(data, encoder, queries, items, retrieved_QK, candidates, vectors, limits)
 
 
 def _tokens(

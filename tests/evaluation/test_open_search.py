@@ -1,0 +1,87 @@
+"""Towers in use: the lists are those of the vectors; damage and mistakes are told."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from distill_jax.cli.main import dispatch
+from distill_jax.core.errors import UserError
+from distill_jax.evaluation.item_catalogue import Catalogue
+from distill_jax.evaluation.open_search import FACTS, TokenLimits, open_search, save_search
+from distill_jax.models.bert import BertConfig
+from distill_jax.models.two_tower import TwoTowerConfig, init_two_tower
+
+TEXTS = ("the film", "good plot", "bad cast and music", "very good film", "not the plot")
+PRODUCTS = Catalogue(tuple(f"p{n}" for n in range(len(TEXTS))), TEXTS)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["one tower", "two"])
+def folder(request, toy_teacher, tmp_path_factory):
+    config = TwoTowerConfig(
+        BertConfig(17, 8, 1, 2, 16, max_positions=16, num_labels=6, pooling="mean"),
+        shared=request.param,
+        similarity="cosine",
+    )
+    params = jax.device_get(init_two_tower(config, jax.random.key(0)))
+    folder = tmp_path_factory.mktemp("run")
+    limits = TokenLimits(query=6, item=12)
+    tokenizer = toy_teacher / "tokenizer.json"
+    save_search(folder / "model", config, params, PRODUCTS, limits, tokenizer)
+    return folder
+
+
+def test_a_list_is_that_of_the_vectors(folder):
+    opened = open_search(folder)
+    assert opened.items_ID.shape == (len(TEXTS), 6)
+    lists = opened.search(["good film", "music"], k=3)
+    assert [len(found) for found in lists] == [3, 3]
+    for query, found in zip(["good film", "music"], lists, strict=True):
+        [alone] = opened.search([query], k=len(TEXTS))  # whatever stands beside it
+        assert [each.item for each in alone[:3]] == [each.item for each in found]
+        scores = [each.score for each in alone]
+        assert scores == sorted(scores, reverse=True)
+        assert all(TEXTS[each.item] == each.text for each in alone)
+        assert {each.name for each in alone} == set(PRODUCTS.names)
+    cosine = np.linalg.norm(opened.items_ID, axis=1)
+    np.testing.assert_allclose(cosine, 1, rtol=1e-5)
+
+
+def test_the_command_prints_a_list_a_query(folder, capsys):
+    dispatch(["search", "--model", str(folder), "good film", "-k", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["1", "2"]
+    dispatch(["search", "--model", str(folder / "model"), "good film", "music", "-k", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[2]] == ["# good film", "# music"] and len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["film", "-k", "0"], "expected at least 1"),
+        ([], "no query"),
+        (["  "], "a query is empty"),
+    ],
+)
+def test_mistakes_are_told(folder, arguments, message):
+    with pytest.raises(UserError, match=message):
+        dispatch(["search", "--model", str(folder), *arguments])
+
+
+def test_damage_is_told(folder, tmp_path):
+    with pytest.raises(UserError, match="no two-tower student at"):
+        open_search(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    facts = json.loads((copy / "model" / FACTS).read_text())
+    for damage in ({}, {**facts, "limits": 3}, {**facts, "similarity": "near"}, [1]):
+        (copy / "model" / FACTS).write_text(json.dumps(damage))
+        with pytest.raises(UserError):
+            open_search(copy)
+    (copy / "model" / FACTS).write_text(json.dumps(facts))
+    (copy / "model/catalogue.json").unlink()
+    with pytest.raises(UserError, match="lacks its products"):
+        open_search(copy)
