@@ -164,8 +164,8 @@ def tell_and_keep(
     found = {title: report.metrics, "popularity": popular.metrics}
     minutes = progress["train_seconds"] / 60
     notes = (
-        f"{flags.epochs} epochs, {minutes:.0f} minutes on {facts['device']}; the best by validation "
-        f"NDCG@10 ({progress['best_score']:.4f}) was after {progress['best_step']:,} steps of "
+        f"{flags.epochs} epochs, {minutes:.0f} minutes on {facts['device']}; the best by "
+        f"validation NDCG@10 ({progress['best_score']:.4f}) was after {progress['best_step']:,} steps of "
         f"{progress['history'][-1]['step']:,}.",
         f"{report.protocol}.",
     )
