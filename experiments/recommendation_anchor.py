@@ -163,10 +163,11 @@ def tell_and_keep(
     title = f"{flags.layers} blocks, width {flags.width}, {flags.objective}"
     found = {title: report.metrics, "popularity": popular.metrics}
     minutes = progress["train_seconds"] / 60
+    last = progress["history"][-1]["step"]
     notes = (
         f"{flags.epochs} epochs, {minutes:.0f} minutes on {facts['device']}; the best by "
-        f"validation NDCG@10 ({progress['best_score']:.4f}) was after {progress['best_step']:,} steps of "
-        f"{progress['history'][-1]['step']:,}.",
+        f"validation NDCG@10 ({progress['best_score']:.4f}) was after {progress['best_step']:,} "
+        f"steps of {last:,}.",
         f"{report.protocol}.",
     )
     lines = [table(found, known), "", *(f"- {note}" for note in notes)]
