@@ -127,9 +127,9 @@ def main(flags: Recommendation) -> None:
     from distill_jax.sweeps.recommend.run import run_recommenders
 
     console = open_console()
-    suffix = "" if flags.preset == "default" else f"-{flags.preset}"
-    folder = flags.output_dir or Path("results") / f"recommendation{suffix}"
-    spec, rows = run_recommenders(table(flags), folder, Reporter(console))
+    sweep = table(flags)
+    folder = flags.output_dir or Path("results") / sweep.name
+    spec, rows = run_recommenders(sweep, folder, Reporter(console))
     conclude(spec, rows, folder, console)
 
 
@@ -159,7 +159,7 @@ def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax
     students = flags.students or preset.students
     unseen = preset.rows is COLD
     return RecSweep(
-        name="recommendation",
+        name="recommendation" + ("" if preset == PRESETS["default"] else f"-{flags.preset}"),
         title=f"Ways of distilling a recommender, {flags.data}",
         data=RecData(flags.data, flags.split or preset.split),
         teacher=RecTeacher(teacher, preset.labels, training=teacher_training),

@@ -30,6 +30,7 @@ def shape(model):
 def test_every_row_of_a_preset_can_be_computed(preset):
     module = script("recommendation")
     sweep = module.table(module.Recommendation(preset=preset))
+    assert sweep.name == ("recommendation" if preset == "default" else f"recommendation-{preset}")
     teacher = shape(sweep.teacher.model)
     cells = list(sweep.cells("data", "teacher"))
     assert len(cells) == len(sweep.rows) * len(sweep.students) * len(sweep.seeds)
