@@ -15,6 +15,7 @@ from distill_jax.cli.main import COMMANDS
 from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
 from distill_jax.objectives.grammar import parse
+from distill_jax.objectives.registry import names
 from distill_jax.sweeps.options import RunOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,10 @@ def test_the_generated_parts_are_fresh():
     assert refresh.refreshed(README) == README
 
 
+def test_it_counts_the_losses():
+    assert f"{len(names())} losses are at hand" in README
+
+
 def test_links_to_files_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+?)\)", README)
     assert len(links) > 5
@@ -70,8 +75,8 @@ def test_the_commands_it_shows_are_commands():
 
 def test_the_make_targets_it_shows_are_targets():
     targets = set(re.findall(r"^([a-z ]+):", (ROOT / "Makefile").read_text(), flags=re.M))
-    names = {name for target in targets for name in target.split()}
-    assert set(re.findall(r"make ([a-z]+)", README)) - {"a"} <= names
+    known = {name for target in targets for name in target.split()}
+    assert set(re.findall(r"make ([a-z]+)", README)) - {"a"} <= known
 
 
 def test_every_flag_that_the_pages_name_exists():
