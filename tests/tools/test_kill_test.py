@@ -18,13 +18,13 @@ def tool():
 
 
 @pytest.mark.slow
-def test_a_signal_in_each_phase_makes_no_difference(tool, tmp_path):
-    """Slow: six processes, one after another, three of which are killed."""
+def test_five_signals_make_no_difference(tool, tmp_path):
+    """Slow: nine processes, one after another, five of which are killed."""
     report = tmp_path / "report.md"
-    args = tool.Arguments(trials=3, seed=3, report=report, strategies=("sequential",))
+    args = tool.Arguments(trials=5, seed=3, report=report, strategies=("sequential",))
     assert tool.main(args) == 0
     text = report.read_text()
-    assert "3 signals over 1 sweeps" in text and "**no difference**" in text
+    assert "5 signals over 2 sweeps" in text and "**no difference**" in text
     for phase in tool.PHASES:
         assert f"| {phase} |" in text
 
