@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,23 @@ class TokenDataset:
     splits: Mapping[str, TokenTable]
     max_length: int
     digest: str
+
+
+def tokenise_texts(
+    texts: Sequence[str],
+    tokenizer_file: Path,
+    *,
+    max_length: int,
+    ids: Sequence[str] | None = None,
+) -> "TokenTable":
+    """Token ids of texts that belong to no data set, see ``tokenise_dataset``.
+
+    Args:
+      ids: of the texts; their numbers where None.
+    """
+    table = TextTable(tuple(ids or map(str, range(len(texts)))), tuple(texts))
+    dataset = TextDataset("texts", (), {"train": table})
+    return tokenise_dataset(dataset, tokenizer_file, max_length=max_length).splits["train"]
 
 
 def tokenise_dataset(

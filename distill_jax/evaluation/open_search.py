@@ -13,8 +13,7 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
-from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.tokenise import tokenise_texts
 from distill_jax.evaluation.item_catalogue import Catalogue, load_catalogue, save_catalogue
 from distill_jax.evaluation.search import Encoder, exact_top_k
 from distill_jax.models.huggingface import load_pretrained, save_pretrained
@@ -68,7 +67,8 @@ class OpenSearch:
     def items_ID(self) -> np.ndarray:
         """Vectors of all products, float32."""
         assert self.products.texts is not None
-        tokens = self._tokens(self.products.texts, self.limits.item)
+        texts, most = self.products.texts, self.limits.item
+        tokens = tokenise_texts(texts, self.tokenizer_file, max_length=most)
         return Encoder(TwoTower(self.config))(self.params, tokens, "item")
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[Found]]:
@@ -81,7 +81,7 @@ class OpenSearch:
             raise UserError("a query is empty.")
         if not queries:
             return []
-        tokens = self._tokens(queries, self.limits.query)
+        tokens = tokenise_texts(queries, self.tokenizer_file, max_length=self.limits.query)
         encode = Encoder(TwoTower(self.config), min(QUERIES_AT_ONCE, len(queries)))
         top_QK, scores_QK = exact_top_k(encode(self.params, tokens, "query"), self.items_ID, k)
         return [
@@ -92,11 +92,6 @@ class OpenSearch:
     def _found(self, item: int, score: float) -> Found:
         assert self.products.texts is not None
         return Found(item, self.products.names[item], self.products.texts[item], score)
-
-    def _tokens(self, texts: Sequence[str], limit: int) -> TokenTable:
-        table = TextTable(tuple(map(str, range(len(texts)))), tuple(texts))
-        dataset = TextDataset("texts", (), {"train": table})
-        return tokenise_dataset(dataset, self.tokenizer_file, max_length=limit).splits["train"]
 
 
 def save_search(

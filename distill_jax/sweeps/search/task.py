@@ -24,8 +24,7 @@ from distill_jax.data.query_lists import (
     prior_scores,
 )
 from distill_jax.data.query_product import SearchData, load_search
-from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.tokenise import TokenTable, tokenise_texts
 from distill_jax.evaluation.open_search import TokenLimits
 from distill_jax.evaluation.predict import logits_of, predict_logits
 from distill_jax.evaluation.search import (
@@ -124,8 +123,7 @@ def _tokens(
     ids: tuple[str, ...], texts: tuple[str, ...], encoder: Checkpoint, length: int
 ) -> TokenTable:
     assert encoder.tokenizer_file is not None
-    dataset = TextDataset("texts", (), {"train": TextTable(ids, texts)})
-    return tokenise_dataset(dataset, encoder.tokenizer_file, max_length=length).splits["train"]
+    return tokenise_texts(texts, encoder.tokenizer_file, max_length=length, ids=ids)
 
 
 @dataclass(frozen=True, eq=False)
