@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -25,6 +25,9 @@ class RebuildTable:
     """A folder, or an experiment under results/ or experiments/results/."""
     output_dir: Path | None = None
     """Where the outputs go; by default beside the ledger."""
+    against: Literal["baseline", "best"] | None = None
+    """best: rows stand against the best of their group, all pairs are tested and corrected for,
+    and letters say which differ. By default as the table was."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,6 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     from distill_jax.sweeps.outputs import load_results, show, write_outputs
 
     spec, rows = load_results(source)
+    if args.against is not None:
+        spec = replace(spec, against=args.against)
     paths = write_outputs(spec, rows, folder)
     show(spec, rows, Console())
     for path in paths:

@@ -54,11 +54,15 @@ def mean_metrics(ranks_E: ArrayLike, ks: Sequence[int] = (10,)) -> dict[str, flo
     }
 
 
-def user_means(values_E: ArrayLike, users_E: ArrayLike) -> tuple[np.ndarray, Floats]:
-    """Users, ascending, and the mean of each one's cases: what tests paired by user compare."""
+def user_means(values_E: ArrayLike, users_E: ArrayLike) -> tuple[np.ndarray, Floats, np.ndarray]:
+    """Users, ascending, the mean of each one's cases, and how many these are.
+
+    What tests paired by user compare: the mean over all cases is the mean over the users,
+    weighted with their cases.
+    """
     users, row_E = np.unique(np.asarray(users_E), return_inverse=True)
-    sums = np.bincount(row_E, weights=np.asarray(values_E, np.float64))
-    return users, sums / np.bincount(row_E)
+    sums, cases = np.bincount(row_E, weights=np.asarray(values_E, np.float64)), np.bincount(row_E)
+    return users, sums / cases, cases
 
 
 def list_metrics(top_EK: ArrayLike, counts_I: ArrayLike, ks: Sequence[int]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.interactions import Cases, Histories, Interactions, RankingSplit
 from distill_jax.evaluation import ranking
 
@@ -52,20 +52,29 @@ class RankingReport:
         of the lists, ``"coverage@10"``. Sampled ones are called ``"sampled_ndcg@10"``.
       users_E: int32 [E], whose the cases are.
       ranked: ranks and lists.
+      slices: name -> bool [E]: ``tail``, ``cold`` ...
     """
 
     protocol: str
     metrics: dict[str, float]
     users_E: np.ndarray
     ranked: RankedCases
+    slices: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def per_user(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Users and each one's mean of ``"ndcg@10"``, ``"hr@20"`` or ``"mrr@5"``."""
-        name, _, k = metric.partition("@")
+    def per_user(self, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Users, each one's mean of ``"ndcg@10"``, ``"hr@20"`` or ``"mrr@5"``, and their cases.
+
+        Of a slice, ``"ndcg@10/cold"``, only users who have such a case.
+        """
+        whole, _, slice_ = metric.partition("/")
+        name, _, k = whole.partition("@")
         if name not in ranking.METRICS or not k.isdigit():
             raise UserError(f"no metric {metric!r} by user; expected hr@K, ndcg@K or mrr@K.")
-        values_E = ranking.METRICS[name](self.ranked.ranks_E, int(k))
-        return ranking.user_means(values_E, self.users_E)
+        if slice_ and slice_ not in self.slices:
+            raise unknown("slice of the cases", slice_, self.slices)
+        where_E = self.slices[slice_] if slice_ else np.ones(len(self.users_E), bool)
+        values_E = ranking.METRICS[name](self.ranked.ranks_E[where_E], int(k))
+        return ranking.user_means(values_E, self.users_E[where_E])
 
     def __str__(self) -> str:
         width = max(map(len, self.metrics))
@@ -120,7 +129,7 @@ def evaluate(
         for name, value in (metrics | parts).items()
     }
     protocol = f"{data.name}, {split.protocol}; {_ranking_rule(data, sampled)}; {part} split"
-    return RankingReport(protocol, named | lists, cases.users_E, ranked)
+    return RankingReport(protocol, named | lists, cases.users_E, ranked, dict(slices))
 
 
 def rank_cases(

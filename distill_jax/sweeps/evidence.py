@@ -15,6 +15,8 @@ from distill_jax.sweeps.ledger import LedgerRow, unpack_correct
 
 RANK = "rank"
 """The name of the test examples' ranks among ``LedgerRow.test_scores``: from 1, the best."""
+CASES = "cases"
+"""How many cases stand behind each example's mean, of a slice ``cases/SLICE``; else one each."""
 
 _DTYPES = ("u1", "u2", "u4", "f4")
 
@@ -82,6 +84,8 @@ def by_rank(metric: str, ranks_N: ArrayLike) -> np.ndarray | None:
 def scores_by_example(row: LedgerRow, key: str) -> np.ndarray | None:
     """The numbers whose mean over test examples is the metric ``key``; None if nobody kept them.
 
+    The mean is weighted with ``weights_by_example``.
+
     ``test/accuracy`` comes from ``test_correct``, a ranking metric from the ranks, any other from
     the numbers of its own name.
 
@@ -98,3 +102,20 @@ def scores_by_example(row: LedgerRow, key: str) -> np.ndarray | None:
     if RANK in row.test_scores:
         return by_rank(metric, unpack_numbers(row.test_scores[RANK]))
     return None
+
+
+def weights_by_example(row: LedgerRow, key: str) -> np.ndarray | None:
+    """How much each number of ``scores_by_example`` weighs in the metric; None for all alike.
+
+    Where a test example is a user who is asked about several items, the metric is the mean over
+    the items: a user weighs as many.
+
+    Raises:
+      UserError: when what was kept is damaged.
+    """
+    metric = key.partition("/")[2]
+    slice_ = metric.partition("/")[2]
+    cases = f"{CASES}/{slice_}" if slice_ else CASES
+    if metric not in row.test_scores or cases not in row.test_scores:
+        return None
+    return unpack_numbers(row.test_scores[cases]).astype(np.float64)

@@ -215,7 +215,7 @@ def _draw_rows(axes: "Axes", rows: Sequence[TableRow], column: Column) -> "dict[
             transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=8,
-            weight="bold" if entry.significant(column.higher_is_better) else "normal",
+            weight="bold" if entry.bold(column.higher_is_better) else "normal",
         )
         if not entry.summary.n:
             continue

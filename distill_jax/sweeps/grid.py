@@ -218,7 +218,7 @@ def _numbers(
             ha="center",
             va="center",
             fontsize=max(5.0, min(8.0, 44 / len(groups))),
-            weight="bold" if entry.significant(column.higher_is_better) else "normal",
+            weight="bold" if entry.bold(column.higher_is_better) else "normal",
             color="white" if mean < middle else "black",
         )
 

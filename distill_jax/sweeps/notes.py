@@ -1,13 +1,14 @@
 """What the reader must know to read a table rightly."""
 
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distill_jax.sweeps.columns import ACCURACY
-from distill_jax.sweeps.significance import baselines_of, count_comparisons, obstacle
-from distill_jax.sweeps.statistics import MIN_PAIRS, RESAMPLES
+from distill_jax.sweeps.significance import obstacle, reference
+from distill_jax.sweeps.statistics import MIN_BOOTSTRAP, MIN_PAIRS, RESAMPLES
 
 if TYPE_CHECKING:
+    from distill_jax.sweeps.significance import Comparison
     from distill_jax.sweeps.table import Table, TableRow
 
 
@@ -31,77 +32,115 @@ def notes_of(table: "Table", unfinished: tuple[int, int]) -> tuple[str, ...]:
 
 def _tests(table: "Table") -> list[str]:
     """What each test asks, and what bold means."""
-    entries = [(key, row.entries[key]) for row in table.rows for key in table.tested]
-    seeds = [(key, entry.test) for key, entry in entries if entry.test]
-    examples = [(key, entry.examples) for key, entry in entries if entry.examples]
-    if not seeds:
+    made = table.comparisons
+    if not made:
         return []
-    titles = dict.fromkeys(table.column(key).title for key, _ in seeds)
-    pairs = _count([test.n for _, test in seeds], "seed")
-    notes = [
-        f"p seeds: {', '.join(titles)} against `{table.baseline}` of the same "
-        f"{table.group_title}, two-sided t-test paired over {pairs}, Holm-corrected over "
-        f"{_count([count_comparisons(table, 'test')], 'comparison')}. It asks whether training "
-        "again, with other seeds, would show the same sign on these test examples."
-    ]
-    if examples:
-        keys = dict.fromkeys(key for key, _ in examples)
-        score = "mean correctness" if set(keys) == {ACCURACY.key} else "mean"
+    titles = _titles(table, [c.key for c in made])
+    pairs = _count([c.tests.seeds.n for c in made], "seed")
+    against = f"against `{table.baseline}` of the same {table.group_title}"
+    if table.against == "best":
+        against = f"against the best row of the same {table.group_title}"
+    joint = [c for c in made if c.tests.joint]
+    notes = []
+    if joint:
+        examples = _count([c.tests.joint.examples for c in joint if c.tests.joint], "test example")
         notes.append(
-            f"p examples: {', '.join(table.column(key).title for key in keys)} against the same "
-            f"baseline, two-sided paired bootstrap over "
-            f"{_count([test.n for _, test in examples], 'test example')} "
-            f"({RESAMPLES:,} resamples; an example's score is its {score} over the seeds "
-            "that both rows have), Holm-corrected over "
-            f"{_count([count_comparisons(table, 'examples')], 'comparison')}. It asks whether "
-            "other test examples would show the same sign with these trained models."
+            f"p: {_titles(table, [c.key for c in joint])} {against}, two-sided t-test over "
+            f"{_count([c.tests.seeds.n for c in joint], 'seed')} and {examples} at once, both "
+            f"random, {_holm(joint)}. It asks whether other seeds and other test examples would "
+            "show the same sign."
+        )
+    notes.append(
+        f"p seeds: {titles} {against}, two-sided t-test paired over {pairs}, {_holm(made)}. It "
+        "asks whether training again would show the same sign on these test examples."
+    )
+    if joint:
+        notes.append(
+            f"p examples: the same over test examples, {_resampling(table)}, {_holm(joint)}. It "
+            "asks whether other test examples would show the same sign with these trained models."
         )
         if table.layout == "metrics":
-            notes.append(
-                "Δ: difference to the baseline, with its 95% percentile interval over test "
-                "examples (not corrected)."
-            )
+            notes.append("Δ: the difference, with its 95% interval by p's test (not corrected).")
     where = ["Every test in numbers is in table.csv."] if table.layout == "grid" else []
-    return [*notes, _bold(table), *where]
+    return [*notes, _bold(table, joint), *_detectable(table), *where]
 
 
-def _bold(table: "Table") -> str:
-    tested = [(row, key) for row in table.rows for key in table.tested if row.entries[key].test]
-    without = [(row, key) for row, key in tested if row.entries[key].examples is None]
-    if not without:
-        return "Bold: better than the baseline at 5% in both tests."
-    if len(without) == len(tested):
+def _titles(table: "Table", keys: Sequence[str]) -> str:
+    return ", ".join(table.column(key).title for key in dict.fromkeys(keys))
+
+
+def _holm(made: Sequence["Comparison"]) -> str:
+    """Over how many comparisons the correction ran; one of the same runs counts once."""
+    return f"Holm-corrected over {_count([len({(c.key, c.runs) for c in made})], 'comparison')}"
+
+
+def _resampling(table: "Table") -> str:
+    sizes = [c.tests.examples.n for c in table.comparisons if c.tests.examples]
+    few, many = min(sizes) < MIN_BOOTSTRAP, max(sizes) >= MIN_BOOTSTRAP
+    names = ["sign flips"] * few + ["bootstrap"] * many
+    return f"two-sided paired {' or '.join(names)} ({RESAMPLES:,} resamples)"
+
+
+def _bold(table: "Table", joint: Sequence["Comparison"]) -> str:
+    without = [c for c in table.comparisons if not c.tests.joint]
+    if table.against == "best":
         return (
-            "Bold: better than the baseline at 5% over seeds. There is no test over examples: "
-            "the runs did not keep which examples they had right."
+            f"All pairs of a {table.group_title} are tested; rows without a common letter differ "
+            "at 5% by p's test. Bold: not worse than the best row by it."
         )
-    by_example = {key for row, key in tested if row.entries[key].examples}
-    rows = [row for row, key in without if key in by_example]
-    others = dict.fromkeys(table.column(key).title for _, key in without if key not in by_example)
-    which = [f"of {_names(rows)}"] if rows else []
-    which += [f"in {', '.join(others)}"] if others else []
-    return (
-        "Bold: better than the baseline at 5% in both tests; "
-        f"{' and '.join(which)} over seeds alone, where there is no test over examples."
-    )
+    if not joint:
+        return (
+            "Nothing is bold: the runs did not keep what each test example contributed, so that "
+            "nothing is known about other test examples."
+        )
+    note = "Bold: better than the baseline at 5% by p's test."
+    if without:
+        by_example = {c.key for c in joint}
+        rows = [table.rows[c.line] for c in without if c.key in by_example]
+        keys = [c.key for c in without if c.key not in by_example]
+        which = [_names(rows)] if rows else []
+        which += [_titles(table, keys)] if keys else []
+        note += (
+            f" Never bold: {' and '.join(which)}, for want of what each test example contributed."
+        )
+    return note
+
+
+def _detectable(table: "Table") -> list[str]:
+    """The smallest differences that the table could have found."""
+    notes = []
+    comparisons = len({(c.key, c.runs) for c in table.comparisons if c.tests.joint})
+    for key in table.tested:
+        tests = [c.tests.joint for c in table.comparisons if c.key == key and c.tests.joint]
+        if tests:
+            column = table.column(key)
+            found = [test.detectable(comparisons) * column.scale for test in tests]
+            usual, most = (
+                f"{x:.{column.decimals}f}" for x in (statistics.median(found), max(found))
+            )
+            notes.append(
+                f"{column.title}: a true difference of {usual} would be significant in four of "
+                f"five such tables (in the median comparison; in the noisiest one, {most})."
+            )
+    return notes
 
 
 def _untested(table: "Table", key: str) -> list[str]:
     """Why some rows have no test."""
-    baselines = baselines_of(table)
     why: dict[str | None, list[TableRow]] = {}
     for row in table.rows:
-        why.setdefault(obstacle(row, baselines, key), []).append(row)
-    compared = sum(row.role == "compared" for row in table.rows)
+        other = reference(table, row, key)
+        if other is not None or (row.role == "compared" and table.against == "baseline"):
+            why.setdefault(obstacle(row, other, key), []).append(row)
+    compared = sum(map(len, why.values()))
     few, notes = why.get("few", []), []
+    whom = "the baseline" if table.against == "baseline" else "the best row"
     if few and len(few) == compared:
         notes.append(f"no test: fewer than {MIN_PAIRS} seeds.")
     elif few:
-        notes.append(
-            f"no test: fewer than {MIN_PAIRS} seeds in common with the baseline: {_names(few)}."
-        )
+        notes.append(f"no test: fewer than {MIN_PAIRS} seeds in common with {whom}: {_names(few)}.")
     if "same" in why:
-        notes.append(f"no test: the baseline's own runs: {_names(why['same'])}.")
+        notes.append(f"no test: {whom}'s own runs: {_names(why['same'])}.")
     if "diverged" in why:
         notes.append(f"no test: a score is not a finite number: {_names(why['diverged'])}.")
     return notes

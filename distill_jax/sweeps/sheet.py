@@ -59,22 +59,20 @@ def sheets_of(table: "Table") -> list[Sheet]:
 
 
 def every_test(table: "Table") -> Sheet | None:
-    """Every test in numbers; None where there is none."""
+    """Every comparison that was tested, in numbers; None where there is none."""
     lines = []
-    for key in table.tested:
-        column = table.column(key)
-        for row in table.rows:
-            entry = row.entries[key]
-            if entry.test is not None:
-                cells = [row.group, row.row, column.title, str(entry.test.n)]
-                cells += [_interval(entry.test, column), _p(entry.p_holm)]
-                cells += [_interval(entry.examples, column), _p(entry.p_holm_examples)]
-                bold = entry.significant(column.higher_is_better)
-                lines.append(
-                    Line(row.group, tuple(Cell(t, bold and i > 3) for i, t in enumerate(cells)))
-                )
-    labels = (table.group_title, table.row_title, "metric", "pairs of seeds")
-    heading = (*labels, "Δ [95%, seeds]", "p seeds", "Δ [95%, examples]", "p examples")
+    for c in table.comparisons:
+        column, row, other = table.column(c.key), table.rows[c.line], table.rows[c.other]
+        tests, bold = c.tests, c.tests.different
+        cells = [row.group, f"{row.row} − {other.row}", column.title, str(tests.seeds.n)]
+        cells += [_interval(tests.joint, column), _p(tests.p_joint)]
+        cells += [_interval(tests.seeds, column), _p(tests.p_seeds)]
+        cells += [_interval(tests.examples, column), _p(tests.p_examples)]
+        lines.append(Line(row.group, tuple(Cell(t, bold and i > 3) for i, t in enumerate(cells))))
+    heading = (
+        *(table.group_title, table.row_title, "metric", "pairs of seeds", "Δ [95%]", "p"),
+        *("Δ [95%, seeds]", "p seeds", "Δ [95%, examples]", "p examples"),
+    )
     return Sheet(heading, tuple(lines), 3, 3) if lines else None
 
 
@@ -131,7 +129,7 @@ def _metrics(table: "Table") -> Sheet:
         for column in table.columns:
             entry = row.entries[column.key]
             text = format_entry(entry, column, seeds=len(row.seeds))
-            cells.append(Cell(text, entry.significant(column.higher_is_better)))
+            cells.append(Cell(text, entry.bold(column.higher_is_better)))
             cells += [Cell(_test_text(entry, column, name)) for name in extras[column.key]]
         if published is not None and matched:
             cells += _published_cells(published, _published_label(table, row.row))
@@ -182,7 +180,8 @@ def _grid_cells(table: "Table", column: Column) -> dict[tuple[tuple[bool, str], 
     for row in table.rows:
         entry, teacher = row.entries[column.key], row.role == "teacher"
         text = format_entry(entry, column, seeds=len(row.seeds) if teacher else seeds)
-        bold = entry.significant(column.higher_is_better)
+        text += f" {entry.letters}" if entry.letters else ""
+        bold = entry.bold(column.higher_is_better)
         cells[(teacher, row.row), row.group] = Cell(text, bold)
     return cells
 
@@ -223,15 +222,23 @@ def _published_cells(published: "Published", label: str) -> list[Cell]:
 def _test_columns(table: "Table", key: str) -> tuple[str, ...]:
     """Which columns about tests follow a metric's."""
     entries = [row.entries[key] for row in table.rows]
-    if any(entry.examples for entry in entries):
-        return ("Δ [95%]", "p seeds", "p examples")
-    return ("p seeds",) if any(entry.test for entry in entries) else ()
+    tests = [entry.tests for entry in entries if entry.tests]
+    letters = ("differ",) if any(entry.letters for entry in entries) else ()
+    if any(test.joint for test in tests):
+        return (*letters, "Δ [95%]", "p", "p seeds", "p examples")
+    return ("p seeds",) if tests else ()
 
 
 def _test_text(entry: "Entry", column: Column, name: str) -> str:
-    if name == "p seeds":
-        return _p(entry.p_holm)
-    return _p(entry.p_holm_examples) if name == "p examples" else _interval(entry.examples, column)
+    if name == "differ":
+        return entry.letters or MISSING
+    tests = entry.tests
+    if tests is None:
+        return MISSING
+    if name == "Δ [95%]":
+        return _interval(tests.joint, column)
+    ps = {"p": tests.p_joint, "p seeds": tests.p_seeds, "p examples": tests.p_examples}
+    return _p(ps[name])
 
 
 def _p(p: float | None) -> str:

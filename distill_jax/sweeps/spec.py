@@ -10,7 +10,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.sweeps.columns import Column
 from distill_jax.sweeps.ledger import LedgerRow
-from distill_jax.sweeps.table import Table, build_table
+from distill_jax.sweeps.table import Against, Table, build_table
 from distill_jax.sweeps.trends import Trend
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class TableSpec:
       published_rows: (row here, row there) where the two have different names.
       trends: what a paper says and this table may hold or not.
       protocol: sentences: how the numbers came about.
+      against: what rows are tested against, see ``table.build_table``.
     """
 
     name: str
@@ -69,6 +70,7 @@ class TableSpec:
     published_rows: tuple[tuple[str, str], ...] = ()
     trends: tuple[Trend, ...] = ()
     protocol: tuple[str, ...] = ()
+    against: Against = "baseline"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -159,6 +161,7 @@ def table_of(
         published=published,
         published_rows=dict(spec.published_rows),
         unfinished=(len(missing), len(spec.hashes)),
+        against=spec.against,
     )
     return dataclasses.replace(table, protocol=spec.protocol)
 

@@ -1,7 +1,8 @@
-"""Statistics of a comparison: summaries over seeds, paired tests, Holm's correction."""
+"""Statistics of a comparison: summaries, tests over seeds, examples and both, corrections."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +14,10 @@ RESAMPLES = 10_000
 """Of the bootstrap: no p value below one in so many."""
 MIN_PAIRS = 3
 """Fewer seeds than this give no test: the t distribution's tails make it an empty ritual."""
+MIN_EXAMPLES = 6
+"""Fewer test examples give no test: even the exact one's p is at least 2^(1 - n), above 5%."""
+MIN_BOOTSTRAP = 100
+"""Of fewer test examples the bootstrap rejects too often; signs are flipped instead."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +71,12 @@ class PairedTest:
     high: float
     p: float
 
+    def reversed(self) -> Self:
+        """The same test of baseline minus score."""
+        return dataclasses.replace(
+            self, difference=-self.difference, low=-self.high, high=-self.low
+        )
+
 
 def paired_test(scores: Mapping[int, float], baseline: Mapping[int, float]) -> PairedTest | None:
     """Two-sided paired t-test over the seeds that both sides have.
@@ -102,37 +113,147 @@ def paired_test(scores: Mapping[int, float], baseline: Mapping[int, float]) -> P
 
 
 def paired_bootstrap(
-    correct_a: ArrayLike, correct_b: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0
-) -> PairedTest:
-    """Paired bootstrap over test examples: would another test set show the same sign?
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> PairedTest | None:
+    """Paired resampling of test examples: would another test set show the same sign?
 
-    Resamples the examples with replacement, each with both its scores, and looks at the mean
-    difference. ``p = (1 + #{|d* - d| >= |d|}) / (1 + resamples)``, the two-sided test with the
+    From 100 examples on a bootstrap: the examples are drawn with replacement, each with both its
+    scores, and ``p = (1 + #{|d* - d| >= |d|}) / (1 + resamples)``, the two-sided test with the
     null hypothesis imposed by centring (Efron and Tibshirani 1993, section 16.4; in NLP: Koehn
-    2004; Berg-Kirkpatrick et al. 2012); the interval is the percentile interval.
+    2004; Berg-Kirkpatrick et al. 2012). Of fewer examples the bootstrap rejects too often; there
+    p is that of the sign-flip test (Fisher 1935), of all flips where they are no more than
+    ``resamples``, else of as many drawn ones. The interval is the bootstrap's percentile interval.
+
+    With weights the mean is ``sum_i w_i a_i / sum_i w_i`` and an example is drawn with its
+    weight: a cluster bootstrap (Davison and Hinkley 1997, section 3.8), where an example is a
+    user, its score the mean over the user's cases, and the weight their number.
 
     Args:
-      correct_a: [N], 1 where system a is right and 0 where not, or any score per example, e.g.
+      scores_a: [N], 1 where system a is right and 0 where not, or any score per example, e.g.
         the mean over seeds.
-      correct_b: [N], the same for system b, in the same order of examples.
+      scores_b: [N], the same for system b, in the same order of examples.
+      weights: [N], positive; None for equal ones.
       resamples: number of resamples.
       seed: of the resampling; the same seed gives the same numbers.
+
+    Returns:
+      None for fewer than 6 examples, of which no test could reach 5%.
     """
-    a, b = np.asarray(correct_a, dtype=np.float64), np.asarray(correct_b, dtype=np.float64)
-    if a.ndim != 1 or a.shape != b.shape or not len(a):
+    a, b = np.asarray(scores_a, dtype=np.float64), np.asarray(scores_b, dtype=np.float64)
+    w = np.ones(a.shape) if weights is None else np.asarray(weights, dtype=np.float64)
+    if a.ndim != 1 or not a.shape == b.shape == w.shape or not len(a):
         raise UserError(
-            f"the paired bootstrap wants two vectors of one length > 0, not {a.shape}, {b.shape}."
+            "the paired bootstrap wants vectors of one length > 0, not "
+            f"{a.shape}, {b.shape}, {w.shape}."
         )
+    if len(a) < MIN_EXAMPLES:
+        return None
+    sums, rng = np.round((a - b) * w, 12), np.random.default_rng(seed)
+    observed = float(((a - b) * w).sum() / w.sum())
     # Examples with equal differences are interchangeable: how often each distinct difference
     # is drawn follows a multinomial distribution, the same bootstrap for far less memory.
-    values, counts = np.unique(np.round(a - b, 12), return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(a), counts / len(a), size=resamples)
-    means = drawn @ values / len(a)
-    observed = float((a - b).mean())
-    extreme = np.abs(means - observed) >= abs(observed) - 1e-12
+    values, counts = np.unique(np.stack([sums, w], axis=-1), axis=0, return_counts=True)
+    drawn = rng.multinomial(len(a), counts / len(a), size=resamples)
+    means = (drawn @ values[:, 0]) / (drawn @ values[:, 1])
     low, high = np.quantile(means, [0.025, 0.975])
-    p = (1 + int(extreme.sum())) / (1 + resamples)
+    if len(a) < MIN_BOOTSTRAP:
+        p = _sign_flips(sums / w.sum(), resamples, rng)
+    else:
+        extreme = np.abs(means - observed) >= abs(observed) - 1e-12
+        p = (1 + int(extreme.sum())) / (1 + resamples)
     return PairedTest(len(a), observed, float(low), float(high), p)
+
+
+def _sign_flips(shares_N: np.ndarray, resamples: int, rng: np.random.Generator) -> float:
+    """Two-sided p of the sum under flips of the signs: exact where all flips can be tried."""
+    n = len(shares_N)
+    exact = 2 ** (n - 1) <= resamples
+    if exact:  # the other half mirrors this one
+        bits = np.arange(2 ** (n - 1))[:, None] >> np.arange(n)[None] & 1
+    else:
+        bits = rng.integers(0, 2, (resamples, n))
+    sums = (1 - 2 * bits) @ shares_N
+    extreme = int((np.abs(sums) >= abs(shares_N.sum()) - 1e-12).sum())
+    return extreme / len(bits) if exact else (1 + extreme) / (1 + resamples)
+
+
+@dataclasses.dataclass(frozen=True)
+class JointTest(PairedTest):
+    """Outcome of ``crossed_test``; ``n`` counts the seeds.
+
+    Attributes:
+      examples: number of test examples.
+      se: standard error of the difference.
+      df: degrees of freedom of its t distribution.
+    """
+
+    examples: int
+    se: float
+    df: float
+
+    def detectable(self, comparisons: int = 1, *, level: float = 0.05, power: float = 0.8) -> float:
+        """The smallest true difference that would have been found, at these errors.
+
+        ``(t_{1 - level / (2 m), df} + t_{power, df}) * se`` for m comparisons: what the first
+        step of Holm's correction asks for.
+        """
+        quantiles = stats.t.ppf([1 - level / (2 * comparisons), power], self.df)
+        return float(quantiles.sum()) * self.se
+
+
+def crossed_test(
+    differences_SN: ArrayLike, weights_N: ArrayLike | None = None, *, level: float = 0.95
+) -> JointTest | None:
+    """Would new seeds *and* new test examples show the same sign? One test of both.
+
+    The difference of seed s on example i is ``mean + seed_s + example_i + rest_si``, all three
+    random. With the mean squares of this two-way layout, MS_S, MS_N and MS_R,
+
+        Var(mean) = (MS_S + max(MS_N - MS_R, 0)) / (S N)
+
+    and t has ``(S N Var)^2 / (MS_S^2 / (S - 1) + max(MS_N - MS_R, 0)^2 / (N - 1))`` degrees of
+    freedom: the analysis of readers crossed with cases (Dorfman, Berbaum and Metz 1992; degrees of
+    freedom of Hillis 2007, and a term for few examples, by Satterthwaite 1946). MS_S
+    counts at least as MS_R, which it exceeds in expectation: of three seeds it is too small by
+    chance too often. tools/type_one.py measures the errors.
+
+    Args:
+      differences_SN: [S, N], score minus baseline's by seed and example.
+      weights_N: [N], positive; the difference is the weighted mean then, an example a cluster as
+        in ``paired_bootstrap``.
+      level: of the interval.
+
+    Returns:
+      None for fewer than 3 seeds or 6 examples, or where a difference is not finite.
+    """
+    d = np.asarray(differences_SN, dtype=np.float64)
+    seeds, examples = d.shape
+    if seeds < MIN_PAIRS or examples < MIN_EXAMPLES or not np.isfinite(d).all():
+        return None
+    w = np.ones(examples) if weights_N is None else np.asarray(weights_N, dtype=np.float64)
+    mean = float(d.mean(axis=0) @ w / w.sum())
+    # Linearised: how much an example moves the ratio of the sums; without weights d itself.
+    d = mean + w / w.mean() * (d - mean)
+    by_seed, by_example = d.mean(axis=1), d.mean(axis=0)
+    rest = d - by_seed[:, None] - by_example + mean
+    ms_rest = float((rest**2).sum()) / ((seeds - 1) * (examples - 1))
+    ms_seeds = max(examples * float(by_seed.var(ddof=1)), ms_rest)
+    of_examples = max(seeds * float(by_example.var(ddof=1)) - ms_rest, 0.0)
+    total = ms_seeds + of_examples
+    rounding = (8 * np.finfo(np.float64).eps * float(np.abs(d).max())) ** 2
+    if total <= rounding:  # all differences are one number, see ``paired_test``
+        p = 1.0 if mean**2 <= rounding else 2.0 ** (1 - seeds)
+        return JointTest(seeds, mean, mean, mean, p, examples, 0.0, float(seeds - 1))
+    se = (total / (seeds * examples)) ** 0.5
+    df = total**2 / (ms_seeds**2 / (seeds - 1) + of_examples**2 / (examples - 1))
+    half = float(stats.t.ppf(0.5 + level / 2, df)) * se
+    p = float(2 * stats.t.sf(abs(mean) / se, df))
+    return JointTest(seeds, mean, mean - half, mean + half, p, examples, se, df)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

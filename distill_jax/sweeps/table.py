@@ -7,7 +7,6 @@ views of it.
 import csv
 import dataclasses
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -15,18 +14,26 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.sweeps.columns import Column as Column
 from distill_jax.sweeps.ledger import LedgerRow
 from distill_jax.sweeps.notes import notes_of
-from distill_jax.sweeps.significance import add_tests
-from distill_jax.sweeps.statistics import PairedTest, Summary, summarise
+from distill_jax.sweeps.significance import (
+    KINDS,
+    Comparison,
+    Tests,
+    add_tests,
+    compare_rows,
+    reference,
+)
+from distill_jax.sweeps.statistics import Summary, summarise
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.published import Published
     from distill_jax.sweeps.terminal import TerminalTable
 
-SIGNIFICANCE = 0.05
+Against = Literal["baseline", "best"]
+_TEST_FIELDS = ("n", "difference", "ci95_low", "ci95_high", "p_raw", "p_holm")
 CSV_FIELDS = (
-    *("group", "row", "role", "metric", "n", "mean", "sd", "ci95_low", "ci95_high"),
-    *("pairs", "difference", "difference_ci95_low", "difference_ci95_high", "p_raw", "p_holm"),
-    *("examples", "examples_ci95_low", "examples_ci95_high", "p_raw_examples", "p_holm_examples"),
+    *("group", "row", "role", "metric", "n", "mean", "sd", "ci95_low", "ci95_high", "against"),
+    *(f"{kind}_{name}" for kind in KINDS for name in _TEST_FIELDS),
+    *("joint_se", "joint_df", "letters"),
 )
 Role = Literal["teacher", "baseline", "compared"]
 Where = tuple[str, str]
@@ -40,32 +47,27 @@ class Entry:
     Attributes:
       by_seed: seed -> score.
       summary: over the seeds.
-      test: over seeds, against the baseline of the same group; None where there is no test.
-      p_holm: its p value after Holm's correction.
-      examples: over test examples, against the same baseline; None where there is no test.
-      p_holm_examples: its p value after Holm's correction.
+      tests: against the baseline of the same group, or the best row of it; None where there are
+        none.
+      letters: where all pairs of a group are tested: rows without a common letter differ.
     """
 
     by_seed: Mapping[int, float]
     summary: Summary
-    test: PairedTest | None = None
-    p_holm: float | None = None
-    examples: PairedTest | None = None
-    p_holm_examples: float | None = None
+    tests: Tests | None = None
+    letters: str = ""
 
-    def significant(self, higher_is_better: bool | None) -> bool:
-        """Whether it is better than the baseline at 5% in every test that was made.
+    def bold(self, higher_is_better: bool | None) -> bool:
+        """Whether it is better than the baseline by the joint test at 5%.
 
-        Two tests that both have to reject need no correction for being two (Berger 1982).
+        Where rows stand against the best one instead: whether it is not worse than that.
         """
-        tests = [(self.test, self.p_holm), (self.examples, self.p_holm_examples)]
-        made = [(test, p) for test, p in tests if test is not None and p is not None]
-        if self.test is None or higher_is_better is None:
+        if self.letters:
+            return "a" in self.letters
+        joint = self.tests.joint if self.tests and self.tests.different else None
+        if joint is None or higher_is_better is None:
             return False
-        return all(
-            p < SIGNIFICANCE and (test.difference > 0 if higher_is_better else test.difference < 0)
-            for test, p in made
-        )
+        return joint.difference > 0 if higher_is_better else joint.difference < 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Table:
     published: "Published | None" = None
     published_rows: Mapping[str, str] = dataclasses.field(default_factory=dict)
     protocol: tuple[str, ...] = ()
+    against: Against = "baseline"
+    comparisons: tuple[Comparison, ...] = ()
 
     @property
     def students(self) -> tuple[TableRow, ...]:
@@ -155,9 +159,13 @@ class Table:
         writer.writerow(CSV_FIELDS)
         for row in self.rows:
             for column in self.columns:
-                numbers = _csv_numbers(row.entries[column.key])
-                blank = ["" if x is None or math.isnan(x) else x for x in numbers]
-                writer.writerow([row.group, row.row, row.role, column.key, *blank])
+                entry = row.entries[column.key]
+                other = reference(self, row, column.key) if entry.tests else None
+                summary = [getattr(entry.summary, f.name) for f in dataclasses.fields(Summary)]
+                cells = [*summary, other.row if other else None, *_csv_tests(entry.tests)]
+                blank = ["" if x is None or x != x else x for x in cells]
+                where = [row.group, row.row, row.role, column.key]
+                writer.writerow([*where, *blank, entry.letters])
         return out.getvalue()
 
     def to_rich(self) -> "TerminalTable":
@@ -182,12 +190,13 @@ def build_table(
     published: "Published | None" = None,
     published_rows: Mapping[str, str] | None = None,
     unfinished: tuple[int, int] = (0, 0),
+    against: Against = "baseline",
 ) -> Table:
     """Gather runs into a table with tests against a baseline.
 
-    Within a group, every row is compared with the baseline row of that group: paired by seed,
-    and for ``test/accuracy`` paired by test example too where the runs kept what they had right.
-    Holm's correction runs over all comparisons in the table, for either test.
+    Within a group, every row is compared with the baseline row of that group: paired by seed, by
+    test example, and by both at once where the runs kept what each example contributed. Holm's
+    correction runs over all comparisons in the table, for each kind of test.
 
     Args:
       rows: one per run; of rows with the same hash, row and group the last wins.
@@ -204,6 +213,8 @@ def build_table(
       published_rows: label of a row -> label of the published row to show beside it; rows that
         are not named stand beside the one of their own label.
       unfinished: how many runs are not finished, of how many; said below the table.
+      against: ``best``: rows stand against the best of their group, all pairs are tested and
+        corrected for, and letters say which differ.
 
     Raises:
       UserError: no rows, no baseline anywhere, an unknown tested key, or two different runs
@@ -243,8 +254,11 @@ def build_table(
         layout,
         published,
         published_rows or {},
+        against=against,
     )
-    table = dataclasses.replace(table, rows=tuple(add_tests(table)))
+    comparisons = tuple(compare_rows(table))
+    rows_tested = tuple(add_tests(table, comparisons))
+    table = dataclasses.replace(table, rows=rows_tested, comparisons=comparisons)
     return dataclasses.replace(table, notes=notes_of(table, unfinished))
 
 
@@ -282,12 +296,12 @@ def _gather(
     return TableRow(*where, role, runs, entries)
 
 
-def _csv_numbers(entry: Entry) -> list[float | None]:
-    s, seeds, examples = entry.summary, entry.test, entry.examples
-    test = [seeds.n, seeds.difference, seeds.low, seeds.high, seeds.p] if seeds else [None] * 5
-    resampled = [examples.n, examples.low, examples.high, examples.p] if examples else [None] * 4
-    return [
-        *(s.n, s.mean, s.sd, s.low, s.high),
-        *(*test, entry.p_holm),
-        *(*resampled, entry.p_holm_examples),
-    ]
+def _csv_tests(tests: Tests | None) -> list[float | None]:
+    """The numbers of the three tests, in the order of ``CSV_FIELDS``."""
+    numbers: list[float | None] = []
+    for kind in KINDS:
+        test = getattr(tests, kind) if tests else None
+        found = [test.n, test.difference, test.low, test.high, test.p] if test else [None] * 5
+        numbers += [*found, getattr(tests, f"p_{kind}") if test else None]
+    joint = tests.joint if tests else None
+    return [*numbers, *([joint.se, joint.df] if joint else [None, None])]

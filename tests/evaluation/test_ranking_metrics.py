@@ -57,8 +57,11 @@ def test_wrong_input():
 
 
 def test_means_by_user():
-    users, means = ranking.user_means([1.0, 0.0, 0.5, 1.0], [7, 7, 2, 7])
+    values = [1.0, 0.0, 0.5, 1.0]
+    users, means, cases = ranking.user_means(values, [7, 7, 2, 7])
     assert users.tolist() == [2, 7] and means.tolist() == [0.5, pytest.approx(2 / 3)]
+    assert cases.tolist() == [1, 3]
+    assert np.average(means, weights=cases) == pytest.approx(np.mean(values))
 
 
 def test_lists_by_hand():

@@ -91,8 +91,9 @@ def test_one_case_by_hand():
     assert report.metrics["mrr@3"] == pytest.approx((1 / 3 + 1) / 2)
     assert report.metrics["coverage@1"] == 2 / 6
     assert report.metrics["cases/history 0-20"] == 2
-    users, means = report.per_user("mrr@3")
+    users, means, cases = report.per_user("mrr@3")
     assert users.tolist() == [0, 1] and means.tolist() == [pytest.approx(1 / 3), 1]
+    assert cases.tolist() == [1, 1]
     assert report.protocol.startswith("toy, leave-one-out: the last item of 2 users is tested")
     assert "ranks among all 6 items, those of the history left out" in report.protocol
     assert "ties against the model; test split" in report.protocol

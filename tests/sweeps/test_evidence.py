@@ -94,22 +94,26 @@ def test_paired_tests_over_users_use_the_ranks():
         np.mean([scores_by_example(run, NDCG.key) for run in side], axis=0)
         for side in (better, base)
     )
-    assert entry.examples == paired_bootstrap(ours, theirs)
-    assert entry.examples.difference == pytest.approx(entry.test.difference)
-    assert entry.significant(True)
+    assert entry.tests.examples == paired_bootstrap(ours, theirs)
+    assert entry.tests.examples.difference == pytest.approx(entry.tests.seeds.difference)
+    assert entry.bold(True)
     notes = " ".join(table.notes)
-    assert "p examples: NDCG@10" in notes and "an example's score is its mean over" in notes
+    assert "p: NDCG@10 against `ce`" in notes and "3 seeds and 200 test examples at once" in notes
 
 
 def test_without_ranks_there_is_no_test_over_examples():
-    runs = [ranked(row, seed, [1, 5, seed + 2]) for row in ("ce", "kl") for seed in range(3)]
+    runs = [
+        ranked(row, seed, [1, 5, 3, 4, 1, seed + 2]) for row in ("ce", "kl") for seed in range(3)
+    ]
     runs[-1] = dataclasses.replace(runs[-1], test_scores={})
     entry = next(row for row in table_with(runs).rows if row.row == "kl").entries[NDCG.key]
-    assert entry.test is not None and entry.examples is None
+    assert entry.tests.seeds is not None and entry.tests.joint is None
 
 
 def test_runs_tested_on_different_users_are_not_compared():
-    runs = [ranked(row, seed, [1, 5, seed + 2]) for row in ("ce", "kl") for seed in range(3)]
+    runs = [
+        ranked(row, seed, [1, 5, 3, 4, 1, seed + 2]) for row in ("ce", "kl") for seed in range(3)
+    ]
     runs[-1] = ranked("kl", 2, [1, 2])
-    with pytest.raises(UserError, match="tested on 2 and 3 examples"):
+    with pytest.raises(UserError, match="tested on 2 and 6 examples"):
         table_with(runs)

@@ -4,12 +4,13 @@ import itertools
 import math
 
 import matplotlib.style
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps.figure import STYLE, draw, save_figure
-from distill_jax.sweeps.ledger import LedgerRow
+from distill_jax.sweeps.ledger import LedgerRow, pack_correct
 from distill_jax.sweeps.table import Column, build_table
 
 ACCURACY = Column("test/accuracy", "accuracy (%)", 100, 1, higher_is_better=True)
@@ -33,6 +34,7 @@ def make_run(group, row, seed, accuracy):
         seconds={},
         examples_per_second=None,
         finished_at="2026-01-02T03:04:05+00:00",
+        test_correct=pack_correct(np.arange(1000) < np.round(1000 * accuracy)),
     )
 
 
@@ -119,9 +121,9 @@ def test_bold_numbers_are_those_of_the_table():
     for axes, group in zip(styled(table).axes, ("tiny", "l2"), strict=True):
         rows = [row for row in table.rows if row.group == group]
         for text, row in zip(axes.texts, rows, strict=True):
-            significant = row.entries["test/accuracy"].significant(True)
+            significant = row.entries["test/accuracy"].bold(True)
             assert (text.get_weight() == "bold") == significant
-    assert any(row.entries["test/accuracy"].significant(True) for row in table.rows)
+    assert any(row.entries["test/accuracy"].bold(True) for row in table.rows)
 
 
 def test_files_are_written_and_the_same_twice(tmp_path):

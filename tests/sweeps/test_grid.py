@@ -123,7 +123,7 @@ def test_many_rows_are_a_map_of_numbers():
         entry = row.entries["test/accuracy"]
         assert values[where] == pytest.approx(100 * entry.summary.mean)
         assert shown[where].get_text().startswith(f"{100 * entry.summary.mean:.1f} ± ")
-        assert (shown[where].get_weight() == "bold") == entry.significant(True)
+        assert (shown[where].get_weight() == "bold") == entry.bold(True)
     assert colours.get_ylabel() == "accuracy %"
     assert "teacher minilm: 80.0" in axes.get_xlabel()
 

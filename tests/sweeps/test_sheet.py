@@ -58,13 +58,13 @@ def test_metrics_show_difference_and_both_p_values():
     table = tabulate(sample_runs(), [sample_teacher()])
     (sheet,) = sheets_of(table)
     assert sheet.heading == (
-        *("student", "objective", "seeds", "accuracy %", "Δ [95%]", "p seeds", "p examples"),
-        "run (s)",
+        *("student", "objective", "seeds", "accuracy %", "Δ [95%]", "p"),
+        *("p seeds", "p examples", "run (s)"),
     )
     teacher, ce, kl, *_ = texts(sheet)
-    assert teacher == ["minilm", "teacher", "1", "80.0", *[MISSING] * 3, "20"]
-    assert ce[:3] == ["tiny", "ce", "3"] and ce[4:7] == [MISSING] * 3 and ce[7] == "21"
-    test = table.rows[2].entries["test/accuracy"].examples
+    assert teacher == ["minilm", "teacher", "1", "80.0", *[MISSING] * 4, "20"]
+    assert ce[:3] == ["tiny", "ce", "3"] and ce[4:8] == [MISSING] * 4 and ce[8] == "21"
+    test = table.rows[2].entries["test/accuracy"].tests.joint
     assert kl[4] == (
         f"{100 * test.difference:+.1f} [{100 * test.low:+.1f}, {100 * test.high:+.1f}]"
     )
@@ -95,7 +95,7 @@ def test_grid_by_hand():
                 entry = rows[0].entries["test/accuracy"]
                 mean, sd = 100 * entry.summary.mean, 100 * entry.summary.sd
                 assert cell.text == f"{mean:.1f} ± {sd:.1f}"
-                assert cell.bold == entry.significant(True)
+                assert cell.bold == entry.bold(True)
     assert [[c.bold for c in line.cells] for line in sheet.lines][2] == [False, True, True]
 
 
@@ -133,7 +133,7 @@ def test_a_grid_of_many_groups_is_turned_round():
     for line in sheet.lines:
         entry = rows["kl", line.cells[0].text]
         assert line.cells[3].text.startswith(f"{100 * entry.summary.mean:.1f} ±")
-        assert line.cells[3].bold == entry.significant(True)
+        assert line.cells[3].bold == entry.bold(True)
     crowded = sample_runs(groups, tuple(["ce", *map(str, range(9))]), seeds=1)
     assert sheets_of(tabulate(crowded, layout="grid"))[0].heading == ("objective", *groups)
 
@@ -191,7 +191,7 @@ def test_every_test_in_numbers():
     sheet = every_test(table)
     assert len(sheet.lines) == 4  # 2 rows against ce in 2 groups
     assert all(len(line.cells) == len(sheet.heading) for line in sheet.lines)
-    assert texts(sheet)[0][:4] == ["tiny", "kl", "accuracy %", "3"]
+    assert texts(sheet)[0][:4] == ["tiny", "kl − ce", "accuracy %", "3"]
     assert every_test(tabulate(sample_runs(seeds=2))) is None
 
 

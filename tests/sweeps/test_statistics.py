@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps.statistics import (
     PairedTest,
     Summary,
+    crossed_test,
     holm,
     paired_bootstrap,
     paired_test,
@@ -104,12 +106,12 @@ def test_bootstrap_matches_resampling_done_plainly():
 
 
 def test_bootstrap_is_seeded_and_understands_equal_systems():
-    a, b = [1, 0, 1, 1, 0, 1], [0, 0, 1, 0, 1, 1]
+    a, b = [1, 0, 1, 1, 0, 1] * 20, [0, 0, 1, 0, 1, 1] * 20
     assert paired_bootstrap(a, b, seed=3) == paired_bootstrap(a, b, seed=3)
     assert paired_bootstrap(a, b, seed=3) != paired_bootstrap(a, b, seed=4)
     same = paired_bootstrap(a, a)
     assert same.p == 1 and same.difference == same.low == same.high == 0
-    always = paired_bootstrap([1] * 50, [0] * 50, resamples=999)
+    always = paired_bootstrap([1] * 150, [0] * 150, resamples=999)
     assert always.p == 1 / 1000  # never 0: no more than the resamples can show
 
 
@@ -165,3 +167,136 @@ def test_holm_refuses_what_is_no_p_value():
     for bad in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match="between 0 and 1"):
             holm([0.5, bad])
+
+
+def crossed_by_hand(d_SN):
+    """Mean, its variance and degrees of freedom, from sums over the two-way layout."""
+    seeds, examples = len(d_SN), len(d_SN[0])
+    mean = sum(map(sum, d_SN)) / (seeds * examples)
+    row_means = [sum(row) / examples for row in d_SN]
+    column_means = [sum(column) / seeds for column in zip(*d_SN, strict=True)]
+    ms_seeds = examples * sum((m - mean) ** 2 for m in row_means) / (seeds - 1)
+    ms_examples = seeds * sum((m - mean) ** 2 for m in column_means) / (examples - 1)
+    ms_rest = sum(
+        (d_SN[s][i] - row_means[s] - column_means[i] + mean) ** 2
+        for s in range(seeds)
+        for i in range(examples)
+    ) / ((seeds - 1) * (examples - 1))
+    ms_seeds, extra = max(ms_seeds, ms_rest), max(ms_examples - ms_rest, 0)
+    total = ms_seeds + extra
+    df = total**2 / (ms_seeds**2 / (seeds - 1) + extra**2 / (examples - 1))
+    return mean, total / (seeds * examples), df
+
+
+def layout(seed, seeds, examples, sd_seed, sd_example, sd_rest, mean=0.0):
+    """Differences by seed and example with normal noise of each kind."""
+    rng = np.random.default_rng(seed)
+    return (
+        mean
+        + rng.normal(0, sd_seed, (seeds, 1))
+        + rng.normal(0, sd_example, (1, examples))
+        + rng.normal(0, sd_rest, (seeds, examples))
+    )
+
+
+@pytest.mark.parametrize("noise", [(0.5, 0.2, 1.0), (0.0, 2.0, 0.1), (0.0, 0.0, 1.0)])
+def test_crossed_test_by_hand(noise):
+    d_SN = layout(1, 4, 12, *noise, mean=0.3)
+    mean, variance, df = crossed_by_hand(d_SN.tolist())
+    test = crossed_test(d_SN)
+    assert (test.n, test.examples) == (4, 12)
+    assert (test.difference, test.se, test.df) == pytest.approx((mean, variance**0.5, df))
+    assert test.p == pytest.approx(2 * stats.t.sf(abs(mean) / variance**0.5, df))
+    half = stats.t.ppf(0.975, df) * variance**0.5
+    assert (test.low, test.high) == pytest.approx((mean - half, mean + half))
+
+
+def test_crossed_test_is_one_of_its_parts_where_the_other_has_no_noise():
+    # Examples that are all alike: the t-test over seeds; seeds that are all alike: over examples.
+    seeds = np.tile([[0.1], [0.3], [0.6], [0.2]], 50)
+    over_seeds = stats.ttest_1samp(seeds[:, 0], 0)
+    assert crossed_test(seeds).p == pytest.approx(over_seeds.pvalue)
+    examples = np.tile(layout(0, 1, 200, 0, 1, 0, mean=0.2), (4, 1))
+    over_examples = stats.ttest_1samp(examples[0], 0)
+    assert crossed_test(examples).p == pytest.approx(over_examples.pvalue)
+
+
+def test_crossed_test_keeps_its_level_where_the_others_do_not():
+    trials, rejected = 400, {"joint": 0, "seeds": 0, "examples": 0}
+    for trial in range(trials):
+        d_SN = layout(trial, 3, 200, 0.03, 0.3, 0.3)
+        zero = dict.fromkeys(range(3), 0.0)
+        found = {
+            "joint": crossed_test(d_SN),
+            "seeds": paired_test(dict(enumerate(d_SN.mean(axis=1))), zero),
+            "examples": paired_bootstrap(d_SN.mean(axis=0), np.zeros(200), resamples=500),
+        }
+        for name, test in found.items():
+            rejected[name] += test.p < 0.05
+    assert rejected["joint"] <= 0.075 * trials  # 5% expected
+    assert rejected["seeds"] > 0.075 * trials and rejected["examples"] > 0.075 * trials
+
+
+def test_weights_are_as_many_examples_with_one_difference():
+    d_SN = layout(3, 4, 30, 0.1, 0.5, 0.4, mean=0.2)
+    weights = np.arange(1, 31)
+    test = crossed_test(d_SN, weights)
+    assert test.difference == pytest.approx(np.average(d_SN.mean(axis=0), weights=weights))
+    assert crossed_test(d_SN, np.full(30, 7.0)).se == pytest.approx(crossed_test(d_SN).se)
+    # The ratio's standard error over examples (Cochran 1977, section 2.11), seeds being alike.
+    alike = np.tile(d_SN[:1], (4, 1))
+    ratio = np.average(alike[0], weights=weights)
+    residual = weights * (alike[0] - ratio)
+    se = (residual.var(ddof=1) / 30) ** 0.5 / weights.mean()
+    assert crossed_test(alike, weights).se == pytest.approx(se)
+
+
+def test_a_cluster_bootstrap_draws_users_with_all_their_cases():
+    rng = np.random.default_rng(0)
+    cases = rng.integers(1, 40, 150)
+    a, b = rng.normal(0.1, 1, 150), np.zeros(150)
+    test = paired_bootstrap(a, b, cases, resamples=20_000)
+    drawn = rng.integers(0, 150, (20_000, 150))
+    plain = (a * cases)[drawn].sum(axis=1) / cases[drawn].sum(axis=1)
+    assert test.n == 150 and test.difference == pytest.approx(np.average(a, weights=cases))
+    assert (test.low, test.high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.02)
+    extreme = np.abs(plain - test.difference) >= abs(test.difference)
+    assert test.p == pytest.approx(extreme.mean(), abs=0.02)
+    equal = paired_bootstrap(a, b, np.full(150, 3))
+    assert equal.p == paired_bootstrap(a, b).p
+
+
+@pytest.mark.parametrize("n", [6, 9, 14])
+def test_few_examples_have_the_exact_sign_flip_test(n):
+    d = np.random.default_rng(n).normal(0.5, 1, n)
+    flips = list(itertools.product([-1, 1], repeat=n))
+    exact = sum(abs(np.dot(signs, d)) >= abs(d.sum()) - 1e-9 for signs in flips) / len(flips)
+    assert paired_bootstrap(d, np.zeros(n)).p == pytest.approx(exact)
+    always = paired_bootstrap(np.full(n, 0.25), np.zeros(n))
+    assert always.p == 2.0 ** (1 - n)  # and not one in the number of resamples
+
+
+def test_three_equal_differences_are_no_test():
+    assert paired_bootstrap([1, 1, 1], [0, 0, 0]) is None
+    assert crossed_test(np.ones((3, 5))) is None and crossed_test(np.ones((2, 50))) is None
+    assert crossed_test(np.full((3, 50), np.nan)) is None
+    assert crossed_test(np.ones((3, 50))).p == 0.25  # of three seeds no test can say more
+    assert crossed_test(np.zeros((3, 50))).p == 1
+
+
+def test_sampled_sign_flips_come_near_the_exact_ones():
+    d = np.random.default_rng(0).normal(0.4, 1, 20)
+    signs = 1 - 2 * np.random.default_rng(1).integers(0, 2, (200_000, 20))
+    exact = (np.abs(signs @ d) >= abs(d.sum())).mean()
+    assert paired_bootstrap(d, np.zeros(20)).p == pytest.approx(exact, abs=0.01)
+
+
+def test_detectable_difference_is_found_as_often_as_it_says():
+    noise, comparisons = (0.02, 0.3, 0.3), 4
+    sizes = [crossed_test(layout(t, 10, 400, *noise)).detectable(comparisons) for t in range(50)]
+    truth = float(np.mean(sizes))
+    found = [
+        crossed_test(layout(1000 + t, 10, 400, *noise, mean=truth)).p < 0.05 / comparisons
+        for t in range(400)
+    ]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.08)

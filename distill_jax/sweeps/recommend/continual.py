@@ -364,7 +364,7 @@ class _Runner:
         for name, cases in asked.items():
             ranks_E = rank_cases(scorer, self.split.data, cases).ranks_E
             # Targets of one witness are no independent cases: each witness counts once.
-            values[name] = user_means(ndcg(ranks_E, 10), cases.users_E)[1]
+            _, values[name], _ = user_means(ndcg(ranks_E, 10), cases.users_E)
         metrics = {f"test/{name}_ndcg@10": float(each.mean()) for name, each in values.items()}
         if old_score is not None:
             metrics[FORGOTTEN] = old_score - metrics[OLD]

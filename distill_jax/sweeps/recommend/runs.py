@@ -28,7 +28,7 @@ from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import save_recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.ranking_objective import RankingObjective
-from distill_jax.sweeps.evidence import RANK, pack_numbers
+from distill_jax.sweeps.evidence import CASES, RANK, pack_numbers
 from distill_jax.sweeps.ledger import LedgerRow, provenance
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.recommend.build import ENCODER, item_vectors_of_texts
@@ -45,6 +45,8 @@ CUTS = (10, 20)
 LIST = 20
 """Items of a list in ``fidelity@20``."""
 TIMED_USERS = 30
+TESTED_SLICES = ("tail", "cold")
+"""Parts of the cases that tests over users may look at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,14 +236,16 @@ def test_metrics(report: RankingReport, teacher_top_EK: np.ndarray | None) -> di
 
 
 def evidence(report: RankingReport) -> dict[str, str]:
-    """What tests over users need: ranks where each user is asked once, else means of metrics."""
+    """What tests over users need: ranks where each user is asked once, else means and cases."""
     if len(np.unique(report.users_E)) == len(report.users_E):
         return {RANK: pack_numbers(report.ranked.ranks_E)}
-    names = [f"{name}@{k}" for name in METRICS for k in CUTS]
-    means = {name: report.per_user(name)[1] for name in names}
-    if not all(np.isfinite(values).all() for values in means.values()):
+    kept: dict[str, np.ndarray] = {}
+    for slice_ in ("", *(f"/{name}" for name in report.slices if name in TESTED_SLICES)):
+        for name in (f"{metric}@{k}{slice_}" for metric in METRICS for k in CUTS):
+            _, kept[name], kept[CASES + slice_] = report.per_user(name)
+    if not all(np.isfinite(values).all() for values in kept.values()):
         return {}
-    return {name: pack_numbers(values) for name, values in means.items()}
+    return {name: pack_numbers(values) for name, values in kept.items() if len(values)}
 
 
 def latency(shop: Workshop, recommender: Recommender, params: Params) -> Latency:
