@@ -2,11 +2,13 @@
 
 A trend is data: it stands in the table's description and is evaluated anew from the ledger. Its
 contrasts are linear in the scores of one seed, so that seeds stay paired; each gets a t interval
-over the seeds. A trend holds only if all of its contrasts do. That is an intersection-union test
-(Berger 1982), which needs no correction for the number of contrasts. Importing this module does
-not import JAX.
+over seeds and test examples at once (``statistics.crossed_test``), or over seeds alone where the
+runs did not keep what each example contributed. A trend holds only if all of its contrasts do:
+an intersection-union test (Berger 1982), which needs no correction for the number of contrasts.
+Importing this module does not import JAX.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -17,8 +19,9 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.sweeps.evidence import scores_by_example, weights_by_example
 from distill_jax.sweeps.ledger import LedgerRow
-from distill_jax.sweeps.statistics import MIN_PAIRS, Summary, summarise
+from distill_jax.sweeps.statistics import MIN_PAIRS, JointTest, Summary, crossed_test, summarise
 
 Claim = Literal["positive", "negative", "within", "not_below"]
 Where = tuple[str, str]
@@ -125,10 +128,12 @@ class TrendResult:
 
     Attributes:
       trend: what was claimed.
-      summaries: of the contrast over the common seeds; empty where there is no test.
+      summaries: of the contrast over the common seeds; empty where there is no test. The interval
+        is over seeds and test examples where ``examples`` is not 0.
       held: whether the interval is where it was claimed to be.
       problems: why there is no test; None where there is one.
       chosen: the place taken for each pick; () where there is no test.
+      examples: how many test examples the interval is over, beside the seeds.
     """
 
     trend: Trend
@@ -136,6 +141,7 @@ class TrendResult:
     held: tuple[bool, ...]
     problems: tuple[str | None, ...]
     chosen: tuple[tuple[Where, ...], ...]
+    examples: tuple[int, ...]
 
     @property
     def verdicts(self) -> tuple[str, ...]:
@@ -262,10 +268,12 @@ def evaluate_trend(trend: Trend, scores: Scores) -> TrendResult:
       sign-flip test denies (p = 2^(1 - n)).
     """
     outcomes = [_evaluate(contrast, trend, scores) for contrast in trend.contrasts]
-    summaries = tuple(summary for summary, _, _ in outcomes)
-    problems = tuple(problem for _, _, problem in outcomes)
-    held = tuple(trend.holds(summary) and problem is None for summary, _, problem in outcomes)
-    return TrendResult(trend, summaries, held, problems, tuple(chosen for _, chosen, _ in outcomes))
+    summaries, chosen, problems, examples = zip(*outcomes, strict=True)
+    held = tuple(
+        trend.holds(summary) and problem is None
+        for summary, problem in zip(summaries, problems, strict=True)
+    )
+    return TrendResult(trend, summaries, held, problems, chosen, examples)
 
 
 def trends_markdown(results: Sequence[TrendResult], *, scale: float = 100.0) -> str:
@@ -294,14 +302,7 @@ def trends_markdown(results: Sequence[TrendResult], *, scale: float = 100.0) -> 
             estimate = _estimate(summary, scale)
             lines.append(f"| {statement} | {claimed} | {estimate} | {words} |")
         notes += _choices(result)
-    seeds = sorted({s.n for result in results for s in result.summaries if s.n})
-    if seeds:
-        between = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        notes.append(
-            f"95% t intervals over {between} seeds, paired by seed; they weigh the spread between "
-            "training runs, not the choice of test examples. A statement held if all of its "
-            "contrasts did."
-        )
+    notes += _intervals(results)
     return "\n".join([*lines, "", *(f"- {note}" for note in dict.fromkeys(notes))]).rstrip() + "\n"
 
 
@@ -352,34 +353,52 @@ def _several(names: Sequence[str]) -> str:
 
 def _evaluate(
     contrast: Contrast, trend: Trend, scores: Scores
-) -> tuple[Summary, tuple[Where, ...], str | None]:
-    """Summary, chosen places, and why there is none."""
+) -> tuple[Summary, tuple[Where, ...], str | None, int]:
+    """Summary, chosen places, why there is none, and over how many test examples it is."""
     nothing = summarise([])
     places = [place for pick in contrast.picks for place in pick.places]
     missing = [place for place in places if not scores.get(place)]
     if missing:
-        return nothing, (), f"no runs of {_name(missing[0])}"
+        return nothing, (), f"no runs of {_name(missing[0])}", 0
     seeds = sorted(set.intersection(*(set(scores[place]) for place in places)))
     if len(seeds) < MIN_PAIRS:
-        return nothing, (), f"{len(seeds)} seeds in common, at least {MIN_PAIRS} are needed"
+        return nothing, (), f"{len(seeds)} seeds in common, at least {MIN_PAIRS} are needed", 0
     chosen = []
     for pick in contrast.picks:
         place = _choose(pick, seeds, trend.select, scores)
         if place is None:
-            return nothing, (), f"{_name(pick.places[0])} has no finite {trend.select}"
+            return nothing, (), f"{_name(pick.places[0])} has no finite {trend.select}", 0
         chosen.append(place)
     weights_P = np.array([pick.weight for pick in contrast.picks])
     scores_PS = np.array([_scores(place, seeds, trend.metric, scores) for place in chosen])
     for place, scores_S in zip(chosen, scores_PS, strict=True):
         if not np.isfinite(scores_S).all():
-            return nothing, (), f"{_name(place)} lacks a finite {trend.metric}"
+            return nothing, (), f"{_name(place)} lacks a finite {trend.metric}", 0
     values_S = weights_P @ scores_PS
     # Rounding errors of the sum are neither an effect nor a spread.
     rounding = 8 * np.finfo(np.float64).eps * np.abs(weights_P[:, None] * scores_PS).sum(0).max()
     values_S[np.abs(values_S) <= rounding] = 0.0
     if np.ptp(values_S) <= rounding and 2.0 ** (1 - len(seeds)) > 0.05:
-        return nothing, (), f"the same value for all {len(seeds)} seeds"
-    return summarise(values_S.tolist()), tuple(chosen), None
+        return nothing, (), f"the same value for all {len(seeds)} seeds", 0
+    summary = summarise(values_S.tolist())
+    rows_PS = [[scores[place][seed] for seed in seeds] for place in chosen]
+    joint = _over_examples(weights_P, rows_PS, trend.metric)
+    if joint is not None:
+        summary = dataclasses.replace(summary, low=joint.low, high=joint.high)
+    return summary, tuple(chosen), None, joint.examples if joint else 0
+
+
+def _over_examples(
+    weights_P: np.ndarray, rows_PS: Sequence[Sequence[LedgerRow]], metric: str
+) -> JointTest | None:
+    """The contrast over seeds and examples; None where not all runs kept these alike."""
+    found = [[scores_by_example(run, metric) for run in runs] for runs in rows_PS]
+    kept = [[scores_N for scores_N in side if scores_N is not None] for side in found]
+    sizes = {len(scores_N) for side in kept for scores_N in side}
+    if len(sizes) != 1 or any(len(a) < len(b) for a, b in zip(kept, found, strict=True)):
+        return None
+    values_SN = np.tensordot(weights_P, np.array(kept, np.float64), axes=1)
+    return crossed_test(values_SN, weights_by_example(rows_PS[0][0], metric))
 
 
 def _choose(pick: Pick, seeds: Sequence[int], select: str, scores: Scores) -> Where | None:
@@ -411,6 +430,33 @@ def _estimate(summary: Summary, scale: float) -> str:
         return "–"
     mean, low, high = (value * scale for value in (summary.mean, summary.low, summary.high))
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _intervals(results: Sequence[TrendResult]) -> list[str]:
+    """What the intervals are over."""
+    tested = [
+        (summary.n, examples)
+        for result in results
+        for summary, examples in zip(result.summaries, result.examples, strict=True)
+        if summary.n
+    ]
+    if not tested:
+        return []
+    seeds = sorted({n for n, _ in tested})
+    between = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    both = sorted({examples for _, examples in tested if examples})
+    alone = (
+        "they weigh the spread between training runs, not the choice of test examples"
+        if any(not examples for _, examples in tested)
+        else ""
+    )
+    if both:
+        many = " or ".join(f"{n:,}" for n in both)
+        words = f"over {between} seeds and {many} test examples at once, both random"
+        words += f"; where these were not kept, over seeds alone: {alone}" if alone else ""
+    else:
+        words = f"over {between} seeds, paired by seed; {alone}"
+    return [f"95% t intervals {words}. A statement held if all of its contrasts did."]
 
 
 def _choices(result: TrendResult) -> list[str]:
