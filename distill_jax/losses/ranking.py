@@ -107,7 +107,7 @@ def relaxed_ranking(
     paper draws a sample of them.
 
     Source: Kang et al. 2020, "DE-RRD: A Knowledge Distillation Framework for Recommender System",
-    section 3.3.
+    section 4.2.
 
     Args:
       student: [..., N], scores.
