@@ -77,6 +77,29 @@ def tinybert_attention(student, teacher, mask):
     return np.mean((sides[0] - sides[1]) ** 2)
 
 
+def distilbert_cosine(student, teacher, mask):
+    """huggingface/transformers examples/research_projects/distillation/distiller.py: loss_cos.
+
+    Hidden states [B, T, D] of all layers; it reads the last ones.
+    """
+    s, t = student[-1][mask], teacher[-1][mask]
+    norms = np.linalg.norm(s, axis=-1) * np.linalg.norm(t, axis=-1)
+    return np.mean(1 - (s * t).sum(axis=-1) / norms)
+
+
+def bert_adam_first_update(gradients, b1=0.9, b2=0.999, epsilon=1e-6, max_norm=1.0):
+    """huawei-noah/Pretrained-Language-Model TinyBERT/transformer/optimization.py, BertAdam.
+
+    What the first step takes off each parameter, in units of the learning rate, without decay.
+    """
+    updates = []
+    for gradient in gradients:
+        clipped = gradient * min(1.0, max_norm / (np.linalg.norm(gradient) + 1e-6))
+        first, second = (1 - b1) * clipped, (1 - b2) * clipped**2
+        updates.append(first / (np.sqrt(second) + epsilon))
+    return updates
+
+
 def image_classification_sota_dist(student, teacher, beta=1.0, gamma=1.0, tau=1.0):
     """hunto/image_classification_sota lib/models/losses/dist_kd.py, which hunto/DIST_KD uses."""
     p_s, p_t = softmax(student / tau), softmax(teacher / tau)
