@@ -40,7 +40,7 @@ def expected_calibration_error(probs_NC: ArrayLike, labels_N: ArrayLike, bins: i
 
     ``ECE = sum_m |B_m| / N * |acc(B_m) - conf(B_m)|``, with the confidence ``max_c p_c`` and
     ``B_m`` the examples whose confidence lies in ``((m - 1) / bins, m / bins]``: Naeini et al.
-    (AAAI 2015); Guo et al. (ICML 2017), eq. 5.
+    (AAAI 2015); Guo et al. (ICML 2017), eq. 3.
 
     Args:
       probs_NC: [N, C], probabilities; rows sum to 1.

@@ -65,7 +65,8 @@ def hidden_cosine(
     """One minus the cosine between student's and teacher's hidden states, over unmasked tokens.
 
     ``1/|tokens| * sum_t (1 - <h_s[t], h_t[t]> / (|h_s[t]| |h_t[t]|))``; 1, with zero gradient,
-    for a token at which one of them is zero.
+    for a token at which one of them is zero. In objectives of the last layers alone, as in
+    DistilBERT, whose weight of 1 beside 5 and 2 holds for one pair; ``layers='uniform'`` takes all.
 
     Source: Sanh et al. 2019, "DistilBERT", section 3 (the loss L_cos).
 

@@ -22,8 +22,13 @@ from distill_jax.losses.numeric import (
     masked_mean,
     number,
     pearson,
+    safe_norm,
     zero_masked,
 )
+
+DIST_EPSILON = 1e-8
+STANDARD_EPSILON = 1e-7
+"""What the released codes of ``dist`` and ``standardize_logits`` add to what they divide by."""
 
 
 def _possible(student: Array, teacher: Array) -> tuple[Array, Array, Array]:
@@ -133,8 +138,9 @@ def dist(
     For example b ``beta (1 - r_c(p_s[b, c], p_t[b, c])) + gamma/C * sum_c (1 - r_b(p_s[b, c],
     p_t[b, c]))``, with correlations ``r`` along classes and along the unmasked examples; the second
     part is the same for all examples, and 0 where there are fewer than two. A side that is
-    constant correlates with nothing (r = 0). ``variant="as_released"`` multiplies by T^2, as the
-    released code does and the paper does not.
+    constant correlates with nothing (r = 0). ``variant="as_released"`` multiplies by T^2, and adds
+    1e-8 to the product of norms that r divides by, so that classes which are nowhere likely count
+    as uncorrelated.
 
     Source: Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher", section 3.
 
@@ -158,13 +164,27 @@ def dist(
         raise ValueError(f"dist compares examples: logits must be [..., B, C], not {student.shape}")
     p_s, p_t = jnp.exp(log_probs(student, T)), jnp.exp(log_probs(teacher, T))
     across = jnp.broadcast_to(mask[..., None], p_s.shape)
-    inter = 1 - pearson(p_s, p_t, jnp.ones_like(across), axis=-1)
-    intra = jnp.mean(1 - pearson(p_s, p_t, across, axis=-2), axis=-1)
+    released = check_variant(variant)
+    correlate = _released_pearson if released else pearson
+    inter = 1 - correlate(p_s, p_t, jnp.ones_like(across), axis=-1)
+    intra = jnp.mean(1 - correlate(p_s, p_t, across, axis=-2), axis=-1)
     several = jnp.sum(mask, axis=-1) > 1
     intra = jnp.where(several, intra, 0)[..., None]
     values = number(beta, inter) * inter + number(gamma, inter) * intra
-    scale = number(T, values) ** 2 if check_variant(variant) else number(1, values)
+    scale = number(T if released else 1, values) ** 2
     return jnp.where(mask, scale * values, 0)
+
+
+def _released_pearson(student: Array, teacher: Array, where: Array, axis: int) -> Array:
+    """Pearson correlation along ``axis``, damped where both sides hardly vary."""
+
+    def centred(values: Array) -> Array:
+        mean = jnp.expand_dims(masked_mean(values, where, axis), axis)
+        return jnp.where(where, values - mean, 0)
+
+    student, teacher = centred(student), centred(teacher)
+    norms = safe_norm(student, axis=axis) * safe_norm(teacher, axis=axis)
+    return jnp.sum(student * teacher, axis=axis) / (norms + DIST_EPSILON)
 
 
 def bce(
@@ -237,7 +257,7 @@ def standardize_logits(
 
     ``(z - mean z) / std z``; 0 with zero gradient where all logits are equal. Classes at -inf are
     left out and stay. ``variant="as_released"`` takes the standard deviation with C - 1 in the
-    denominator, as the released code does, where the paper has C.
+    denominator, where the paper has C, and adds 1e-7 to it.
 
     Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation", algorithm 1.
 
@@ -259,5 +279,9 @@ def standardize_logits(
     centred = clipped - masked_mean(clipped, possible, axis=-1)[..., None]
     centred = jnp.where(possible, centred, 0)
     count = jnp.sum(possible, axis=-1, keepdims=True, dtype=logits.dtype)
-    spread = count - 1 if check_variant(variant) else count
-    return jnp.where(possible, l2_normalise(centred) * jnp.sqrt(jnp.maximum(spread, 0)), -FLOOR)
+    if check_variant(variant):
+        deviation = safe_norm(centred)[..., None] / jnp.sqrt(jnp.maximum(count - 1, 1))
+        standard = centred / (deviation + STANDARD_EPSILON)
+    else:
+        standard = l2_normalise(centred) * jnp.sqrt(count)
+    return jnp.where(possible, standard, -FLOOR)

@@ -179,9 +179,10 @@ def generalized_jsd(
 
     ``T^2 (beta * KL(p_t || m) + (1 - beta) * KL(p_s || m))`` with
     ``m = beta * p_t + (1 - beta) * p_s``. Divided by beta it tends to ``kl`` as beta tends to 0,
-    divided by 1 - beta to ``reverse_kl`` as beta tends to 1. ``variant="as_released"`` has beta on
-    the other side of the mixture, ``m = (1 - beta) * p_t + beta * p_s``, as in the first releases
-    of TRL's GKD trainer; at beta = 0.5 they agree.
+    divided by 1 - beta to ``reverse_kl`` as beta tends to 1. ``variant="as_released"`` is the GKD
+    trainer of TRL 0.11.3 to 0.15.2, with beta on the other side of the mixture, ``m = (1 - beta) *
+    p_t + beta * p_s``, and without T^2, which no release had. Before (0.11.0 to 0.11.2) m was the
+    product ``p_s^beta p_t^(1 - beta)``, of no sum 1; from 0.16.0 on it is that of the paper.
 
     Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models: Learning from
     Self-Generated Mistakes", eq. 1.
@@ -203,9 +204,11 @@ def generalized_jsd(
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     log_s, log_t = log_probs(student, T), log_probs(teacher, T)
     beta = number(beta, student)
-    log_m = _log_mix(log_t, log_s, 1 - beta if check_variant(variant) else beta)
+    released = check_variant(variant)
+    log_m = _log_mix(log_t, log_s, 1 - beta if released else beta)
     values = beta * kl_of_log_probs(log_t, log_m) + (1 - beta) * kl_of_log_probs(log_s, log_m)
-    return jnp.where(mask, number(T, values) ** 2 * values, 0)
+    scale = number(1 if released else T, values) ** 2
+    return jnp.where(mask, scale * values, 0)
 
 
 def js(

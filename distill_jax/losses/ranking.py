@@ -107,7 +107,7 @@ def relaxed_ranking(
     paper draws a sample of them.
 
     Source: Kang et al. 2020, "DE-RRD: A Knowledge Distillation Framework for Recommender System",
-    section 3.3.
+    section 4.2.
 
     Args:
       student: [..., N], scores.
@@ -141,7 +141,8 @@ def ranking_distillation(
     ``-sum_{r = 1..k} w_r log sigmoid(s[o_r])`` for the teacher's order o, with ``w_r`` proportional
     to ``exp(-r / lam) * tanh(max(mu (q_r - r), 0))``, of sum 1, where ``q_r`` is the place of item
     ``o_r`` in the student's own order. Weights are constants; 0 where the student ranks none of the
-    k too low.
+    k too low. Places are places in the list: in the paper that is the whole catalogue, where lags
+    are larger, so its mu is ours divided by about the catalogue's length over the list's.
 
     Source: Tang, Wang 2018, "Ranking Distillation: Learning Compact Ranking Models With High
     Performance for Recommender System", section 3.
@@ -152,7 +153,7 @@ def ranking_distillation(
       where: bool [..., N], False for items that are not there.
       k: how many of the teacher's items are positives, at least 1.
       lam: how slowly the weight falls with the place (lambda in the paper), above 0.
-      mu: how fast the weight rises with the lag, above 0.
+      mu: how fast the weight rises with the lag in the list, above 0.
 
     Returns:
       [...], 0 for an empty list.

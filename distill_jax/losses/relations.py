@@ -5,7 +5,7 @@ exist, and means run over the others, so that padding a batch changes nothing.
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,14 @@ from distill_jax.losses.numeric import (
 
 LEAST_CHANCE = 1e-12
 """``pkt`` reads smaller probabilities as this one, without a gradient."""
+
+PKT_EPSILON = 1e-7
+"""What the released code of ``pkt`` adds to norms and to probabilities."""
+
+LEAST_SQUARE = 1e-12
+"""The released code of ``rkd_distance`` reads smaller squared distances as this one."""
+
+Negatives = Literal["sum", "mean"]
 
 
 def _examples(
@@ -73,7 +81,8 @@ def rkd_distance(
 
     For anchor i ``1/(n - 1) * sum_{j != i} huber(d_t[i, j] / mean d_t - d_s[i, j] / mean d_s)``
     over the n unmasked examples, with Euclidean distances d and means over all pairs of different
-    examples. ``variant="as_released"`` divides by n, and leaves distances of 0 out of their mean.
+    examples. ``variant="as_released"`` divides by n, and reads distances below 1e-6 as 1e-6, so
+    that duplicates have no gradient.
 
     Source: Park et al. 2019, "Relational Knowledge Distillation", section 3.2.1.
 
@@ -95,8 +104,9 @@ def rkd_distance(
 
     def relative(features: Array) -> Array:
         distances = safe_norm(_differences(features))
-        counted = others & (distances > 0) if released else others
-        mean = masked_mean(distances, counted, axis=(0, 1))
+        if released:
+            distances = jnp.maximum(distances, number(math.sqrt(LEAST_SQUARE), distances))
+        mean = masked_mean(distances, others, axis=(0, 1))
         return distances / jnp.where(mean > 0, mean, 1)
 
     values = jnp.where(others, _huber(relative(student) - relative(teacher)), 0)
@@ -184,7 +194,8 @@ def pkt(
 
     For anchor i ``sum_{j != i} p_t[j|i] log(p_t[j|i] / p_s[j|i])`` with
     ``p[j|i] = K[i, j] / sum_{k != i} K[i, k]`` and ``K = (cosine + 1) / 2``.
-    ``variant="as_released"`` counts i = j too and divides by n, the unmasked examples.
+    ``variant="as_released"`` counts i = j too, divides by n, the unmasked examples, and adds 1e-7
+    to the norms in the cosine and to both chances in the logarithm.
 
     Source: Passalis, Tefas 2018, "Learning Deep Representations with Probabilistic Knowledge
     Transfer", section 3.
@@ -205,15 +216,23 @@ def pkt(
     released = check_variant(variant)
     counted = mask[:, None] & mask[None, :] if released else _others(mask)
 
+    epsilon = number(PKT_EPSILON, student)
+
     def chances(features: Array) -> Array:
-        unit = l2_normalise(features)
+        if released:
+            unit = features / (safe_norm(features)[:, None] + epsilon)
+        else:
+            unit = l2_normalise(features)
         cosines = jnp.clip(_similarities(unit, unit), -1, 1)
         kernel = jnp.where(counted, (cosines + 1) / 2, 0)
         total = jnp.sum(kernel, axis=1, keepdims=True)
         return kernel / jnp.where(total > 0, total, 1)
 
+    def log_chance(p: Array) -> Array:
+        return jnp.log(p + epsilon if released else jnp.maximum(p, LEAST_CHANCE))
+
     p_s, p_t = chances(student), chances(teacher)
-    ratio = jnp.log(jnp.maximum(p_t, LEAST_CHANCE)) - jnp.log(jnp.maximum(p_s, LEAST_CHANCE))
+    ratio = log_chance(p_t) - log_chance(p_s)
     values = jnp.sum(jnp.where(counted, p_t * ratio, 0), axis=1)
     return values / jnp.maximum(jnp.sum(mask, dtype=values.dtype), 1) if released else values
 
@@ -230,7 +249,9 @@ def correlation(
 
     For anchor i ``1/n * sum_j (C_s[i, j] - C_t[i, j])^2`` over the n unmasked examples, with
     ``C[i, j] = sum_{p = 0..order} exp(-2 gamma) (2 gamma)^p / p! * cos(x_i, x_j)^p``, the Taylor
-    series of ``exp(-gamma |x_i - x_j|^2)`` for embeddings of length 1.
+    series of ``exp(-gamma |x_i - x_j|^2)`` for embeddings of length 1. The code that its authors
+    gave to RepDistiller is another loss: with ``d_i = |x_s[i] - x_t[i]|``, feature by feature, the
+    mean over neighbours in the batch of ``<d_i, d_{i+1}>``.
 
     Source: Peng et al. 2019, "Correlation Congruence for Knowledge Distillation", section 3.3.
 
@@ -318,14 +339,20 @@ def crd(
     T: ArrayLike = 0.07,
     memory: CrdMemory | None = None,
     ids: ArrayLike | None = None,
+    negatives: Negatives = "sum",
 ) -> Array:
     """Contrastive representation distillation: tell the teacher's embedding from the others'.
 
     For anchor i ``-log h[i, i] - sum_{j in others} log(1 - h[i, j])`` with
     ``h[i, j] = e / (e + N/M)``, ``e = exp(<s_i, t_j> / T)`` for embeddings of length 1, N others
     and M = N + 1 candidates. The others are the unmasked examples of the batch, or
-    those of the memory whose id is not the anchor's. The teacher is a constant, so a learned
-    projection belongs on the student's side only; the paper learns one on each.
+    those of the memory whose id is not the anchor's. Their sum grows with N, so its weight holds
+    for one batch size; ``negatives="mean"`` divides it by N.
+
+    The teacher is a constant, so a learned projection belongs on the student's side only; the paper
+    learns one on each. RepDistiller's code adds the same loss with the teacher as the anchor, draws
+    N negatives from all M examples of the training set, and divides e by a constant: its mean over
+    the first batch, times M.
 
     Source: Tian, Krishnan, Isola 2020, "Contrastive Representation Distillation", section 3.
 
@@ -336,6 +363,7 @@ def crd(
       T: temperature, above 0.
       memory: negatives from a memory (see ``crd_memory`` and ``crd_remember``), None for in-batch.
       ids: int [B], the examples' ids; needed with a memory.
+      negatives: ``"sum"`` (the paper's) or ``"mean"``.
 
     Returns:
       [B], 0 where masked and where there is nobody else.
@@ -343,21 +371,25 @@ def crd(
     Raises:
       ValueError: if the shapes do not fit, or a memory is given without ids.
     """
+    if negatives not in ("sum", "mean"):
+        raise ValueError(f"negatives must be 'sum' or 'mean', not {negatives!r}")
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     if student.ndim != 2:
         raise ValueError(f"expected [B, D], not {student.shape}")
     if memory is None:
-        candidates, negatives = teacher, _others(mask)
+        candidates, others = teacher, _others(mask)
     elif ids is None:
         raise ValueError("crd with a memory needs the examples' ids")
     else:
         candidates = jax.lax.stop_gradient(memory.features_MD).astype(student.dtype)
         foreign = jnp.asarray(ids)[:, None] != memory.ids_M[None, :]
-        negatives = mask[:, None] & (memory.ids_M >= 0)[None, :] & foreign
-    count = jnp.sum(negatives, axis=1, dtype=student.dtype)
+        others = mask[:, None] & (memory.ids_M >= 0)[None, :] & foreign
+    count = jnp.sum(others, axis=1, dtype=student.dtype)
     log_ratio = jnp.log(jnp.maximum(count, 1)) - jnp.log(count + 1)
     scores = _similarities(l2_normalise(student), l2_normalise(candidates)) / number(T, student)
     positive = jax.nn.log_sigmoid(cosine(student, teacher) / number(T, student) - log_ratio)
     negative = jax.nn.log_sigmoid(log_ratio[:, None] - scores)
-    values = -positive - jnp.sum(jnp.where(negatives, negative, 0), axis=1)
-    return jnp.where(mask & (count > 0), values, 0)
+    against = jnp.sum(jnp.where(others, negative, 0), axis=1)
+    if negatives == "mean":
+        against = against / jnp.maximum(count, 1)
+    return jnp.where(mask & (count > 0), -positive - against, 0)

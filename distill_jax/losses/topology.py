@@ -1,7 +1,8 @@
 """Topology and expert hints of recommenders' embeddings: ``[B, D]``, one value an anchor.
 
 An anchor is a user or an item (or any example). Student and teacher widths may differ. Where a
-paper sums over pairs or features ours are means, so its weight is ours divided by their number.
+paper sums over pairs or features ours are means, so its weight is ours divided by their number;
+where it adds several such sums, ``variant="as_released"`` has them.
 """
 
 from typing import Literal
@@ -84,7 +85,7 @@ def expert_hints(
     ``T=linear(1, 0.1)``.
 
     Source: Kang et al. 2020, "DE-RRD: A Knowledge Distillation Framework for Recommender System",
-    section 3.2.
+    section 4.1.
 
     Args:
       student: [B, G, D_t], what each expert makes of the student's representation.
@@ -149,8 +150,11 @@ def hierarchical_topology(
     g of the squared difference of ``cos(P_g, e_i)`` (``level="entities"``), or of
     ``cos(P_g, P_h)`` over all pairs of groups (``level="prototypes"``). Assignment:
     ``expert_hints`` with as many experts as groups, which trains ``v``.
-    ``variant="as_released"``: the student's prototypes are constants, and inside a group only pairs
-    with a positive ``cos(t_i, t_j)`` count.
+
+    ``variant="as_released"`` has sums for all these means, so that the sum over anchors is the
+    released loss; at ``level="prototypes"`` each anchor has an equal part of the outline. The
+    student's prototypes are constants there, and inside a group only pairs with a positive
+    ``cos(t_i, t_j)`` count.
 
     Source: Kang et al. 2021, "Topology Distillation for Recommender System", section 4.2.
 
@@ -181,7 +185,8 @@ def hierarchical_topology(
     cosines_s, cosines_t = _cosines(student, student), _cosines(teacher, teacher)
     if released:
         together = together & (cosines_t > 0)
-    inside = masked_mean((cosines_s - cosines_t) ** 2, together, axis=1)
+    total = _masked_sum if released else masked_mean
+    inside = total((cosines_s - cosines_t) ** 2, together, axis=1)
     members_G = jnp.sum(groups_BG, axis=0)
     share_BG = groups_BG / jnp.maximum(members_G, 1)[None, :]
     fixed = jax.lax.stop_gradient(student) if released else student
@@ -190,17 +195,26 @@ def hierarchical_topology(
     there_G = members_G > 0
     if level == "entities":
         outline = _cosines(student, prototypes_s) - _cosines(teacher, prototypes_t)
-        outlines = masked_mean(outline**2, there_G[None, :] & mask[:, None], axis=1)
+        outlines = total(outline**2, there_G[None, :] & mask[:, None], axis=1)
     else:
         pairs = there_G[:, None] & there_G[None, :]
         outline = _cosines(prototypes_s, prototypes_s) - _cosines(prototypes_t, prototypes_t)
-        outlines = jnp.where(mask, masked_mean(outline**2, pairs, axis=(0, 1)), 0)
+        shared = total(outline**2, pairs, axis=(0, 1))
+        if released:
+            shared = shared / jnp.maximum(jnp.sum(mask, dtype=shared.dtype), 1)
+        outlines = jnp.where(mask, shared, 0)
     gamma = number(gamma, student)
     values = gamma * (inside + outlines)
     if experts is None:
         return values
     assigned = expert_hints(experts, teacher, where=mask, selection=selection, draw=draw, T=T)
+    if released:
+        assigned = assigned * teacher.shape[-1]
     return values + (1 - gamma) * assigned.astype(values.dtype)
+
+
+def _masked_sum(values: Array, where: Array, axis: int | tuple[int, ...]) -> Array:
+    return jnp.sum(jnp.where(where, values, 0), axis=axis)
 
 
 def _groups(selection: ArrayLike | None, mask: Array, like: Array) -> Array:

@@ -20,13 +20,18 @@ from distill_jax.objectives.terms import Interval, Option
 EXPERTS = {"experts": Option(5, interval=Interval(1, closed="low"))}
 
 
-def init_experts(rng: Array, count: int, width_in: int, width_out: int) -> dict[str, Any]:
+def init_experts(
+    rng: Array, count: int, width_in: int, width_out: int, *, narrow: bool = True
+) -> dict[str, Any]:
     """``count`` experts, two layers each, and the linear choice among them, float32.
 
-    The hidden width is the mean of both widths, as in the released code of DE-RRD.
+    The hidden width is the mean of both widths, rounded down; at equal widths half of one where
+    ``narrow``. So the released code of DE-RRD; that of topology distillation is never narrow.
     """
     key_first, key_second, key_choice = jax.random.split(rng, 3)
     middle = (width_in + width_out) // 2
+    if narrow and width_in == width_out:
+        middle = max(width_in // 2, 1)
 
     def layer(key: Array, size_in: int, size_out: int) -> dict[str, Array]:
         keys = jax.random.split(key, count)
@@ -95,7 +100,7 @@ class ExpertFeed(ExampleFeed):
         keys = jax.random.split(rng, max(len(bound.pairs), 1))
         count, widths = bound.option("experts"), bound.option("widths")
         return {
-            name: init_experts(key, count, *widths)
+            name: init_experts(key, count, *widths, narrow=not self.compares)
             for key, name in zip(keys, self._names(bound), strict=True)
         }
 

@@ -49,7 +49,7 @@ register(losses.bce, feed=NUMBERS)
 register(losses.mse_regression, feed=NUMBERS)
 
 register(losses.hidden_mse, feed=HiddenFeed())
-register(losses.hidden_cosine, feed=HiddenFeed())
+register(losses.hidden_cosine, feed=HiddenFeed(layers=LAST_ONLY))
 register(losses.hint, feed=HiddenFeed(projection="always"))
 register(losses.embedding_mse, feed=HiddenFeed(layers=EMBEDDINGS, fixed=True))
 register(losses.pkd, feed=HiddenFeed(layers="skip"))

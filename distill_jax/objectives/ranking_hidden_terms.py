@@ -155,7 +155,12 @@ class ExpertTerm(EntityTerm):
 
     def init_params(self, rng: Array) -> dict[str, Any]:
         return {
-            kind: init_experts(jax.random.fold_in(rng, index), self.option("experts"), *self.widths)
+            kind: init_experts(
+                jax.random.fold_in(rng, index),
+                self.option("experts"),
+                *self.widths,
+                narrow=not self.compares,
+            )
             for index, kind in enumerate(self._kinds)
         }
 

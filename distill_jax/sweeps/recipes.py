@@ -2,9 +2,9 @@
 
 What a recipe says was read in the paper's released code or notes (``verified``); what could not
 be read anywhere and was filled in is said too (``unverified``), and so is what differs here
-(``departures``). Objectives are in this library's grammar, their weights such that they equal the
-released code: where that takes a mean over classes or a sum over layers, the weight has the
-factor. Importing this module does not import JAX.
+(``departures``). Objectives are in this library's grammar; where the released code takes a mean
+over classes or a sum over layers, the weight has the factor. Without padding they equal the
+released code, unless a departure says otherwise. Importing this module does not import JAX.
 """
 
 from __future__ import annotations
@@ -158,6 +158,10 @@ _NO_AUGMENTATION = (
     "trained on the plain sentences, not on those augmented with BERT and GloVe: give the augmented"
     " ones as a transfer file to have them"
 )
+_PKD_TRAINING = (
+    "shuffled sentences in float32, Adam with bias correction; the released code takes them in the "
+    "file's order, in half precision, with an Adam (apex's FusedAdam) that does not correct"
+)
 _MINILM_FINE_TUNING = RecipeStage("fine-tuning", "ce", epochs=5, batch_size=32, learning_rate=3e-5)
 _MINILM_GRID = (
     "bloomberg/minilmv2.bb, a re-implementation: README.md (fine-tuning: rates 1e-5 to 4e-5; 3, 5 "
@@ -202,6 +206,15 @@ def _tinybert(
         unverified=(_OUR_TEACHER, *unverified),
         departures=(
             _NO_AUGMENTATION,
+            "scores and hidden states are averaged over the tokens of a sentence, then over "
+            "sentences; the released code averages over all 128 places, padding among them, and "
+            "counts masked keys as 0: with n tokens attention weighs about n/128 as much there",
+            "AdamW with bias correction, epsilon 1e-8 and one norm by which all gradients are "
+            "clipped; the released code's BertAdam does not correct, has epsilon 1e-6, and clips "
+            "each parameter's gradient by itself",
+            "the teacher speaks without dropout; the released code never turns it off",
+            "a head with dropout on the pooled output; the released code's takes the relu of it, "
+            "without dropout",
             "a projection for each layer; the released code shares one",
             "the released code's own defaults for SST-2 (64 tokens, 10 epochs) are written to "
             "names it never reads, so that its command line decides",
@@ -298,6 +311,7 @@ RECIPES: tuple[Recipe, ...] = (
             "half of alpha), NLI_KD_training.py, scripts/run_student_patience.py (layers), "
             "src/utils.py (start)",
         ),
+        departures=(_PKD_TRAINING,),
         published="PKD-skip 6x768",
     ),
     Recipe(
@@ -323,6 +337,7 @@ RECIPES: tuple[Recipe, ...] = (
             "half of alpha), scripts/run_student_patience.py (layers 9, 10 counted from 0: the "
             "last but the top, where the paper has PKD-Skip)",
         ),
+        departures=(_PKD_TRAINING,),
         published="PKD 3x768",
     ),
     _tinybert(
@@ -364,6 +379,7 @@ RECIPES: tuple[Recipe, ...] = (
         departures=(
             "relations on the task's sentences only, of the fine-tuned teacher; the paper's: "
             "400,000 steps on Wikipedia and BookCorpus, of the teacher before fine-tuning",
+            "Adam's epsilon is 1e-8, in the re-implementation 1e-6",
         ),
     ),
     Recipe(

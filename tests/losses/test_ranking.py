@@ -114,6 +114,26 @@ def test_more_places_than_items_is_listmle(bench, rng):
     np.testing.assert_allclose(values, full, rtol=1e-12)
 
 
+def test_mu_of_ranking_distillation_is_of_the_list(bench):
+    """Of a list of every tenth item the lags are a tenth, so mu has to be ten times as much."""
+    items, k = 1200, 3
+    student, teacher = np.zeros((2, 1, items))
+    teacher[0, :k] = [3, 2, 1]
+    student[0, k:] = np.linspace(2, -2, items - k)
+    student[0, :k] = student[0, [100, 300, 500]] + 1e-4
+    whole, tenth = np.arange(items), np.r_[:k, k + 5 : items : 10]
+
+    def weights(columns, mu):
+        pair = student[:, columns], teacher[:, columns]
+        _, grads = bench(losses.ranking_distillation, *pair, k=k, lam=1e6, mu=mu)
+        return -grads[0, :k] * (1 + np.exp(student[0, :k]))
+
+    np.testing.assert_allclose(weights(whole, 0.002).sum(), 1, rtol=1e-6)
+    np.testing.assert_allclose(weights(tenth, 0.02), weights(whole, 0.002), rtol=0.05)
+    np.testing.assert_allclose(weights(whole, 0.02), 1 / 3, atol=0.02)  # all at tanh's end
+    assert weights(tenth, 0.02)[0] < 0.15
+
+
 def test_k_below_one_is_refused():
     z = np.zeros((1, 3), np.float32)
     for loss in (losses.relaxed_ranking, losses.ranking_distillation):

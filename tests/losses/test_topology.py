@@ -41,7 +41,7 @@ def prototypes(rows, groups, there):
     return found
 
 
-def hierarchical(student, teacher, where, groups, level, positive_only=False):
+def hierarchical(student, teacher, where, groups, level):
     there = [i for i in range(len(where)) if where[i]]
     proto_s, proto_t = (prototypes(x, groups, there) for x in (student, teacher))
     values = np.zeros(len(where))
@@ -49,7 +49,7 @@ def hierarchical(student, teacher, where, groups, level, positive_only=False):
         inside = [
             (cos(student[i], student[j]) - cos(teacher[i], teacher[j])) ** 2
             for j in there
-            if groups[i] == groups[j] and not (positive_only and cos(teacher[i], teacher[j]) <= 0)
+            if groups[i] == groups[j]
         ]
         if level == "entities":
             outline = [
@@ -115,20 +115,6 @@ def test_hierarchical_topology_by_groups(pair, bench, rng, level):
     )
     expected = 0.25 * hierarchical(*pair, WHERE, groups, level)
     np.testing.assert_allclose(values, expected, rtol=1e-9)
-
-
-def test_as_released_counts_positive_pairs_and_fixes_prototypes(pair, bench, rng):
-    selection = rng.normal(size=(6, 2))
-    given = {"where": WHERE, "selection": selection, "gamma": 1.0, "level": "prototypes"}
-    values, grads = bench(losses.hierarchical_topology, *pair, variant="as_released", **given)
-    expected = hierarchical(*pair, WHERE, selection.argmax(axis=1), "prototypes", True)
-    np.testing.assert_allclose(values, expected, rtol=1e-9)
-    paper, paper_grads = bench(losses.hierarchical_topology, *pair, **given)
-    assert np.abs(paper - values).max() > 1e-3 and np.abs(paper_grads - grads).max() > 1e-3
-    # With one entity a group only the prototypes are left, and they are constants there.
-    alone = {**given, "selection": 9 * np.eye(6)}
-    _, grads = bench(losses.hierarchical_topology, *pair, variant="as_released", **alone)
-    np.testing.assert_allclose(grads, 0, atol=1e-12)
 
 
 def test_the_assignment_is_the_hint_of_the_experts(pair, bench, rng):

@@ -81,6 +81,31 @@ def test_rows_of_padding_and_junk_in_them_change_nothing(name, world, quickly):
     assert [float(c) for _, c in dirty_parts.values()] == [float(count)]
 
 
+@pytest.mark.parametrize(
+    ("name", "widths", "middle"),
+    [
+        ("expert_hints", (8, 12), 10),
+        ("expert_hints", (8, 8), 4),
+        ("expert_hints", (1, 1), 1),
+        ("hierarchical_topology", (8, 12), 10),
+        ("hierarchical_topology", (8, 8), 8),
+    ],
+)
+def test_experts_are_as_wide_as_the_released_ones(name, widths, middle):
+    """SeongKu-Kang/DE-RRD_CIKM20 Models/DE.py: half at equal widths, "for self-distillation".
+
+    SeongKu-Kang/Topology_Distillation_KDD21 model.py: the mean, always.
+    """
+    student, teacher = (ModelShape(2, width, 1, 2) for width in widths)
+    params = resolve(name, student, teacher).init_params(jax.random.key(0))
+    shapes = {
+        jax.tree_util.keystr(path[-2:], simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    assert shapes["first/kernel"] == (5, widths[0], middle)
+    assert shapes["second/kernel"] == (5, middle, widths[1])
+
+
 def test_what_no_term_needs_is_not_asked_for():
     shapes = {
         "kl + ce": (),

@@ -13,6 +13,7 @@ from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
 from distill_jax.core.top_items import TopItems, Wanted
 from distill_jax.core.types import ModelShape
 from distill_jax.objectives.ranking_objective import resolve_ranking
+from distill_jax.objectives.ranking_terms import RankingVocabulary
 
 B, T, D_S, D_T, N = 4, 5, 3, 6, 4
 ITEMS = 12
@@ -303,6 +304,12 @@ def test_experts_belong_to_users_or_to_items_and_all_learn(world, text):
     assert all(np.isfinite(g).all() for _, g in flat)
     unused = [path for path, g in flat if not np.any(np.asarray(g) != 0)]
     assert not unused, unused
+
+
+def test_the_list_of_ranking_distillation_has_120_items():
+    """Over which its ``mu`` is, as docs/losses.md says."""
+    options = RankingVocabulary().options("ranking_distillation")
+    assert (options["top"].default, options["sampled"].default) == (20, 100)
 
 
 def test_experts_by_hand(world):

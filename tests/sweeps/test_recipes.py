@@ -1,9 +1,10 @@
-"""Recipes: every objective fits its shapes and equals the released code's formula."""
+"""Recipes: objectives fit their shapes, and without padding are the released code's formulas."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import released
 from scipy.special import log_softmax, softmax
 
 from distill_jax.core.errors import UserError
@@ -22,6 +23,7 @@ from distill_jax.sweeps.recipes import (
     Start,
     find_recipe,
 )
+from distill_jax.training.optimizer import make_optimizer
 
 STAGES = [(recipe, stage) for recipe in RECIPES for stage in recipe.stages]
 IDS = [f"{recipe.name}-{stage.name}" for recipe, stage in STAGES]
@@ -91,14 +93,14 @@ def output(seed, shape):
     )
 
 
-def value(objective, student_shape, teacher_shape, student, teacher, labels):
+def value(objective, student_shape, teacher_shape, student, teacher, labels, where=None):
     resolved = resolve(objective, student_shape, teacher_shape)
     ids = jnp.zeros((B, T), jnp.int32)
     batch = Batch(
         example_ids_B=jnp.arange(B, dtype=jnp.int32),
         input_ids_BT=ids,
         token_type_ids_BT=ids,
-        where_BT=jnp.ones((B, T), bool),
+        where_BT=jnp.ones((B, T), bool) if where is None else jnp.asarray(where),
         labels_B=jnp.asarray(labels, jnp.int32),
         label_where_B=jnp.ones(B, bool),
     )
@@ -152,6 +154,68 @@ def test_tinybert_sums_over_layers_as_the_released_code(name, layers):
     total, params = value(objective, *shapes, student, teacher, [0, 1, 0])
     assert not params
     assert total == pytest.approx(expected, rel=1e-4)
+
+
+def test_tinybert_of_padded_sentences_departs_as_it_says():
+    """Of n tokens of T the released attention loss is n/T of ours, that of hidden states is ours.
+
+    The scores differ by 1 everywhere, so that every place says the same.
+    """
+    recipe = find_recipe("tinybert-4")
+    assert any("about n/128" in words for words in recipe.departures)
+    shapes = ModelShape(4, 8, 2, 2), ModelShape(12, 8, 2, 2)
+    teacher = output(4, shapes[1])
+    student = output(3, shapes[0]).replace(
+        attention_scores={i: teacher.attention_scores[3 * i] + 1 for i in range(1, 5)},
+        hidden_states={i: teacher.hidden_states[3 * i] + 1 for i in range(5)},
+    )
+    where = np.arange(T) < np.full((B, 1), 2)
+    attention, hidden = recipe.stages[0].objective.split(" + ")
+    ours = value(attention, *shapes, student, teacher, [0, 1, 0], where)[0]
+    theirs = sum(
+        released.tinybert_attention(
+            np.float64(student.attention_scores[i]),
+            np.float64(teacher.attention_scores[3 * i]),
+            where,
+        )
+        for i in range(1, 5)
+    )
+    assert theirs == pytest.approx(ours * 2 / T, rel=1e-5)
+    assert value(hidden, *shapes, student, teacher, [0, 1, 0], where)[0] == pytest.approx(5)
+
+
+@pytest.mark.parametrize("name", ["tinybert-4", "pkd-3"])
+def test_adam_departs_as_it_says(name):
+    """Its first step is the learning rate, whatever the gradient; without correction 3.2 of it."""
+    recipe = find_recipe(name)
+    assert any("bias correction" in words for words in recipe.departures)
+    config = recipe.stages[0].training().optimizer
+    assert (config.eps, config.clip_norm, config.b2) == (1e-8, 1.0, 0.999)
+    optimizer = make_optimizer(config)
+    params = {"a": jnp.zeros(3), "b": jnp.zeros(2)}
+    gradients = {"a": jnp.float32([0.1, -0.2, 0.1]), "b": jnp.float32([3, -4])}
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    for key in "ab":
+        np.testing.assert_allclose(np.abs(updates[key]), 1, rtol=1e-4)
+    theirs = released.bert_adam_first_update([np.float64(gradients[key]) for key in "ab"])
+    for update in theirs:
+        np.testing.assert_allclose(np.abs(update), 0.1 / np.sqrt(0.001), rtol=1e-3)
+
+
+def test_hidden_cosine_is_the_1_of_distilbert_s_5_2_1():
+    """That of the last layers; its default once was all of them."""
+    shapes = ModelShape(6, 8, 2, 2), ModelShape(12, 8, 2, 2)
+    student, teacher = output(7, shapes[0]), output(8, shapes[1])
+    where = np.arange(T) < np.full((B, 1), 3)
+    sides = [
+        np.float64([x.hidden_states[i] for i in sorted(x.hidden_states)])
+        for x in (student, teacher)
+    ]
+    expected = released.distilbert_cosine(*sides, where)
+    given = (*shapes, student, teacher, [0, 1, 0], where)
+    assert value("hidden_cosine", *given)[0] == pytest.approx(expected, rel=1e-5)
+    assert value("hidden_cosine(layers={-1: -1})", *given)[0] == pytest.approx(expected, rel=1e-5)
+    assert abs(value("hidden_cosine(layers='uniform')", *given)[0] / expected - 1) > 0.01
 
 
 def test_tinybert_learns_projections():
