@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from rich.progress import track
+from scipy.stats import norm
 
 from distill_jax.core.files import write_atomic
 from distill_jax.sweeps.statistics import (
@@ -33,6 +34,10 @@ from distill_jax.sweeps.statistics import (
 EXAMPLES = 1053
 """As many as the test split of the movie reviews has."""
 KINDS = ("p seeds", "p examples", "both of these", "p")
+JUDGES = ("both of these", "p")
+"""What bold was and is."""
+POWER = (3, 6, 12)
+"""True differences in points."""
 ZERO = dict.fromkeys(range(10), 0.0)
 
 
@@ -114,7 +119,7 @@ def spread(d_SN: np.ndarray) -> tuple[float, float, float]:
 
 
 def single_errors(args: Arguments) -> Iterator[list[str]]:
-    """A line for each noise and number of seeds: how often each test rejects where it should not."""
+    """A line for each noise and number of seeds: how often each test is wrong to reject."""
     grid = list(itertools.product(NOISES, args.seeds))
     for number, (noise, seeds) in enumerate(track(grid, "single comparisons")):
         rng = np.random.default_rng(number)
@@ -135,40 +140,24 @@ def family_errors(args: Arguments, comparisons: int = 28) -> Iterator[list[str]]
     grid = list(itertools.product(NOISES[:3], args.seeds))
     for number, (noise, seeds) in enumerate(track(grid, f"tables of {comparisons} comparisons")):
         rng = np.random.default_rng(100 + number)
-        errors, bold = (
-            dict.fromkeys(KINDS, 0),
-            {points: dict.fromkeys(KINDS, 0) for points in POWER},
-        )
+        errors = dict.fromkeys(JUDGES, 0)
+        found = {(points, kind): 0 for points in POWER for kind in JUDGES}
         for trial in range(args.tables):
             answers = table_of_answers(noise, rng, seeds, [0.0] * (comparisons + 1))
             ps = [p_values(row - answers[0], args.resamples, trial) for row in answers[1:]]
-            for kind in KINDS:
-                errors[kind] += _any([p[kind] for p in ps], kind, ps)
+            for kind in JUDGES:
+                errors[kind] += any(_rejected(ps, kind))
             for points, shift in zip(POWER, _shifts(noise), strict=True):
-                better = table_of_answers(noise, rng, seeds, [0.0, shift])
-                found = [p_values(better[1] - better[0], args.resamples, trial), *ps[1:]]
-                for kind in KINDS:
-                    bold[points][kind] += _first(found, kind)
-        yield [
-            noise.words,
-            str(seeds),
-            *(_share(errors[kind] / args.tables) for kind in ("both of these", "p")),
-            *(
-                _share(bold[points][kind] / args.tables)
-                for points in POWER
-                for kind in ("both of these", "p")
-            ),
-        ]
-
-
-POWER = (3, 6, 12)
-"""True differences in points."""
+                base, better = table_of_answers(noise, rng, seeds, [0.0, shift])
+                with_it = [p_values(better - base, args.resamples, trial), *ps[1:]]
+                for kind in JUDGES:
+                    found[points, kind] += _rejected(with_it, kind)[0]
+        counts = [*errors.values(), *found.values()]
+        yield [noise.words, str(seeds), *(_share(count / args.tables) for count in counts)]
 
 
 def _shifts(noise: Noise) -> list[float]:
     """Shifts of a row that make it so many points better, by the normal distribution."""
-    from scipy.stats import norm
-
     sd = (1 + noise.liking**2 + noise.training**2 + noise.luck**2) ** 0.5
     base = norm.cdf(0.7 / sd)
     return [float(norm.ppf(base + points / 100) * sd - 0.7) for points in POWER]
@@ -185,14 +174,6 @@ def _rejected(ps: list[dict[str, float]], kind: str) -> list[bool]:
         pairs = zip(_corrected(ps, "p seeds"), _corrected(ps, "p examples"), strict=True)
         return [max(pair) < 0.05 for pair in pairs]
     return [p < 0.05 for p in _corrected(ps, kind)]
-
-
-def _any(_: list[float], kind: str, ps: list[dict[str, float]]) -> bool:
-    return any(_rejected(ps, kind))
-
-
-def _first(ps: list[dict[str, float]], kind: str) -> bool:
-    return _rejected(ps, kind)[0]
 
 
 def few_examples(args: Arguments) -> Iterator[list[str]]:
@@ -262,8 +243,8 @@ def page(args: Arguments, single: list, family: list, few: list, users: list) ->
         "examples for the same models: neither claims to hold for both, and the first two columns "
         "of rates show how far either is from that.",
         "## One comparison without a difference",
-        f"Rejections at 5% in {args.trials:,} comparisons (5.0 is right, give or take {error:.1f}), "
-        f"{EXAMPLES:,} test examples. Spread: standard deviations of the difference by seed, by "
+        f"Rejections at 5% in {args.trials:,} comparisons (5.0 is right, give or take "
+        f"{error:.1f}), {EXAMPLES:,} test examples. Spread: standard deviations of the difference by seed, by "
         "example and of the rest, in points.",
         _table(["noise", "spread", "seeds", *KINDS], single),
         "## Tables of 28 comparisons with one baseline, Holm-corrected",
