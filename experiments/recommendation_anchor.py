@@ -12,21 +12,27 @@ epoch by validation NDCG@10. An interrupted run goes on where it stopped, if it 
 Run time: 65 minutes for 90 epochs of MovieLens-1M on one CPU core; NDCG@10 .1774 and HR@10 .3094.
 """
 
-import json
-import math
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
 
+if TYPE_CHECKING:
+    from distill_jax.sweeps.ledger import LedgerRow
+    from distill_jax.sweeps.spec import TableSpec
+
 ML_1M = (6040, 3416)
 """Users and items of MovieLens-1M as SASRec's authors filter it."""
-PUBLISHED = ((".178 to .182", ".306 to .315"), (".0178", ".0363"))
-"""NDCG@10 and HR@10 there, of a SASRec with the full softmax and of popularity."""
+PUBLISHED = (
+    "Published there for the whole catalogue, leave-one-out: a SASRec with the full softmax NDCG@10 "
+    ".178 to .182 and HR@10 .306 to .315, popularity .0178 and .0363 (Klenitskiy and Vasilev 2023, "
+    "and others)."
+)
+NAME = "recommendation_anchor"
 SHOWN = ("train/loss", "validation/ndcg@10", "validation/hr@10")
 
 
@@ -37,7 +43,7 @@ class Anchor:
     data: str = "movielens-100k"
     """movielens-100k, or files:FOLDER with interactions."""
     out: Path = Path("runs/recommendation_anchor")
-    """Where checkpoints, the model and the figures go."""
+    """Where checkpoints, the model, the ledger and the table go."""
     objective: str = "full_softmax"
     """Of the labels, e.g. sampled_softmax(n=256) or bce(n=1)."""
     epochs: int = 100
@@ -130,62 +136,108 @@ def main(flags: Anchor) -> None:
         except Interrupted:
             raise UserError("stopped; the same command goes on from here") from None
     assert not isinstance(result, UserError)
-    tell_and_keep(flags, split, scorer.of(result.params), settings, asdict(result.progress))
     if not (flags.out / "model").exists():
         save_recommender(flags.out / "model", recommender, result.params, split.data.item_names)
+    rows = write_up(flags, split, scorer.of(result.params), settings, result.progress)
+    publish(describe(flags, split, rows), rows, flags.out)
 
 
-def tell_and_keep(
-    flags: Anchor, split: Any, scores: Any, settings: dict[str, Any], progress: dict[str, Any]
-) -> None:
-    """Read the test split once; print the figures and keep them, as JSON and as a table."""
-    from distill_jax.core.files import write_atomic
+def write_up(
+    flags: Anchor, split: Any, scores: Any, settings: dict[str, Any], progress: Any
+) -> "list[LedgerRow]":
+    """Read the test split once, for the model and for popularity."""
+    from distill_jax.core.digests import digest
     from distill_jax.evaluation.recommend import evaluate
     from distill_jax.models.recommenders.popularity import fit_popularity
-    from distill_jax.sweeps.provenance import provenance
+    from distill_jax.sweeps.ledger import LedgerRow, provenance
+    from distill_jax.sweeps.recommend.runs import evidence, test_metrics
 
-    report = evaluate(scores, split, "test", ks=(1, 5, 10, 20))
-    popular = evaluate(fit_popularity(split).scores, split, "test", ks=(10,))
-    print(f"Best on validation after {progress['best_step']:,} steps, on test:")
-    for name in ("hr@10", "ndcg@10", "mrr@10", "ndcg@10/tail", "coverage@10"):
-        print(f"  {name:<13} {report.metrics.get(name, math.nan):.4f}")
-    print(f"Protocol: {report.protocol}.")
-    facts = {
-        **settings,
-        "test": report.metrics,
-        "popularity": popular.metrics,
-        "protocol": report.protocol,
-        "progress": progress,
+    report = evaluate(scores, split, "test", ks=(10, 20))
+    popular = evaluate(fit_popularity(split).scores, split, "test", ks=(10, 20))
+    shared: dict[str, Any] = {
+        "experiment": NAME,
+        "seed": flags.seed,
+        "fingerprints": {"data": split.digest},
         **provenance(),
     }
-    write_atomic(flags.out / "figures.json", json.dumps(facts, indent=1) + "\n")
-    known = (split.data.num_users, split.data.num_items) == ML_1M
-    title = f"{flags.layers} blocks, width {flags.width}, {flags.objective}"
-    found = {title: report.metrics, "popularity": popular.metrics}
-    minutes = progress["train_seconds"] / 60
-    last = progress["history"][-1]["step"]
-    notes = (
-        f"{flags.epochs} epochs, {minutes:.0f} minutes on {facts['device']}; the best by "
-        f"validation NDCG@10 ({progress['best_score']:.4f}) was after {progress['best_step']:,} "
-        f"steps of {last:,}.",
-        f"{report.protocol}.",
-    )
-    lines = [table(found, known), "", *(f"- {note}" for note in notes)]
-    write_atomic(flags.out / "table.md", "\n".join(lines) + "\n")
-
-
-def table(found: dict[str, dict[str, float]], known: bool) -> str:
-    """The figures beside the published ones, as Markdown; those are of MovieLens-1M alone."""
-    lines = [
-        "| model | NDCG@10 | published | HR@10 | published |",
-        "| ----- | ------: | --------: | ----: | --------: |",
+    history = [
+        {name: at[name] for name in ("step", "ndcg@10", "hr@10")} for at in progress.history
     ]
-    for (name, metrics), (ndcg, hit) in zip(found.items(), PUBLISHED, strict=True):
-        own = (f"{metrics[key]:.4f}" for key in ("ndcg@10", "hr@10"))
-        cells = zip(own, (ndcg, hit) if known else ("–", "–"), strict=True)
-        lines.append(f"| {name} | " + " | ".join(f"{ours} | {theirs}" for ours, theirs in cells))
-        lines[-1] += " |"
-    return "\n".join(lines)
+    return [
+        LedgerRow(
+            hash=digest({**settings, "model": "popularity"}),
+            row="popularity",
+            group="closed form",
+            config={**settings, "model": "popularity"},
+            metrics=test_metrics(popular, None),
+            selected_step=None,
+            seconds={},
+            examples_per_second=None,
+            test_scores=evidence(popular),
+            **shared,
+        ),
+        LedgerRow(
+            hash=digest(settings),
+            row=flags.objective,
+            group=f"sasrec-{flags.layers}x{flags.width}",
+            config=settings,
+            metrics={**test_metrics(report, None), "validation/ndcg@10": progress.best_score},
+            selected_step=progress.best_step,
+            seconds={"train": progress.train_seconds, "compile": progress.compile_seconds},
+            examples_per_second=progress.examples / progress.train_seconds,
+            test_scores=evidence(report),
+            history=history,
+            **shared,
+        ),
+    ]
+
+
+def describe(flags: Anchor, split: Any, rows: "list[LedgerRow]") -> "TableSpec":
+    """The table without its numbers."""
+    from distill_jax.sweeps.recommend.columns import COLUMNS
+    from distill_jax.sweeps.spec import Place, TableSpec
+
+    popular, trained = rows
+    minutes = trained.seconds["train"] / 60
+    last = trained.history[-1]["step"]
+    known = (split.data.num_users, split.data.num_items) == ML_1M
+    keys = ("test/ndcg@10", "test/hr@10", "test/ndcg@10/tail", "test/coverage@10")
+    return TableSpec(
+        name=NAME,
+        title=f"The anchor of recommendation: SASRec on {split.data.name}",
+        layout="metrics",
+        columns=tuple(column for column in COLUMNS if column.key in keys),
+        baseline=trained.row,
+        places=tuple(Place(r.row, r.group, r.seed, r.hash) for r in (trained, popular)),
+        tested=(),
+        group_title="model",
+        row_title="training",
+        protocol=(
+            f"Split: {split.protocol}.",
+            f"Ranks among all {split.data.num_items:,} items, those of the user's own history "
+            "left out, ties against the model.",
+            f"{flags.epochs} epochs, {minutes:.0f} minutes on {trained.device}; the best by "
+            f"validation NDCG@10 ({trained.metrics['validation/ndcg@10']:.4f}) was after "
+            f"{trained.selected_step:,} steps of {last:,.0f}.",
+            *([PUBLISHED] if known else []),
+        ),
+    )
+
+
+def publish(spec: "TableSpec", rows: "list[LedgerRow]", folder: Path) -> None:
+    """Keep the rows, write the table from the ledger, print it."""
+    from rich.console import Console
+
+    from distill_jax.sweeps.ledger import Ledger
+    from distill_jax.sweeps.outputs import show, write_outputs
+
+    ledger = Ledger(folder / "ledger.jsonl")
+    for row in rows:
+        ledger.append(row)
+    paths = write_outputs(spec, ledger.rows(), folder)
+    show(spec, ledger.rows(), Console())
+    for path in (*paths, ledger.path):
+        print(path)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """The anchor's script, from files to figures, on a few walks."""
 
-import json
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from recsys import small_split
 
 from distill_jax.models.recommenders.save import load_recommender
+from distill_jax.sweeps.evidence import scores_by_example
+from distill_jax.sweeps.outputs import load_results
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "recommendation_anchor.py"
+RESULTS = SCRIPT.parent / "results" / "recommendation_anchor"
 
 
 @pytest.fixture
@@ -35,25 +38,31 @@ def test_it_trains_tests_and_keeps_the_model(folder, capsys):
     )
     script["main"](flags)
     told = capsys.readouterr().out
-    assert "ndcg@10" in told and "Protocol: " in told and "leave-one-out" in told
-    figures = json.loads((folder / "out" / "figures.json").read_text())
-    assert figures["flags"]["width"] == 8 and len(figures["progress"]["history"]) == 2
-    assert 0 <= figures["test"]["ndcg@10"] <= 1
+    assert "validation/ndcg@10" in told and "leave-one-out" in told
+    spec, rows = load_results(folder / "out")
+    popular, trained = rows
+    assert trained.config["flags"]["width"] == 8 and len(trained.history) == 2
+    assert 0 <= trained.metrics["test/ndcg@10"] <= 1
+    for row in rows:  # what tests over users need is kept, and is of the figures shown
+        for key in ("test/ndcg@10", "test/hr@10"):
+            assert scores_by_example(row, key).mean() == pytest.approx(row.metrics[key])
     assert load_recommender(folder / "out" / "model").recommender.config.hidden_size == 8
-    shown = (folder / "out" / "table.md").read_text().splitlines()
-    assert shown[2].count("–") == 2  # nothing is published for these walks
-    assert shown[5].startswith("- 2 epochs") and "leave-one-out" in shown[6]
-    assert f"{figures['test']['ndcg@10']:.4f}" in shown[2]
-    assert f"{figures['popularity']['hr@10']:.4f}" in shown[3]
+    table = (folder / "out" / "table.md").read_text()
+    assert f"| {trained.metrics['test/ndcg@10']:.4f} |" in table.replace("  ", " ")
+    assert f"| {popular.metrics['test/hr@10']:.4f} |" in table.replace("  ", " ")
+    assert "- 2 epochs" in table and "Published" not in table  # nothing is for these walks
     script["main"](flags)
     assert "validation/ndcg@10" not in capsys.readouterr().out  # it is not trained again
-    again = json.loads((folder / "out" / "figures.json").read_text())
-    assert again["test"] == figures["test"]
+    assert (folder / "out" / "table.md").read_text() == table
+    assert len(load_results(folder / "out")[1]) == 2
 
 
-def test_published_figures_stand_beside_those_of_movielens_1m():
+def test_published_figures_stand_under_those_of_movielens_1m():
     script = runpy.run_path(str(SCRIPT))
-    found = {"ours": {"ndcg@10": 0.18, "hr@10": 0.31}, "popularity": {"ndcg@10": 0, "hr@10": 0}}
-    lines = script["table"](found, known=True).splitlines()
-    assert lines[2] == "| ours | 0.1800 | .178 to .182 | 0.3100 | .306 to .315 |"
-    assert lines[3] == "| popularity | 0.0000 | .0178 | 0.0000 | .0363 |"
+    spec, rows = load_results(RESULTS)
+    sizes = SimpleNamespace(name="ml-1m", num_users=6040, num_items=3416)
+    protocol = spec.protocol[0].removeprefix("Split: ").removesuffix(".")
+    split = SimpleNamespace(data=sizes, protocol=protocol)
+    flags = script["Anchor"](**{**rows[-1].config["flags"], "out": Path("runs")})
+    assert script["describe"](flags, split, rows) == spec
+    assert any("NDCG@10 .178 to .182" in sentence for sentence in spec.protocol)

@@ -235,7 +235,7 @@ class _Runner:
         weights = (
             "."
             if len(np.unique(users_E)) == len(users_E)
-            else ", each of whom counts once; in the columns every item that is asked for does."
+            else ", each with all items that are asked for, as the columns weigh them."
         )
         return (
             f"Data: {data.name}, {data.num_users} users, {data.num_items} items.",
