@@ -10,17 +10,25 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 from distill_jax.objectives.grammar import parse
 from distill_jax.sweeps.cells import Cell, Stage
-from distill_jax.sweeps.spec import Place, TableSpec
+from distill_jax.sweeps.spec import Place, TableSpec, Where
 from distill_jax.sweeps.table import Column
 from distill_jax.sweeps.trends import Trend
 
 
 @dataclass(frozen=True)
 class Point:
-    """A label and what it changes: dotted paths of a ``Cell`` and their values."""
+    """A label and what it changes: dotted paths of a ``Cell`` and their values.
+
+    Attributes:
+      label: of the row or group.
+      changes: (path, value).
+      candidates: further changes, one of which is chosen on validation: all are run, the best one's
+        runs stand in the table (rows only).
+    """
 
     label: str
     changes: tuple[tuple[str, Any], ...] = ()
+    candidates: "tuple[Point, ...]" = ()
 
 
 Axis = tuple[Point, ...]
@@ -69,11 +77,22 @@ class Override:
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell and the place it stands in."""
+    """A cell and the place it stands in; ``candidate`` as in ``Place``."""
 
     row: str
     group: str
     cell: Cell
+    candidate: str = ""
+
+    @property
+    def where(self) -> Where:
+        """See ``Place.where``."""
+        return self.row, self.group, self.cell.seed, self.candidate
+
+    @property
+    def label(self) -> str:
+        """Of the row; of a candidate with its name."""
+        return f"{self.row}: {self.candidate}" if self.candidate else self.row
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,20 @@ class Sweep:
             raise UserError("seeds are from 0 to 4294967295")
         if self.baseline not in {p.label for p in self.rows}:
             raise unknown("baseline", self.baseline, [p.label for p in self.rows])
+        self._check_candidates()
         self._check_overrides()
+
+    def _check_candidates(self) -> None:
+        if any(point.candidates for point in self.groups):
+            raise UserError(f"the {self.group_title}s of a table cannot have candidates, rows can")
+        for row in self.rows:
+            names = [point.label for point in row.candidates]
+            if len(set(names)) < len(names) or not all(names):
+                raise UserError(f"row {row.label!r}: its candidates need names of their own")
+            if len(names) == 1:
+                raise UserError(f"row {row.label!r} has one candidate: nothing to choose from")
+            if any(point.candidates for point in row.candidates):
+                raise UserError(f"row {row.label!r}: a candidate cannot have candidates")
 
     def _check_overrides(self) -> None:
         for override in self.overrides:
@@ -141,16 +173,29 @@ class Sweep:
         entries = []
         for group in self.groups:
             for row in self.rows:
-                cell = changed(self.base, (*group.changes, *row.changes))
-                for override in self.overrides:
-                    if override.row in (None, row.label) and override.group in (None, group.label):
+                for candidate in row.candidates or (Point(""),):
+                    changes = (*group.changes, *row.changes, *candidate.changes)
+                    cell = changed(self.base, changes)
+                    for override in self._overrides_of(row, group):
                         cell = changed(cell, override.changes)
-                cell = _canonical(cell)
-                entries += [
-                    Entry(row.label, group.label, dataclasses.replace(cell, seed=seed))
-                    for seed in self.seeds
-                ]
+                    cell = _canonical(cell)
+                    entries += [
+                        Entry(
+                            row.label,
+                            group.label,
+                            dataclasses.replace(cell, seed=seed),
+                            candidate.label,
+                        )
+                        for seed in self.seeds
+                    ]
         return tuple(entries)
+
+    def _overrides_of(self, row: Point, group: Point) -> list[Override]:
+        return [
+            override
+            for override in self.overrides
+            if override.row in (None, row.label) and override.group in (None, group.label)
+        ]
 
     def spec(self, places: Sequence[Place], teachers: Sequence[Place]) -> TableSpec:
         """The table's description, now that the runs have hashes."""
@@ -193,7 +238,9 @@ def _replaced(node: Any, path: str, keys: Sequence[str], value: Any) -> Any:
 
 def _join(combination: Sequence[Point]) -> Point:
     label = ", ".join(point.label for point in combination if point.label)
-    return Point(label, tuple(change for point in combination for change in point.changes))
+    changes = tuple(change for point in combination for change in point.changes)
+    chosen = [point.candidates for point in combination if point.candidates]
+    return Point(label, changes, product(*chosen) if chosen else ())
 
 
 def _canonical(cell: Cell) -> Cell:

@@ -106,6 +106,7 @@ class Table:
     published: "Published | None" = None
     published_rows: Mapping[str, str] = dataclasses.field(default_factory=dict)
     protocol: tuple[str, ...] = ()
+    unfinished: tuple[int, int] = (0, 0)
 
     @property
     def students(self) -> tuple[TableRow, ...]:
@@ -243,6 +244,7 @@ def build_table(
         layout,
         published,
         published_rows or {},
+        unfinished=unfinished,
     )
     table = dataclasses.replace(table, rows=tuple(add_tests(table)))
     return dataclasses.replace(table, notes=notes_of(table, unfinished))
