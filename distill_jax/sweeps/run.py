@@ -115,10 +115,26 @@ def _check(entries: Sequence[Entry], supplies: Supplies) -> None:
             engine = supplies.engine
             check_batch_size(training.batch_size, engine.mesh, engine.options.accumulate)
         for objective in stages:
-            for note in resolve(objective, shape, pretrained.config.shape).notes:
+            resolved = resolve(objective, shape, pretrained.config.shape)
+            _check_placebo(cell, objective, resolved)
+            for note in resolved.notes:
                 if (cell.student, note) not in said:
                     supplies.engine.reporter.say(f"{cell.student}: {note}")
                 said.add((cell.student, note))
+
+
+def _check_placebo(cell: Cell, objective: str, resolved: ResolvedObjective) -> None:
+    """Raises ``UserError`` where a placebo would change nothing, or more than the teacher's words.
+
+    A teacher's hidden states of another text have another length.
+    """
+    if cell.placebo and not resolved.needs_teacher:
+        raise UserError(f"a placebo for {objective!r}, which listens to no teacher")
+    if cell.placebo and resolved.teacher_capture != Capture():
+        raise UserError(
+            f"a placebo for {objective!r}: the words that are given to other examples are logits, "
+            "and this objective reads more"
+        )
 
 
 def _known(entries: Sequence[Entry], supplies: Supplies) -> Iterator[tuple[Where, dict[str, Any]]]:

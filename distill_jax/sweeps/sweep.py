@@ -10,6 +10,7 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 from distill_jax.objectives.grammar import parse
 from distill_jax.sweeps.cells import Cell, Stage
+from distill_jax.sweeps.draws import what_was_fixed
 from distill_jax.sweeps.spec import Place, TableSpec, Where
 from distill_jax.sweeps.table import Column
 from distill_jax.sweeps.trends import Trend
@@ -105,6 +106,9 @@ class Sweep:
       base: the cell that every entry changes.
       rows, groups: the axes; a group is a block of rows, or a column of a grid.
       seeds: one run each.
+      teacher_seeds, label_seeds: of the teacher's fine-tuning and of the draw of the labels: the
+        i-th seed has the i-th of each, from the start again when they run out; () leaves it to the
+        cells, where one teacher and one draw serve all seeds.
       baseline: label of the row that others are tested against, within each group.
       columns: metrics to show.
       overrides: exceptions.
@@ -120,6 +124,8 @@ class Sweep:
     seeds: tuple[int, ...]
     baseline: str
     columns: tuple[Column, ...]
+    teacher_seeds: tuple[int, ...] = ()
+    label_seeds: tuple[int, ...] = ()
     overrides: tuple[Override, ...] = ()
     layout: Literal["metrics", "grid"] = "metrics"
     group_title: str = "student"
@@ -135,8 +141,10 @@ class Sweep:
             (f"{self.row_title}s", [p.label for p in self.rows]),
             (f"{self.group_title}s", [p.label for p in self.groups]),
             ("seeds", list(self.seeds)),
+            ("teacher seeds", list(self.teacher_seeds)),
+            ("label seeds", list(self.label_seeds)),
         ):
-            if not given:
+            if not given and kind not in ("teacher seeds", "label seeds"):
                 raise UserError(f"no {kind} given")
             if len(set(given)) != len(given):
                 raise UserError(f"the {kind} repeat themselves: {', '.join(map(str, given))}")
@@ -180,15 +188,28 @@ class Sweep:
                         cell = changed(cell, override.changes)
                     cell = _canonical(cell)
                     entries += [
-                        Entry(
-                            row.label,
-                            group.label,
-                            dataclasses.replace(cell, seed=seed),
-                            candidate.label,
-                        )
-                        for seed in self.seeds
+                        Entry(row.label, group.label, each, candidate.label)
+                        for each in self._seeded(cell)
                     ]
+        if any(self.label_seeds) and not any(e.cell.data.draws_labels for e in entries):
+            raise UserError(
+                "label seeds are for draws of labels: here all labels are used, as they are"
+            )
         return tuple(entries)
+
+    def _seeded(self, cell: Cell) -> list[Cell]:
+        """The cell with each seed, and the teacher and the labels that go with it."""
+        cells = []
+        for index, seed in enumerate(self.seeds):
+            changes: list[tuple[str, Any]] = [("seed", seed)]
+            for path, seeds in (
+                ("teacher.seed", self.teacher_seeds),
+                ("data.label_seed", self.label_seeds),
+            ):
+                if seeds:
+                    changes.append((path, seeds[index % len(seeds)]))
+            cells.append(changed(cell, changes))
+        return cells
 
     def _overrides_of(self, row: Point, group: Point) -> list[Override]:
         return [
@@ -212,7 +233,7 @@ class Sweep:
             published=self.published,
             published_rows=self.published_rows,
             trends=self.trends,
-            protocol=self.protocol,
+            protocol=(*self.protocol, what_was_fixed([e.cell for e in self.entries()])),
         )
 
 
