@@ -153,6 +153,9 @@ def test_every_declared_cell_can_be_built(path, preset):
         pytest.skip("declares no sweep of its own")
     for sweep in declare(Flags(preset=preset)):
         entries = sweep.entries()
+        if sweep.group_title == "student":
+            students = {(entry.group, entry.cell.student) for entry in entries}
+            assert len(students) == len(sweep.groups) == len({each for _, each in students})
         for cell in {entry.cell for entry in entries if entry.cell.seed == entries[0].cell.seed}:
             teacher: ModelConfig = MINILM
             if is_cnn(cell.teacher.name):
