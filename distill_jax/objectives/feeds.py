@@ -211,6 +211,29 @@ class LogitFeed(Feed):
 
 
 @dataclasses.dataclass(frozen=True)
+class EitherLabelFeed(LogitFeed):
+    """Losses on logits that read hard labels where there are any: ``f(student, teacher, labels)``.
+
+    Every example counts; the label of one without a label is -1.
+    """
+
+    def options(self) -> dict[str, Option]:
+        return {}
+
+    def calls(
+        self,
+        bound: Bound,
+        params: Mapping[str, Any],
+        student: ModelOutput,
+        teacher: ModelOutput | None,
+        batch: Batch,
+    ) -> list[Call]:
+        labels_B = jnp.where(batch.label_where_B, batch.labels_B, -1)
+        calls = super().calls(bound, params, student, teacher, batch)
+        return [((*args, labels_B), given) for args, given in calls]
+
+
+@dataclasses.dataclass(frozen=True)
 class RankingFeed(Feed):
     """Losses on the scores of items: a model's outputs [B, N] are the list's N scores."""
 

@@ -2,7 +2,7 @@
 
 from distill_jax import losses
 from distill_jax.objectives.expert_feeds import ExpertFeed
-from distill_jax.objectives.feeds import LogitFeed, RankingFeed
+from distill_jax.objectives.feeds import EitherLabelFeed, LogitFeed, RankingFeed
 from distill_jax.objectives.layer_feeds import (
     EMBEDDINGS,
     LAST_ONLY,
@@ -45,6 +45,7 @@ register(
     ranges={"alpha": NOT_NEGATIVE, "beta": NOT_NEGATIVE},
 )
 register(losses.mmi, feed=LogitFeed(labelled=True))
+register(losses.pseudo_ce, feed=EitherLabelFeed())
 register(losses.bce, feed=NUMBERS)
 register(losses.mse_regression, feed=NUMBERS)
 

@@ -37,6 +37,8 @@ class DataConfig:
       more_texts: data sets whose training texts join the transfer set, without their labels.
       label_noise: share of the used labels that is replaced by another class, drawn uniformly
         and once for all seeds; validation and test stay as they are.
+      label_seed: of the draw of the labels that are used and of those that are wrong; 0 for the
+        draw of all committed tables.
     """
 
     name: str = "review_snippets/movie"
@@ -48,15 +50,22 @@ class DataConfig:
     transfer: Literal["rest", "none"] = "rest"
     more_texts: tuple[str, ...] = ()
     label_noise: float = 0.0
+    label_seed: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
+        _check_seed("label", self.label_seed)
         if not 0 < self.label_fraction <= 1:
             raise UserError(f"the label fraction must be in (0, 1], not {self.label_fraction}")
         if not 0 <= self.label_noise < 1:
             raise UserError(f"the label noise must be in [0, 1), not {self.label_noise}")
         if not 4 <= self.max_length <= 512:
             raise UserError(f"the maximal length must be from 4 to 512, not {self.max_length}")
+
+    @property
+    def draws_labels(self) -> bool:
+        """Whether chance has a say in the labels: not where all are used as they are."""
+        return self.label_fraction < 1 or self.label_noise > 0
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,7 @@ class TeacherConfig:
       cache_top_k: of more classes than this, a cache keeps the largest logits and the mass of
         the rest; None keeps all.
       precision: in which it speaks; it is fine-tuned in float32.
+      seed: of its fine-tuning: the new head, dropout and the order of the data.
     """
 
     name: str = "minilm-l6"
@@ -129,9 +139,13 @@ class TeacherConfig:
     cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     precision: Literal["f32", "bf16"] = "f32"
     cache_top_k: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
+        _check_seed("teacher", self.seed)
+        if self.seed and not self.fine_tune:
+            raise UserError("a teacher that is used as it came has no seed: it is not fine-tuned")
         if self.cache_top_k is not None and self.cache_top_k < 1:
             raise UserError(f"cache_top_k must be at least 1, not {self.cache_top_k}")
 
@@ -167,6 +181,8 @@ class Cell:
       layers: which of the teacher's layers a copied student starts from.
       intermediate: a stage before, on the representations say.
       plugin: SHA-256 of the user's file of losses, if there is one.
+      placebo: whether each example is taught what the teacher says of another one, drawn by the
+        seed; for objectives that read logits.
       teacher_dtype: of the teacher's token-level outputs; live ones are float32.
       data_digest, teacher_digest: content of data and teacher; known when they have been made.
     """
@@ -182,6 +198,7 @@ class Cell:
     plugin: str | None = None
     teacher_dtype: str = "float32"
     precision: Precision = "f32"
+    placebo: bool = False
     data_digest: str = ""
     teacher_digest: str = ""
 
@@ -198,9 +215,16 @@ class Cell:
         if not (self.data_digest and self.teacher_digest):
             raise ValueError("a cell has a hash when its data and its teacher are known")
         fields = {k: v for k, v in vars(self).items() if k not in ("data", "teacher")}
-        if self.precision == "f32":  # cells had no precision once; their hashes stay
+        if self.precision == "f32":  # cells had neither once; their hashes stay
             del fields["precision"]
+        if not self.placebo:
+            del fields["placebo"]
         return digest({"recipe": RECIPE, **fields})
+
+
+def _check_seed(whose: str, seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"{whose} seeds are from 0 to 4294967295, not {seed}")
 
 
 def config_of(cell: Cell, model: Any) -> dict[str, Any]:

@@ -37,10 +37,11 @@ LOGITS = [
     "dist",
     "topk_kl",
     "mmi",
+    "pseudo_ce",
     "bce",
     "mse_regression",
 ]
-LABELLED = ("ce", "dkd", "mmi")
+LABELLED = ("ce", "dkd", "mmi", "pseudo_ce")
 HIDDEN = [
     "hidden_mse",
     "hidden_cosine",
