@@ -14,14 +14,14 @@ from distill_jax.losses.numeric import (
     FLOOR,
     clip_logits,
     constant_pair,
-    cosine,
+    cosine_distance,
     floats,
     l2_normalise,
     log_probs,
     mask_of,
     masked_mean,
     number,
-    pearson,
+    pearson_distance,
     zero_masked,
 )
 
@@ -115,7 +115,7 @@ def cosine_logits(
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     student, teacher, _ = _possible(student, teacher)
-    return jnp.where(mask, 1 - cosine(student, teacher), 0)
+    return jnp.where(mask, cosine_distance(student, teacher), 0)
 
 
 def dist(
@@ -158,8 +158,8 @@ def dist(
         raise ValueError(f"dist compares examples: logits must be [..., B, C], not {student.shape}")
     p_s, p_t = jnp.exp(log_probs(student, T)), jnp.exp(log_probs(teacher, T))
     across = jnp.broadcast_to(mask[..., None], p_s.shape)
-    inter = 1 - pearson(p_s, p_t, jnp.ones_like(across), axis=-1)
-    intra = jnp.mean(1 - pearson(p_s, p_t, across, axis=-2), axis=-1)
+    inter = pearson_distance(p_s, p_t, jnp.ones_like(across), axis=-1)
+    intra = jnp.mean(pearson_distance(p_s, p_t, across, axis=-2), axis=-1)
     several = jnp.sum(mask, axis=-1) > 1
     intra = jnp.where(several, intra, 0)[..., None]
     values = number(beta, inter) * inter + number(gamma, inter) * intra

@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import (
-    FLOOR,
+    NOTHING,
     clip_logits,
     constant_pair,
     masked_log_probs,
@@ -66,7 +66,7 @@ def listnet(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None =
 def _plackett_luce(student: Array, teacher: Array, mask: Array, k: int) -> Array:
     """Negative log-likelihood of the first ``k`` places of the teacher's order."""
     order = _by_teacher(teacher, mask)
-    scores = jnp.take_along_axis(jnp.where(mask, student, -FLOOR), order, axis=-1)
+    scores = jnp.take_along_axis(jnp.where(mask, student, NOTHING), order, axis=-1)
     there = jnp.take_along_axis(mask, order, axis=-1)
     # Largest first: each sum over "this place and all below" is relative to its own maximum.
     rest = jax.lax.cumlogsumexp(scores, axis=scores.ndim - 1, reverse=True)
