@@ -5,6 +5,8 @@ computes with them, so that neither a value nor a gradient of padding can leak, 
 teacher as a constant.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -17,6 +19,11 @@ would be infinite are large and finite, with finite gradients."""
 NOTHING = -1e30
 """What stands for a masked logit before an exponential: so far below -FLOOR, at any temperature,
 that it has no share even where all others are at -inf."""
+
+
+SERIES_WITHIN = 0.25
+SERIES = tuple(1 / math.factorial(n) for n in range(13, 1, -1))
+"""Of ``(e^x - 1 - x) / x^2``, the highest power first; exact in float64 within SERIES_WITHIN."""
 
 
 def floats(*arrays: ArrayLike) -> list[Array]:
@@ -117,9 +124,12 @@ def kl_of_log_probs(log_p: Array, log_q: Array) -> Array:
     ``p (q/p - 1 - log(q/p))``, of which no entry is below 0 and which has the same sum.
     """
     p, gap = jnp.exp(log_p), log_q - log_p
-    alike = jnp.abs(gap) < 1
+    alike = jnp.abs(gap) < SERIES_WITHIN
     near = jnp.where(alike, gap, 0)
-    terms = jnp.where(alike, p * (jnp.expm1(near) - near), jnp.exp(log_q) - p - p * gap)
+    series = jnp.zeros_like(near)
+    for coefficient in SERIES:  # e^x - 1 - x = x^2 (1/2! + x/3! + ...)
+        series = series * near + coefficient
+    terms = jnp.where(alike, p * near**2 * series, jnp.exp(log_q) - p - p * gap)
     return with_value(-jnp.sum(p * gap, axis=-1), jnp.sum(terms, axis=-1))
 
 
