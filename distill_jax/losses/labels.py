@@ -1,18 +1,17 @@
 """Losses on logits ``[..., C]`` that read the hard labels ``[...]``: one value per example."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import (
-    FLOOR,
     constant_pair,
     floats,
     kl_of_log_probs,
     log_probs,
     mask_of,
     masked_log_probs,
+    masked_logsumexp,
     number,
     zero_masked,
 )
@@ -113,7 +112,7 @@ def dkd(
 
     def parts(logits: Array) -> tuple[Array, Array]:
         log_p = log_probs(logits, T)
-        log_rest = jax.nn.logsumexp(jnp.where(others, log_p, -FLOOR), axis=-1)
+        log_rest = masked_logsumexp(log_p, others)
         binary = jnp.stack([pick_label(log_p, labels, mask), log_rest], axis=-1)
         return binary, masked_log_probs(logits / number(T, logits), others)
 

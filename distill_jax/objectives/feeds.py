@@ -235,7 +235,14 @@ class EitherLabelFeed(LogitFeed):
 
 @dataclasses.dataclass(frozen=True)
 class RankingFeed(Feed):
-    """Losses on the scores of items: a model's outputs [B, N] are the list's N scores."""
+    """Losses on the scores of items: a model's outputs [B, N] are the list's N scores.
+
+    Attributes:
+      margins: whether differences of the student's scores are to equal the teacher's, so that the
+        scale of both matters.
+    """
+
+    margins: bool = False
 
     reads_logits: ClassVar[bool] = True
 

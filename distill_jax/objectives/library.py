@@ -97,5 +97,5 @@ register(
     feed=RankingFeed(),
     ranges={**COUNT, "lam": POSITIVE, "mu": POSITIVE},
 )
-register(losses.margin_mse, feed=RankingFeed())
+register(losses.margin_mse, feed=RankingFeed(margins=True))
 register(losses.pairwise_logistic, feed=RankingFeed())

@@ -37,6 +37,7 @@ from distill_jax.training.loop import (
     went_wrong,
 )
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate, static_part
+from distill_jax.training.scales import warn_of_scales
 from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, Step, StepNumbers
 
@@ -127,6 +128,8 @@ def train_population(
 
     state = stack_members(states)
     snapshot = checkpoints.restore(state) if checkpoints else None
+    if not snapshot:
+        warn_of_scales(probe, objectives[0], states[0].params, own_feeds[0], say)
     first = snapshot or Snapshot(state, state.params, {})
     book = _Members.of(first, count, loop, evaluate, on_log, why, say)
     del state, snapshot
