@@ -99,6 +99,7 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
             f"row takes {2 * steps} steps of 32 sentences at one learning rate that was not tuned; "
             "two stages share them. The published students are larger, their teacher is "
             "BERT-base, and they train for whole epochs: set beside each other, not compared.",
+            "Rows are named after the recipes whose losses they have; none uses released weights.",
             "Rows of PKD start from the lowest layers as its code does, the others from layers "
             "2, 4 and 6, in place of the pre-trained students that are not at hand.",
             "GLUE's dev split is the test split here and is read once; steps are selected on a "

@@ -97,7 +97,7 @@ def describe(shares: Mapping[str, float]) -> str:
     if small:
         line += (
             f". WARNING: {' and '.join(small)} below {NEGLIGIBLE:.0%} may as well not be there; "
-            "raise the weight"
+            "raise the weight, or leave it out"
         )
     return line
 
