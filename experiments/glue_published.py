@@ -2,7 +2,7 @@
 
     python experiments/glue_published.py --data files:SST2       # a folder: train.tsv and dev.tsv
     python experiments/glue_published.py --preset smoke          # movie snippets, a few steps
-    python experiments/glue_published.py --plan                  # times a few steps of each recipe
+    python experiments/glue_published.py --plan                  # half a minute at most
     python experiments/glue_published.py --plan --no-measure     # at once
 
 The table has the losses of each recipe on students of three MiniLM layers, all with the same few
