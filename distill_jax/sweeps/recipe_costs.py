@@ -83,13 +83,13 @@ def operations_per_second(tokens: int, *, repeats: int = 2) -> float:
 
 
 def _batch(rows: int, tokens: int) -> Batch:
-    ids_BT = np.arange(rows * tokens, dtype=np.int32).reshape(rows, tokens) % FEW_WORDS
-    row_B = np.arange(rows, dtype=np.int32)
+    ids_BT = jnp.arange(rows * tokens, dtype=jnp.int32).reshape(rows, tokens) % FEW_WORDS
+    row_B = jnp.arange(rows, dtype=jnp.int32)
     return Batch(
         example_ids_B=row_B,
         input_ids_BT=ids_BT,
-        token_type_ids_BT=np.zeros_like(ids_BT),
-        where_BT=np.ones(ids_BT.shape, bool),
+        token_type_ids_BT=jnp.zeros_like(ids_BT),
+        where_BT=jnp.ones(ids_BT.shape, bool),
         labels_B=row_B % 2,
-        label_where_B=np.ones(rows, bool),
+        label_where_B=jnp.ones(row_B.shape, bool),
     )

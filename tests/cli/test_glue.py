@@ -89,7 +89,7 @@ def test_in_a_narrow_terminal_names_are_folded_and_numbers_whole(monkeypatch):
     out = io.StringIO()
     Console(file=out, width=60).print(glue.plan_table(glue.plan_lines(RECIPES, 3, 32)))
     assert "…" not in out.getvalue()
-    assert "21,050" in out.getvalue() and "released" in out.getvalue().replace("\n", "")
+    assert "21,050" in out.getvalue()
 
 
 def test_no_measurement_no_cost():
