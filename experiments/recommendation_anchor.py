@@ -29,8 +29,8 @@ ML_1M = (6040, 3416)
 """Users and items of MovieLens-1M as SASRec's authors filter it."""
 PUBLISHED = (
     "Published there for the whole catalogue, leave-one-out: a SASRec with the full softmax "
-    "NDCG@10 .178 to .182 and HR@10 .306 to .315, popularity .0178 and .0363 (Klenitskiy and Vasilev 2023, "
-    "and others)."
+    "NDCG@10 .178 to .182 and HR@10 .306 to .315, popularity .0178 and .0363 "
+    "(Klenitskiy and Vasilev 2023, and others)."
 )
 NAME = "recommendation_anchor"
 SHOWN = ("train/loss", "validation/ndcg@10", "validation/hr@10")

@@ -89,6 +89,8 @@ class CompareLosses:
     """For students that start at random."""
     copied_learning_rate: float = 3e-4
     """For students made of the teacher's layers (l2, l3)."""
+    clip_apart: bool = False
+    """Clip the gradients of students and of the losses' own parameters by a norm each."""
     evaluations: int = 4
     """How often the validation split is looked at."""
     teacher_outputs: Literal["cache", "live"] = "cache"
@@ -208,12 +210,12 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         evaluations=args.evaluations,
         batch_size=args.batch_size,
         max_shapes=args.max_shapes,
-        optimizer=OptimizerConfig(learning_rate=args.learning_rate),
+        optimizer=OptimizerConfig(learning_rate=args.learning_rate, clip_apart=args.clip_apart),
     )
     copied_training = dataclasses.replace(
         training,
         epochs=1.0 if args.steps else args.copied_epochs,
-        optimizer=OptimizerConfig(learning_rate=args.copied_learning_rate),
+        optimizer=dataclasses.replace(training.optimizer, learning_rate=args.copied_learning_rate),
     )
     teacher_training = dataclasses.replace(
         training,

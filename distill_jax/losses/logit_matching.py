@@ -139,9 +139,9 @@ def dist(
     For example b ``beta (1 - r_c(p_s[b, c], p_t[b, c])) + gamma/C * sum_c (1 - r_b(p_s[b, c],
     p_t[b, c]))``, with correlations ``r`` along classes and along the unmasked examples; the second
     part is the same for all examples, and 0 where there are fewer than two. A side that is
-    constant correlates with nothing (r = 0). ``variant="as_released"`` multiplies by T^2, and adds
-    1e-8 to the product of norms that r divides by, so that classes which are nowhere likely count
-    as uncorrelated.
+    constant correlates with nothing (r = 0). With two classes the first correlation is +-1 and has
+    no gradient. ``variant="as_released"`` multiplies by T^2, and adds 1e-8 to the product of norms
+    that r divides by, so that classes which are nowhere likely count as uncorrelated.
 
     Source: Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher", section 3.
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from distill_jax.core.digests import digest
+from distill_jax.core.digests import LATE, digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.sweeps.options import Precision
+from distill_jax.sweeps.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
 
 RECIPE = 2
@@ -197,8 +198,8 @@ class Cell:
     intermediate: Stage | None = None
     plugin: str | None = None
     teacher_dtype: str = "float32"
-    precision: Precision = "f32"
-    placebo: bool = False
+    precision: Precision = field(default="f32", metadata=LATE)
+    placebo: bool = field(default=False, metadata=LATE)
     data_digest: str = ""
     teacher_digest: str = ""
 
@@ -214,12 +215,11 @@ class Cell:
         """
         if not (self.data_digest and self.teacher_digest):
             raise ValueError("a cell has a hash when its data and its teacher are known")
-        fields = {k: v for k, v in vars(self).items() if k not in ("data", "teacher")}
-        if self.precision == "f32":  # cells had neither once; their hashes stay
-            del fields["precision"]
-        if not self.placebo:
-            del fields["placebo"]
-        return digest({"recipe": RECIPE, **fields})
+        every = fields_that_count(self)
+        fields = {key: value for key, value in every.items() if key not in ("data", "teacher")}
+        objectives = self.objective, self.intermediate.objective if self.intermediate else ""
+        revised = EXPERTS_REVISED if any(map(has_experts, objectives)) else {}
+        return digest({"recipe": RECIPE, **revised, **fields})
 
 
 def _check_seed(whose: str, seed: int) -> None:

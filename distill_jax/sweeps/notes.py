@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from distill_jax.sweeps.identical import notes_of_identical
+from distill_jax.sweeps.published_notes import notes_of_published
 from distill_jax.sweeps.significance import obstacle, reference
 from distill_jax.sweeps.statistics import MIN_BOOTSTRAP, MIN_PAIRS, RESAMPLES
 
@@ -26,7 +28,8 @@ def notes_of(table: "Table", unfinished: tuple[int, int]) -> tuple[str, ...]:
     notes += _tests(table)
     for key in table.tested:
         notes += [f"{table.column(key).title}: {note}" for note in _untested(table, key)]
-    notes += _published(table)
+    notes += notes_of_identical(table)
+    notes += notes_of_published(table)
     return tuple(notes)
 
 
@@ -144,24 +147,6 @@ def _untested(table: "Table", key: str) -> list[str]:
     if "diverged" in why:
         notes.append(f"no test: a score is not a finite number: {_names(why['diverged'])}.")
     return notes
-
-
-def _published(table: "Table") -> list[str]:
-    if table.published is None:
-        return []
-    published = table.published
-    note = (
-        f"{published.title}: as published ({published.source}), not measured here and in no test."
-    )
-    remarks = [
-        f"{number.row} ({number.column}): {number.remark}"
-        for number in published.numbers
-        if number.remark
-    ]
-    renamed = [f"`{here}` is {there}" for here, there in table.published_rows.items()]
-    if renamed:
-        note += f" There, {', '.join(renamed)}."
-    return [note, *(f"{published.title}: {text}" for text in (*published.remarks, *remarks))]
 
 
 def _names(rows: Sequence["TableRow"]) -> str:

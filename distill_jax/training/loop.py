@@ -225,7 +225,7 @@ def step_numbers(
 ) -> StepNumbers:
     """The numbers of one step, made on the host."""
     return StepNumbers(
-        objective=objective.numbers(step, steps),
+        objective=objective.numbers(step, steps, seed),
         learning_rate=np.float32(learning_rate(optimizer, step, steps)),
         seed=np.uint32(seed),
     )

@@ -171,26 +171,33 @@ def number_table(
     a step of a small population.
     """
 
-    def of_objective(resolved: ResolvedObjective) -> Any:
+    def of_objective(resolved: ResolvedObjective, seed: int) -> Any:
         terms = resolved.objective.terms
         values = [value for term in terms for value in (term.weight, *dict(term.options).values())]
-        if any(isinstance(value, Schedule) for value in values):
-            return stack_members([resolved.numbers(step, steps) for step in range(steps)])
-        constant = resolved.numbers(0, steps)
+        constant = resolved.numbers(0, steps, seed)
+        if draws(resolved) or any(isinstance(value, Schedule) for value in values):
+            return stack_members([resolved.numbers(step, steps, seed) for step in range(steps)])
         return jax.tree.map(lambda x: np.broadcast_to(x, (steps, *np.shape(x))), constant)
+
+    def draws(resolved: ResolvedObjective) -> bool:
+        return any(term.spec.feed.random for term in resolved.terms)
 
     def of_optimizer(optimizer: OptimizerConfig) -> np.ndarray:
         return np.asarray([learning_rate(optimizer, step, steps) for step in range(steps)])
 
     # Resolved objectives are equal when only their numbers differ; the objectives are not.
-    by_objective = {
-        o.objective: of_objective(o) for o in {o.objective: o for o in objectives}.values()
+    kinds = [
+        (o.objective, seed if draws(o) else 0) for o, seed in zip(objectives, seeds, strict=True)
+    ]
+    by_kind = {
+        kind: of_objective(resolved, kind[1])
+        for kind, resolved in dict(zip(kinds, objectives, strict=True)).items()
     }
     rates = {optimizer: of_optimizer(optimizer) for optimizer in set(optimizers)}
     return StepNumbers(
         objective=jax.tree.map(
             lambda *columns: np.stack(columns, axis=1),
-            *[by_objective[o.objective] for o in objectives],
+            *[by_kind[kind] for kind in kinds],
         ),
         learning_rate=np.stack([rates[o] for o in optimizers], axis=1).astype(np.float32),
         seed=np.broadcast_to(np.asarray(seeds, np.uint32), (steps, len(seeds))),
