@@ -34,6 +34,7 @@ class Supplies:
     _teachers: dict[tuple[str, object], tuple[Teacher, str]] = field(default_factory=dict)
     _outputs: dict[tuple[str, str, object], TeacherOutputs | None] = field(default_factory=dict)
     _placebos: dict[tuple[object, ...], Placebo] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
     _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,9 +62,11 @@ class Supplies:
             assert pretrained.tokenizer_file is not None
             task = prepare_task(data, dataset, pretrained.tokenizer_file)
             _check_length(task, pretrained)
-        for note in task.notes:
-            self.engine.reporter.say(f"data: {note}")
-        self.engine.reporter.say(f"{data.name}: {task.summary}")
+        lines = [*(f"data: {note}" for note in task.notes), f"{data.name}: {task.summary}"]
+        for line in lines:
+            if line not in self._said:  # draws of the labels are alike
+                self.engine.reporter.say(line)
+        self._said.update(lines)
         return task, pretrained
 
     def of(self, cell: Cell) -> tuple[Task, Checkpoint]:
