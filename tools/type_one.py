@@ -24,9 +24,10 @@ from scipy.stats import norm
 
 from distill_jax.core.files import write_atomic
 from distill_jax.sweeps.statistics import (
-    JointTest,
     crossed_test,
+    crossed_tests,
     holm,
+    mean_squares,
     paired_bootstrap,
     paired_test,
 )
@@ -98,14 +99,22 @@ def p_values(d_SN: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
     examples = paired_bootstrap(
         d_SN.mean(axis=0), np.zeros(d_SN.shape[1]), resamples=resamples, seed=seed
     )
-    joint = crossed_test(d_SN)
-    assert seeds and examples and joint
+    squares = mean_squares(d_SN)
+    assert seeds and examples and squares
     return {
         "p seeds": seeds.p,
         "p examples": examples.p,
         "both of these": max(seeds.p, examples.p),
-        "p": joint.p,
+        "p": crossed_test(squares).p,
     }
+
+
+def family_p_values(d_RSN: np.ndarray, resamples: int, seed: int) -> list[dict[str, float]]:
+    """Likewise, of the comparisons of one group of a table."""
+    squares = [mean_squares(d_SN) for d_SN in d_RSN]
+    joint = crossed_tests([each for each in squares if each])
+    singles = [p_values(d_SN, resamples, seed) for d_SN in d_RSN]
+    return [{**single, "p": test.p} for single, test in zip(singles, joint, strict=True)]
 
 
 def spread(d_SN: np.ndarray) -> tuple[float, float, float]:
@@ -144,12 +153,14 @@ def family_errors(args: Arguments, comparisons: int = 28) -> Iterator[list[str]]
         found = {(points, kind): 0 for points in POWER for kind in JUDGES}
         for trial in range(args.tables):
             answers = table_of_answers(noise, rng, seeds, [0.0] * (comparisons + 1))
-            ps = [p_values(row - answers[0], args.resamples, trial) for row in answers[1:]]
+            differences_RSN = answers[1:] - answers[0]
+            ps = family_p_values(differences_RSN, args.resamples, trial)
             for kind in JUDGES:
                 errors[kind] += any(_rejected(ps, kind))
             for points, shift in zip(POWER, _shifts(noise), strict=True):
                 base, better = table_of_answers(noise, rng, seeds, [0.0, shift])
-                with_it = [p_values(better - base, args.resamples, trial), *ps[1:]]
+                differences_RSN[0] = better - base
+                with_it = family_p_values(differences_RSN, args.resamples, trial)
                 for kind in JUDGES:
                     found[points, kind] += _rejected(with_it, kind)[0]
         counts = [*errors.values(), *found.values()]
@@ -202,12 +213,12 @@ def clusters(args: Arguments) -> Iterator[list[str]]:
                 + rng.normal(0, 0.06, (1, 400))
                 + rng.normal(0, 0.1, (seeds, 400)) / np.sqrt(cases)
             )
-            joint: JointTest | None = crossed_test(d_SN, cases)
+            squares = mean_squares(d_SN, cases)
             examples = paired_bootstrap(
                 d_SN.mean(axis=0), np.zeros(400), cases, resamples=args.resamples, seed=trial
             )
-            assert joint and examples
-            found.append((examples.p < 0.05, joint.p < 0.05))
+            assert squares and examples
+            found.append((examples.p < 0.05, crossed_test(squares).p < 0.05))
         yield [str(seeds), *map(_share, np.mean(found, axis=0))]
 
 

@@ -18,9 +18,11 @@ from distill_jax.sweeps.letters import letters_of
 from distill_jax.sweeps.statistics import (
     MIN_PAIRS,
     JointTest,
+    MeanSquares,
     PairedTest,
-    crossed_test,
+    crossed_tests,
     holm,
+    mean_squares,
     paired_bootstrap,
     paired_test,
 )
@@ -85,6 +87,7 @@ def compare_rows(table: "Table") -> list[Comparison]:
     in the correction, and has the same p values wherever it stands.
     """
     made: dict[tuple[str, Runs], Tests] = {}
+    squares: dict[tuple[str, str], dict[tuple[str, Runs], MeanSquares]] = {}
     found = []
     for key, (number, other) in itertools.product(table.tested, _pairs(table)):
         line, against = table.rows[number], table.rows[other]
@@ -93,11 +96,16 @@ def compare_rows(table: "Table") -> list[Comparison]:
         pairs = _common_runs(line, against, key)
         runs = frozenset((a.hash, b.hash) for a, b in pairs)
         if (key, runs) not in made:
-            tests = _test(pairs, key)
+            tests, layout = _test(pairs, key)
             if tests is None:
                 continue
             made[key, runs] = tests
+            if layout is not None:
+                squares.setdefault((key, line.group), {})[key, runs] = layout
         found.append((key, number, other, runs))
+    for family in squares.values():
+        for where, joint in zip(family, crossed_tests(list(family.values())), strict=True):
+            made[where] = dataclasses.replace(made[where], joint=joint)
     corrected = _corrected(made)
     return [Comparison(*place, corrected[place[0], place[-1]]) for place in found]
 
@@ -178,19 +186,21 @@ def _common_runs(
     return [(line.runs[seed], other.runs[seed]) for seed in ours if seed in theirs]
 
 
-def _test(pairs: Sequence[tuple[LedgerRow, LedgerRow]], key: str) -> Tests | None:
-    """The three tests of one comparison, uncorrected."""
+def _test(
+    pairs: Sequence[tuple[LedgerRow, LedgerRow]], key: str
+) -> tuple[Tests | None, MeanSquares | None]:
+    """Two tests of one comparison, uncorrected, and what the joint one is made of."""
     ours, theirs = (
         {seed: float(run.number(key) or 0.0) for seed, run in enumerate(runs)}
         for runs in zip(*pairs, strict=True)
     )
     seeds = paired_test(ours, theirs)
     if seeds is None:
-        return None
+        return None, None
     scores = [[scores_by_example(run, key) for run in runs] for runs in zip(*pairs, strict=True)]
     kept = [[scores_N for scores_N in side if scores_N is not None] for side in scores]
     if any(len(side) < len(pairs) for side in kept):
-        return Tests(seeds)
+        return Tests(seeds), None
     sizes = {len(scores_N) for side in kept for scores_N in side}
     if len(sizes) > 1:
         first, second = pairs[0]
@@ -200,10 +210,8 @@ def _test(pairs: Sequence[tuple[LedgerRow, LedgerRow]], key: str) -> Tests | Non
         )
     a_SN, b_SN = (np.array(side, np.float64) for side in kept)
     weights_N = weights_by_example(pairs[0][0], key)
-    # The two stand or fall together: bold and the figures beside it are of one set of runs.
-    joint = crossed_test(a_SN - b_SN, weights_N)
     examples = paired_bootstrap(a_SN.mean(axis=0), b_SN.mean(axis=0), weights_N)
-    return Tests(seeds, examples, joint)
+    return Tests(seeds, examples), mean_squares(a_SN - b_SN, weights_N)
 
 
 def _corrected(made: Mapping[tuple[str, Runs], Tests]) -> dict[tuple[str, Runs], Tests]:

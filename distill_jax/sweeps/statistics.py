@@ -206,27 +206,36 @@ class JointTest(PairedTest):
         return float(quantiles.sum()) * self.se
 
 
-def crossed_test(
-    differences_SN: ArrayLike, weights_N: ArrayLike | None = None, *, level: float = 0.95
-) -> JointTest | None:
-    """Would new seeds *and* new test examples show the same sign? One test of both.
+@dataclasses.dataclass(frozen=True)
+class MeanSquares:
+    """The two-way layout of a comparison's differences in brief, see ``crossed_test``.
 
-    The difference of seed s on example i is ``mean + seed_s + example_i + rest_si``, all three
-    random. With the mean squares of this two-way layout, MS_S, MS_N and MS_R,
+    Attributes:
+      mean: the difference.
+      n_seeds, n_examples: sizes of the layout.
+      seeds, rest: mean squares.
+      examples: mean square of the examples beyond that of the rest; 0 where it is smaller.
+      scale: of the differences, for what counts as rounding.
+    """
 
-        Var(mean) = (MS_S + max(MS_N - MS_R, 0)) / (S N)
+    mean: float
+    n_seeds: int
+    n_examples: int
+    seeds: float
+    examples: float
+    rest: float
+    scale: float
 
-    and t has ``(S N Var)^2 / (MS_S^2 / (S - 1) + max(MS_N - MS_R, 0)^2 / (N - 1))`` degrees of
-    freedom: the analysis of readers crossed with cases (Dorfman, Berbaum and Metz 1992; degrees of
-    freedom of Hillis 2007, and a term for few examples, by Satterthwaite 1946). MS_S
-    counts at least as MS_R, which it exceeds in expectation: of three seeds it is too small by
-    chance too often. tools/type_one.py measures the errors.
+
+def mean_squares(
+    differences_SN: ArrayLike, weights_N: ArrayLike | None = None
+) -> MeanSquares | None:
+    """The mean squares of differences by seed and example.
 
     Args:
       differences_SN: [S, N], score minus baseline's by seed and example.
       weights_N: [N], positive; the difference is the weighted mean then, an example a cluster as
         in ``paired_bootstrap``.
-      level: of the interval.
 
     Returns:
       None for fewer than 3 seeds or 6 examples, or where a difference is not finite.
@@ -242,18 +251,62 @@ def crossed_test(
     by_seed, by_example = d.mean(axis=1), d.mean(axis=0)
     rest = d - by_seed[:, None] - by_example + mean
     ms_rest = float((rest**2).sum()) / ((seeds - 1) * (examples - 1))
-    ms_seeds = max(examples * float(by_seed.var(ddof=1)), ms_rest)
-    of_examples = max(seeds * float(by_example.var(ddof=1)) - ms_rest, 0.0)
-    total = ms_seeds + of_examples
-    rounding = (8 * np.finfo(np.float64).eps * float(np.abs(d).max())) ** 2
+    return MeanSquares(
+        mean,
+        seeds,
+        examples,
+        examples * float(by_seed.var(ddof=1)),
+        max(seeds * float(by_example.var(ddof=1)) - ms_rest, 0.0),
+        ms_rest,
+        float(np.abs(d).max()),
+    )
+
+
+def crossed_test(squares: MeanSquares, *, floor: float = 0.0, level: float = 0.95) -> JointTest:
+    """Would new seeds *and* new test examples show the same sign? One test of both.
+
+    The difference of seed s on example i is ``mean + seed_s + example_i + rest_si``, all three
+    random. With the mean squares of this two-way layout, MS_S, MS_N and MS_R,
+
+        Var(mean) = (MS_S + max(MS_N - MS_R, 0)) / (S N)
+
+    and t has ``(S N Var)^2 / (MS_S^2 / (S - 1) + max(MS_N - MS_R, 0)^2 / (N - 1))`` degrees of
+    freedom: the analysis of readers crossed with cases (Dorfman, Berbaum and Metz 1992; degrees of
+    freedom of Hillis 2007, and a term for few examples, by Satterthwaite 1946). MS_S counts at
+    least as MS_R, which it exceeds in expectation: of three seeds it is too small by chance too
+    often. docs/type_one.md has the errors by simulation.
+
+    Args:
+      squares: of the differences.
+      floor: MS_S counts at least as much, see ``crossed_tests``.
+      level: of the interval.
+    """
+    q = squares
+    ms_seeds = max(q.seeds, q.rest, floor)
+    total = ms_seeds + q.examples
+    rounding = (8 * np.finfo(np.float64).eps * q.scale) ** 2
     if total <= rounding:  # all differences are one number, see ``paired_test``
-        p = 1.0 if mean**2 <= rounding else 2.0 ** (1 - seeds)
-        return JointTest(seeds, mean, mean, mean, p, examples, 0.0, float(seeds - 1))
-    se = (total / (seeds * examples)) ** 0.5
-    df = total**2 / (ms_seeds**2 / (seeds - 1) + of_examples**2 / (examples - 1))
+        p = 1.0 if q.mean**2 <= rounding else 2.0 ** (1 - q.n_seeds)
+        return JointTest(
+            q.n_seeds, q.mean, q.mean, q.mean, p, q.n_examples, 0.0, float(q.n_seeds - 1)
+        )
+    se = (total / (q.n_seeds * q.n_examples)) ** 0.5
+    df = total**2 / (ms_seeds**2 / (q.n_seeds - 1) + q.examples**2 / (q.n_examples - 1))
     half = float(stats.t.ppf(0.5 + level / 2, df)) * se
-    p = float(2 * stats.t.sf(abs(mean) / se, df))
-    return JointTest(seeds, mean, mean - half, mean + half, p, examples, se, df)
+    p = float(2 * stats.t.sf(abs(q.mean) / se, df))
+    low, high = q.mean - half, q.mean + half
+    return JointTest(q.n_seeds, q.mean, low, high, p, q.n_examples, se, df)
+
+
+def crossed_tests(family: Sequence[MeanSquares]) -> list[JointTest]:
+    """The joint tests of the comparisons of one group of a table.
+
+    Of many comparisons over few seeds some MS_S are far too small by chance, and these would be
+    called different. Here each counts at least as half the median of all. That asks for no equal
+    noise, as pooling would: where a row's own is larger, it counts.
+    """
+    floor = 0.5 * float(np.median([squares.seeds for squares in family])) if family else 0.0
+    return [crossed_test(squares, floor=floor) for squares in family]
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -21,7 +21,14 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.sweeps.evidence import scores_by_example, weights_by_example
 from distill_jax.sweeps.ledger import LedgerRow
-from distill_jax.sweeps.statistics import MIN_PAIRS, JointTest, Summary, crossed_test, summarise
+from distill_jax.sweeps.statistics import (
+    MIN_PAIRS,
+    JointTest,
+    Summary,
+    crossed_test,
+    mean_squares,
+    summarise,
+)
 
 Claim = Literal["positive", "negative", "within", "not_below"]
 Where = tuple[str, str]
@@ -398,7 +405,8 @@ def _over_examples(
     if len(sizes) != 1 or any(len(a) < len(b) for a, b in zip(kept, found, strict=True)):
         return None
     values_SN = np.tensordot(weights_P, np.array(kept, np.float64), axes=1)
-    return crossed_test(values_SN, weights_by_example(rows_PS[0][0], metric))
+    squares = mean_squares(values_SN, weights_by_example(rows_PS[0][0], metric))
+    return crossed_test(squares) if squares else None
 
 
 def _choose(pick: Pick, seeds: Sequence[int], select: str, scores: Scores) -> Where | None:

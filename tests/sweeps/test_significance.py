@@ -14,7 +14,13 @@ from distill_jax.core.errors import UserError
 from distill_jax.sweeps.columns import ACCURACY, Column
 from distill_jax.sweeps.ledger import pack_correct, unpack_correct
 from distill_jax.sweeps.spec import Place, table_of
-from distill_jax.sweeps.statistics import crossed_test, holm, paired_bootstrap, paired_test
+from distill_jax.sweeps.statistics import (
+    crossed_tests,
+    holm,
+    mean_squares,
+    paired_bootstrap,
+    paired_test,
+)
 
 RIGHT = {seed: sample_correct(0.5, seed) for seed in range(4)}
 
@@ -44,8 +50,9 @@ def test_all_three_tests_by_hand():
         sides = [dict(enumerate(right[row].mean(axis=1))) for row in (label, "ce")]
         assert tests.seeds == paired_test(*sides)
         assert tests.examples == paired_bootstrap(right[label].mean(0), right["ce"].mean(0))
-        assert tests.joint == crossed_test(right[label] * 1.0 - right["ce"])
         assert tests.examples.n == tests.joint.examples == 600
+    family = [mean_squares(right[label] * 1.0 - right["ce"]) for label in labels]
+    assert [tests.joint for tests in made] == crossed_tests(family)
     for kind in ("seeds", "examples", "joint"):
         raw = [getattr(tests, kind).p for tests in made]
         assert [getattr(tests, f"p_{kind}") for tests in made] == holm(raw)

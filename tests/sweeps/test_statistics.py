@@ -14,7 +14,9 @@ from distill_jax.sweeps.statistics import (
     PairedTest,
     Summary,
     crossed_test,
+    crossed_tests,
     holm,
+    mean_squares,
     paired_bootstrap,
     paired_test,
     summarise,
@@ -169,6 +171,10 @@ def test_holm_refuses_what_is_no_p_value():
             holm([0.5, bad])
 
 
+def joint(d_SN, weights=None):
+    return crossed_test(mean_squares(d_SN, weights))
+
+
 def crossed_by_hand(d_SN):
     """Mean, its variance and degrees of freedom, from sums over the two-way layout."""
     seeds, examples = len(d_SN), len(d_SN[0])
@@ -203,7 +209,7 @@ def layout(seed, seeds, examples, sd_seed, sd_example, sd_rest, mean=0.0):
 def test_crossed_test_by_hand(noise):
     d_SN = layout(1, 4, 12, *noise, mean=0.3)
     mean, variance, df = crossed_by_hand(d_SN.tolist())
-    test = crossed_test(d_SN)
+    test = joint(d_SN)
     assert (test.n, test.examples) == (4, 12)
     assert (test.difference, test.se, test.df) == pytest.approx((mean, variance**0.5, df))
     assert test.p == pytest.approx(2 * stats.t.sf(abs(mean) / variance**0.5, df))
@@ -215,10 +221,10 @@ def test_crossed_test_is_one_of_its_parts_where_the_other_has_no_noise():
     # Examples that are all alike: the t-test over seeds; seeds that are all alike: over examples.
     seeds = np.tile([[0.1], [0.3], [0.6], [0.2]], 50)
     over_seeds = stats.ttest_1samp(seeds[:, 0], 0)
-    assert crossed_test(seeds).p == pytest.approx(over_seeds.pvalue)
+    assert joint(seeds).p == pytest.approx(over_seeds.pvalue)
     examples = np.tile(layout(0, 1, 200, 0, 1, 0, mean=0.2), (4, 1))
     over_examples = stats.ttest_1samp(examples[0], 0)
-    assert crossed_test(examples).p == pytest.approx(over_examples.pvalue)
+    assert joint(examples).p == pytest.approx(over_examples.pvalue)
 
 
 def test_crossed_test_keeps_its_level_where_the_others_do_not():
@@ -227,7 +233,7 @@ def test_crossed_test_keeps_its_level_where_the_others_do_not():
         d_SN = layout(trial, 3, 200, 0.03, 0.3, 0.3)
         zero = dict.fromkeys(range(3), 0.0)
         found = {
-            "joint": crossed_test(d_SN),
+            "joint": joint(d_SN),
             "seeds": paired_test(dict(enumerate(d_SN.mean(axis=1))), zero),
             "examples": paired_bootstrap(d_SN.mean(axis=0), np.zeros(200), resamples=500),
         }
@@ -240,15 +246,15 @@ def test_crossed_test_keeps_its_level_where_the_others_do_not():
 def test_weights_are_as_many_examples_with_one_difference():
     d_SN = layout(3, 4, 30, 0.1, 0.5, 0.4, mean=0.2)
     weights = np.arange(1, 31)
-    test = crossed_test(d_SN, weights)
+    test = joint(d_SN, weights)
     assert test.difference == pytest.approx(np.average(d_SN.mean(axis=0), weights=weights))
-    assert crossed_test(d_SN, np.full(30, 7.0)).se == pytest.approx(crossed_test(d_SN).se)
+    assert joint(d_SN, np.full(30, 7.0)).se == pytest.approx(joint(d_SN).se)
     # The ratio's standard error over examples (Cochran 1977, section 2.11), seeds being alike.
     alike = np.tile(d_SN[:1], (4, 1))
     ratio = np.average(alike[0], weights=weights)
     residual = weights * (alike[0] - ratio)
     se = (residual.var(ddof=1) / 30) ** 0.5 / weights.mean()
-    assert crossed_test(alike, weights).se == pytest.approx(se)
+    assert joint(alike, weights).se == pytest.approx(se)
 
 
 def test_a_cluster_bootstrap_draws_users_with_all_their_cases():
@@ -278,10 +284,10 @@ def test_few_examples_have_the_exact_sign_flip_test(n):
 
 def test_three_equal_differences_are_no_test():
     assert paired_bootstrap([1, 1, 1], [0, 0, 0]) is None
-    assert crossed_test(np.ones((3, 5))) is None and crossed_test(np.ones((2, 50))) is None
-    assert crossed_test(np.full((3, 50), np.nan)) is None
-    assert crossed_test(np.ones((3, 50))).p == 0.25  # of three seeds no test can say more
-    assert crossed_test(np.zeros((3, 50))).p == 1
+    assert mean_squares(np.ones((3, 5))) is None and mean_squares(np.ones((2, 50))) is None
+    assert mean_squares(np.full((3, 50), np.nan)) is None
+    assert joint(np.ones((3, 50))).p == 0.25  # of three seeds no test can say more
+    assert joint(np.zeros((3, 50))).p == 1
 
 
 def test_sampled_sign_flips_come_near_the_exact_ones():
@@ -293,10 +299,35 @@ def test_sampled_sign_flips_come_near_the_exact_ones():
 
 def test_detectable_difference_is_found_as_often_as_it_says():
     noise, comparisons = (0.02, 0.3, 0.3), 4
-    sizes = [crossed_test(layout(t, 10, 400, *noise)).detectable(comparisons) for t in range(50)]
+    sizes = [joint(layout(t, 10, 400, *noise)).detectable(comparisons) for t in range(50)]
     truth = float(np.mean(sizes))
     found = [
-        crossed_test(layout(1000 + t, 10, 400, *noise, mean=truth)).p < 0.05 / comparisons
+        joint(layout(1000 + t, 10, 400, *noise, mean=truth)).p < 0.05 / comparisons
         for t in range(400)
     ]
     assert np.mean(found) == pytest.approx(0.8, abs=0.08)
+
+
+def test_in_a_group_no_seeds_count_as_far_quieter_than_the_others():
+    sds = (0.0, 1.0, 1.0)
+    quiet, loud, other = (mean_squares(layout(n, 4, 50, sd, 0.1, 0.2)) for n, sd in enumerate(sds))
+    alone = [crossed_test(quiet), crossed_test(loud)]
+    together = crossed_tests([quiet, loud, other])
+    assert together[1] == alone[1]  # its own noise is more than half the median
+    floor = min(loud.seeds, other.seeds) / 2
+    total = floor + quiet.examples
+    assert together[0].se == pytest.approx((total / 200) ** 0.5) and floor > quiet.seeds
+    assert together[0].difference == alone[0].difference and together[0].p > alone[0].p
+    assert crossed_tests([quiet]) == [crossed_test(quiet)] and crossed_tests([]) == []
+
+
+def test_a_group_of_many_keeps_its_level_where_seeds_are_noisy():
+    tables, alone, together = 150, 0, 0
+    for table in range(tables):
+        base = layout(table, 5, 60, 0.1, 0.1, 0.3)
+        rows = [layout(1000 * (table + 1) + r, 5, 60, 0.1, 0.1, 0.3) for r in range(20)]
+        family = [mean_squares(row - base) for row in rows]
+        alone += min(crossed_test(each).p for each in family) < 0.05 / 20
+        together += min(test.p for test in crossed_tests(family)) < 0.05 / 20
+    assert together <= 0.08 * tables < alone + 0.04 * tables
+    assert together < alone
