@@ -144,7 +144,7 @@ def test_markdown_as_it_is_printed():
         "would show the same sign with these trained models.\n"
         "- Δ: the difference, with its 95% interval by p's test (not corrected).\n"
         "- Bold: better than the baseline at 5% by p's test.\n"
-        "- accuracy (%): a true difference of 3.9 would be significant in four of five such "
+        "- accuracy (%): a true difference of 4.0 would be significant in four of five such "
         "tables (in the median comparison; in the noisiest one, 4.7).\n"
     )
 
