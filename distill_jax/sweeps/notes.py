@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from distill_jax.data.coverage import WARNED
+from distill_jax.data.table import SPLITS
 from distill_jax.sweeps.significance import obstacle, reference
 from distill_jax.sweeps.statistics import MIN_BOOTSTRAP, MIN_PAIRS, RESAMPLES
 
@@ -27,6 +29,7 @@ def notes_of(table: "Table", unfinished: tuple[int, int]) -> tuple[str, ...]:
     for key in table.tested:
         notes += [f"{table.column(key).title}: {note}" for note in _untested(table, key)]
     notes += _published(table)
+    notes += _coverage(table)
     return tuple(notes)
 
 
@@ -162,6 +165,21 @@ def _published(table: "Table") -> list[str]:
     if renamed:
         note += f" There, {', '.join(renamed)}."
     return [note, *(f"{published.title}: {text}" for text in (*published.remarks, *remarks))]
+
+
+def _coverage(table: "Table") -> list[str]:
+    """What share of the texts nobody saw, where it is much."""
+    runs = [run.metrics for row in table.rows for run in row.runs.values()]
+    notes = []
+    for name, said in (
+        ("cut", "texts are longer than --max-length and were cut"),
+        ("unknown", "tokens are unknown to the vocabulary ([UNK])"),
+    ):
+        most = {s: max((run.get(f"{s}/{name}", 0.0) for run in runs), default=0.0) for s in SPLITS}
+        split = max(SPLITS, key=lambda each: most[each])
+        if most[split] >= WARNED:
+            notes.append(f"{100 * most[split]:.0f}% of the {split} {said}.")
+    return notes
 
 
 def _names(rows: Sequence["TableRow"]) -> str:
