@@ -42,8 +42,9 @@ class CompareLosses:
     """Column of the second text, for pairs (files: and tfds: only)."""
     label: str = "label"
     """Column of the label (files: and tfds: only)."""
-    label_fraction: float = 0.1
-    """Share of the training labels that is used, in (0, 1]."""
+    label_fraction: float | None = None
+    """Share of the training labels that is used, in (0, 1]; default: 1 of files: and tfds:, 0.1 of
+    what is built in."""
     max_length: int = 128
     """Tokens after which a text is cut."""
 
@@ -96,7 +97,7 @@ class CompareLosses:
     """One after another, or many students in one step; auto times both, takes the faster."""
     track: Literal["none", "tensorboard", "wandb"] = "tensorboard"
     """Where learning curves go."""
-    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = DEFAULTS
+    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="run")] = DEFAULTS
     output_dir: Path | None = None
     """Default: results/compare_losses, with -PRESET behind it for the other presets."""
 
@@ -175,7 +176,13 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     """The table that the arguments declare: objectives x students x seeds."""
     from distill_jax.models.students import parse_preset
     from distill_jax.objectives.grammar import parse
-    from distill_jax.sweeps.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
+    from distill_jax.sweeps.cells import (
+        Cell,
+        DataConfig,
+        TeacherConfig,
+        TrainingConfig,
+        usual_fraction,
+    )
     from distill_jax.sweeps.columns import COLUMNS
     from distill_jax.sweeps.sweep import Sweep, axis, points
     from distill_jax.training.optimizer import OptimizerConfig
@@ -210,9 +217,10 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         baseline = str(parse(args.baseline))
     else:
         baseline = "ce" if "ce" in objectives else (objectives or [""])[0]
-    data = DataConfig(
-        args.data, args.text, args.text_b, args.label, args.label_fraction, args.max_length
-    )
+    fraction = usual_fraction(args.data) if args.label_fraction is None else args.label_fraction
+    data = DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length)
+    used = f"{100 * fraction:g}% of the training labels are used; the rest of the training "
+    used += "sentences is the transfer set."
     base = Cell(
         data=data,
         teacher=TeacherConfig(
@@ -239,7 +247,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         raise UserError(f"the students repeat themselves: {', '.join(args.students)}")
     return Sweep(
         name="compare_losses",
-        title=f"{args.data}, {100 * args.label_fraction:g}% of the labels",
+        title=f"{args.data}, {100 * fraction:g}% of the labels",
         base=base,
         rows=tuple(point for text in objectives for point in axis("objective", [text])),
         groups=points(students),
@@ -247,8 +255,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         baseline=baseline,
         columns=COLUMNS,
         protocol=(
-            f"{100 * args.label_fraction:g}% of the training labels are used; the rest of the "
-            "training sentences is the transfer set.",
+            "All training labels are used." if fraction == 1 else used,
             "All rows of a student take the same number of optimiser steps.",
             "The step is chosen on validation; the test split is read once.",
         ),
