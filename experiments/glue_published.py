@@ -2,7 +2,7 @@
 
     python experiments/glue_published.py --data files:SST2       # a folder: train.tsv and dev.tsv
     python experiments/glue_published.py --preset smoke          # movie snippets, a few steps
-    python experiments/glue_published.py --plan                  # times a few steps of each recipe
+    python experiments/glue_published.py --plan                  # half a minute at most
     python experiments/glue_published.py --plan --no-measure     # at once
 
 The table has the losses of each recipe on students of three MiniLM layers, all with the same few
@@ -99,6 +99,7 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
             f"row takes {2 * steps} steps of 32 sentences at one learning rate that was not tuned; "
             "two stages share them. The published students are larger, their teacher is "
             "BERT-base, and they train for whole epochs: set beside each other, not compared.",
+            "Rows are named after the recipes whose losses they have; none uses released weights.",
             "Rows of PKD start from the lowest layers as its code does, the others from layers "
             "2, 4 and 6, in place of the pre-trained students that are not at hand.",
             "GLUE's dev split is the test split here and is read once; steps are selected on a "

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 ML_1M = (6040, 3416)
 """Users and items of MovieLens-1M as SASRec's authors filter it."""
 PUBLISHED = (
-    "Published there for the whole catalogue, leave-one-out: a SASRec with the full softmax NDCG@10 "
-    ".178 to .182 and HR@10 .306 to .315, popularity .0178 and .0363 (Klenitskiy and Vasilev 2023, "
-    "and others)."
+    "Published there for the whole catalogue, leave-one-out: a SASRec with the full softmax "
+    "NDCG@10 .178 to .182 and HR@10 .306 to .315, popularity .0178 and .0363 "
+    "(Klenitskiy and Vasilev 2023, and others)."
 )
 NAME = "recommendation_anchor"
 SHOWN = ("train/loss", "validation/ndcg@10", "validation/hr@10")
@@ -160,9 +160,7 @@ def write_up(
         "fingerprints": {"data": split.digest},
         **provenance(),
     }
-    history = [
-        {name: at[name] for name in ("step", "ndcg@10", "hr@10")} for at in progress.history
-    ]
+    history = [{name: at[name] for name in ("step", "ndcg@10", "hr@10")} for at in progress.history]
     return [
         LedgerRow(
             hash=digest({**settings, "model": "popularity"}),

@@ -244,8 +244,8 @@ def page(args: Arguments, single: list, family: list, few: list, users: list) ->
         "of rates show how far either is from that.",
         "## One comparison without a difference",
         f"Rejections at 5% in {args.trials:,} comparisons (5.0 is right, give or take "
-        f"{error:.1f}), {EXAMPLES:,} test examples. Spread: standard deviations of the difference by seed, by "
-        "example and of the rest, in points.",
+        f"{error:.1f}), {EXAMPLES:,} test examples. Spread: standard deviations of the difference "
+        "by seed, by example and of the rest, in points.",
         _table(["noise", "spread", "seeds", *KINDS], single),
         "## Tables of 28 comparisons with one baseline, Holm-corrected",
         f"Of {args.tables:,} tables: in how many any of 28 rows that do not differ is called "

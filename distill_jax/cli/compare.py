@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -15,6 +15,7 @@ from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.sweep import Sweep
+    from distill_jax.sweeps.trends import Trend
 
 FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
 
@@ -30,9 +31,10 @@ class CompareLosses:
     command goes on.
     """
 
-    preset: Literal["default", "full", "smoke"] = "default"
+    preset: Literal["default", "full", "controls", "smoke"] = "default"
     """default: 4 objectives, tiny student, 3 seeds. full: 5 objectives, 2 students, 5 seeds.
-    smoke: the whole path, on little data, in a minute or two. Other flags change a preset."""
+    controls: ce, kl and the rows of --controls, tiny student, 5 seeds. smoke: the whole path, on
+    little data, in a minute or two. Other flags change a preset."""
 
     data: str = "review_snippets/movie"
     """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
@@ -61,10 +63,18 @@ class CompareLosses:
     """tiny, l2, l3, or LAYERSxWIDTHxHEADS such as 3x256x4."""
     objectives: tuple[str, ...] = FIRST_ROWS
     """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row."""
+    controls: bool = False
+    """Further rows that split what a teacher is worth: kl without the transfer set, hard
+    pseudo-labels, a placebo, and ce with its rate and length chosen on validation."""
     baseline: str | None = None
     """The row that the others are tested against; by default ce, or the first without ce."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each changes initialisation, dropout and the order of the data."""
+    teacher_seeds: tuple[int, ...] = ()
+    """Seeds of the teacher's fine-tuning: the i-th of --seeds hears the i-th of these teachers,
+    from the start again when they run out; by default one teacher (seed 0) for all seeds."""
+    label_seeds: tuple[int, ...] = ()
+    """The same for the draw of the labels that are used; by default one draw for all seeds."""
 
     epochs: float = 2.0
     """Passes over all training sentences; decides the steps of every row, with labels or not."""
@@ -80,6 +90,8 @@ class CompareLosses:
     """For students that start at random."""
     copied_learning_rate: float = 3e-4
     """For students made of the teacher's layers (l2, l3)."""
+    clip_apart: bool = False
+    """Clip the gradients of students and of the losses' own parameters by a norm each."""
     evaluations: int = 4
     """How often the validation split is looked at."""
     teacher_outputs: Literal["cache", "live"] = "cache"
@@ -109,6 +121,13 @@ PRESETS = {
         students=("tiny", "l2"),
         objectives=(*FIRST_ROWS, "attention_kl + kl"),
         seeds=(0, 1, 2, 3, 4),
+    ),
+    "controls": CompareLosses(
+        preset="controls",
+        objectives=("ce", "kl"),
+        controls=True,
+        seeds=(0, 1, 2, 3, 4),
+        steps=266,  # of the default preset: two passes over the movie reviews
     ),
     "smoke": CompareLosses(
         preset="smoke",
@@ -174,6 +193,7 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
 
 def sweep_of(args: CompareLosses) -> "Sweep":
     """The table that the arguments declare: objectives x students x seeds."""
+    from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
     from distill_jax.models.students import parse_preset
     from distill_jax.objectives.grammar import parse
     from distill_jax.sweeps.cells import (
@@ -197,12 +217,12 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         evaluations=args.evaluations,
         batch_size=args.batch_size,
         max_shapes=args.max_shapes,
-        optimizer=OptimizerConfig(learning_rate=args.learning_rate),
+        optimizer=OptimizerConfig(learning_rate=args.learning_rate, clip_apart=args.clip_apart),
     )
     copied_training = dataclasses.replace(
         training,
         epochs=1.0 if args.steps else args.copied_epochs,
-        optimizer=OptimizerConfig(learning_rate=args.copied_learning_rate),
+        optimizer=dataclasses.replace(training.optimizer, learning_rate=args.copied_learning_rate),
     )
     teacher_training = dataclasses.replace(
         training,
@@ -219,8 +239,12 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         baseline = "ce" if "ce" in objectives else (objectives or [""])[0]
     fraction = usual_fraction(args.data) if args.label_fraction is None else args.label_fraction
     data = DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length)
-    used = f"{100 * fraction:g}% of the training labels are used; the rest of the training "
-    used += "sentences is the transfer set."
+    used = "All training labels are used."
+    if fraction < 1:
+        used = (
+            f"{100 * fraction:g}% of the training labels are used; the rest of the training "
+            "sentences is the transfer set."
+        )
     base = Cell(
         data=data,
         teacher=TeacherConfig(
@@ -236,7 +260,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         objective="",
         training=training,
     )
-    students = {
+    students: dict[str, dict[str, Any]] = {
         name: {
             "student": name,
             "training": copied_training if parse_preset(name).copies_teacher else training,
@@ -245,18 +269,30 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     }
     if len(students) < len(args.students):
         raise UserError(f"the students repeat themselves: {', '.join(args.students)}")
+    rows = tuple(point for text in objectives for point in axis("objective", [text]))
+    trends: tuple[Trend, ...] = ()
+    protocol: tuple[str, ...] = (
+        used,
+        "All rows of a student take the same number of optimiser steps.",
+        "The step is chosen on validation; the test split is read once.",
+    )
+    if args.controls:
+        check_controls(objectives, args.steps)
+        rates = [each["training"].optimizer.learning_rate for each in students.values()]
+        rows += control_rows(args.steps, rates)
+        trends = control_trends(args.students)
+        protocol = (protocol[0], *PROTOCOL, protocol[2])
     return Sweep(
         name="compare_losses",
         title=f"{args.data}, {100 * fraction:g}% of the labels",
         base=base,
-        rows=tuple(point for text in objectives for point in axis("objective", [text])),
+        rows=rows,
         groups=points(students),
         seeds=args.seeds,
+        teacher_seeds=args.teacher_seeds,
+        label_seeds=args.label_seeds,
         baseline=baseline,
         columns=COLUMNS,
-        protocol=(
-            "All training labels are used." if fraction == 1 else used,
-            "All rows of a student take the same number of optimiser steps.",
-            "The step is chosen on validation; the test split is read once.",
-        ),
+        trends=trends,
+        protocol=protocol,
     )

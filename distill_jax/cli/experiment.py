@@ -27,6 +27,11 @@ class Flags:
     """default: as committed under experiments/results. smoke: the whole path in a few minutes."""
     seeds: tuple[int, ...] = ()
     """Instead of the experiment's own."""
+    teacher_seeds: tuple[int, ...] = ()
+    """Seeds of the teacher's fine-tuning: the i-th seed hears the i-th of these teachers, from the
+    start again when they run out; by default one teacher for all seeds."""
+    label_seeds: tuple[int, ...] = ()
+    """The same for the draw of the labels that are used; by default one draw for all seeds."""
     data: str | None = None
     """Another data set: files:FOLDER, tfds:NAME ..."""
     strategy: Literal["auto", "sequential", "vmap", "sharded"] = "auto"
@@ -51,8 +56,9 @@ def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str
     flags = parse_flags(Flags, arguments, Path(sys.argv[0]).name)
 
     sweeps = declare(flags)
-    if flags.seeds:
-        sweeps = [replace(sweep, seeds=flags.seeds) for sweep in sweeps]
+    for name in ("seeds", "teacher_seeds", "label_seeds"):
+        if given := getattr(flags, name):
+            sweeps = [replace(sweep, **{name: given}) for sweep in sweeps]
     if flags.precision != "f32":
         bases = [replace(sweep.base, precision=flags.precision) for sweep in sweeps]
         sweeps = [replace(sweep, base=base) for sweep, base in zip(sweeps, bases, strict=True)]

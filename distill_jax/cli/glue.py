@@ -1,7 +1,7 @@
 """``glue_published``: the published recipes on SST-2, and what they would cost here."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,10 +37,10 @@ class GluePublished:
     """A folder of checkpoints, each in a folder named as the last part of its hub id. What is not
     there is looked for in the Hugging Face cache."""
     measure: bool = True
-    """Time a few steps of each recipe's shapes, with random weights (minutes on a CPU)."""
+    """Estimate costs from the operations of each recipe's shapes and one short measurement."""
     tokens: int = 32
-    """Length of the sentences that are timed. Batches here are padded to the few lengths that
-    suit the data, not to the 128 tokens after which the papers cut."""
+    """Length of the sentences that costs are estimated for. Batches here are padded to the few
+    lengths that suit the data, not to the 128 tokens after which the papers cut."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PlanLine:
       stage: its name.
       cells: how often it is run.
       steps: of one cell.
-      seconds_per_step: None where it was not measured.
+      seconds_per_step: None where nothing was measured.
     """
 
     recipe: str
@@ -97,41 +97,32 @@ def plan_lines(recipes: Sequence[Recipe], cells: int, tokens: int | None) -> lis
 
     Args:
       cells: of each recipe.
-      tokens: length of the sentences that are timed; None for no measurement.
+      tokens: length of the sentences; None for no measurement.
     """
-    lines = [
-        PlanLine(
-            "teacher",
-            str(BERT_BASE.size),
-            BERT_BASE.stage.name,
-            1,
-            BERT_BASE.stage.steps(),
-            _measured(BERT_BASE.stage, BERT_BASE.size, tokens),
-        )
-    ]
-    for recipe in recipes:
-        lines += [
-            PlanLine(
-                recipe.name,
-                str(recipe.student),
-                stage.name,
-                cells,
-                stage.steps(),
-                _measured(stage, recipe.student, tokens),
-            )
+    seconds_per_step = _estimator(tokens)
+
+    def line(name: str, size: Size, stage: RecipeStage, cells: int) -> PlanLine:
+        seconds = seconds_per_step(stage, size)
+        return PlanLine(name, str(size), stage.name, cells, stage.steps(), seconds)
+
+    return [
+        line("teacher", BERT_BASE.size, BERT_BASE.stage, 1),
+        *(
+            line(recipe.name, recipe.student, stage, cells)
+            for recipe in recipes
             for stage in recipe.stages
-        ]
-    return lines
+        ),
+    ]
 
 
 def plan_table(lines: Sequence[PlanLine]) -> "Table":
-    """The plan for a terminal."""
+    """The plan for a terminal; where it is narrow names are folded, numbers never cut."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for title in ("recipe", "model", "stage"):
-        table.add_column(title, no_wrap=True)
+        table.add_column(title, overflow="fold")
     for title in ("cells", "steps", "a step", "in all"):
         table.add_column(title, justify="right", no_wrap=True)
     for line in lines:
@@ -219,24 +210,26 @@ def have_data(spec: str) -> bool:
     raise UserError(f"--data is tfds:glue/sst2 or files:FOLDER, not {spec!r}")
 
 
-def _measured(stage: RecipeStage, student: Size, tokens: int | None) -> float | None:
+def _estimator(tokens: int | None) -> Callable[[RecipeStage, Size], float | None]:
+    """(stage, size of the student) -> seconds of a step; the device is timed once."""
     if tokens is None:
-        return None
-    from distill_jax.sweeps.recipe_costs import seconds_per_step
+        return lambda stage, student: None
+    from distill_jax.sweeps.recipe_costs import operations_per_second, step_operations
 
-    return seconds_per_step(stage, student, BERT_BASE.size, tokens=tokens)
+    speed = operations_per_second(tokens)
+    return lambda stage, student: step_operations(stage, student, BERT_BASE.size, tokens) / speed
 
 
 def _notes(lines: Sequence[PlanLine], args: GluePublished) -> list[str]:
     if not args.measure:
         return ["Cost: not measured."]
-    from distill_jax.sweeps.recipe_costs import device_name
+    from distill_jax.sweeps.recipe_costs import MEASURED, device_name
 
     total = sum(line.seconds or 0.0 for line in lines)
     return [
-        f"Cost: an estimate, {duration(total)} in all on {device_name()}, from a few steps of "
-        f"these shapes with random weights, {args.tokens} tokens a sentence and the teacher "
-        "heard live; without compilation and evaluation."
+        f"Cost: a rough estimate, {duration(total)} in all on {device_name()}: the operations of "
+        f"these shapes, {args.tokens} tokens a sentence and the teacher heard live, at the speed "
+        f"at which a model of {MEASURED} was trained just now; without compilation and evaluation."
     ]
 
 

@@ -180,7 +180,7 @@ def _line(row: "LedgerRow") -> str:
 def _print_csv(rows: Sequence["LedgerRow"]) -> None:
     metrics = sorted({key for row in rows for key in row.metrics})
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["hash", "student", "objective", "seed", "finished_at", *metrics])
+    writer.writerow(["hash", "group", "row", "seed", "finished_at", *metrics])
     for row in rows:
         numbers = [row.metrics.get(key, "") for key in metrics]
         writer.writerow([row.hash, row.group, row.row, row.seed, row.finished_at, *numbers])

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 
 DIGEST_CHARS = 16
+LATE = {"late": True}
+"""Metadata of a dataclass's field that came when digests had been given out already: it counts
+only where it is not at its default, so that what was filed before keeps its name."""
 
 
 def canonical_json(value: Any) -> str:
@@ -26,7 +29,7 @@ def canonical_json(value: Any) -> str:
 
     def plain(item: Any) -> Any:
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
-            return {f.name: plain(getattr(item, f.name)) for f in dataclasses.fields(item)}
+            return {name: plain(val) for name, val in fields_that_count(item).items()}
         if isinstance(item, Mapping):
             return {str(key): plain(val) for key, val in item.items()}
         if isinstance(item, (list, tuple)):
@@ -38,6 +41,16 @@ def canonical_json(value: Any) -> str:
     return json.dumps(
         plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
     )
+
+
+def fields_that_count(config: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, without those that are ``LATE`` and at their default."""
+    every = [(field, getattr(config, field.name)) for field in dataclasses.fields(config)]
+    return {
+        field.name: value
+        for field, value in every
+        if not (field.metadata.get("late") and value == field.default)
+    }
 
 
 def digest(value: Any) -> str:

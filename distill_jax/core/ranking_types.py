@@ -76,6 +76,11 @@ class RankingOutput:
     item_bias_I: Array | None = None
     hidden_states: LayerArrays = struct.field(default_factory=dict)
 
+    @property
+    def scores(self) -> Array:
+        """See ``ModelOutput.scores``: of all items, after the newest of each history."""
+        return scores_last(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class RankingCapture:

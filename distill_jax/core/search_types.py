@@ -71,6 +71,11 @@ class SearchOutput:
     items_BND: Array | None = None
     others_BB: Array | None = None
 
+    @property
+    def scores(self) -> Array:
+        """See ``ModelOutput.scores``: those of the query's own list."""
+        return self.scores_BN
+
 
 @dataclasses.dataclass(frozen=True)
 class SearchCapture:

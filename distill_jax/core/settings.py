@@ -25,13 +25,24 @@ def plain(config: Any) -> Any:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
-    """The settings in which two configurations differ, sorted by path."""
+    """The settings in which two configurations differ, sorted by path.
+
+    A setting that there was not when ``old`` was kept may be as it always was: it is named only
+    where nothing else differs.
+    """
     before, after = dict(flatten(plain(old))), dict(flatten(plain(new)))
-    return {
+    found = {
         key: (before.get(key), after.get(key))
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     }
+    groups = {""} | {key[:end] for key in before for end in range(len(key)) if key[end] == "."}
+    named = {
+        key: values
+        for key, values in found.items()
+        if key in before or key.rpartition(".")[0] not in groups
+    }
+    return named or found
 
 
 def not_allowed(found: Changes, allowed: Iterable[str]) -> Changes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
@@ -32,6 +33,11 @@ class TopItems:
     strata_BTK: Array | None = None
     queries_BTD: Array | None = None
     items_BD: Array | None = None
+
+    @property
+    def scores(self) -> Array:
+        """See ``ModelOutput.scores``: of the likeliest items at each position."""
+        return jnp.where(jnp.asarray(self.where_BT)[..., None], self.logits_BTK, -jnp.inf)
 
 
 @dataclasses.dataclass(frozen=True)

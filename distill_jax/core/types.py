@@ -73,6 +73,11 @@ class ModelOutput:
     keys: LayerArrays = struct.field(default_factory=dict)
     values: LayerArrays = struct.field(default_factory=dict)
 
+    @property
+    def scores(self) -> Array | None:
+        """What the outputs are compared by, an array of examples first; -inf where silent."""
+        return self.logits_BC
+
 
 @dataclasses.dataclass(frozen=True)
 class Capture:

@@ -40,16 +40,18 @@ def add_texts(dataset: TextDataset, others: Sequence[TextDataset]) -> TextDatase
 
 
 def noisy_labels(
-    ids: Sequence[str], labels_N: np.ndarray, share: float, num_labels: int
+    ids: Sequence[str], labels_N: np.ndarray, share: float, num_labels: int, *, seed: int = 0
 ) -> np.ndarray:
     """Labels of which a share is replaced by another class, each other class as likely.
 
-    Which ones, and by what, is a hash of the example's id: the same for every seed, and the
-    wrong labels at a smaller share are among those at a larger one. Rows without a label stay.
+    Which ones, and by what, is a hash of the example's id and of ``seed``, another of which is
+    another draw: the wrong labels at a smaller share are among those at a larger one. Rows without
+    a label stay.
     """
-    wrong_N = np.array([unit_interval(f"noise/{example}") < share for example in ids])
+    draw = f"{seed}/" if seed else ""
+    wrong_N = np.array([unit_interval(f"noise/{draw}{example}") < share for example in ids])
     other_N = np.array(
-        [int(unit_interval(f"noisy class/{example}") * (num_labels - 1)) for example in ids]
+        [int(unit_interval(f"noisy class/{draw}{example}") * (num_labels - 1)) for example in ids]
     )
     shifted_N = (labels_N + 1 + other_N) % num_labels
     return np.where(wrong_N & (labels_N >= 0), shifted_N, labels_N).astype(np.int32)

@@ -22,7 +22,7 @@ from distill_jax.losses.features import (
     vid_alpha,
 )
 from distill_jax.losses.inner_relations import minilm, minilm_v2, value_kl
-from distill_jax.losses.labels import ce, dkd, mmi
+from distill_jax.losses.labels import ce, dkd, mmi, pseudo_ce
 from distill_jax.losses.logit_matching import (
     bce,
     cosine_logits,
@@ -107,6 +107,7 @@ __all__ = [
     "pairwise_logistic",
     "pkd",
     "pkt",
+    "pseudo_ce",
     "ranking_distillation",
     "relaxed_ranking",
     "reverse_kl",

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import (
     constant_pair,
-    cosine,
+    cosine_distance,
     floats,
     inner_products,
     l2_normalise,
@@ -82,7 +82,7 @@ def hidden_cosine(
       ValueError: if the shapes do not fit.
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
-    return masked_mean(1 - cosine(student, teacher), mask, axis=-1)
+    return masked_mean(cosine_distance(student, teacher), mask, axis=-1)
 
 
 def hint(
@@ -315,8 +315,8 @@ def cka(
         mean = masked_mean(features, mask[..., None], axis=-2)[..., None, :]
         return _gram(l2_normalise(zero_masked(features - mean, mask), axis=(-2, -1)))
 
-    alignment = cosine(centred_gram(student), centred_gram(teacher), axis=(-2, -1))
-    return jnp.where(jnp.sum(mask, axis=-1) > 1, 1 - alignment, 0)
+    distance = cosine_distance(centred_gram(student), centred_gram(teacher), axis=(-2, -1))
+    return jnp.where(jnp.sum(mask, axis=-1) > 1, distance, 0)
 
 
 def vid(

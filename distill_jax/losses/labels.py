@@ -1,18 +1,17 @@
 """Losses on logits ``[..., C]`` that read the hard labels ``[...]``: one value per example."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import (
-    FLOOR,
     constant_pair,
     floats,
     kl_of_log_probs,
     log_probs,
     mask_of,
     masked_log_probs,
+    masked_logsumexp,
     number,
     zero_masked,
 )
@@ -113,7 +112,7 @@ def dkd(
 
     def parts(logits: Array) -> tuple[Array, Array]:
         log_p = log_probs(logits, T)
-        log_rest = jax.nn.logsumexp(jnp.where(others, log_p, -FLOOR), axis=-1)
+        log_rest = masked_logsumexp(log_p, others)
         binary = jnp.stack([pick_label(log_p, labels, mask), log_rest], axis=-1)
         return binary, masked_log_probs(logits / number(T, logits), others)
 
@@ -154,3 +153,41 @@ def mmi(
     _check_labels(labels, mask)
     log_joint = log_probs(student) + log_probs(teacher)
     return jnp.where(mask, -pick_label(log_joint, labels, mask), 0)
+
+
+def pseudo_ce(
+    student: ArrayLike,
+    teacher: ArrayLike,
+    labels: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+) -> Array:
+    """Cross-entropy with the hard label where there is one, elsewhere with the teacher's class.
+
+    ``-log p_s[y]``, with ``y`` the label, or ``argmax_c teacher[c]`` where the label is -1. Every
+    example weighs the same. Of the classes that share the teacher's largest logit the first counts.
+
+    Source: Lee 2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for
+    Deep Neural Networks" (there the student labels for itself, and the two kinds of examples are
+    averaged apart, with a weight).
+
+    Args:
+      student: [..., C], logits.
+      teacher: [..., C], logits; read where there is no label.
+      labels: int [...], the class, or -1 for none; any value where ``where`` is False.
+      where: bool [...], False for examples that do not count.
+
+    Returns:
+      [...], 0 where masked, NaN where an unmasked label is not in ``-1..C-1``, or where the
+      teacher is asked and says NaN.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    student, teacher, mask = constant_pair(student, teacher, where, inner=1)
+    _check_labels(labels, mask)
+    lost = jnp.any(jnp.isnan(teacher), axis=-1)  # argmax would take the NaN for the largest
+    said = jnp.where(lost, -1, jnp.argmax(teacher, axis=-1).astype(jnp.int32))
+    given = _known_labels(labels, mask)
+    hard = pick_label(log_probs(student), jnp.where(given == -1, said, given), mask)
+    return jnp.where(mask, -hard, 0)

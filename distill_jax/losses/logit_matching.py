@@ -12,16 +12,17 @@ from jax.typing import ArrayLike
 from distill_jax.losses.logits import Variant, check_variant
 from distill_jax.losses.numeric import (
     FLOOR,
+    centred,
     clip_logits,
     constant_pair,
-    cosine,
+    cosine_distance,
     floats,
     l2_normalise,
     log_probs,
     mask_of,
     masked_mean,
     number,
-    pearson,
+    pearson_distance,
     safe_norm,
     zero_masked,
 )
@@ -120,7 +121,7 @@ def cosine_logits(
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     student, teacher, _ = _possible(student, teacher)
-    return jnp.where(mask, 1 - cosine(student, teacher), 0)
+    return jnp.where(mask, cosine_distance(student, teacher), 0)
 
 
 def dist(
@@ -138,9 +139,9 @@ def dist(
     For example b ``beta (1 - r_c(p_s[b, c], p_t[b, c])) + gamma/C * sum_c (1 - r_b(p_s[b, c],
     p_t[b, c]))``, with correlations ``r`` along classes and along the unmasked examples; the second
     part is the same for all examples, and 0 where there are fewer than two. A side that is
-    constant correlates with nothing (r = 0). ``variant="as_released"`` multiplies by T^2, and adds
-    1e-8 to the product of norms that r divides by, so that classes which are nowhere likely count
-    as uncorrelated.
+    constant correlates with nothing (r = 0). With two classes the first correlation is +-1 and has
+    no gradient. ``variant="as_released"`` multiplies by T^2, and adds 1e-8 to the product of norms
+    that r divides by, so that classes which are nowhere likely count as uncorrelated.
 
     Source: Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher", section 3.
 
@@ -165,9 +166,9 @@ def dist(
     p_s, p_t = jnp.exp(log_probs(student, T)), jnp.exp(log_probs(teacher, T))
     across = jnp.broadcast_to(mask[..., None], p_s.shape)
     released = check_variant(variant)
-    correlate = _released_pearson if released else pearson
-    inter = 1 - correlate(p_s, p_t, jnp.ones_like(across), axis=-1)
-    intra = jnp.mean(1 - correlate(p_s, p_t, across, axis=-2), axis=-1)
+    distance = _released_distance if released else pearson_distance
+    inter = distance(p_s, p_t, jnp.ones_like(across), axis=-1)
+    intra = jnp.mean(distance(p_s, p_t, across, axis=-2), axis=-1)
     several = jnp.sum(mask, axis=-1) > 1
     intra = jnp.where(several, intra, 0)[..., None]
     values = number(beta, inter) * inter + number(gamma, inter) * intra
@@ -175,16 +176,11 @@ def dist(
     return jnp.where(mask, scale * values, 0)
 
 
-def _released_pearson(student: Array, teacher: Array, where: Array, axis: int) -> Array:
-    """Pearson correlation along ``axis``, damped where both sides hardly vary."""
-
-    def centred(values: Array) -> Array:
-        mean = jnp.expand_dims(masked_mean(values, where, axis), axis)
-        return jnp.where(where, values - mean, 0)
-
-    student, teacher = centred(student), centred(teacher)
+def _released_distance(student: Array, teacher: Array, where: Array, axis: int) -> Array:
+    """One minus Pearson's correlation along ``axis``, damped where both sides hardly vary."""
+    student, teacher = centred(student, where, axis), centred(teacher, where, axis)
     norms = safe_norm(student, axis=axis) * safe_norm(teacher, axis=axis)
-    return jnp.sum(student * teacher, axis=axis) / (norms + DIST_EPSILON)
+    return 1 - jnp.sum(student * teacher, axis=axis) / (norms + DIST_EPSILON)
 
 
 def bce(

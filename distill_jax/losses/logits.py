@@ -16,6 +16,7 @@ from distill_jax.losses.numeric import (
     constant_pair,
     kl_of_log_probs,
     log_probs,
+    masked_logsumexp,
     number,
 )
 
@@ -374,7 +375,7 @@ def topk_kl(
     kept = jnp.any(jax.nn.one_hot(top, teacher.shape[-1], dtype=jnp.bool_), axis=-2)
 
     def with_tail(log_p: Array) -> Array:
-        rest = jax.nn.logsumexp(jnp.where(kept, -FLOOR, log_p), axis=-1, keepdims=True)
+        rest = masked_logsumexp(log_p, ~kept)[..., None]
         return jnp.concatenate([jnp.where(kept, log_p, -FLOOR), rest], axis=-1)
 
     log_s, log_t = with_tail(log_probs(student, T)), with_tail(log_probs(teacher, T))

@@ -5,6 +5,8 @@ computes with them, so that neither a value nor a gradient of padding can leak, 
 teacher as a constant.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -13,6 +15,15 @@ from jax.typing import ArrayLike
 FLOOR = 1e9
 """Logits are read within [-FLOOR, FLOOR]: a class at -inf has probability 0, and losses that
 would be infinite are large and finite, with finite gradients."""
+
+NOTHING = -1e30
+"""What stands for a masked logit before an exponential: so far below -FLOOR, at any temperature,
+that it has no share even where all others are at -inf."""
+
+
+SERIES_WITHIN = 0.25
+SERIES = tuple(1 / math.factorial(n) for n in range(13, 1, -1))
+"""Of ``(e^x - 1 - x) / x^2``, the highest power first; exact in float64 within SERIES_WITHIN."""
 
 
 def floats(*arrays: ArrayLike) -> list[Array]:
@@ -92,13 +103,34 @@ def masked_log_probs(scores: Array, where: Array) -> Array:
       scores: [..., K].
       where: bool, broadcastable to ``scores``. A row without any True gives ``-FLOOR``.
     """
-    masked = jnp.where(where, clip_logits(scores), -FLOOR)
+    masked = jnp.where(where, clip_logits(scores), NOTHING)
     return jnp.where(where, jax.nn.log_softmax(masked, axis=-1), -FLOOR)
 
 
+def masked_logsumexp(logits: Array, where: Array) -> Array:
+    """``log sum exp`` over the unmasked entries of the last axis; about ``NOTHING`` without any."""
+    return jax.nn.logsumexp(jnp.where(where, logits, NOTHING), axis=-1)
+
+
+def with_value(plain: Array, value: Array) -> Array:
+    """``value``, at least 0, with the gradient of ``plain``: the same thing, computed better."""
+    return plain + jax.lax.stop_gradient(jnp.maximum(value, 0) - plain)
+
+
 def kl_of_log_probs(log_p: Array, log_q: Array) -> Array:
-    """``KL(p || q)`` over the last axis from finite log-probabilities; 0 log 0 is 0."""
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+    """``KL(p || q)`` over the last axis from finite log-probabilities; 0 log 0 is 0.
+
+    The sum of ``p (log p - log q)`` cancels where p and q are alike. The value is that of
+    ``p (q/p - 1 - log(q/p))``, of which no entry is below 0 and which has the same sum.
+    """
+    p, gap = jnp.exp(log_p), log_q - log_p
+    alike = jnp.abs(gap) < SERIES_WITHIN
+    near = jnp.where(alike, gap, 0)
+    series = jnp.zeros_like(near)
+    for coefficient in SERIES:  # e^x - 1 - x = x^2 (1/2! + x/3! + ...)
+        series = series * near + coefficient
+    terms = jnp.where(alike, p * near**2 * series, jnp.exp(log_q) - p - p * gap)
+    return with_value(-jnp.sum(p * gap, axis=-1), jnp.sum(terms, axis=-1))
 
 
 def masked_mean(values: Array, where: Array, axis: int | tuple[int, ...]) -> Array:
@@ -135,14 +167,30 @@ def cosine(student: Array, teacher: Array, axis: int | tuple[int, ...] = -1) -> 
     return jnp.sum(l2_normalise(student, axis) * l2_normalise(teacher, axis), axis=axis)
 
 
-def pearson(student: Array, teacher: Array, where: Array, axis: int) -> Array:
-    """Pearson correlation along ``axis`` over unmasked entries; 0 where one side is constant."""
+def cosine_distance(student: Array, teacher: Array, axis: int | tuple[int, ...] = -1) -> Array:
+    """One minus the cosine of the angle between vectors; 1 where one of them is zero.
 
-    def centred(values: Array) -> Array:
-        mean = jnp.expand_dims(masked_mean(values, where, axis), axis)
-        return jnp.where(where, values - mean, 0)
+    The value is half the squared distance of the vectors of length 1, which does not cancel.
+    """
+    one, other = l2_normalise(student, axis), l2_normalise(teacher, axis)
+    both = jnp.any(one != 0, axis=axis) & jnp.any(other != 0, axis=axis)
+    value = jnp.where(both, jnp.sum((one - other) ** 2, axis=axis) / 2, 1)
+    return with_value(1 - jnp.sum(one * other, axis=axis), value)
 
-    return cosine(centred(student), centred(teacher), axis=axis)
+
+def pearson_distance(student: Array, teacher: Array, where: Array, axis: int) -> Array:
+    """One minus Pearson's correlation along ``axis`` over unmasked entries.
+
+    1 where one side is constant.
+    """
+    student, teacher = centred(student, where, axis), centred(teacher, where, axis)
+    return cosine_distance(student, teacher, axis=axis)
+
+
+def centred(values: Array, where: Array, axis: int) -> Array:
+    """Values minus the mean of the unmasked ones along ``axis``; 0 where masked."""
+    mean = jnp.expand_dims(masked_mean(values, where, axis), axis)
+    return jnp.where(where, values - mean, 0)
 
 
 def log_mean_exp(log_p: Array, axis: int) -> Array:

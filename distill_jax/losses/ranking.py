@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import (
-    FLOOR,
+    NOTHING,
     clip_logits,
     constant_pair,
     masked_log_probs,
@@ -66,7 +66,7 @@ def listnet(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None =
 def _plackett_luce(student: Array, teacher: Array, mask: Array, k: int) -> Array:
     """Negative log-likelihood of the first ``k`` places of the teacher's order."""
     order = _by_teacher(teacher, mask)
-    scores = jnp.take_along_axis(jnp.where(mask, student, -FLOOR), order, axis=-1)
+    scores = jnp.take_along_axis(jnp.where(mask, student, NOTHING), order, axis=-1)
     there = jnp.take_along_axis(mask, order, axis=-1)
     # Largest first: each sum over "this place and all below" is relative to its own maximum.
     rest = jax.lax.cumlogsumexp(scores, axis=scores.ndim - 1, reverse=True)
@@ -77,7 +77,9 @@ def _plackett_luce(student: Array, teacher: Array, mask: Array, k: int) -> Array
 def listmle(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None = None) -> Array:
     """ListMLE: negative log-likelihood of the teacher's order.
 
-    ``-sum_i log(exp(s[o_i]) / sum_{j >= i} exp(s[o_j]))`` for the teacher's order o.
+    ``-sum_i log(exp(s[o_i]) / sum_{j >= i} exp(s[o_j]))`` for the teacher's order o. Items that
+    the teacher scores alike are taken in the order of the list: listed the other way round they
+    give another value. A list in random order averages over the ties.
 
     Source: Xia et al. 2008, "Listwise Approach to Learning to Rank: Theory and Algorithm",
     section 4.
@@ -104,7 +106,8 @@ def relaxed_ranking(
 
     ``-sum_{i <= k} log(exp(s[o_i]) / sum_{j >= i} exp(s[o_j]))`` for the teacher's order o: below
     place k only that the items come later counts, not how. The rest are all other items, where the
-    paper draws a sample of them.
+    paper draws a sample of them. Ties among the first k are taken in the order of the list, as in
+    ``listmle``.
 
     Source: Kang et al. 2020, "DE-RRD: A Knowledge Distillation Framework for Recommender System",
     section 4.2.

@@ -23,6 +23,7 @@ from distill_jax.losses.numeric import (
     masked_mean,
     number,
     safe_norm,
+    with_value,
     zero_masked,
 )
 
@@ -234,6 +235,7 @@ def pkt(
     p_s, p_t = chances(student), chances(teacher)
     ratio = log_chance(p_t) - log_chance(p_s)
     values = jnp.sum(jnp.where(counted, p_t * ratio, 0), axis=1)
+    values = with_value(values, values)  # rounding goes below 0
     return values / jnp.maximum(jnp.sum(mask, dtype=values.dtype), 1) if released else values
 
 

@@ -92,7 +92,8 @@ def expert_hints(
       teacher: [B, D_t], the teacher's representations.
       where: bool [B], False for entities that do not count.
       selection: [B, G], logits of the experts, ``v(t)``; None for equal chances.
-      draw: unsigned integer that decides the Gumbel noise; None for no noise.
+      draw: unsigned integers that decide the Gumbel noise: [2], the seed and the step, or the
+        step alone, for seed 0; None for no noise.
       T: temperature of the choice, above 0.
 
     Returns:
@@ -124,7 +125,8 @@ def _choice(
     logits = zero_masked(logits.astype(experts.dtype), mask)
     scores = jax.nn.log_softmax(logits, axis=-1)
     if draw is not None:
-        key = jax.random.fold_in(jax.random.key(0), jnp.asarray(draw, jnp.uint32))
+        *seed, step = jnp.atleast_1d(jnp.asarray(draw, jnp.uint32))
+        key = jax.random.fold_in(jax.random.key(seed[0] if seed else 0), step)
         scores = scores + jax.random.gumbel(key, shape, experts.dtype)
     return jax.nn.softmax(scores / number(T, experts), axis=-1)
 
@@ -164,7 +166,8 @@ def hierarchical_topology(
       where: bool [B], False for entities that do not count.
       experts: [B, G, D_t], see ``expert_hints``; None for no assignment loss.
       selection: [B, G], logits of the groups, ``v(t)``; None for a single group.
-      draw: unsigned integer that decides the Gumbel noise; None for no noise.
+      draw: unsigned integers that decide the Gumbel noise: [2], the seed and the step, or the
+        step alone, for seed 0; None for no noise.
       T: temperature of the choice, above 0.
       gamma: weight of the topology, from 0 to 1.
       level: what the groups' prototypes are compared with.

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.layer_choice import spread, uniform
 from distill_jax.models.bert import BertConfig, Params, init_bert
 
 
@@ -51,7 +52,7 @@ PRESETS: dict[str, Preset] = {
     "l3": Preset(num_layers=3),
 }
 
-LAYER_CHOICES = ("spread", "first", "last")
+LAYER_CHOICES = ("spread", "uniform", "first", "last")
 
 
 def parse_preset(text: str) -> Preset:
@@ -96,8 +97,9 @@ def choose_layers(
     """The teacher layer (from 1) that each student layer is copied from.
 
     Args:
-      choice: ``spread``: evenly, ending with the last (3 of 6: 2, 4, 6); ``first``; ``last``;
-        or the layers themselves, in the order of the student's (an order is kept as given).
+      choice: ``spread`` and ``uniform``: evenly, ending with the last (3 of 6: 2, 4, 6), rounded
+        down or to the nearest as layer maps are by default, see ``core.layer_choice``; ``first``;
+        ``last``; or the layers themselves, in the order of the student's (kept as given).
 
     Raises:
       UserError: unknown choice, too few teacher layers, a layer the teacher does not have.
@@ -122,7 +124,7 @@ def choose_layers(
         return tuple(numbers)
     if choice == "last":
         return tuple(teacher_layers - student_layers + number for number in numbers)
-    return tuple(number * teacher_layers // student_layers for number in numbers)
+    return (uniform if choice == "uniform" else spread)(student_layers, teacher_layers)
 
 
 def init_student(

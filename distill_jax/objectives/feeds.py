@@ -75,7 +75,7 @@ class Feed:
       labelled: whether only examples with a label count.
       needs_teacher: whether the loss looks at the teacher at all.
 
-    A ``random`` feed's loss takes ``draw``, a number of its own at each step.
+    A ``random`` feed's loss takes ``draw``, uint32 [2]: the seed and the step.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
@@ -162,16 +162,23 @@ def check_classes(student: ModelShape, teacher: ModelShape | None) -> None:
         )
 
 
+def notes_of_two(idle: str, student: ModelShape) -> tuple[str, ...]:
+    """The note on what a loss leaves idle with two classes, where there are two."""
+    return (f"with two classes {idle}",) if idle and student.num_labels == 2 else ()
+
+
 @dataclasses.dataclass(frozen=True)
 class LogitFeed(Feed):
     """Losses on logits [B, C]: ``f(student[, teacher][, labels])``.
 
     Attributes:
       min_classes: 2 for losses that compare distributions over classes.
+      of_two: which part of the loss two classes leave idle, for people; "" where none is.
     """
 
     reads_logits: ClassVar[bool] = True
     min_classes: int = 2
+    of_two: str = ""
 
     def options(self) -> dict[str, Option]:
         if not self.needs_teacher:
@@ -189,7 +196,16 @@ class LogitFeed(Feed):
                 f"{student.num_labels} output: use mse_regression."
             )
         standardize = bool(options.get("standardize", False))
-        return Bound(self, (("standardize", True),) if standardize else ())
+        if standardize and student.num_labels == 2:
+            raise UserError(
+                "standardize=True makes -1 and +1 of the logits of two classes, whatever they "
+                "were: nothing is left to learn."
+            )
+        return Bound(
+            self,
+            (("standardize", True),) if standardize else (),
+            notes=notes_of_two(self.of_two, student),
+        )
 
     def calls(
         self,
@@ -211,10 +227,42 @@ class LogitFeed(Feed):
 
 
 @dataclasses.dataclass(frozen=True)
+class EitherLabelFeed(LogitFeed):
+    """Losses on logits that read hard labels where there are any: ``f(student, teacher, labels)``.
+
+    Every example counts; the label of one without a label is -1.
+    """
+
+    def options(self) -> dict[str, Option]:
+        return {}
+
+    def calls(
+        self,
+        bound: Bound,
+        params: Mapping[str, Any],
+        student: ModelOutput,
+        teacher: ModelOutput | None,
+        batch: Batch,
+    ) -> list[Call]:
+        labels_B = jnp.where(batch.label_where_B, batch.labels_B, -1)
+        calls = super().calls(bound, params, student, teacher, batch)
+        return [((*args, labels_B), given) for args, given in calls]
+
+
+@dataclasses.dataclass(frozen=True)
 class RankingFeed(Feed):
-    """Losses on the scores of items: a model's outputs [B, N] are the list's N scores."""
+    """Losses on the scores of items: a model's outputs [B, N] are the list's N scores.
+
+    Attributes:
+      of_two: see ``LogitFeed``.
+      margins: whether differences of the student's scores are to equal the teacher's, so that the
+        scale of both matters.
+    """
+
+    margins: bool = False
 
     reads_logits: ClassVar[bool] = True
+    of_two: str = ""
 
     def bind(
         self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
@@ -222,7 +270,7 @@ class RankingFeed(Feed):
         check_classes(student, teacher)
         if student.num_labels < 2:
             raise UserError("it ranks the outputs of a model, and there is only 1.")
-        return Bound(self)
+        return Bound(self, notes=notes_of_two(self.of_two, student))
 
     def calls(
         self,

@@ -7,9 +7,10 @@ and keep the order in which they were given.
 from __future__ import annotations
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.layer_choice import spread, uniform
 from distill_jax.objectives.terms import LayerMap
 
-NAMED = ("uniform", "last", "first", "skip")
+NAMED = ("uniform", "spread", "last", "first", "skip")
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -19,7 +20,9 @@ def layer_pairs(
 ) -> Pairs:
     """The pairs (student layer, teacher layer) of a map.
 
-    ``uniform``: i -> i * L_t / L_s for i = 1..L_s, halves rounded up (TinyBERT's uniform).
+    ``uniform``: i -> i * L_t / L_s for i = 1..L_s, to the nearest (TinyBERT's uniform).
+    ``spread``: the same rounded down, as copied students start by default; see
+    ``core.layer_choice``.
     ``last``: the student's layers against the teacher's last L_s (TinyBERT's top).
     ``first``: i -> i (TinyBERT's bottom). ``skip``: ``uniform`` without the last pair (PKD-Skip).
     Explicit maps may count from the end: -1 is the last layer.
@@ -48,15 +51,13 @@ def layer_pairs(
         return tuple((i, i) for i in numbers)
     if layers == "last":
         return tuple((i, teacher_layers - student_layers + i) for i in numbers)
-    uniform = tuple(
-        (i, max(1, (2 * i * teacher_layers + student_layers) // (2 * student_layers)))
-        for i in numbers
-    )
+    evenly = spread if layers == "spread" else uniform
+    pairs = tuple(zip(numbers, evenly(student_layers, teacher_layers), strict=True))
     if layers == "skip":
         if student_layers < 2:
             raise UserError("layers='skip' leaves nothing of a student with 1 layer.")
-        return uniform[:-1]
-    return uniform
+        return pairs[:-1]
+    return pairs
 
 
 def _layer(number: int, count: int, lowest: int, whose: str) -> int:

@@ -2,7 +2,7 @@
 
 from distill_jax import losses
 from distill_jax.objectives.expert_feeds import ExpertFeed
-from distill_jax.objectives.feeds import LogitFeed, RankingFeed
+from distill_jax.objectives.feeds import EitherLabelFeed, LogitFeed, RankingFeed
 from distill_jax.objectives.layer_feeds import (
     EMBEDDINGS,
     LAST_ONLY,
@@ -34,17 +34,27 @@ register(losses.generalized_jsd, feed=LogitFeed(), ranges={"beta": INSIDE})
 register(losses.skew_kl, feed=LogitFeed(), ranges={"alpha": BELOW_ONE})
 register(losses.skew_reverse_kl, feed=LogitFeed(), ranges={"alpha": BELOW_ONE})
 register(losses.tvd, feed=LogitFeed())
-register(losses.topk_kl, feed=LogitFeed(), ranges=COUNT)
+register(losses.topk_kl, feed=LogitFeed(of_two="it is kl, whatever k"), ranges=COUNT)
 register(losses.mse_logits, feed=NUMBERS)
 register(losses.kl_infinite_temperature, feed=LogitFeed())
 register(losses.cosine_logits, feed=LogitFeed())
-register(losses.dist, feed=LogitFeed(), ranges={"beta": NOT_NEGATIVE, "gamma": NOT_NEGATIVE})
+register(
+    losses.dist,
+    feed=LogitFeed(
+        of_two="the correlation over classes is +-1 and has no gradient: beta does nothing, only "
+        "the correlation over examples teaches"
+    ),
+    ranges={"beta": NOT_NEGATIVE, "gamma": NOT_NEGATIVE},
+)
 register(
     losses.dkd,
-    feed=LogitFeed(labelled=True),
+    feed=LogitFeed(
+        labelled=True, of_two="nothing stands among the other classes: beta does nothing"
+    ),
     ranges={"alpha": NOT_NEGATIVE, "beta": NOT_NEGATIVE},
 )
 register(losses.mmi, feed=LogitFeed(labelled=True))
+register(losses.pseudo_ce, feed=EitherLabelFeed())
 register(losses.bce, feed=NUMBERS)
 register(losses.mse_regression, feed=NUMBERS)
 
@@ -90,11 +100,15 @@ register(
 
 register(losses.listnet, feed=RankingFeed())
 register(losses.listmle, feed=RankingFeed())
-register(losses.relaxed_ranking, feed=RankingFeed(), ranges=COUNT)
+register(
+    losses.relaxed_ranking,
+    feed=RankingFeed(of_two="it is listmle, whatever k"),
+    ranges=COUNT,
+)
 register(
     losses.ranking_distillation,
-    feed=RankingFeed(),
+    feed=RankingFeed(of_two="k, lam and mu do nothing"),
     ranges={**COUNT, "lam": POSITIVE, "mu": POSITIVE},
 )
-register(losses.margin_mse, feed=RankingFeed())
+register(losses.margin_mse, feed=RankingFeed(margins=True))
 register(losses.pairwise_logistic, feed=RankingFeed())

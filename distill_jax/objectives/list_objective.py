@@ -80,9 +80,9 @@ class ListObjective:
         """{}: losses on lists own no parameters."""
         return self.resolved.init_params(rng)
 
-    def numbers(self, step: int, total_steps: int) -> dict[str, dict[str, Any]]:
+    def numbers(self, step: int, total_steps: int, seed: int = 0) -> dict[str, dict[str, Any]]:
         """Weights and hyperparameters at a step, see ``ResolvedObjective.numbers``."""
-        return self.resolved.numbers(step, total_steps)
+        return self.resolved.numbers(step, total_steps, seed)
 
     def __call__(
         self,

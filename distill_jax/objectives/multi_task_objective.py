@@ -97,7 +97,7 @@ class MultiTaskObjective:
         """The outputs are enough."""
         return Capture()
 
-    def numbers(self, step: int, total_steps: int) -> dict[str, dict[str, Any]]:
+    def numbers(self, step: int, total_steps: int, seed: int = 0) -> dict[str, dict[str, Any]]:
         """Weights and hyperparameters at a step: ``{term label: {name: float32}}``."""
         share = min(max(step / max(total_steps, 1), 0.0), 1.0)
         return {

@@ -184,7 +184,8 @@ class RankedList(TeacherTerm):
         if stride == 1:
             return self._values(numbers, scores, teacher)
         length = scores.output.queries_BTD.shape[1]
-        offset = (jnp.asarray(numbers["draw"]) % np.uint32(stride)).astype(jnp.int32)
+        step = jnp.asarray(numbers["draw"])[1]
+        offset = (step % np.uint32(stride)).astype(jnp.int32)
         columns = offset + jnp.int32(stride) * jnp.arange(-(-length // stride), dtype=jnp.int32)
         said = _at_columns(teacher, columns)
         part = Scores(

@@ -124,8 +124,8 @@ class RankingObjective:
         }
         return {label: params for label, params in every.items() if params}
 
-    def numbers(self, step: int, total_steps: int) -> dict[str, dict[str, Any]]:
-        """Weights and hyperparameters at a step: ``{term label: {name: float32}}``."""
+    def numbers(self, step: int, total_steps: int, seed: int = 0) -> dict[str, dict[str, Any]]:
+        """Weights and hyperparameters at a step, see ``ResolvedObjective.numbers``."""
         share = min(max(step / max(total_steps, 1), 0.0), 1.0)
         numbers: dict[str, dict[str, Any]] = {}
         for own, source in zip(self.terms, self.objective.terms, strict=True):
@@ -134,7 +134,7 @@ class RankingObjective:
             values["weight"] = source.weight
             numbers[own.label] = {k: np.float32(value_at(v, share)) for k, v in values.items()}
             if own.term.random:
-                numbers[own.label]["draw"] = np.uint32(step)
+                numbers[own.label]["draw"] = np.asarray([seed, step], np.uint32)
         return numbers
 
     def __call__(

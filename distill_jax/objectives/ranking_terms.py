@@ -124,7 +124,7 @@ class RankingTerm:
     options: tuple[tuple[str, Any], ...] = ()
 
     needs_teacher: ClassVar[bool] = False
-    random: ClassVar[bool] = False  # its numbers have a ``draw``, another one at each step
+    random: ClassVar[bool] = False  # its numbers have a ``draw``, [2]: the seed and the step
 
     @property
     def capture(self) -> RankingCapture:

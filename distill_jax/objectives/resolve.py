@@ -139,16 +139,17 @@ class ResolvedObjective:
                 params[term.label] = own
         return params
 
-    def numbers(self, step: int, total_steps: int) -> dict[str, dict[str, Any]]:
+    def numbers(self, step: int, total_steps: int, seed: int = 0) -> dict[str, dict[str, Any]]:
         """Weights and hyperparameters at a step, schedules evaluated: data for the jitted step.
 
         Args:
           step: 0 for the first step.
           total_steps: at least 1; ``step == total_steps`` is the end of every schedule.
+          seed: of the run, for terms that draw.
 
         Returns:
           ``{term label: {name: float32}}``, among them ``weight`` and, for a term over several
-          teachers, ``teacher_weights``, float32 [K]; for one that draws, ``draw``, uint32.
+          teachers, ``teacher_weights``, float32 [K]; for one that draws, ``draw``, uint32 [2].
         """
         share = min(max(step / max(total_steps, 1), 0.0), 1.0)
         numbers: dict[str, dict[str, Any]] = {}
@@ -158,7 +159,7 @@ class ResolvedObjective:
             values["weight"] = source.weight
             numbers[term.label] = {k: np.float32(value_at(v, share)) for k, v in values.items()}
             if term.spec.feed.random:
-                numbers[term.label]["draw"] = np.uint32(step)
+                numbers[term.label]["draw"] = np.asarray([seed, step], np.uint32)
             if len(term.teachers) > 1:
                 weights = given.get("teacher_weights") or (1.0,) * len(term.teachers)
                 numbers[term.label]["teacher_weights"] = np.asarray(weights, np.float32)

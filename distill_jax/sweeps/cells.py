@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from distill_jax.core.digests import digest
+from distill_jax.core.digests import LATE, digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.sweeps.options import Precision
+from distill_jax.sweeps.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
 
 RECIPE = 2
@@ -43,6 +44,8 @@ class DataConfig:
       more_texts: data sets whose training texts join the transfer set, without their labels.
       label_noise: share of the used labels that is replaced by another class, drawn uniformly
         and once for all seeds; validation and test stay as they are.
+      label_seed: of the draw of the labels that are used and of those that are wrong; 0 for the
+        draw of all committed tables.
     """
 
     name: str = "review_snippets/movie"
@@ -54,15 +57,22 @@ class DataConfig:
     transfer: Literal["rest", "none"] = "rest"
     more_texts: tuple[str, ...] = ()
     label_noise: float = 0.0
+    label_seed: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
+        _check_seed("label", self.label_seed)
         if not 0 < self.label_fraction <= 1:
             raise UserError(f"the label fraction must be in (0, 1], not {self.label_fraction}")
         if not 0 <= self.label_noise < 1:
             raise UserError(f"the label noise must be in [0, 1), not {self.label_noise}")
         if not 4 <= self.max_length <= 512:
             raise UserError(f"the maximal length must be from 4 to 512, not {self.max_length}")
+
+    @property
+    def draws_labels(self) -> bool:
+        """Whether chance has a say in the labels: not where all are used as they are."""
+        return self.label_fraction < 1 or self.label_noise > 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,7 @@ class TeacherConfig:
       cache_top_k: of more classes than this, a cache keeps the largest logits and the mass of
         the rest; None keeps all.
       precision: in which it speaks; it is fine-tuned in float32.
+      seed: of its fine-tuning: the new head, dropout and the order of the data.
     """
 
     name: str = "minilm-l6"
@@ -133,9 +144,13 @@ class TeacherConfig:
     cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     precision: Literal["f32", "bf16"] = "f32"
     cache_top_k: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
+        _check_seed("teacher", self.seed)
+        if self.seed and not self.fine_tune:
+            raise UserError("a teacher that is used as it came has no seed: it is not fine-tuned")
         if self.cache_top_k is not None and self.cache_top_k < 1:
             raise UserError(f"cache_top_k must be at least 1, not {self.cache_top_k}")
 
@@ -171,6 +186,8 @@ class Cell:
       layers: which of the teacher's layers a copied student starts from.
       intermediate: a stage before, on the representations say.
       plugin: SHA-256 of the user's file of losses, if there is one.
+      placebo: whether each example is taught what the teacher says of another one, drawn by the
+        seed; for objectives that read logits.
       teacher_dtype: of the teacher's token-level outputs; live ones are float32.
       data_digest, teacher_digest: content of data and teacher; known when they have been made.
     """
@@ -185,7 +202,8 @@ class Cell:
     intermediate: Stage | None = None
     plugin: str | None = None
     teacher_dtype: str = "float32"
-    precision: Precision = "f32"
+    precision: Precision = field(default="f32", metadata=LATE)
+    placebo: bool = field(default=False, metadata=LATE)
     data_digest: str = ""
     teacher_digest: str = ""
 
@@ -201,10 +219,16 @@ class Cell:
         """
         if not (self.data_digest and self.teacher_digest):
             raise ValueError("a cell has a hash when its data and its teacher are known")
-        fields = {k: v for k, v in vars(self).items() if k not in ("data", "teacher")}
-        if self.precision == "f32":  # cells had no precision once; their hashes stay
-            del fields["precision"]
-        return digest({"recipe": RECIPE, **fields})
+        every = fields_that_count(self)
+        fields = {key: value for key, value in every.items() if key not in ("data", "teacher")}
+        objectives = self.objective, self.intermediate.objective if self.intermediate else ""
+        revised = EXPERTS_REVISED if any(map(has_experts, objectives)) else {}
+        return digest({"recipe": RECIPE, **revised, **fields})
+
+
+def _check_seed(whose: str, seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"{whose} seeds are from 0 to 4294967295, not {seed}")
 
 
 def config_of(cell: Cell, model: Any) -> dict[str, Any]:

@@ -44,6 +44,7 @@ COLUMNS = (
     Column("test/pearson", "Pearson r", 1, 3, higher_is_better=True),
     FIDELITY,
     Column("test/ece", "ECE %", 100, 1, higher_is_better=False),
+    Column("test/ece_calibrated", "ECE % (T fitted)", 100, 1, higher_is_better=False),
     Column("parameters", "parameters (M)", 1e-6, 2, kind="value"),
     Column("latency/p50_ms", "CPU p50 (ms)", 1, 2, kind="mean"),
     Column("latency/p95_ms", "CPU p95 (ms)", 1, 2, kind="mean"),

@@ -189,11 +189,11 @@ def _heat_map(table: Table, column: Column) -> "Figure":
     axes.set_yticks(range(len(labels)), names, fontsize=8)
     axes.tick_params(length=0)
     _group_ticks(axes, groups, [float(index) for index in range(len(groups))])
-    outside = [
-        f"{row.row} {row.group}: {format_entry(row.entries[column.key], column, seeds=1)}"
-        for row in table.teachers
-        if row not in inside
-    ]
+    outside = []
+    for row in table.teachers:
+        if row not in inside:
+            text = format_entry(row.entries[column.key], column, seeds=len(row.seeds))
+            outside.append(f"{row.row} {row.group}: {text}")
     axes.set_xlabel("\n".join([table.group_title, *outside]))
     figure.colorbar(image, label=column.title, aspect=40, pad=0.02)
     return figure

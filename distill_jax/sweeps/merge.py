@@ -202,12 +202,12 @@ def _common_spec(into: Path, folders: Sequence[Path]) -> tuple[TableSpec | None,
 
 def _check_places(path: Path, spec: TableSpec, specs: Mapping[Path, TableSpec]) -> None:
     """One place of one table is one run, in whatever description."""
-    places = {(p.row, p.group, p.seed): p.hash for p in spec.places}
+    places = {place.where: place.hash for place in spec.places}
     for other_path, other in specs.items():
         if other.name != spec.name:
             continue
         for place in other.places:
-            hash = places.get((place.row, place.group, place.seed), place.hash)
+            hash = places.get(place.where, place.hash)
             if hash != place.hash:
                 raise UserError(
                     f"({place.group}, {place.row}, seed {place.seed}) is run {hash} in {path} and "

@@ -55,19 +55,20 @@ def is_cnn(name: str) -> bool:
     return name.startswith("cnn-")
 
 
-def load_checkpoint(name: str, *, num_labels: int, fresh: bool) -> Checkpoint:
+def load_checkpoint(name: str, *, num_labels: int, fresh: bool, seed: int = 0) -> Checkpoint:
     """What a teacher starts from: a checkpoint (packaged, a folder, the hub), or chance for a CNN.
 
     Args:
       num_labels: classes of the data.
       fresh: whether it gets a new head, to be fine-tuned, or keeps the one it has.
+      seed: of what is drawn by chance.
 
     Raises:
       UserError: when it cannot be had or is not a BERT checkpoint.
     """
     if is_cnn(name):
         config = _cnn(name, num_labels)
-        params = init_model(config, jax.random.key(0))
+        params = init_model(config, jax.random.key(seed))
         return Checkpoint(config, params, None, cnn_digest(config, params), None, ("all of it",))
     if name in PACKAGED:
         location: Path | str = fetch(name)
@@ -75,7 +76,11 @@ def load_checkpoint(name: str, *, num_labels: int, fresh: bool) -> Checkpoint:
         path = user_path(name)
         location = path if path.is_dir() else name
     loaded = load_pretrained(
-        location, pooling=POOLING.get(name), num_labels=num_labels, fresh_classifier=fresh
+        location,
+        pooling=POOLING.get(name),
+        num_labels=num_labels,
+        fresh_classifier=fresh,
+        seed=seed,
     )
     return Checkpoint(**vars(loaded))
 

@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distill_jax.data.coverage import WARNED
-from distill_jax.data.table import SPLITS
+from distill_jax.sweeps.coverage_notes import notes_of_coverage
+from distill_jax.sweeps.identical import notes_of_identical
+from distill_jax.sweeps.published_notes import notes_of_published
 from distill_jax.sweeps.significance import obstacle, reference
 from distill_jax.sweeps.statistics import MIN_BOOTSTRAP, MIN_PAIRS, RESAMPLES
 
@@ -28,8 +29,9 @@ def notes_of(table: "Table", unfinished: tuple[int, int]) -> tuple[str, ...]:
     notes += _tests(table)
     for key in table.tested:
         notes += [f"{table.column(key).title}: {note}" for note in _untested(table, key)]
-    notes += _published(table)
-    notes += _coverage(table)
+    notes += notes_of_identical(table)
+    notes += notes_of_published(table)
+    notes += notes_of_coverage(table)
     return tuple(notes)
 
 
@@ -146,39 +148,6 @@ def _untested(table: "Table", key: str) -> list[str]:
         notes.append(f"no test: {whom}'s own runs: {_names(why['same'])}.")
     if "diverged" in why:
         notes.append(f"no test: a score is not a finite number: {_names(why['diverged'])}.")
-    return notes
-
-
-def _published(table: "Table") -> list[str]:
-    if table.published is None:
-        return []
-    published = table.published
-    note = (
-        f"{published.title}: as published ({published.source}), not measured here and in no test."
-    )
-    remarks = [
-        f"{number.row} ({number.column}): {number.remark}"
-        for number in published.numbers
-        if number.remark
-    ]
-    renamed = [f"`{here}` is {there}" for here, there in table.published_rows.items()]
-    if renamed:
-        note += f" There, {', '.join(renamed)}."
-    return [note, *(f"{published.title}: {text}" for text in (*published.remarks, *remarks))]
-
-
-def _coverage(table: "Table") -> list[str]:
-    """What share of the texts nobody saw, where it is much."""
-    runs = [run.metrics for row in table.rows for run in row.runs.values()]
-    notes = []
-    for name, said in (
-        ("cut", "texts are longer than --max-length and were cut"),
-        ("unknown", "tokens are unknown to the vocabulary ([UNK])"),
-    ):
-        most = {s: max((run.get(f"{s}/{name}", 0.0) for run in runs), default=0.0) for s in SPLITS}
-        split = max(SPLITS, key=lambda each: most[each])
-        if most[split] >= WARNED:
-            notes.append(f"{100 * most[split]:.0f}% of the {split} {said}.")
     return notes
 
 

@@ -1,6 +1,7 @@
 """Everything a sweep prints, from its description and its ledger alone."""
 
 import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 SPEC, LEDGER = "table.json", "ledger.jsonl"
 TEACHER = "teacher"
 """Label of teachers' rows in ledgers without a description."""
+STUDENTS = ("student", "model.name")
+"""Settings that name the student."""
+CONSEQUENCES = ("data_digest", "teacher_digest", "teacher_dtype", "model.", "top")
+"""Settings that follow from others."""
 
 
 def load_results(folder: Path) -> tuple[TableSpec, list[LedgerRow]]:
@@ -62,6 +67,7 @@ def describe_ledger(rows: Sequence[LedgerRow], name: str) -> TableSpec:
         places=tuple(map(_place, students)),
         teachers=tuple(_place(row) for row in rows if row.row == TEACHER),
         tested=tuple(tested),
+        group_title=_group_title(students),
     )
 
 
@@ -135,6 +141,30 @@ def _columns(rows: Sequence[LedgerRow]) -> tuple[Column, ...]:
     """Those that some run has a number for."""
     known = [c for c in COLUMNS if any(row.number(c.key) is not None for row in rows)]
     return tuple(known) or COLUMNS[:1]
+
+
+def _group_title(rows: Sequence[LedgerRow]) -> str:
+    """What the groups are: students, or else the settings that tell them apart.
+
+    Such a setting is the same in all runs of a group, and not the same in all groups.
+    """
+    groups = {row.group for row in rows}
+    if len(groups) < 2:
+        return "student"
+    values: dict[str, dict[str, set[str]]] = {}
+    for row in rows:
+        for path, value in row.settings().items():
+            values.setdefault(path, {}).setdefault(row.group, set()).add(json.dumps(value))
+    telling = [
+        path
+        for path, by_group in values.items()
+        if all(len(own) == 1 for own in by_group.values())
+        and len({min(own) for own in by_group.values()}) > 1
+    ]
+    if any(path in STUDENTS for path in telling):
+        return "student"
+    chosen = [path for path in telling if not path.startswith(CONSEQUENCES)]
+    return ", ".join(path.rpartition(".")[2] for path in chosen) or "group"
 
 
 def _place(row: LedgerRow) -> Place:

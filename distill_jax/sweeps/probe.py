@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.data.tokenise import TokenTable
@@ -56,14 +57,25 @@ def take_probe(table: Examples, most_tokens: int) -> Probe:
     )
 
 
-def terms_that_count(
-    objective: ResolvedObjective, steps: int
-) -> list[tuple[ResolvedObjective, dict[str, Any]]]:
-    """Each term whose weight is not 0 all the way, alone, with weight 1.
+@dataclasses.dataclass(frozen=True)
+class LoneTerm:
+    """A term of an objective by itself, at the step where its weight is highest.
 
-    Returns:
-      Objectives of one term, and their numbers at the step where the term's weight is highest.
+    Attributes:
+      label: of the term in its objective.
+      weight: the highest.
+      objective: of this term alone.
+      numbers: its numbers at that step, with weight 1.
     """
+
+    label: str
+    weight: float
+    objective: ResolvedObjective
+    numbers: dict[str, Any]
+
+
+def terms_that_count(objective: ResolvedObjective, steps: int) -> list[LoneTerm]:
+    """Each term whose weight is not 0 all the way."""
     every = range(0, steps + 1, -(-steps // 100))
     counting = []
     for term, source in zip(objective.terms, objective.objective.terms, strict=True):
@@ -74,8 +86,9 @@ def terms_that_count(
         )
         several = (alone.numbers(step, steps)[term.name] for step in every)
         numbers = max(several, key=lambda own: float(own["weight"]))
-        if numbers["weight"] > 0:
-            counting.append((alone, {term.name: {**numbers, "weight": np.float32(1)}}))
+        if (weight := float(numbers["weight"])) > 0:
+            unweighted = {term.name: {**numbers, "weight": np.float32(1)}}
+            counting.append(LoneTerm(term.label, weight, alone, unweighted))
     return counting
 
 
@@ -98,7 +111,7 @@ class Programs:
       forward: (config, params, batch) -> the whole output.
       forward_and_pull: the same arguments -> the output, and its vector-Jacobian product.
       reached: (that product, a gradient of the output) -> for each parameter, whether any element
-        of its gradient is not 0.
+        of its gradient is not 0, and the norm of the whole gradient.
       value: (objective, own parameters, numbers, student, teacher, batch) -> (sum, count) of terms.
       slope: the same arguments -> the same, and the total's gradients with respect to own
         parameters and the student's output.
@@ -126,8 +139,9 @@ def programs() -> Programs:
     ) -> tuple[ModelOutput, Any]:
         return jax.vjp(lambda own: forward(config, own, batch), params)
 
-    def reached(pull: Any, slope: ModelOutput) -> Params:
-        return jax.tree.map(lambda leaf: jnp.any(leaf != 0), pull(slope)[0])
+    def reached(pull: Any, slope: ModelOutput) -> tuple[Params, jax.Array]:
+        gradient = pull(slope)[0]
+        return jax.tree.map(lambda leaf: jnp.any(leaf != 0), gradient), optax.tree.norm(gradient)
 
     def value(objective: ResolvedObjective, *arguments: Any) -> Parts:
         return objective(*arguments)[1]

@@ -34,7 +34,10 @@ def report(
     main, *published = sheets_of(table)
     tests = every_test(table)
     runs = _runs(table)
-    body = [f"<h1>{html.text(spec.title)}</h1>", f'<p class="soft">{_summary(spec, runs)}</p>']
+    body = [
+        f"<h1>{html.text(spec.title)}</h1>",
+        f'<p class="soft">{_summary(spec, table, runs)}</p>',
+    ]
     body += html.section("Results", [*html.sheet(main)])
     body += html.section("Figure", html.picture(figure, "figure", _described(spec, table)))
     body += html.section("Trends", _trends(table, trends))
@@ -60,9 +63,9 @@ def _runs(table: "Table") -> "dict[str, list[LedgerRow]]":
     return runs
 
 
-def _summary(spec: "TableSpec", runs: Mapping[str, object]) -> str:
+def _summary(spec: "TableSpec", table: "Table", runs: Mapping[str, object]) -> str:
     names = f"<code>{html.text(spec.name)}</code>"
-    missing = len(set(spec.hashes) - set(runs))
+    missing, _ = table.unfinished
     state = f"{len(runs)} runs" + (f", {missing} more not finished" if missing else "")
     return f"{names} · {state} · baseline <code>{html.text(spec.baseline)}</code>"
 

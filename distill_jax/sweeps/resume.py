@@ -12,7 +12,7 @@ from distill_jax.core.settings import Changes, changes, describe, flatten, not_a
 from distill_jax.sweeps.cells import RECIPE
 from distill_jax.sweeps.ledger import LedgerRow
 from distill_jax.sweeps.outputs import SPEC
-from distill_jax.sweeps.spec import Place, TableSpec
+from distill_jax.sweeps.spec import Place, TableSpec, Where
 from distill_jax.training.checkpoint import latest_damage, steps_in
 from distill_jax.training.ends import read_ends
 
@@ -69,15 +69,13 @@ class Before:
         self._settings = {**{row.hash: row.config for row in rows}, **_kept_settings(folder)}
         path = folder / SPEC
         places = TableSpec.from_json(path.read_text()).places if path.is_file() else ()
-        self._hashes = {(place.row, place.group, place.seed): place.hash for place in places}
+        self._hashes = {place.where: place.hash for place in places}
 
-    def refuse_early(
-        self, entries: Iterable[tuple[tuple[str, str, int], Mapping[str, Any]]]
-    ) -> None:
+    def refuse_early(self, entries: Iterable[tuple[Where, Mapping[str, Any]]]) -> None:
         """Compare all that is known of cells before their teacher is trained.
 
         Args:
-          entries: (row, group, seed) and settings, those in ``KNOWN_LATE`` unknown.
+          entries: where runs stand, and their settings, those in ``KNOWN_LATE`` unknown.
 
         Raises:
           UserError: when a setting has changed that may not.
@@ -103,8 +101,7 @@ class Before:
           UserError: when another run stood there, naming what differs.
         """
         for place, new in entries:
-            where = (place.row, place.group, place.seed)
-            hash_ = self._hashes.get(where, place.hash)
+            hash_ = self._hashes.get(place.where, place.hash)
             if hash_ == place.hash:
                 continue
             old = self._settings.get(hash_)
@@ -112,14 +109,15 @@ class Before:
             for what in ("data", "teacher"):  # names do not count where the content is the same
                 if f"{what}_digest" not in found:
                     found = not_allowed(found, [what])
-            self._refuse(where, found or {"recipe": (None, RECIPE)})
+            self._refuse(place.where, found or {"recipe": (None, RECIPE)})
 
-    def _refuse(self, where: tuple[str, str, int], found: Changes) -> None:
+    def _refuse(self, where: Where, found: Changes) -> None:
         allowed = [*self._allow]
         for key in self._allow:
             allowed += CONSEQUENCES.get(key.split(".")[0], ())
         if refused := not_allowed(found, allowed):
-            row, group, seed = where
+            row, group, seed, candidate = where
+            row = f"{row}: {candidate}" if candidate else row
             raise UserError(
                 f"this folder holds another run at {row}, {group}, seed {seed}: "
                 f"{describe(refused)}. Choose another --output-dir, or let the new runs take "

@@ -27,7 +27,7 @@ from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.resume import Before, check_resumable, keep_settings
 from distill_jax.sweeps.runs import Planned
 from distill_jax.sweeps.self_checks import check_splits, run_self_checks
-from distill_jax.sweeps.spec import Place, TableSpec
+from distill_jax.sweeps.spec import Place, TableSpec, Where
 from distill_jax.sweeps.strategies import Strategy, run_pending
 from distill_jax.sweeps.supplies import Supplies
 from distill_jax.sweeps.sweep import Entry, Sweep
@@ -82,7 +82,7 @@ def run_sweep(
             supplies.raise_teacher(cell, ledger)
         planned = _bind(entries, supplies, sha256_file(plugin) if plugin else None)
         spec = sweep.spec(
-            [Place(e.row, e.group, e.cell.seed, p.cell.hash) for e, p in planned],
+            [Place(e.row, e.group, e.cell.seed, p.cell.hash, e.candidate) for e, p in planned],
             supplies.teacher_places(entries),
         )
         settings = {p.cell.hash: config_of(p.cell, p.config) for _, p in planned}
@@ -115,21 +115,35 @@ def _check(entries: Sequence[Entry], supplies: Supplies) -> None:
             engine = supplies.engine
             check_batch_size(training.batch_size, engine.mesh, engine.options.accumulate)
         for objective in stages:
-            for note in resolve(objective, shape, pretrained.config.shape).notes:
+            resolved = resolve(objective, shape, pretrained.config.shape)
+            _check_placebo(cell, objective, resolved)
+            for note in resolved.notes:
                 if (cell.student, note) not in said:
                     supplies.engine.reporter.say(f"{cell.student}: {note}")
                 said.add((cell.student, note))
 
 
-def _known(
-    entries: Sequence[Entry], supplies: Supplies
-) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:
+def _check_placebo(cell: Cell, objective: str, resolved: ResolvedObjective) -> None:
+    """Raises ``UserError`` where a placebo would change nothing, or more than the teacher's words.
+
+    A teacher's hidden states of another text have another length.
+    """
+    if cell.placebo and not resolved.needs_teacher:
+        raise UserError(f"a placebo for {objective!r}, which listens to no teacher")
+    if cell.placebo and resolved.teacher_capture != Capture():
+        raise UserError(
+            f"a placebo for {objective!r}: the words that are given to other examples are logits, "
+            "and this objective reads more"
+        )
+
+
+def _known(entries: Sequence[Entry], supplies: Supplies) -> Iterator[tuple[Where, dict[str, Any]]]:
     """Where every run stands, and its settings as far as they are known without its teacher."""
     for entry in entries:
         task, pretrained = supplies.of(entry.cell)
         cell = dataclasses.replace(entry.cell, data_digest=task.digest)
         config = config_of(cell, check_student(cell, pretrained.config))
-        yield (entry.row, entry.group, cell.seed), config
+        yield entry.where, config
 
 
 def _distinct(entries: Sequence[Entry]) -> list[Cell]:
@@ -163,7 +177,7 @@ def _bind(
             data_digest=task.digest,
             teacher_digest=teacher.digest,
         )
-        bound = Planned(cell, entry.row, entry.group, task, teacher, config, objective, before)
+        bound = Planned(cell, entry.label, entry.group, task, teacher, config, objective, before)
         planned.append((entry, first.setdefault(cell.hash, bound)))
     return planned
 

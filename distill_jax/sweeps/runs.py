@@ -16,7 +16,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.data.coverage import as_metrics
 from distill_jax.evaluation.latency import cpu_latency
-from distill_jax.evaluation.metrics import classification_metrics
+from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.predict import one_by_one
 from distill_jax.evaluation.size import model_size
 from distill_jax.models.build import ModelConfig
@@ -135,8 +135,10 @@ def finish_run(
     logits_NC = test_logits_NC
     if logits_NC is None:
         logits_NC = engine.predict(task, config, result.params, task.test)
+    temperature = temperature_of(engine, task, config, result.params)
     progress = result.progress
-    metrics = scores_on_test(task, logits_NC, teacher_test_NC) | as_metrics(task.coverage)
+    metrics = scores_on_test(task, logits_NC, teacher_test_NC, temperature)
+    metrics |= as_metrics(task.coverage)
     metrics |= cost_metrics(engine, task, config, result.params)
     metrics["validation/accuracy"] = progress.best_score
     if progress.skipped:
@@ -177,7 +179,9 @@ def teacher_row(
     """The ledger's row of the teacher itself."""
     training = teacher.training
     logits_NC = engine.predict(task, teacher.config, teacher.params, task.test)
-    metrics = scores_on_test(task, logits_NC, None) | as_metrics(task.coverage)
+    temperature = temperature_of(engine, task, teacher.config, teacher.params)
+    metrics = scores_on_test(task, logits_NC, None, temperature)
+    metrics |= as_metrics(task.coverage)
     metrics |= cost_metrics(engine, task, teacher.config, teacher.params)
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
     history = training.get("history", [])
@@ -223,17 +227,24 @@ def ended_well(end: Ended) -> TrainResult:
     return end
 
 
+def temperature_of(engine: Engine, task: Task, config: ModelConfig, params: Params) -> float:
+    """The temperature that calibrates a model, fitted on validation; the test split has no say."""
+    logits_NC = engine.predict(task, config, params, task.validation)
+    return fit_temperature(logits_NC, task.validation.labels_N)
+
+
 def scores_on_test(
-    task: Task, logits_NC: np.ndarray, teacher_test_NC: np.ndarray | None
+    task: Task, logits_NC: np.ndarray, teacher_test_NC: np.ndarray | None, temperature: float
 ) -> dict[str, float]:
-    """Scores on the test split, under ``test/``."""
+    """Scores on the test split, under ``test/``, and the temperature of the calibrated one."""
     scores = classification_metrics(
         logits_NC,
         task.test.labels_N,
         ratings_N=task.test.scores_N,
         teacher_logits_NC=teacher_test_NC,
+        temperature=temperature,
     )
-    return {f"test/{name}": value for name, value in scores.items()}
+    return {f"test/{name}": value for name, value in scores.items()} | {"temperature": temperature}
 
 
 def cost_metrics(

@@ -33,6 +33,7 @@ from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.sweeps.models import params_of_student
 from distill_jax.sweeps.probe import (
     EXAMPLES,
+    LoneTerm,
     Probe,
     add_outputs,
     nudged,
@@ -42,6 +43,7 @@ from distill_jax.sweeps.probe import (
 )
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.runs import Planned
+from distill_jax.sweeps.shares import Shares
 from distill_jax.sweeps.task import Examples, Task
 from distill_jax.sweeps.teacher import Teacher, check_label_order
 from distill_jax.training.feed import TeacherOutputs
@@ -244,18 +246,21 @@ def _check_group(
     heard = any(work.objective.needs_teacher for each in group for work in each.works)
     speaks = _teacher_on(probe, teacher) if heard else (None, None)
     students: dict[ModelConfig, _Student] = {}
+    shares = Shares(programs(), probe.little, speaks[0])
     seen: set[Any] = set()
     for each in group:
         if each.config not in students:
             students[each.config] = _Student(each, probe, speaks)
         for work in each.works:
             terms = terms_that_count(work.objective, work.steps)
-            key = each.config, tuple(term.structure for term, _ in terms), work.selects
+            key = each.config, tuple(term.objective.structure for term in terms), work.selects
             if key not in seen:
                 seen.add(key)
                 check_stop()
                 whose = f"{each.cell.student}, {work.objective.objective}"
                 students[each.config].check(whose, terms, last=work.selects, say=say)
+            if line := shares.line(each, work.objective, terms):
+                say(line)
     return len(seen)
 
 
@@ -286,20 +291,15 @@ class _Student:
         self._ends = list(zip(self._says, speaks, (probe.little, probe.much), strict=True))
         self._slopes: dict[str, ModelOutput] = {}
 
-    def check(
-        self, whose: str, terms: Sequence[tuple[ResolvedObjective, Any]], *, last: bool, say: Say
-    ) -> None:
-        """An objective's terms, each once, and where their gradients arrive together.
-
-        Args:
-          terms: objectives of one term, with their numbers.
-        """
+    def check(self, whose: str, terms: Sequence[LoneTerm], *, last: bool, say: Say) -> None:
+        """An objective's terms, each once, and where their gradients arrive together."""
         slope = jax.tree.map(jnp.zeros_like, self._says[0])
-        for term, numbers in terms:
-            if term.structure not in self._slopes:
-                self._slopes[term.structure] = self._check_term(whose, term, numbers)
-            slope = add_outputs(slope, self._slopes[term.structure])
-        reached = programs().reached(self._pull, slope)
+        for term in terms:
+            structure = term.objective.structure
+            if structure not in self._slopes:
+                self._slopes[structure] = self._check_term(whose, term.objective, term.numbers)
+            slope = add_outputs(slope, self._slopes[structure])
+        reached, _ = programs().reached(self._pull, slope)
         check_gradients(whose, reached, last=last, say=say)
 
     def _check_term(self, whose: str, term: ResolvedObjective, numbers: Any) -> ModelOutput:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.core.errors import UserError
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
     from distill_jax.sweeps.published import Published
 
 
+SELECT = "validation/accuracy"
+"""By the mean of this over the seeds one of a row's candidates is chosen."""
+Where = tuple[str, str, int, str]
+"""(row, group, seed, candidate)."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a run stands. One run may stand at several places: it is trained once.
@@ -24,15 +32,22 @@ class Place:
     Attributes:
       row, group, seed: the table's row, its block or column, and the seed.
       hash: of the run, in the ledger.
+      candidate: which of the row's settings it has, where one of several is chosen on validation.
     """
 
     row: str
     group: str
     seed: int
     hash: str
+    candidate: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def where(self) -> Where:
+        """All but the run."""
+        return self.row, self.group, self.seed, self.candidate
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ class TableSpec:
       title: a heading, for people.
       layout: ``metrics``: a block of rows a group, a column a metric; ``grid``: rows x groups of
         the first column's metric.
-      columns: metrics.
+      columns: metrics; one that no run has a number for is left out of the table.
       baseline: the row that the others of its group are tested against.
       places: of the students, in the order of the table.
       teachers: the same for the teachers.
@@ -77,7 +92,7 @@ class TableSpec:
         if not self.columns:
             raise UserError(f"table {self.name} has no columns.")
         for places in (self.places, self.teachers):
-            once = {(place.row, place.group, place.hash) for place in set(places)}
+            once = {(p.row, p.group, p.candidate, p.hash) for p in set(places)}
             if len(once) < len(set(places)):
                 raise UserError(
                     f"table {self.name}: one run stands at two seeds of one entry; it would count "
@@ -91,7 +106,11 @@ class TableSpec:
 
     def to_json(self) -> str:
         """As JSON, for people too."""
-        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+        fields = dataclasses.asdict(self)
+        for place in (*fields["places"], *fields["teachers"]):
+            if not place["candidate"]:  # where nothing is chosen, nothing is said of it
+                del place["candidate"]
+        return json.dumps(fields, indent=1, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "TableSpec":
@@ -147,11 +166,13 @@ def table_of(
     finished = {row.hash for row in rows}
     missing = [hash for hash in spec.hashes if hash not in finished]
     teachers = _told_apart(spec.teachers)
+    places, choices = _chosen(spec, rows)
+    students, teaching = place_rows(places, rows), place_rows(teachers, rows)
     table = build_table(
-        place_rows(spec.places, rows),
-        spec.columns,
+        students,
+        _known_columns(spec, [*teaching, *students]),
         baseline=spec.baseline,
-        teachers=place_rows(teachers, rows),
+        teachers=teaching,
         order=[(place.group, place.row) for place in spec.places],
         teacher_order=[(place.group, place.row) for place in teachers],
         tested=spec.tested,
@@ -163,7 +184,59 @@ def table_of(
         unfinished=(len(missing), len(spec.hashes)),
         against=spec.against,
     )
-    return dataclasses.replace(table, protocol=spec.protocol)
+    return dataclasses.replace(table, protocol=spec.protocol, notes=(*table.notes, *choices))
+
+
+def _chosen(spec: TableSpec, rows: Sequence[LedgerRow]) -> tuple[list[Place], list[str]]:
+    """The places, of a row's candidates those of the best on validation; and notes that say so.
+
+    The test split has no say. Nothing is chosen before every candidate's runs are finished.
+    """
+    by_hash = {row.hash: row for row in rows}
+    settings: dict[tuple[str, str], dict[str, list[Place]]] = {}
+    for place in spec.places:
+        if place.candidate:
+            candidates = settings.setdefault((place.group, place.row), {})
+            candidates.setdefault(place.candidate, []).append(place)
+    places = [place for place in spec.places if not place.candidate]
+    notes = []
+    for (group, row), candidates in settings.items():
+        title = f"{group} `{row}`"
+        runs = [place.hash for own in candidates.values() for place in own]
+        if not all(hash in by_hash for hash in runs):
+            notes.append(f"{title}: not chosen yet, the runs of its settings are not finished.")
+            continue
+        means = {
+            name: fmean(_selected(by_hash[place.hash]) for place in own)
+            for name, own in candidates.items()
+        }
+        finite = [name for name, mean in means.items() if math.isfinite(mean)]
+        if not finite:
+            notes.append(f"{title}: nothing chosen, no setting has a finite {SELECT}.")
+            continue
+        best = max(finite, key=means.__getitem__)
+        places += candidates[best]
+        tried = "; ".join(f"{name}: {100 * mean:.1f}" for name, mean in means.items())
+        notes.append(
+            f"{title} is {best}: of {len(means)} settings the best by mean {SELECT}, "
+            f"{100 * means[best]:.1f}%. All settings, in %: {tried}."
+        )
+    return places, notes
+
+
+def _selected(run: LedgerRow) -> float:
+    number = run.number(SELECT)
+    return math.nan if number is None else float(number)
+
+
+def _known_columns(spec: TableSpec, runs: Sequence[LedgerRow]) -> list[Column]:
+    """The columns that some run has a number for; the first, and what is tested, always."""
+    kept = {spec.columns[0].key, *spec.tested}
+    return [
+        column
+        for column in spec.columns
+        if column.key in kept or any(run.number(column.key) is not None for run in runs)
+    ]
 
 
 def _told_apart(places: Sequence[Place]) -> list[Place]:

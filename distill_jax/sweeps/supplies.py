@@ -21,6 +21,7 @@ from distill_jax.sweeps.spec import Place
 from distill_jax.sweeps.sweep import Entry
 from distill_jax.sweeps.task import DIGITS, Task, load_texts, prepare_digits, prepare_task
 from distill_jax.sweeps.teacher import Teacher, as_it_came, fine_tuned, outputs_for, teacher_cell
+from distill_jax.teachers.placebo import Placebo, shuffled
 from distill_jax.training.feed import TeacherOutputs
 
 
@@ -32,15 +33,16 @@ class Supplies:
     experiment: str
     _teachers: dict[tuple[str, object], tuple[Teacher, str]] = field(default_factory=dict)
     _outputs: dict[tuple[str, str, object], TeacherOutputs | None] = field(default_factory=dict)
+    _placebos: dict[tuple[object, ...], Placebo] = field(default_factory=dict)
     _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pretrained = lru_cache(None)(self._pretrained)
         self.task = lru_cache(None)(self._task)
 
-    def _pretrained(self, name: str, num_labels: int, fresh: bool) -> Checkpoint:
-        pretrained = load_checkpoint(name, num_labels=num_labels, fresh=fresh)
-        for note in pretrained.notes:
+    def _pretrained(self, name: str, num_labels: int, fresh: bool, seed: int = 0) -> Checkpoint:
+        pretrained = load_checkpoint(name, num_labels=num_labels, fresh=fresh, seed=seed)
+        for note in pretrained.notes if not seed else ():  # they are the same for every seed
             self.engine.reporter.say(f"teacher: {note}")
         return pretrained
 
@@ -65,7 +67,12 @@ class Supplies:
 
     def of(self, cell: Cell) -> tuple[Task, Checkpoint]:
         """The examples of a cell, and the checkpoint of its teacher."""
-        return self.task(cell.data, cell.teacher.name, cell.teacher.fine_tune)
+        teacher = cell.teacher
+        task, pretrained = self.task(cell.data, teacher.name, teacher.fine_tune)
+        if teacher.seed:
+            classes = len(task.label_names)
+            pretrained = self.pretrained(teacher.name, classes, teacher.fine_tune, teacher.seed)
+        return task, pretrained
 
     def raise_teacher(self, cell: Cell, ledger: Ledger) -> None:
         """Fine-tune the teacher of a cell, unless that is done; its row goes to the ledger.
@@ -99,7 +106,9 @@ class Supplies:
                 ledger.append(row)
         clear_checkpoints(self.engine.run_folder(own_cell))
         accuracy = 100 * row.metrics["test/accuracy"]
-        self.engine.reporter.say(f"teacher: test accuracy {accuracy:.1f}%")
+        which = f" (seed {cell.teacher.seed}, labels {cell.data.label_seed})"
+        shown = which if cell.teacher.seed or cell.data.label_seed else ""
+        self.engine.reporter.say(f"teacher{shown}: test accuracy {accuracy:.1f}%")
 
     def teacher(self, cell: Cell) -> tuple[Teacher, str]:
         """The teacher of a cell and the hash of the teacher's own row."""
@@ -107,15 +116,27 @@ class Supplies:
         return self._teachers[task.labels_digest, cell.teacher]
 
     def teacher_places(self, entries: Sequence[Entry]) -> list[Place]:
-        """One teacher stands under its own name; several stand in the groups that they teach."""
-        hashes = {self.teacher(entry.cell)[1] for entry in entries}
-        if len(hashes) == 1:
-            name = Path(entries[0].cell.teacher.name).name
-            return [Place(TEACHER, name, 0, hashes.pop())]
-        places: dict[tuple[str, str], Place] = {}
+        """One teacher stands under its own name; several stand in the groups that they teach.
+
+        The teachers that the seeds of an entry hear in turn are replicates of one: each stands at
+        the first seed that hears it. Entries of one group that hear other teachers get a row each.
+        """
+        heard: dict[tuple[str, str], dict[str, int]] = {}
         for entry in entries:
-            place = Place(TEACHER, entry.group, 0, self.teacher(entry.cell)[1])
-            places.setdefault((place.group, place.hash), place)
+            first = heard.setdefault((entry.group, entry.row), {})
+            first.setdefault(self.teacher(entry.cell)[1], entry.cell.seed)
+        if len({tuple(hashes) for hashes in heard.values()}) == 1:
+            name = Path(entries[0].cell.teacher.name).name
+            heard = {(name, ""): next(iter(heard.values()))}
+        rows: dict[str, dict[tuple[str, ...], str]] = {}
+        places: dict[tuple[str, str], Place] = {}
+        for (group, _), hashes in heard.items():
+            known = rows.setdefault(group, {})
+            row = known.setdefault(
+                tuple(hashes), f"{TEACHER} {len(known) + 1}" if known else TEACHER
+            )
+            for hash, seed in hashes.items():
+                places.setdefault((group, hash), Place(row, group, seed, hash))
         return list(places.values())
 
     def outputs(self, planned: Planned, all_planned: Sequence[Planned]) -> TeacherOutputs | None:
@@ -132,7 +153,13 @@ class Supplies:
                 planned.cell.teacher,
                 self.widest(planned, all_planned),
             )
-        return self._outputs[key]
+        said = self._outputs[key]
+        if said is None or not planned.cell.placebo:
+            return said
+        table, seed = planned.task.everything, planned.cell.seed
+        if (*key, seed) not in self._placebos:
+            self._placebos[*key, seed] = Placebo(said, table, shuffled(len(table), seed))
+        return self._placebos[*key, seed]
 
     def widest(self, planned: Planned, all_planned: Sequence[Planned]) -> Task:
         """That among whose examples a run's are, and about which its teacher is asked, once."""

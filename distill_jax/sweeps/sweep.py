@@ -10,17 +10,26 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 from distill_jax.objectives.grammar import parse
 from distill_jax.sweeps.cells import Cell, Stage
-from distill_jax.sweeps.spec import Place, TableSpec
+from distill_jax.sweeps.draws import what_was_fixed
+from distill_jax.sweeps.spec import Place, TableSpec, Where
 from distill_jax.sweeps.table import Column
 from distill_jax.sweeps.trends import Trend
 
 
 @dataclass(frozen=True)
 class Point:
-    """A label and what it changes: dotted paths of a ``Cell`` and their values."""
+    """A label and what it changes: dotted paths of a ``Cell`` and their values.
+
+    Attributes:
+      label: of the row or group.
+      changes: (path, value).
+      candidates: further changes, one of which is chosen on validation: all are run, the best one's
+        runs stand in the table (rows only).
+    """
 
     label: str
     changes: tuple[tuple[str, Any], ...] = ()
+    candidates: "tuple[Point, ...]" = ()
 
 
 Axis = tuple[Point, ...]
@@ -69,11 +78,22 @@ class Override:
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell and the place it stands in."""
+    """A cell and the place it stands in; ``candidate`` as in ``Place``."""
 
     row: str
     group: str
     cell: Cell
+    candidate: str = ""
+
+    @property
+    def where(self) -> Where:
+        """See ``Place.where``."""
+        return self.row, self.group, self.cell.seed, self.candidate
+
+    @property
+    def label(self) -> str:
+        """Of the row; of a candidate with its name."""
+        return f"{self.row}: {self.candidate}" if self.candidate else self.row
 
 
 @dataclass(frozen=True)
@@ -86,6 +106,9 @@ class Sweep:
       base: the cell that every entry changes.
       rows, groups: the axes; a group is a block of rows, or a column of a grid.
       seeds: one run each.
+      teacher_seeds, label_seeds: of the teacher's fine-tuning and of the draw of the labels: the
+        i-th seed has the i-th of each, from the start again when they run out; () leaves it to the
+        cells, where one teacher and one draw serve all seeds.
       baseline: label of the row that others are tested against, within each group.
       columns: metrics to show.
       overrides: exceptions.
@@ -101,6 +124,8 @@ class Sweep:
     seeds: tuple[int, ...]
     baseline: str
     columns: tuple[Column, ...]
+    teacher_seeds: tuple[int, ...] = ()
+    label_seeds: tuple[int, ...] = ()
     overrides: tuple[Override, ...] = ()
     layout: Literal["metrics", "grid"] = "metrics"
     group_title: str = "student"
@@ -116,8 +141,10 @@ class Sweep:
             (f"{self.row_title}s", [p.label for p in self.rows]),
             (f"{self.group_title}s", [p.label for p in self.groups]),
             ("seeds", list(self.seeds)),
+            ("teacher seeds", list(self.teacher_seeds)),
+            ("label seeds", list(self.label_seeds)),
         ):
-            if not given:
+            if not given and kind not in ("teacher seeds", "label seeds"):
                 raise UserError(f"no {kind} given")
             if len(set(given)) != len(given):
                 raise UserError(f"the {kind} repeat themselves: {', '.join(map(str, given))}")
@@ -125,7 +152,20 @@ class Sweep:
             raise UserError("seeds are from 0 to 4294967295")
         if self.baseline not in {p.label for p in self.rows}:
             raise unknown("baseline", self.baseline, [p.label for p in self.rows])
+        self._check_candidates()
         self._check_overrides()
+
+    def _check_candidates(self) -> None:
+        if any(point.candidates for point in self.groups):
+            raise UserError(f"the {self.group_title}s of a table cannot have candidates, rows can")
+        for row in self.rows:
+            names = [point.label for point in row.candidates]
+            if len(set(names)) < len(names) or not all(names):
+                raise UserError(f"row {row.label!r}: its candidates need names of their own")
+            if len(names) == 1:
+                raise UserError(f"row {row.label!r} has one candidate: nothing to choose from")
+            if any(point.candidates for point in row.candidates):
+                raise UserError(f"row {row.label!r}: a candidate cannot have candidates")
 
     def _check_overrides(self) -> None:
         for override in self.overrides:
@@ -141,16 +181,42 @@ class Sweep:
         entries = []
         for group in self.groups:
             for row in self.rows:
-                cell = changed(self.base, (*group.changes, *row.changes))
-                for override in self.overrides:
-                    if override.row in (None, row.label) and override.group in (None, group.label):
+                for candidate in row.candidates or (Point(""),):
+                    changes = (*group.changes, *row.changes, *candidate.changes)
+                    cell = changed(self.base, changes)
+                    for override in self._overrides_of(row, group):
                         cell = changed(cell, override.changes)
-                cell = _canonical(cell)
-                entries += [
-                    Entry(row.label, group.label, dataclasses.replace(cell, seed=seed))
-                    for seed in self.seeds
-                ]
+                    cell = _canonical(cell)
+                    entries += [
+                        Entry(row.label, group.label, each, candidate.label)
+                        for each in self._seeded(cell)
+                    ]
+        if any(self.label_seeds) and not any(e.cell.data.draws_labels for e in entries):
+            raise UserError(
+                "label seeds are for draws of labels: here all labels are used, as they are"
+            )
         return tuple(entries)
+
+    def _seeded(self, cell: Cell) -> list[Cell]:
+        """The cell with each seed, and the teacher and the labels that go with it."""
+        cells = []
+        for index, seed in enumerate(self.seeds):
+            changes: list[tuple[str, Any]] = [("seed", seed)]
+            for path, seeds in (
+                ("teacher.seed", self.teacher_seeds),
+                ("data.label_seed", self.label_seeds),
+            ):
+                if seeds:
+                    changes.append((path, seeds[index % len(seeds)]))
+            cells.append(changed(cell, changes))
+        return cells
+
+    def _overrides_of(self, row: Point, group: Point) -> list[Override]:
+        return [
+            override
+            for override in self.overrides
+            if override.row in (None, row.label) and override.group in (None, group.label)
+        ]
 
     def spec(self, places: Sequence[Place], teachers: Sequence[Place]) -> TableSpec:
         """The table's description, now that the runs have hashes."""
@@ -167,7 +233,7 @@ class Sweep:
             published=self.published,
             published_rows=self.published_rows,
             trends=self.trends,
-            protocol=self.protocol,
+            protocol=(*self.protocol, what_was_fixed([e.cell for e in self.entries()])),
         )
 
 
@@ -193,7 +259,9 @@ def _replaced(node: Any, path: str, keys: Sequence[str], value: Any) -> Any:
 
 def _join(combination: Sequence[Point]) -> Point:
     label = ", ".join(point.label for point in combination if point.label)
-    return Point(label, tuple(change for point in combination for change in point.changes))
+    changes = tuple(change for point in combination for change in point.changes)
+    chosen = [point.candidates for point in combination if point.candidates]
+    return Point(label, changes, product(*chosen) if chosen else ())
 
 
 def _canonical(cell: Cell) -> Cell:

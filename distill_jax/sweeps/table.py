@@ -110,6 +110,7 @@ class Table:
     protocol: tuple[str, ...] = ()
     against: Against = "baseline"
     comparisons: tuple[Comparison, ...] = ()
+    unfinished: tuple[int, int] = (0, 0)
 
     @property
     def students(self) -> tuple[TableRow, ...]:
@@ -255,6 +256,7 @@ def build_table(
         published,
         published_rows or {},
         against=against,
+        unfinished=unfinished,
     )
     comparisons = tuple(compare_rows(table))
     rows_tested = tuple(add_tests(table, comparisons))

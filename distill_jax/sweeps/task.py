@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -166,9 +167,12 @@ def prepare_digits(config: DataConfig) -> Task:
 def _with_labels_chosen(task: Task) -> Task:
     """Labels dropped, made noisy, and the transfer set cut as the configuration says."""
     config, train = task.config, task.everything
-    rows = labelled_rows(train, config.label_fraction)
+    draw = config.label_seed if config.draws_labels else 0
+    rows = labelled_rows(train, config.label_fraction, salt=f"labels/{draw}" if draw else "labels")
     if config.label_noise:
-        noisy_N = noisy_labels(train.ids, train.labels_N, config.label_noise, len(task.label_names))
+        noisy_N = noisy_labels(
+            train.ids, train.labels_N, config.label_noise, len(task.label_names), seed=draw
+        )
         train = train.with_labels(noisy_N)
     labelled = train.take(rows)
     everything = train.without_labels(np.setdiff1d(np.arange(len(train)), rows))
@@ -179,11 +183,13 @@ def _with_labels_chosen(task: Task) -> Task:
         everything = everything.take(
             np.setdiff1d(np.arange(len(train)), np.setdiff1d(originals, rows))
         )
-    chosen = {
+    chosen: dict[str, Any] = {
         "tokens": task.tokens_digest,
         "label_fraction": config.label_fraction,
         "label_noise": config.label_noise,
     }
+    if draw:  # there was one draw once; its digest stays
+        chosen["label_seed"] = draw
     labels_digest = digest(chosen)
     return dataclasses.replace(
         task,

@@ -67,6 +67,7 @@ def teacher_cell(task: Task, pretrained: Checkpoint, cell: Cell) -> Cell:
         student=TEACHER,
         objective="ce",
         training=cell.teacher.training,
+        seed=cell.teacher.seed,
         data_digest=task.labels_digest,
         teacher_digest=pretrained.digest,
     )

@@ -22,6 +22,7 @@ from distill_jax.core.files import atomic_folder, write_atomic
 from distill_jax.core.ranking_types import HistoryBatch
 from distill_jax.core.top_items import TopItems, Wanted
 from distill_jax.data.histories import HistoryTable
+from distill_jax.teachers.placebo import shuffled
 from distill_jax.teachers.recommender_speaker import TOP, RecommenderSpeaker
 
 FORMAT = 1
@@ -119,7 +120,7 @@ class TopItemsCache:
             raise ValueError("strata are wanted: strata_I is needed")
         order_M = None
         if shuffle is not None:
-            order_M = np.random.default_rng(shuffle).permutation(len(self))
+            order_M = shuffled(len(self), shuffle)
         return _Listener(self, wanted, strata_I, order_M, self._rest(wanted.top))
 
     def _rest(self, top: int) -> np.ndarray:

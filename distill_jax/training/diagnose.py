@@ -4,6 +4,7 @@ Asked only after a step whose loss or gradients were not finite; compiles a prog
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -17,19 +18,32 @@ from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.training.state import in_float32
 from distill_jax.training.step import StepNumbers
 
-Probe = Callable[[Any, Any, Batch, ModelOutput | None, StepNumbers], dict[str, tuple[Any, Any]]]
+Finite = Callable[[Any, Any, Batch, ModelOutput | None, StepNumbers], dict[str, tuple[Any, Any]]]
 """``(trained, step, batch, teacher_output, numbers) -> {term: (value is finite, gradient is)}``."""
 SHOWN = 5
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What may be asked about a training beside its steps; compiled when it is asked.
+
+    Attributes:
+      finite: which terms of a step are finite.
+      output: (student parameters, batch) -> what the student says of it, without dropout.
+    """
+
+    finite: Finite
+    output: Callable[[Any, Any], Any]
+
+
 def make_probe(model: Any, objective: TrainingObjective) -> Probe:
-    """A function that computes every term of a step by itself, with the step's own dropout.
+    """A probe that computes every term of a step by itself, with the step's own dropout.
 
     Args:
       model, objective: as ``make_step`` takes them.
     """
 
-    def probe(
+    def finite(
         trained: Any,
         step: Any,
         batch: Batch,
@@ -55,7 +69,10 @@ def make_probe(model: Any, objective: TrainingObjective) -> Probe:
             found[term.label] = jnp.isfinite(total), jnp.stack(leaves).all()
         return found
 
-    return jax.jit(probe)
+    def output(params: Any, batch: Batch) -> Any:
+        return model.apply({"params": params}, batch, train=False)
+
+    return Probe(jax.jit(finite), jax.jit(output))
 
 
 def explain(
@@ -82,7 +99,7 @@ def explain(
     def wrong(where_B: np.ndarray) -> dict[str, str]:
         alone, heard = _only((batch, teacher_output), where_B)  # zeros, as NaN * 0 is NaN
         alone = alone.replace(example_ids_B=np.where(where_B, rows_B, np.int32(-1)))
-        said = probe(trained, np.int32(step), alone, heard, numbers)
+        said = probe.finite(trained, np.int32(step), alone, heard, numbers)
         return {
             term: "" if not value else " (gradient)"
             for term, (value, gradient) in sorted(jax.device_get(said).items())

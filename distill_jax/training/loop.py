@@ -22,6 +22,7 @@ from distill_jax.training.finite import thaw
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.layout import Layout
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate
+from distill_jax.training.scales import warn_of_scales
 from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, StepNumbers
 
@@ -115,7 +116,8 @@ def train(
       stop: asked between steps; on a request a snapshot is written first. After the last step
         the run is finished and returns, whatever was asked.
       seed: of dropout; the feed's, which decides the order, where it is None.
-      probe: finds what went wrong where a loss or a gradient is not finite.
+      probe: finds what went wrong where a loss or a gradient is not finite, and before step 1
+        what the student's scores are like.
       say: takes a line for people.
 
     Raises:
@@ -130,6 +132,8 @@ def train(
         state = snapshot.state
     best_params = to_host(snapshot.best_params if snapshot else state.params)
     progress = Progress.of(snapshot.record) if snapshot else Progress()
+    if not snapshot and jax.process_count() == 1:
+        warn_of_scales(probe, objective, best_params, feed, say)
 
     def numbers(before: int) -> StepNumbers:
         return step_numbers(objective, optimizer, seed, before, loop.steps)
@@ -221,7 +225,7 @@ def step_numbers(
 ) -> StepNumbers:
     """The numbers of one step, made on the host."""
     return StepNumbers(
-        objective=objective.numbers(step, steps),
+        objective=objective.numbers(step, steps, seed),
         learning_rate=np.float32(learning_rate(optimizer, step, steps)),
         seed=np.uint32(seed),
     )

@@ -1,12 +1,15 @@
 """AdamW whose learning rate is a number given to the step, so that changing it costs nothing."""
 
 import math
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
 import optax
 
+from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 
@@ -19,9 +22,11 @@ class OptimizerConfig:
       learning_rate: peak learning rate.
       schedule: what follows the warm-up: down to 0 in a line or a cosine, or constant.
       warmup: part of all steps over which the rate rises from 0 in a line.
-      weight_decay: decoupled; on matrices only, never on biases and LayerNorm.
+      weight_decay: decoupled; on matrices only, see ``decays``.
       clip_norm: largest global norm of the gradients of everything trained.
       b1, b2, eps: Adam's.
+      clip_apart: the student and the losses' own parameters are clipped by a norm each, so that
+        the gradient of a projection, say, does not shorten the student's step.
     """
 
     learning_rate: float = 1e-3
@@ -32,6 +37,7 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    clip_apart: bool = field(default=False, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -70,16 +76,38 @@ def static_part(config: OptimizerConfig) -> OptimizerConfig:
     return replace(config, learning_rate=1.0, schedule="constant", warmup=0.0)
 
 
+def decays(path: Sequence[Any], param: Any) -> bool:
+    """Whether weight decay acts on a parameter: on kernels and embeddings.
+
+    Biases, scales and variances are left alone, also where several are stacked into a matrix, as
+    those of experts are: their names tell.
+
+    Args:
+      path: to it in a tree of parameters, as JAX's tree functions give it.
+      param: the array.
+    """
+    name = str(getattr(path[-1], "key", path[-1])) if path else ""
+    return param.ndim > 1 and not _NEVER_DECAYS.search(name)
+
+
+_NEVER_DECAYS = re.compile(r"(^|_)(bias|scale|alpha)(_|$)")
+
+
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clipping, Adam and weight decay; the step multiplies by minus the learning rate."""
+    """Clipping, Adam and weight decay; the step multiplies by minus the learning rate.
 
-    def matrices_only(params: optax.Params) -> optax.Params:
-        return jax.tree.map(lambda p: p.ndim > 1, params)
-
+    Args:
+      config: with ``clip_apart`` parameters are a mapping, clipped entry by entry, as those of a
+        ``TrainState`` are.
+    """
+    clip = optax.clip_by_global_norm(config.clip_norm)
     chain = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
+        _apart(clip) if config.clip_apart else clip,
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
-        optax.add_decayed_weights(config.weight_decay, mask=matrices_only),
+        optax.add_decayed_weights(
+            config.weight_decay,
+            mask=lambda params: jax.tree_util.tree_map_with_path(decays, params),
+        ),
     )
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -88,3 +116,13 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             return chain.update(grads, state, params)
 
     return optax.GradientTransformation(chain.init, update)
+
+
+def _apart(clip: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A stateless transformation of each entry of a mapping by itself; empty ones stay."""
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        parts = {key: clip.update(own, state)[0] if own else own for key, own in grads.items()}
+        return parts, state
+
+    return optax.GradientTransformation(clip.init, update)

@@ -37,6 +37,7 @@ from distill_jax.training.loop import (
     went_wrong,
 )
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate, static_part
+from distill_jax.training.scales import warn_of_scales
 from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, Step, StepNumbers
 
@@ -127,6 +128,8 @@ def train_population(
 
     state = stack_members(states)
     snapshot = checkpoints.restore(state) if checkpoints else None
+    if not snapshot:
+        warn_of_scales(probe, objectives[0], states[0].params, own_feeds[0], say)
     first = snapshot or Snapshot(state, state.params, {})
     book = _Members.of(first, count, loop, evaluate, on_log, why, say)
     del state, snapshot
@@ -168,26 +171,33 @@ def number_table(
     a step of a small population.
     """
 
-    def of_objective(resolved: ResolvedObjective) -> Any:
+    def of_objective(resolved: ResolvedObjective, seed: int) -> Any:
         terms = resolved.objective.terms
         values = [value for term in terms for value in (term.weight, *dict(term.options).values())]
-        if any(isinstance(value, Schedule) for value in values):
-            return stack_members([resolved.numbers(step, steps) for step in range(steps)])
-        constant = resolved.numbers(0, steps)
+        constant = resolved.numbers(0, steps, seed)
+        if draws(resolved) or any(isinstance(value, Schedule) for value in values):
+            return stack_members([resolved.numbers(step, steps, seed) for step in range(steps)])
         return jax.tree.map(lambda x: np.broadcast_to(x, (steps, *np.shape(x))), constant)
+
+    def draws(resolved: ResolvedObjective) -> bool:
+        return any(term.spec.feed.random for term in resolved.terms)
 
     def of_optimizer(optimizer: OptimizerConfig) -> np.ndarray:
         return np.asarray([learning_rate(optimizer, step, steps) for step in range(steps)])
 
     # Resolved objectives are equal when only their numbers differ; the objectives are not.
-    by_objective = {
-        o.objective: of_objective(o) for o in {o.objective: o for o in objectives}.values()
+    kinds = [
+        (o.objective, seed if draws(o) else 0) for o, seed in zip(objectives, seeds, strict=True)
+    ]
+    by_kind = {
+        kind: of_objective(resolved, kind[1])
+        for kind, resolved in dict(zip(kinds, objectives, strict=True)).items()
     }
     rates = {optimizer: of_optimizer(optimizer) for optimizer in set(optimizers)}
     return StepNumbers(
         objective=jax.tree.map(
             lambda *columns: np.stack(columns, axis=1),
-            *[by_objective[o.objective] for o in objectives],
+            *[by_kind[kind] for kind in kinds],
         ),
         learning_rate=np.stack([rates[o] for o in optimizers], axis=1).astype(np.float32),
         seed=np.broadcast_to(np.asarray(seeds, np.uint32), (steps, len(seeds))),

@@ -1,13 +1,17 @@
 """The plan of the published recipes: costs add up, what is missing is named, nothing is fetched."""
 
+import io
 import subprocess
 import sys
+import time
 
 import pytest
+from rich.console import Console
 
 from distill_jax.cli import glue
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.recipes import RECIPES, find_recipe
+from distill_jax.sweeps import recipe_costs
+from distill_jax.sweeps.recipes import RECIPES, Size, find_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +36,60 @@ def test_the_plan_names_every_recipe_and_what_is_missing(capsys, monkeypatch):
 
 
 def test_steps_and_costs_add_up(monkeypatch):
-    monkeypatch.setattr(glue, "_measured", lambda stage, student, tokens: 0.5)
+    monkeypatch.setattr(glue, "_estimator", lambda tokens: lambda stage, student: 0.5)
     teacher, first, second = glue.plan_lines([find_recipe("tinybert-4")], 3, 32)
     assert (teacher.cells, teacher.steps) == (1, 4 * 2105)
     assert (first.cells, first.steps, first.stage) == (3, 10 * 2105, "intermediate")
     assert first.seconds == 3 * 21050 * 0.5
     assert second.steps == 3 * 2105
+
+
+def test_one_program_is_compiled_and_timed_whatever_the_recipes(monkeypatch):
+    """That is what keeps the plan of all recipes under half a minute on a busy machine."""
+    traced, timed = [], []
+    apply, clock = recipe_costs.Bert.apply, time.perf_counter
+
+    def counted_apply(*args, **kwargs):
+        traced.append(args)
+        return apply(*args, **kwargs)
+
+    def counted_clock():
+        timed.append(clock())
+        return timed[-1]
+
+    monkeypatch.setattr(recipe_costs, "MEASURED", Size(1, 16, 2))
+    monkeypatch.setattr(recipe_costs.Bert, "apply", counted_apply)
+    monkeypatch.setattr(recipe_costs.time, "perf_counter", counted_clock)
+    lines = glue.plan_lines(RECIPES, 3, 8)
+    assert len(traced) == 1
+    assert len(timed) == 2 * 3
+    assert len(lines) > 12 and all(line.seconds > 0 for line in lines)
+    by_recipe = {(line.recipe, line.stage): line.seconds_per_step for line in lines}
+    assert by_recipe["turc-tiny", "distillation"] < by_recipe["turc-medium", "distillation"]
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0051, 89.4, 5400 * 1.1])
+def test_the_plan_fits_eighty_columns(monkeypatch, seconds):
+    """Every name and number is there, none cut."""
+    monkeypatch.setattr(glue, "_estimator", lambda tokens: lambda stage, student: seconds)
+    lines = glue.plan_lines(RECIPES, 3, 32)
+    out = io.StringIO()
+    Console(file=out, width=80).print(glue.plan_table(lines))
+    printed = out.getvalue().splitlines()
+    assert max(map(len, printed)) <= 80 and "…" not in out.getvalue()
+    for line in lines:
+        shown = (line.recipe, line.model, line.stage, str(line.cells), f"{line.steps:,}")
+        times = (glue.duration(line.seconds_per_step), glue.duration(line.seconds))
+        cells = " ".join([*shown, *times]).split()
+        assert any(row.split() == cells for row in printed), cells
+
+
+def test_in_a_narrow_terminal_names_are_folded_and_numbers_whole(monkeypatch):
+    monkeypatch.setattr(glue, "_estimator", lambda tokens: lambda stage, student: 5000.0)
+    out = io.StringIO()
+    Console(file=out, width=60).print(glue.plan_table(glue.plan_lines(RECIPES, 3, 32)))
+    assert "…" not in out.getvalue()
+    assert "21,050" in out.getvalue()
 
 
 def test_no_measurement_no_cost():

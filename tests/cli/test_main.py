@@ -129,6 +129,15 @@ def test_every_preset_is_made_and_flags_change_it():
     assert compare.output_folder(compare.PRESETS["full"]) == Path("results/compare_losses-full")
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_clipping_apart_is_of_students_of_both_kinds_and_not_of_the_teacher(apart):
+    flags = ["--clip-apart"] if apart else []
+    args = compare.parse_arguments([*flags, "--students", "tiny", "l2"], "test")
+    for entry in compare.sweep_of(args).entries():
+        assert entry.cell.training.optimizer.clip_apart == apart
+        assert not entry.cell.teacher.training.optimizer.clip_apart
+
+
 def test_an_output_folder_that_is_a_file(tmp_path):
     file = tmp_path / "file"
     file.write_text("")

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_jax.core.digests import (
+    LATE,
     canonical_json,
     digest,
     digest_arrays,
     digest_strings,
+    fields_that_count,
     sha256_file,
     unit_interval,
 )
@@ -97,3 +99,15 @@ def test_digests_do_not_depend_on_the_process():
         for seed in ("1", "2")
     }
     assert seen == {f"{digest({'x': ['y', 1]})} {unit_interval('z')}\n"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Later(Point):
+    more: int = dataclasses.field(default=0, metadata=LATE)
+
+
+def test_a_field_that_came_later_counts_only_off_its_default():
+    """What was filed before it came keeps its name, however deep it stands."""
+    assert digest({"a": [Later(1, ("b",))]}) == digest({"a": [Point(1, ("b",))]})
+    assert digest({"a": [Later(1, ("b",), 2)]}) != digest({"a": [Point(1, ("b",))]})
+    assert fields_that_count(Later(1, ())) == {"x": 1, "names": ()}

@@ -14,6 +14,7 @@ from distill_jax.cli.ledger import ListLedger, MergeLedgers
 from distill_jax.cli.main import COMMANDS
 from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
+from distill_jax.cli.table import RebuildTable
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.registry import names
 from distill_jax.sweeps.options import RunOptions
@@ -87,6 +88,7 @@ def test_every_flag_that_the_pages_name_exists():
         Flags,
         ListLedger,
         MergeLedgers,
+        RebuildTable,
         Recommend,
         RunOnRay,
         RunOptions,

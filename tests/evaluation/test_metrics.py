@@ -160,6 +160,43 @@ def test_positive_score_is_the_log_odds():
         metrics.positive_score(np.zeros((3, 3)))
 
 
+def nll_at(T, logits, labels):
+    return metrics.negative_log_likelihood(np.asarray(logits) / T, labels)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0, 4.0]), st.sampled_from([2, 5]))
+def test_the_fitted_temperature_is_the_likeliest(seed, spread, classes):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(60, classes)) * spread
+    labels = np.where(rng.random(60) < 0.6, logits.argmax(axis=-1), rng.integers(0, classes, 60))
+    T = metrics.fit_temperature(logits, labels)
+    likeliest = nll_at(T, logits, labels)
+    assert likeliest <= nll_at(1.0, logits, labels) + 1e-12
+    for other in (0.5 * T, 0.99 * T, 1.01 * T, 2 * T):
+        if metrics.TEMPERATURES[0] <= other <= metrics.TEMPERATURES[1]:
+            assert nll_at(other, logits, labels) >= likeliest - 1e-12
+    if 0.1 < T < 10:  # logits three times as large want a temperature three times as high
+        assert metrics.fit_temperature(3 * logits, labels) == pytest.approx(3 * T, rel=1e-6)
+
+
+def test_the_fitted_temperature_by_hand():
+    """Three of four right, all by two logits: log 3 is what they should be apart."""
+    logits = np.array([[2.0, 0.0]] * 4)
+    labels = np.array([0, 0, 0, 1])
+    T = metrics.fit_temperature(logits, labels)
+    assert math.isclose(T, 2 / math.log(3), rel_tol=1e-9)
+    calibrated = metrics.classification_metrics(logits, labels, temperature=T)
+    assert calibrated["ece_calibrated"] == pytest.approx(0, abs=1e-9)
+    assert calibrated["ece"] == pytest.approx(1 / (1 + math.exp(-2)) - 0.75)
+    assert metrics.fit_temperature(logits[:3], labels[:3]) == metrics.TEMPERATURES[0]
+    assert metrics.fit_temperature(logits, 1 - labels) == metrics.TEMPERATURES[1]
+    never = np.concatenate([logits, np.full((4, 1), -np.inf)], axis=-1)
+    assert metrics.fit_temperature(never, labels) == pytest.approx(T)
+    assert metrics.fit_temperature(never, np.array([0, 0, 0, 2])) == metrics.TEMPERATURES[1]
+    assert math.isnan(metrics.fit_temperature(np.array([[np.nan, 0.0]]), [0]))
+    assert math.isnan(metrics.fit_temperature(np.array([[np.inf, 0.0]]), [0]))
+
+
 def test_keys_are_those_that_the_inputs_define():
     labels_only = {"accuracy", "macro_f1", "ece", "nll"}
     rated = metrics.classification_metrics(

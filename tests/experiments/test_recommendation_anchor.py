@@ -39,7 +39,7 @@ def test_it_trains_tests_and_keeps_the_model(folder, capsys):
     script["main"](flags)
     told = capsys.readouterr().out
     assert "validation/ndcg@10" in told and "leave-one-out" in told
-    spec, rows = load_results(folder / "out")
+    _, rows = load_results(folder / "out")
     popular, trained = rows
     assert trained.config["flags"]["width"] == 8 and len(trained.history) == 2
     assert 0 <= trained.metrics["test/ndcg@10"] <= 1

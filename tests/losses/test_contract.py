@@ -37,10 +37,11 @@ LOGITS = [
     "dist",
     "topk_kl",
     "mmi",
+    "pseudo_ce",
     "bce",
     "mse_regression",
 ]
-LABELLED = ("ce", "dkd", "mmi")
+LABELLED = ("ce", "dkd", "mmi", "pseudo_ce")
 HIDDEN = [
     "hidden_mse",
     "hidden_cosine",
@@ -258,6 +259,23 @@ def test_masking_is_the_same_as_slicing(name, rng, compiled, quickly):
     part = shorter(*small, some)
     np.testing.assert_allclose(full[:-2], part, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(full[-2:], 0)
+
+
+@pytest.mark.parametrize("name", [*RANKING, *SCORES])
+@pytest.mark.parametrize("excluded", ["student", "teacher", "both"])
+def test_masking_is_slicing_even_where_all_the_rest_is_excluded(name, excluded, rng, bench):
+    """With logits of -inf nothing may be left over for what is masked."""
+    sides = [np.float64(x) for x in inputs(name, rng)[:2]]
+    for whose, array in zip(("student", "teacher"), sides, strict=True):
+        if excluded in (whose, "both"):
+            array[:2] = -np.inf
+    where = np.ones(mask_shape(name), bool)
+    where[:, -1] = False
+    loss = getattr(losses, name)
+    full, grads = bench(loss, *sides, where=where)
+    part, _ = bench(loss, *(x[..., :-1, :-1] if name in SCORES else x[..., :-1] for x in sides))
+    np.testing.assert_allclose(full, part, rtol=1e-7, atol=1e-7)
+    assert np.all(np.isfinite(grads))
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -55,6 +55,15 @@ def mmi(student, teacher, labels, *, where):
     return values
 
 
+def pseudo_ce(student, teacher, labels, *, where):
+    values = np.zeros(where.shape)
+    for b in range(len(where)):
+        if where[b]:
+            y = labels[b] if labels[b] >= 0 else list(teacher[b]).index(max(teacher[b]))
+            values[b] = -math.log(softmax(student[b])[y])
+    return values
+
+
 @pytest.mark.parametrize("classes", [2, 5, 1000])
 def test_values_and_gradients_are_those_of_the_formula(classes, bench, rng):
     student, teacher = rng.normal(size=(2, 4, classes)) * 2
@@ -64,6 +73,8 @@ def test_values_and_gradients_are_those_of_the_formula(classes, bench, rng):
     bench.check(losses.ce, ce, student, labels, where=where, entries=6, label_smoothing=0.1)
     bench.check(losses.ce, ce, student, labels, where=where, entries=6, label_smoothing=0.0)
     bench.check(losses.mmi, mmi, student, teacher, labels, where=where, entries=6)
+    some = np.array([1, -1, -1, -7], np.int32)
+    bench.check(losses.pseudo_ce, pseudo_ce, student, teacher, some, where=where, entries=6)
     hyper = {"T": 2.0, "alpha": 0.7, "beta": 3.0}
     bench.check(losses.dkd, dkd, student, teacher, labels, where=where, entries=6, **hyper)
 
@@ -85,6 +96,29 @@ def test_labels_out_of_range_are_loud(bench):
     for loss, args in ((losses.ce, ()), (losses.mmi, (student,)), (losses.dkd, (student,))):
         values, _ = bench(loss, student, *args, labels, where=np.ones(4, bool))
         np.testing.assert_array_equal(np.isnan(values), [False, True, True, False])
+
+
+def test_pseudo_labels_out_of_range_are_loud_and_a_lost_teacher_is_too(bench):
+    student = np.zeros((5, 3))
+    teacher = np.array([[0, 1, 2.0], [0, np.nan, 1], [0, np.nan, 1], [1, 1, 0], [-np.inf, 0, -1]])
+    labels = np.array([3, 0, -1, -1, -2], np.int32)
+    values, _ = bench(losses.pseudo_ce, student, teacher, labels, where=np.ones(5, bool))
+    np.testing.assert_array_equal(np.isnan(values), [True, False, True, False, True])
+    one_hot = np.eye(3)[[0]] * 9.0  # of two largest logits the first counts
+    values, _ = bench(losses.pseudo_ce, one_hot, np.array([[1, 1, 0.0]]), np.array([-1], np.int32))
+    np.testing.assert_allclose(values, math.log(1 + 2 * math.exp(-9)))
+
+
+@pytest.mark.parametrize("labelled", [0.0, 0.5, 1.0])
+def test_pseudo_labels_are_labels_once_they_are_given(labelled, bench, rng):
+    """With every label it is ``ce``; without any it is ``ce`` on the teacher's classes."""
+    student, teacher = rng.normal(size=(2, 40, 4))
+    truth = rng.integers(0, 4, size=40).astype(np.int32)
+    known = rng.random(40) < labelled
+    got = bench(losses.pseudo_ce, student, teacher, np.where(known, truth, -1).astype(np.int32))
+    hard = np.where(known, truth, teacher.argmax(axis=-1)).astype(np.int32)
+    for one, other in zip(got, bench(losses.ce, student, hard), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
 def test_extreme_logits_have_finite_gradients(bench):

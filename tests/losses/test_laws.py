@@ -1,7 +1,10 @@
 """Laws that hold for all inputs."""
 
+from inspect import getfullargspec
+
 import jax
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +44,55 @@ def test_divergences_are_never_negative(bench, seed, T):
     for loss in (losses.kl, losses.reverse_kl, losses.jeffreys, losses.js, losses.topk_kl):
         values, _ = bench(loss, *logits(seed), T=T)
         assert np.all(values >= -1e-12 * T**2)
+
+
+DISTANCES = {
+    "kl": 5, "reverse_kl": 5, "jeffreys": 5, "js": 5, "generalized_jsd": 5, "skew_kl": 5,
+    "skew_reverse_kl": 5, "tvd": 5, "topk_kl": 3, "dkd": 5, "cosine_logits": 5, "dist": 5,
+    "mse_logits": 5, "kl_infinite_temperature": 5, "pkt": 5, "hidden_cosine": (4, 5), "cka": (4, 5),
+    "nst": (4, 5), "attention_kl": (2, 4, 4), "value_kl": (4, 2, 3),
+}  # fmt: skip
+"""Losses that are 0 for a model and itself, and the shape of an example."""
+
+
+def float32_pair(name, seed, spread, gap):
+    rng = np.random.default_rng(seed)
+    shape = (64, *np.atleast_1d(DISTANCES[name]))
+    teacher = np.float32(rng.normal(size=shape) * spread)
+    labels = (rng.integers(0, shape[-1], 64).astype(np.int32),) if name == "dkd" else ()
+    return np.float32(teacher * (1 + gap * rng.normal(size=shape))), teacher, *labels
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 30.0, 1e4])
+def test_rounding_brings_no_divergence_below_zero(name, spread, bench):
+    """In float32, of a model from itself and from its next neighbours; T far from 1 as well."""
+    loss = getattr(losses, name)
+    temperatures = (
+        [{"T": T} for T in (0.05, 1.0, 50.0)] if "T" in getfullargspec(loss).kwonlyargs else [{}]
+    )
+    for hyper in temperatures:
+        scale = hyper.get("T", 1.0) ** 2
+        for gap in (0.0, 1e-7, 1e-6, 1e-4):
+            student, *rest = float32_pair(name, 0, spread, gap)
+            values, grads = bench(loss, student, *rest, wide=False, **hyper)
+            assert np.all(values >= 0) and np.all(np.isfinite(grads))
+            if gap == 0:
+                np.testing.assert_allclose(values, 0, atol=1e-11 * scale)
+
+
+@pytest.mark.parametrize(
+    "name", ["kl", "reverse_kl", "js", "skew_kl", "topk_kl", "dkd", "attention_kl", "cosine_logits"]
+)
+def test_small_divergences_are_exact_in_float32_too(name, bench):
+    """The plain sums cancel to noise of about 1e-7, which is more than such divergences are."""
+    student, teacher, *labels = float32_pair(name, 1, 1.0, 1e-3)
+    loss = getattr(losses, name)
+    got, slope = bench(loss, student, teacher, *labels, wide=False)
+    right, right_slope = bench(loss, np.float64(student), np.float64(teacher), *labels)
+    assert right.max() < 1e-5
+    np.testing.assert_allclose(got, right, rtol=5e-3, atol=1e-9 * right.max())
+    np.testing.assert_allclose(slope, right_slope, atol=1e-3 * np.abs(right_slope).max())
 
 
 @given(SEEDS)

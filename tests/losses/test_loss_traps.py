@@ -155,6 +155,58 @@ def test_trap_15_dkd_masks_the_label_however_large_its_logit(bench):
     np.testing.assert_allclose(values, [(p * np.log(p / q)).sum()], rtol=1e-9)
 
 
+NEVER = -np.inf
+FILLS = {
+    # The student is certain of the label: -log(e / (1 + e)) on "target or not", else nothing.
+    "dkd": (
+        ([[1.0, 0.0]], [[1.0, NEVER]], np.array([0], np.int32)),
+        None,
+        math.log(1 + math.exp(-1)),
+    ),
+    "listnet": (
+        ([[0.0, 0, 0, 5]], [[NEVER, NEVER, NEVER, 5]]),
+        [[True, True, True, False]],
+        math.log(3),
+    ),
+    "listmle": (([[NEVER, NEVER, 0.0]], [[2.0, 1, 0]]), [[True, True, False]], math.log(2)),
+    "relaxed_ranking": (
+        ([[NEVER, NEVER, 0.0]], [[2.0, 1, 0]]),
+        [[True, True, False]],
+        math.log(2),
+    ),
+    "attention_kl": (
+        ([[[[0.0] * 3] * 3]], [[[[NEVER] * 3] * 3]]),
+        [[True, True, False]],
+        0.0,
+    ),
+    "minilm": (
+        (
+            ([[[[0.0] * 3] * 3]], [[[[1.0]], [[1.0]], [[9.0]]]]),
+            ([[[[NEVER] * 3] * 3]], [[[[1.0]], [[1.0]], [[9.0]]]]),
+        ),
+        [[True, True, False]],
+        0.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILLS)
+def test_trap_15_what_is_masked_has_no_share_even_where_all_else_is_excluded(name, bench):
+    """A fill value that a clipped -inf can equal gives masked places a share of the softmax."""
+    args, where, expected = FILLS[name]
+    args = [
+        x if isinstance(x, np.ndarray)
+        else tuple(map(np.array, x)) if isinstance(x, tuple)
+        else np.array(x)
+        for x in args
+    ]  # fmt: skip
+    values, grads = bench(
+        getattr(losses, name), *args, where=None if where is None else np.array(where)
+    )
+    np.testing.assert_allclose(values, [expected], rtol=1e-6, atol=1e-12)
+    assert all(np.all(np.isfinite(grad)) for grad in jax.tree.leaves(grads))
+
+
 SQUARE_ROOTS = ["rkd_distance", "rkd_angle", "sp", "pkt", "correlation", "crd", "topology"]
 SQUARE_ROOTS.append("hierarchical_topology")
 

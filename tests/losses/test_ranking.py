@@ -134,6 +134,17 @@ def test_mu_of_ranking_distillation_is_of_the_list(bench):
     assert weights(tenth, 0.02)[0] < 0.15
 
 
+@pytest.mark.parametrize("name", ["listmle", "relaxed_ranking"])
+def test_ties_of_the_teacher_are_taken_in_the_order_of_the_list(name, bench):
+    student, teacher = np.array([2.0, -1.0, 0.5]), np.array([0.0, 1.0, 1.0])
+    loss = getattr(losses, name)
+    listed = [[0, 1, 2], [0, 2, 1], [1, 2, 0], [2, 1, 0]]
+    got, _ = bench(loss, student[listed], teacher[listed])
+    first, second = likelihood([-1.0, 0.5, 2.0], [3, 2, 1]), likelihood([0.5, -1.0, 2.0], [3, 2, 1])
+    assert abs(first - second) > 0.1
+    np.testing.assert_allclose(got, [first, second, first, second], rtol=1e-9)
+
+
 def test_k_below_one_is_refused():
     z = np.zeros((1, 3), np.float32)
     for loss in (losses.relaxed_ranking, losses.ranking_distillation):

@@ -161,7 +161,10 @@ def test_draws_follow_the_chances_and_are_the_same_again(rng):
     shares = [(first == g).mean() for g in (1, 2, 3)]
     np.testing.assert_allclose(shares, chances, atol=0.03)
     np.testing.assert_array_equal(first, drawn(5))
-    assert (first != drawn(6)).mean() > 0.3
+    np.testing.assert_array_equal(first, drawn([0, 5]))
+    for other in (6, [1, 5], [5, 1]):
+        assert (first != drawn(other)).mean() > 0.3
+    assert (drawn([1, 5]) != drawn([5, 1])).mean() > 0.3
 
 
 def test_the_choice_learns_and_the_groups_are_hard(pair, rng):

@@ -68,7 +68,7 @@ def test_the_tree_behind_the_text():
         ("kl(T=1, T=2)", 9, ["T is given twice"]),
         ("kl(**{'T': 1})", 4, ["no meaning"]),
         ("hidden_mse(layers=uniform)", 19, ["needs quotes: 'uniform'"]),
-        ("hidden_mse(layers='unifrom')", 19, ["'uniform', 'last', 'first', 'skip'"]),
+        ("hidden_mse(layers='unifrom')", 19, ["'uniform', 'spread', 'last', 'first', 'skip'"]),
         ("hidden_mse(layers={1: 2, 1: 3})", 26, ["1 is given twice"]),
         ("hidden_mse(layers={1: 2.5})", 20, ["whole numbers"]),
         ("hidden_mse(layers={})", 19, ["expected {number: number, ...}"]),

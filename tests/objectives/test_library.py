@@ -145,3 +145,25 @@ def test_unused_outputs_are_not_part_of_the_compiled_program(world):
 
     assert flops("kl", dear) == flops("kl", lambda x: x) > 0
     assert flops("attention_kl", dear) > flops("attention_kl", lambda x: x)
+
+
+def test_pseudo_labels_stand_where_there_is_no_label(world):
+    """The transfer set's labels, whatever the batch holds there, are never read."""
+    resolved = resolve("pseudo_ce", world.student_shape, world.teacher_shape)
+    batch = world.batch
+    said = np.argmax(np.asarray(world.teacher.logits_BC), axis=-1)
+    where = np.asarray(batch.label_where_B)
+    assert where.any() and not where[np.asarray(batch.where_B)].all()
+    hard = dataclasses.replace(
+        batch,
+        labels_B=np.where(where, batch.labels_B, said).astype(np.int32),
+        label_where_B=np.asarray(batch.where_B),
+    )
+    supervised = resolve("ce", world.student_shape, None)
+    expected, _ = supervised({}, supervised.numbers(0, 1), world.student, None, hard)
+    for junk in (0, 1):
+        other = dataclasses.replace(
+            batch, labels_B=np.where(where, batch.labels_B, junk).astype(np.int32)
+        )
+        value, _ = resolved({}, resolved.numbers(0, 1), world.student, world.teacher, other)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)

@@ -1,13 +1,16 @@
 """A cell's hash is its identity."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
+from distill_jax.sweeps.ledger import Ledger
 from distill_jax.training.optimizer import OptimizerConfig
 
+RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
 CELL = Cell(
     data=DataConfig(),
     teacher=TeacherConfig(),
@@ -33,6 +36,7 @@ CELL = Cell(
         {"seed": 1},
         {"teacher_dtype": "float16"},
         {"plugin": "p"},
+        {"placebo": True},
     ],
 )
 def test_everything_that_counts_changes_the_hash(change):
@@ -42,6 +46,23 @@ def test_everything_that_counts_changes_the_hash(change):
 def test_what_data_and_teacher_are_called_does_not_count():
     assert dataclasses.replace(CELL, data=DataConfig(name="files:copy")).hash == CELL.hash
     assert dataclasses.replace(CELL, teacher=TeacherConfig("copy")).hash == CELL.hash
+
+
+def test_what_came_later_leaves_finished_cells_their_hashes():
+    """Of a cell of the committed table, as its ledger has it."""
+    rows = Ledger(RESULTS / "compare_losses/ledger.jsonl").rows()
+    row = next(row for row in rows if row.row == "kl")
+    config = {key: value for key, value in row.config.items() if key != "model"}
+    training = dict(config.pop("training"))
+    training["optimizer"] = OptimizerConfig(**training["optimizer"])
+    del config["teacher"], config["data"]
+    cell = Cell(
+        DataConfig(label_seed=4),
+        TeacherConfig(seed=5),
+        training=TrainingConfig(**training),
+        **config,
+    )
+    assert cell.hash == row.hash
 
 
 def test_no_identity_before_the_contents_are_known():

@@ -20,7 +20,7 @@ from distill_jax.sweeps.outputs import (
     show,
     write_outputs,
 )
-from distill_jax.sweeps.spec import TableSpec
+from distill_jax.sweeps.spec import TableSpec, table_of
 from distill_jax.sweeps.trends import ordering
 
 RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
@@ -119,6 +119,24 @@ def test_a_ledger_without_description_describes_itself(tmp_path, name):
             break
         assert numbers(old) == numbers(new)
     assert load_results(tmp_path) == (spec, rows)  # now from its description
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("compare_losses-full", "student"),
+        ("label_fraction", "label_fraction, more_texts, transfer"),
+        ("kim2021_label_noise", "label_noise"),
+        ("patience", "epochs"),
+        ("kim2021_kl_vs_mse", "group"),  # of weights, which stand in the objectives
+        ("recommendation", "student"),
+    ],
+)
+def test_a_ledger_heads_its_groups_with_what_they_are(name, title):
+    rows = Ledger(RESULTS / name / "ledger.jsonl").rows()
+    spec = describe_ledger(rows, name)
+    assert spec.group_title == title
+    assert table_of(spec, rows).to_csv()
 
 
 def test_a_ledger_without_ce_and_an_empty_one():

@@ -1,11 +1,15 @@
 """Published numbers: every set is complete, sourced and consistent; mistakes in a set are found."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from distill_jax.core.errors import UserError
+from distill_jax.sweeps.ledger import Ledger
+from distill_jax.sweeps.outputs import build
 from distill_jax.sweeps.published import load_published, names, parse_published
+from distill_jax.sweeps.spec import TableSpec
 
 SET = """
 title = "A task, %"
@@ -90,3 +94,23 @@ def test_mistakes_in_a_set(old, new, message):
     assert old in SET
     with pytest.raises(UserError, match=message):
         parse_published(SET.replace(old, new), where="a.toml")
+
+
+def test_remarks_stand_beside_their_numbers_under_the_table():
+    """First those on rows that the table has, by the name that they have here."""
+    folder = Path(__file__).resolve().parents[2] / "experiments/results/glue_published"
+    spec = TableSpec.from_json((folder / "table.json").read_text())
+    notes = list(build(spec, Ledger(folder / "ledger.jsonl").rows()).notes)
+
+    def index(*words):
+        (found,) = [n for n, note in enumerate(notes) if all(word in note for word in words)]
+        return found
+
+    own = [
+        index("`minilm-6x384-released`, there MiniLM 6x384 (dev), 91.5: ", "UniLM v2"),
+        index("`distilbert`, there DistilBERT 6x768 (dev), 91.3: fine-tuned on labels"),
+        index("`turc-mini`, there BERT-Mini 4x256 (test), 85.9: ", "fine-tuned on labels alone"),
+        index("`tinybert-4`, there TinyBERT 4x312 (test), 92.6: trained on data augmented"),
+    ]
+    assert max(own) < index("MiniLM 12x384 (dev), 93.0: distilled from")
+    assert any("none uses released weights" in line for line in spec.protocol)

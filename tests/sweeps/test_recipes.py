@@ -9,11 +9,12 @@ from scipy.special import log_softmax, softmax
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, ModelOutput, ModelShape
+from distill_jax.models.bert import Bert, init_bert
 from distill_jax.models.students import parse_preset
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import resolve
 from distill_jax.sweeps.published import load_published
-from distill_jax.sweeps.recipe_costs import config_of, extrapolate, seconds_per_step
+from distill_jax.sweeps.recipe_costs import config_of, forward_operations, step_operations
 from distill_jax.sweeps.recipes import (
     BERT_BASE,
     RECIPES,
@@ -261,13 +262,23 @@ def test_sizes():
     assert str(Size(6, 384, 12)) == "6x384"
 
 
-def test_extrapolation():
-    assert extrapolate((2, 6), [1.2, 1.6], 32) == pytest.approx(1.0 + 0.1 * 32)
-    assert extrapolate((2, 6), [1.6, 1.2], 32) == pytest.approx(1.2 * 32 / 6)  # noise
-    assert extrapolate((32,), [0.5], 32) == 0.5
+@pytest.mark.parametrize("size", [Size(1, 64, 2), Size(3, 128, 4, 200)])
+def test_operations_are_those_that_the_compiler_counts(size):
+    """Up to what is no matrix product: less, the wider the model."""
+    config = config_of(size, 100)
+    ids_BT = np.zeros((4, 16), np.int32)
+    rows_B = np.arange(4, dtype=np.int32)
+    batch = Batch(rows_B, ids_BT, ids_BT, ids_BT == 0, rows_B % 2, rows_B >= 0)
+    params = jax.eval_shape(lambda key: init_bert(config, key), jax.random.key(0))
+    forward = jax.jit(lambda params: Bert(config).apply({"params": params}, batch).logits_BC)
+    counted = forward.lower(params).compile().cost_analysis()["flops"]
+    assert 0.8 * counted < forward_operations(size, 4, 16) < counted
 
 
-def test_a_step_of_the_very_shapes_is_timed():
-    stage = RecipeStage("tiny", "kl", 1, 4, 1e-3)
-    sizes = Size(1, 16, 2), Size(1, 16, 2)
-    assert 0 < seconds_per_step(stage, *sizes, tokens=8, batch_sizes=(2,), repeats=1) < 60
+def test_a_step_goes_forth_and_twice_back_and_hears_the_teacher():
+    own, teacher = Size(1, 16, 2), Size(2, 32, 2)
+    alone, taught = RecipeStage("a", "ce", 1, 4, 1e-3), RecipeStage("b", "kl + ce", 1, 4, 1e-3)
+    forth = forward_operations(own, 4, 8)
+    assert step_operations(alone, own, teacher, 8) == 3 * forth
+    heard = step_operations(taught, own, teacher, 8) - 3 * forth
+    assert heard == pytest.approx(forward_operations(teacher, 4, 8))

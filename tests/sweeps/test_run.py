@@ -92,6 +92,9 @@ def test_the_whole_way(world, tmp_path):
     assert set(kl.fingerprints) == {"teacher", "pretrained", "data", "tokens"}
     assert kl.selected_step in (3, 6)
     assert kl.seconds["train"] > 0
+    for row in rows:  # the teacher's too: a temperature fitted on validation
+        assert 0.01 <= row.metrics["temperature"] <= 100
+        assert 0 <= row.metrics["test/ece_calibrated"] <= 1
 
     paths = write_outputs(spec, rows, tmp_path / "out")
     assert {"table.md", "table.tex", "table.csv", "figure.png", "report.html"} <= {

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from planned import LABELS, check, plan, toy_task, toy_teacher
 from rich.console import Console
 
 from distill_jax.cli.compare import CompareLosses, sweep_of
@@ -20,32 +21,25 @@ from distill_jax.models.bert import Bert
 from distill_jax.models.build import build_model
 from distill_jax.models.cnn import CnnConfig, init_cnn
 from distill_jax.objectives import registry
-from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.plugin_api import HiddenFeed, LogitFeed, register
 from distill_jax.objectives.registry import names
-from distill_jax.objectives.resolve import resolve
 from distill_jax.sweeps import probe as probe_module
 from distill_jax.sweeps import self_checks as checks_module
-from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
-from distill_jax.sweeps.models import Checkpoint, check_student
+from distill_jax.sweeps.cells import DataConfig
+from distill_jax.sweeps.models import Checkpoint
 from distill_jax.sweeps.probe import EXAMPLES, nudged, take_probe, terms_that_count
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.run import run_sweep
-from distill_jax.sweeps.runs import Planned
 from distill_jax.sweeps.self_checks import (
     check_deterministic,
     check_padding,
     check_same_tokens,
     check_splits,
-    run_self_checks,
     unreached_in,
 )
-from distill_jax.sweeps.task import Task, prepare_digits
+from distill_jax.sweeps.task import prepare_digits
 from distill_jax.sweeps.teacher import Teacher, check_label_order
 from distill_jax.teachers.live import LiveTeacher
-
-TRAINING = TrainingConfig(steps=10, batch_size=8)
-LABELS = ("bad", "good")
 
 
 @pytest.fixture
@@ -69,68 +63,12 @@ def models(monkeypatch):
 
 @pytest.fixture(scope="module")
 def task(toy_table):
-    def part(rows, name):
-        table = toy_table.take(rows)
-        return dataclasses.replace(table, ids=tuple(f"{name}-{n}" for n in range(len(rows))))
-
-    labelled = np.flatnonzero(toy_table.labels_N >= 0)
-    return Task(
-        config=DataConfig(),
-        label_names=LABELS,
-        labelled=part(labelled[:20], "train"),
-        everything=part(np.concatenate([labelled[:20], np.arange(0, 44, 5)]), "train"),
-        validation=part(labelled[20:25], "validation"),
-        test=part(labelled[25:], "test"),
-        few_lengths=(12,),
-        evaluation_batch=8,
-        digest="data",
-        labels_digest="labels",
-        tokens_digest="tokens",
-    )
+    return toy_task(toy_table)
 
 
 @pytest.fixture(scope="module")
 def toy(teacher):
-    """A teacher as a sweep has it."""
-    model, params = teacher
-    checkpoint = Checkpoint(model.config, params, None, "pretrained", LABELS)
-    return Teacher(checkpoint, model.config, params, "teacher", None, {}, LABELS)
-
-
-def plan(task, teacher, objective, *, before=None, student="2x8x2", seed=0):
-    """A run as a sweep would plan it."""
-    cell = Cell(
-        data=task.config,
-        teacher=TeacherConfig(),
-        student=student,
-        objective=str(parse(objective)),
-        training=TRAINING,
-        seed=seed,
-        intermediate=None if before is None else Stage(str(parse(before)), TRAINING),
-    )
-    config = check_student(cell, teacher.config)
-
-    def fit(text):
-        return resolve(text, config.shape, teacher.config.shape)
-
-    return Planned(
-        cell,
-        objective,
-        student,
-        task,
-        teacher,
-        config,
-        fit(objective),
-        None if before is None else fit(before),
-    )
-
-
-def check(*planned):
-    """Runs the checks; returns what was said."""
-    out = io.StringIO()
-    reporter = Reporter(Console(file=out, width=400))
-    run_self_checks(planned, lambda each: each.task.everything, reporter)
-    return out.getvalue()
+    return toy_teacher(teacher)
 
 
 def test_a_whole_table_passes_and_says_so(task, toy):
@@ -353,9 +291,10 @@ def test_what_a_softmax_cancels_is_not_asked_for():
 
 def test_terms_that_count(task, toy):
     objective = plan(task, toy, "0*kl + step({0: 0, 0.9: 2})*kl(T=linear(2, 4)) + ce").objective
-    (late, numbers), (ce, _) = terms_that_count(objective, 1000)
-    assert (str(late.objective.terms[0].name), ce.terms[0].label) == ("kl", "ce")
-    assert numbers["kl"]["weight"] == 1 and 3.7 < numbers["kl"]["T"] <= 4
+    late, ce = terms_that_count(objective, 1000)
+    assert (late.label, late.weight, ce.label, ce.weight) == ("kl_2", 2, "ce", 1)
+    assert [term.objective.terms[0].label for term in (late, ce)] == ["kl", "ce"]
+    assert late.numbers["kl"]["weight"] == 1 and 3.7 < late.numbers["kl"]["T"] <= 4
 
 
 # Student and teacher see the same tokens.

@@ -158,7 +158,7 @@ def test_published_numbers_are_columns_of_their_own_and_never_bold():
     assert texts(beside) == [["their own", MISSING, "80.25"]]
     notes = " ".join(table.notes)
     assert "as published (Somebody 2020), not measured here" in notes
-    assert "An erratum" in notes and "their own (huge): best run" in notes
+    assert "An erratum" in notes and "their own (huge), 80.25: best run" in notes
     unpublished = tabulate(sample_runs())
     assert [row.entries for row in table.rows] == [row.entries for row in unpublished.rows]
 

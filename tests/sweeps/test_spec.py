@@ -3,12 +3,14 @@
 import dataclasses
 import io
 import json
+import math
 
 import pytest
 from rich.console import Console
-from samples import sample_run, sample_runs, sample_spec, sample_teacher
+from samples import place, sample_run, sample_runs, sample_spec, sample_teacher
 
 from distill_jax.core.errors import UserError
+from distill_jax.sweeps.columns import COLUMNS
 from distill_jax.sweeps.latex import to_latex
 from distill_jax.sweeps.spec import Place, TableSpec, place_rows, table_of
 from distill_jax.sweeps.terminal import TerminalTable
@@ -103,6 +105,82 @@ def test_teachers_of_one_group_are_no_replicates():
         ("teacher", 1),
         ("teacher 2", 1),
     ]
+
+
+def chosen_among(*candidates, group="tiny", row="ce, chosen", seeds=3):
+    """(places, runs): name -> (validation score by seed, test score) of a row's settings."""
+    places, runs = [], []
+    for name, validation, test in candidates:
+        for seed in range(seeds):
+            run = sample_run(f"{row}: {name}", group, seed, test, hash=f"{name}/{seed}")
+            score = validation[seed] if isinstance(validation, tuple) else validation
+            metrics = {**run.metrics, "validation/accuracy": score}
+            runs.append(dataclasses.replace(run, metrics=metrics))
+            places.append(Place(row, group, seed, run.hash, name))
+    return places, runs
+
+
+def chosen_table(places, finished, **changes):
+    base = sample_runs(groups=("tiny",), rows=("ce", "kl"))
+    spec = sample_spec([], places=(*map(place, base), *places), **changes)
+    assert TableSpec.from_json(spec.to_json()) == spec  # the ledger and this are all it takes
+    return table_of(spec, [*base, *finished])
+
+
+def test_of_a_rows_settings_the_best_on_validation_stands_there_whatever_the_test_says():
+    places, runs = chosen_among(
+        ("slow", (0.70, 0.60, 0.68), 0.99), ("fast", (0.69, 0.69, 0.67), 0.55), ("long", 0.65, 0.9)
+    )
+    table = chosen_table(places, runs)
+    row = next(row for row in table.students if row.row == "ce, chosen")
+    assert [run.hash for run in row.runs.values()] == ["fast/0", "fast/1", "fast/2"]
+    assert [r.row for r in table.students] == ["ce", "kl", "ce, chosen"]
+    assert table.notes[-1] == (
+        "tiny `ce, chosen` is fast: of 3 settings the best by mean validation/accuracy, 68.3%. "
+        "All settings, in %: slow: 66.0; fast: 68.3; long: 65.0."
+    )
+    swapped = [
+        dataclasses.replace(run, metrics={**run.metrics, "test/accuracy": 1 - i / 9})
+        for i, run in enumerate(runs)
+    ]
+    assert chosen_table(places, swapped).notes[-1] == table.notes[-1]
+
+
+def test_nothing_is_chosen_before_all_settings_are_finished_or_where_none_is_finite():
+    places, runs = chosen_among(("a", 0.7, 0.7), ("b", 0.6, 0.7))
+    table = chosen_table(places, runs[:-1])
+    row = next(row for row in table.students if row.row == "ce, chosen")
+    assert not row.runs
+    assert "1 of 12 runs are not finished." in table.notes
+    assert table.unfinished == (1, 12)
+    assert "not chosen yet" in table.notes[-1]
+    places, runs = chosen_among(("a", math.nan, 0.7), ("b", 0.6, 0.7), ("c", (0.9, math.nan, 1), 1))
+    assert "is b: of 3 settings" in chosen_table(places, runs).notes[-1]
+    lost, runs = chosen_among(("a", math.nan, 0.7), ("b", math.nan, 0.7))
+    assert "no setting has a finite validation/accuracy" in chosen_table(lost, runs).notes[-1]
+
+
+def test_a_place_without_candidates_is_written_as_it_always_was():
+    spec = sample_spec(sample_runs(), [sample_teacher()])
+    assert "candidate" not in spec.to_json()
+    run = sample_run("ce", "tiny", 0)
+    several = [Place("ce", "tiny", 0, run.hash, name) for name in "ab"]
+    assert sample_spec([], places=tuple(several)).hashes == (run.hash,)
+    with pytest.raises(UserError, match="one run stands at two seeds"):
+        sample_spec([], places=(several[0], dataclasses.replace(several[0], seed=1)))
+
+
+def test_a_column_that_no_run_has_a_number_for_is_left_out():
+    runs = sample_runs()
+    calibrated = next(c for c in COLUMNS if c.key == "test/ece_calibrated")
+    spec = sample_spec(runs, columns=(*sample_spec(runs).columns, calibrated))
+    assert table_of(spec, runs) == table_of(sample_spec(runs), runs)
+    one = dataclasses.replace(runs[0], metrics={**runs[0].metrics, "test/ece_calibrated": 0.031})
+    table = table_of(spec, [one, *runs[1:]])
+    assert [column.title for column in table.columns][-1] == "ECE % (T fitted)"
+    assert "3.1 (n=1)" in table.to_markdown()
+    first = sample_spec(runs, columns=(calibrated,), tested=())
+    assert table_of(first, runs).columns == (calibrated,)
 
 
 def test_nothing_finished():

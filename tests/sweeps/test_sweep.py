@@ -15,7 +15,7 @@ from distill_jax.sweeps.columns import ACCURACY
 from distill_jax.sweeps.models import check_student, is_cnn, load_checkpoint
 from distill_jax.sweeps.published import load_published
 from distill_jax.sweeps.spec import Place, TableSpec
-from distill_jax.sweeps.sweep import Override, Sweep, axis, changed, points, product, zipped
+from distill_jax.sweeps.sweep import Override, Point, Sweep, axis, changed, points, product, zipped
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 BASE = Cell(DataConfig(), TeacherConfig(), "tiny", "ce", TrainingConfig())
@@ -68,6 +68,50 @@ def test_axes_combine():
         zipped(fractions, rates[:1])
 
 
+def with_candidates(**changes):
+    rates = axis("training.optimizer.learning_rate", {"slow": 1e-4, "fast": 1e-2})
+    lengths = axis("training.steps", {"short": 5, "long": 50})
+    chosen = Point("ce, chosen", (("objective", "ce"),), product(rates, lengths))
+    return small(rows=(*axis("objective", ["ce", "kl"]), chosen), **changes)
+
+
+def test_all_settings_that_are_chosen_from_are_cells_of_their_row():
+    entries = [e for e in with_candidates().entries() if e.candidate]
+    assert len(entries) == 2 * 4 * 2
+    assert {e.row for e in entries} == {"ce, chosen"}
+    assert [e.candidate for e in entries[:8:2]] == [
+        "slow, short",
+        "slow, long",
+        "fast, short",
+        "fast, long",
+    ]
+    assert entries[0].label == "ce, chosen: slow, short"
+    training = entries[2].cell.training
+    assert (training.optimizer.learning_rate, training.steps) == (1e-4, 50)
+    fixed = Override((("training.steps", 7),), row="ce, chosen")
+    overridden = with_candidates(overrides=(fixed,)).entries()
+    assert {e.cell.training.steps for e in overridden if e.candidate} == {7}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (Point("ce", candidates=axis("seed", ["1"])), "one candidate"),
+        (Point("ce", candidates=(Point("a"), Point("a"))), "names of their own"),
+        (Point("ce", candidates=(Point("a"), Point(""))), "names of their own"),
+        (
+            Point("ce", candidates=(Point("a", candidates=axis("seed", ["1", "2"])), Point("b"))),
+            "candidate cannot have",
+        ),
+    ],
+)
+def test_settings_to_choose_from_need_names(row, message):
+    with pytest.raises(UserError, match=message):
+        small(rows=(row,))
+    with pytest.raises(UserError, match="students of a table cannot have candidates"):
+        small(groups=(Point("tiny", candidates=(Point("a"), Point("b"))),))
+
+
 def test_overrides_come_last():
     override = Override((("student", "l3"),), row="ce")
     students = {(e.row, e.group): e.cell.student for e in small(overrides=(override,)).entries()}
@@ -109,6 +153,9 @@ def test_every_declared_cell_can_be_built(path, preset):
         pytest.skip("declares no sweep of its own")
     for sweep in declare(Flags(preset=preset)):
         entries = sweep.entries()
+        if sweep.group_title == "student":
+            students = {(entry.group, entry.cell.student) for entry in entries}
+            assert len(students) == len(sweep.groups) == len({each for _, each in students})
         for cell in {entry.cell for entry in entries if entry.cell.seed == entries[0].cell.seed}:
             teacher: ModelConfig = MINILM
             if is_cnn(cell.teacher.name):
@@ -117,7 +164,7 @@ def test_every_declared_cell_can_be_built(path, preset):
             stages = [cell.intermediate.objective] if cell.intermediate else []
             for objective in (*stages, cell.objective):
                 assert resolve(objective, shape, teacher.shape).terms
-        places = [Place(e.row, e.group, e.cell.seed, repr(e.cell)) for e in entries]
+        places = [Place(*e.where[:3], repr(e.cell), e.candidate) for e in entries]
         spec = sweep.spec(places, [])
         assert TableSpec.from_json(spec.to_json()) == spec
         known = {(place.row, place.group) for place in places}

@@ -100,3 +100,25 @@ def test_digits_with_wrong_labels():
     assert (clean.validation.labels_N == noisy.validation.labels_N).all()
     assert clean.labels_digest != noisy.labels_digest
     assert clean.tokens_digest == noisy.tokens_digest
+
+
+def test_another_draw_of_labels_is_of_the_same_sentences(task, review_dataset, minilm_folder):
+    other = prepared(review_dataset, minilm_folder, label_fraction=0.1, label_seed=1)
+    assert len(other.labelled) == len(task.labelled)
+    assert other.everything.ids == task.everything.ids
+    shared = set(other.labelled.ids) & set(task.labelled.ids)
+    assert len(shared) < 0.2 * len(task.labelled)  # a tenth by chance
+    assert other.labels_digest != task.labels_digest and other.digest != task.digest
+    assert other.tokens_digest == task.tokens_digest
+
+
+def test_where_no_label_is_drawn_its_seed_does_not_count():
+    def digits(seed, **changes):
+        return prepare_digits(DataConfig("digits", label_fraction=1.0, label_seed=seed, **changes))
+
+    whole, again = digits(0), digits(1)
+    assert (whole.labels_digest, whole.digest) == (again.labels_digest, again.digest)
+    one, other = digits(0, label_noise=0.2), digits(1, label_noise=0.2)
+    assert one.labels_digest != other.labels_digest
+    wrong_N, others_N = (t.labelled.labels_N != whole.labelled.labels_N for t in (one, other))
+    assert abs(wrong_N.mean() - others_N.mean()) < 0.05 and (wrong_N != others_N).any()

@@ -1,8 +1,9 @@
-"""The learning rate by hand, and what weight decay leaves alone."""
+"""The learning rate by hand, and the gradients' clipping together and apart."""
 
 import math
+from dataclasses import replace
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,13 +33,42 @@ def test_rates_are_positive_up_to_the_last_step_and_never_over_the_peak(total, w
     assert all(0 < rate <= 3e-4 * (1 + 1e-12) for rate in rates)
 
 
-def test_only_matrices_decay():
-    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.5))
-    params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full((2,), 3.0)}
-    zeros = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros((2,))}
-    directions, _ = optimizer.update(zeros, optimizer.init(params), params)
-    np.testing.assert_allclose(directions["kernel"], 1.5)
-    np.testing.assert_allclose(directions["bias"], 0.0)
+def parts(scale=1.0):
+    """Parameters and gradients of a student and of a projection."""
+    rng = np.random.default_rng(0)
+    student = {"kernel": rng.normal(size=(4, 3)), "bias": rng.normal(size=3)}
+    losses = {"projection": {"kernel": scale * rng.normal(size=(3, 5))}}
+    return jax.tree.map(np.float32, {"student": student, "losses": losses})
+
+
+def directions(config, params, grads):
+    optimizer = make_optimizer(config)
+    return optimizer.update(grads, optimizer.init(params), params)[0]
+
+
+@given(st.floats(0.01, 100), st.floats(0.01, 10))
+def test_clipped_apart_each_moves_as_if_it_were_alone(scale, clip_norm):
+    config = OptimizerConfig(clip_norm=clip_norm, eps=10.0, clip_apart=True)
+    params, grads = parts(), parts(scale)
+    found = directions(config, params, grads)
+    for part in ("student", "losses"):
+        alone = directions(replace(config, clip_apart=False), params[part], grads[part])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found[part], alone)
+
+
+def test_clipped_together_a_projection_shortens_the_students_step():
+    params = parts()
+    for apart in (False, True):
+        config = OptimizerConfig(clip_norm=1.0, eps=1e3, weight_decay=0.0, clip_apart=apart)
+        small, large = (directions(config, params, parts(scale))["student"] for scale in (1, 100))
+        ratio = np.linalg.norm(large["kernel"]) / np.linalg.norm(small["kernel"])
+        assert ratio == pytest.approx(1, rel=1e-5) if apart else ratio < 0.1
+
+
+def test_nothing_of_the_losses_own_is_clipped_too():
+    config = OptimizerConfig(clip_apart=True)
+    params = {**parts(), "losses": {}}
+    assert directions(config, params, params)["losses"] == {}
 
 
 @pytest.mark.parametrize(

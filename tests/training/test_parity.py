@@ -1,5 +1,7 @@
 """One step, many ways of running it: devices, pmap, cut parameters, cut batches; one result."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -37,9 +39,9 @@ def uneven(toy_table):
 def two_steps(uneven, student, teacher, student_config, teacher_config):
     """(objective, layout, accumulate) -> (params, loss_params, metrics) after two steps."""
 
-    def run(text, layout, accumulate=1):
+    def run(text, layout, accumulate=1, config=OPTIMIZER):
         objective = resolve(parse(text), student_config.shape, teacher_config.shape)
-        optimizer = make_optimizer(OPTIMIZER)
+        optimizer = make_optimizer(config)
         loss_params = objective.init_params(jax.random.key(3))
         state = layout.new_state(student[1], loss_params, optimizer)
         said = LiveTeacher(*teacher, objective.teacher_capture)(uneven)
@@ -81,6 +83,19 @@ def test_every_way_takes_the_steps_of_one_device(way, two_steps, expected):
     layout = {"fsdp": Layout(make_mesh(fsdp=2)), "pmap": Layout(make_mesh(), "pmap")}
     parts = 2 if way == "accumulate" else 1
     assert_same(expected[""], two_steps(OBJECTIVE, layout.get(way, Layout(make_mesh())), parts))
+
+
+def test_clipping_apart_is_the_same_every_way(two_steps):
+    """With an epsilon that makes Adam's steps as long as the gradients are."""
+    apart = OptimizerConfig(
+        learning_rate=1.0, warmup=0.0, weight_decay=0.0, clip_norm=0.1, eps=10.0, clip_apart=True
+    )
+    text, alone = "hidden_mse + kl", Layout(make_mesh(jax.devices()[:1]))
+    one = two_steps(text, alone, config=apart)
+    assert_same(one, two_steps(text, Layout(make_mesh(fsdp=2)), 2, config=apart))
+    assert_same(one, two_steps(text, Layout(make_mesh(jax.devices()[:2]), "pmap"), 4, config=apart))
+    with pytest.raises(AssertionError):
+        assert_same(one, two_steps(text, alone, config=replace(apart, clip_apart=False)))
 
 
 def test_pmap_accumulates_too(two_steps):

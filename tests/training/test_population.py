@@ -175,6 +175,20 @@ def test_members_are_what_they_would_be_alone(world, shared):
     assert len(set(finals)) == len(MEMBERS), "members that do not differ prove nothing"
 
 
+@pytest.mark.parametrize("objective", ["kl(T=2) + ce", "linear(1, 0)*kl + ce", "expert_hints + kl"])
+def test_the_numbers_of_a_table_are_those_of_each_step_alone(world, objective):
+    """Weights, temperatures, rates, and what is drawn: another number at each step and seed."""
+    member = Member(objective, 0)
+    resolved, seeds = world.resolve(member), (3, 0, 3)
+    table = number_table([resolved] * 3, [USUAL] * 3, seeds, STEPS)
+    for step in range(STEPS):
+        for place, seed in enumerate(seeds):
+            own = jax.tree.map(lambda x, s=step, p=place: x[s, p], table)
+            jax.tree.map(
+                np.testing.assert_array_equal, own, step_numbers(resolved, USUAL, seed, step, STEPS)
+            )
+
+
 @pytest.mark.parametrize("shared", [True, False], ids=["shared order", "own order"])
 def test_eight_devices_train_what_one_does(world, shared):
     """Five members on eight devices: three places are filled with copies, which nobody sees."""

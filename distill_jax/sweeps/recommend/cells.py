@@ -8,6 +8,7 @@ from typing import Any, Literal
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.sweeps.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.recommender import FitConfig
 
 RECIPE = 1
@@ -159,7 +160,9 @@ class RecCell:
         if not self.data_digest:
             raise ValueError("a cell has a hash when its data is known")
         fields = {key: value for key, value in vars(self).items() if key != "data"}
-        return digest({"recommender_recipe": RECIPE, **fields})
+        changed = self.seed != 0 or self.training.optimizer.weight_decay > 0
+        revised = EXPERTS_REVISED if changed and has_experts(self.objective) else {}
+        return digest({"recommender_recipe": RECIPE, **revised, **fields})
 
     @property
     def config(self) -> dict[str, Any]:

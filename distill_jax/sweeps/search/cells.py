@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from distill_jax.core.digests import digest
+from distill_jax.core.digests import digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.training.optimizer import OptimizerConfig
@@ -146,12 +146,12 @@ class SearchCell:
     @property
     def hash(self) -> str:
         """Content digest of all that decides the run."""
-        return digest({"recipe": RECIPE, "kind": "search", **self.config})
+        return digest({"recipe": RECIPE, "kind": "search", **fields_that_count(self)})
 
 
 def teacher_hash(data_digest: str, encoder_digest: str, config: SearchTeacherConfig) -> str:
     """The identity of a trained teacher. What it is called does not count, its content does."""
-    known = dataclasses.asdict(dataclasses.replace(config, name=""))
+    known = fields_that_count(dataclasses.replace(config, name=""))
     return digest(
         {
             "recipe": RECIPE,
