@@ -37,6 +37,7 @@ class Supplies:
     _teachers: dict[tuple[str, object], tuple[Teacher, str]] = field(default_factory=dict)
     _outputs: dict[tuple[str, str, object], TeacherOutputs | None] = field(default_factory=dict)
     _placebos: dict[tuple[object, ...], Placebo] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
     _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -51,8 +52,11 @@ class Supplies:
 
     def _task(self, data: DataConfig, teacher_name: str, fresh: bool) -> tuple[Task, Checkpoint]:
         task, pretrained = examples_for(data, teacher_name, fresh, self.pretrained)
-        for line in task.told():
-            self.engine.reporter.say(line)
+        lines = list(task.told())
+        for line in lines:
+            if line not in self._said:  # draws of the labels are alike
+                self.engine.reporter.say(line)
+        self._said.update(lines)
         return task, pretrained
 
     def of(self, cell: Cell) -> tuple[Task, Checkpoint]:
