@@ -101,7 +101,7 @@ def verify(args: Verify) -> None:
     from distill_jax.teachers.verify import compare_sample, sample_rows, tolerance
 
     manifest = read_manifest(folder)
-    read_index(folder, manifest)
+    index = read_index(folder, manifest)
     print(f"{folder}: {describe(manifest)}", flush=True)
     broken, missing = damaged_shards(folder, manifest)
     if broken or missing:
@@ -116,7 +116,7 @@ def verify(args: Verify) -> None:
 
     provenance = manifest.provenance
     try:
-        teacher, table = load_origin(manifest.origin, provenance)
+        teacher, table = load_origin(manifest.origin, provenance, index.ids)
     except UserError as error:
         print(f"digests only, the teacher was not asked: {error}", file=sys.stderr)
         sys.exit(UNCHECKED)

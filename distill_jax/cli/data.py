@@ -2,16 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from distill_jax.cli.run import parse_flags
+from distill_jax.core.errors import UserError
+
+if TYPE_CHECKING:
+    from distill_jax.sweeps.models import Checkpoint
 
 
 @dataclass(frozen=True)
 class Data:
-    """Show the splits, classes and first examples of a data set, after all checks."""
+    """Show the splits, classes and first examples of a data set, and run the checks of training.
+
+    What training would refuse about the data, or about data and teacher together, is refused here.
+    """
 
     name: Annotated[str, tyro.conf.Positional] = "review_snippets/movie"
     """As for --data: review_snippets/movie, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
@@ -21,6 +28,14 @@ class Data:
     """Column of the second text, for pairs."""
     label: str = "label"
     """Column of the label."""
+    label_fraction: float | None = None
+    """Share of the training labels that would be used; default: 1 of files: and tfds:, else 0.1."""
+    max_length: int = 128
+    """Tokens after which a text would be cut."""
+    teacher: str = "minilm-l6"
+    """Whose tokeniser reads the texts: minilm-l6, a folder with a BERT checkpoint, or a hub id."""
+    fine_tune: bool = True
+    """--no-fine-tune for a teacher whose head is trained: its classes are checked too."""
     examples: int = 3
     """How many examples of each split to show."""
 
@@ -29,8 +44,18 @@ def main(arguments: Sequence[str]) -> None:
     """Load, check, print."""
     args = parse_flags(Data, arguments, "distill-jax data")
 
+    from distill_jax.data.coverage import in_words
     from distill_jax.data.load import load_dataset
+    from distill_jax.data.split_files import listed
     from distill_jax.data.table import TextTable
+    from distill_jax.sweeps.cells import DataConfig, usual_fraction
+    from distill_jax.sweeps.models import load_checkpoint
+    from distill_jax.sweeps.supplies import examples_for
+
+    if args.examples < 0:
+        raise UserError(f"--examples must not be negative, not {args.examples}")
+    fraction = usual_fraction(args.name) if args.label_fraction is None else args.label_fraction
+    config = DataConfig(args.name, args.text, args.text_b, args.label, fraction, args.max_length)
 
     def show(row: int, table: TextTable) -> str:
         label = -1 if table.labels_N is None else int(table.labels_N[row])
@@ -39,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
         return f"    {table.ids[row]}  {name}: {table.texts[row]}{pair}"
 
     dataset = load_dataset(args.name, text=args.text, text_b=args.text_b, label=args.label)
-    print(f"{dataset.name}: classes {', '.join(dataset.label_names)}; digest {dataset.digest}")
+    print(f"{dataset.name}: classes {listed(dataset.label_names)}; digest {dataset.digest}")
     for note in dataset.notes:
         print(f"note: {note}")
     for split, table in dataset.splits.items():
@@ -52,3 +77,12 @@ def main(arguments: Sequence[str]) -> None:
         print(f"  {split}: {len(table):,} examples ({', '.join(counts)})")
         for row in range(min(args.examples, len(table))):
             print(show(row, table))
+
+    def load(name: str, num_labels: int, fresh: bool) -> "Checkpoint":
+        return load_checkpoint(name, num_labels=num_labels, fresh=fresh)
+
+    task, _ = examples_for(config, args.teacher, args.fine_tune, load, dataset)
+    print(task.summary)
+    for line in in_words(task.coverage, args.max_length):
+        print(line)
+    print(f"all checks of training passed (teacher {args.teacher})")

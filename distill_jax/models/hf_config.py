@@ -97,6 +97,16 @@ def label_names_from_hf(raw: Mapping[str, Any], *, where: str) -> tuple[str, ...
     return labels
 
 
+def check_single_label(raw: Mapping[str, Any], *, where: str) -> None:
+    """Raises ``UserError`` for a trained head that is no classifier of one class an example."""
+    kind = raw.get("problem_type")
+    if kind not in (None, "single_label_classification"):
+        raise UserError(
+            f"{where} has a head for {kind!r}; supported: 'single_label_classification'. A softmax "
+            "over its outputs would say what it never learnt; give it a fresh head (fine-tune it)."
+        )
+
+
 def config_to_hf(config: BertConfig, label_names: Sequence[str] | None) -> dict[str, Any]:
     """The ``config.json`` of ``config``, as ``transformers`` reads it.
 

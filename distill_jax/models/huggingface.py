@@ -103,6 +103,8 @@ def load_pretrained(
         notes += ["the checkpoint's classifier was replaced by a fresh one"] if dropped else []
         tensors = {name: tensors[name] for name in tensors if name not in dropped}
         fresh.append("classifier")
+    else:
+        hf_config.check_single_label(raw, where=str(config_file))
 
     params = _complete(config, tensors, fresh, seed, where=str(folder))
     label_names = hf_config.label_names_from_hf(raw, where=str(config_file))

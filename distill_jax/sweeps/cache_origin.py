@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,13 @@ def origin_of(name: str, folder: Path | None, task: Task) -> dict[str, Any]:
     }
 
 
-def load_origin(origin: Mapping[str, Any], provenance: Provenance) -> tuple[LiveTeacher, Examples]:
+def load_origin(
+    origin: Mapping[str, Any], provenance: Provenance, ids: Collection[str] | None = None
+) -> tuple[LiveTeacher, Examples]:
     """The teacher of a cache and the examples it was asked about, found again.
+
+    Args:
+      ids: of these examples; all of the data by default.
 
     Raises:
       UserError: when they cannot be found, or are not what they were.
@@ -52,6 +57,9 @@ def load_origin(origin: Mapping[str, Any], provenance: Provenance) -> tuple[Live
     if teacher.digest != provenance.teacher:
         raise UserError(f"the teacher {name} has changed since the cache was made")
     table = _task(data, teacher).everything
+    if ids is not None:
+        asked = set(ids)
+        table = table.take(np.flatnonzero([example in asked for example in table.ids]))
     if table.without_labels(np.arange(len(table))).digest != provenance.data:
         raise UserError(f"the data {data.name} have changed since the cache was made")
     dtype = jnp.bfloat16 if provenance.precision == "bf16" else jnp.float32

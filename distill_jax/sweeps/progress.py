@@ -1,5 +1,6 @@
 """What a person sees while it runs: stage, loss, examples a second, time left."""
 
+import datetime
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,9 @@ class Stage:
         self.bar.update(self.task, completed=done, facts="  ".join(facts))
         if not self.console.is_terminal and now - self._line_at > LINE_SECONDS:
             self._line_at = now
+            if done > first_done:
+                seconds = (self.total - done) * (now - first_time) / (done - first_done)
+                facts.append(f"{datetime.timedelta(seconds=round(seconds))} left")
             self.console.print(f"  {self.name}: {done}/{self.total}  {'  '.join(facts)}")
 
 

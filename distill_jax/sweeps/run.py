@@ -26,7 +26,7 @@ from distill_jax.sweeps.parts import Part, only_process
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.resume import Before, check_resumable, keep_settings
 from distill_jax.sweeps.runs import Planned
-from distill_jax.sweeps.self_checks import check_splits, run_self_checks
+from distill_jax.sweeps.self_checks import run_self_checks
 from distill_jax.sweeps.spec import Place, TableSpec, Where
 from distill_jax.sweeps.strategies import Strategy, run_pending
 from distill_jax.sweeps.supplies import Supplies
@@ -107,8 +107,7 @@ def _check(entries: Sequence[Entry], supplies: Supplies) -> None:
     """Every objective fits every student and teacher; says what was decided for them."""
     said = set()
     for cell in _distinct(entries):
-        task, pretrained = supplies.of(cell)
-        check_splits(task)
+        _, pretrained = supplies.of(cell)
         shape = check_student(cell, pretrained.config).shape
         stages = [cell.objective, *([cell.intermediate.objective] if cell.intermediate else [])]
         for training in (cell.teacher.training, cell.training):

@@ -1,7 +1,7 @@
 """Fetches what the cells of a table need, each thing once."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -10,13 +10,16 @@ import numpy as np
 
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
+from distill_jax.data.table import TextDataset
 from distill_jax.models.bert import BertConfig
+from distill_jax.sweeps.asked import rows_asked
 from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TrainingConfig
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger
 from distill_jax.sweeps.merge import rows_in
 from distill_jax.sweeps.models import Checkpoint, is_cnn, load_checkpoint
 from distill_jax.sweeps.runs import Planned, clear_checkpoints, teacher_row
+from distill_jax.sweeps.self_checks import check_splits
 from distill_jax.sweeps.spec import Place
 from distill_jax.sweeps.sweep import Entry
 from distill_jax.sweeps.task import DIGITS, Task, load_texts, prepare_digits, prepare_task
@@ -48,21 +51,8 @@ class Supplies:
         return pretrained
 
     def _task(self, data: DataConfig, teacher_name: str, fresh: bool) -> tuple[Task, Checkpoint]:
-        if (data.name == DIGITS) != is_cnn(teacher_name):
-            raise UserError(
-                f"data {data.name!r} does not fit teacher {teacher_name!r}: digits want a CNN "
-                "(cnn-16-32-64), texts a BERT checkpoint"
-            )
-        if data.name == DIGITS:
-            task = prepare_digits(data)
-            pretrained = self.pretrained(teacher_name, len(task.label_names), fresh)
-        else:
-            dataset = load_texts(data)
-            pretrained = self.pretrained(teacher_name, len(dataset.label_names), fresh)
-            assert pretrained.tokenizer_file is not None
-            task = prepare_task(data, dataset, pretrained.tokenizer_file)
-            _check_length(task, pretrained)
-        lines = [*(f"data: {note}" for note in task.notes), f"{data.name}: {task.summary}"]
+        task, pretrained = examples_for(data, teacher_name, fresh, self.pretrained)
+        lines = list(task.told())
         for line in lines:
             if line not in self._said:  # draws of the labels are alike
                 self.engine.reporter.say(line)
@@ -149,13 +139,16 @@ class Supplies:
         if key not in self._outputs:
             pupils = [p for p in all_planned if _heard(p) == _heard(planned)]
             objectives = [o for p in pupils for o in (p.objective, p.intermediate) if o is not None]
+            wider = self.widest(planned, all_planned)
+            beside = [p for p in pupils if self.widest(p, all_planned).digest == wider.digest]
             self._outputs[key] = outputs_for(
                 self.engine,
                 planned.task,
                 planned.teacher,
                 objectives,
                 planned.cell.teacher,
-                self.widest(planned, all_planned),
+                wider,
+                rows_asked(beside, wider),
             )
         said = self._outputs[key]
         if said is None or not planned.cell.placebo:
@@ -179,6 +172,43 @@ class Supplies:
                 task, teacher.config, teacher.params, task.test
             )
         return self._on_test[key]
+
+
+def examples_for(
+    data: DataConfig,
+    teacher: str,
+    fresh: bool,
+    load: Callable[[str, int, bool], Checkpoint],
+    texts: TextDataset | None = None,
+) -> tuple[Task, Checkpoint]:
+    """The examples of a data set, and the checkpoint that is to teach them, all checked.
+
+    Args:
+      fresh: whether the teacher gets a new head.
+      load: of checkpoints: (name, number of classes, fresh).
+      texts: of the data set, where they have been loaded.
+
+    Raises:
+      UserError: for what training would refuse about data, teacher, or the two together.
+    """
+    if (data.name == DIGITS) != is_cnn(teacher):
+        raise UserError(
+            f"data {data.name!r} does not fit teacher {teacher!r}: digits want a CNN "
+            "(cnn-16-32-64), texts a BERT checkpoint"
+        )
+    if data.name == DIGITS:
+        task = prepare_digits(data)
+        pretrained = load(teacher, len(task.label_names), fresh)
+    else:
+        dataset = texts or load_texts(data)
+        pretrained = load(teacher, len(dataset.label_names), fresh)
+        assert pretrained.tokenizer_file is not None
+        task = prepare_task(data, dataset, pretrained.tokenizer_file)
+        _check_length(task, pretrained)
+    check_splits(task)
+    if not fresh:
+        as_it_came(task, pretrained)
+    return task, pretrained
 
 
 def _heard(planned: Planned) -> tuple[str, object]:

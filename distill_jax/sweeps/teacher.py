@@ -166,6 +166,7 @@ def outputs_for(
     objectives: Sequence[ResolvedObjective],
     config: TeacherConfig,
     wider: Task,
+    rows: np.ndarray | None = None,
 ) -> TeacherOutputs | None:
     """What the teacher says of the training examples; None when no objective listens.
 
@@ -173,6 +174,7 @@ def outputs_for(
       objectives: all that will listen, so that one cache serves the whole table.
       wider: a task among whose examples the task's are; the teacher is asked about all of them,
         by the hosts together where there are several.
+      rows: of ``wider.everything``, where it is asked about some only, see ``asked``.
     """
     listeners = [objective for objective in objectives if objective.needs_teacher]
     if not listeners:
@@ -183,7 +185,12 @@ def outputs_for(
     speaker = LiveTeacher(build_model(teacher.config, dtype=dtype), params, capture)
     if config.outputs == "live":
         return speaker
-    table = wider.everything
+    table = wider.everything if rows is None else wider.everything.take(rows)
+    if rows is not None:
+        engine.reporter.say(
+            f"the teacher is asked about the {len(rows):,} of {len(wider.everything):,} examples "
+            "that the steps read"
+        )
     batch_size = CACHE_BATCH if isinstance(table, TokenTable) else IMAGE_CACHE_BATCH
     data = table.without_labels(np.arange(len(table))).digest
     provenance = Provenance(
@@ -207,4 +214,5 @@ def outputs_for(
             on_batch=on_batch,
             on_rebuild=engine.reporter.say,
         )
-    return open_cache(cache_folder(home(), provenance), provenance, task.everything)
+    folder = cache_folder(home(), provenance)
+    return open_cache(folder, provenance, task.everything, partial=rows is not None)

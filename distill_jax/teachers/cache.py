@@ -23,7 +23,7 @@ from distill_jax.data.plan import (
     make_batch,
     plan_in_order,
 )
-from distill_jax.teachers.cached import MEMORY, RecordMemory, TeacherCache
+from distill_jax.teachers.cached import ABSENT, MEMORY, RecordMemory, TeacherCache
 from distill_jax.teachers.manifest import (
     EXAMPLES,
     MANIFEST,
@@ -136,6 +136,7 @@ def open_cache(
     provenance: Provenance,
     table: ExampleTable,
     *,
+    partial: bool = False,
     memory: RecordMemory = MEMORY,
 ) -> TeacherCache:
     """Open a cache for ``table``, refusing it unless it is whole and of this provenance.
@@ -144,6 +145,7 @@ def open_cache(
 
     Args:
       table: examples that the cache has, all of them or some, in any order.
+      partial: whether it may lack some, which must then not be asked for.
       memory: where records that were read are kept.
 
     Raises:
@@ -155,13 +157,14 @@ def open_cache(
     index = read_index(folder, manifest)
     entry_of = {example_id: entry for entry, example_id in enumerate(index.ids)}
     missing = [example_id for example_id in table.ids if example_id not in entry_of]
-    if missing:
+    if missing and not partial:
         raise UserError(
             f"the teacher cache {folder} lacks {len(missing)} of {len(table)} examples, "
             f"{missing[0]!r} for one"
         )
-    entry_N = np.asarray([entry_of[example_id] for example_id in table.ids], np.int64)
-    if not np.array_equal(index.lengths_N[entry_N], table.lengths_N):
+    entry_N = np.asarray([entry_of.get(example_id, ABSENT) for example_id in table.ids], np.int64)
+    there_N = entry_N != ABSENT
+    if not np.array_equal(index.lengths_N[entry_N[there_N]], table.lengths_N[there_N]):
         raise UserError(f"the teacher cache {folder} was made with other tokens for these examples")
     whole, broken = _sort_out(folder, manifest.shards, range(manifest.shards))
     absent = [number for number in range(manifest.shards) if number not in whole]

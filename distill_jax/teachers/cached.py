@@ -23,6 +23,8 @@ from distill_jax.teachers.records import (
 from distill_jax.teachers.shards import ShardReader
 
 Arrays = dict[str, np.ndarray]
+ABSENT = -1
+"""Instead of the record of an example that the teacher was not asked about."""
 
 
 class RecordMemory:
@@ -69,7 +71,7 @@ class TeacherCache:
       folder: where it lives.
       capture: what was kept beside the logits.
       index: id and length of every record.
-      entry_N: the record of every row of the table.
+      entry_N: the record of every row of the table, ``ABSENT`` where there is none.
       reader: of the shards.
       memory: where records that were read are kept.
     """
@@ -86,6 +88,8 @@ class TeacherCache:
         rows_B = np.asarray(batch.example_ids_B)
         places = np.flatnonzero(rows_B >= 0)
         entries = self.entry_N[rows_B[places]].tolist()
+        if ABSENT in entries:
+            raise ValueError(f"{self.folder} has no record of some examples of this batch")
         like, *said = self._records([0, *entries])
         logits_BC = np.zeros((batch_size, len(like["logits"])), np.float32)
         for place, arrays in zip(places, said, strict=True):

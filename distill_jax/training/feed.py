@@ -69,6 +69,10 @@ class Feed:
     def steps_per_epoch(self) -> int:
         return -(-len(self.table) // self.batch_size)
 
+    def planned(self, epoch: int) -> tuple[PlannedBatch, ...]:
+        """The batches of an epoch, in order."""
+        return self._plan(epoch)
+
     def __call__(self, step: int) -> tuple[Any, Any]:
         epoch, position = divmod(step, self.steps_per_epoch)
         planned = self._plan(epoch)[position]

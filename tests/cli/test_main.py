@@ -1,7 +1,9 @@
 """The command line as a person meets it: help at once, mistakes in one line, exit codes."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -80,15 +82,39 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments, told, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["compare-losses", "--label-fractoin", "0.5"], "--label-fraction"),
-        (["compare-losses", "--seeds", "one"], "one"),
-        (["data", "--examples"], "--examples"),
+        (["compare-losses", "--label-fractoin", "0.5"], "^Unrecognized options: --label-fractoin"),
+        (["compare-losses", "--label-fractoin", "0.5"], "--label-fraction "),
+        (["compare-losses", "--seeds", "one"], "^Error parsing --seeds: .*'one'"),
+        (["data", "--examples"], "^Missing value for argument '--examples'"),
+        (["data", "a", "b"], "^Unrecognized options: b. All flags: distill-jax data --help$"),
+        (["compare-losses", "--on-nan", "go"], "^invalid choice 'go' .*Expected one of"),
     ],
 )
 def test_a_wrong_flag_is_told_in_one_line(arguments, told):
     with pytest.raises(UserError, match=told) as error:
         dispatch(arguments)
     assert "\n" not in str(error.value)
+
+
+def test_help_has_no_stray_words(capsys):
+    for name in COMMANDS:
+        with contextlib.suppress(SystemExit, UserError):
+            dispatch([name, "--help"])
+    told = capsys.readouterr().out
+    assert len(told) > 5000
+    assert not re.search(r"Attributes|[╭ ](\w+) \1\b", told)
+
+
+def test_all_labels_of_ones_own_data_are_used_by_default():
+    def fraction(*flags):
+        return compare.sweep_of(compare.parse_arguments(flags, "t")).base.data.label_fraction
+
+    assert fraction() == fraction("--preset", "smoke") == 0.1
+    assert fraction("--data", "files:X") == fraction("--data", "tfds:glue/sst2") == 1
+    assert fraction("--data", "files:X", "--label-fraction", "0.3") == 0.3
+    whole = compare.sweep_of(compare.parse_arguments(["--data", "files:X"], "t"))
+    assert whole.title == "files:X, 100% of the labels"
+    assert not any("rest" in sentence for sentence in whole.protocol)
 
 
 def test_the_ledger_is_listed_filtered_and_exported(capsys):

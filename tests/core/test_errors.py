@@ -24,3 +24,9 @@ def test_an_error_is_one_line_that_can_be_printed():
     assert str(error) == r"a\nb\r\tc\x1b[31m \ud800 \u2028 ä 好"
     str(error).encode()
     assert str(UserError()) == ""
+
+
+def test_names_without_end_are_counted():
+    error = str(unknown("label", "x" * 5000, [f"intent number {n:04}" for n in range(2000)]))
+    assert len(error) < 1300
+    assert error.endswith("intent number 0049 and 1,950 more.")

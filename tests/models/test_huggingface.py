@@ -339,3 +339,18 @@ def test_minilm_equals_live_torch(minilm_folder):
     for level in range(7):
         difference = np.abs(hidden[level] - expected.hidden_states[level].numpy())
         assert difference[batch.where_BT].max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_a_head_for_another_problem_is_not_used_as_softmax(config, params, tokenizer_file, kind):
+    folder = tokenizer_file.parent / "model"
+    save_pretrained(folder, config, params, tokenizer_file)
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**raw, "problem_type": kind}))
+    with pytest.raises(UserError, match=f"head for '{kind}'; supported: 'single_label_cl"):
+        load_pretrained(folder)
+    assert "classifier" in load_pretrained(folder, fresh_classifier=True).fresh
+    (folder / "config.json").write_text(
+        json.dumps({**raw, "problem_type": "single_label_classification"})
+    )
+    assert load_pretrained(folder).fresh == ()

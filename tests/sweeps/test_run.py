@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from distill_jax.cli.compare import CompareLosses, sweep_of
+from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.sweeps import run as run_module
@@ -20,6 +22,7 @@ from distill_jax.sweeps.outputs import write_outputs
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.run import run_sweep
 from distill_jax.sweeps.spec import table_of
+from distill_jax.teachers.manifest import read_manifest
 from distill_jax.training.interrupt import Interrupted
 
 OBJECTIVES = ("ce", "0.5*kl(T=2) + 0.5*ce", "hidden_mse + attention_kl + ce")
@@ -82,7 +85,11 @@ def test_the_whole_way(world, tmp_path):
     assert "30 labelled and 30 unlabelled training examples, 24 validation, 30 test" in said
     assert said.count("self-checks: teacher deterministic, ") == 1
 
+    unknown = int(re.search(r"data: warning: (\d+)% of the \w+ tokens are \[UNK\]", said)[1])
     rows = Ledger(tmp_path / "out/ledger.jsonl").rows()
+    assert {row.metrics["train/cut"] for row in rows} == {0.0}
+    shares = [{row.metrics[f"{s}/unknown"] for row in rows} for s in ("train", "test")]
+    assert all(len(each) == 1 and 0.05 < min(each) <= (unknown + 1) / 100 for each in shares)
     assert [row.row for row in rows] == ["teacher"] + [o for o in OBJECTIVES for _ in range(2)]
     kl = rows[3]
     assert kl.config["objective"] == "0.5*kl(T=2) + 0.5*ce"
@@ -113,6 +120,10 @@ def test_the_whole_way(world, tmp_path):
     assert any((run_folder / "events").iterdir())
     assert (run_folder / "model/model.safetensors").is_file()
     assert not (run_folder / "checkpoint").exists()
+
+    assert re.search(r"\d% of the \w+ tokens are unknown", (tmp_path / "out/table.md").read_text())
+    report = (tmp_path / "out/report.html").read_text()
+    assert "train: 0.0% of the texts cut" in report and "of the tokens [UNK]" in report
 
     before = (tmp_path / "out/ledger.jsonl").read_bytes()
     again, said = run(world(), tmp_path / "out")
@@ -170,6 +181,24 @@ def test_live_and_cached_teachers_say_the_same(world, tmp_path):
         assert cached[key]["test/nll"] == pytest.approx(live[key]["test/nll"], rel=1e-3)
 
 
+def test_the_teacher_is_asked_only_about_what_the_steps_read(world, tmp_path, capsys):
+    """Two seeds read two steps of 16 each, of 60 examples; the results are those of a live one."""
+    objectives = ("kl", "hidden_mse + ce")
+    _, said = run(world(steps=2, evaluations=1, objectives=objectives), tmp_path / "few")
+    asked = int(re.search(r"is asked about the (\d+) of 60 examples", said)[1])
+    assert 32 < asked <= 54
+    live = world(steps=2, evaluations=1, objectives=objectives, teacher_outputs="live")
+    run(live, tmp_path / "live")
+    few, whole = numbers(tmp_path / "few"), numbers(tmp_path / "live")
+    assert few.keys() == whole.keys()
+    for key, metrics in few.items():
+        assert metrics == pytest.approx(whole[key], abs=2e-3, nan_ok=True)
+    (cache,) = (tmp_path / "home/teacher_outputs").iterdir()
+    assert read_manifest(cache).examples == asked
+    dispatch(["cache", "verify", str(cache), "--sample", "8"])
+    assert f"8 of {asked} examples: the teacher says the same" in capsys.readouterr().out
+
+
 def test_copied_students_get_their_own_learning_rate(world, tmp_path):
     run(world(students=("l2",), objectives=("ce",), seeds=(0,)), tmp_path / "out")
     row = Ledger(tmp_path / "out/ledger.jsonl").rows()[-1]
@@ -210,7 +239,11 @@ def test_a_plugins_loss_is_a_row_and_its_content_counts(world, tmp_path):
         ({"seeds": (1, 1)}, "seeds repeat"),
         ({"seeds": (-1,)}, "from 0 to"),
         ({"seeds": (2**32,)}, "from 0 to"),
-        ({"epochs": float("nan"), "steps": 0}, "epochs"),
+        ({"epochs": float("nan"), "steps": 0}, "epochs must be positive, not nan"),
+        ({"steps": -5}, "steps must be from 0 to 2147483647, not -5 .0 leaves them to epochs"),
+        ({"steps": 2**31}, "steps must be from 0"),
+        ({"evaluations": 0}, "evaluations must be from 1"),
+        ({"max_shapes": 0}, "max shapes must be from 1"),
         ({"teacher_epochs": float("inf")}, "epochs"),
         ({"baseline": "kl"}, "unknown baseline 'kl'"),
         ({"data": "review_snippet/movie"}, "Did you mean 'review_snippets/movie'"),

@@ -1,0 +1,77 @@
+"""``distill-jax data`` shows a data set and refuses what training would refuse, in its words."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from distill_jax.cli.compare import parse_arguments, sweep_of
+from distill_jax.cli.main import dispatch
+from distill_jax.core.errors import UserError
+from distill_jax.sweeps.progress import Reporter
+from distill_jax.sweeps.run import run_sweep
+
+GOOD = {
+    "train.csv": "sentence,label\n" + "".join(f"the film {n},{'ab'[n % 2]}\n" for n in range(40)),
+    "dev.csv": "sentence,label\nthe plot,a\nthe cast,b\n",
+    "test.csv": "sentence,label\nthe music,a\nbad music,b\n",
+}
+LONG = "sentence,label\n" + "film " * 60 + ",a\nbad,b\n"
+LEAK = "id,sentence,label\n" + "".join(f"{n},the film {n},{'ab'[n % 2]}\n" for n in range(40))
+REFUSED = {
+    "no folder": ({}, []),
+    "a column": (GOOD, ["--label", "lable"]),
+    "numbers": ({**GOOD, "train.csv": "sentence,label\nx,0.5\ny,1\n"}, []),
+    "another label": ({**GOOD, "dev.csv": "sentence,label\nx,c\n"}, []),
+    "no labels of test": ({**GOOD, "test.csv": "sentence,label\nx,a\ny,\n"}, []),
+    "a leak": ({**GOOD, "train.csv": LEAK, "test.csv": LEAK}, []),
+    "a fraction": (GOOD, ["--label-fraction", "0"]),
+    "a length": (GOOD, ["--max-length", "3"]),
+    "positions": ({**GOOD, "dev.csv": LONG}, ["--max-length", "64"]),
+    "a teacher": (GOOD, ["--teacher", "/no/such/teacher"]),
+    "other classes": (
+        {name: text.replace(",a\n", ",c\n") for name, text in GOOD.items()},
+        ["--no-fine-tune"],
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """(name -> content) -> ``files:FOLDER``."""
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
+
+    def write(contents):
+        for name, text in contents.items():
+            (tmp_path / "data").mkdir(exist_ok=True)
+            (tmp_path / "data" / name).write_text(text)
+        return f"files:{tmp_path / 'data'}"
+
+    return write
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_training_refuses_is_refused_in_the_same_words(folder, toy_teacher, tmp_path, case):
+    contents, arguments = REFUSED[case]
+    given = [] if "--teacher" in arguments else ["--teacher", str(toy_teacher)]
+    data = folder(contents)
+    with pytest.raises(UserError) as training:
+        sweep = sweep_of(parse_arguments(["--data", data, *given, *arguments], "test"))
+        run_sweep(sweep, tmp_path / "out", Reporter(Console(file=io.StringIO())))
+    with pytest.raises(UserError) as looking:
+        dispatch(["data", data, *given, *arguments])
+    assert str(looking.value) == str(training.value)
+
+
+def test_what_is_good_is_shown_and_passes(folder, toy_teacher, capsys):
+    data = folder({**GOOD, "notes.md": "", "dev.csv": GOOD["dev.csv"].replace(",", ";")})
+    dispatch(["data", data, "--teacher", str(toy_teacher), "--examples", "1"])
+    told = capsys.readouterr().out
+    assert f"{data}: classes a, b; digest " in told
+    assert "note: files not used: notes.md\n" in told
+    assert "note: dev.csv: cells are separated by semicolons\n" in told
+    assert "  train: 40 examples (20 a, 20 b)\n" in told and told.count("a: the film 0") == 1
+    assert "40 labelled and 0 unlabelled training examples" in told
+    assert "texts cut at 128 tokens: train 0.0%, validation 0.0%, test 0.0%; tokens that" in told
+    assert "warning: 33% of the train tokens are [UNK]" in told
+    assert told.endswith(f"all checks of training passed (teacher {toy_teacher})\n")

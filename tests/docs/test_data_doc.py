@@ -1,0 +1,41 @@
+"""docs/data.md: its example is read, its names and endings are those of the code."""
+
+import re
+from pathlib import Path
+
+from distill_jax.cli.main import dispatch
+from distill_jax.data.coverage import Coverage, in_words
+from distill_jax.data.file_formats import ENDINGS
+from distill_jax.data.split_files import STEMS, TEXT
+
+DOC = (Path(__file__).resolve().parents[2] / "docs/data.md").read_text(encoding="utf-8")
+
+
+def test_the_example_is_read_by_the_command(tmp_path, toy_teacher, monkeypatch, capsys):
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
+    (example,) = re.findall(r"```\n(sentence;label\n.*?)```", DOC, re.S)
+    (tmp_path / "data").mkdir()
+    for name in ("train", "val", "test"):
+        (tmp_path / f"data/{name}.csv").write_text(example)
+    (command,) = re.findall(r"```\ndistill-jax (.*)\n```", DOC)
+    arguments = command.replace("FOLDER", str(tmp_path / "data")).split()
+    unlike = example.replace("film", "book").replace("flat", "thin")
+    (tmp_path / "data/train.csv").write_text(unlike)
+    dispatch([*arguments, "--teacher", str(toy_teacher)])
+    told = capsys.readouterr().out
+    assert "classes negative, positive" in told and "a gripping, clever film" in told
+    assert "all checks of training passed" in told
+
+
+def test_names_and_endings_are_those_that_are_read():
+    tables = [re.findall(r"`([^`]+)`", row) for row in DOC.splitlines() if row.startswith("|")]
+    told = {word for row in tables for word in row}
+    assert {stem for stems in STEMS.values() for stem in stems} <= told
+    assert {ending for ending in ENDINGS if not ending.endswith(".gz")} | {TEXT} <= told
+
+
+def test_the_line_on_coverage_is_the_programs():
+    (line,) = re.findall(r"```\ndata: (texts cut .*)\n```", DOC)
+    none = Coverage(0.0, 0.0, 20)
+    splits = {"train": Coverage(0.0, 0.001, 20), "validation": none, "test": none}
+    assert in_words(splits, 128) == [line]
