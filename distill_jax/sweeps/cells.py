@@ -9,7 +9,7 @@ from typing import Any, Literal
 from distill_jax.core.digests import LATE, digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.sweeps.options import Precision
+from distill_jax.sweeps.options import Pooling, Precision
 from distill_jax.sweeps.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
 
@@ -180,6 +180,8 @@ class Cell:
       training: steps, batch, optimiser.
       seed: of initialisation, dropout and data order.
       layers: which of the teacher's layers a copied student starts from.
+      pooling: what a text student's head reads, see ``BertConfig``; ``teacher`` for the same as
+        the teacher's.
       intermediate: a stage before, on the representations say.
       plugin: SHA-256 of the user's file of losses, if there is one.
       placebo: whether each example is taught what the teacher says of another one, drawn by the
@@ -199,6 +201,7 @@ class Cell:
     plugin: str | None = None
     teacher_dtype: str = "float32"
     precision: Precision = field(default="f32", metadata=LATE)
+    pooling: Pooling = field(default="teacher", metadata=LATE)
     placebo: bool = field(default=False, metadata=LATE)
     data_digest: str = ""
     teacher_digest: str = ""
