@@ -23,6 +23,12 @@ TEACHER = "teacher"
 """The name, among the students, of the teacher that is fine-tuned."""
 
 
+def usual_fraction(name: str) -> float:
+    """The share of the labels that is used where nobody says: all of the user's own; a tenth of
+    the built-in data sets, so that there is something for a teacher to add."""
+    return 1.0 if name.startswith(("files:", "tfds:")) else 0.1
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which examples, and how many of them have labels.
@@ -92,14 +98,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 0 < self.epochs < math.inf or self.steps < 0:
-            raise UserError("epochs must be positive, steps 0 (epochs decide) or positive")
-        counts = self.evaluations, self.batch_size, self.max_shapes
-        if min(counts) < 1 or max(*counts, self.steps) > MOST:
-            raise UserError(
-                "evaluations, batch size and max_shapes must be at least 1, and none of them, nor "
-                f"steps, above {MOST}"
-            )
+        if not 0 < self.epochs < math.inf:
+            raise UserError(f"epochs must be positive, not {self.epochs:g}")
+        for name, least in {"steps": 0, "evaluations": 1, "batch_size": 1, "max_shapes": 1}.items():
+            if not least <= (number := getattr(self, name)) <= MOST:
+                said = f"{name.replace('_', ' ')} must be from {least} to {MOST}, not {number}"
+                raise UserError(said + (" (0 leaves them to epochs)" if name == "steps" else ""))
 
     def total_steps(self, examples: int) -> int:
         """Optimiser steps over a training set of so many examples.

@@ -16,9 +16,8 @@ Pooling = Literal["teacher", "pooler", "mean", "cls"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """None of this is part of a run's hash: the same cell gives the same result, within rounding.
-
-    Attributes are the flags that every command that trains has.
+    """How runs are carried out. None of this is part of a run's hash: the same cell gives the same
+    result, within rounding.
     """
 
     parallel: Literal["jit", "pmap"] = "jit"

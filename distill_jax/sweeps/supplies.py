@@ -61,9 +61,8 @@ class Supplies:
             assert pretrained.tokenizer_file is not None
             task = prepare_task(data, dataset, pretrained.tokenizer_file)
             _check_length(task, pretrained)
-        for note in task.notes:
-            self.engine.reporter.say(f"data: {note}")
-        self.engine.reporter.say(f"{data.name}: {task.summary}")
+        for line in task.told():
+            self.engine.reporter.say(line)
         return task, pretrained
 
     def of(self, cell: Cell) -> tuple[Task, Checkpoint]:
