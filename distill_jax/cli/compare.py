@@ -54,6 +54,9 @@ class CompareLosses:
     """minilm-l6 (comes as a package), a folder with a BERT checkpoint, or a hub id."""
     fine_tune: bool = True
     """Fine-tune the teacher first; --no-fine-tune for one whose head is trained already."""
+    teacher_pooling: Literal["auto", "pooler", "mean", "cls"] = "auto"
+    """What the teacher's head reads; auto: what its checkpoint says. A pooler that the checkpoint
+    lacks (one saved as a masked language model, say) is drawn at random and fine-tuned."""
     teacher_epochs: float = 3.0
     """Passes of the teacher over the labelled examples."""
     teacher_batch_size: int = 32
@@ -268,6 +271,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
             args.teacher_outputs,
             args.cache_dtype,
             args.teacher_precision,
+            pooling=args.teacher_pooling,
         ),
         precision=args.precision,
         student="",

@@ -16,8 +16,8 @@ from distill_jax.core.sharding import ALONG_WIDTH, place
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.data.plan import ExampleTable, choose_lengths, make_batch, plan_in_order
 from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import tokenise_dataset
-from distill_jax.models.bert import Bert
+from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.models.bert import Bert, BertConfig
 from distill_jax.models.huggingface import load_pretrained
 
 LogitsOf = Callable[[Any, Batch], jax.Array]
@@ -123,6 +123,17 @@ def one_by_one(table: ExampleTable, count: int, *, shape_lengths: Sequence[int])
     few = table.take(rows)
     plan = plan_in_order(few.lengths_N, shape_lengths, batch_size=1)
     return [make_batch(few, planned, batch_size=1) for planned in plan]
+
+
+def check_token_types(table: TokenTable, config: BertConfig) -> None:
+    """Raises ``UserError`` for pairs of texts where the model cannot tell the second one."""
+    largest = int(table.token_types_S.max(initial=0))
+    if largest >= config.type_vocab_size:
+        raise UserError(
+            f"the texts are pairs (token type {largest}), the model has type_vocab_size "
+            f"{config.type_vocab_size}: it was not made for pairs. Take another model, or join the "
+            "two texts in one column"
+        )
 
 
 def classify_texts(

@@ -42,6 +42,9 @@ class TextInputs:
     pairs: bool | None = None
 
 
+UNSAID = TextInputs()
+
+
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
     """A model as loaded.
@@ -66,7 +69,7 @@ class Pretrained:
     label_names: tuple[str, ...] | None
     fresh: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    inputs: TextInputs = TextInputs()
+    inputs: TextInputs = UNSAID
 
 
 def load_pretrained(
@@ -148,7 +151,7 @@ def save_pretrained(
     params: Params,
     tokenizer_file: Path,
     label_names: Sequence[str] | None = None,
-    inputs: TextInputs = TextInputs(),
+    inputs: TextInputs = UNSAID,
 ) -> None:
     """Write a folder that ``transformers`` and ``load_pretrained`` open, whole or not at all.
 

@@ -131,6 +131,7 @@ class TeacherConfig:
         the rest; None keeps all.
       precision: in which it speaks; it is fine-tuned in float32.
       seed: of its fine-tuning: the new head, dropout and the order of the data.
+      pooling: what its head reads, see ``BertConfig``; ``auto`` for what its checkpoint says.
     """
 
     name: str = "minilm-l6"
@@ -145,6 +146,7 @@ class TeacherConfig:
     precision: Literal["f32", "bf16"] = "f32"
     cache_top_k: int | None = None
     seed: int = 0
+    pooling: Literal["auto", "pooler", "mean", "cls"] = field(default="auto", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)

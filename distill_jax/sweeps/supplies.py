@@ -10,6 +10,8 @@ import numpy as np
 
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
+from distill_jax.data.tokenise import TokenTable
+from distill_jax.evaluation.predict import check_token_types
 from distill_jax.models.bert import BertConfig
 from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TrainingConfig
 from distill_jax.sweeps.engine import Engine
@@ -40,13 +42,19 @@ class Supplies:
         self.pretrained = lru_cache(None)(self._pretrained)
         self.task = lru_cache(None)(self._task)
 
-    def _pretrained(self, name: str, num_labels: int, fresh: bool, seed: int = 0) -> Checkpoint:
-        pretrained = load_checkpoint(name, num_labels=num_labels, fresh=fresh, seed=seed)
+    def _pretrained(
+        self, name: str, num_labels: int, fresh: bool, seed: int = 0, pooling: str = "auto"
+    ) -> Checkpoint:
+        pretrained = load_checkpoint(
+            name, num_labels=num_labels, fresh=fresh, seed=seed, pooling=pooling
+        )
         for note in pretrained.notes if not seed else ():  # they are the same for every seed
             self.engine.reporter.say(f"teacher: {note}")
         return pretrained
 
-    def _task(self, data: DataConfig, teacher_name: str, fresh: bool) -> tuple[Task, Checkpoint]:
+    def _task(
+        self, data: DataConfig, teacher_name: str, fresh: bool, pooling: str
+    ) -> tuple[Task, Checkpoint]:
         if (data.name == DIGITS) != is_cnn(teacher_name):
             raise UserError(
                 f"data {data.name!r} does not fit teacher {teacher_name!r}: digits want a CNN "
@@ -57,10 +65,11 @@ class Supplies:
             pretrained = self.pretrained(teacher_name, len(task.label_names), fresh)
         else:
             dataset = load_texts(data)
-            pretrained = self.pretrained(teacher_name, len(dataset.label_names), fresh)
+            classes = len(dataset.label_names)
+            pretrained = self.pretrained(teacher_name, classes, fresh, pooling=pooling)
             assert pretrained.tokenizer_file is not None
             task = prepare_task(data, dataset, pretrained.tokenizer_file)
-            _check_length(task, pretrained)
+            _check_inputs(task, pretrained)
         for line in task.told():
             self.engine.reporter.say(line)
         return task, pretrained
@@ -68,10 +77,12 @@ class Supplies:
     def of(self, cell: Cell) -> tuple[Task, Checkpoint]:
         """The examples of a cell, and the checkpoint of its teacher."""
         teacher = cell.teacher
-        task, pretrained = self.task(cell.data, teacher.name, teacher.fine_tune)
+        task, pretrained = self.task(cell.data, teacher.name, teacher.fine_tune, teacher.pooling)
         if teacher.seed:
             classes = len(task.label_names)
-            pretrained = self.pretrained(teacher.name, classes, teacher.fine_tune, teacher.seed)
+            pretrained = self.pretrained(
+                teacher.name, classes, teacher.fine_tune, teacher.seed, teacher.pooling
+            )
         return task, pretrained
 
     def raise_teacher(self, cell: Cell, ledger: Ledger) -> None:
@@ -182,9 +193,13 @@ def _heard(planned: Planned) -> tuple[str, object]:
     return planned.teacher.digest, planned.cell.teacher
 
 
-def _check_length(task: Task, pretrained: Checkpoint) -> None:
+def _check_inputs(task: Task, pretrained: Checkpoint) -> None:
+    """The teacher has embeddings for every position and for both texts of a pair."""
     assert isinstance(pretrained.config, BertConfig)
     tables = (task.everything, task.validation, task.test)
+    for table in tables:
+        if isinstance(table, TokenTable):
+            check_token_types(table, pretrained.config)
     longest = max(int(table.lengths_N.max()) for table in tables)
     if longest > pretrained.config.max_positions:
         raise UserError(
