@@ -21,7 +21,7 @@ TABLE = TextTable(("1", "2"), ("the film is good", "bad and unheard of"))
 
 def use(folder):
     """Load, make tokens, and look every token up."""
-    model = load_pretrained(folder, fresh_pooler=True)
+    model = load_pretrained(folder, pooling="pooler")
     assert isinstance(model.config, BertConfig) and len(model.digest) == 16
     dataset = TextDataset("fuzz", ("a", "b"), {"test": TABLE})
     tokens = tokenise_dataset(dataset, model.tokenizer_file, max_length=8).splits["test"]
