@@ -161,21 +161,33 @@ def _as_berts(raw: dict[str, Any], options: Mapping[str, Any], file: Path) -> li
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    for key, (_, usual) in _CASE.items():
+        said = options.get(key, usual)
+        if not (isinstance(said, bool) or (said is None and usual is None)):
+            raise UserError(f"{TOKENIZER_CONFIG}: {key} is {said!r}, expected true or false.")
     return {theirs: options.get(key, usual) for key, (theirs, usual) in _CASE.items()}
 
 
 def _added(folder: Path, options: Mapping[str, Any]) -> dict[int, AddedToken]:
     """Tokens by id that stand beside the vocabulary, in transformers' order of precedence."""
+    try:
+        return _added_tokens(folder, options)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        files = f"{TOKENIZER_CONFIG}, {SPECIAL_TOKENS} and {ADDED_TOKENS}"
+        raise UserError(f"the added tokens of {folder} ({files}) are damaged: {error}.") from error
+
+
+def _added_tokens(folder: Path, options: Mapping[str, Any]) -> dict[int, AddedToken]:
     decoder = options.get("added_tokens_decoder")
     extra = _listed(options)
     if isinstance(decoder, dict):
         tokens = {int(number): AddedToken(**token) for number, token in decoder.items()}
         return _with_extra(tokens, extra)
-    extra += _listed(_optional(folder / SPECIAL_TOKENS))
     tokens = {}
     for content, number in _optional(folder / ADDED_TOKENS).items():
-        special = content in extra
+        special = content in extra  # in transformers 5 the map beside it has no say in this
         tokens[int(number)] = AddedToken(content, special=special, normalized=not special)
+    extra += _listed(_optional(folder / SPECIAL_TOKENS))
     return _with_extra(dict(sorted(tokens.items())), extra)
 
 
@@ -199,8 +211,13 @@ def _kept(
     target = home / "tokenizers" / digest(named) / TOKENIZER
     if target.is_file():
         return target
-    tokenizer = make()
-    tokenizer.add_tokens(list(added.values()))
+    try:
+        tokenizer = make()
+        tokenizer.add_tokens(list(added.values()))
+    except BaseException as error:  # as in load_tokenizer
+        raise UserError(
+            f"the tokeniser of {folder} is damaged: {panics_reported(error)}."
+        ) from error
     for number, token in added.items():
         found = tokenizer.token_to_id(token.content)
         if number >= 0 and found != number:

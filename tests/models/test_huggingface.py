@@ -179,7 +179,7 @@ def test_another_number_of_classes_needs_a_word(saved):
 def test_missing_pooler_needs_a_word(saved):
     """Trap 21."""
     rewrite(saved, without("bert.pooler."))
-    with pytest.raises(UserError, match="no pooler weights. --teacher-pooling .* mean or cls"):
+    with pytest.raises(UserError, match=r"no pooler weights. --teacher-pooling .* mean or cls"):
         load_pretrained(saved)
     assert load_pretrained(saved, pooling="mean").fresh == ()
     loaded = load_pretrained(saved, pooling="pooler")
