@@ -9,6 +9,7 @@ reader is used: a folder that answers as it should is known to do so elsewhere.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.numpy import load_file
 from scipy.special import erf
 
 _GELU = {
-    "gelu": lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))),
+    "gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
     "relu": lambda x: np.maximum(x, 0),
 }
 _TANH = ("gelu_new", "gelu_pytorch_tanh")
@@ -30,7 +31,7 @@ def reference_logits(
     token_type_ids_BT: np.ndarray,
     attention_mask_BT: np.ndarray,
 ) -> np.ndarray:
-    """Logits [B, C] of the model in ``folder``, float32 arithmetic."""
+    """Logits [B, C], float32, of the model in ``folder``."""
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "model.safetensors")
     own = raw["model_type"] == "bert"
@@ -81,7 +82,7 @@ def _encode(
             split(_linear(tensors, f"{layer}.attention.self.{part}", x_BTD))
             for part in ("query", "key", "value")
         )
-        scores_BHTT = query @ key.transpose(0, 1, 3, 2) / np.sqrt(query.shape[-1])
+        scores_BHTT = query @ key.transpose(0, 1, 3, 2) / math.sqrt(query.shape[-1])
         scores_BHTT = np.where(where_BT[:, None, None], scores_BHTT, np.finfo(np.float32).min)
         weights_BHTT = np.exp(scores_BHTT - scores_BHTT.max(-1, keepdims=True))
         weights_BHTT /= weights_BHTT.sum(-1, keepdims=True)
@@ -101,5 +102,5 @@ def _linear(tensors: dict[str, np.ndarray], module: str, x: np.ndarray) -> np.nd
 
 def _activation(name: str) -> Callable[[np.ndarray], np.ndarray]:
     if name in _TANH:
-        return lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        return lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     return _GELU[name]
