@@ -76,7 +76,9 @@ def find_tokenizer(folder: Path, *, vocab_size: int, home: Path | None = None) -
     try:  # The words and what is put around them: each names its own ids.
         around = tokenizer.encode("a").ids + tokenizer.encode("a", "b").ids
     except BaseException as error:  # as in load_tokenizer
-        raise UserError(f"{found.file} is damaged: {panics_reported(error)}.") from error
+        raise UserError(
+            f"{found.file} is damaged or not a tokeniser: {panics_reported(error)}."
+        ) from error
     largest = max([*tokenizer.get_vocab().values(), *around], default=0)
     if largest >= vocab_size:
         raise UserError(

@@ -80,7 +80,8 @@ def test_vocabularies(toy_teacher, tmp_path):
     for number, data in enumerate(
         [b"", b"\xff\n" * 9, b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n\0", b"a" * 99]
     ):
-        target = damaged_copy(toy_teacher, {"tokenizer.json": None}, tmp_path / f"hf{number}")
+        without = {"tokenizer.json": None, "tokenizer_config.json": None}
+        target = damaged_copy(toy_teacher, without, tmp_path / f"hf{number}")
         (target / "vocab.txt").write_bytes(data)
         told(lambda target=target: use(target))
 
