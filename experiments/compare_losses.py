@@ -2,6 +2,7 @@
 
     make compare                              # or: python experiments/compare_losses.py
     make compare ARGS="--preset full"         # attention too, a second student, 5 seeds
+    make compare ARGS="--preset controls"     # how much is a teacher, how much unlabelled text
     make compare ARGS="--preset smoke"        # the whole path in a minute or two
 
 Run time on two CPU cores: 7 minutes (default, from an empty cache), 36 minutes (full),

@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import (
+    FLOOR,
     NOTHING,
     clip_logits,
     constant_pair,
@@ -70,8 +71,12 @@ def _plackett_luce(student: Array, teacher: Array, mask: Array, k: int) -> Array
     there = jnp.take_along_axis(mask, order, axis=-1)
     # Largest first: each sum over "this place and all below" is relative to its own maximum.
     rest = jax.lax.cumlogsumexp(scores, axis=scores.ndim - 1, reverse=True)
+    # Among excluded items alone each is as likely; at -FLOOR the sums have lost their number.
+    best = jax.lax.cummax(scores, axis=scores.ndim - 1, reverse=True)
+    left = jnp.flip(jnp.cumsum(jnp.flip(there, -1), axis=-1, dtype=scores.dtype), -1)
+    costs = jnp.where(best <= -FLOOR, jnp.log(jnp.maximum(left, 1)), rest - scores)
     counted = there & (jnp.arange(scores.shape[-1]) < k).reshape((1,) * (scores.ndim - 1) + (-1,))
-    return jnp.sum(jnp.where(counted, rest - scores, 0), axis=-1)
+    return jnp.sum(jnp.where(counted, costs, 0), axis=-1)
 
 
 def listmle(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None = None) -> Array:

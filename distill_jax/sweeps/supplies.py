@@ -36,6 +36,7 @@ class Supplies:
     _teachers: dict[tuple[str, object], tuple[Teacher, str]] = field(default_factory=dict)
     _outputs: dict[tuple[str, str, object], TeacherOutputs | None] = field(default_factory=dict)
     _placebos: dict[tuple[object, ...], Placebo] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
     _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,8 +71,11 @@ class Supplies:
             assert pretrained.tokenizer_file is not None
             task = prepare_task(data, dataset, pretrained.tokenizer_file)
             _check_inputs(task, pretrained)
-        for line in task.told():
-            self.engine.reporter.say(line)
+        lines = list(task.told())
+        for line in lines:
+            if line not in self._said:  # draws of the labels are alike
+                self.engine.reporter.say(line)
+        self._said.update(lines)
         return task, pretrained
 
     def of(self, cell: Cell) -> tuple[Task, Checkpoint]:

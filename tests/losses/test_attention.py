@@ -80,6 +80,14 @@ def test_values_and_gradients_are_those_of_the_formula(name, teacher_heads, head
 
 
 @pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("spread", [1e-3, 30.0])
+def test_values_are_those_of_the_formula_at_other_spreads(name, spread, bench, rng):
+    student, teacher = rng.normal(size=(2, 4, 2, 4, 4)) * spread
+    loss = getattr(losses, name)
+    bench.check(loss, PAIRS[name], student, teacher, where=WHERE, entries=0, heads="each")
+
+
+@pytest.mark.parametrize("name", PAIRS)
 def test_extreme_scores_have_finite_gradients(name, bench):
     student, teacher = np.zeros((2, 4, 2, 4, 4))
     student[0, :, 0, :2], teacher[0, :, 0, :2] = 1e4, -1e4

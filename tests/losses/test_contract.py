@@ -351,13 +351,17 @@ def test_matrix_products_are_in_full_precision(name, rng):
 
 @pytest.mark.parametrize("name", ALL)
 def test_float64_stays_float64(name, rng):
+    """On the way too: else a loss in float64 would be no reference for itself in float32."""
     with jax.enable_x64(True):
         arrays = jax.tree.map(
             lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, inputs(name, rng)
         )
         where = np.ones(mask_shape(name), bool)
-        shape = jax.eval_shape(lambda *a: call(name, *a, where, numbers_of(name)), *arrays)
-    assert shape.dtype == np.float64
+        closed = jax.make_jaxpr(lambda *a: call(name, *a, where, numbers_of(name)))(*arrays)
+    assert [v.aval.dtype for v in closed.jaxpr.outvars] == [np.float64]
+    made = {v.aval.dtype for equation in operations(closed.jaxpr) for v in equation.outvars}
+    parameter = {np.dtype("float32")} if name == "vid" else set()  # its variances start as one
+    assert not (made - parameter) & {np.dtype(x) for x in ("float32", "bfloat16", "float16")}
 
 
 @pytest.mark.parametrize("name", ALL)

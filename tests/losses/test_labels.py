@@ -79,6 +79,16 @@ def test_values_and_gradients_are_those_of_the_formula(classes, bench, rng):
     bench.check(losses.dkd, dkd, student, teacher, labels, where=where, entries=6, **hyper)
 
 
+@pytest.mark.parametrize("spread", [1e-3, 10.0])
+def test_values_are_those_of_the_formula_at_other_spreads(spread, bench, rng):
+    student, teacher = rng.normal(size=(2, 4, 5)) * spread
+    where, labels = np.ones(4, bool), np.array([1, 0, 4, 2], np.int32)
+    bench.check(losses.ce, ce, student, labels, where=where, entries=0, label_smoothing=0.1)
+    bench.check(losses.mmi, mmi, student, teacher, labels, where=where, entries=0)
+    hyper = {"T": 2.0, "alpha": 0.7, "beta": 3.0}
+    bench.check(losses.dkd, dkd, student, teacher, labels, where=where, entries=0, **hyper)
+
+
 def test_dkd_with_the_right_weights_is_kl(bench, rng):
     student, teacher = rng.normal(size=(2, 4, 5))
     labels = np.array([0, 1, 2, 3], np.int32)

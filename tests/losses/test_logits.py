@@ -122,6 +122,15 @@ def test_values_and_gradients_are_those_of_the_formula(case, bench, rng):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("spread", [1e-3, 30.0])
+def test_values_are_those_of_the_formula_at_other_spreads(case, spread, bench, rng):
+    loss, formula, hyper = CASES[case]
+    student, teacher = rng.normal(size=(2, 2, 3, 5)) * spread
+    where = np.ones((2, 3), bool)
+    bench.check(loss, over_examples(formula), student, teacher, where=where, entries=0, **hyper)
+
+
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("classes", [2, 1000])
 def test_few_and_many_classes_in_a_batch_of_one(case, classes, bench, rng):
     loss, formula, hyper = CASES[case]

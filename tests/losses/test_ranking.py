@@ -98,6 +98,14 @@ def test_values_and_gradients_are_those_of_the_formula(case, bench, rng):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("spread", [1e-3, 30.0])
+def test_values_are_those_of_the_formula_at_other_spreads(case, spread, bench, rng):
+    loss, oracle, hyper = CASES[case]
+    student, teacher = rng.normal(size=(2, 4, 5)) * spread
+    bench.check(loss, oracle, student, teacher, where=WHERE, entries=0, **hyper)
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_extreme_scores_have_finite_gradients(case, bench):
     loss, _, hyper = CASES[case]
     student, teacher = np.zeros((2, 4, 5))
@@ -143,6 +151,20 @@ def test_ties_of_the_teacher_are_taken_in_the_order_of_the_list(name, bench):
     first, second = likelihood([-1.0, 0.5, 2.0], [3, 2, 1]), likelihood([0.5, -1.0, 2.0], [3, 2, 1])
     assert abs(first - second) > 0.1
     np.testing.assert_allclose(got, [first, second, first, second], rtol=1e-9)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_items_that_the_student_excludes_are_alike_among_themselves(wide, bench):
+    """Also in float32, where sums at -1e9 no longer tell how many there are."""
+    student = np.array([[0.5, -np.inf, -np.inf, -np.inf, 7.0]], np.float64 if wide else np.float32)
+    teacher = np.array([[9.0, 3, 2, 1, 9]], student.dtype)
+    where = np.array([[True, True, True, True, False]])
+    for loss, k in ((losses.listmle, 4), (losses.relaxed_ranking, 2)):
+        hyper = {} if loss is losses.listmle else {"k": k}
+        values, grads = bench(loss, student, teacher, where=where, wide=wide, **hyper)
+        expected = math.log(6) if k == 4 else math.log(3)
+        np.testing.assert_allclose(values, [expected], rtol=1e-6)
+        assert np.all(np.isfinite(grads))
 
 
 def test_k_below_one_is_refused():

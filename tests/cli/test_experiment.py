@@ -1,0 +1,55 @@
+"""Flags that the experiment scripts share."""
+
+import pytest
+
+from distill_jax.cli import experiment
+from distill_jax.cli.experiment import Flags, run_experiment
+from distill_jax.sweeps.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
+from distill_jax.sweeps.columns import ACCURACY
+from distill_jax.sweeps.sweep import Sweep, axis
+
+
+def declare(flags: Flags) -> tuple[Sweep, ...]:
+    base = Cell(DataConfig(), TeacherConfig(), "tiny", "ce", TrainingConfig())
+    fields = dict(rows=axis("objective", ["ce", "kl"]), groups=axis("student", ["tiny"]))
+    return tuple(
+        Sweep(name, name, base, **fields, seeds=(0, 1), baseline="ce", columns=(ACCURACY,))
+        for name in ("one", "two")
+    )
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    """(arguments) -> the tables that would be run."""
+    sweeps = []
+    monkeypatch.setattr(experiment, "_run", lambda sweep, flags, console: sweeps.append(sweep))
+
+    def parse(*arguments):
+        sweeps.clear()
+        run_experiment(declare, arguments)
+        return list(sweeps)
+
+    return parse
+
+
+def test_without_flags_the_tables_are_as_declared(declared):
+    assert declared() == list(declare(Flags()))
+
+
+def test_seeds_of_students_teachers_and_labels_reach_every_table(declared):
+    given = ["--seeds", "3", "4", "5", "--teacher-seeds", "1", "2", "--label-seeds", "7"]
+    sweeps = declared(*given)
+    assert [sweep.name for sweep in sweeps] == ["one", "two"]
+    for sweep in sweeps:
+        kl = [entry.cell for entry in sweep.entries() if entry.row == "kl"]
+        assert [(c.seed, c.teacher.seed, c.data.label_seed) for c in kl] == [
+            (3, 1, 7),
+            (4, 2, 7),
+            (5, 1, 7),
+        ]
+        assert sweep.spec([], []).protocol == (
+            "Each seed has, in turn, one of 2 teachers (seeds 1, 2). One draw of the labels "
+            "(seed 7) for all seeds: the intervals do not cover other labels.",
+        )
+    (first, _) = declared("--precision", "bf16")
+    assert first.base.precision == "bf16"
