@@ -11,7 +11,7 @@ import tyro
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, Pooling, Precision, RunOptions
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.sweep import Sweep
@@ -54,6 +54,9 @@ class CompareLosses:
     """minilm-l6 (comes as a package), a folder with a BERT checkpoint, or a hub id."""
     fine_tune: bool = True
     """Fine-tune the teacher first; --no-fine-tune for one whose head is trained already."""
+    teacher_pooling: Literal["auto", "pooler", "mean", "cls"] = "auto"
+    """What the teacher's head reads; auto: what its checkpoint says. A pooler that the checkpoint
+    lacks (one saved as a masked language model, say) is drawn at random and fine-tuned."""
     teacher_epochs: float = 3.0
     """Passes of the teacher over the labelled examples."""
     teacher_batch_size: int = 32
@@ -61,6 +64,10 @@ class CompareLosses:
 
     students: tuple[str, ...] = ("tiny",)
     """tiny, l2, l3, or LAYERSxWIDTHxHEADS such as 3x256x4."""
+    student_pooling: Literal["auto", Pooling] = "auto"
+    """What a student's head reads: pooler (BERT's own, on [CLS]), mean (of all tokens) or cls, or
+    what the teacher's reads. auto: pooler for students that start at random on data of your own
+    (files:, tfds:), so that transformers runs their folders as they are; else the teacher's."""
     objectives: tuple[str, ...] = FIRST_ROWS
     """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row."""
     controls: bool = False
@@ -191,6 +198,16 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
     conclude(spec, rows, folder, console, args.options.share)
 
 
+def _pooling(args: CompareLosses, student: str) -> Pooling:
+    """What the head of a student reads, see ``--student-pooling``."""
+    from distill_jax.models.students import parse_preset
+
+    if args.student_pooling != "auto":
+        return args.student_pooling
+    own = args.data.startswith(("files:", "tfds:"))
+    return "pooler" if own and not parse_preset(student).copies_teacher else "teacher"
+
+
 def sweep_of(args: CompareLosses) -> "Sweep":
     """The table that the arguments declare: objectives x students x seeds."""
     from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
@@ -254,6 +271,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
             args.teacher_outputs,
             args.cache_dtype,
             args.teacher_precision,
+            pooling=args.teacher_pooling,
         ),
         precision=args.precision,
         student="",
@@ -264,6 +282,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         name: {
             "student": name,
             "training": copied_training if parse_preset(name).copies_teacher else training,
+            "pooling": _pooling(args, name),
         }
         for name in args.students
     }

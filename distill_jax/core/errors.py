@@ -16,7 +16,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__("".join(map(_printable, message)))
+        super().__init__(printable(message))
 
 
 def panics_reported(error: BaseException) -> str:
@@ -29,9 +29,12 @@ def panics_reported(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _printable(character: str) -> str:
-    special = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-    return repr(character)[1:-1] if special else character
+def printable(text: str) -> str:
+    """The text in one line: what ends lines, or cannot be printed, as Python spells it."""
+    return "".join(
+        repr(each)[1:-1] if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") else each
+        for each in text
+    )
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:

@@ -1,13 +1,19 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill_jax.core.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def home() -> Path:
@@ -40,7 +46,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     If another process made ``target`` meanwhile, theirs stays and ours is dropped: folders
     named by content are the same either way.
     """
-    with _readable_os_errors(target):
+    with readable_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         os.chmod(scratch, 0o777 & ~_umask())
@@ -57,7 +63,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a whole file: readers see the old content or the new, never a part."""
-    with _readable_os_errors(path):
+    with readable_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
@@ -73,16 +79,43 @@ def write_atomic(path: Path, data: str | bytes) -> None:
             raise
 
 
+def save_tensors(
+    path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file, in an ``atomic_folder``.
+
+    Raises:
+      OSError: when it cannot be written; the library has an error of its own for that.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
 @contextlib.contextmanager
-def _readable_os_errors(path: Path) -> Iterator[None]:
+def readable_os_errors(path: Path) -> Iterator[None]:
     """Full disks and read-only folders are the user's to mend: say so in one line."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Free some space, mend the "
-            "permissions, or point DISTILL_JAX_HOME or --output-dir elsewhere."
+            f"cannot write {path}: {_reason(error)}. Free some space, mend the permissions, or "
+            "point DISTILL_JAX_HOME or --output-dir elsewhere."
         ) from error
+
+
+def _reason(error: OSError) -> str:
+    """What went wrong; numpy's short writes come without a number."""
+    if error.strerror is None and re.search(r"\d+ requested and \d+ written", str(error)):
+        return os.strerror(errno.ENOSPC)
+    return error.strerror or str(error)
 
 
 def _umask() -> int:

@@ -347,8 +347,10 @@ def _reason(stderr: str) -> str:
         return f"this Python has no pip; run '{sys.executable} -m ensurepip' or install pip."
     if "DO NOT MATCH THE HASHES" in stderr:
         return "the package index serves an artefact with another SHA-256 than the pinned one."
+    if "[Errno 28]" in stderr:
+        return "no space left on device, where assets are kept or in TMPDIR, where pip unpacks."
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")]
+    errors = [line for line in lines if line.startswith("ERROR:") and line != "ERROR: Exception:"]
     last = (errors or lines or ["pip failed without a word"])[-1]
     broken = " (a connection broke: is the package index reachable?)"
     hint = broken if "after connection broken by" in stderr else ""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.files import readable_os_errors, save_tensors, write_atomic
 from distill_jax.data.interactions import histories_of
 from distill_jax.evaluation.item_catalogue import Catalogue, load_catalogue
 from distill_jax.evaluation.recommend import recommend
@@ -124,8 +125,9 @@ def keep_encoder(folder: Path, space: TextSpace, encoder: str) -> None:
     """Write beside a model what its text vectors were made with."""
     scale = np.array([space.scale], np.float32)
     arrays: dict[str, np.ndarray] = {"mean_E": np.asarray(space.mean_E), "scale": scale}
-    save_file(arrays, folder / SPACE)
-    (folder / ENCODER).write_text(json.dumps({"encoder": encoder}) + "\n", encoding="utf-8")
+    with readable_os_errors(folder):
+        save_tensors(folder / SPACE, arrays)
+    write_atomic(folder / ENCODER, json.dumps({"encoder": encoder}) + "\n")
 
 
 def _encode(folder: Path, texts: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Logits of a model for a whole table of examples."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,11 +13,9 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import Placement, make_mesh, shard_batch
 from distill_jax.core.sharding import ALONG_WIDTH, place
 from distill_jax.core.types import Batch, ModelOutput
-from distill_jax.data.plan import ExampleTable, choose_lengths, make_batch, plan_in_order
-from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import tokenise_dataset
-from distill_jax.models.bert import Bert
-from distill_jax.models.huggingface import load_pretrained
+from distill_jax.data.plan import ExampleTable, make_batch, plan_in_order
+from distill_jax.data.tokenise import TokenTable
+from distill_jax.models.bert import BertConfig
 
 LogitsOf = Callable[[Any, Batch], jax.Array]
 
@@ -125,37 +122,12 @@ def one_by_one(table: ExampleTable, count: int, *, shape_lengths: Sequence[int])
     return [make_batch(few, planned, batch_size=1) for planned in plan]
 
 
-def classify_texts(
-    folder: Path, texts: Sequence[str], *, max_length: int = 128, batch_size: int = 32
-) -> list[tuple[str, str, float]]:
-    """Class and probability of each text, by the classifier in ``folder``.
-
-    Returns:
-      (text, class name, its probability), in the order given.
-
-    Raises:
-      UserError: when the folder holds no trained classifier.
-    """
-    model = load_pretrained(folder)
-    if "classifier" in model.fresh:
-        raise UserError(f"{folder} has no trained classifier head")
-    names = model.label_names or tuple(str(n) for n in range(model.config.num_labels))
-    table = TextTable(ids=tuple(str(n) for n in range(len(texts))), texts=tuple(texts))
-    dataset = TextDataset("texts", names, {"test": table})
-    tokens = tokenise_dataset(
-        dataset, model.tokenizer_file, max_length=min(max_length, model.config.max_positions)
-    ).splits["test"]
-    logits_NC = predict_logits(
-        logits_of(Bert(model.config)),
-        model.params,
-        tokens,
-        shape_lengths=choose_lengths(tokens.lengths_N, batch_size=batch_size, max_shapes=4),
-        batch_size=batch_size,
-        mesh=make_mesh(jax.devices()[:1]),
-    )
-    probs_NC = np.asarray(jax.nn.softmax(logits_NC, axis=-1))
-    best_N = probs_NC.argmax(axis=-1)
-    return [
-        (text, names[best], float(probs_C[best]))
-        for text, best, probs_C in zip(texts, best_N, probs_NC, strict=True)
-    ]
+def check_token_types(table: TokenTable, config: BertConfig) -> None:
+    """Raises ``UserError`` for pairs of texts where the model cannot tell the second one."""
+    largest = int(table.token_types_S.max(initial=0))
+    if largest >= config.type_vocab_size:
+        raise UserError(
+            f"the texts are pairs (token type {largest}), the model has type_vocab_size "
+            f"{config.type_vocab_size}: it was not made for pairs. Take another model, or join the "
+            "two texts in one column"
+        )

@@ -23,12 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
-from safetensors.numpy import save_file
 
 from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.core.files import atomic_folder
+from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.core.types import Batch, ModelOutput, ModelShape
 from distill_jax.models.bert import Params
 from distill_jax.models.dropout import Dropout
@@ -249,7 +248,7 @@ def save_cnn(folder: Path, config: CnnConfig, params: Params, label_names: Seque
     with atomic_folder(folder) as scratch:
         text = json.dumps(raw, indent=2, ensure_ascii=False)
         (scratch / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_file(_flat(params), scratch / WEIGHTS)
+        save_tensors(scratch / WEIGHTS, _flat(params))
 
 
 def load_cnn(folder: Path) -> SavedCnn:

@@ -10,8 +10,14 @@ from typing import Any
 from distill_jax.core.errors import UserError
 from distill_jax.models.bert import BertConfig
 
+POOLED = "distill_jax_bert"
+"""Model type of a BERT with another pooling than BERT's own, which ``transformers`` runs with the
+code that lies beside it (``modeling_distill_jax.py``) and refuses to run without."""
+CODE = "modeling_distill_jax"
+PAIRS_KEY = "distill_jax_pairs"
+"""Our own key in ``config.json``: whether the model was trained on pairs of texts."""
 POOLING_KEY = "distill_jax_pooling"
-"""Our own key in ``config.json``: the pooling of a model that does not use BERT's pooler."""
+"""The same for the pooling, as folders were written before there was ``POOLED``."""
 
 _REQUIRED = {
     "vocab_size": "vocab_size",
@@ -65,6 +71,7 @@ def config_from_hf(raw: Mapping[str, Any], *, where: str) -> BertConfig:
       UserError: not a BERT, a size is missing or not a number, or a switch has a value that we
         do not implement.
     """
+    raw = _flat(raw, where)
     if raw.get("model_type") != "bert":
         found = repr(raw["model_type"]) if "model_type" in raw else "no model_type"
         raise UserError(f"{where} has {found}; supported model types: 'bert'.")
@@ -110,23 +117,57 @@ def check_single_label(raw: Mapping[str, Any], *, where: str) -> None:
 def config_to_hf(config: BertConfig, label_names: Sequence[str] | None) -> dict[str, Any]:
     """The ``config.json`` of ``config``, as ``transformers`` reads it.
 
-    A model with BERT's pooler is a ``BertForSequenceClassification``; for another pooling
-    transformers has no class, so the encoder alone is named and ``POOLING_KEY`` records ours.
+    A model with BERT's pooler is a ``BertForSequenceClassification``. For another pooling
+    transformers has no class; under BERT's name it would draw a pooler by chance. So such a model
+    is called ``POOLED``, and BERT's sizes lie one level deeper, where BERT's classes look for none.
     """
     names = label_names or [f"LABEL_{i}" for i in range(config.num_labels)]
-    raw: dict[str, Any] = {"model_type": "bert", "position_embedding_type": "absolute"}
+    bert: dict[str, Any] = {"position_embedding_type": "absolute"}
     for key, ours in {**_REQUIRED, **_OPTIONAL}.items():
-        raw[key] = getattr(config, ours)
-    if raw["hidden_act"] == "gelu_tanh":  # our short name; transformers does not know it
-        raw["hidden_act"] = "gelu_pytorch_tanh"
-    raw["id2label"] = {str(i): name for i, name in enumerate(names)}
-    raw["label2id"] = {name: i for i, name in enumerate(names)}
+        if key != POOLING_KEY:
+            bert[key] = getattr(config, ours)
+    if bert["hidden_act"] == "gelu_tanh":  # our short name; transformers does not know it
+        bert["hidden_act"] = "gelu_pytorch_tanh"
+    labels = {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
     if config.pooling == "pooler":
-        del raw[POOLING_KEY]
-        raw["architectures"] = ["BertForSequenceClassification"]
-    else:
-        raw["architectures"] = ["BertModel"]
-    return raw
+        return {
+            "model_type": "bert",
+            "architectures": ["BertForSequenceClassification"],
+            **bert,
+            **labels,
+        }
+    return {
+        "model_type": POOLED,
+        "architectures": ["PooledBertForSequenceClassification"],
+        "auto_map": {
+            "AutoConfig": f"{CODE}.PooledBertConfig",
+            "AutoModelForSequenceClassification": f"{CODE}.PooledBertForSequenceClassification",
+        },
+        "pooling": config.pooling,
+        "bert": bert,
+        **labels,
+    }
+
+
+def pairs_from_hf(raw: Mapping[str, Any], *, where: str) -> bool | None:
+    """Whether a model was trained on pairs of texts; None where its folder does not say."""
+    pairs = raw.get(PAIRS_KEY)
+    if pairs is not None and not isinstance(pairs, bool):
+        raise UserError(f"{where}: {PAIRS_KEY} is {pairs!r}, expected true or false.")
+    return pairs
+
+
+def _flat(raw: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The configuration of a ``POOLED`` model as older folders have it: BERT's, and the pooling."""
+    if raw.get("model_type") != POOLED:
+        return raw
+    bert = raw.get("bert")
+    if not isinstance(bert, dict) or "pooling" not in raw:
+        raise UserError(f"{where} lacks bert or pooling.")
+    return {**raw, **bert, "model_type": "bert", POOLING_KEY: raw["pooling"]}
 
 
 def _check_type(key: str, ours: str, value: Any, where: str) -> None:

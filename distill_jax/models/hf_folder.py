@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import home as default_home
-from distill_jax.core.files import user_path, write_atomic
-from distill_jax.models.hf_config import read_json
+from distill_jax.core.files import user_path
+from distill_jax.models.hf_tokenizer import (
+    ADDED_TOKENS,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    VOCAB,
+    Found,
+    load_tokenizer,
+    read_tokenizer,
+)
 
 CONFIG = "config.json"
-TOKENIZER = "tokenizer.json"
-_VOCAB = "vocab.txt"
-_TOKENIZER_CONFIG = "tokenizer_config.json"
 _HUB_FILES = (
     CONFIG,
     "model.safetensors",
     "model-*.safetensors",
     "model.safetensors.index.json",
     TOKENIZER,
-    _VOCAB,
-    _TOKENIZER_CONFIG,
+    VOCAB,
+    TOKENIZER_CONFIG,
+    ADDED_TOKENS,
+    SPECIAL_TOKENS,
 )
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -55,8 +60,8 @@ def find_folder(reference: str | Path) -> Path:
         ) from error
 
 
-def find_tokenizer(folder: Path, *, vocab_size: int, home: Path | None = None) -> Path:
-    """The ``tokenizer.json`` of a model's folder; made from ``vocab.txt`` where it is missing.
+def find_tokenizer(folder: Path, *, vocab_size: int, home: Path | None = None) -> Found:
+    """The ``tokenizer.json`` of a model's folder, see ``hf_tokenizer``.
 
     What is made is kept under ``home`` by the digest of what it was made of.
 
@@ -64,53 +69,24 @@ def find_tokenizer(folder: Path, *, vocab_size: int, home: Path | None = None) -
       UserError: neither file, a damaged one, or more tokens than the model has embeddings for
         (their ids would be clamped in silence).
     """
-    from tokenizers import Tokenizer
-
-    file = folder / TOKENIZER
-    if not file.is_file():
-        if not (folder / _VOCAB).is_file():
-            raise UserError(f"{folder} has neither {TOKENIZER} nor {_VOCAB}. {_layout()}")
-        file = _tokenizer_from_vocab(folder, home or default_home())
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-        # The words and what is put around them: each names its own ids.
+    if not any((folder / name).is_file() for name in (TOKENIZER, VOCAB)):
+        raise UserError(f"{folder} has neither {TOKENIZER} nor {VOCAB}. {_layout()}")
+    found = read_tokenizer(folder, home or default_home())
+    tokenizer = load_tokenizer(found.file)
+    try:  # The words and what is put around them: each names its own ids.
         around = tokenizer.encode("a").ids + tokenizer.encode("a", "b").ids
-        largest = max([*tokenizer.get_vocab().values(), *around], default=0)
-    except BaseException as error:  # tokenizers raises bare Exception, and panics
+    except BaseException as error:  # as in load_tokenizer
         raise UserError(
-            f"{file} is damaged or not a tokeniser: {panics_reported(error)}."
+            f"{found.file} is damaged or not a tokeniser: {panics_reported(error)}."
         ) from error
+    largest = max([*tokenizer.get_vocab().values(), *around], default=0)
     if largest >= vocab_size:
         raise UserError(
-            f"{file} has {largest + 1} tokens, the model has embeddings for {vocab_size}: they do "
-            "not belong together."
+            f"{found.file} has {largest + 1} tokens, the model has embeddings for {vocab_size}: "
+            "they do not belong together."
         )
-    return file
-
-
-def _tokenizer_from_vocab(folder: Path, home: Path) -> Path:
-    from tokenizers import BertWordPieceTokenizer
-
-    options_file = folder / _TOKENIZER_CONFIG
-    options: Mapping[str, Any] = read_json(options_file) if options_file.is_file() else {}
-    settings = {  # defaults are those of transformers' BertTokenizer
-        "lowercase": options.get("do_lower_case", True),
-        "strip_accents": options.get("strip_accents"),
-        "handle_chinese_chars": options.get("tokenize_chinese_chars", True),
-    }
-    vocab = folder / _VOCAB
-    name = digest({"vocab": sha256_file(vocab), "settings": settings})
-    target = home / "tokenizers" / name / TOKENIZER
-    if target.is_file():
-        return target
-    words = vocab.read_bytes().decode("utf-8", errors="replace").splitlines()
-    lacking = [word for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if word not in words]
-    if lacking:
-        raise UserError(f"{vocab} lacks {', '.join(lacking)}: not a BERT vocabulary.")
-    tokenizer = BertWordPieceTokenizer(str(vocab), **settings)
-    write_atomic(target, tokenizer.to_str())
-    return target
+    return found
 
 
 def _layout() -> str:
-    return f"a local folder with {CONFIG}, model.safetensors and {TOKENIZER} (or {_VOCAB}) works."
+    return f"a local folder with {CONFIG}, model.safetensors and {TOKENIZER} (or {VOCAB}) works."

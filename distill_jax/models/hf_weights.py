@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from distill_jax.core.errors import UserError, nearest
+from distill_jax.core.files import save_tensors
 from distill_jax.models.bert import BertConfig, Params, init_bert
 from distill_jax.models.hf_config import read_json
 
@@ -105,14 +105,15 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def standard_names(tensors: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Tensors by today's names without ``bert.``: old ``gamma``/``beta`` become weight and bias.
+    """Tensors by today's names without ``bert.`` (of ours with another pooling: ``backbone.``); old
+    ``gamma``/``beta`` become weight and bias.
 
     Raises:
       UserError: two keys become one name.
     """
     result: dict[str, Any] = {}
     for key, tensor in tensors.items():
-        name = key.removeprefix("bert.")
+        name = key.removeprefix("bert.").removeprefix("backbone.")
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if name in result:
@@ -159,18 +160,20 @@ def params_from_tensors(
 
 
 def write_tensors(file: Path, config: BertConfig, params: Params) -> None:
-    """Save parameters as ``BertForSequenceClassification`` names them."""
+    """Save parameters as ``BertForSequenceClassification`` names them, or the class in
+    ``modeling_distill_jax`` where the pooling is not BERT's own."""
+    backbone = "bert." if config.pooling == "pooler" else "backbone."
     tensors = {}
     for entry in weight_table(config):
         leaf: Any = params
         for key in entry.path:
             leaf = leaf[key]
         array = np.asarray(leaf, np.float32)
-        prefix = "" if entry.hf_name.startswith("classifier.") else "bert."
+        prefix = "" if entry.hf_name.startswith("classifier.") else backbone
         tensors[prefix + entry.hf_name] = np.ascontiguousarray(
             array.T if entry.transposed else array
         )
-    save_file(tensors, file, metadata={"format": "pt"})
+    save_tensors(file, tensors, metadata={"format": "pt"})
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -191,10 +194,22 @@ def _weight_files(folder: Path) -> list[Path]:
     if pickled:
         raise UserError(
             f"{folder} has {pickled[0]} but no {WEIGHTS}; pickled weights can run code and are "
-            "not read. Convert once where torch is installed: "
-            "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)."
+            f"not read. {_conversion(folder)}"
         )
     raise UserError(
-        f"{folder} has no {WEIGHTS} (nor {INDEX}). If only pickled weights exist, convert them "
-        "once where torch is installed: AutoModel.from_pretrained(...).save_pretrained(FOLDER)."
+        f"{folder} has no {WEIGHTS} (nor {INDEX}). If there are pickled weights: "
+        f"{_conversion(folder)}"
+    )
+
+
+def _conversion(folder: Path) -> str:
+    """How pickled weights are converted, with the head and the tokeniser they have."""
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    listed = config.get("architectures")
+    first = str(listed[0]) if isinstance(listed, list) and listed else ""
+    name = first if first.isidentifier() else "AutoModel"
+    return (
+        f"Convert once where torch is installed: from transformers import AutoTokenizer, {name}; "
+        f"{name}.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER); "
+        f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)."
     )

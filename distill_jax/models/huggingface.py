@@ -20,6 +20,29 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
 from distill_jax.models import hf_config, hf_folder, hf_weights
 from distill_jax.models.bert import BertConfig, Params
+from distill_jax.models.hf_card import model_card
+from distill_jax.models.hf_tokenizer import (
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    load_tokenizer,
+    special_tokens,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextInputs:
+    """What texts a model was trained on, as far as its folder says.
+
+    Attributes:
+      max_length: tokens after which they are cut.
+      pairs: whether each example is a pair of texts.
+    """
+
+    max_length: int | None = None
+    pairs: bool | None = None
+
+
+UNSAID = TextInputs()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +59,7 @@ class Pretrained:
       fresh: parts that were not in the checkpoint and were drawn by seed: ``classifier``,
         ``pooler``.
       notes: what was left out of the checkpoint and why, a line each.
+      inputs: what texts it was trained on.
     """
 
     config: BertConfig
@@ -45,6 +69,7 @@ class Pretrained:
     label_names: tuple[str, ...] | None
     fresh: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    inputs: TextInputs = UNSAID
 
 
 def load_pretrained(
@@ -53,7 +78,6 @@ def load_pretrained(
     pooling: str | None = None,
     num_labels: int | None = None,
     fresh_classifier: bool = False,
-    fresh_pooler: bool = False,
     seed: int = 0,
     home: Path | None = None,
 ) -> Pretrained:
@@ -61,11 +85,10 @@ def load_pretrained(
 
     Args:
       reference: a local folder, or an id on the Hugging Face hub.
-      pooling: ``pooler``, ``mean`` or ``cls``; None for what the checkpoint was saved with
-        (``pooler`` where it does not say).
+      pooling: ``pooler`` (drawn where the checkpoint has none), ``mean`` or ``cls``; None for what
+        the checkpoint was saved with (the pooler it has where it does not say).
       num_labels: classes of the task; None for those of the checkpoint's head, 2 without one.
       fresh_classifier: leave the checkpoint's head out and draw a new one.
-      fresh_pooler: draw the pooler if the checkpoint has none; otherwise that is an error.
       seed: of everything drawn.
       home: where a ``tokenizer.json`` made from ``vocab.txt`` is kept.
 
@@ -83,6 +106,8 @@ def load_pretrained(
     tensors, ignored = hf_weights.split_ignored(tensors)
     notes = [f"not used: {_summary(ignored)}"] if ignored else []
 
+    tokenizer = hf_folder.find_tokenizer(folder, vocab_size=config.vocab_size, home=home)
+    notes += tokenizer.notes
     config = dataclasses.replace(config, pooling=pooling or config.pooling)
     fresh = []
     if config.pooling != "pooler":
@@ -90,10 +115,10 @@ def load_pretrained(
         notes += [f"pooler not used with pooling={config.pooling!r}"] if unused else []
         tensors = {name: tensors[name] for name in tensors if name not in unused}
     elif not any(name.startswith("pooler.") for name in tensors):
-        if not fresh_pooler:
+        if pooling is None:
             raise UserError(
-                f"{folder} has no pooler weights; use pooling='mean' or 'cls' "
-                "(or fresh_pooler=True for one drawn at random)."
+                f"{folder} has no pooler weights. --teacher-pooling (in Python: pooling=) mean or "
+                "cls does without; pooler draws one at random, to be fine-tuned."
             )
         fresh.append("pooler")
 
@@ -111,11 +136,14 @@ def load_pretrained(
     return Pretrained(
         config=config,
         params=params,
-        tokenizer_file=hf_folder.find_tokenizer(folder, vocab_size=config.vocab_size, home=home),
+        tokenizer_file=tokenizer.file,
         digest=params_digest(config, params),
         label_names=None if head_is_fresh else label_names,
         fresh=tuple(sorted(fresh)),
         notes=tuple(notes),
+        inputs=TextInputs(
+            _max_length(folder, config), hf_config.pairs_from_hf(raw, where=str(config_file))
+        ),
     )
 
 
@@ -125,14 +153,19 @@ def save_pretrained(
     params: Params,
     tokenizer_file: Path,
     label_names: Sequence[str] | None = None,
-) -> tuple[str, ...]:
+    inputs: TextInputs = UNSAID,
+) -> None:
     """Write a folder that ``transformers`` and ``load_pretrained`` open, whole or not at all.
 
-    Returns:
-      Notes for the user: what ``transformers`` does not know of this model.
+    Both give the same logits. Where the pooling is not BERT's own, ``transformers`` does so with
+    the code in the folder and refuses to without; its README.md says how.
+
+    Args:
+      inputs: what the model was trained on; goes into its files.
 
     Raises:
-      UserError: the folder exists and is not empty, or the label names do not fit the head.
+      UserError: the folder exists and is not empty, the label names do not fit the head, or it
+        cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; choose another folder.")
@@ -141,25 +174,35 @@ def save_pretrained(
             f"{len(set(label_names))} different label names for a head of {config.num_labels}."
         )
     raw = hf_config.config_to_hf(config, label_names)
-    special = {
-        f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")
-    }
+    if inputs.pairs is not None:
+        raw[hf_config.PAIRS_KEY] = inputs.pairs
+    max_length = min(inputs.max_length or config.max_positions, config.max_positions)
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is
-        "model_max_length": config.max_positions,
-        **special,
+        "model_max_length": max_length,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        **special_tokens(load_tokenizer(tokenizer_file)),
     }
     with atomic_folder(folder) as scratch:
         _write_json(scratch / hf_folder.CONFIG, raw)
-        _write_json(scratch / "tokenizer_config.json", tokenizer_config)
-        shutil.copyfile(tokenizer_file, scratch / hf_folder.TOKENIZER)
+        _write_json(scratch / TOKENIZER_CONFIG, tokenizer_config)
+        shutil.copyfile(tokenizer_file, scratch / TOKENIZER)
         hf_weights.write_tensors(scratch / hf_weights.WEIGHTS, config, params)
-    if config.pooling == "pooler":
-        return ()
-    return (
-        f"transformers has no class for pooling={config.pooling!r}: it opens the encoder; the "
-        f"pooling is recorded in config.json as {hf_config.POOLING_KEY}.",
-    )
+        if config.pooling != "pooler":
+            code = f"{hf_config.CODE}.py"
+            shutil.copyfile(Path(__file__).with_name(code), scratch / code)
+        if label_names is not None:
+            card = model_card(config, label_names, max_length, pairs=bool(inputs.pairs))
+            (scratch / "README.md").write_text(card, encoding="utf-8")
+
+
+def _max_length(folder: Path, config: BertConfig) -> int | None:
+    """``model_max_length`` where the folder has it and the model has as many positions."""
+    file = folder / TOKENIZER_CONFIG
+    said = hf_config.read_json(file).get("model_max_length") if file.is_file() else None
+    if isinstance(said, bool) or not isinstance(said, int) or said < 1:
+        return None
+    return min(said, config.max_positions)
 
 
 def params_digest(config: BertConfig, params: Params) -> str:
@@ -183,8 +226,8 @@ def _choose_head(
     found = weight.shape[0]
     if num_labels is not None and num_labels != found:
         raise UserError(
-            f"the classifier of {folder} has {found} classes, the task has {num_labels}; "
-            "use fresh_classifier=True to train a new head."
+            f"the classifier of {folder} has {found} classes, the task has {num_labels}; without "
+            "--no-fine-tune (in Python: fresh_classifier=True) a new head is trained."
         )
     return dataclasses.replace(config, num_labels=found), False
 

@@ -19,19 +19,21 @@ from distill_jax.teachers.cache import Provenance
 from distill_jax.teachers.live import LiveTeacher
 
 
-def origin_of(name: str, folder: Path | None, task: Task) -> dict[str, Any]:
+def origin_of(name: str, folder: Path | None, task: Task, pooling: str = "auto") -> dict[str, Any]:
     """What a cache's manifest says of its origin.
 
     Args:
       name: of the teacher's checkpoint.
       folder: of the fine-tuned teacher, None for one that is used as it came.
       task: whose training examples the teacher was asked about.
+      pooling: of the teacher, see ``TeacherConfig``.
     """
     return {
         "teacher": name,
         "fine_tuned": folder.name if folder else None,
         "classes": len(task.label_names),
         "data": dataclasses.asdict(task.config),
+        "pooling": pooling,
     }
 
 
@@ -50,10 +52,10 @@ def load_origin(
         named = dict(origin["data"])
         data = DataConfig(**{**named, "more_texts": tuple(named["more_texts"])})
         name, classes = str(origin["teacher"]), int(origin["classes"])
-        fine_tuned = origin["fine_tuned"]
+        fine_tuned, pooling = origin["fine_tuned"], str(origin.get("pooling", "auto"))
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(f"the cache does not say where teacher and data are ({error!r})") from error
-    teacher = _teacher(name, fine_tuned, classes)
+    teacher = _teacher(name, fine_tuned, classes, pooling)
     if teacher.digest != provenance.teacher:
         raise UserError(f"the teacher {name} has changed since the cache was made")
     table = _task(data, teacher).everything
@@ -67,9 +69,9 @@ def load_origin(
     return LiveTeacher(model, teacher.params, provenance.capture), table
 
 
-def _teacher(name: str, fine_tuned: str | None, classes: int) -> Checkpoint:
+def _teacher(name: str, fine_tuned: str | None, classes: int, pooling: str) -> Checkpoint:
     if fine_tuned is None:
-        return load_checkpoint(name, num_labels=classes, fresh=False)
+        return load_checkpoint(name, num_labels=classes, fresh=False, pooling=pooling)
     folder = home() / "teachers" / fine_tuned
     if not re.fullmatch(r"[0-9a-f]+", fine_tuned) or not folder.is_dir():
         raise UserError(f"the fine-tuned teacher is not at {folder}")

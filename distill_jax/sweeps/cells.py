@@ -9,7 +9,7 @@ from typing import Any, Literal
 from distill_jax.core.digests import LATE, digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.sweeps.options import Precision
+from distill_jax.sweeps.options import Pooling, Precision
 from distill_jax.sweeps.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
 
@@ -131,6 +131,7 @@ class TeacherConfig:
         the rest; None keeps all.
       precision: in which it speaks; it is fine-tuned in float32.
       seed: of its fine-tuning: the new head, dropout and the order of the data.
+      pooling: what its head reads, see ``BertConfig``; ``auto`` for what its checkpoint says.
     """
 
     name: str = "minilm-l6"
@@ -145,6 +146,7 @@ class TeacherConfig:
     precision: Literal["f32", "bf16"] = "f32"
     cache_top_k: int | None = None
     seed: int = 0
+    pooling: Literal["auto", "pooler", "mean", "cls"] = field(default="auto", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -184,6 +186,8 @@ class Cell:
       training: steps, batch, optimiser.
       seed: of initialisation, dropout and data order.
       layers: which of the teacher's layers a copied student starts from.
+      pooling: what a text student's head reads, see ``BertConfig``; ``teacher`` for the same as
+        the teacher's.
       intermediate: a stage before, on the representations say.
       plugin: SHA-256 of the user's file of losses, if there is one.
       placebo: whether each example is taught what the teacher says of another one, drawn by the
@@ -203,6 +207,7 @@ class Cell:
     plugin: str | None = None
     teacher_dtype: str = "float32"
     precision: Precision = field(default="f32", metadata=LATE)
+    pooling: Pooling = field(default="teacher", metadata=LATE)
     placebo: bool = field(default=False, metadata=LATE)
     data_digest: str = ""
     teacher_digest: str = ""

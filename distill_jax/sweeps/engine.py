@@ -210,6 +210,10 @@ class Engine:
                 logits_NC = self.predict(work.task, work.config, candidate, validation)
                 return classification_metrics(logits_NC, validation.labels_N)
 
+            def on_resume(step: int) -> None:
+                tracker.resume(step)
+                self.reporter.say(f"{label}: goes on from step {step} of {work.steps}")
+
             result = train(
                 self.new_state(work, params),
                 self.step(work),
@@ -224,6 +228,7 @@ class Engine:
                 checkpoints=checkpoints,
                 probe=self._probe(work),
                 say=self.reporter.say,
+                on_resume=on_resume,
             )
             return dataclasses.replace(result, params=in_float32(result.params))
 
@@ -283,6 +288,11 @@ class Engine:
                 )
                 return [_scores(logits_NC, validation.labels_N) for logits_NC in logits_PNC]
 
+            def on_resume(step: int) -> None:
+                for tracker in trackers.values():
+                    tracker.resume(step)
+                self.reporter.say(f"{label}: goes on from step {step} of {first.steps}")
+
             results = train_population(
                 [self.new_state(work, own) for work, own in zip(works, params, strict=True)],
                 step,
@@ -297,6 +307,7 @@ class Engine:
                 seeds=[work.cell.seed for work in works],
                 probe=self._probe(first),
                 say=lambda line: self.reporter.say(f"{label}: {line}"),
+                on_resume=on_resume,
             )
         return [self._ended(work, result) for work, result in zip(works, results, strict=True)]
 

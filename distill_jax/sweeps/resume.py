@@ -23,7 +23,9 @@ ENDS = ("*/end.safetensors", "*/intermediate.safetensors", "populations*/*/*.saf
 CONSEQUENCES = {"data": ("data_digest", "teacher_digest"), "teacher": ("teacher_digest",)}
 """What changes with a setting, and need not be allowed beside it."""
 KNOWN_LATE = ("teacher_digest", "teacher_dtype", "plugin", "model")
-NAMES = ("teacher.name", "teacher.outputs", "teacher.cache_dtype", "teacher.precision")
+NAMES = tuple(
+    f"teacher.{key}" for key in ("name", "pooling", "outputs", "cache_dtype", "precision")
+)
 """Settings of the teacher that count only as far as ``teacher_digest`` and ``teacher_dtype`` do."""
 
 

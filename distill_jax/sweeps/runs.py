@@ -24,7 +24,7 @@ from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.sweeps.cells import TEACHER, Cell, config_of
 from distill_jax.sweeps.engine import Engine, Work
 from distill_jax.sweeps.ledger import LedgerRow, pack_correct, provenance
-from distill_jax.sweeps.models import params_of_student, save_model
+from distill_jax.sweeps.models import check_saved, inputs_of, params_of_student, save_model
 from distill_jax.sweeps.task import Task
 from distill_jax.sweeps.teacher import Teacher
 from distill_jax.training.checkpoint import steps_in
@@ -284,7 +284,9 @@ def keep_run(
     if not is_lead():
         return
     shutil.rmtree(folder / "model", ignore_errors=True)  # left by a run killed at this place
-    save_model(folder / "model", config, params, tokenizer_file, task.label_names)
+    inputs = inputs_of(task.config)
+    save_model(folder / "model", config, params, tokenizer_file, task.label_names, inputs)
+    check_saved(folder / "model", task.test, test_logits_NC)
     logits = io.BytesIO()
     np.savez(logits, ids=np.asarray(task.test.ids), logits_NC=test_logits_NC)
     write_atomic(folder / "test_logits.npz", logits.getvalue())

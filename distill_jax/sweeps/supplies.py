@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.data.table import TextDataset
+from distill_jax.data.tokenise import TokenTable
+from distill_jax.evaluation.predict import check_token_types
 from distill_jax.models.bert import BertConfig
 from distill_jax.sweeps.asked import rows_asked
 from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TrainingConfig
@@ -44,14 +46,21 @@ class Supplies:
         self.pretrained = lru_cache(None)(self._pretrained)
         self.task = lru_cache(None)(self._task)
 
-    def _pretrained(self, name: str, num_labels: int, fresh: bool, seed: int = 0) -> Checkpoint:
-        pretrained = load_checkpoint(name, num_labels=num_labels, fresh=fresh, seed=seed)
+    def _pretrained(
+        self, name: str, num_labels: int, fresh: bool, seed: int = 0, pooling: str = "auto"
+    ) -> Checkpoint:
+        pretrained = load_checkpoint(
+            name, num_labels=num_labels, fresh=fresh, seed=seed, pooling=pooling
+        )
         for note in pretrained.notes if not seed else ():  # they are the same for every seed
             self.engine.reporter.say(f"teacher: {note}")
         return pretrained
 
-    def _task(self, data: DataConfig, teacher_name: str, fresh: bool) -> tuple[Task, Checkpoint]:
-        task, pretrained = examples_for(data, teacher_name, fresh, self.pretrained)
+    def _task(
+        self, data: DataConfig, teacher_name: str, fresh: bool, pooling: str
+    ) -> tuple[Task, Checkpoint]:
+        load = partial(self.pretrained, pooling=pooling)
+        task, pretrained = examples_for(data, teacher_name, fresh, load)
         lines = list(task.told())
         for line in lines:
             if line not in self._said:  # draws of the labels are alike
@@ -62,10 +71,12 @@ class Supplies:
     def of(self, cell: Cell) -> tuple[Task, Checkpoint]:
         """The examples of a cell, and the checkpoint of its teacher."""
         teacher = cell.teacher
-        task, pretrained = self.task(cell.data, teacher.name, teacher.fine_tune)
+        task, pretrained = self.task(cell.data, teacher.name, teacher.fine_tune, teacher.pooling)
         if teacher.seed:
             classes = len(task.label_names)
-            pretrained = self.pretrained(teacher.name, classes, teacher.fine_tune, teacher.seed)
+            pretrained = self.pretrained(
+                teacher.name, classes, teacher.fine_tune, teacher.seed, teacher.pooling
+            )
         return task, pretrained
 
     def raise_teacher(self, cell: Cell, ledger: Ledger) -> None:
@@ -204,7 +215,7 @@ def examples_for(
         pretrained = load(teacher, len(dataset.label_names), fresh)
         assert pretrained.tokenizer_file is not None
         task = prepare_task(data, dataset, pretrained.tokenizer_file)
-        _check_length(task, pretrained)
+        _check_inputs(task, pretrained)
     check_splits(task)
     if not fresh:
         as_it_came(task, pretrained)
@@ -216,9 +227,13 @@ def _heard(planned: Planned) -> tuple[str, object]:
     return planned.teacher.digest, planned.cell.teacher
 
 
-def _check_length(task: Task, pretrained: Checkpoint) -> None:
+def _check_inputs(task: Task, pretrained: Checkpoint) -> None:
+    """The teacher has embeddings for every position and for both texts of a pair."""
     assert isinstance(pretrained.config, BertConfig)
     tables = (task.everything, task.validation, task.test)
+    for table in tables:
+        if isinstance(table, TokenTable):
+            check_token_types(table, pretrained.config)
     longest = max(int(table.lengths_N.max()) for table in tables)
     if longest > pretrained.config.max_positions:
         raise UserError(

@@ -20,7 +20,7 @@ from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.sweeps.cache_origin import origin_of
 from distill_jax.sweeps.cells import TEACHER, Cell, TeacherConfig
 from distill_jax.sweeps.engine import Engine, Work
-from distill_jax.sweeps.models import Checkpoint, load_model, save_model
+from distill_jax.sweeps.models import Checkpoint, inputs_of, load_model, save_model
 from distill_jax.sweeps.task import Task
 from distill_jax.teachers.cache import (
     Provenance,
@@ -101,7 +101,14 @@ def fine_tuned(engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell) -
             "examples_per_second": result.examples_per_second,
         }
         with atomic_folder(folder) as scratch:
-            save_model(scratch, config, result.params, pretrained.tokenizer_file, task.label_names)
+            save_model(
+                scratch,
+                config,
+                result.params,
+                pretrained.tokenizer_file,
+                task.label_names,
+                inputs_of(task.config),
+            )
             (scratch / "training.json").write_text(json.dumps(training, indent=1))
     loaded = load_model(folder)
     check_label_order(loaded, task.label_names)
@@ -131,8 +138,8 @@ def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
     """
     if pretrained.fresh:
         raise UserError(
-            "the teacher's checkpoint has no trained classifier head "
-            f"({', '.join(pretrained.fresh)} missing); let it be fine-tuned first"
+            f"the teacher's checkpoint has no trained {' and '.join(pretrained.fresh)}: leave out "
+            "--no-fine-tune, and it is trained on the labels"
         )
     check_label_order(pretrained, task.label_names)
     return Teacher(
@@ -210,7 +217,7 @@ def outputs_for(
             part=(jax.process_index(), jax.process_count()),
             on_wait=engine.stop.check,
             batch_size=batch_size,
-            origin=origin_of(config.name, teacher.folder, wider),
+            origin=origin_of(config.name, teacher.folder, wider, config.pooling),
             on_batch=on_batch,
             on_rebuild=engine.reporter.say,
         )

@@ -137,8 +137,22 @@ class Drive:
     def _take_all(
         self, state: TrainState, batches: Iterable[tuple[int, tuple[Batch, ModelOutput | None]]]
     ) -> TrainState:
-        loop, book = self.loop, self.book
         window: list[Taken] = []
+        try:
+            return self._take_each(state, batches, window)
+        except Interrupted:
+            if window:  # what goes on reports the steps after these
+                self.book.log(window, window[-1].step)
+            raise
+
+    def _take_each(
+        self,
+        state: TrainState,
+        batches: Iterable[tuple[int, tuple[Batch, ModelOutput | None]]],
+        window: list[Taken],
+    ) -> TrainState:
+        """``window`` holds the steps that are not reported yet."""
+        loop, book = self.loop, self.book
         for done, (batch, said) in batches:
             state, taken = self._take(state, batch, said, done)
             window.append(taken)
@@ -148,7 +162,7 @@ class Drive:
             if done % loop.log_every == 0 or done == loop.steps:
                 self._examine(state)
                 book.log(window, done)
-                window = []
+                window.clear()
                 if not book.alive():
                     break
             if self._is_due(done):

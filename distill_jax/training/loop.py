@@ -82,6 +82,11 @@ class TrainResult:
 
 Evaluate = Callable[[Params], dict[str, float]]
 OnLog = Callable[[int, dict[str, float]], None]
+OnResume = Callable[[int], None]
+
+
+def no_matter(step: int) -> None:
+    """An ``OnResume`` that does nothing."""
 
 
 def train(
@@ -100,6 +105,7 @@ def train(
     seed: int | None = None,
     probe: Probe | None = None,
     say: Callable[[str], None] = silent,
+    on_resume: OnResume = no_matter,
 ) -> TrainResult:
     """Train to the end, going on from the latest checkpoint where there is one.
 
@@ -119,6 +125,8 @@ def train(
       probe: finds what went wrong where a loss or a gradient is not finite, and before step 1
         what the student's scores are like.
       say: takes a line for people.
+      on_resume: called before the first step with the number of finished steps, where a
+        checkpoint is gone on from.
 
     Raises:
       Interrupted: after a stop request, with the snapshot on disk.
@@ -130,6 +138,7 @@ def train(
     snapshot = checkpoints.restore(state) if checkpoints else None
     if snapshot:
         state = snapshot.state
+        on_resume(snapshot.step)
     best_params = to_host(snapshot.best_params if snapshot else state.params)
     progress = Progress.of(snapshot.record) if snapshot else Progress()
     if not snapshot and jax.process_count() == 1:

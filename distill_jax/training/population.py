@@ -30,9 +30,11 @@ from distill_jax.training.loop import (
     MAX_SKIPPED,
     TOLD,
     LoopConfig,
+    OnResume,
     Progress,
     TrainResult,
     diverged,
+    no_matter,
     skipped_all,
     went_wrong,
 )
@@ -79,6 +81,7 @@ def train_population(
     seeds: Sequence[int] | None = None,
     probe: Probe | None = None,
     say: Callable[[str], None] = silent,
+    on_resume: OnResume = no_matter,
 ) -> "list[TrainResult | Diverged]":
     """Train all members to the end, going on from the latest checkpoint where there is one.
 
@@ -98,7 +101,7 @@ def train_population(
         diverged.
       stop, checkpoints: as in ``loop.train``. A checkpoint can be gone on from on any placement.
       seeds: of each member's dropout; the feeds' where None.
-      probe, say: as in ``loop.train``.
+      probe, say, on_resume: as in ``loop.train``.
 
     Returns:
       For each member its result, or how it ended: when a loss or a gradient is no longer finite
@@ -130,6 +133,8 @@ def train_population(
     snapshot = checkpoints.restore(state) if checkpoints else None
     if not snapshot:
         warn_of_scales(probe, objectives[0], states[0].params, own_feeds[0], say)
+    if snapshot:
+        on_resume(snapshot.step)
     first = snapshot or Snapshot(state, state.params, {})
     book = _Members.of(first, count, loop, evaluate, on_log, why, say)
     del state, snapshot

@@ -27,6 +27,10 @@ IMPORTERS = {
 """What loads code by a name made at run time, and the only files that may."""
 
 
+FOR_OTHERS = "models/modeling_distill_jax.py"
+"""Copied into folders for ``transformers``, which runs it for those who trust it; never here."""
+
+
 def dangers(source: str, file: str) -> list[str]:
     """What a module does that could turn data into code; ``file`` is its path in the package."""
     found = []
@@ -37,7 +41,7 @@ def dangers(source: str, file: str) -> list[str]:
             imported = [(node.module or "").partition(".")[0], *(a.name for a in node.names)]
         else:
             imported = []
-        found += [name for name in imported if name in MODULES]
+        found += [name for name in imported if name in MODULES and file != FOR_OTHERS]
         if isinstance(node, ast.Call):
             found += _in_call(node, file)
     return found
@@ -75,6 +79,14 @@ def python_files() -> list[Path]:
 def test_no_data_becomes_code(file):
     name = file.relative_to(PACKAGE).as_posix() if file.is_relative_to(PACKAGE) else file.name
     assert dangers(file.read_text(encoding="utf-8"), name) == []
+
+
+def test_what_is_written_for_others_is_not_run_here():
+    module = FOR_OTHERS.removesuffix(".py").rpartition("/")[2]
+    for file in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        imports = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not any(module in ast.unparse(node) for node in imports), file
 
 
 @pytest.mark.parametrize(

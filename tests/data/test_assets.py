@@ -105,6 +105,30 @@ def test_an_index_without_the_package(toy, index, tmp_path):
     assert leftovers(tmp_path / "home") == []
 
 
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ("OSError: [Errno 28] No space left on device", "no space left on device.*TMPDIR"),
+        (
+            "PermissionError: [Errno 13] Permission denied: '/x'",
+            "pip says: PermissionError: .Errno",
+        ),
+    ],
+)
+def test_what_pip_did_not_expect_is_said(toy, tmp_path, monkeypatch, last, told):
+    """Its own words for it are "ERROR: Exception:" and a traceback."""
+    stderr = f"ERROR: Exception:\nTraceback (most recent call last):\n  File x, line 1\n{last}\n"
+
+    def pip(command, **options):
+        return subprocess.CompletedProcess(command, 2, "", stderr)
+
+    monkeypatch.setattr(assets.subprocess, "run", pip)
+    with pytest.raises(UserError, match=f"cannot be fetched: {told}") as caught:
+        assets.fetch("toy", tmp_path / "home")
+    assert "\n" not in str(caught.value)
+    assert leftovers(tmp_path / "home") == []
+
+
 def test_an_index_that_cannot_be_reached(toy, tmp_path, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")

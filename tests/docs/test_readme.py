@@ -12,6 +12,7 @@ from distill_jax.cli.compare import CompareLosses, parse_arguments
 from distill_jax.cli.experiment import Flags
 from distill_jax.cli.ledger import ListLedger, MergeLedgers
 from distill_jax.cli.main import COMMANDS
+from distill_jax.cli.predict import Predict
 from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
 from distill_jax.cli.table import RebuildTable
@@ -88,6 +89,7 @@ def test_every_flag_that_the_pages_name_exists():
         Flags,
         ListLedger,
         MergeLedgers,
+        Predict,
         RebuildTable,
         Recommend,
         RunOnRay,

@@ -4,11 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh, make_placement
 from distill_jax.data.plan import PlannedBatch, make_batch
 from distill_jax.evaluation.predict import (
-    classify_texts,
     logits_of,
     one_by_one,
     population_logits,
@@ -60,16 +58,3 @@ def test_single_examples_are_spread_over_the_table(toy_table):
     batches = one_by_one(toy_table, 5, shape_lengths=(8, 12))
     assert len(batches) == 5
     assert all(batch.input_ids_BT.shape[0] == 1 for batch in batches)
-
-
-def test_texts_are_classified_in_order(toy_teacher):
-    texts = ["the film is good", "bad", "the plot and the cast and the music", "bad"]
-    answers = classify_texts(toy_teacher, texts, batch_size=2)
-    assert [text for text, _, _ in answers] == texts
-    assert answers[1] == answers[3]
-    assert all(name in ("a", "b") and 0.5 <= probability <= 1 for _, name, probability in answers)
-
-
-def test_a_model_without_a_head_cannot_classify(minilm_folder):
-    with pytest.raises(UserError, match="no trained classifier head"):
-        classify_texts(minilm_folder, ["text"])

@@ -21,7 +21,7 @@ TABLE = TextTable(("1", "2"), ("the film is good", "bad and unheard of"))
 
 def use(folder):
     """Load, make tokens, and look every token up."""
-    model = load_pretrained(folder, fresh_pooler=True)
+    model = load_pretrained(folder, pooling="pooler")
     assert isinstance(model.config, BertConfig) and len(model.digest) == 16
     dataset = TextDataset("fuzz", ("a", "b"), {"test": TABLE})
     tokens = tokenise_dataset(dataset, model.tokenizer_file, max_length=8).splits["test"]
@@ -80,7 +80,8 @@ def test_vocabularies(toy_teacher, tmp_path):
     for number, data in enumerate(
         [b"", b"\xff\n" * 9, b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n\0", b"a" * 99]
     ):
-        target = damaged_copy(toy_teacher, {"tokenizer.json": None}, tmp_path / f"hf{number}")
+        without = {"tokenizer.json": None, "tokenizer_config.json": None}
+        target = damaged_copy(toy_teacher, without, tmp_path / f"hf{number}")
         (target / "vocab.txt").write_bytes(data)
         told(lambda target=target: use(target))
 

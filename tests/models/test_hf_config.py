@@ -57,7 +57,8 @@ def test_round_trip(pooling):
     raw = json.loads(json.dumps(config_to_hf(config, ("a", "b", "c"))))
     assert config_from_hf(raw, where="") == config
     assert label_names_from_hf(raw, where="") == ("a", "b", "c")
-    assert ("distill_jax_pooling" in raw) == (pooling != "pooler")
+    assert raw["model_type"] == ("bert" if pooling == "pooler" else "distill_jax_bert")
+    assert ("hidden_size" in raw) == (pooling == "pooler")  # under BERT's name it is no model
 
 
 def test_placeholder_labels_are_no_names():

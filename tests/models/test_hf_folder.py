@@ -60,11 +60,11 @@ def test_an_unreachable_hub_is_one_line(monkeypatch):
 )
 def test_tokenizer_from_vocab_respects_its_options(tmp_path, options, tokens):
     write_vocab(tmp_path, **options)
-    file = find_tokenizer(tmp_path, vocab_size=len(WORDS), home=tmp_path / "home")
+    file = find_tokenizer(tmp_path, vocab_size=len(WORDS), home=tmp_path / "home").file
     assert file.name == "tokenizer.json"
     assert Tokenizer.from_file(str(file)).encode("Good films é").tokens == tokens
     before = file.stat().st_mtime_ns
-    again = find_tokenizer(tmp_path, vocab_size=len(WORDS), home=tmp_path / "home")
+    again = find_tokenizer(tmp_path, vocab_size=len(WORDS), home=tmp_path / "home").file
     assert again == file
     assert again.stat().st_mtime_ns == before
 
@@ -79,7 +79,7 @@ def test_other_options_make_another_tokenizer(tmp_path):
 def test_made_from_vocab_it_agrees_with_transformers(tmp_path):
     transformers = pytest.importorskip("transformers")
     write_vocab(tmp_path)
-    file = find_tokenizer(tmp_path, vocab_size=len(WORDS), home=tmp_path / "home")
+    file = find_tokenizer(tmp_path, vocab_size=len(WORDS), home=tmp_path / "home").file
     theirs = transformers.BertTokenizerFast.from_pretrained(tmp_path)
     for text in ("Good films", "é film, 中s", "goods film [MASK]"):
         assert Tokenizer.from_file(str(file)).encode(text).ids == theirs(text)["input_ids"]

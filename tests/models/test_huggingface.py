@@ -13,7 +13,12 @@ from tokenizers import BertWordPieceTokenizer
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch
 from distill_jax.models.bert import Bert, init_bert
-from distill_jax.models.huggingface import load_pretrained, params_digest, save_pretrained
+from distill_jax.models.huggingface import (
+    TextInputs,
+    load_pretrained,
+    params_digest,
+    save_pretrained,
+)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "minilm.json").read_text("utf-8"))
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
@@ -41,7 +46,7 @@ def tokenizer_file(tmp_path):
 @pytest.fixture
 def saved(tmp_path, config, params, tokenizer_file):
     folder = tmp_path / "saved"
-    assert save_pretrained(folder, config, params, tokenizer_file, ("bad", "fair", "good")) == ()
+    save_pretrained(folder, config, params, tokenizer_file, ("bad", "fair", "good"))
     return folder
 
 
@@ -104,14 +109,16 @@ def test_minilm_equals_pytorch(minilm_folder):
 def test_round_trip(tmp_path, config, tokenizer_file, pooling):
     config = dataclasses.replace(config, pooling=pooling)
     params = init_bert(config, jax.random.key(3))
-    notes = save_pretrained(tmp_path / "out", config, params, tokenizer_file, ("x", "y", "z"))
-    assert bool(notes) == (pooling != "pooler")
+    save_pretrained(
+        tmp_path / "out", config, params, tokenizer_file, ("x", "y", "z"), TextInputs(9, True)
+    )
     loaded = load_pretrained(tmp_path / "out")
     assert loaded.config == config
     assert equal(loaded.params, params)
     assert loaded.label_names == ("x", "y", "z")
     assert loaded.digest == params_digest(config, params)
     assert loaded.fresh == loaded.notes == ()
+    assert loaded.inputs == TextInputs(9, True)
     assert loaded.tokenizer_file.read_bytes() == tokenizer_file.read_bytes()
 
 
@@ -162,7 +169,7 @@ def test_missing_head_is_drawn_by_seed_and_said(saved, params):
 
 
 def test_another_number_of_classes_needs_a_word(saved):
-    with pytest.raises(UserError, match="has 3 classes, the task has 2; use fresh_classifier"):
+    with pytest.raises(UserError, match="has 3 classes, the task has 2; without --no-fine-tune"):
         load_pretrained(saved, num_labels=2)
     loaded = load_pretrained(saved, num_labels=2, fresh_classifier=True)
     assert loaded.fresh == ("classifier",)
@@ -172,10 +179,10 @@ def test_another_number_of_classes_needs_a_word(saved):
 def test_missing_pooler_needs_a_word(saved):
     """Trap 21."""
     rewrite(saved, without("bert.pooler."))
-    with pytest.raises(UserError, match="no pooler weights; use pooling='mean' or 'cls'"):
+    with pytest.raises(UserError, match=r"no pooler weights. --teacher-pooling .* mean or cls"):
         load_pretrained(saved)
     assert load_pretrained(saved, pooling="mean").fresh == ()
-    loaded = load_pretrained(saved, fresh_pooler=True)
+    loaded = load_pretrained(saved, pooling="pooler")
     assert loaded.fresh == ("pooler",)
     assert loaded.params["pooling"]["dense"]["kernel"].shape == (16, 16)
 
@@ -228,6 +235,11 @@ def test_damaged_missing_and_pickled_weights_are_refused(saved):
         load_pretrained(saved)
     (saved / "pytorch_model.bin").write_bytes(content)
     with pytest.raises(UserError, match=r"pytorch_model.bin.*Convert once where torch"):
+        load_pretrained(saved)
+    raw = json.loads((saved / "config.json").read_text()) | {"architectures": ["BertForMaskedLM"]}
+    (saved / "config.json").write_text(json.dumps(raw))
+    hint = r"BertForMaskedLM.from_pretrained.*save_pretrained.*AutoTokenizer.from_pretrained"
+    with pytest.raises(UserError, match=hint):
         load_pretrained(saved)
     (saved / "config.json").unlink()
     with pytest.raises(UserError, match=r"has no config.json"):

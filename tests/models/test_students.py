@@ -91,6 +91,30 @@ def test_pooler_is_copied():
     assert equal(student["pooling"], params["pooling"])
 
 
+@pytest.mark.parametrize("preset", ["tiny", "l2"])
+@pytest.mark.parametrize("pooling", ["pooler", "mean", "cls"])
+def test_a_student_has_the_pooling_that_is_asked_for(teacher_params, make_batch, preset, pooling):
+    """The teacher's head reads the mean; a pooler is drawn, and is there with no other."""
+    config = student_config(preset, TEACHER, pooling=pooling)
+    params = init_student(preset, TEACHER, teacher_params, jax.random.key(1), pooling=pooling)
+    assert config.pooling == pooling
+    assert ("pooling" in params) == (pooling == "pooler")
+    shapes = jax.eval_shape(lambda rng: init_bert(config, rng), jax.random.key(0))
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, shapes)
+    if preset == "l2":
+        usual = init_student(preset, TEACHER, teacher_params, jax.random.key(1))
+        assert equal({**params, "pooling": 0}, {**usual, "pooling": 0})
+    if pooling == "pooler":
+        assert np.std(params["pooling"]["dense"]["kernel"]) > 0
+
+
+def test_a_pooler_of_the_teacher_is_left_where_it_is_not_read():
+    config = dataclasses.replace(TEACHER, num_layers=2, pooling="pooler")
+    params = init_bert(config, jax.random.key(0))
+    student = init_student("l2", config, params, jax.random.key(1), pooling="mean")
+    assert "pooling" not in student
+
+
 def test_a_student_shares_no_buffer_with_the_teacher(teacher_params):
     """A donated step deletes the student's old buffers; the teacher must survive it."""
     before = jax.tree.map(np.array, teacher_params)

@@ -37,6 +37,7 @@ CELL = Cell(
         {"teacher_dtype": "float16"},
         {"plugin": "p"},
         {"placebo": True},
+        {"pooling": "pooler"},
     ],
 )
 def test_everything_that_counts_changes_the_hash(change):

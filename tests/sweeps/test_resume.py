@@ -94,8 +94,10 @@ def test_must_wants_something_to_go_on_from(run, tmp_path):
     assert run.steps == 0
     with pytest.raises(Interrupted):
         run(stop_after=15)  # the teacher's six, the first student's six, three of the second
+    assert "goes on" not in run.said.getvalue()
     resumed = run(resume="must")
     assert run.steps == 3
+    assert "cnn-2-4  kl  seed 0: goes on from step 3 of 6" in run.said.getvalue()
     assert numbers(resumed) == numbers(run(folder="other", resume="never"))
     run(resume="must")
     assert run.steps == 0

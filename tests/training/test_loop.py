@@ -61,6 +61,8 @@ def run(toy_table, student, teacher, student_config, teacher_config):
         on_nan="stop",
         devices=1,
         say=lambda line: None,
+        on_resume=lambda step: None,
+        log_every=1,
     ):
         optimizer = OptimizerConfig(learning_rate=learning_rate)
         feed = Feed(
@@ -77,7 +79,9 @@ def run(toy_table, student, teacher, student_config, teacher_config):
             feed,
             objective=objective,
             optimizer=optimizer,
-            loop=LoopConfig(STEPS, eval_every=2, log_every=1, checkpoint_seconds=0, on_nan=on_nan),
+            loop=LoopConfig(
+                STEPS, eval_every=2, log_every=log_every, checkpoint_seconds=0, on_nan=on_nan
+            ),
             layout=Layout(make_mesh(jax.devices()[:devices])),
             evaluate=evaluate
             or (lambda params: {"accuracy": float(params["classifier"]["bias"][0])}),
@@ -86,6 +90,7 @@ def run(toy_table, student, teacher, student_config, teacher_config):
             checkpoints=checkpoints,
             probe=probe,
             say=say,
+            on_resume=on_resume,
         )
 
     go.feed = lambda: Feed(toy_table, choose_lengths(toy_table.lengths_N, max_shapes=2), 16, seed=5)
@@ -112,6 +117,35 @@ def test_an_interrupted_run_is_the_same_run(run, tmp_path, stop_at):
     assert resumed.progress.history == expected.progress.history
     assert resumed.progress.best_step == expected.progress.best_step
     jax.tree.map(np.testing.assert_array_equal, resumed.params, expected.params)
+
+
+def test_every_step_is_reported_once_over_a_stop(run, tmp_path):
+    """What a stop leaves of a window is reported before it; resuming is told before step 1."""
+    told, losses = [], {}
+
+    def log(step, values):
+        told.append(step)
+        if "train/loss" in values:
+            losses[step] = values["train/loss"]
+
+    stop = StopRequest()
+
+    def evaluate(params):
+        stop.requested = True  # after step 2, amid a window of four
+        return {"accuracy": 0.5}
+
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(Interrupted):
+        run(stop, checkpoints, log, evaluate, log_every=4, on_resume=pytest.fail)
+    assert sorted(losses) == [2]
+    with Checkpoints(tmp_path) as checkpoints:
+        run(None, checkpoints, log, log_every=4, on_resume=lambda step: told.append(f"from {step}"))
+    assert told.index("from 2") < told.index(4)
+    assert sorted(losses) == [2, 4, 8, 9]
+
+    each = {}
+    run(on_log=lambda step, values: each.update({step: values.get("train/loss", each.get(step))}))
+    np.testing.assert_allclose(losses[2], np.mean([each[1], each[2]]), rtol=1e-5)
+    np.testing.assert_allclose(losses[4], np.mean([each[3], each[4]]), rtol=1e-5)
 
 
 def test_a_run_killed_between_checkpoints_is_the_same_run(run, tmp_path):

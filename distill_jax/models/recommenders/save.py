@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import atomic_folder
+from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.models.bert import BertConfig, Params
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.recommenders.bert4rec import Bert4RecConfig
@@ -103,9 +103,9 @@ def save_recommender(
     with atomic_folder(folder) as scratch:
         text = json.dumps(raw, indent=1, ensure_ascii=False)
         (scratch / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_file(_flat(params), scratch / WEIGHTS)
+        save_tensors(scratch / WEIGHTS, _flat(params))
         if recommender.texts is not None:
-            save_file(_text_arrays(recommender.texts), scratch / TEXTS)
+            save_tensors(scratch / TEXTS, _text_arrays(recommender.texts))
 
 
 def load_recommender(folder: Path) -> SavedRecommender:

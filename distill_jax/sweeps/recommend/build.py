@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from distill_jax.core.digests import digest, digest_strings
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import atomic_folder
+from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.models.bert import Params
 from distill_jax.models.recommenders.bert4rec import Bert4RecConfig
@@ -88,7 +88,7 @@ def item_vectors_of_texts(texts: tuple[str, ...] | None, home: Path) -> tuple[It
         table = item_tokens(texts, pretrained.tokenizer_file)
         raw_IE = encode(pretrained.config, pretrained.params, table)
         with atomic_folder(folder) as scratch:
-            save_file({"raw_IE": raw_IE}, scratch / path.name)
+            save_tensors(scratch / path.name, {"raw_IE": raw_IE})
     try:
         raw_IE = load_file(path)["raw_IE"]
     except (OSError, KeyError, SafetensorError) as error:

@@ -106,6 +106,10 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     encoder = load_checkpoint(config.name, num_labels=1, fresh=True)
     if not isinstance(encoder.config, BertConfig) or encoder.tokenizer_file is None:
         raise UserError(f"the teacher {config.name!r} is no BERT encoder of text.")
+    if encoder.config.type_vocab_size < 2:
+        raise UserError(
+            f"the teacher {config.name!r} has type_vocab_size 1; a cross-encoder reads pairs."
+        )
     encoder.params["classifier"] = jax.tree.map(np.zeros_like, encoder.params["classifier"])
     file = encoder.tokenizer_file
     limits = TokenLimits(data_config.query_length, data_config.item_length)

@@ -1,0 +1,151 @@
+"""A finished classifier in use: anybody's texts in, classes with their probabilities out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.mesh import make_mesh
+from distill_jax.data.coverage import Coverage
+from distill_jax.data.plan import choose_lengths
+from distill_jax.data.table import TextDataset, TextTable
+from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.evaluation.predict import LogitsOf, check_token_types, logits_of, predict_logits
+from distill_jax.models.bert import Bert
+from distill_jax.models.huggingface import Pretrained, load_pretrained
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a classifier says of an example.
+
+    Attributes:
+      label: its likeliest class.
+      probabilities: of every class, in the order of the model's.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+    @property
+    def probability(self) -> float:
+        """Of ``label``."""
+        return self.probabilities[self.label]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenClassifier:
+    """A classifier of texts, or of pairs of texts.
+
+    Attributes:
+      label_names: the classes; their numbers where the folder does not name them.
+      max_length: tokens after which texts are cut, as in training where the folder says so.
+      pairs: whether it was trained on pairs; None where the folder does not say.
+    """
+
+    model: Pretrained
+    label_names: tuple[str, ...]
+    max_length: int
+    pairs: bool | None
+    _apply: LogitsOf
+
+    def classify(
+        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> list[Answer | None]:
+        """The answer for each text, or pair of texts, in the order given; None for blank ones.
+
+        Args:
+          texts_b: the second text of each pair.
+
+        Raises:
+          UserError: for single texts where the model wants pairs, and the other way round.
+        """
+        return self.classify_covered(texts, texts_b, batch_size=batch_size)[0]
+
+    def classify_covered(
+        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> tuple[list[Answer | None], Coverage | None]:
+        """``classify``, and how much of the texts the model got to see; None where all are blank.
+
+        Raises:
+          UserError: as ``classify``.
+        """
+        if batch_size < 1:
+            raise UserError(f"the batch size must be at least 1, not {batch_size}")
+        self._check_kind(texts, texts_b)
+        joined = texts if texts_b is None else [a + b for a, b in zip(texts, texts_b, strict=True)]
+        rows = [row for row, text in enumerate(joined) if text.strip()]
+        answers: list[Answer | None] = [None] * len(texts)
+        if not rows:
+            return answers, None
+        tokens, coverage = self._tokens(texts, texts_b, rows)
+        logits_NC = predict_logits(
+            self._apply,
+            self.model.params,
+            tokens,
+            shape_lengths=choose_lengths(tokens.lengths_N, batch_size=batch_size, max_shapes=4),
+            batch_size=batch_size,
+            mesh=make_mesh(jax.devices()[:1]),
+        )
+        for row, probs_C in zip(rows, np.asarray(jax.nn.softmax(logits_NC)), strict=True):
+            label = self.label_names[int(probs_C.argmax())]
+            by_name = dict(zip(self.label_names, map(float, probs_C), strict=True))
+            answers[row] = Answer(label, by_name)
+        return answers, coverage
+
+    def _check_kind(self, texts: Sequence[str], texts_b: Sequence[str] | None) -> None:
+        if texts_b is not None and len(texts_b) != len(texts):
+            raise UserError(f"{len(texts)} texts and {len(texts_b)} second texts; as many are due.")
+        if texts_b is None and self.pairs:
+            raise UserError(
+                "this model was trained on pairs of texts: give each its second text (--second, "
+                "for files --text-b COLUMN, in Python texts_b)."
+            )
+        if texts_b is not None and self.pairs is False:
+            raise UserError("this model was trained on single texts: leave out the second ones.")
+
+    def _tokens(
+        self, texts: Sequence[str], texts_b: Sequence[str] | None, rows: Sequence[int]
+    ) -> tuple[TokenTable, Coverage]:
+        table = TextTable(
+            tuple(map(str, rows)),
+            tuple(texts[row] for row in rows),
+            None if texts_b is None else tuple(texts_b[row] for row in rows),
+        )
+        dataset = TextDataset("texts", self.label_names, {"test": table})
+        tokenised = tokenise_dataset(dataset, self.model.tokenizer_file, max_length=self.max_length)
+        check_token_types(tokenised.splits["test"], self.model.config)
+        return tokenised.splits["test"], tokenised.coverage["test"]
+
+
+def open_classifier(folder: Path | str, *, max_length: int | None = None) -> OpenClassifier:
+    """Open a run's folder, its ``model``, or any folder with a BERT classifier.
+
+    Args:
+      max_length: tokens after which texts are cut; None for that of the training, or as many as
+        the model has positions where the folder does not say.
+
+    Raises:
+      UserError: when there is none, or its head was never trained.
+    """
+    folder = Path(folder)
+    inner = folder / "model"
+    if not folder.is_dir():
+        raise UserError(f"no model at {folder}: expected the folder of a finished run")
+    model = load_pretrained(inner if inner.is_dir() else folder)
+    if model.fresh:
+        raise UserError(f"{folder} has no trained classifier head ({', '.join(model.fresh)})")
+    longest = model.config.max_positions
+    chosen = max_length or model.inputs.max_length or longest
+    return OpenClassifier(
+        model,
+        model.label_names or tuple(str(n) for n in range(model.config.num_labels)),
+        min(chosen, longest),
+        model.inputs.pairs,
+        logits_of(Bert(model.config)),
+    )
