@@ -1,5 +1,6 @@
 """Every test runs on 8 simulated CPU devices, with strict dtype and rank promotion."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -78,6 +79,15 @@ def own_home(shared_home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILL_JAX_HOME", str(shared_home))
         yield
+
+
+@pytest.fixture(autouse=True)
+def talkative():
+    """A command run in this process quietens our logger; the next test hears it again."""
+    logger = logging.getLogger("distill_jax")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from rich.progress import track
 
 from distill_jax.core.files import write_atomic
 from distill_jax.objectives.expert_feeds import ExpertFeed
-from distill_jax.objectives.feeds import LogitFeed, RankingFeed
+from distill_jax.objectives.feeds import EitherLabelFeed, LogitFeed, RankingFeed
 from distill_jax.objectives.layer_feeds import ExampleFeed, FlowFeed, InnerFeed
 from distill_jax.objectives.registry import Spec, lookup, names
 
@@ -163,6 +163,9 @@ class Draw:
         if isinstance(feed, LogitFeed):
             student, *teacher = (self._logits(batch, size) for _ in range(1 + feed.needs_teacher))
             labels = self._rng.integers(0, size - self.excluded, batch).astype(np.int32)
+            if isinstance(feed, EitherLabelFeed):
+                labels[::2] = -1
+                return Inputs(student, (*teacher, labels))
             return Inputs(student, (*teacher, labels) if feed.labelled else tuple(teacher))
         if isinstance(feed, ExampleFeed):
             return self._examples(feed)

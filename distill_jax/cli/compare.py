@@ -302,7 +302,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         trends = control_trends(args.students)
         protocol = (protocol[0], *PROTOCOL, protocol[2])
     return Sweep(
-        name="compare_losses",
+        name="compare_losses-controls" if args.controls else "compare_losses",
         title=f"{args.data}, {100 * fraction:g}% of the labels",
         base=base,
         rows=rows,
