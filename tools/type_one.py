@@ -109,12 +109,10 @@ def p_values(d_SN: np.ndarray, resamples: int, seed: int) -> dict[str, float]:
     }
 
 
-def family_p_values(d_RSN: np.ndarray, resamples: int, seed: int) -> list[dict[str, float]]:
-    """Likewise, of the comparisons of one group of a table."""
-    squares = [mean_squares(d_SN) for d_SN in d_RSN]
-    joint = crossed_tests([each for each in squares if each])
-    singles = [p_values(d_SN, resamples, seed) for d_SN in d_RSN]
-    return [{**single, "p": test.p} for single, test in zip(singles, joint, strict=True)]
+def joint_p_values(singles: list[dict[str, float]], family: list) -> list[dict[str, float]]:
+    """Those of the comparisons of one group of a table, where the joint tests know each other."""
+    tests = crossed_tests(family)
+    return [{**single, "p": test.p} for single, test in zip(singles, tests, strict=True)]
 
 
 def spread(d_SN: np.ndarray) -> tuple[float, float, float]:
@@ -153,16 +151,19 @@ def family_errors(args: Arguments, comparisons: int = 28) -> Iterator[list[str]]
         found = {(points, kind): 0 for points in POWER for kind in JUDGES}
         for trial in range(args.tables):
             answers = table_of_answers(noise, rng, seeds, [0.0] * (comparisons + 1))
-            differences_RSN = answers[1:] - answers[0]
-            ps = family_p_values(differences_RSN, args.resamples, trial)
+            differences = [row - answers[0] for row in answers[1:]]
+            singles = [p_values(d_SN, args.resamples, trial) for d_SN in differences]
+            family = [mean_squares(d_SN) for d_SN in differences]
+            ps = joint_p_values(singles, family)
             for kind in JUDGES:
                 errors[kind] += any(_rejected(ps, kind))
             for points, shift in zip(POWER, _shifts(noise), strict=True):
                 base, better = table_of_answers(noise, rng, seeds, [0.0, shift])
-                differences_RSN[0] = better - base
-                with_it = family_p_values(differences_RSN, args.resamples, trial)
+                single = p_values(better - base, args.resamples, trial)
+                with_it = [mean_squares(better - base), *family[1:]]
+                ps = joint_p_values([single, *singles[1:]], with_it)
                 for kind in JUDGES:
-                    found[points, kind] += _rejected(with_it, kind)[0]
+                    found[points, kind] += _rejected(ps, kind)[0]
         counts = [*errors.values(), *found.values()]
         yield [noise.words, str(seeds), *(_share(count / args.tables) for count in counts)]
 
