@@ -11,7 +11,7 @@ import tyro
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, Pooling, Precision, RunOptions
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.sweep import Sweep
@@ -44,8 +44,9 @@ class CompareLosses:
     """Column of the second text, for pairs (files: and tfds: only)."""
     label: str = "label"
     """Column of the label (files: and tfds: only)."""
-    label_fraction: float = 0.1
-    """Share of the training labels that is used, in (0, 1]."""
+    label_fraction: float | None = None
+    """Share of the training labels that is used, in (0, 1]; default: 1 of files: and tfds:, 0.1 of
+    what is built in."""
     max_length: int = 128
     """Tokens after which a text is cut."""
 
@@ -60,6 +61,10 @@ class CompareLosses:
 
     students: tuple[str, ...] = ("tiny",)
     """tiny, l2, l3, or LAYERSxWIDTHxHEADS such as 3x256x4."""
+    student_pooling: Literal["auto", Pooling] = "auto"
+    """What a student's head reads: pooler (BERT's own, on [CLS]), mean (of all tokens) or cls, or
+    what the teacher's reads. auto: pooler for students that start at random on data of your own
+    (files:, tfds:), so that transformers runs their folders as they are; else the teacher's."""
     objectives: tuple[str, ...] = FIRST_ROWS
     """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row."""
     controls: bool = False
@@ -108,7 +113,7 @@ class CompareLosses:
     """One after another, or many students in one step; auto times both, takes the faster."""
     track: Literal["none", "tensorboard", "wandb"] = "tensorboard"
     """Where learning curves go."""
-    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = DEFAULTS
+    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="run")] = DEFAULTS
     output_dir: Path | None = None
     """Default: results/compare_losses, with -PRESET behind it for the other presets."""
 
@@ -190,12 +195,28 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
     conclude(spec, rows, folder, console, args.options.share)
 
 
+def _pooling(args: CompareLosses, student: str) -> Pooling:
+    """What the head of a student reads, see ``--student-pooling``."""
+    from distill_jax.models.students import parse_preset
+
+    if args.student_pooling != "auto":
+        return args.student_pooling
+    own = args.data.startswith(("files:", "tfds:"))
+    return "pooler" if own and not parse_preset(student).copies_teacher else "teacher"
+
+
 def sweep_of(args: CompareLosses) -> "Sweep":
     """The table that the arguments declare: objectives x students x seeds."""
     from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
     from distill_jax.models.students import parse_preset
     from distill_jax.objectives.grammar import parse
-    from distill_jax.sweeps.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
+    from distill_jax.sweeps.cells import (
+        Cell,
+        DataConfig,
+        TeacherConfig,
+        TrainingConfig,
+        usual_fraction,
+    )
     from distill_jax.sweeps.columns import COLUMNS
     from distill_jax.sweeps.sweep import Sweep, axis, points
     from distill_jax.training.optimizer import OptimizerConfig
@@ -230,9 +251,14 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         baseline = str(parse(args.baseline))
     else:
         baseline = "ce" if "ce" in objectives else (objectives or [""])[0]
-    data = DataConfig(
-        args.data, args.text, args.text_b, args.label, args.label_fraction, args.max_length
-    )
+    fraction = usual_fraction(args.data) if args.label_fraction is None else args.label_fraction
+    data = DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length)
+    used = "All training labels are used."
+    if fraction < 1:
+        used = (
+            f"{100 * fraction:g}% of the training labels are used; the rest of the training "
+            "sentences is the transfer set."
+        )
     base = Cell(
         data=data,
         teacher=TeacherConfig(
@@ -252,6 +278,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         name: {
             "student": name,
             "training": copied_training if parse_preset(name).copies_teacher else training,
+            "pooling": _pooling(args, name),
         }
         for name in args.students
     }
@@ -260,8 +287,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     rows = tuple(point for text in objectives for point in axis("objective", [text]))
     trends: tuple[Trend, ...] = ()
     protocol: tuple[str, ...] = (
-        f"{100 * args.label_fraction:g}% of the training labels are used; the rest of the "
-        "training sentences is the transfer set.",
+        used,
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
     )
@@ -273,7 +299,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         protocol = (protocol[0], *PROTOCOL, protocol[2])
     return Sweep(
         name="compare_losses",
-        title=f"{args.data}, {100 * args.label_fraction:g}% of the labels",
+        title=f"{args.data}, {100 * fraction:g}% of the labels",
         base=base,
         rows=rows,
         groups=points(students),

@@ -40,7 +40,7 @@ class Flags:
     """f32. bf16: students compute in bfloat16. bf16-params: their parameters are bfloat16 too."""
     track: Literal["none", "tensorboard", "wandb"] = "none"
     """Where learning curves go, beside the ledger."""
-    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes] = DEFAULTS
+    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="run")] = DEFAULTS
     output_dir: Path | None = None
     """Tables go to folders under this one, NAME or NAME-smoke; default: results."""
 

@@ -195,13 +195,12 @@ def have_data(spec: str) -> bool:
     """
     kind, _, rest = spec.partition(":")
     if kind == "files" and rest:
-        from distill_jax.data.files import ENDINGS, STEMS
+        from distill_jax.data.split_files import find_split_files
 
-        def has(split: str) -> bool:
-            names = (f"{stem}{ending}" for stem in STEMS[split] for ending in ENDINGS)
-            return any((Path(rest).expanduser() / name).is_file() for name in names)
-
-        return has("train") and has("validation")
+        try:
+            return "validation" in find_split_files(Path(rest).expanduser()).paths
+        except UserError:
+            return False
     if kind == "tfds" and rest:
         named = os.environ.get("TFDS_DATA_DIR")
         theirs = Path(named).expanduser() if named else Path.home() / "tensorflow_datasets"

@@ -36,9 +36,15 @@ def parse_flags(
     except SystemExit as end:
         if not end.code:
             raise
-        # Tyro draws a box around several lines.
-        words = re.sub(r"[─-╿]+", " ", told.getvalue())
-        raise UserError(re.sub(r"\s+", " ", words).strip()) from None
+        raise UserError(_in_one_line(told.getvalue(), prog)) from None
+
+
+def _in_one_line(box: str, prog: str) -> str:
+    """What tyro says in a box: a title, and parts with rules between them, the last on help."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not re.match(r"\s*[╭╰]", line)]
+    parts = re.split(r"\n─+\n", "\n".join(lines))
+    said = [re.sub(r"\s+", " ", part).strip(" .") for part in parts if "full helptext" not in part]
+    return ". ".join([*filter(None, said), f"All flags: {prog} --help"])
 
 
 def run(command: Callable[[], object]) -> None:

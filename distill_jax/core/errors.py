@@ -4,6 +4,9 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
+MOST_CHARACTERS = 1000
+"""Of the names that a message lists."""
+
 
 class UserError(Exception):
     """A mistake the user can mend. Command lines print it in one line and exit with code 2.
@@ -51,5 +54,16 @@ def unknown(kind: str, word: str, allowed: Iterable[str], *, where: str = "") ->
     guess = nearest(word, names)
     place = f" {where}" if where else ""
     hint = f" Did you mean {guess!r}?" if guess else ""
-    choices = ", ".join(names) if names else "none"
-    return UserError(f"unknown {kind} {word!r}{place}.{hint} Allowed: {choices}.")
+    return UserError(f"unknown {kind} {word!r:.80}{place}.{hint} Allowed: {_choices(names)}.")
+
+
+def _choices(names: list[str]) -> str:
+    """The names one after another, as far as a person would read."""
+    said, room = [], MOST_CHARACTERS
+    for name in names:
+        room -= len(name) + 2
+        if room < 0:
+            break
+        said.append(name)
+    more = len(names) - len(said)
+    return (", ".join(said) or "none") + (f" and {more:,} more" if more else "")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.data.files import read_cells
+from distill_jax.data.file_formats import read_cells
 from distill_jax.data.query_product import TRANSFER, Judgement, SearchData, build_search_data
 from distill_jax.data.table import SPLITS
 
@@ -104,26 +104,8 @@ def _find(folder: Path, what: str) -> Path | None:
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line or row number, cells) of any of the forms, the needed columns there."""
-    for line, cells in _parquet(path) if path.suffix == ".parquet" else read_cells(path):
+    for line, cells in read_cells(path):
         for name in columns:
             if name not in cells:
                 raise unknown("column", name, cells, where=f"in {path}")
         yield line, cells
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise UserError(
-            f"{path.name} is a parquet file: 'pip install pyarrow' reads it, or export it as CSV."
-        ) from error
-    try:
-        with parquet.ParquetFile(path) as file:
-            line = 0
-            for batch in file.iter_batches(batch_size=4096):
-                for cells in batch.to_pylist():
-                    line += 1
-                    yield line, cells
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise UserError(f"{path} is no parquet file: {error}") from error

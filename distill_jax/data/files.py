@@ -1,28 +1,23 @@
-"""The user's own files: a folder with ``train``, ``dev`` and ``test`` as CSV, TSV or JSONL.
+"""The user's own files: a folder with ``train``, ``dev`` and ``test``, see docs/data.md.
 
-CSV is RFC 4180 with a header line; TSV has a header line and no quoting (as GLUE's files);
-JSONL has an object a line. Files are UTF-8. Columns are found by name; a column ``id`` names the
-examples where there is one. Rows with an empty label, and all rows of a ``transfer`` file, are
-transfer set: text without labels that only a teacher speaks on.
+Which files: ``split_files``; their forms: ``file_formats``. Files are UTF-8. Columns are found by
+name; a column ``id`` names the examples where it names each once. Rows with an empty label, and
+all rows of a ``transfer`` file, are transfer set: text without labels that only a teacher speaks
+on.
 """
 
-import json
-from collections.abc import Iterator
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distill_jax.core.errors import UserError, unknown
-from distill_jax.data.separated import decode, separated
-from distill_jax.data.splits import build_dataset, concatenate, content_ids
+from distill_jax.core.errors import UserError, nearest, unknown
+from distill_jax.data.classes import check_classes, class_order, label_word, settle
+from distill_jax.data.file_formats import class_names, kind_of, place, read_cells, read_lines
+from distill_jax.data.split_files import TEXT, TRANSFER, find_split_files
+from distill_jax.data.splits import build_dataset, concatenate, content_ids, take, text_keys
 from distill_jax.data.table import TextDataset, TextTable, label_array
-
-STEMS = {
-    "train": ("train",),
-    "validation": ("dev", "validation", "valid"),
-    "test": ("test",),
-    "transfer": ("transfer",),
-}
-ENDINGS = (".csv", ".tsv", ".jsonl")
 
 
 class Columns(NamedTuple):
@@ -34,7 +29,7 @@ class Columns(NamedTuple):
 
 
 class _Row(NamedTuple):
-    line: int
+    place: str
     id: str | None
     text: str
     text_b: str | None
@@ -47,179 +42,176 @@ def load(
     """A folder of files as a data set.
 
     Labels are words or whole numbers; ``label_names`` are those of train, sorted (by value if
-    all are whole numbers). What happens where a split is missing: ``splits.build_dataset``.
+    all are whole numbers), or as the file's schema has them. What happens where a split is
+    missing: ``splits.build_dataset``.
 
     Raises:
       UserError: one line that names the file, the line in it and what was expected.
     """
-    if not folder.is_dir():
-        raise UserError(f"data files: no folder {folder}.")
+    files = find_split_files(folder)
     columns = Columns(text, text_b, label)
-    paths = {split: path for split in STEMS if (path := _find(folder, split))}
-    if "train" not in paths:
-        names = ", ".join(f"train{ending}" for ending in ENDINGS)
-        raise UserError(f"data files: no train file in {folder}; expected one of {names}.")
-    rows = {split: _read(path, columns, split) for split, path in paths.items()}
-    label_names = _label_names(paths["train"], rows["train"])
-    tables = {s: _table(paths[s], rows[s], label_names, columns) for s in rows}
-    notes = []
-    if "transfer" in tables:
-        transfer = tables.pop("transfer")
-        tables["train"] = _with_transfer(paths, tables["train"], transfer)
-        notes.append(f"{len(transfer)} rows of the transfer file joined train without labels")
+    notes = list(files.notes)
+    rows = {s: _read(paths, columns, s, notes) for s, paths in files.paths.items()}
+    labels = settle({split: [row.label for row in each] for split, each in rows.items()})
+    first = files.paths["train"][0]
+    label_names = _label_names(first, label, labels["train"], notes)
+    tables = {s: _table(s, rows[s], labels[s], label_names, columns, notes) for s in rows}
+    tables = _told_apart(tables, notes)
+    transfer = tables.pop(TRANSFER, None)
+    bare = sum(x is None for x in labels["train"])
+    if bare:
+        notes.append(f"{bare:,} of {len(rows['train']):,} train rows have no label: transfer set")
+    if transfer is not None:
+        tables["train"] = _with_transfer(tables, transfer, notes)
     return build_dataset(f"files:{folder}", label_names, tables, tuple(notes))
 
 
-def _find(folder: Path, split: str) -> Path | None:
-    found = [
-        folder / f"{stem}{ending}"
-        for stem in STEMS[split]
-        for ending in ENDINGS
-        if (folder / f"{stem}{ending}").is_file()
-    ]
-    if len(found) > 1:
-        raise UserError(
-            f"data files: both {found[0].name} and {found[1].name} in {folder}; expected one "
-            f"{split} file."
-        )
-    return found[0] if found else None
-
-
-def _read(path: Path, columns: Columns, split: str) -> list[_Row]:
-    """All rows of a file, checked."""
-    rows = []
-    required = [columns.text, *([columns.text_b] if columns.text_b else [])]
-    if split in ("train", "validation"):
-        required.append(columns.label)
-    for line, cells in read_cells(path):
-        for name in required:
-            # In JSON a row may do without its label; all of them may not.
-            if name not in cells and (path.suffix != ".jsonl" or name != columns.label):
-                raise unknown("column", name, cells, where=f"in {path}, line {line}")
-        rows.append(
-            _Row(
-                line,
-                _word(path, line, "id", cells.get("id")),
-                _text(path, line, columns.text, cells),
-                _text(path, line, columns.text_b, cells) if columns.text_b else None,
-                None
-                if split == "transfer"
-                else _word(path, line, columns.label, cells.get(columns.label)),
-            )
-        )
+def _read(paths: Sequence[Path], columns: Columns, split: str, notes: list[str]) -> list[_Row]:
+    """All rows of a split, checked."""
+    rows = [row for path in paths for row in _read_file(path, columns, split, notes)]
     if not rows:
-        raise UserError(f"{path}: no rows; expected at least one.")
+        raise UserError(f"{paths[0]}: no rows; expected at least one.")
     return rows
 
 
-def read_cells(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, cells by column) of a CSV, TSV or JSONL file, told apart by the name's end.
+def _read_file(path: Path, columns: Columns, split: str, notes: list[str]) -> Iterator[_Row]:
+    if kind_of(path) == TEXT:
+        if columns.text_b:
+            raise UserError(f"{path} is a text a line, the data has pairs; expected transfer.csv.")
+        for line, text in read_lines(path):
+            yield _Row(place(path, line), None, text.strip(), None, None)
+        return
+    required = [columns.text, *([columns.text_b] if columns.text_b else [])]
+    if split in ("train", "validation"):
+        required.append(columns.label)
+    rowwise = kind_of(path) not in (".csv", ".tsv")
+    for line, cells in read_cells(path, notes.append):
+        where = place(path, line)
+        for name in required:
+            # In JSON a row may do without its label; all of them may not.
+            if name not in cells and not (rowwise and name == columns.label):
+                raise _no_column(path, name, cells, where)
+        yield _Row(
+            where,
+            _id(cells.get("id"), where),
+            _text(cells[columns.text], columns.text, where),
+            _text(cells[columns.text_b], columns.text_b, where) if columns.text_b else None,
+            None if split == TRANSFER else _label(cells, columns.label, where),
+        )
 
-    Raises:
-      UserError: naming file and line, for what is no such file.
-    """
-    return _jsonl(path) if path.suffix == ".jsonl" else separated(path)
+
+def _no_column(path: Path, name: str, cells: Mapping[str, Any], where: str) -> UserError:
+    """What is there instead, and the flags that name it."""
+    guess = nearest(name, cells)
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    if len(cells) == 1 and kind_of(path) in (".csv", ".tsv"):
+        hint = " Cells are separated by commas, semicolons, tabs or '|'."
+    there = ", ".join(f"{column:.40}" for column in list(cells)[:20])
+    return UserError(
+        f"unknown column {name!r} in {where}.{hint} There: {there}. Name the columns with --text, "
+        "--text-b and --label."
+    )
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, object) of a JSONL file."""
-    # Not splitlines: JSON strings may hold U+2028 and its like.
-    for line, text in enumerate(decode(path).split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            cells = json.loads(text)
-        except (RecursionError, ValueError) as error:
-            raise UserError(f"{path}, line {line}: {error}; expected a JSON object.") from error
-        if not isinstance(cells, dict):
-            raise UserError(f"{path}, line {line}: expected a JSON object, found {text[:40]}.")
-        yield line, cells
-
-
-def _text(path: Path, line: int, column: str, cells: dict[str, Any]) -> str:
-    value = cells[column]
+def _text(value: Any, column: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise UserError(
-            f"{path}, line {line}: expected text in column {column!r}, found {value!r}."
-        )
-    return _encodable(path, line, column, value.strip())
+        raise UserError(f"{where}: expected text in column {column!r}, found {value!r:.60}.")
+    return _encodable(value.strip(), column, where)
 
 
-def _word(path: Path, line: int, column: str, value: Any) -> str | None:
-    """A label or an id: a word or a whole number, or None for nothing."""
-    if value is None or value == "":
+def _label(cells: Mapping[str, Any], column: str, where: str) -> str | None:
+    word = label_word(cells.get(column), f"{where}: column {column!r}")
+    return None if word is None else _encodable(word, column, where)
+
+
+def _id(value: Any, where: str) -> str | None:
+    """An id, a word or a number; None for nothing, or for what names no example."""
+    if value is None or isinstance(value, list | dict):
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UserError(
-            f"{path}, line {line}: expected a word or a whole number in column {column!r}, "
-            f"found {value!r}."
-        )
-    return _encodable(path, line, column, str(value).strip()) or None
+    return _encodable(str(value).strip(), "id", where) or None
 
 
-def _encodable(path: Path, line: int, column: str, text: str) -> str:
+def _encodable(text: str, column: str, where: str) -> str:
     """Text that UTF-8 can hold; JSON may spell halves of characters."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{path}, line {line}: column {column!r} has half of a character, "
-            f"{text[error.start]!r}; expected text."
+            f"{where}: column {column!r} has half of a character, {text[error.start]!r}; "
+            "expected text."
         ) from error
     return text
 
 
-def _label_names(path: Path, rows: list[_Row]) -> tuple[str, ...]:
-    names = {row.label for row in rows if row.label is not None}
-    if len(names) < 2:
-        found = ", ".join(names) or "none"
+def _label_names(
+    path: Path, column: str, labels: Sequence[str | None], notes: list[str]
+) -> tuple[str, ...]:
+    counts = Counter(label for label in labels if label is not None)
+    if len(counts) < 2:
+        found = ", ".join(f"{x:.60}" for x in counts) or "none"
         raise UserError(f"{path}: expected at least two different labels, found {found}.")
-    try:
-        return tuple(sorted(names, key=int))
-    except ValueError:
-        return tuple(sorted(names))
+    named = class_names(path, column)
+    if named is None:
+        notes += check_classes(counts, f"{path.name}, column {column!r}")
+    return class_order(counts, named)
 
 
 def _table(
-    path: Path, rows: list[_Row], label_names: tuple[str, ...], columns: Columns
+    split: str,
+    rows: Sequence[_Row],
+    labels: Sequence[str | None],
+    label_names: tuple[str, ...],
+    columns: Columns,
+    notes: list[str],
 ) -> TextTable:
-    for row in rows:
-        if row.label is not None and row.label not in label_names:
-            where = f"in {path}, line {row.line}, which train does not have"
-            raise unknown("label", row.label, label_names, where=where)
+    known = set(label_names)
+    for row, label in zip(rows, labels, strict=True):
+        if label is not None and label not in known:
+            where = f"in {row.place}, which train does not have"
+            raise unknown("label", label, label_names, where=where)
     texts = tuple(row.text for row in rows)
     texts_b = tuple(row.text_b or "" for row in rows) if columns.text_b else None
-    labels = [row.label for row in rows]
+    ids = tuple(row.id for row in rows if row.id is not None)
+    if ids and len(set(ids)) < len(rows):
+        notes.append(f"the ids of {split} do not name each row once: the texts name them")
     return TextTable(
-        ids=_ids(path, rows) or content_ids(texts, texts_b),
+        ids=ids if len(set(ids)) == len(rows) else content_ids(texts, texts_b),
         texts=texts,
         texts_b=texts_b,
         labels_N=None if not any(labels) else label_array(labels, label_names),
     )
 
 
-def _ids(path: Path, rows: list[_Row]) -> tuple[str, ...] | None:
-    """The ``id`` column, or None if there is none."""
-    if all(row.id is None for row in rows):
-        return None
-    seen: dict[str, int] = {}
-    for row in rows:
-        if row.id is None:
-            raise UserError(f"{path}, line {row.line}: expected an id, found nothing.")
-        if row.id in seen:
-            raise UserError(
-                f"{path}, line {row.line}: id {row.id!r} is that of line {seen[row.id]} too; "
-                "expected ids that occur once."
-            )
-        seen[row.id] = row.line
-    return tuple(seen)
+def _told_apart(tables: Mapping[str, TextTable], notes: list[str]) -> dict[str, TextTable]:
+    """Tables with ids that occur once in all files: numbers often begin anew in each.
+
+    An example that two files have under one id, text and all, keeps it: it is the same.
+    """
+    keys = dict(zip(tables["train"].ids, text_keys(tables["train"]), strict=True))
+    apart = {"train": tables["train"]}
+    for split, table in tables.items():
+        if split == "train":
+            continue
+        own = list(zip(table.ids, text_keys(table), strict=True))
+        if any(keys.get(x, key) != key for x, key in own):
+            ids = tuple(x if keys.get(x) == key else f"{split}/{x}" for x, key in own)
+            table = dataclasses.replace(table, ids=ids)
+            notes.append(f"ids begin anew in {split}: its examples are called {split}/ID")
+        keys |= {x: key for x, (_, key) in zip(table.ids, own, strict=True)}
+        apart[split] = table
+    return apart
 
 
-def _with_transfer(paths: dict[str, Path], train: TextTable, transfer: TextTable) -> TextTable:
-    shared = set(train.ids) & set(transfer.ids)
-    if shared:
-        raise UserError(
-            f"{paths['transfer']}: example {min(shared)!r} is in {paths['train'].name} too; "
-            "expected transfer rows that train does not have."
+def _with_transfer(
+    tables: Mapping[str, TextTable], transfer: TextTable, notes: list[str]
+) -> TextTable:
+    """Train and the transfer file's texts that are in no split."""
+    known = {key for table in tables.values() for key in text_keys(table)}
+    new = [row for row, key in enumerate(text_keys(transfer)) if key not in known]
+    if len(new) < len(transfer):
+        notes.append(
+            f"{len(transfer) - len(new)} of {len(transfer)} texts of the transfer file are in "
+            "train, validation or test and left out"
         )
-    return concatenate(train, transfer)
+    notes.append(f"{len(new)} rows of the transfer file joined train without labels")
+    return concatenate(tables["train"], take(transfer, new))

@@ -1,4 +1,4 @@
-"""The user's own query-product pairs: a folder of CSV, TSV or JSONL files, a pair a row.
+"""The user's own query-product pairs: a folder of files as docs/data.md has them, a pair a row.
 
 ``train``, ``test`` and where there are some ``dev`` and ``transfer``, with the columns ``query``,
 ``product``, and ``gain`` (a number from 0 on) or ``label`` (E, S, C or I, as ESCI's);
@@ -13,10 +13,12 @@ from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.esci import GAINS
-from distill_jax.data.files import ENDINGS, STEMS, read_cells
+from distill_jax.data.file_formats import ENDINGS, place, read_cells
 from distill_jax.data.query_product import TRANSFER, Judgement, SearchData, build_search_data
+from distill_jax.data.split_files import TEXT, find_split_files
 
 _TEXTS = ("query", "product")
+_PRODUCTS = "products"
 
 
 def load(folder: Path) -> SearchData:
@@ -25,24 +27,20 @@ def load(folder: Path) -> SearchData:
     Raises:
       UserError: one line that names the file, the line in it and what was expected.
     """
-    if not folder.is_dir():
-        raise UserError(f"data pairs: no folder {folder}.")
+    files = find_split_files(folder, what="data pairs", extra=(_PRODUCTS,))
+    if "test" not in files.paths:
+        raise UserError(f"data pairs: no test file in {folder} beside {files.paths['train'][0]}.")
     judgements: list[Judgement] = []
-    for split, stems in STEMS.items():
-        path = _find(folder, stems)
-        if path is None and split in ("train", "test"):
-            names = ", ".join(f"{stems[0]}{ending}" for ending in ENDINGS)
-            raise UserError(f"data pairs: no {split} file in {folder}; expected one of {names}.")
-        if path is not None:
+    for split, paths in files.paths.items():
+        for path in paths:
             judgements += _read(path, split)
-    more = _find(folder, ("products",))
-    return build_search_data(
-        f"pairs:{folder}", judgements, more_items=None if more is None else _products(more)
-    )
+    more = _find(folder)
+    items = None if more is None else _products(more)
+    return build_search_data(f"pairs:{folder}", judgements, more_items=items, notes=files.notes)
 
 
-def _find(folder: Path, stems: tuple[str, ...]) -> Path | None:
-    found = [p for stem in stems for end in ENDINGS if (p := folder / f"{stem}{end}").is_file()]
+def _find(folder: Path) -> Path | None:
+    found = [path for end in ENDINGS if (path := folder / f"{_PRODUCTS}{end}").is_file()]
     if len(found) > 1:
         raise UserError(f"data pairs: both {found[0].name} and {found[1].name} in {folder}.")
     return found[0] if found else None
@@ -50,10 +48,12 @@ def _find(folder: Path, stems: tuple[str, ...]) -> Path | None:
 
 def _read(path: Path, split: str) -> list[Judgement]:
     rows = []
+    if path.suffix == TEXT:
+        raise UserError(f"{path}: a text a line is no pair; expected transfer.csv.")
     for line, cells in read_cells(path):
         for name in _TEXTS:
             if name not in cells:
-                raise unknown("column", name, cells, where=f"in {path}, line {line}")
+                raise unknown("column", name, cells, where=f"in {place(path, line)}")
         query, product = (_text(path, line, name, cells[name]) for name in _TEXTS)
         gain = None if split == TRANSFER else _gain(path, line, cells)
         where = split if gain is not None else TRANSFER
@@ -67,7 +67,7 @@ def _products(path: Path) -> dict[str, str]:
     items: dict[str, str] = {}
     for line, cells in read_cells(path):
         if "product" not in cells:
-            raise unknown("column", "product", cells, where=f"in {path}, line {line}")
+            raise unknown("column", "product", cells, where=f"in {place(path, line)}")
         text = _text(path, line, "product", cells["product"])
         items[str(cells.get("product_id") or text)] = text
     return items
@@ -76,7 +76,7 @@ def _products(path: Path) -> dict[str, str]:
 def _text(path: Path, line: int, column: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UserError(
-            f"{path}, line {line}: expected text in column {column!r}, found {value!r}."
+            f"{place(path, line)}: expected text in column {column!r}, found {value!r}."
         )
     return " ".join(value.split())
 
@@ -84,14 +84,14 @@ def _text(path: Path, line: int, column: str, value: Any) -> str:
 def _gain(path: Path, line: int, cells: dict[str, Any]) -> float | None:
     """The pair's gain; None where nobody judged it."""
     if "gain" not in cells and "label" not in cells:
-        raise unknown("column", "gain", cells, where=f"in {path}, line {line} (or 'label')")
+        raise unknown("column", "gain", cells, where=f"in {place(path, line)} (or 'label')")
     value = cells.get("gain", cells.get("label"))
     if value is None or value == "":
         return None
     if "gain" not in cells:
         letter = str(value).strip().upper()
         if letter not in GAINS:
-            raise unknown("label", str(value), GAINS, where=f"in {path}, line {line}")
+            raise unknown("label", str(value), GAINS, where=f"in {place(path, line)}")
         return GAINS[letter]
     try:
         gain = float(value)
@@ -99,6 +99,6 @@ def _gain(path: Path, line: int, cells: dict[str, Any]) -> float | None:
         gain = math.nan
     if not 0 <= gain < math.inf:
         raise UserError(
-            f"{path}, line {line}: expected a number from 0 on in column 'gain', found {value!r}."
+            f"{place(path, line)}: expected a number from 0 on in column 'gain', found {value!r}."
         )
     return gain

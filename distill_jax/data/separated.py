@@ -1,56 +1,152 @@
-"""CSV and TSV files as cells by column, with errors that name the line."""
+"""Files of separated cells, CSV and TSV, as cells by column, with errors that name the line."""
 
+import codecs
 import csv
 import datetime
 import gzip
 import io
 import math
+import re
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from distill_jax.core.errors import UserError
 
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "'|'"}
+_DOUBLED = re.compile(r'(?:^|[\t\n])"[^"]*""(?:[^"]|"")*+"(?=[\t\r\n]|$)')
+"""A cell in quotation marks that holds doubled ones: somebody's writer quoted it."""
 
-def separated(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+
+def _ignore(note: str) -> None:
+    pass
+
+
+class Dialect(NamedTuple):
+    """How the cells of a file are separated, and whether quotation marks around them are."""
+
+    separator: str
+    quoted: bool
+
+
+def separated(
+    path: Path, note: Callable[[str], None] = _ignore
+) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, cells by column) of a file with a header line.
 
-    ``.csv`` is RFC 4180; everything else has tabs and no quoting.
+    The header decides what separates cells: a tab in files that are not called ``.csv``, else
+    the one of ``SEPARATORS`` that it has most of. Quotation marks are those of RFC 4180, but in
+    tab-separated files only where the file as a whole shows that they were written so. Columns
+    without a name, and lines without content, are left out.
+
+    Args:
+      note: told, in a sentence, what the name of the file does not say.
 
     Raises:
       UserError: one line that names the file, the line in it and what was expected.
     """
-    is_tsv = not path.name.removesuffix(".gz").endswith(".csv")
-    source = io.StringIO(decode(path), newline="")
-    if is_tsv:
-        reader = csv.reader(source, delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(source, strict=True)
+    text = decode(path)
+    dialect = dialect_of(path, text)
+    kind = SEPARATORS[dialect.separator]
+    if dialect.separator != _usual(path):
+        note(f"{path.name}: cells are separated by {kind}")
+    if dialect.separator == "\t" and dialect.quoted:
+        note(f"{path.name}: quotation marks around cells are taken off")
+    reader = _reader(text, dialect)
     line = 1
     try:
-        header = next(reader, [])
-        if not header:
+        header = [name.strip() for name in next(reader, [])]
+        named = [name for name in header if name]
+        if not named:
             raise UserError(f"{path}: the file is empty; expected a header line.")
-        if len(set(header)) < len(header):
-            raise UserError(f"{path}, line 1: a column occurs twice in {', '.join(header)}.")
+        if len(set(named)) < len(named):
+            raise UserError(f"{path}, line 1: a column occurs twice in {', '.join(named)}.")
         line = reader.line_num + 1
         for cells in reader:
-            if cells and len(cells) != len(header):
-                raise UserError(
-                    f"{path}, line {line}: {len(cells)} cells; expected {len(header)} "
-                    f"({', '.join(header)})."
-                )
-            if cells:
-                yield line, dict(zip(header, cells, strict=True))
+            if any(cells):
+                yield line, _by_name(path, line, header, cells, kind)
             line = reader.line_num + 1
     except csv.Error as error:
-        kind = "tab-separated cells" if is_tsv else "comma-separated cells"
-        raise UserError(f"{path}, line {line}: {error}; expected {kind}.") from error
+        raise UserError(
+            f"{path}, line {line}: {error}; expected cells separated by {kind}, and a quotation "
+            "mark inside quotation marks doubled."
+        ) from error
+
+
+def dialect_of(path: Path, text: str) -> Dialect:
+    """How the file at ``path``, whose content is ``text``, was written."""
+    header = text.partition("\n")[0]
+    outside = re.sub(r'"(?:[^"]|"")*+"', "", header)
+    usual = _usual(path)
+    separator = usual
+    if usual == "," or usual not in outside:
+        counts = {each: outside.count(each) for each in SEPARATORS}
+        most = max(counts, key=lambda each: counts[each])
+        separator = most if counts[most] else usual
+    return Dialect(separator, separator != "\t" or _quotes_cells(text))
+
+
+def _usual(path: Path) -> str:
+    return "," if path.name.lower().removesuffix(".gz").endswith(".csv") else "\t"
+
+
+def _quotes_cells(text: str) -> bool:
+    """Whether a tab-separated file has quotation marks around cells.
+
+    GLUE's files have not: there a mark at the start of a cell is one of the text. Those that
+    spreadsheets and pandas write have them around cells with tabs, line ends or marks.
+    """
+    if not re.search(r'(?:^|[\t\n])"', text):
+        return False
+    lines = [line for line in text.split("\n") if line.strip()]
+    whole_lines = len({line.count("\t") for line in lines}) == 1
+    try:
+        rows = [row for row in _reader(text, Dialect("\t", True)) if any(row)]
+    except csv.Error:
+        return False
+    if len({len(row) for row in rows}) > 1:
+        return False
+    if not whole_lines:
+        return True
+    header = lines[0].strip().split("\t")
+    told = all(re.fullmatch(r'"[^"]*"', cell) for cell in header) or _DOUBLED.search(text)
+    return bool(told) and len(rows) == len(lines)
+
+
+def _reader(text: str, dialect: Dialect):
+    csv.field_size_limit(sys.maxsize)
+    source = io.StringIO(text, newline="")
+    if not dialect.quoted:
+        return csv.reader(source, delimiter=dialect.separator, quoting=csv.QUOTE_NONE)
+    return csv.reader(source, delimiter=dialect.separator, strict=True)
+
+
+def _by_name(
+    path: Path, line: int, header: list[str], cells: list[str], kind: str
+) -> dict[str, str]:
+    """The cells of a row by column; spreadsheets leave empty columns at the end."""
+    if any(cells[len(header) :]) or any(header[len(cells) :]):
+        named = ", ".join(name for name in header if name)
+        raise UserError(
+            f"{path}, line {line}: {len(cells)} cells; expected {len(header)} ({named}), "
+            f"separated by {kind}."
+        )
+    return {name: cell for name, cell in zip(header, cells, strict=False) if name}
 
 
 def decode(path: Path) -> str:
-    """A UTF-8 file's text, with or without a byte order mark; ``.gz`` is unpacked."""
+    """A UTF-8 file's text, with or without a byte order mark; ``.gz`` is unpacked.
+
+    UTF-16 is read where a mark says so, as in what Excel calls Unicode text.
+    """
     data = _bytes(path)
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        try:
+            return data.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not whole UTF-16; save the file as UTF-8.") from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -106,7 +202,7 @@ def seconds_in(path: Path, line: int, column: str, value: str) -> float:
 
 def _bytes(path: Path) -> bytes:
     try:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             with gzip.open(path) as file:
                 return file.read()
         return path.read_bytes()

@@ -57,6 +57,7 @@ def build_dataset(
             f"{len(tables['validation'])} train examples, chosen by a fixed hash of the text, "
             "serve as validation"
         )
+    told += _contradictions(tables["train"])
     told += _shared_texts(tables)
     for note in told:
         _log.warning("data %r: %s.", name, note)
@@ -102,7 +103,7 @@ def _labelled(table: TextTable) -> int:
     return 0 if table.labels_N is None else int((table.labels_N >= 0).sum())
 
 
-def _keys(table: TextTable) -> list[str]:
+def text_keys(table: TextTable) -> list[str]:
     """One folded text an example, both sentences of a pair."""
     if table.texts_b is None:
         return [fold(text) for text in table.texts]
@@ -114,7 +115,7 @@ def _keys(table: TextTable) -> list[str]:
 
 def _hold_out(name: str, train: TextTable) -> tuple[TextTable, TextTable]:
     assert train.labels_N is not None
-    keys = _keys(train)
+    keys = text_keys(train)
     chosen = {
         key
         for key, label in zip(keys, train.labels_N, strict=True)
@@ -128,10 +129,12 @@ def _hold_out(name: str, train: TextTable) -> tuple[TextTable, TextTable]:
             f"data {name!r}: train has too few rows ({len(train)}) to hold out a validation "
             "split; add a validation and a test split."
         )
-    return _take(train, rest), _take(train, held)
+    return take(train, rest), take(train, held)
 
 
-def _take(table: TextTable, rows: np.ndarray) -> TextTable:
+def take(table: TextTable, rows: np.ndarray | list[int]) -> TextTable:
+    """The table of some rows, in the order given."""
+
     def pick(column: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(column[row] for row in rows)
 
@@ -145,10 +148,24 @@ def _take(table: TextTable, rows: np.ndarray) -> TextTable:
     )
 
 
+def _contradictions(train: TextTable) -> list[str]:
+    """A note where one text has several labels in train."""
+    assert train.labels_N is not None
+    labels: dict[str, list[int]] = {}
+    for key, label in zip(text_keys(train), train.labels_N.tolist(), strict=True):
+        if label >= 0:
+            labels.setdefault(key, []).append(label)
+    several = [each for each in labels.values() if len(set(each)) > 1]
+    if not several:
+        return []
+    rows = sum(map(len, several))
+    return [f"{len(several):,} train texts occur with different labels ({rows:,} rows)"]
+
+
 def _shared_texts(tables: dict[str, TextTable]) -> list[str]:
     """A note for every split with texts that train has too: scores there are flattered."""
-    train = set(_keys(tables["train"]))
-    shared = {s: sum(k in train for k in _keys(tables[s])) for s in ("validation", "test")}
+    train = set(text_keys(tables["train"]))
+    shared = {s: sum(k in train for k in text_keys(tables[s])) for s in ("validation", "test")}
     return [
         f"{count} of {len(tables[split])} {split} texts occur in train too"
         for split, count in shared.items()

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tensorflow_datasets.core import registered
 
 from distill_jax.core.errors import UserError, nearest, unknown
 from distill_jax.data import prepared
+from distill_jax.data.classes import check_classes, class_order, label_word
 from distill_jax.data.splits import build_dataset, content_ids
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, label_array
 
@@ -53,13 +55,13 @@ def load(
         for ours, theirs in _SPLITS.items()
     }
     raw = {ours: prepared.read(builder, theirs) for ours, theirs in found.items() if theirs}
-    label_names = _label_names(name, features[label], raw, label)
+    label_names, slips = _label_names(name, features[label], raw, label)
     tables = {
         split: _table(rows, label_names, text=text, text_b=text_b, label=label)
         for split, rows in raw.items()
     }
     unused = sorted(set(builder.info.splits) - set(found.values()))
-    notes = (f"splits not used: {', '.join(unused)}",) if unused else ()
+    notes = (*slips, *([f"splits not used: {', '.join(unused)}"] if unused else ()))
     return build_dataset(f"tfds:{name}", label_names, tables, notes)
 
 
@@ -115,15 +117,20 @@ def _import_builder(name: str) -> None:
             return
 
 
-def _label_names(name: str, feature: Any, raw: dict[str, list], label: str) -> tuple[str, ...]:
+def _label_names(
+    name: str, feature: Any, raw: dict[str, list], label: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes, and notes on what may be a slip."""
     if isinstance(feature, tfds.features.ClassLabel):
-        return tuple(feature.names)
-    values = {row[label] for row in raw.get("train", ())}
-    if all(isinstance(value, int | np.integer) for value in values):
-        return tuple(str(value) for value in sorted(values) if value != NO_LABEL)
-    if all(isinstance(value, str) for value in values):
-        return tuple(sorted(values))
-    raise UserError(f"tfds:{name}: column {label!r} holds neither classes, words nor numbers.")
+        return tuple(feature.names), ()
+    where = f"tfds:{name}: column {label!r}"
+    values = [row[label] for row in raw.get("train", ())]
+    words = [label_word(v.item() if isinstance(v, np.generic) else v, where) for v in values]
+    counts = Counter(word for word in words if word not in (None, str(NO_LABEL)))
+    notes = check_classes(counts, where)
+    if not all(isinstance(value, int | np.integer | str) for value in values):
+        raise UserError(f"{where} holds neither classes, words nor numbers.")
+    return class_order(counts, None), notes
 
 
 def _table(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,16 @@ from distill_jax.core.digests import digest, digest_arrays, digest_strings, sha2
 from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch
+from distill_jax.data.coverage import FITTING, Coverage
 from distill_jax.data.plan import example_arrays
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable
 
 _FORMAT = 1
-_MANIFEST = "manifest.json"
+_LAYOUT = 2
+"""Of the files that are kept; the digest of what they hold does not depend on it."""
+_AT_ONCE = 1024
+"""Texts that the tokeniser is given at a time: what it says of one takes kilobytes."""
+_MANIFEST, _COVERAGE = "manifest.json", "coverage.json"
 _ARRAYS = ("tokens_S", "token_types_S", "offsets_N1")
 
 
@@ -62,6 +68,8 @@ class TokenTable:
     def take(self, rows: np.ndarray) -> "TokenTable":
         """The table of some rows, in the order given."""
         rows = np.asarray(rows)
+        if np.array_equal(rows, np.arange(len(self))):
+            return self
         lengths = self.lengths_N[rows]
         offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
         source = np.repeat(self.offsets_N1[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
@@ -115,6 +123,7 @@ class TokenDataset:
       splits: token tables under the text splits' names.
       max_length: rows were cut to this many tokens.
       digest: digest of text, tokeniser file and ``max_length``.
+      coverage: of each split.
     """
 
     name: str
@@ -122,6 +131,7 @@ class TokenDataset:
     splits: Mapping[str, TokenTable]
     max_length: int
     digest: str
+    coverage: Mapping[str, Coverage]
 
 
 def tokenise_texts(
@@ -130,15 +140,27 @@ def tokenise_texts(
     *,
     max_length: int,
     ids: Sequence[str] | None = None,
-) -> "TokenTable":
+) -> TokenTable:
     """Token ids of texts that belong to no data set, see ``tokenise_dataset``.
 
     Args:
       ids: of the texts; their numbers where None.
     """
+    return tokenise_covered(texts, tokenizer_file, max_length=max_length, ids=ids)[0]
+
+
+def tokenise_covered(
+    texts: Sequence[str],
+    tokenizer_file: Path,
+    *,
+    max_length: int,
+    ids: Sequence[str] | None = None,
+) -> tuple[TokenTable, Coverage]:
+    """``tokenise_texts``, and how much of the texts is left."""
     table = TextTable(tuple(ids or map(str, range(len(texts)))), tuple(texts))
     dataset = TextDataset("texts", (), {"train": table})
-    return tokenise_dataset(dataset, tokenizer_file, max_length=max_length).splits["train"]
+    tokens = tokenise_dataset(dataset, tokenizer_file, max_length=max_length)
+    return tokens.splits["train"], tokens.coverage["train"]
 
 
 def tokenise_dataset(
@@ -154,7 +176,7 @@ def tokenise_dataset(
       tokenizer_file: a ``tokenizer.json`` of the ``tokenizers`` library.
       max_length: the most tokens of a row, special tokens included.
       cache: folder to keep the arrays in, one folder a (text, tokeniser, max_length); every
-        file is verified when it is read again. None keeps nothing.
+        file is verified when it is read again, and stays on disk. None keeps nothing.
 
     Raises:
       UserError: if the tokeniser cannot be read or a kept file is damaged.
@@ -169,13 +191,13 @@ def tokenise_dataset(
             "max_length": max_length,
         }
     )
-    kept = None if cache is None else cache / key
-    if kept is None or not kept.is_dir():
-        arrays = _encode(dataset, tokenizer_file, max_length)
-        if kept is not None:
-            _save(kept, arrays)
+    if cache is None:
+        arrays, coverage = _encode(dataset, tokenizer_file, max_length)
     else:
-        arrays = _load(kept)
+        kept = cache / f"{key}-{_LAYOUT}"
+        if not kept.is_dir():
+            _save(kept, *_encode(dataset, tokenizer_file, max_length))
+        arrays, coverage = _load(kept)
     return TokenDataset(
         name=dataset.name,
         label_names=dataset.label_names,
@@ -194,10 +216,13 @@ def tokenise_dataset(
         },
         max_length=max_length,
         digest=key,
+        coverage=coverage,
     )
 
 
-def _encode(dataset: TextDataset, tokenizer_file: Path, max_length: int) -> dict[str, np.ndarray]:
+def _encode(
+    dataset: TextDataset, tokenizer_file: Path, max_length: int
+) -> tuple[dict[str, np.ndarray], dict[str, Coverage]]:
     from tokenizers import Tokenizer
 
     try:
@@ -210,52 +235,97 @@ def _encode(dataset: TextDataset, tokenizer_file: Path, max_length: int) -> dict
     if max_length <= special:
         raise UserError(f"max length {max_length} leaves no room beside {special} special tokens.")
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
-    return {
-        f"{split}.{name}": array
-        for split, table in dataset.splits.items()
-        for name, array in _encode_table(table, tokenizer).items()
-    }
+    arrays: dict[str, np.ndarray] = {}
+    coverage: dict[str, Coverage] = {}
+    for split, table in dataset.splits.items():
+        own, coverage[split] = _encode_table(table, tokenizer, max_length)
+        arrays |= {f"{split}.{name}": array for name, array in own.items()}
+    return arrays, coverage
 
 
-def _encode_table(table: TextTable, tokenizer) -> dict[str, np.ndarray]:
-    inputs = (
-        table.texts if table.texts_b is None else list(zip(table.texts, table.texts_b, strict=True))
-    )
-    try:
-        encodings = tokenizer.encode_batch_fast(list(inputs))
-    except BaseException as error:  # as above
-        raise UserError(f"the tokeniser fails on the texts: {panics_reported(error)}") from error
-    lengths_N = np.array([len(encoding.ids) for encoding in encodings], np.int64)
+def _encode_table(
+    table: TextTable, tokenizer, max_length: int
+) -> tuple[dict[str, np.ndarray], Coverage]:
+    whole = table.texts if table.texts_b is None else zip(table.texts, table.texts_b, strict=True)
+    inputs = iter(whole)
+    special = tokenizer.num_special_tokens_to_add(is_pair=table.texts_b is not None)
+    unknown_id, unknown = _unknown_id(tokenizer), 0
+    tokens, types, kept, needed = [], [], [], []
+    while some := list(itertools.islice(inputs, _AT_ONCE)):
+        encodings = _encoded(tokenizer, some, None)
+        needed += [len(each) for each in encodings]
+        long = [n for n, each in enumerate(encodings) if len(each) > max_length]
+        for n, cut in zip(
+            long, _encoded(tokenizer, [some[n] for n in long], max_length), strict=True
+        ):
+            encodings[n] = cut
+        kept += [len(each) for each in encodings]
+        tokens.append(np.concatenate([np.array(each.ids, np.int32) for each in encodings]))
+        types.append(np.concatenate([np.array(each.type_ids, np.int8) for each in encodings]))
+        unknown += int((tokens[-1] == unknown_id).sum())
+    lengths_N, needed_N = np.array(kept, np.int64), np.array(needed, np.int64)
     if not lengths_N.all():
         empty = table.ids[int(np.argmin(lengths_N))]
         raise UserError(f"the tokeniser finds no token in example {empty!r}.")
-    return {
-        "tokens_S": np.concatenate([np.array(e.ids, np.int32) for e in encodings]),
-        "token_types_S": np.concatenate([np.array(e.type_ids, np.int8) for e in encodings]),
+    words = int(lengths_N.sum()) - special * len(table)
+    coverage = Coverage(
+        cut=float((needed_N > max_length).mean()),
+        unknown=unknown / max(words, 1),
+        fitting=int(np.quantile(needed_N, FITTING, method="higher")),
+    )
+    arrays = {
+        "tokens_S": np.concatenate(tokens),
+        "token_types_S": np.concatenate(types),
         "offsets_N1": np.append(0, np.cumsum(lengths_N)).astype(np.int64),
     }
+    return arrays, coverage
 
 
-def _save(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _encoded(tokenizer, texts: list, max_length: int | None) -> list:
+    """What the tokeniser says of texts, or pairs, cut where they are too long."""
+    if max_length is None:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(max_length)
+    try:
+        return tokenizer.encode_batch_fast(texts)
+    except BaseException as error:  # as above
+        raise UserError(f"the tokeniser fails on the texts: {panics_reported(error)}") from error
+
+
+def _unknown_id(tokenizer) -> int:
+    """The id of words that the vocabulary does not know, -1 where it knows every byte."""
+    token = getattr(tokenizer.model, "unk_token", None)
+    number = tokenizer.token_to_id(token) if token else getattr(tokenizer.model, "unk_id", None)
+    return -1 if number is None else number
+
+
+def _save(folder: Path, arrays: Mapping[str, np.ndarray], coverage: Mapping[str, Coverage]) -> None:
     with atomic_folder(folder) as scratch:
         for name, array in arrays.items():
             np.save(scratch / f"{name}.npy", array, allow_pickle=False)
-        manifest = {f"{name}.npy": sha256_file(scratch / f"{name}.npy") for name in arrays}
+        said = {split: dataclasses.asdict(each) for split, each in coverage.items()}
+        (scratch / _COVERAGE).write_text(json.dumps(said, indent=1))
+        files = (_COVERAGE, *(f"{name}.npy" for name in arrays))
+        manifest = {name: sha256_file(scratch / name) for name in files}
         (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
-def _load(folder: Path) -> dict[str, np.ndarray]:
+def _load(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Coverage]]:
+    """Arrays that stay on disk until they are read."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
         for name, expected in manifest.items():
             if sha256_file(folder / name) != expected:
                 raise ValueError(f"{name} has changed")
-        return {
-            name.removesuffix(".npy"): np.load(folder / name, allow_pickle=False)
+        said = json.loads((folder / _COVERAGE).read_text())
+        arrays = {
+            name.removesuffix(".npy"): np.load(folder / name, allow_pickle=False, mmap_mode="r")
             for name in manifest
+            if name != _COVERAGE
         }
-    except (OSError, ValueError) as error:
+        return arrays, {split: Coverage(**each) for split, each in said.items()}
+    except (OSError, TypeError, ValueError) as error:
         raise UserError(
             f"the tokenised data in {folder} is damaged ({error}): delete that folder and run "
             "again to make it anew."

@@ -72,14 +72,17 @@ def parse_preset(text: str) -> Preset:
     return Preset(layers, width, heads)
 
 
-def student_config(preset: str, teacher: BertConfig) -> BertConfig:
-    """The student's config; vocabulary, positions, pooling, rates and classes are the teacher's.
+def student_config(preset: str, teacher: BertConfig, *, pooling: str = "teacher") -> BertConfig:
+    """The student's config; vocabulary, positions, rates and classes are the teacher's.
 
     Args:
       preset: see ``parse_preset``.
       teacher: the config that the student shares its tokeniser and task with.
+      pooling: see ``BertConfig``; ``teacher`` for the teacher's.
     """
     chosen = parse_preset(preset)
+    if pooling != "teacher":
+        teacher = dataclasses.replace(teacher, pooling=pooling)
     if chosen.hidden_size is None or chosen.num_heads is None:
         return dataclasses.replace(teacher, num_layers=chosen.num_layers)
     return dataclasses.replace(
@@ -134,6 +137,7 @@ def init_student(
     rng: Array,
     *,
     layers: str | Sequence[int] = "spread",
+    pooling: str = "teacher",
     copy_classifier: bool = False,
 ) -> Params:
     """Float32 parameters of a student, never sharing a buffer with the teacher's.
@@ -143,14 +147,15 @@ def init_student(
       teacher_config: of ``teacher_params``.
       teacher_params: what a copied student is copied from; not read for a random one. Pass the
         pretrained parameters for a fair control, see the module's docstring.
-      rng: key of everything drawn; a copied student draws its head only.
+      rng: key of everything drawn; a copied student draws only its head.
       layers: see ``choose_layers``; for copied students.
+      pooling: see ``student_config``; a copied student draws the pooler that its teacher lacks.
       copy_classifier: take the head over as well.
 
     Raises:
       UserError: unknown preset or layers, or ``copy_classifier`` for a random student.
     """
-    config = student_config(preset, teacher_config)
+    config = student_config(preset, teacher_config, pooling=pooling)
     if not parse_preset(preset).copies_teacher:
         if copy_classifier:
             raise UserError(f"student {preset!r} is drawn at random: it has no head to copy.")
@@ -159,7 +164,8 @@ def init_student(
         layers, student_layers=config.num_layers, teacher_layers=teacher_config.num_layers
     )
     parts = {f"layer_{number}": f"layer_{layer}" for number, layer in enumerate(chosen, start=1)}
-    parts |= {part: part for part in teacher_params if not part.startswith("layer_")}
+    others = {"embeddings", "classifier"} | ({"pooling"} if config.pooling == "pooler" else set())
+    parts |= {part: part for part in teacher_params if part in others}
     # True copies: a donated train step must not delete the teacher's buffers.
     params = {
         part: jax.tree.map(
@@ -167,9 +173,11 @@ def init_student(
         )
         for part, source in parts.items()
     }
-    return params if copy_classifier else params | {"classifier": _init_head(config, rng)}
+    drawn = {part for part in others if part not in params}
+    drawn |= set() if copy_classifier else {"classifier"}
+    return params | {part: _drawn(config, rng, part) for part in drawn}
 
 
-@partial(jax.jit, static_argnums=0)
-def _init_head(config: BertConfig, rng: Array) -> Params:
-    return init_bert(config, rng)["classifier"]  # the compiler drops the rest
+@partial(jax.jit, static_argnums=(0, 2))
+def _drawn(config: BertConfig, rng: Array, part: str) -> Params:
+    return init_bert(config, rng)[part]  # the compiler drops the rest

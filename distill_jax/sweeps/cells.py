@@ -9,7 +9,7 @@ from typing import Any, Literal
 from distill_jax.core.digests import LATE, digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.sweeps.options import Precision
+from distill_jax.sweeps.options import Pooling, Precision
 from distill_jax.sweeps.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
 
@@ -21,6 +21,12 @@ MOST = 2**31 - 1
 
 TEACHER = "teacher"
 """The name, among the students, of the teacher that is fine-tuned."""
+
+
+def usual_fraction(name: str) -> float:
+    """The share of the labels that is used where nobody says: all of the user's own; a tenth of
+    the built-in data sets, so that there is something for a teacher to add."""
+    return 1.0 if name.startswith(("files:", "tfds:")) else 0.1
 
 
 @dataclass(frozen=True)
@@ -92,14 +98,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 0 < self.epochs < math.inf or self.steps < 0:
-            raise UserError("epochs must be positive, steps 0 (epochs decide) or positive")
-        counts = self.evaluations, self.batch_size, self.max_shapes
-        if min(counts) < 1 or max(*counts, self.steps) > MOST:
-            raise UserError(
-                "evaluations, batch size and max_shapes must be at least 1, and none of them, nor "
-                f"steps, above {MOST}"
-            )
+        if not 0 < self.epochs < math.inf:
+            raise UserError(f"epochs must be positive, not {self.epochs:g}")
+        for name, least in {"steps": 0, "evaluations": 1, "batch_size": 1, "max_shapes": 1}.items():
+            if not least <= (number := getattr(self, name)) <= MOST:
+                said = f"{name.replace('_', ' ')} must be from {least} to {MOST}, not {number}"
+                raise UserError(said + (" (0 leaves them to epochs)" if name == "steps" else ""))
 
     def total_steps(self, examples: int) -> int:
         """Optimiser steps over a training set of so many examples.
@@ -180,6 +184,8 @@ class Cell:
       training: steps, batch, optimiser.
       seed: of initialisation, dropout and data order.
       layers: which of the teacher's layers a copied student starts from.
+      pooling: what a text student's head reads, see ``BertConfig``; ``teacher`` for the same as
+        the teacher's.
       intermediate: a stage before, on the representations say.
       plugin: SHA-256 of the user's file of losses, if there is one.
       placebo: whether each example is taught what the teacher says of another one, drawn by the
@@ -199,6 +205,7 @@ class Cell:
     plugin: str | None = None
     teacher_dtype: str = "float32"
     precision: Precision = field(default="f32", metadata=LATE)
+    pooling: Pooling = field(default="teacher", metadata=LATE)
     placebo: bool = field(default=False, metadata=LATE)
     data_digest: str = ""
     teacher_digest: str = ""

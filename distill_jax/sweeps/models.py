@@ -97,8 +97,10 @@ def config_of_student(cell: Cell, teacher: ModelConfig) -> ModelConfig:
             "images want two CNNs (cnn-4-8-16), texts two BERTs (tiny, l2, 3x256x4)"
         )
     if isinstance(teacher, CnnConfig):
+        if cell.pooling != "teacher":
+            raise UserError(f"student {cell.student!r} of images has no pooling {cell.pooling!r}")
         return _cnn(cell.student, teacher.num_labels)
-    return student_config(cell.student, teacher)
+    return student_config(cell.student, teacher, pooling=cell.pooling)
 
 
 def params_of_student(cell: Cell, pretrained: Checkpoint) -> Params:
@@ -108,7 +110,14 @@ def params_of_student(cell: Cell, pretrained: Checkpoint) -> Params:
     if isinstance(config, CnnConfig):
         return init_model(config, rng)
     assert isinstance(pretrained.config, BertConfig)
-    return init_student(cell.student, pretrained.config, pretrained.params, rng, layers=cell.layers)
+    return init_student(
+        cell.student,
+        pretrained.config,
+        pretrained.params,
+        rng,
+        layers=cell.layers,
+        pooling=cell.pooling,
+    )
 
 
 def check_student(cell: Cell, teacher: ModelConfig) -> ModelConfig:

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from distill_jax.sweeps.coverage_notes import notes_of_coverage
 from distill_jax.sweeps.identical import notes_of_identical
 from distill_jax.sweeps.published_notes import notes_of_published
 from distill_jax.sweeps.significance import obstacle, reference
@@ -30,6 +31,7 @@ def notes_of(table: "Table", unfinished: tuple[int, int]) -> tuple[str, ...]:
         notes += [f"{table.column(key).title}: {note}" for note in _untested(table, key)]
     notes += notes_of_identical(table)
     notes += notes_of_published(table)
+    notes += notes_of_coverage(table)
     return tuple(notes)
 
 

@@ -10,13 +10,14 @@ from distill_jax.sweeps.parts import Part
 Precision = Literal["f32", "bf16", "bf16-params"]
 """``bf16``: the student computes in bfloat16, its parameters are float32; ``bf16-params``: they are
 bfloat16 too. Losses, reductions and the optimiser are float32 always."""
+Pooling = Literal["teacher", "pooler", "mean", "cls"]
+"""What a student's head reads: as the teacher's, or one of ``models.bert.POOLINGS``."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """None of this is part of a run's hash: the same cell gives the same result, within rounding.
-
-    Attributes are the flags that every command that trains has.
+    """How runs are carried out. None of this is part of a run's hash: the same cell gives the same
+    result, within rounding.
     """
 
     parallel: Literal["jit", "pmap"] = "jit"

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distill_jax.data.table import SPLITS
 from distill_jax.sweeps import html
 from distill_jax.sweeps.sheet import MISSING, Cell, Line, Sheet, every_test, sheets_of, sources_of
 
@@ -144,6 +145,18 @@ def _claimed(trend: "Trend", scale: float) -> str:
     }[trend.claim]
 
 
+def _covered(rows: "Sequence[LedgerRow]") -> list[str]:
+    """Of each split, the share of texts that were cut and of tokens that are unknown."""
+    said = {
+        f"{split}: {100 * row.metrics[f'{split}/cut']:.1f}% of the texts cut, "
+        f"{100 * row.metrics[f'{split}/unknown']:.1f}% of the tokens [UNK]"
+        for row in rows
+        for split in SPLITS
+        if f"{split}/cut" in row.metrics and f"{split}/unknown" in row.metrics
+    }
+    return sorted(said)
+
+
 def _published(table: "Table", sheets: Sequence[Sheet]) -> list[str]:
     if table.published is None:
         return []
@@ -176,6 +189,8 @@ def _provenance(
             ),
         ]
     )
+    covered = _covered(rows)
+    lines += html.definitions([("Texts and tokens", covered)]) if covered else []
     shared = shared_settings(_students(table))
     if shared:
         settings = [Line("", (Cell(key), Cell(value))) for key, value in shared.items()]

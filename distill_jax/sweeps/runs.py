@@ -14,6 +14,7 @@ import numpy as np
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
+from distill_jax.data.coverage import as_metrics
 from distill_jax.evaluation.latency import cpu_latency
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.predict import one_by_one
@@ -137,6 +138,7 @@ def finish_run(
     temperature = temperature_of(engine, task, config, result.params)
     progress = result.progress
     metrics = scores_on_test(task, logits_NC, teacher_test_NC, temperature)
+    metrics |= as_metrics(task.coverage)
     metrics |= cost_metrics(engine, task, config, result.params)
     metrics["validation/accuracy"] = progress.best_score
     if progress.skipped:
@@ -179,6 +181,7 @@ def teacher_row(
     logits_NC = engine.predict(task, teacher.config, teacher.params, task.test)
     temperature = temperature_of(engine, task, teacher.config, teacher.params)
     metrics = scores_on_test(task, logits_NC, None, temperature)
+    metrics |= as_metrics(task.coverage)
     metrics |= cost_metrics(engine, task, teacher.config, teacher.params)
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
     history = training.get("history", [])

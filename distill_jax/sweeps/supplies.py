@@ -62,7 +62,7 @@ class Supplies:
             assert pretrained.tokenizer_file is not None
             task = prepare_task(data, dataset, pretrained.tokenizer_file)
             _check_length(task, pretrained)
-        lines = [*(f"data: {note}" for note in task.notes), f"{data.name}: {task.summary}"]
+        lines = task.told()
         for line in lines:
             if line not in self._said:  # draws of the labels are alike
                 self.engine.reporter.say(line)

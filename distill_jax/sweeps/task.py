@@ -1,7 +1,7 @@
 """The examples of an experiment, ready to be batched, with the labels that it may use."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +12,11 @@ import numpy as np
 from distill_jax.core.digests import digest
 from distill_jax.core.files import home
 from distill_jax.data import digits
+from distill_jax.data.coverage import Coverage, in_words
 from distill_jax.data.images import ImageTable
 from distill_jax.data.load import load_dataset
 from distill_jax.data.plan import choose_lengths
+from distill_jax.data.split_files import listed
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
@@ -44,6 +46,7 @@ class Task:
       labels_digest: content of what the teacher is trained on: all but the transfer set.
       tokens_digest: content of the data set before that choice.
       notes: what was decided about the data.
+      coverage: of each split's texts, how much is cut or unknown; empty for images.
     """
 
     config: DataConfig
@@ -58,6 +61,7 @@ class Task:
     labels_digest: str
     tokens_digest: str
     notes: tuple[str, ...] = ()
+    coverage: Mapping[str, Coverage] = dataclasses.field(default_factory=dict)
     _lengths: Callable[[int, int], tuple[int, ...]] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,8 +88,16 @@ class Task:
         return (
             f"{len(self.labelled):,} labelled and {len(self.everything) - len(self.labelled):,} "
             f"unlabelled training examples, {len(self.validation):,} validation, "
-            f"{len(self.test):,} test; classes {', '.join(self.label_names)}"
+            f"{len(self.test):,} test; classes {listed(self.label_names)}"
         )
+
+    def told(self) -> Iterator[str]:
+        """What a person should know before training, line by line."""
+        for note in self.notes:
+            yield f"data: {note}"
+        yield f"{self.config.name}: {self.summary}"
+        for line in in_words(self.coverage, self.config.max_length):
+            yield f"data: {line}"
 
 
 def load_texts(config: DataConfig) -> TextDataset:
@@ -126,6 +138,7 @@ def prepare_task(config: DataConfig, dataset: TextDataset, tokenizer_file: Path)
         labels_digest="",
         tokens_digest=own.digest,
         notes=notes,
+        coverage=own.coverage,
     )
     return _with_labels_chosen(task)
 

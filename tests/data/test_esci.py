@@ -81,7 +81,7 @@ def test_parquet_says_the_same_as_csv(folder, tmp_path):
         parquet.write_table(pa.table(columns), other / f"shopping_queries_dataset_{name}.parquet")
     assert load_search(f"esci:{other}").digest == load_search(f"esci:{folder}").digest
     (other / "shopping_queries_dataset_examples.parquet").write_bytes(b"PAR1 not")
-    with pytest.raises(UserError, match="is no parquet file"):
+    with pytest.raises(UserError, match="is no whole Parquet file"):
         load_search(f"esci:{other}")
 
 

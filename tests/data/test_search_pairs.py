@@ -59,7 +59,7 @@ def test_missing_and_double_files_are_named(folder):
         load_search(f"pairs:{folder}")
     (folder / "test.csv").unlink()
     (folder / "test.jsonl").unlink()
-    with pytest.raises(UserError, match=r"no test file .*expected one of test.csv"):
+    with pytest.raises(UserError, match=r"no test file in .* beside .*train\.tsv"):
         load_search(f"pairs:{folder}")
     with pytest.raises(UserError, match="no folder"):
         load_search(f"pairs:{folder / 'nowhere'}")

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from distill_jax.core.errors import UserError
+from distill_jax.data import tokenise
+from distill_jax.data.coverage import Coverage
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
 
@@ -76,7 +78,9 @@ def test_tokenised_once_and_read_back(tokenizer_file, tmp_path, monkeypatch):
     again = tokenise_dataset(dataset, tokenizer_file, cache=cache)
     assert again.digest == first.digest
     assert again.splits["train"].digest == first.splits["train"].digest
-    assert [p.name for p in cache.iterdir()] == [first.digest]
+    assert again.coverage == first.coverage
+    assert isinstance(again.splits["train"].tokens_S, np.memmap)
+    assert [p.name for p in cache.iterdir()] == [f"{first.digest}-2"]
 
 
 def test_the_name_of_the_arrays_holds_everything_they_depend_on(tokenizer_file, tmp_path):
@@ -93,11 +97,8 @@ def test_the_name_of_the_arrays_holds_everything_they_depend_on(tokenizer_file, 
 
 def test_damaged_arrays_are_refused(tokenizer_file, tmp_path):
     dataset = dataset_of(["a b"])
-    folder = (
-        tmp_path
-        / "cache"
-        / tokenise_dataset(dataset, tokenizer_file, cache=tmp_path / "cache").digest
-    )
+    digest = tokenise_dataset(dataset, tokenizer_file, cache=tmp_path / "cache").digest
+    folder = tmp_path / "cache" / f"{digest}-2"
     file = folder / "train.tokens_S.npy"
     whole = file.read_bytes()
     for content in (whole[:-1] + b"\7", whole[:-4], b"", None):
@@ -175,3 +176,27 @@ def test_other_labels_leave_the_table_as_it_was():
     assert table.labels_N.tolist() == [0, 1, 2] and rows_of(other) == rows_of(table)
     with pytest.raises(ValueError, match="labels of shape"):
         table.with_labels(np.zeros(2, np.int32))
+
+
+def test_what_is_cut_and_unknown_is_counted(tokenizer_file):
+    """By hand: of four texts two are longer than 6 tokens, and of 13 words kept three unknown."""
+    dataset = dataset_of(["a b c d a b", "a x", "y b c d a b c", "c x d"])
+    tokens = tokenise_dataset(dataset, tokenizer_file, max_length=6)
+    assert tokens.coverage["train"] == Coverage(cut=0.5, unknown=3 / 13, fitting=9)
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdx"), min_size=1, max_size=9), min_size=1, max_size=8))
+def test_cutting_only_the_long_is_cutting_all(rows):
+    """The tokeniser's own truncation of every text is the oracle, in pieces of any size."""
+    vocabulary = {w: i for i, w in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    texts = tuple(" ".join(row) for row in rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenise, "_AT_ONCE", 3)
+        arrays, coverage = tokenise._encode_table(dataset_of(texts).splits["train"], tokenizer, 4)
+    tokenizer.enable_truncation(4)
+    expected = [each.ids for each in tokenizer.encode_batch(list(texts))]
+    assert arrays["tokens_S"].tolist() == [token for row in expected for token in row]
+    assert arrays["offsets_N1"].tolist() == np.cumsum([0, *map(len, expected)]).tolist()
+    assert coverage.cut == np.mean([len(row) > 4 for row in rows])

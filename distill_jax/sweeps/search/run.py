@@ -132,7 +132,7 @@ class _Session:
         key = cell.data, cell.teacher
         if key not in self._tasks:
             task = prepare(*key)
-            for note in task.data.notes:
+            for note in (*task.data.notes, *task.told):
                 self.reporter.say(f"data: {note}")
             teacher = train_teacher(self.trainer, task, cell.teacher, self.reporter)
             self.trainer.stop.check()

@@ -15,6 +15,7 @@ import numpy as np
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
+from distill_jax.data.coverage import in_words
 from distill_jax.data.plan import choose_lengths
 from distill_jax.data.query_lists import (
     Candidates,
@@ -24,7 +25,7 @@ from distill_jax.data.query_lists import (
     prior_scores,
 )
 from distill_jax.data.query_product import SearchData, load_search
-from distill_jax.data.tokenise import TokenTable, tokenise_texts
+from distill_jax.data.tokenise import TokenTable, tokenise_covered
 from distill_jax.evaluation.open_search import TokenLimits
 from distill_jax.evaluation.predict import logits_of, predict_logits
 from distill_jax.evaluation.search import (
@@ -61,6 +62,7 @@ class SearchTask:
       candidates: of training and transfer queries.
       vectors: of all queries and products by that encoder, its scores their inner products.
       limits: tokens after which texts are cut.
+      told: how much of the texts that leaves, a line each.
     """
 
     data: SearchData
@@ -71,6 +73,7 @@ class SearchTask:
     candidates: Candidates
     vectors: tuple[np.ndarray, np.ndarray]
     limits: TokenLimits
+    told: tuple[str, ...] = ()
 
     @functools.cached_property
     def digest(self) -> str:
@@ -104,8 +107,16 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     if not isinstance(encoder.config, BertConfig) or encoder.tokenizer_file is None:
         raise UserError(f"the teacher {config.name!r} is no BERT encoder of text.")
     encoder.params["classifier"] = jax.tree.map(np.zeros_like, encoder.params["classifier"])
-    queries = _tokens(data.query_ids, data.queries, encoder, data_config.query_length)
-    items = _tokens(data.item_ids, data.items, encoder, data_config.item_length)
+    file = encoder.tokenizer_file
+    limits = TokenLimits(data_config.query_length, data_config.item_length)
+    queries, of_queries = tokenise_covered(
+        data.queries, file, max_length=limits.query, ids=data.query_ids
+    )
+    items, of_items = tokenise_covered(data.items, file, max_length=limits.item, ids=data.item_ids)
+    told = (
+        *in_words({"query": of_queries}, limits.query, flag="query_length"),
+        *in_words({"product": of_items}, limits.item, flag="--item-length"),
+    )
     towers, params = pretrained_towers(
         encoder.config, encoder.params, cosine_scale=config.prior_scale
     )
@@ -114,16 +125,10 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     most = max(FOUND, 2 * config.candidates)
     retrieved_QK, _ = exact_top_k(vectors_QD, vectors_ID, most)
     candidates = choose_candidates(data, lambda rows: retrieved_QK[rows], size=config.candidates)
-    limits = TokenLimits(data_config.query_length, data_config.item_length)
     vectors = vectors_QD, vectors_ID
-    return SearchTask(data, encoder, queries, items, retrieved_QK, candidates, vectors, limits)
-
-
-def _tokens(
-    ids: tuple[str, ...], texts: tuple[str, ...], encoder: Checkpoint, length: int
-) -> TokenTable:
-    assert encoder.tokenizer_file is not None
-    return tokenise_texts(texts, encoder.tokenizer_file, max_length=length, ids=ids)
+    return SearchTask(
+        data, encoder, queries, items, retrieved_QK, candidates, vectors, limits, told
+    )
 
 
 @dataclass(frozen=True, eq=False)
