@@ -16,6 +16,7 @@ from typing import Any
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.objectives.feeds import Feed
 from distill_jax.objectives.schedules import KINDS
+from distill_jax.objectives.sources import caller_outside, code_digest
 from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, Interval, Option, format_value
 
 Loss = Callable[..., Any]
@@ -41,6 +42,7 @@ class Spec:
       function: the pure loss.
       feed: how it gets its arrays.
       own: the options that are the function's keywords.
+      code: digest of the user's code it stands in, see ``code_digest``; "" for the library's.
       options: all options, the feed's among them.
     """
 
@@ -48,6 +50,7 @@ class Spec:
     function: Loss
     feed: Feed
     own: dict[str, Option]
+    code: str = ""
 
     @property
     def options(self) -> dict[str, Option]:
@@ -99,7 +102,8 @@ def register(
     if not free:
         raise UserError(f"cannot register a loss as {label!r}: not a free name.")
     own = _options(function, {"T": POSITIVE, **(ranges or {})})
-    _SPECS[label] = Spec(label, function, feed, own)
+    code = code_digest(function, caller_outside(__file__))
+    _SPECS[label] = Spec(label, function, feed, own, code)
     return function
 
 

@@ -187,7 +187,7 @@ class Cell:
       pooling: what a text student's head reads, see ``BertConfig``; ``teacher`` for the same as
         the teacher's.
       intermediate: a stage before, on the representations say.
-      plugin: SHA-256 of the user's file of losses, if there is one.
+      plugin: digest of the user's code behind its losses; None where they are the library's.
       placebo: whether each example is taught what the teacher says of another one, drawn by the
         seed; for objectives that read logits.
       teacher_dtype: of the teacher's token-level outputs; live ones are float32.
