@@ -11,7 +11,7 @@ import tyro
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.sweeps.options import DEFAULTS, Pooling, Precision, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, Pooling, Precision, RunOptions, Select
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.sweep import Sweep
@@ -24,11 +24,11 @@ FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
 class CompareLosses:
     """Compare ways of distilling a teacher, on your data or on the reviews that come with it.
 
-    The teacher is fine-tuned on the labelled share of the training examples; the rest is a
-    transfer set on which only the teacher speaks. Every row of the table is an objective; all
-    get the same number of optimiser steps. The step is chosen on the validation split, the
-    test split is read once. What is finished is never trained again; after Ctrl-C the same
-    command goes on.
+    The teacher is fine-tuned on the training examples whose labels are used; where a share of them
+    is not (--label-fraction), those are the transfer set, on which only the teacher speaks. Every
+    row of the table is an objective; all get the same number of optimiser steps. The step is
+    chosen on the validation split, the test split is read once. What is finished is never trained
+    again; after Ctrl-C the same command goes on.
     """
 
     preset: Literal["default", "full", "controls", "smoke"] = "default"
@@ -98,6 +98,10 @@ class CompareLosses:
     """Clip the gradients of students and of the losses' own parameters by a norm each."""
     evaluations: int = 4
     """How often the validation split is looked at."""
+    select: Select = "accuracy"
+    """What decides on validation which step is kept, of the teacher and of students: accuracy,
+    macro_f1 (where classes are unequal), or loss. On data of your own (files:, tfds:) the lower
+    loss decides between steps that are equal in it; of what is built in, the earlier step."""
     teacher_outputs: Literal["cache", "live"] = "cache"
     """Ask the teacher once and keep its answers, or ask it at every step."""
     cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"
@@ -195,14 +199,19 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
     conclude(spec, rows, folder, console, args.options.share)
 
 
+def _is_own(data: str) -> bool:
+    """Whether a data set is the user's, so that no committed table rests on its defaults."""
+    return data.startswith(("files:", "tfds:"))
+
+
 def _pooling(args: CompareLosses, student: str) -> Pooling:
     """What the head of a student reads, see ``--student-pooling``."""
     from distill_jax.models.students import parse_preset
 
     if args.student_pooling != "auto":
         return args.student_pooling
-    own = args.data.startswith(("files:", "tfds:"))
-    return "pooler" if own and not parse_preset(student).copies_teacher else "teacher"
+    random = not parse_preset(student).copies_teacher
+    return "pooler" if random and _is_own(args.data) else "teacher"
 
 
 def sweep_of(args: CompareLosses) -> "Sweep":
@@ -218,6 +227,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         usual_fraction,
     )
     from distill_jax.sweeps.columns import COLUMNS
+    from distill_jax.sweeps.outputs import share_of_labels
     from distill_jax.sweeps.sweep import Sweep, axis, points
     from distill_jax.training.optimizer import OptimizerConfig
 
@@ -232,6 +242,8 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         batch_size=args.batch_size,
         max_shapes=args.max_shapes,
         optimizer=OptimizerConfig(learning_rate=args.learning_rate, clip_apart=args.clip_apart),
+        select=args.select,
+        ties="loss" if _is_own(args.data) and args.select != "loss" else "earliest",
     )
     copied_training = dataclasses.replace(
         training,
@@ -299,7 +311,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         protocol = (protocol[0], *PROTOCOL, protocol[2])
     return Sweep(
         name="compare_losses",
-        title=f"{args.data}, {100 * fraction:g}% of the labels",
+        title=f"{args.data}, {share_of_labels(fraction)}",
         base=base,
         rows=rows,
         groups=points(students),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from distill_jax.core.digests import LATE, digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.sweeps.options import Pooling, Precision
+from distill_jax.sweeps.options import Pooling, Precision, Select
 from distill_jax.sweeps.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
 
@@ -87,6 +87,9 @@ class TrainingConfig:
       max_shapes: the most lengths that batches are padded to; each is a compilation. As many
         are used as keep the padding under a tenth.
       optimizer: AdamW's settings.
+      select: what decides on validation which step is kept: the highest ``accuracy`` or
+        ``macro_f1``, or the lowest ``loss``, the mean negative log-likelihood of the labels.
+      ties: of steps that are equal in that, the ``earliest`` or the one of the lowest ``loss``.
     """
 
     epochs: float = 2.0
@@ -95,6 +98,8 @@ class TrainingConfig:
     batch_size: int = 64
     max_shapes: int = 16
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    select: Select = field(default="accuracy", metadata=LATE)
+    ties: Literal["earliest", "loss"] = field(default="earliest", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -171,10 +171,15 @@ def _place(row: LedgerRow) -> Place:
     return Place(row.row, row.group, row.seed, row.hash)
 
 
+def share_of_labels(fraction: float) -> str:
+    """How many of the training labels are used, in words."""
+    return "all labels" if fraction == 1 else f"{100 * fraction:g}% of the labels"
+
+
 def _title(row: LedgerRow, name: str) -> str:
     data = row.config.get("data")
     if not isinstance(data, dict) or "name" not in data:
         return name
     fraction = data.get("label_fraction")
-    share = f", {100 * fraction:g}% of the labels" if isinstance(fraction, int | float) else ""
+    share = f", {share_of_labels(fraction)}" if isinstance(fraction, int | float) else ""
     return f"{data['name']}{share}"

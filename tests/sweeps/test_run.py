@@ -112,6 +112,15 @@ def test_the_whole_way(world, tmp_path):
     history = json.loads((run_folder / "history.json").read_text())
     assert [entry["step"] for entry in history] == [3, 6]
     logits = np.load(run_folder / "test_logits.npz", allow_pickle=False)
+    correct_N = logits["logits_NC"].argmax(axis=1) == logits["labels_N"]
+    assert correct_N.mean() == pytest.approx(kl.metrics["test/accuracy"])
+    assert tuple(logits["label_names"]) == ("neg", "pos")
+    calibration = json.loads((run_folder / "model/calibration.json").read_text())
+    assert calibration["temperature"] == kl.metrics["temperature"]
+    found = json.loads((run_folder / "mistakes.json").read_text())
+    assert np.array(found["confusion"]).sum() == len(correct_N)
+    assert len(found["worst"]) == min(20, (~correct_N).sum())
+    assert all(len(each["texts"]) == 1 and each["texts"][0] for each in found["worst"])
     assert logits["logits_NC"].shape == (30, 2)
     assert any((run_folder / "events").iterdir())
     assert (run_folder / "model/model.safetensors").is_file()
