@@ -86,7 +86,7 @@ def mistakes(
     confusion_CC = confusion_matrix(logits, labels)
     probs_NC = special.softmax(logits / temperature, axis=1)
     given_N = logits.argmax(axis=1)
-    wrong = np.flatnonzero((labels >= 0) & (given_N != labels))
+    wrong: list[int] = np.flatnonzero((labels >= 0) & (given_N != labels)).tolist()
     surest = sorted(wrong, key=lambda n: (-probs_NC[n, given_N[n]], ids[n]))[:WORST]
     worst = [
         {

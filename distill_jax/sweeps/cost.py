@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,7 +48,8 @@ def draw_costs(table: Table, key: str, *, title: str | None = None) -> "Figure":
             continue
         latency, score, sd = found
         if row.role == "teacher":
-            style, label = {"color": TEACHER, "marker": "*", "ms": 11}, f"{row.row} {row.group}"
+            style: dict[str, Any] = {"color": TEACHER, "marker": "*", "ms": 11}
+            label = f"{row.row} {row.group}"
         else:
             own = styles[row.row]
             style = {"color": own["color"], "marker": own["marker"], "ms": 6}

@@ -26,6 +26,7 @@ from distill_jax.sweeps.cells import TEACHER, Cell, config_of
 from distill_jax.sweeps.engine import SCORES, Engine, Work
 from distill_jax.sweeps.ledger import LedgerRow, pack_correct, provenance
 from distill_jax.sweeps.models import params_of_student, save_model
+from distill_jax.sweeps.runs_kept import CALIBRATION, MISTAKES
 from distill_jax.sweeps.task import Task
 from distill_jax.sweeps.teacher import Teacher
 from distill_jax.training.checkpoint import steps_in
@@ -33,10 +34,6 @@ from distill_jax.training.ends import Ended, kept_or
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
-
-CALIBRATION = "calibration.json"
-"""Beside a model: the temperature by which its logits are divided for calibrated probabilities."""
-MISTAKES = "mistakes.json"
 
 
 @dataclass(frozen=True, eq=False)
