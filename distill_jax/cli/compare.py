@@ -1,7 +1,7 @@
 """``compare-losses``: students x objectives x seeds from one teacher, as a table and a figure."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +14,7 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.sweeps.options import DEFAULTS, Pooling, Precision, RunOptions, Select
 
 if TYPE_CHECKING:
+    from distill_jax.sweeps.cells import DataConfig
     from distill_jax.sweeps.sweep import Sweep
     from distill_jax.sweeps.trends import Trend
 
@@ -98,6 +99,9 @@ class CompareLosses:
     """Clip the gradients of students and of the losses' own parameters by a norm each."""
     evaluations: int = 4
     """How often the validation split is looked at."""
+    class_weights: str | None = None
+    """How much a label of each class counts in the ce terms of students: balanced (every class as
+    much in all) or a JSON file, {"class": weight}. Also by hand: 'ce(class_weights=[1, 19])'."""
     select: Select = "accuracy"
     """What decides on validation which step is kept, of the teacher and of students: accuracy,
     macro_f1 (where classes are unequal), or loss. On data of your own (files:, tfds:) the lower
@@ -214,6 +218,18 @@ def _pooling(args: CompareLosses, student: str) -> Pooling:
     return "pooler" if random and _is_own(args.data) else "teacher"
 
 
+def _weighing(given: str | None, data: "DataConfig") -> "tuple[Callable[[str], str], list[str]]":
+    """What ``--class-weights`` makes of an objective, and what is said of it below the table."""
+    from distill_jax.cli.class_weights import class_weights, with_class_weights
+
+    if given is None:
+        return str, []
+    weights = class_weights(given, data)
+    shown = ", ".join(f"{weight:g}" for weight in weights)
+    said = f"`ce` of students weighs the classes: {shown}; the teacher's own does not."
+    return (lambda text: with_class_weights(text, weights)), [said]
+
+
 def sweep_of(args: CompareLosses) -> "Sweep":
     """The table that the arguments declare: objectives x students x seeds."""
     from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
@@ -296,19 +312,25 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     }
     if len(students) < len(args.students):
         raise UserError(f"the students repeat themselves: {', '.join(args.students)}")
-    rows = tuple(point for text in objectives for point in axis("objective", [text]))
+    weigh, weighing = _weighing(args.class_weights, data)
+    rows = axis("objective", {text: weigh(text) for text in objectives})
+    if len(rows) < len(objectives):
+        raise UserError(f"the objectives repeat themselves: {', '.join(objectives)}")
     trends: tuple[Trend, ...] = ()
     protocol: tuple[str, ...] = (
         used,
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
+        *weighing,
     )
     if args.controls:
         check_controls(objectives, args.steps)
+        if args.class_weights:
+            raise UserError("--class-weights does not reach the rows of --controls; leave one out")
         rates = [each["training"].optimizer.learning_rate for each in students.values()]
         rows += control_rows(args.steps, rates)
         trends = control_trends(args.students)
-        protocol = (protocol[0], *PROTOCOL, protocol[2])
+        protocol = (protocol[0], *PROTOCOL, *protocol[2:])
     return Sweep(
         name="compare_losses",
         title=f"{args.data}, {share_of_labels(fraction)}",

@@ -1,7 +1,8 @@
 """Losses by name: the function, how it is fed, which arguments it takes.
 
 The arguments are read off the function's signature: a keyword with a float default is a dynamic
-number, one annotated with ``Literal`` is a static choice, ``where`` is the mask.
+number, one with a tuple a fixed list of numbers, one annotated with ``Literal`` a static choice,
+``where`` is the mask.
 """
 
 from __future__ import annotations
@@ -163,6 +164,8 @@ def _options(function: Loss, ranges: Mapping[str, Interval]) -> dict[str, Option
         default, interval = parameter.default, ranges.get(key, Interval())
         if isinstance(default, bool):
             options[key] = Option(default, choices=(False, True))
+        elif isinstance(default, tuple):
+            options[key] = Option(default, interval=ranges.get(key, NOT_NEGATIVE), sequence=True)
         elif isinstance(default, (int, float)):
             options[key] = Option(default, interval=interval)
         else:
