@@ -47,6 +47,8 @@ class SearchRelevance:
     """Of the students; copied ones want less (1e-4)."""
     seeds: tuple[int, ...] = ()
     """0 1 2 by default."""
+    plugin: Path | None = None
+    """A Python file of yours with more losses; it is run before the rows are named."""
     resume: Literal["auto", "must", "never"] = "auto"
     """What is done about a run that was stopped."""
     output_dir: Path | None = None
@@ -132,10 +134,13 @@ def table(flags: SearchRelevance) -> "SearchSweep":
 def main(flags: SearchRelevance) -> None:
     """Run the table, write and print it."""
     from distill_jax.cli.results import conclude, open_console
+    from distill_jax.objectives.plugins import load_plugin
     from distill_jax.sweeps.options import DEFAULTS
     from distill_jax.sweeps.progress import Reporter
     from distill_jax.sweeps.search.run import run_search
 
+    if flags.plugin is not None:
+        load_plugin(flags.plugin)
     console = open_console()
     reporter = Reporter(console)
     suffix = "" if flags.preset == "default" else f"-{flags.preset}"

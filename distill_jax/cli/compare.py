@@ -1,7 +1,7 @@
 """``compare-losses``: students x objectives x seeds from one teacher, as a table and a figure."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,9 +11,10 @@ import tyro
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.sweeps.options import DEFAULTS, Pooling, Precision, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, Pooling, Precision, RunOptions, Select
 
 if TYPE_CHECKING:
+    from distill_jax.sweeps.cells import DataConfig
     from distill_jax.sweeps.sweep import Sweep
     from distill_jax.sweeps.trends import Trend
 
@@ -24,11 +25,11 @@ FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
 class CompareLosses:
     """Compare ways of distilling a teacher, on your data or on the reviews that come with it.
 
-    The teacher is fine-tuned on the labelled share of the training examples; the rest is a
-    transfer set on which only the teacher speaks. Every row of the table is an objective; all
-    get the same number of optimiser steps. The step is chosen on the validation split, the
-    test split is read once. What is finished is never trained again; after Ctrl-C the same
-    command goes on.
+    The teacher is fine-tuned on the training examples whose labels are used; where a share of them
+    is not (--label-fraction), those are the transfer set, on which only the teacher speaks. Every
+    row of the table is an objective; all get the same number of optimiser steps. The step is
+    chosen on the validation split, the test split is read once. What is finished is never trained
+    again; after Ctrl-C the same command goes on.
     """
 
     preset: Literal["default", "full", "controls", "smoke"] = "default"
@@ -101,6 +102,13 @@ class CompareLosses:
     """Clip the gradients of students and of the losses' own parameters by a norm each."""
     evaluations: int = 4
     """How often the validation split is looked at."""
+    class_weights: str | None = None
+    """How much a label of each class counts in the ce terms of students: balanced (every class as
+    much in all) or a JSON file, {"class": weight}. Also by hand: 'ce(class_weights=[1, 19])'."""
+    select: Select = "accuracy"
+    """What decides on validation which step is kept, of the teacher and of students: accuracy,
+    macro_f1 (where classes are unequal), or loss. On data of your own (files:, tfds:) the lower
+    loss decides between steps that are equal in it; of what is built in, the earlier step."""
     teacher_outputs: Literal["cache", "live"] = "cache"
     """Ask the teacher once and keep its answers, or ask it at every step."""
     cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"
@@ -198,14 +206,31 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
     conclude(spec, rows, folder, console, args.options.share)
 
 
+def _is_own(data: str) -> bool:
+    """Whether a data set is the user's, so that no committed table rests on its defaults."""
+    return data.startswith(("files:", "tfds:"))
+
+
 def _pooling(args: CompareLosses, student: str) -> Pooling:
     """What the head of a student reads, see ``--student-pooling``."""
     from distill_jax.models.students import parse_preset
 
     if args.student_pooling != "auto":
         return args.student_pooling
-    own = args.data.startswith(("files:", "tfds:"))
-    return "pooler" if own and not parse_preset(student).copies_teacher else "teacher"
+    random = not parse_preset(student).copies_teacher
+    return "pooler" if random and _is_own(args.data) else "teacher"
+
+
+def _weighing(given: str | None, data: "DataConfig") -> "tuple[Callable[[str], str], list[str]]":
+    """What ``--class-weights`` makes of an objective, and what is said of it below the table."""
+    from distill_jax.cli.class_weights import class_weights, with_class_weights
+
+    if given is None:
+        return str, []
+    weights = class_weights(given, data)
+    shown = ", ".join(f"{weight:g}" for weight in weights)
+    said = f"`ce` of students weighs the classes: {shown}; the teacher's own does not."
+    return (lambda text: with_class_weights(text, weights)), [said]
 
 
 def sweep_of(args: CompareLosses) -> "Sweep":
@@ -221,6 +246,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         usual_fraction,
     )
     from distill_jax.sweeps.columns import COLUMNS
+    from distill_jax.sweeps.outputs import share_of_labels
     from distill_jax.sweeps.sweep import Sweep, axis, points
     from distill_jax.training.optimizer import OptimizerConfig
 
@@ -235,6 +261,8 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         batch_size=args.batch_size,
         max_shapes=args.max_shapes,
         optimizer=OptimizerConfig(learning_rate=args.learning_rate, clip_apart=args.clip_apart),
+        select=args.select,
+        ties="loss" if _is_own(args.data) and args.select != "loss" else "earliest",
     )
     copied_training = dataclasses.replace(
         training,
@@ -288,22 +316,28 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     }
     if len(students) < len(args.students):
         raise UserError(f"the students repeat themselves: {', '.join(args.students)}")
-    rows = tuple(point for text in objectives for point in axis("objective", [text]))
+    weigh, weighing = _weighing(args.class_weights, data)
+    rows = axis("objective", {text: weigh(text) for text in objectives})
+    if len(rows) < len(objectives):
+        raise UserError(f"the objectives repeat themselves: {', '.join(objectives)}")
     trends: tuple[Trend, ...] = ()
     protocol: tuple[str, ...] = (
         used,
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
+        *weighing,
     )
     if args.controls:
         check_controls(objectives, args.steps)
+        if args.class_weights:
+            raise UserError("--class-weights does not reach the rows of --controls; leave one out")
         rates = [each["training"].optimizer.learning_rate for each in students.values()]
         rows += control_rows(args.steps, rates)
         trends = control_trends(args.students)
-        protocol = (protocol[0], *PROTOCOL, protocol[2])
+        protocol = (protocol[0], *PROTOCOL, *protocol[2:])
     return Sweep(
         name="compare_losses-controls" if args.controls else "compare_losses",
-        title=f"{args.data}, {100 * fraction:g}% of the labels",
+        title=f"{args.data}, {share_of_labels(fraction)}",
         base=base,
         rows=rows,
         groups=points(students),

@@ -34,6 +34,8 @@ class Flags:
     """The same for the draw of the labels that are used; by default one draw for all seeds."""
     data: str | None = None
     """Another data set: files:FOLDER, tfds:NAME ..."""
+    plugin: Path | None = None
+    """A Python file of yours with more losses; it is run before the script names its rows."""
     strategy: Literal["auto", "sequential", "vmap", "sharded"] = "auto"
     """One after another, or many students in one step; auto times both, takes the faster."""
     precision: Precision = "f32"
@@ -54,7 +56,10 @@ def run_experiment(
 
 def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str]) -> None:
     flags = parse_flags(Flags, arguments, Path(sys.argv[0]).name)
+    if flags.plugin is not None:
+        from distill_jax.objectives.plugins import load_plugin
 
+        load_plugin(flags.plugin)
     sweeps = declare(flags)
     for name in ("seeds", "teacher_seeds", "label_seeds"):
         if given := getattr(flags, name):

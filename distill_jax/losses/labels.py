@@ -42,10 +42,13 @@ def ce(
     *,
     where: ArrayLike | None = None,
     label_smoothing: ArrayLike = 0.0,
+    class_weights: tuple[float, ...] = (),
 ) -> Array:
-    """Cross-entropy with hard labels, optionally smoothed.
+    """Cross-entropy with hard labels, optionally smoothed or weighted by class.
 
-    ``-(1 - e) log p_s[y] - e / C * sum_c log p_s[c]`` with ``e = label_smoothing``.
+    ``w[y] * (-(1 - e) log p_s[y] - e / C * sum_c log p_s[c])`` with ``e = label_smoothing`` and
+    ``w = class_weights``. Weights scale each example's value; a mean over examples is not divided
+    by their sum.
 
     Source: Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7.
 
@@ -54,6 +57,7 @@ def ce(
       labels: int [...], the class; any value where ``where`` is False.
       where: bool [...], False for examples that do not count.
       label_smoothing: in [0, 1).
+      class_weights: C numbers, 0 or more; () for 1 everywhere.
 
     Returns:
       [...], 0 where masked, NaN where an unmasked label is not in ``0..C-1``.
@@ -68,6 +72,11 @@ def ce(
     smoothing = number(label_smoothing, student)
     hard = pick_label(log_s, labels, mask)
     values = -(1 - smoothing) * hard - smoothing * jnp.mean(log_s, axis=-1)
+    if class_weights:
+        if len(class_weights) != student.shape[-1]:
+            raise ValueError(f"{len(class_weights)} weights for {student.shape[-1]} classes")
+        weights_C = jnp.asarray(class_weights, values.dtype)
+        values = values * weights_C[_known_labels(labels, mask)]
     return jnp.where(mask, values, 0)
 
 

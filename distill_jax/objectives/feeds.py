@@ -195,6 +195,11 @@ class LogitFeed(Feed):
                 "it compares distributions over classes, and the models have "
                 f"{student.num_labels} output: use mse_regression."
             )
+        weights = options.get("class_weights", ())
+        if weights and (len(weights) != student.num_labels or not any(weights)):
+            raise UserError(
+                f"class_weights needs a number for each of {student.num_labels} classes, not all 0."
+            )
         standardize = bool(options.get("standardize", False))
         if standardize and student.num_labels == 2:
             raise UserError(

@@ -1,7 +1,8 @@
 """Losses by name: the function, how it is fed, which arguments it takes.
 
 The arguments are read off the function's signature: a keyword with a float default is a dynamic
-number, one annotated with ``Literal`` is a static choice, ``where`` is the mask.
+number, one with a tuple a fixed list of numbers, one annotated with ``Literal`` a static choice,
+``where`` is the mask.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.objectives.feeds import Feed
 from distill_jax.objectives.schedules import KINDS
+from distill_jax.objectives.sources import caller_outside, code_digest
 from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, Interval, Option, format_value
 
 Loss = Callable[..., Any]
@@ -41,6 +43,7 @@ class Spec:
       function: the pure loss.
       feed: how it gets its arrays.
       own: the options that are the function's keywords.
+      code: digest of the user's code it stands in, see ``code_digest``; "" for the library's.
       options: all options, the feed's among them.
     """
 
@@ -48,6 +51,7 @@ class Spec:
     function: Loss
     feed: Feed
     own: dict[str, Option]
+    code: str = ""
 
     @property
     def options(self) -> dict[str, Option]:
@@ -99,7 +103,8 @@ def register(
     if not free:
         raise UserError(f"cannot register a loss as {label!r}: not a free name.")
     own = _options(function, {"T": POSITIVE, **(ranges or {})})
-    _SPECS[label] = Spec(label, function, feed, own)
+    code = code_digest(function, caller_outside(__file__))
+    _SPECS[label] = Spec(label, function, feed, own, code)
     return function
 
 
@@ -159,6 +164,8 @@ def _options(function: Loss, ranges: Mapping[str, Interval]) -> dict[str, Option
         default, interval = parameter.default, ranges.get(key, Interval())
         if isinstance(default, bool):
             options[key] = Option(default, choices=(False, True))
+        elif isinstance(default, tuple):
+            options[key] = Option(default, interval=ranges.get(key, NOT_NEGATIVE), sequence=True)
         elif isinstance(default, (int, float)):
             options[key] = Option(default, interval=interval)
         else:

@@ -244,7 +244,10 @@ def _resolve_term(
     spec = lookup(term.name)
     given = {key: option.default for key, option in spec.options.items()} | dict(term.options)
     own = sorted(spec.own.items())
-    statics = tuple((key, given[key]) for key, option in own if not option.dynamic)
+    fixed = [(key, given[key]) for key, option in own if not option.dynamic]
+    statics = tuple(
+        (key, value) for key, value in fixed if value != ()
+    )  # an empty list says nothing
     dynamics = tuple(key for key, option in own if option.dynamic)
     looked_at = _choose_teachers(spec, given, len(teachers))
     shapes: list[ModelShape | None] = [teachers[index] for index in looked_at]

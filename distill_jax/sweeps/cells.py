@@ -9,7 +9,7 @@ from typing import Any, Literal
 from distill_jax.core.digests import LATE, digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.sweeps.options import Pooling, Precision
+from distill_jax.sweeps.options import Pooling, Precision, Select
 from distill_jax.sweeps.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
 
@@ -87,6 +87,9 @@ class TrainingConfig:
       max_shapes: the most lengths that batches are padded to; each is a compilation. As many
         are used as keep the padding under a tenth.
       optimizer: AdamW's settings.
+      select: what decides on validation which step is kept: the highest ``accuracy`` or
+        ``macro_f1``, or the lowest ``loss``, the mean negative log-likelihood of the labels.
+      ties: of steps that are equal in that, the ``earliest`` or the one of the lowest ``loss``.
     """
 
     epochs: float = 2.0
@@ -95,6 +98,8 @@ class TrainingConfig:
     batch_size: int = 64
     max_shapes: int = 16
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    select: Select = field(default="accuracy", metadata=LATE)
+    ties: Literal["earliest", "loss"] = field(default="earliest", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -189,7 +194,7 @@ class Cell:
       pooling: what a text student's head reads, see ``BertConfig``; ``teacher`` for the same as
         the teacher's.
       intermediate: a stage before, on the representations say.
-      plugin: SHA-256 of the user's file of losses, if there is one.
+      plugin: digest of the user's code behind its losses; None where they are the library's.
       placebo: whether each example is taught what the teacher says of another one, drawn by the
         seed; for objectives that read logits.
       teacher_dtype: of the teacher's token-level outputs; live ones are float32.

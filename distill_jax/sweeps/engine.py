@@ -51,6 +51,10 @@ from distill_jax.training.step import CompiledStep, Step, make_step
 Placed = Literal["vmap", "sharded"]
 
 
+SCORES = {"accuracy": "accuracy", "macro_f1": "macro_f1", "loss": "nll"}
+"""What decides on validation -> the metric of that."""
+
+
 @dataclass(frozen=True, eq=False)
 class Work:
     """One stage of one cell, ready to be trained.
@@ -86,7 +90,8 @@ class Work:
         return LoopConfig(
             steps=self.steps,
             eval_every=max(1, -(-self.steps // self.training.evaluations)),
-            select="accuracy" if self.selects else None,
+            select=SCORES[self.training.select] if self.selects else None,
+            ties=SCORES.get(self.training.ties),
         )
 
     @property
@@ -407,5 +412,5 @@ def _structure(work: Work) -> tuple[Any, ...]:
 def _scores(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
     """Metrics of one member; NaN where it diverged, which nobody reads."""
     if not np.isfinite(logits_NC).all():
-        return {"accuracy": float("nan")}
+        return dict.fromkeys(SCORES.values(), float("nan"))
     return classification_metrics(logits_NC, labels_N)

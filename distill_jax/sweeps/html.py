@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Iterable, Sequence
+from urllib.parse import quote
 
 from distill_jax.sweeps.sheet import Sheet
 
@@ -20,11 +21,12 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
 h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
 p, ul, dl { margin: .5rem 0; } ul { padding-left: 1.2rem; }
 .soft, .notes { color: var(--soft); font-size: .875rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+table { margin: 0 0 1.25rem; border-collapse: collapse; font-size: .875rem;
+  font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 2px solid var(--line); font-weight: 600; }
-th.label, td.label { text-align: left; white-space: normal; }
+th { white-space: normal; vertical-align: bottom; }
+th.label, td.label { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 tbody tr:hover { background: var(--tint); }
 tr.section td { border-top: 1px solid var(--line); }
 tbody tr:last-child td { border-bottom: 2px solid var(--line); }
@@ -35,8 +37,22 @@ code { font: .92em ui-monospace, "SF Mono", Menlo, Consolas, monospace; backgrou
 details { margin: .75rem 0; border-top: 1px solid var(--line); padding-top: .5rem; }
 summary { cursor: pointer; font-weight: 600; }
 dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0 0 0 1.2rem; }
+.copy { user-select: all; }
+.conclusion p { margin: .25rem 0; }
+@media (max-width: 70rem) { thead { display: none; }
+  table, tbody, tr, td, td.label { display: block; text-align: left; white-space: normal; }
+  td { padding: .1rem 0; overflow-wrap: anywhere; }
+  td::before { content: attr(data-title) ": "; color: var(--soft); }
+  tbody tr { padding: .5rem 0; border-top: 1px solid var(--line); }
+  tr.section td, tbody tr:last-child td { border: 0; } }
 @media print { details { display: block; } body { max-width: none; } }
 """
+
+
+PAGE_WIDTH, CHAR_WIDTH, CELL_PADDING = 1040, 7.9, 23
+"""In pixels, of tables at their own font size on a page of full width."""
+LABEL_CHARS = 24
+"""Labels that are longer may be folded."""
 
 
 def page(title: str, body: Iterable[str]) -> str:
@@ -82,6 +98,11 @@ def folded(heading: str, body: Iterable[str]) -> list[str]:
     return ["<details>", f"<summary>{text(heading)}</summary>", *body, "</details>"]
 
 
+def link(target: str, words: str) -> str:
+    """A link to what lies beside the page."""
+    return f'<a href="{text(quote(target))}">{text(words)}</a>'
+
+
 def bullets(sentences: Sequence[str], css: str = "notes") -> list[str]:
     """A list of sentences."""
     if not sentences:
@@ -100,17 +121,38 @@ def definitions(terms: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
 
 
 def sheet(sheet: Sheet) -> list[str]:
-    """A table, which scrolls sideways where the page is too narrow."""
-    lines = [f"<p>{prose(sentence)}</p>" for sentence in sheet.lead]
-    lines += ['<div class="wide">', "<table>", "<thead>"]
-    lines += [_row("th", sheet.heading, sheet.labels), "</thead>", "<tbody>"]
+    """A table without its empty columns: side by side in blocks that fit a screen, and on a narrow
+    one a card for each line."""
+    filled = sheet.without_empty()
+    lines = [f"<p>{prose(sentence)}</p>" for sentence in filled.lead]
+    for block in filled.blocks(_widths(filled), PAGE_WIDTH):
+        lines += _table(filled.only(block))
+    return lines
+
+
+def _table(sheet: Sheet) -> list[str]:
+    lines = ["<table>", "<thead>", _row("th", sheet.heading, sheet.labels), "</thead>", "<tbody>"]
     previous = None
     for line in sheet.lines:
         cells = [f"<b>{text(c.text)}</b>" if c.bold else text(c.text) for c in line.cells]
         css = ' class="section"' if previous not in (None, line.section) else ""
         previous = line.section
-        lines.append(_row("td", cells, sheet.labels, css, escaped=True))
-    return [*lines, "</tbody>", "</table>", "</div>"]
+        lines.append(_row("td", cells, sheet.labels, css, titles=sheet.heading))
+    return [*lines, "</tbody>", "</table>"]
+
+
+def _widths(sheet: Sheet) -> list[int]:
+    """Of columns in pixels, roughly: what may be folded is as wide as its longest word."""
+    widths = []
+    for index, title in enumerate(sheet.heading):
+        cells = [line.cells[index].text for line in sheet.lines]
+        longest = max((len(word) for word in title.split()), default=0)
+        if index < sheet.labels:
+            longest = max([longest, *(min(len(cell), LABEL_CHARS) for cell in cells)])
+        else:
+            longest = max([longest, *map(len, cells)])
+        widths.append(round(longest * CHAR_WIDTH) + CELL_PADDING)
+    return widths
 
 
 def picture(svg: bytes, name: str, description: str) -> list[str]:
@@ -134,10 +176,17 @@ def picture(svg: bytes, name: str, description: str) -> list[str]:
 
 
 def _row(
-    tag: str, cells: Sequence[str], labels: int, css: str = "", *, escaped: bool = False
+    tag: str,
+    cells: Sequence[str],
+    labels: int,
+    css: str = "",
+    *,
+    titles: Sequence[str] = (),
 ) -> str:
+    """A line; with ``titles`` its cells are markup and know what they are, for cards."""
     done = []
     for index, cell in enumerate(cells):
         label = ' class="label"' if index < labels else ""
-        done.append(f"<{tag}{label}>{cell if escaped else text(cell)}</{tag}>")
+        titled = f' data-title="{text(titles[index])}"' if titles else ""
+        done.append(f"<{tag}{label}{titled}>{cell if titles else text(cell)}</{tag}>")
     return f"<tr{css}>{''.join(done)}</tr>"

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.sweeps.columns import COLUMNS, Column
+from distill_jax.sweeps.cost import has_costs, save_costs
 from distill_jax.sweeps.curves import has_curves, save_curves
 from distill_jax.sweeps.figure import save_figure
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
-from distill_jax.sweeps.report import figure_key, report
+from distill_jax.sweeps.report import Drawings, figure_key, report
 from distill_jax.sweeps.spec import Place, TableSpec, table_of
 from distill_jax.sweeps.table import Table
 from distill_jax.sweeps.trends import TrendResult, evaluate_trend, trends_markdown
@@ -87,8 +88,8 @@ def write_outputs(spec: TableSpec, rows: Sequence[LedgerRow], folder: Path) -> l
 
     Returns:
       The paths written: ``table.json``, ``table.md``, ``table.tex``, ``table.csv``, ``trends.md``
-      where there are trends, ``figure`` and (where runs kept their history) ``curves`` as PNG
-      and SVG, ``report.html``.
+      where there are trends, ``figure``, (where runs kept their history) ``curves`` and (where
+      they were timed) ``costs`` as PNG and SVG, ``report.html``.
     """
     return write_table(spec, build(spec, rows), folder)
 
@@ -111,15 +112,22 @@ def write_table(spec: TableSpec, table: Table, folder: Path) -> list[Path]:
     curves: list[Path] = []
     if has_curves(table):
         curves = save_curves(table, folder / "curves", title=spec.title)
-    svg = [path.read_bytes() for path in (*figures, *curves) if path.suffix == ".svg"]
-    page = report(spec, table, trends, svg[0], svg[1] if curves else None)
+    costs: list[Path] = []
+    if has_costs(table, figure_key(spec)):
+        costs = save_costs(table, figure_key(spec), folder / "costs", title=spec.title)
+    drawings = Drawings(*map(_svg, (figures, curves, costs)))
+    page = report(spec, table, trends, drawings, folder)
     write_atomic(folder / "report.html", page)
-    paths += [*figures, *curves, folder / "report.html"]
-    for name in ("trends.md", "curves.png", "curves.svg"):
+    paths += [*figures, *curves, *costs, folder / "report.html"]
+    for name in ("trends.md", "curves.png", "curves.svg", "costs.png", "costs.svg"):
         if folder / name not in paths:  # of an earlier description; it would tell of other runs
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
     return paths
+
+
+def _svg(paths: Sequence[Path]) -> bytes | None:
+    return next((path.read_bytes() for path in paths if path.suffix == ".svg"), None)
 
 
 def show(spec: TableSpec, rows: Sequence[LedgerRow], console: "Console") -> None:
@@ -171,10 +179,15 @@ def _place(row: LedgerRow) -> Place:
     return Place(row.row, row.group, row.seed, row.hash)
 
 
+def share_of_labels(fraction: float) -> str:
+    """How many of the training labels are used, in words."""
+    return "all labels" if fraction == 1 else f"{100 * fraction:g}% of the labels"
+
+
 def _title(row: LedgerRow, name: str) -> str:
     data = row.config.get("data")
     if not isinstance(data, dict) or "name" not in data:
         return name
     fraction = data.get("label_fraction")
-    share = f", {100 * fraction:g}% of the labels" if isinstance(fraction, int | float) else ""
+    share = f", {share_of_labels(fraction)}" if isinstance(fraction, int | float) else ""
     return f"{data['name']}{share}"

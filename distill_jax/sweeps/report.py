@@ -2,10 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_jax.data.table import SPLITS
 from distill_jax.sweeps import html
+from distill_jax.sweeps.conclusion import best_student, conclusion, run_to_take
+from distill_jax.sweeps.report_errors import errors, taking
 from distill_jax.sweeps.sheet import MISSING, Cell, Line, Sheet, every_test, sheets_of, sources_of
 
 if TYPE_CHECKING:
@@ -15,21 +19,35 @@ if TYPE_CHECKING:
     from distill_jax.sweeps.trends import Trend, TrendResult
 
 
+@dataclass(frozen=True)
+class Drawings:
+    """What is shown of a table, as SVG.
+
+    Attributes:
+      figure: its scores.
+      curves: validation by step; None where no run kept its history.
+      costs: score against latency; None where nobody was timed.
+    """
+
+    figure: bytes | None
+    curves: bytes | None = None
+    costs: bytes | None = None
+
+
 def report(
     spec: "TableSpec",
     table: "Table",
     trends: "Sequence[TrendResult]",
-    figure: bytes,
-    curves: bytes | None,
+    drawings: "Drawings",
+    folder: Path | None = None,
 ) -> str:
-    """The page: table and figure first, then what they rest on.
+    """The page: what the table comes to, table and figures, then what they rest on.
 
     Args:
       spec: of the table.
       table: as ``table_of`` builds it.
       trends: as evaluated.
-      figure: SVG.
-      curves: SVG; None where no run kept its history.
+      folder: in which the page and ``runs`` lie; None where only the ledger is known.
     """
     main, *published = sheets_of(table)
     tests = every_test(table)
@@ -38,13 +56,27 @@ def report(
         f"<h1>{html.text(spec.title)}</h1>",
         f'<p class="soft">{_summary(spec, table, runs)}</p>',
     ]
+    told = conclusion(table, figure_key(spec))
+    best = best_student(table, figure_key(spec))
+    if told and best is not None:
+        body += ['<div class="conclusion">', *(f"<p>{html.prose(each)}</p>" for each in told)]
+        body += [*taking(run_to_take(best), folder), "</div>"]
     body += html.section("Results", [*html.sheet(main)])
-    body += html.section("Figure", html.picture(figure, "figure", _described(spec, table)))
+    if drawings.figure is not None:
+        pictured = html.picture(drawings.figure, "figure", _described(spec, table))
+        body += html.section("Figure", pictured)
+    if drawings.costs is not None:
+        described = f"{_described(spec, table)}, against latency"
+        body += html.section(
+            "Score against latency", html.picture(drawings.costs, "costs", described)
+        )
+    if best is not None and folder is not None:
+        body += html.section("Where the best student is wrong", errors(run_to_take(best), folder))
     body += html.section("Trends", _trends(table, trends))
     body += html.section("Published numbers", _published(table, published))
-    if curves is not None:
+    if drawings.curves is not None:
         described = f"Validation scores by optimiser step, {spec.title}"
-        body += html.section("Learning curves", html.picture(curves, "curves", described))
+        body += html.section("Learning curves", html.picture(drawings.curves, "curves", described))
     body += html.section("Protocol", html.bullets(spec.protocol, "protocol"))
     statistics = html.bullets(table.notes)
     if tests is not None:

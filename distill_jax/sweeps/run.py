@@ -7,13 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from distill_jax.core.digests import sha256_file
 from distill_jax.core.distributed import is_lead, wait_for_all
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.core.mesh import check_batch_size
 from distill_jax.core.types import Capture
-from distill_jax.objectives.plugins import load_plugin
+from distill_jax.objectives.plugins import load_plugin, plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.sweeps.cells import Cell, config_of
 from distill_jax.sweeps.engine import Engine
@@ -80,7 +79,7 @@ def run_sweep(
         for cell in _distinct(entries):
             engine.heed()
             supplies.raise_teacher(cell, ledger)
-        planned = _bind(entries, supplies, sha256_file(plugin) if plugin else None)
+        planned = _bind(entries, supplies)
         spec = sweep.spec(
             [Place(e.row, e.group, e.cell.seed, p.cell.hash, e.candidate) for e, p in planned],
             supplies.teacher_places(entries),
@@ -108,18 +107,23 @@ def _check(entries: Sequence[Entry], supplies: Supplies) -> None:
     said = set()
     for cell in _distinct(entries):
         _, pretrained = supplies.of(cell)
+        plugin_digest(*_objectives(cell))
         shape = check_student(cell, pretrained.config).shape
-        stages = [cell.objective, *([cell.intermediate.objective] if cell.intermediate else [])]
         for training in (cell.teacher.training, cell.training):
             engine = supplies.engine
             check_batch_size(training.batch_size, engine.mesh, engine.options.accumulate)
-        for objective in stages:
+        for objective in _objectives(cell):
             resolved = resolve(objective, shape, pretrained.config.shape)
             _check_placebo(cell, objective, resolved)
             for note in resolved.notes:
                 if (cell.student, note) not in said:
                     supplies.engine.reporter.say(f"{cell.student}: {note}")
                 said.add((cell.student, note))
+
+
+def _objectives(cell: Cell) -> list[str]:
+    """Of its last stage and of the one before."""
+    return [cell.objective, *([cell.intermediate.objective] if cell.intermediate else [])]
 
 
 def _check_placebo(cell: Cell, objective: str, resolved: ResolvedObjective) -> None:
@@ -154,9 +158,7 @@ def _distinct(entries: Sequence[Entry]) -> list[Cell]:
     return list(cells.values())
 
 
-def _bind(
-    entries: Sequence[Entry], supplies: Supplies, plugin: str | None
-) -> list[tuple[Entry, Planned]]:
+def _bind(entries: Sequence[Entry], supplies: Supplies) -> list[tuple[Entry, Planned]]:
     """Every entry with its cell's contents known."""
     first: dict[str, Planned] = {}
     planned = []
@@ -171,7 +173,7 @@ def _bind(
             before = resolve(cell.intermediate.objective, config.shape, teacher.config.shape)
         cell = dataclasses.replace(
             cell,
-            plugin=plugin,
+            plugin=plugin_digest(*_objectives(cell)),
             teacher_dtype=_dtype(cell, objective, before),
             data_digest=task.digest,
             teacher_digest=teacher.digest,

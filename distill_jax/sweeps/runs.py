@@ -17,14 +17,16 @@ from distill_jax.core.files import write_atomic
 from distill_jax.data.coverage import as_metrics
 from distill_jax.evaluation.latency import cpu_latency
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
+from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.evaluation.predict import one_by_one
 from distill_jax.evaluation.size import model_size
 from distill_jax.models.build import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.sweeps.cells import TEACHER, Cell, config_of
-from distill_jax.sweeps.engine import Engine, Work
+from distill_jax.sweeps.engine import SCORES, Engine, Work
 from distill_jax.sweeps.ledger import LedgerRow, pack_correct, provenance
 from distill_jax.sweeps.models import check_saved, inputs_of, params_of_student, save_model
+from distill_jax.sweeps.runs_kept import CALIBRATION, MISTAKES
 from distill_jax.sweeps.task import Task
 from distill_jax.sweeps.teacher import Teacher
 from distill_jax.training.checkpoint import steps_in
@@ -140,7 +142,8 @@ def finish_run(
     metrics = scores_on_test(task, logits_NC, teacher_test_NC, temperature)
     metrics |= as_metrics(task.coverage)
     metrics |= cost_metrics(engine, task, config, result.params)
-    metrics["validation/accuracy"] = progress.best_score
+    chosen = progress.at_best()
+    metrics |= {f"validation/{name}": chosen.get(name, math.nan) for name in SCORES.values()}
     if progress.skipped:
         metrics["skipped_steps"] = progress.skipped
     keep_run(
@@ -150,6 +153,7 @@ def finish_run(
         result.params,
         teacher.pretrained.tokenizer_file,
         logits_NC,
+        temperature,
         progress.history,
     )
     return LedgerRow(
@@ -192,6 +196,7 @@ def teacher_row(
         teacher.params,
         teacher.pretrained.tokenizer_file,
         logits_NC,
+        temperature,
         history,
     )
     return LedgerRow(
@@ -278,18 +283,38 @@ def keep_run(
     params: Params,
     tokenizer_file: Path | None,
     test_logits_NC: np.ndarray,
+    temperature: float,
     history: list[dict[str, float]],
 ) -> None:
-    """Keep a finished model for use, its test logits and its history."""
+    """Keep a finished model for use, what it says of the test split, and its history.
+
+    Args:
+      temperature: that calibrates it, fitted on validation; kept beside the model.
+    """
     if not is_lead():
         return
     shutil.rmtree(folder / "model", ignore_errors=True)  # left by a run killed at this place
     inputs = inputs_of(task.config)
     save_model(folder / "model", config, params, tokenizer_file, task.label_names, inputs)
     check_saved(folder / "model", task.test, test_logits_NC)
-    logits = io.BytesIO()
-    np.savez(logits, ids=np.asarray(task.test.ids), logits_NC=test_logits_NC)
-    write_atomic(folder / "test_logits.npz", logits.getvalue())
+    if math.isfinite(temperature):
+        calibration = {"temperature": temperature, "fitted_on": "validation"}
+        write_atomic(folder / "model" / CALIBRATION, json.dumps(calibration, indent=1))
+    names, test = task.label_names, task.test
+    said = io.BytesIO()
+    np.savez(
+        said,
+        ids=np.asarray(test.ids),
+        logits_NC=test_logits_NC,
+        labels_N=test.labels_N,
+        label_names=np.asarray(names),
+    )
+    write_atomic(folder / "test_logits.npz", said.getvalue())
+    if np.isfinite(test_logits_NC).all():
+        found = mistakes(
+            test_logits_NC, test.labels_N, names, test.ids, task.test_texts, temperature
+        )
+        write_atomic(folder / MISTAKES, json.dumps(found, ensure_ascii=False, allow_nan=False))
     write_atomic(folder / "history.json", json.dumps(history, indent=1))
 
 

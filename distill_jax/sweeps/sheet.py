@@ -1,7 +1,8 @@
 """A table as text in cells: what Markdown, LaTeX, the terminal and the report have in common."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from distill_jax.sweeps.columns import Column
@@ -49,6 +50,39 @@ class Sheet:
     labels: int
     repeated: int
     lead: tuple[str, ...] = ()
+
+    def only(self, columns: Sequence[int]) -> "Sheet":
+        """These columns alone."""
+        lines = [Line(line.section, tuple(line.cells[n] for n in columns)) for line in self.lines]
+        heading = tuple(self.heading[n] for n in columns)
+        return replace(self, heading=heading, lines=tuple(lines))
+
+    def without_empty(self) -> "Sheet":
+        """The same without the columns of numbers in which no line has any."""
+        first = max(self.repeated, self.labels)
+        filled = [
+            n
+            for n in range(first, len(self.heading))
+            if any(line.cells[n].text not in ("", MISSING) for line in self.lines)
+        ]
+        return self.only([*range(first), *filled])
+
+    def blocks(self, widths: Sequence[int], room: int) -> list[list[int]]:
+        """Which columns fit side by side, block by block, the repeated ones first in each.
+
+        Args:
+          widths: of all columns, gaps included.
+          room: of a block; one with a single column after the repeated ones may be wider.
+        """
+        repeated = list(range(self.repeated))
+        blocks, used = [[*repeated]], 0
+        for n in range(self.repeated, len(self.heading)):
+            if blocks[-1] != repeated and used + widths[n] > room - sum(widths[: self.repeated]):
+                blocks.append([*repeated])
+                used = 0
+            blocks[-1].append(n)
+            used += widths[n]
+        return blocks
 
 
 def sheets_of(table: "Table") -> list[Sheet]:

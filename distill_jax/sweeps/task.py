@@ -18,7 +18,7 @@ from distill_jax.data.load import load_dataset
 from distill_jax.data.plan import choose_lengths
 from distill_jax.data.split_files import listed
 from distill_jax.data.subsets import labelled_rows
-from distill_jax.data.table import TextDataset
+from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
 from distill_jax.data.transfer import add_texts, noisy_labels
 from distill_jax.sweeps.cells import DataConfig, TrainingConfig
@@ -47,6 +47,7 @@ class Task:
       tokens_digest: content of the data set before that choice.
       notes: what was decided about the data.
       coverage: of each split's texts, how much is cut or unknown; empty for images.
+      test_texts: id -> a test example's text, or its two; empty for images.
     """
 
     config: DataConfig
@@ -62,6 +63,7 @@ class Task:
     tokens_digest: str
     notes: tuple[str, ...] = ()
     coverage: Mapping[str, Coverage] = dataclasses.field(default_factory=dict)
+    test_texts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False)
     _lengths: Callable[[int, int], tuple[int, ...]] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -85,9 +87,14 @@ class Task:
     @property
     def summary(self) -> str:
         """For people."""
+        others = len(self.everything) - len(self.labelled)
+        training = f"{len(self.labelled):,} training examples, all of them labelled"
+        if others:
+            training = (
+                f"{len(self.labelled):,} labelled and {others:,} unlabelled training examples"
+            )
         return (
-            f"{len(self.labelled):,} labelled and {len(self.everything) - len(self.labelled):,} "
-            f"unlabelled training examples, {len(self.validation):,} validation, "
+            f"{training}, {len(self.validation):,} validation, "
             f"{len(self.test):,} test; classes {listed(self.label_names)}"
         )
 
@@ -139,8 +146,14 @@ def prepare_task(config: DataConfig, dataset: TextDataset, tokenizer_file: Path)
         tokens_digest=own.digest,
         notes=notes,
         coverage=own.coverage,
+        test_texts=_texts_by_id(dataset.splits["test"]),
     )
     return _with_labels_chosen(task)
+
+
+def _texts_by_id(table: TextTable) -> dict[str, tuple[str, ...]]:
+    columns = [table.texts] if table.texts_b is None else [table.texts, table.texts_b]
+    return dict(zip(table.ids, zip(*columns, strict=True), strict=True))
 
 
 def prepare_digits(config: DataConfig) -> Task:

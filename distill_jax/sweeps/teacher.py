@@ -1,6 +1,7 @@
 """The teacher of a table: a checkpoint, fine-tuned on the labels that may be used."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def fine_tuned(engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell) -
         training = {
             "cell": cell.hash,
             "selected_step": progress.best_step,
-            "validation_accuracy": progress.best_score,
+            "validation_accuracy": progress.at_best().get("accuracy", math.nan),
             "history": progress.history,
             "seconds": {"train": progress.train_seconds, "compile": progress.compile_seconds},
             "examples_per_second": result.examples_per_second,

@@ -1,7 +1,7 @@
 """A table in a terminal: as wide as the terminal, continued below where needed."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distill_jax.sweeps.table import Table
 
 MIN_LABEL_WIDTH = 16
+MAX_TITLE_WIDTH = 20
 GAP = 2
 """Columns that a cell takes beside its text: one of padding, one of the frame."""
 
@@ -24,7 +25,7 @@ GAP = 2
 class TerminalTable:
     """The table in blocks of whole columns, none wider than the console, footnotes below.
 
-    Numbers are never wrapped or cut; only a long row label is folded. Every block repeats the
+    Numbers are never wrapped or cut; long labels and titles are folded. Every block repeats the
     columns that say which line it is.
     """
 
@@ -40,40 +41,36 @@ class TerminalTable:
 
 
 def _blocks_of(sheet: Sheet, width: int) -> Iterator[RichTable]:
-    plain = [sheet.heading, *(tuple(cell.text for cell in line.cells) for line in sheet.lines)]
-    widths = [max(map(cell_len, cells)) for cells in zip(*plain, strict=True)]
-    repeated, folded = sheet.repeated, sheet.labels - 1
-    label_width = min(widths[folded], max(MIN_LABEL_WIDTH, width // 3))
-    beside = sum(widths[:repeated]) - widths[folded]
-    room = width - (beside + label_width + repeated * GAP + 2)
-    for block in _blocks(widths[repeated:], room):
-        indices = [*range(repeated), *(repeated + index for index in block)]
+    sheet = sheet.without_empty()
+    widths = _widths(sheet, width)
+    for block in sheet.blocks([each + GAP for each in widths], width - 2):
         rich = RichTable(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False)
-        for index in indices:
+        for index in block:
             rich.add_column(
                 Text(sheet.heading[index]),
                 justify="left" if index < sheet.labels else "right",
-                no_wrap=index != folded,
-                width=label_width if index == folded else widths[index],
+                width=widths[index],
                 overflow="fold",
             )
         for number, line in enumerate(sheet.lines):
             if number and line.section != sheet.lines[number - 1].section:
                 rich.add_section()
             # Text, not str: labels may hold brackets, which rich would read as markup.
-            cells = [line.cells[index] for index in indices]
+            cells = [line.cells[index] for index in block]
             rich.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in cells))
         yield rich
 
 
-def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Consecutive columns in blocks that fit ``room``; a block holds at least one column."""
-    blocks: list[list[int]] = [[]]
-    used = 0
-    for index, width in enumerate(widths):
-        if blocks[-1] and used + width + GAP > room:
-            blocks.append([])
-            used = 0
-        blocks[-1].append(index)
-        used += width + GAP
-    return blocks
+def _widths(sheet: Sheet, width: int) -> list[int]:
+    """Of columns: numbers are whole, labels and titles are folded where they are long."""
+    widths = []
+    for index, title in enumerate(sheet.heading):
+        cells = max((cell_len(line.cells[index].text) for line in sheet.lines), default=0)
+        words = max(map(cell_len, title.split()), default=0)
+        if index < sheet.labels:
+            last = index == sheet.labels - 1
+            limit = max(MIN_LABEL_WIDTH, width // 3) if last else max(words, width // 6)
+            widths.append(min(max(cells, cell_len(title)), limit))
+        else:
+            widths.append(max(cells, words, min(cell_len(title), MAX_TITLE_WIDTH)))
+    return widths

@@ -5,7 +5,7 @@ kept of the runs is the business of a ``Book``.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -21,6 +21,8 @@ from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, StepMetrics
 
 OnNan = Literal["stop", "skip"]
+LOWER = ("nll",)
+"""Validation metrics of which the lowest is the best."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class LoopConfig:
       steps: optimiser steps in all.
       eval_every: steps between evaluations on the validation split; the last step has one too.
       log_every: steps between log lines.
-      select: the validation metric whose highest value decides (the earliest of equals); None
-        for a stage whose end is what counts: nothing is evaluated, the last step is kept.
+      select: the validation metric whose best value decides; None for a stage whose end is what
+        counts: nothing is evaluated, the last step is kept.
+      ties: the metric that decides between steps that are equally good; None for the earliest.
       checkpoint_seconds: a snapshot is written whenever so many seconds have passed.
       on_nan: what is done about a step whose loss or gradients are not finite; the step has to be
         made with ``skip_nonfinite`` where it is to be skipped.
@@ -44,10 +47,21 @@ class LoopConfig:
     select: str | None = "accuracy"
     checkpoint_seconds: float = 60.0
     on_nan: OnNan = "stop"
+    ties: str | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.eval_every < 1 or self.log_every < 1:
             raise UserError("steps, eval_every and log_every must be at least 1")
+
+    def merit(self, scores: Mapping[str, float]) -> tuple[float, float]:
+        """What a step is worth, higher is better: the deciding metric, then that of ties."""
+
+        def merit(name: str | None) -> float:
+            if name is None:
+                return 0.0
+            return -scores[name] if name in LOWER else scores[name]
+
+        return merit(self.select), merit(self.ties)
 
 
 class Book(Protocol):

@@ -37,6 +37,7 @@ class Progress:
     """How far a run is; goes into every snapshot.
 
     Attributes:
+      best_score, best_tie: of the best step, see ``LoopConfig.merit``.
       history: of evaluations, ``{"step": ..., metric: ...}`` each.
       examples: that were learnt from, each as often as it was.
       skipped: steps that were left out, as they were not finite.
@@ -49,6 +50,21 @@ class Progress:
     compile_seconds: float = 0.0
     examples: int = 0
     skipped: int = 0
+    best_tie: float = -math.inf
+
+    def improves(self, scores: Mapping[str, float], loop: LoopConfig) -> bool:
+        """File an evaluation's scores; whether they are the best so far (NaN never is)."""
+        score, tie = loop.merit(scores)
+        equal = loop.ties is not None and score == self.best_score and tie > self.best_tie
+        if not (score > self.best_score or equal):
+            return False
+        self.best_score, self.best_tie = score, tie
+        return True
+
+    def at_best(self) -> dict[str, float]:
+        """The validation scores of the best step; {} where nothing was evaluated."""
+        found = (scores for scores in self.history if scores["step"] == self.best_step)
+        return {name: value for name, value in next(found, {}).items() if name != "step"}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Progress":
@@ -197,9 +213,8 @@ class _Run:
             scores = self.evaluate(params)
             self.on_log(done, {f"validation/{name}": value for name, value in scores.items()})
             self.progress.history.append({"step": done, **scores})
-            if not scores[self.loop.select] > self.progress.best_score:
+            if not self.progress.improves(scores, self.loop):
                 return
-            self.progress.best_score = scores[self.loop.select]
         self.progress.best_step = done
         self.best_params = to_host(params)  # a copy: steps donate their state
 

@@ -310,8 +310,7 @@ class _Members:
             progress, own = self.progress[member], scores[member]
             values[member] = {f"validation/{name}": value for name, value in own.items()}
             progress.history.append({"step": done, **own})
-            if own[self.loop.select] > progress.best_score:
-                progress.best_score = own[self.loop.select]
+            if progress.improves(own, self.loop):
                 better.append(member)
         self._keep(better, params, done)
         self.on_log(done, values)

@@ -71,7 +71,7 @@ def test_what_is_good_is_shown_and_passes(folder, toy_teacher, capsys):
     assert "note: files not used: notes.md\n" in told
     assert "note: dev.csv: cells are separated by semicolons\n" in told
     assert "  train: 40 examples (20 a, 20 b)\n" in told and told.count("a: the film 0") == 1
-    assert "40 labelled and 0 unlabelled training examples" in told
+    assert "40 training examples, all of them labelled" in told
     assert "texts cut at 128 tokens: train 0.0%, validation 0.0%, test 0.0%; tokens that" in told
     assert "warning: 33% of the train tokens are [UNK]" in told
     assert told.endswith(f"all checks of training passed (teacher {toy_teacher})\n")

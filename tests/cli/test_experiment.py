@@ -4,6 +4,7 @@ import pytest
 
 from distill_jax.cli import experiment
 from distill_jax.cli.experiment import Flags, run_experiment
+from distill_jax.objectives import registry
 from distill_jax.sweeps.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
 from distill_jax.sweeps.columns import ACCURACY
 from distill_jax.sweeps.sweep import Sweep, axis
@@ -53,3 +54,21 @@ def test_seeds_of_students_teachers_and_labels_reach_every_table(declared):
         )
     (first, _) = declared("--precision", "bf16")
     assert first.base.precision == "bf16"
+
+
+def test_a_plugin_is_loaded_before_the_script_names_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+    monkeypatch.setattr(experiment, "_run", lambda *given: None)
+    (tmp_path / "mine.py").write_text(
+        "from distill_jax import losses\n"
+        "from distill_jax.objectives.plugin_api import LogitFeed, register\n"
+        "register(losses.kl, feed=LogitFeed(), name='kl_of_mine')\n"
+    )
+    known = []
+
+    def declare_with_it(flags):
+        known.append("kl_of_mine" in registry.names())
+        return declare(flags)
+
+    run_experiment(declare_with_it, ["--plugin", str(tmp_path / "mine.py")])
+    assert known == [True]

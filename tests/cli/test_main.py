@@ -113,7 +113,7 @@ def test_all_labels_of_ones_own_data_are_used_by_default():
     assert fraction("--data", "files:X") == fraction("--data", "tfds:glue/sst2") == 1
     assert fraction("--data", "files:X", "--label-fraction", "0.3") == 0.3
     whole = compare.sweep_of(compare.parse_arguments(["--data", "files:X"], "t"))
-    assert whole.title == "files:X, 100% of the labels"
+    assert whole.title == "files:X, all labels"
     assert not any("rest" in sentence for sentence in whole.protocol)
 
 

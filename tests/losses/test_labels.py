@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
 from distill_jax import losses
 
@@ -143,3 +144,20 @@ def test_extreme_logits_have_finite_gradients(bench):
 def test_labels_of_the_wrong_shape_are_refused():
     with pytest.raises(ValueError, match="labels have shape"):
         losses.ce(np.zeros((2, 3), np.float32), np.zeros((2, 1), np.int32))
+
+
+def test_ce_weighs_classes_as_scikit_learns_log_loss_weighs_examples():
+    rng = np.random.default_rng(0)
+    logits_NC, labels_N = rng.normal(size=(30, 3)), rng.integers(0, 3, 30)
+    weights_C = (0.5, 1.0, 4.0)
+    values_N = losses.ce(logits_NC, labels_N, class_weights=weights_C)
+    probs_NC = np.exp(logits_NC) / np.exp(logits_NC).sum(axis=1, keepdims=True)
+    weights_N = np.array(weights_C)[labels_N]
+    expected = log_loss(labels_N, probs_NC, sample_weight=weights_N, normalize=False)
+    np.testing.assert_allclose(np.sum(values_N), expected, rtol=1e-5)
+    np.testing.assert_array_equal(
+        losses.ce(logits_NC, labels_N, class_weights=(1.0, 1.0, 1.0)),
+        losses.ce(logits_NC, labels_N),
+    )
+    with pytest.raises(ValueError, match="2 weights for 3 classes"):
+        losses.ce(logits_NC, labels_N, class_weights=(1.0, 2.0))

@@ -228,3 +228,12 @@ def test_each_of_several_teachers_has_its_layers_and_projections(world):
 
 def test_text_and_parsed_objectives_resolve_alike(world):
     assert fitted("kl + ce", world) == fitted(parse("kl + ce"), world)
+
+
+def test_weights_are_wanted_for_every_class(world):
+    assert resolve("ce(class_weights=[1, 2, 3, 4])", world.student_shape, None)
+    for given in ("[1, 2]", "[0, 0, 0, 0]"):
+        with pytest.raises(UserError, match="a number for each of 4 classes"):
+            resolve(f"ce(class_weights={given})", world.student_shape, None)
+    with pytest.raises(UserError, match="class_weights of ce"):
+        resolve("ce(class_weights=[1, -2, 3, 4])", world.student_shape, None)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from distill_jax.cli.compare import CompareLosses, sweep_of
+from distill_jax.core.digests import canonical_json
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
 from distill_jax.sweeps.ledger import Ledger
@@ -97,3 +99,30 @@ def test_a_cache_keeps_at_least_one_logit():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(UserError):
         wrong()
+
+
+def test_how_steps_are_chosen_counts_only_away_from_what_it_always_was():
+    plain = dataclasses.replace(CELL, training=TrainingConfig())
+    for change in ({"select": "macro_f1"}, {"select": "loss"}, {"ties": "loss"}):
+        assert dataclasses.replace(CELL, training=TrainingConfig(**change)).hash != plain.hash
+    assert '"select"' not in canonical_json(plain) and '"ties"' not in canonical_json(plain)
+
+
+def test_ties_go_to_the_lower_loss_on_data_of_the_users_own_alone():
+    def chosen(**flags):
+        base = sweep_of(CompareLosses(**flags)).base
+        assert base.teacher.training.select == base.training.select
+        assert base.teacher.training.ties == base.training.ties
+        return base.training.select, base.training.ties
+
+    assert chosen() == ("accuracy", "earliest")
+    assert chosen(data="files:here") == ("accuracy", "loss")
+    assert chosen(data="files:here", select="macro_f1") == ("macro_f1", "loss")
+    assert chosen(select="loss") == ("loss", "earliest")
+
+
+def test_with_all_labels_nobody_speaks_of_a_rest():
+    sweep = sweep_of(CompareLosses(data="files:here"))
+    assert sweep.title == "files:here, all labels"
+    assert "rest" not in " ".join(sweep.protocol) and "transfer" not in " ".join(sweep.protocol)
+    assert "the rest of the training" in " ".join(sweep_of(CompareLosses()).protocol)

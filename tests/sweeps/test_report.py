@@ -1,16 +1,22 @@
 """The report: whole, well-formed, closed in itself, with nothing in it unescaped."""
 
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from samples import sample_runs, sample_spec, sample_teacher
 
+from distill_jax.core.errors import UserError
+from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.sweeps import html
+from distill_jax.sweeps.conclusion import best_student, conclusion, run_to_take
 from distill_jax.sweeps.outputs import evaluate
 from distill_jax.sweeps.published import load_published
-from distill_jax.sweeps.report import report, shared_settings
+from distill_jax.sweeps.report import Drawings, report, shared_settings
+from distill_jax.sweeps.sheet import Cell, Line, Sheet
 from distill_jax.sweeps.spec import table_of
 from distill_jax.sweeps.trends import best_of, difference, ordering
 
@@ -61,7 +67,7 @@ def make(layout="metrics", published=None, drop=(), **changes):
     spec = sample_spec(runs, teachers, layout=layout, **changes)
     finished = [run for run in [*teachers, *runs] if run.hash not in drop]
     table = table_of(spec, finished, published)
-    return report(spec, table, evaluate(spec, table), SVG, SVG)
+    return report(spec, table, evaluate(spec, table), Drawings(SVG, SVG))
 
 
 def test_everything_is_there_and_the_table_comes_first():
@@ -114,7 +120,7 @@ def test_nothing_is_markup_that_somebody_wrote(layout):
         runs, title=NASTY, name=NASTY, protocol=(NASTY,), group_title=NASTY, layout=layout
     )
     table = table_of(spec, runs)
-    text = report(spec, table, [], SVG, None)
+    text = report(spec, table, [], Drawings(SVG))
     page = Page(text)
     assert "script" not in page.tags and "<script" not in text
     assert "".join(page.words).count('<script>alert("1")</script>') > 10
@@ -147,8 +153,8 @@ def test_a_run_at_two_places_is_one_run():
     spec = sample_spec(runs)
     places = [*spec.places, *(dataclasses.replace(p, group="copy") for p in spec.places)]
     spec = dataclasses.replace(spec, places=tuple(places))
-    text = report(spec, table_of(spec, runs), [], SVG, None)
-    assert "All 3 runs" in text and text.count(f'<td class="label">{runs[0].hash}</td>') == 1
+    text = report(spec, table_of(spec, runs), [], Drawings(SVG))
+    assert "All 3 runs" in text and text.count(f'data-title="hash">{runs[0].hash}</td>') == 1
     assert "tiny; copy" in text
 
 
@@ -158,7 +164,7 @@ def test_different_origins_are_counted():
         runs[0], code={"version": "0.1.0", "commit": "beef", "dirty": True}, device="gpu"
     )
     spec = sample_spec(runs)
-    text = report(spec, table_of(spec, runs), [], SVG, None)
+    text = report(spec, table_of(spec, runs), [], Drawings(SVG))
     assert "<code>beef</code> (with uncommitted changes): 1 run<" in text
     assert "cpu: 2 cores: 5 runs" in text and "gpu: 1 run<" in text
 
@@ -170,3 +176,57 @@ def test_shared_settings_are_those_that_all_have():
     assert shared_settings([]) == {}
     bare = dataclasses.replace(runs[0], config={"student": "tiny"})
     assert shared_settings([*runs, bare]) == {"student": "tiny"}
+
+
+def kept_run(folder, hash):
+    """What a run leaves behind that a report shows."""
+    model = folder / "runs" / hash / "model"
+    model.mkdir(parents=True)
+    (model / "tokenizer.json").write_text("{}")
+    logits_NC = np.array([[3.0, 0], [1.0, 0], [0, 2.0], [0, 9.0]])
+    texts = {"a": ("<b>bad</b> & long",), "d": ("one", "two")}
+    found = mistakes(logits_NC, np.array([1, 0, 1, 0]), ("no", "yes"), ("a", "b", "c", "d"), texts)
+    (folder / "runs" / hash / "mistakes.json").write_text(json.dumps(found))
+
+
+def reported(folder):
+    runs = [dataclasses.replace(run, hash=f"h{n}") for n, run in enumerate(sample_runs())]
+    spec = sample_spec(runs)
+    table = table_of(spec, runs)
+    return table, lambda: report(spec, table, [], Drawings(SVG, None, SVG), folder)
+
+
+def test_the_page_begins_with_the_conclusion_and_the_run_to_take(tmp_path):
+    table, page = reported(tmp_path)
+    told = conclusion(table, "test/accuracy")
+    taken = run_to_take(best_student(table, "test/accuracy"))
+    assert "predict" not in page()  # a model that is not there is not offered
+    kept_run(tmp_path, taken.hash)
+    text = page()
+    words = " ".join(Page(text).words)
+    places = [text.index(html.prose(sentence)) for sentence in told]
+    assert len(told) == 3 and places == sorted(places) and places[-1] < text.index("<h2>")
+    assert f'href="runs/{taken.hash}/model/"' in text
+    assert f'distill-jax predict runs/{taken.hash} "a text"' in words
+    assert text.count("<svg") == 2 and "Score against latency" in words
+    for shown in ("Where the best student is wrong", "<b>bad</b> & long", "one | two", "50.0"):
+        assert shown in words, shown
+    assert "<b>bad</b>" not in text
+    (tmp_path / "runs" / taken.hash / "mistakes.json").write_text('{"classes": 3}')
+    with pytest.raises(UserError, match=r"mistakes\.json is damaged"):
+        page()
+
+
+def test_no_table_is_wider_than_the_page_and_no_column_is_empty():
+    titles = ("class", *(f"metric {n}" for n in range(30)), "nothing")
+    cells = ("a class of a long name", *(f"{n}.5 ± 0.25" for n in range(30)), "–")
+    lines = html.sheet(Sheet(titles, (Line("", tuple(map(Cell, cells))),) * 3, 1, 1))
+    text = "\n".join(lines)
+    assert text.count("<table>") > 1 and "nothing" not in text
+    for number in range(30):
+        assert text.count(f'data-title="metric {number}"') == 3  # each once a line
+    heads = re.findall("<thead>(.*?)</thead>", text, re.DOTALL)
+    assert all(head.count("<th") * (8 * 11 + 23) <= 1040 + 2 * 111 for head in heads)
+    assert all("class" in head for head in heads)
+    style = html.STYLE[html.STYLE.index("max-width: 70rem") :]
+    assert "display: block" in style and "attr(data-title)" in style and "anywhere" in style

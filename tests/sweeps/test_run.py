@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import sys
 from functools import partial
 
 import jax
@@ -15,6 +16,7 @@ from distill_jax.cli.compare import CompareLosses, sweep_of
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
+from distill_jax.objectives import plugins, registry
 from distill_jax.sweeps import run as run_module
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger
@@ -66,6 +68,7 @@ def run(args, folder, strategy="sequential"):
         plugin=args.plugin,
         track=args.track,
         strategy=strategy,
+        options=args.options,
     )
     return (spec, rows), out.getvalue()
 
@@ -116,6 +119,15 @@ def test_the_whole_way(world, tmp_path):
     history = json.loads((run_folder / "history.json").read_text())
     assert [entry["step"] for entry in history] == [3, 6]
     logits = np.load(run_folder / "test_logits.npz", allow_pickle=False)
+    correct_N = logits["logits_NC"].argmax(axis=1) == logits["labels_N"]
+    assert correct_N.mean() == pytest.approx(kl.metrics["test/accuracy"])
+    assert tuple(logits["label_names"]) == ("neg", "pos")
+    calibration = json.loads((run_folder / "model/calibration.json").read_text())
+    assert calibration["temperature"] == kl.metrics["temperature"]
+    found = json.loads((run_folder / "mistakes.json").read_text())
+    assert np.array(found["confusion"]).sum() == len(correct_N)
+    assert len(found["worst"]) == min(20, (~correct_N).sum())
+    assert all(len(each["texts"]) == 1 and each["texts"][0] for each in found["worst"])
     assert logits["logits_NC"].shape == (30, 2)
     assert any((run_folder / "events").iterdir())
     assert (run_folder / "model/model.safetensors").is_file()
@@ -212,21 +224,39 @@ def test_a_teacher_that_is_trained_already_is_used_as_it_came(world, tmp_path, t
         run(world(fine_tune=False), tmp_path / "out")
 
 
-def test_a_plugins_loss_is_a_row_and_its_content_counts(world, tmp_path):
+def test_a_plugins_loss_is_a_row_and_its_content_counts(world, tmp_path, monkeypatch):
     plugin = tmp_path / "mylosses.py"
     plugin.write_text(
         "import jax.numpy as jnp\n"
-        "from distill_jax.objectives.plugin_api import LogitFeed, register\n\n\n"
+        "from distill_jax.objectives.plugin_api import LogitFeed, register\n"
+        "from scale_of_a_users_loss import SCALE\n\n\n"
         "@register(feed=LogitFeed())\n"
         "def l1_logits(student, teacher, *, where=None):\n"
         '    """Mean absolute difference of logits."""\n'
-        "    return jnp.mean(jnp.abs(student - teacher), axis=-1)\n"
+        "    return SCALE * jnp.mean(jnp.abs(student - teacher), axis=-1)\n"
     )
-    changes = {"objectives": ("l1_logits",), "baseline": "l1_logits", "seeds": (0,)}
-    run(world(plugin=plugin, **changes), tmp_path / "out")
-    row = Ledger(tmp_path / "out/ledger.jsonl").rows()[-1]
-    assert row.row == "l1_logits"
-    assert len(row.config["plugin"]) == 64
+    helper = tmp_path / "scale_of_a_users_loss.py"
+    helper.write_text("SCALE = 1.0\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(plugins, "_LOADED", {})
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+    args = world(plugin=plugin, objectives=("ce", "l1_logits"), seeds=(0,))
+
+    run(args, tmp_path / "out")
+    rows = {row.row: row for row in Ledger(tmp_path / "out/ledger.jsonl").rows()}
+    assert rows["l1_logits"].config["plugin"] and rows["ce"].config["plugin"] is None
+
+    helper.write_text("SCALE = 2.0\n")  # as the next process finds it
+    registry.forget(["l1_logits"])
+    plugins._LOADED.clear()
+    del sys.modules["scale_of_a_users_loss"]
+    with pytest.raises(UserError, match=r"another run at l1_logits.*plugin.*--allow-change plugin"):
+        run(args, tmp_path / "out")
+    allowed = dataclasses.replace(
+        args, options=dataclasses.replace(args.options, allow_change=("plugin",))
+    )
+    _, said = run(allowed, tmp_path / "out")
+    assert "1 of 2 runs are finished already" in said
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from distill_jax.core.errors import UserError
+from distill_jax.sweeps.columns import COLUMNS
 from distill_jax.sweeps.ledger import LedgerRow, pack_correct
 from distill_jax.sweeps.sheet import sheets_of
 from distill_jax.sweeps.statistics import holm, paired_test
@@ -294,6 +295,22 @@ def test_terminal_shows_every_number_whole_at_any_width(width):
     flat = "".join(text.split())
     assert "Holm-correctedover3comparisons" in flat
     assert (label.replace(" ", "") in flat) == (width == 200)
+
+
+def test_all_columns_of_a_classifier_fit_a_terminal_of_80_and_empty_ones_are_left_out():
+    numbers = {column.key: 0.5 for column in COLUMNS if column.key.startswith("test/")}
+    del numbers["test/pearson"]
+    numbers |= {"latency/p50_ms": 12.25, "latency/p95_ms": 99.5}
+    made = [
+        dataclasses.replace(run, metrics={**numbers, **run.metrics}, group="12x384x12 students")
+        for run in everything()
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(build(made, COLUMNS).to_rich())
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Pearson" not in text
+    assert text.count("4.39") == text.count("12.25") == 4
 
 
 def test_terminal_prints_bold_what_is_significant():

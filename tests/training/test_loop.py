@@ -1,5 +1,6 @@
 """Runs: the same to the bit after an interruption, the best step kept, divergence named."""
 
+import math
 from functools import lru_cache
 
 import jax
@@ -207,6 +208,30 @@ def test_the_best_step_is_kept_and_of_equals_the_earliest(run):
     assert [entry["step"] for entry in result.progress.history] == [2, 4, 6, 8, 9]
     assert (result.progress.best_step, result.progress.best_score) == (4, 0.7)
     jax.tree.map(np.testing.assert_array_equal, result.params, seen[1])
+
+
+def test_equals_are_told_apart_by_another_metric_and_a_loss_is_best_where_it_is_lowest():
+    scores = [
+        {"step": 2, "accuracy": 0.95, "nll": 0.30},
+        {"step": 4, "accuracy": 0.95, "nll": 0.20},
+        {"step": 6, "accuracy": 0.95, "nll": 0.25},
+        {"step": 8, "accuracy": 0.90, "nll": 0.10},
+        {"step": 9, "accuracy": math.nan, "nll": math.nan},
+    ]
+
+    def chosen(select, ties=None):
+        progress, loop = Progress(), LoopConfig(10, 2, select=select, ties=ties)
+        for at in scores:
+            progress.history.append(at)
+            if progress.improves(at, loop):
+                progress.best_step = at["step"]
+        return progress
+
+    assert chosen("accuracy").best_step == 2
+    assert chosen("accuracy", "nll").best_step == 4
+    assert chosen("nll").best_step == 8
+    assert chosen("nll", "accuracy").at_best() == {"accuracy": 0.90, "nll": 0.10}
+    assert Progress().at_best() == {}
 
 
 def test_every_example_counts_once_an_epoch(run, toy_table):

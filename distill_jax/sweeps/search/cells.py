@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from distill_jax.core.digests import digest, fields_that_count
+from distill_jax.core.digests import LATE, digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.training.optimizer import OptimizerConfig
@@ -110,6 +110,7 @@ class SearchCell:
       objective: over lists; ``in_batch``: lists go on with the batch's other first products.
       hears: ``teacher``; ``shuffled``: its scores, given to other candidates of the same query.
       transfer: whether queries without judgements are learnt from; only a teacher speaks there.
+      plugin: digest of the user's code behind its losses; None where they are the library's.
       data_digest, teacher_digest: content, filled in when the cell is planned.
     """
 
@@ -125,6 +126,7 @@ class SearchCell:
     transfer: bool = True
     training: SearchTraining = field(default_factory=SearchTraining)
     seed: int = 0
+    plugin: str | None = field(default=None, metadata=LATE)
     data_digest: str = ""
     teacher_digest: str = ""
 

@@ -26,6 +26,7 @@ from distill_jax.models.two_tower import (
     pretrained_towers,
 )
 from distill_jax.objectives.list_objective import resolve_lists
+from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.sweeps.columns import Column
 from distill_jax.sweeps.evidence import pack_numbers
 from distill_jax.sweeps.ledger import Ledger, LedgerRow, provenance
@@ -107,7 +108,12 @@ class _Session:
             for place in self._reference_rows(cell, task, teacher):
                 if place not in teachers:
                     teachers.append(place)
-            cell = dataclasses.replace(cell, data_digest=task.digest, teacher_digest=teacher.digest)
+            cell = dataclasses.replace(
+                cell,
+                plugin=plugin_digest(cell.objective),
+                data_digest=task.digest,
+                teacher_digest=teacher.digest,
+            )
             places.append(Place(row, group, seed, cell.hash))
             if cell.hash in self.ledger.finished_hashes():
                 continue

@@ -1,0 +1,105 @@
+"""Where a classifier is wrong: class by class, which for which, and its surest errors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+WORST = 20
+"""Errors that are kept with their texts."""
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One class on a split.
+
+    Attributes:
+      name: of the class.
+      examples: that have this label.
+      predicted: that are given this class.
+      precision: share of those that are right; NaN where none is given it.
+      recall: share of its examples that are found; NaN where it has none.
+      f1: ``2 * right / (examples + predicted)``; NaN where there is neither.
+    """
+
+    name: str
+    examples: int
+    predicted: int
+    precision: float
+    recall: float
+    f1: float
+
+
+def confusion_matrix(logits_NC: ArrayLike, labels_N: ArrayLike) -> np.ndarray:
+    """Counts [C, C] of labelled examples: row is the label, column the class that was given."""
+    logits, labels = np.asarray(logits_NC), np.asarray(labels_N)
+    known = labels >= 0
+    classes = logits.shape[1]
+    pairs = labels[known] * classes + logits[known].argmax(axis=1)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def class_scores(confusion_CC: np.ndarray, names: Sequence[str]) -> list[ClassScores]:
+    """Precision, recall and F1 of each class."""
+    right = np.diag(confusion_CC)
+    labelled, given = confusion_CC.sum(axis=1), confusion_CC.sum(axis=0)
+
+    def share(part: float, whole: float) -> float:
+        return float(part / whole) if whole else float("nan")
+
+    return [
+        ClassScores(
+            name,
+            int(labelled[c]),
+            int(given[c]),
+            share(right[c], given[c]),
+            share(right[c], labelled[c]),
+            share(2 * right[c], labelled[c] + given[c]),
+        )
+        for c, name in enumerate(names)
+    ]
+
+
+def mistakes(
+    logits_NC: ArrayLike,
+    labels_N: ArrayLike,
+    names: Sequence[str],
+    ids: Sequence[str],
+    texts: Mapping[str, Sequence[str]],
+    temperature: float = 1.0,
+) -> dict[str, Any]:
+    """What a report shows of a model's errors, as plain JSON.
+
+    Args:
+      ids: of the examples.
+      texts: id -> one text, or two of a pair; empty for images.
+      temperature: by which logits are divided before probabilities are taken.
+
+    Returns:
+      ``classes`` (as ``ClassScores``, NaN as None), ``confusion`` (C lists of C counts), and
+      ``worst``: of the examples that are wrong, those of which the model was surest.
+    """
+    logits, labels = np.asarray(logits_NC, np.float64), np.asarray(labels_N)
+    confusion_CC = confusion_matrix(logits, labels)
+    probs_NC = special.softmax(logits / temperature, axis=1)
+    given_N = logits.argmax(axis=1)
+    wrong: list[int] = np.flatnonzero((labels >= 0) & (given_N != labels)).tolist()
+    surest = sorted(wrong, key=lambda n: (-probs_NC[n, given_N[n]], ids[n]))[:WORST]
+    worst = [
+        {
+            "id": ids[n],
+            "texts": list(texts.get(ids[n], ())),
+            "label": names[labels[n]],
+            "given": names[given_N[n]],
+            "probability": float(probs_NC[n, given_N[n]]),
+        }
+        for n in surest
+    ]
+    classes = [
+        {key: None if value != value else value for key, value in asdict(each).items()}
+        for each in class_scores(confusion_CC, names)
+    ]
+    return {"classes": classes, "confusion": confusion_CC.tolist(), "worst": worst}
