@@ -19,6 +19,7 @@ import jax
 from distill_jax.core.mesh import make_mesh
 from distill_jax.sweeps import run as run_module
 from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
+from distill_jax.sweeps.classifier_table import run_sweep
 from distill_jax.sweeps.columns import ACCURACY
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.options import RunOptions
@@ -79,7 +80,7 @@ def run(kind: str, teacher: Path, reviews: Path, folder: Path, reporter, **optio
     if kind != "sharded":  # compiles faster than for eight devices
         run_module.Engine = partial(Engine, mesh=make_mesh(jax.devices()[:1]))
     try:
-        return run_module.run_sweep(
+        return run_sweep(
             sweep_of(kind, teacher, reviews),
             folder,
             reporter,

@@ -60,6 +60,8 @@ def plan(task, teacher, objective, *, before=None, student="2x8x2", seed=0):
         training=TRAINING,
         seed=seed,
         intermediate=None if before is None else Stage(str(parse(before)), TRAINING),
+        data_digest="data",
+        teacher_digest="teacher",
     )
     config = check_student(cell, teacher.config)
 

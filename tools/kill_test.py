@@ -270,10 +270,10 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
     """The sweep itself, in a child; announces its phases."""
     import jax
 
+    from distill_jax.sweeps.classifier_table import run_sweep
     from distill_jax.sweeps.options import RunOptions
     from distill_jax.sweeps.outputs import write_outputs
     from distill_jax.sweeps.progress import Reporter, Stage
-    from distill_jax.sweeps.run import run_sweep
 
     jax.config.update("jax_platforms", "cpu")
 

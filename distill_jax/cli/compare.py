@@ -191,8 +191,8 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
         raise UserError(f"--output-dir {folder} is a file")
 
     console = open_console()
+    from distill_jax.sweeps.classifier_table import run_sweep
     from distill_jax.sweeps.progress import Reporter
-    from distill_jax.sweeps.run import run_sweep
 
     spec, rows = run_sweep(
         sweep_of(args),

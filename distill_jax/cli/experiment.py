@@ -74,8 +74,8 @@ def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str
 
 
 def _run(sweep: "Sweep", flags: Flags, console: "Console") -> None:
+    from distill_jax.sweeps.classifier_table import run_sweep
     from distill_jax.sweeps.progress import Reporter
-    from distill_jax.sweeps.run import run_sweep
 
     suffix = "" if flags.preset == "default" else f"-{flags.preset}"
     folder = (flags.output_dir or Path("results")) / f"{sweep.name}{suffix}"

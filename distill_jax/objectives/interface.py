@@ -7,12 +7,22 @@ from typing import Any, Protocol
 
 from jax import Array
 
+from distill_jax.objectives.terms import Objective
+
 
 class Labelled(Protocol):
     """A term, by its name among the metrics."""
 
     @property
     def label(self) -> str: ...
+
+
+class FittedTerm(Labelled, Protocol):
+    """What may be known of a term, whatever it reads."""
+
+    @property
+    def random(self) -> bool:
+        """Whether its numbers hold a draw of each step."""
 
 
 class Selecting(Protocol):
@@ -35,3 +45,22 @@ class TrainingObjective(Protocol):
     def __call__(
         self, params: Any, numbers: Any, student: Any, teacher: Any, batch: Any
     ) -> tuple[Array, dict[str, tuple[Array, Array]]]: ...
+
+
+class SweptObjective(TrainingObjective, Protocol):
+    """An objective of a cell. Two are equal, and hash alike, when they compile to one program."""
+
+    @property
+    def objective(self) -> Objective:
+        """The text, parsed."""
+
+    @property
+    def structure(self) -> str:
+        """Canonical text of the static part."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term looks at a teacher."""
+
+    @property
+    def terms(self) -> Sequence[FittedTerm]: ...

@@ -51,6 +51,11 @@ class ResolvedRankingTerm:
     term: RankingTerm
 
     @property
+    def random(self) -> bool:
+        """Whether its numbers hold a draw of each step."""
+        return self.term.random
+
+    @property
     def structure(self) -> str:
         """As text, numbers replaced by #."""
         facts = [f"{key}=#" for key in self.dynamics]

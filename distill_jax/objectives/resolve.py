@@ -56,6 +56,11 @@ class ResolvedTerm:
         return lookup(self.name)
 
     @property
+    def random(self) -> bool:
+        """Whether its numbers hold a draw of each step."""
+        return self.spec.feed.random
+
+    @property
     def structure(self) -> str:
         """The term as text, numbers replaced by #, layers and projections resolved."""
         facts = [f"{key}=#" for key in self.dynamics]

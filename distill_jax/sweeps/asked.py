@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distill_jax.sweeps.engine import Work
 from distill_jax.sweeps.runs import Planned
 from distill_jax.sweeps.task import Task
+from distill_jax.sweeps.work import Work
 
 WORTHWHILE = 0.9
 """Of a larger share than this, the teacher is asked about all: other runs may want the rest."""

@@ -4,7 +4,6 @@ import io
 import json
 import math
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core.distributed import is_lead
-from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.data.coverage import as_metrics
 from distill_jax.evaluation.latency import cpu_latency
@@ -22,16 +20,15 @@ from distill_jax.evaluation.predict import one_by_one
 from distill_jax.evaluation.size import model_size
 from distill_jax.models.build import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.sweeps.cells import TEACHER, Cell, config_of
-from distill_jax.sweeps.engine import SCORES, Engine, Work
+from distill_jax.sweeps.cells import TEACHER, Cell, TrainingConfig, config_of
+from distill_jax.sweeps.classify import SCORES, classifier_work, predict, predictor
+from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import LedgerRow, pack_correct, provenance
-from distill_jax.sweeps.models import check_saved, inputs_of, params_of_student, save_model
+from distill_jax.sweeps.models import check_saved, inputs_of, save_model
 from distill_jax.sweeps.runs_kept import CALIBRATION, MISTAKES
-from distill_jax.sweeps.task import Task
+from distill_jax.sweeps.task import Examples, Task
 from distill_jax.sweeps.teacher import Teacher
-from distill_jax.training.checkpoint import steps_in
-from distill_jax.training.ends import Ended, kept_or
-from distill_jax.training.feed import TeacherOutputs
+from distill_jax.sweeps.work import Work
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
 
@@ -60,62 +57,29 @@ class Planned:
         return f"{self.group}  {self.row}  seed {self.cell.seed}"
 
     @property
-    def works(self) -> tuple[Work, ...]:
+    def stages(self) -> tuple[tuple[ResolvedObjective, TrainingConfig], ...]:
         """Its stages in order; the last one selects."""
-        stages = []
-        if self.cell.intermediate is not None:
-            assert self.intermediate is not None
-            stages.append((self.intermediate, self.cell.intermediate.training))
-        stages.append((self.objective, self.cell.training))
-        examples = len(self.task.everything)
+        last = self.objective, self.cell.training
+        if self.cell.intermediate is None:
+            return (last,)
+        assert self.intermediate is not None
+        return (self.intermediate, self.cell.intermediate.training), last
+
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """The same, ready to be trained."""
         return tuple(
-            Work(
+            classifier_work(
                 self.cell,
                 self.task,
                 self.config,
                 objective,
                 training,
-                training.total_steps(examples),
-                selects=number == len(stages),
+                training.total_steps(len(self.task.everything)),
+                selects=number == len(self.stages),
             )
-            for number, (objective, training) in enumerate(stages, 1)
+            for number, (objective, training) in enumerate(self.stages, 1)
         )
-
-
-def run_cell(
-    engine: Engine,
-    experiment: str,
-    planned: Planned,
-    outputs: TeacherOutputs | None,
-    teacher_test_NC: np.ndarray,
-    label: str,
-) -> LedgerRow:
-    """Train one student, choose its step on validation, and read the test split once."""
-    started = time.perf_counter()
-    folder = engine.folder / planned.cell.hash
-    params = params_of_student(planned.cell, planned.teacher.pretrained)
-
-    def stage(name: str, work: Work, start: Params) -> TrainResult:
-        told = label if work.selects else f"{label}, {name}"
-
-        def train() -> list[TrainResult]:
-            return [engine.train(work, start, teacher=outputs, label=told)]
-
-        [end] = kept_or(
-            folder / f"{name}.safetensors",
-            train,
-            resume=engine.options.resume,
-            say=engine.reporter.say,
-        )
-        return ended_well(end)
-
-    *before, last = planned.works
-    for work in before:
-        params = stage("intermediate", work, params).params
-    result = stage("end", last, params)
-    return finish_run(
-        engine, experiment, planned, result, teacher_test_NC, time.perf_counter() - started
-    )
 
 
 def finish_run(
@@ -136,7 +100,7 @@ def finish_run(
     cell, config, task, teacher = planned.cell, planned.config, planned.task, planned.teacher
     logits_NC = test_logits_NC
     if logits_NC is None:
-        logits_NC = engine.predict(task, config, result.params, task.test)
+        logits_NC = _logits(engine, task, config, result.params, task.test)
     temperature = temperature_of(engine, task, config, result.params)
     progress = result.progress
     metrics = scores_on_test(task, logits_NC, teacher_test_NC, temperature)
@@ -147,7 +111,7 @@ def finish_run(
     if progress.skipped:
         metrics["skipped_steps"] = progress.skipped
     keep_run(
-        engine.folder / cell.hash,
+        engine.run_folder(cell.hash),
         task,
         config,
         result.params,
@@ -182,7 +146,7 @@ def teacher_row(
 ) -> LedgerRow:
     """The ledger's row of the teacher itself."""
     training = teacher.training
-    logits_NC = engine.predict(task, teacher.config, teacher.params, task.test)
+    logits_NC = _logits(engine, task, teacher.config, teacher.params, task.test)
     temperature = temperature_of(engine, task, teacher.config, teacher.params)
     metrics = scores_on_test(task, logits_NC, None, temperature)
     metrics |= as_metrics(task.coverage)
@@ -190,7 +154,7 @@ def teacher_row(
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
     history = training.get("history", [])
     keep_run(
-        engine.folder / cell.hash,
+        engine.run_folder(cell.hash),
         task,
         teacher.config,
         teacher.params,
@@ -225,16 +189,15 @@ def evidence(task: Task, logits_NC: np.ndarray, history: list[dict[str, float]])
     }
 
 
-def ended_well(end: Ended) -> TrainResult:
-    """The result of a stage without whose end nothing can go on."""
-    if isinstance(end, UserError):
-        raise end
-    return end
+def _logits(
+    engine: Engine, task: Task, config: ModelConfig, params: Params, table: Examples
+) -> np.ndarray:
+    return predict(task, config, params, table, mesh=engine.mesh, on_batch=engine.heed)
 
 
 def temperature_of(engine: Engine, task: Task, config: ModelConfig, params: Params) -> float:
     """The temperature that calibrates a model, fitted on validation; the test split has no say."""
-    logits_NC = engine.predict(task, config, params, task.validation)
+    logits_NC = _logits(engine, task, config, params, task.validation)
     return fit_temperature(logits_NC, task.validation.labels_N)
 
 
@@ -257,8 +220,7 @@ def cost_metrics(
 ) -> dict[str, float]:
     """What a model costs: parameters, and latency of single test examples on the CPU."""
     examples = one_by_one(task.test, 50, shape_lengths=task.few_lengths)
-    apply = engine.predictor(config)
-    latency = cpu_latency(apply, params, examples, repeats=5, on_call=engine.heed)
+    latency = cpu_latency(predictor(config), params, examples, repeats=5, on_call=engine.heed)
     return {
         "parameters": model_size(params).parameters,
         "latency/p50_ms": latency.p50_ms,
@@ -316,22 +278,3 @@ def keep_run(
         )
         write_atomic(folder / MISTAKES, json.dumps(found, ensure_ascii=False, allow_nan=False))
     write_atomic(folder / "history.json", json.dumps(history, indent=1))
-
-
-def clear_checkpoints(folder: Path) -> None:
-    """Drop what a run needed to go on, now that it stands in the ledger."""
-    if not is_lead():
-        return
-    for left_over in ("checkpoint", "intermediate-checkpoint"):
-        shutil.rmtree(folder / left_over, ignore_errors=True)
-    for left_over in ("intermediate.safetensors", "end.safetensors"):
-        (folder / left_over).unlink(missing_ok=True)
-
-
-def is_begun(folder: Path) -> bool:
-    """Whether a run's folder holds what it can go on from, by itself."""
-    stages = ("checkpoint", "intermediate-checkpoint")
-    ends = ("intermediate.safetensors", "end.safetensors")
-    return any(steps_in(folder / stage) for stage in stages) or any(
-        (folder / end).is_file() for end in ends
-    )

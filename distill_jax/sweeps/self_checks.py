@@ -243,7 +243,7 @@ def _check_group(
                 f"the student has {config.num_labels} classes, the data {len(task.label_names)}"
             )
     probe = take_probe(task.everything, _positions(teacher.config, *(p.config for p in group)))
-    heard = any(work.objective.needs_teacher for each in group for work in each.works)
+    heard = any(fitted.needs_teacher for each in group for fitted, _ in each.stages)
     speaks = _teacher_on(probe, teacher) if heard else (None, None)
     students: dict[ModelConfig, _Student] = {}
     shares = Shares(programs(), probe.little, speaks[0])
@@ -251,15 +251,15 @@ def _check_group(
     for each in group:
         if each.config not in students:
             students[each.config] = _Student(each, probe, speaks)
-        for work in each.works:
-            terms = terms_that_count(work.objective, work.steps)
+        for work, (objective, _) in zip(each.works, each.stages, strict=True):
+            terms = terms_that_count(objective, work.steps)
             key = each.config, tuple(term.objective.structure for term in terms), work.selects
             if key not in seen:
                 seen.add(key)
                 check_stop()
-                whose = f"{each.cell.student}, {work.objective.objective}"
+                whose = f"{each.cell.student}, {objective.objective}"
                 students[each.config].check(whose, terms, last=work.selects, say=say)
-            if line := shares.line(each, work.objective, terms):
+            if line := shares.line(each, objective, terms):
                 say(line)
     return len(seen)
 

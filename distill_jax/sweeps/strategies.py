@@ -20,20 +20,14 @@ from distill_jax.core.digests import digest
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
-from distill_jax.sweeps.engine import Placed, Work
+from distill_jax.sweeps.engine import Engine, Placed
+from distill_jax.sweeps.interface import Run
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import rows_in
-from distill_jax.sweeps.models import params_of_student
-from distill_jax.sweeps.runs import (
-    Planned,
-    clear_checkpoints,
-    ended_well,
-    finish_run,
-    is_begun,
-    run_cell,
-)
-from distill_jax.sweeps.supplies import Supplies
-from distill_jax.training.ends import kept_or
+from distill_jax.sweeps.work import Work
+from distill_jax.training.checkpoint import steps_in
+from distill_jax.training.ends import Ended, kept_or
+from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult, step_numbers
 from distill_jax.training.optimizer import static_part
 from distill_jax.training.population import number_table, stack_members
@@ -45,6 +39,9 @@ MAX_MEMBERS = 32
 """Students in one step: more take memory and give no more speed."""
 TIMED_STEPS = 3
 POPULATIONS = "populations"
+INTERMEDIATE, END = "intermediate", "end"
+CHECKPOINTS = ("checkpoint", f"{INTERMEDIATE}-checkpoint")
+ENDS = (f"{INTERMEDIATE}.safetensors", f"{END}.safetensors")
 
 
 @dataclass(frozen=True)
@@ -67,106 +64,96 @@ class Crew:
         return digest({"strategy": self.strategy, "hashes": self.hashes, "size": self.size})
 
 
-def run_pending(
-    supplies: Supplies, planned: Sequence[Planned], ledger: Ledger, strategy: Strategy
-) -> None:
+def run_pending(engine: Engine, runs: Sequence[Run], ledger: Ledger, strategy: Strategy) -> None:
     """Run the cells that no ledger holds yet; every finished one is appended at once.
 
     Args:
-      planned: the whole table; of it this part's cells are run.
+      runs: of the whole table; of them this part's are carried out.
       ledger: of this part. What the folder's other ledgers hold counts as finished too.
 
     Raises:
       UserError: when a member of a population diverged, once all others are in the ledger.
     """
-    share = supplies.engine.options.share
-    own = [each for each in planned if share.holds(each.cell.hash)]
+    share = engine.options.share
+    own = [run for run in runs if share.holds(run.hash)]
     finished = rows_in(ledger.path.parent).keys()
-    pending = [each for each in own if each.cell.hash not in finished]
+    pending = [run for run in own if run.hash not in finished]
     done = len(own) - len(pending)
     whose = "" if share.whole else f" of part {share}"
-    supplies.engine.reporter.say(f"{done} of {len(own)} runs{whose} are finished already")
-    by_hash = {each.cell.hash: each for each in own}
+    engine.reporter.say(f"{done} of {len(own)} runs{whose} are finished already")
+    by_hash = {run.hash: run for run in own}
     diverged: list[UserError] = []
-    for crew in plan_crews(supplies, pending, planned, strategy):
+    for crew in plan_crews(engine, pending, runs, strategy):
         members = [by_hash[member] for member in crew.hashes]
         label = f"[{done + 1}/{len(own)}] {members[0].title}"
         if crew.strategy == "sequential":
-            run_alone(supplies, members[0], planned, ledger, label)
+            run_alone(engine, members[0], ledger, label)
         else:
             label += f" and {len(members) - 1} more" if len(members) > 1 else ""
-            diverged += run_together(supplies, crew, members, planned, ledger, label)
+            diverged += run_together(engine, crew, members, ledger, label)
         done += sum(member not in finished for member in crew.hashes)
-        supplies.engine.stop.check()
+        engine.stop.check()
     if diverged:
         raise diverged[0]
 
 
-def populations(supplies: Supplies) -> Path:
+def populations(engine: Engine) -> Path:
     """Where the populations of this part are; each part makes its own."""
-    return supplies.engine.folder / f"{POPULATIONS}{supplies.engine.options.share.suffix}"
+    return engine.folder / f"{POPULATIONS}{engine.options.share.suffix}"
 
 
-def group_of(each: Planned) -> str:
-    """Digest of what two cells must have in common to be trained in one compiled step.
+def group_of(run: Run) -> str:
+    """Digest of what two runs must have in common to be trained in one compiled step.
 
     Where batches have several lengths, the order of the data decides which step has which, so
-    only cells with one order go together.
+    only runs with one order go together.
     """
-    works = each.works
+    works = run.works
     stages = [
         {
+            "config": work.config,
             "structure": work.objective.structure,
-            "optimizer": static_part(work.training.optimizer),
-            "batch": (work.training.batch_size, work.lengths),
+            "optimizer": static_part(work.optimizer),
+            "precision": work.precision,
+            "batch": (work.batch_size, work.lengths),
             "loop": work.loop,
         }
         for work in works
     ]
     one_shape = all(len(work.lengths) == 1 for work in works)
-    order = None if one_shape else (each.cell.seed, each.task.digest, each.teacher.digest)
-    return digest(
-        {
-            "config": each.config,
-            "precision": each.cell.precision,
-            "stages": stages,
-            "evaluation": each.task.tokens_digest,
-            "live": each.cell.teacher.outputs == "live",
-            "order": order,
-        }
-    )
+    order = None if one_shape else works[-1].order
+    return digest({"stages": stages, "order": order, **run.together})
 
 
 def plan_crews(
-    supplies: Supplies, pending: Sequence[Planned], planned: Sequence[Planned], strategy: Strategy
+    engine: Engine, pending: Sequence[Run], runs: Sequence[Run], strategy: Strategy
 ) -> list[Crew]:
     """Crews of the pending cells; those that were begun before come first, as they were.
 
     The plan is on disk before the first step, so that a table that was killed goes on with the
     very same populations.
     """
-    folder = populations(supplies)
-    waiting = {each.cell.hash: each for each in pending}
-    known = {each.cell.hash for each in planned}  # a crew of another table's cells is left alone
+    folder = populations(engine)
+    waiting = {run.hash: run for run in pending}
+    known = {run.hash for run in runs}  # a crew of another table's cells is left alone
     crews = [
         crew
         for crew in _read_crews(folder)
         if known.issuperset(crew.hashes) and not waiting.keys().isdisjoint(crew.hashes)
     ]
     begun = {member for crew in crews for member in crew.hashes}
-    groups: dict[str, list[Planned]] = {}
-    for each in pending:
-        if each.cell.hash in begun:
+    groups: dict[str, list[Run]] = {}
+    resumes = engine.options.resume != "never"
+    for run in pending:
+        if run.hash in begun:
             continue
-        if supplies.engine.options.resume != "never" and is_begun(
-            supplies.engine.folder / each.cell.hash
-        ):  # by itself, and so it goes on
-            crews.append(Crew((each.cell.hash,), "sequential", 1))
+        if resumes and is_begun(engine.run_folder(run.hash)):  # by itself, and so it goes on
+            crews.append(Crew((run.hash,), "sequential", 1))
         else:
-            groups.setdefault(group_of(each), []).append(each)
+            groups.setdefault(group_of(run), []).append(run)
     for key, members in groups.items():
-        chosen = _choose(supplies, key, members, planned, strategy)
-        crews += _cut([member.cell.hash for member in members], chosen)
+        chosen = _choose(engine, key, members, strategy)
+        crews += _cut([member.hash for member in members], chosen)
     for number, crew in enumerate(crews):
         if crew.strategy != "sequential":
             facts = {"number": number, **vars(crew)}
@@ -174,35 +161,50 @@ def plan_crews(
     return crews
 
 
-def run_alone(
-    supplies: Supplies, each: Planned, planned: Sequence[Planned], ledger: Ledger, label: str
-) -> None:
-    """The cell by itself, from its start or its checkpoint to its row."""
-    outputs = supplies.outputs(each, planned)
-    on_test_NC = supplies.teacher_on_test(each)
-    row = run_cell(supplies.engine, supplies.experiment, each, outputs, on_test_NC, label)
-    _file(supplies, row, ledger, label)
+def run_alone(engine: Engine, run: Run, ledger: Ledger, label: str) -> None:
+    """The run by itself, from its start or its checkpoint to its row."""
+    outputs = run.outputs()
+    started = time.perf_counter()
+    params = run.start()
+    *before, last = run.works
+    for work in before:
+        told = f"{label}, {INTERMEDIATE}"
+        params = _stage_alone(engine, INTERMEDIATE, work, params, outputs, told).params
+    result = _stage_alone(engine, END, last, params, outputs, label)
+    row = run.finish(engine, result, time.perf_counter() - started)
+    _file(engine, run, row, ledger, label)
+
+
+def _stage_alone(
+    engine: Engine,
+    name: str,
+    work: Work,
+    params: Params,
+    outputs: TeacherOutputs | None,
+    label: str,
+) -> TrainResult:
+    def train() -> list[TrainResult]:
+        return [engine.train(work, params, teacher=outputs, label=label)]
+
+    path = engine.run_folder(work.identity.hash) / f"{name}.safetensors"
+    [end] = kept_or(path, train, resume=engine.options.resume, say=engine.reporter.say)
+    return ended_well(end)
 
 
 def run_together(
-    supplies: Supplies,
-    crew: Crew,
-    members: Sequence[Planned],
-    planned: Sequence[Planned],
-    ledger: Ledger,
-    label: str,
+    engine: Engine, crew: Crew, members: Sequence[Run], ledger: Ledger, label: str
 ) -> list[UserError]:
     """A population, stage by stage, to a row for each member that has none yet.
 
     Returns:
       What went wrong with members that diverged; they are tried again by the next call.
     """
-    engine, started = supplies.engine, time.perf_counter()
-    folder = populations(supplies) / crew.folder
+    started = time.perf_counter()
+    folder = populations(engine) / crew.folder
     filled = [*members, *[members[-1]] * (crew.size - len(members))]
-    outputs = [supplies.outputs(each, planned) for each in filled]
-    params = [params_of_student(each.cell, each.teacher.pretrained) for each in filled]
-    *before, last = zip(*[each.works for each in filled], strict=True)
+    outputs = [run.outputs() for run in filled]
+    params = [run.start() for run in filled]
+    *before, last = zip(*[run.works for run in filled], strict=True)
     placed: Placed = "sharded" if crew.strategy == "sharded" else "vmap"
 
     def stage(
@@ -230,28 +232,47 @@ def run_together(
     results = stage(len(before), last, params)[: len(members)]
     seconds = (time.perf_counter() - started) / len(members)
     finished = ledger.finished_hashes()
-    for each, result in zip(members, results, strict=True):
-        if isinstance(result, UserError) or each.cell.hash in finished:
+    for run, result in zip(members, results, strict=True):
+        if isinstance(result, UserError) or run.hash in finished:
             continue
-        on_test_NC = supplies.teacher_on_test(each)
-        row = finish_run(engine, supplies.experiment, each, result, on_test_NC, seconds)
-        _file(supplies, row, ledger, each.title)
+        _file(engine, run, run.finish(engine, result, seconds), ledger, run.title)
     rmtree(folder, ignore_errors=True)
     return [
-        UserError(f"{each.title}: {result}")
-        for each, result in zip(members, results, strict=True)
+        UserError(f"{run.title}: {result}")
+        for run, result in zip(members, results, strict=True)
         if isinstance(result, UserError)
     ]
 
 
-def _file(supplies: Supplies, row: LedgerRow, ledger: Ledger, label: str) -> None:
+def ended_well(end: Ended) -> TrainResult:
+    """The result of a stage without whose end nothing can go on."""
+    if isinstance(end, UserError):
+        raise end
+    return end
+
+
+def _file(engine: Engine, run: Run, row: LedgerRow, ledger: Ledger, label: str) -> None:
     """Append a finished run, then drop its checkpoints."""
     if is_lead():
         ledger.append(row)
-    clear_checkpoints(supplies.engine.folder / row.hash)
-    supplies.engine.reporter.say(
-        f"{label}: test accuracy {100 * row.metrics['test/accuracy']:.1f}%, "
-        f"{row.seconds['total']:.1f} s"
+    clear_checkpoints(engine.run_folder(run.hash))
+    engine.reporter.say(f"{label}: {run.told(row)}, {row.seconds['total']:.1f} s")
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Drop what a run needed to go on, now that it stands in the ledger."""
+    if not is_lead():
+        return
+    for left_over in CHECKPOINTS:
+        rmtree(folder / left_over, ignore_errors=True)
+    for left_over in ENDS:
+        (folder / left_over).unlink(missing_ok=True)
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a run's folder holds what it can go on from, by itself."""
+    return any(steps_in(folder / stage) for stage in CHECKPOINTS) or any(
+        (folder / end).is_file() for end in ENDS
     )
 
 
@@ -279,14 +300,10 @@ def _read_crews(folder: Path) -> list[Crew]:
 
 
 def _choose(
-    supplies: Supplies,
-    key: str,
-    members: Sequence[Planned],
-    planned: Sequence[Planned],
-    strategy: Strategy,
+    engine: Engine, key: str, members: Sequence[Run], strategy: Strategy
 ) -> Literal["sequential", "vmap", "sharded"]:
     """The strategy of a group: as asked, or the fastest, timed once and kept."""
-    options = supplies.engine.options
+    options = engine.options
     if options.parallel == "pmap" or options.fsdp > 1 or jax.process_count() > 1:
         if strategy in ("vmap", "sharded"):
             raise UserError(
@@ -298,38 +315,33 @@ def _choose(
         return strategy
     if len(members) == 1:
         return "sequential"
-    path = populations(supplies) / "choices.json"
+    path = populations(engine) / "choices.json"
     try:
         choices = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); delete it") from error
     if key not in choices:
-        seconds = time_strategies(supplies, members, planned)
+        seconds = time_strategies(engine, members)
         choices[key] = min(seconds, key=lambda name: seconds[name])
         told = ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in seconds.items())
-        supplies.engine.reporter.say(f"a step of a student takes: {told}; chosen: {choices[key]}")
+        engine.reporter.say(f"a step of a student takes: {told}; chosen: {choices[key]}")
         write_atomic(path, json.dumps(choices, indent=1))
     return choices[key]
 
 
 def time_strategies(
-    supplies: Supplies, members: Sequence[Planned], planned: Sequence[Planned]
+    engine: Engine, members: Sequence[Run]
 ) -> dict[Literal["sequential", "vmap", "sharded"], float]:
     """Seconds that a step takes for one student, by strategy; compilation does not count."""
-    engine = supplies.engine
-    count = _cut([each.cell.hash for each in members], "vmap")[0].size
+    count = _cut([run.hash for run in members], "vmap")[0].size
     members = list(members)[:count]
-    works = [each.works[-1] for each in members]
-    outputs = [supplies.outputs(each, planned) for each in members]
-    states = [
-        engine.new_state(work, params_of_student(each.cell, each.teacher.pretrained))
-        for work, each in zip(works, members, strict=True)
-    ]
+    works = [run.works[-1] for run in members]
+    outputs = [run.outputs() for run in members]
+    states = [engine.new_state(work, run.start()) for work, run in zip(works, members, strict=True)]
     stacked = stack_members(states)  # on the host: a timed step donates what it is given
     batches = [work.feed(said)(0) for work, said in zip(works, outputs, strict=True)]
     first = works[0]
-    optimizer = first.training.optimizer
-    alone = step_numbers(first.objective, optimizer, first.cell.seed, 0, first.steps)
+    alone = step_numbers(first.objective, first.optimizer, first.seed, 0, first.steps)
     one = engine.step(first)
     seconds: dict[Literal["sequential", "vmap", "sharded"], float] = {
         "sequential": _timed(
@@ -340,8 +352,8 @@ def time_strategies(
     }
     names: list[Placed] = ["vmap", "sharded"] if engine.mesh.size > 1 else ["vmap"]
     objectives = [work.objective for work in works]
-    optimizers = [work.training.optimizer for work in works]
-    seeds = [work.cell.seed for work in works]
+    optimizers = [work.optimizer for work in works]
+    seeds = [work.seed for work in works]
     for name in names:
         engine.heed()
         step = engine.population_step(works, outputs, name)

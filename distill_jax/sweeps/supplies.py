@@ -16,13 +16,15 @@ from distill_jax.evaluation.predict import check_token_types
 from distill_jax.models.bert import BertConfig
 from distill_jax.sweeps.asked import rows_asked
 from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TrainingConfig
+from distill_jax.sweeps.classify import predict
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger
 from distill_jax.sweeps.merge import rows_in
 from distill_jax.sweeps.models import Checkpoint, is_cnn, load_checkpoint
-from distill_jax.sweeps.runs import Planned, clear_checkpoints, teacher_row
+from distill_jax.sweeps.runs import Planned, teacher_row
 from distill_jax.sweeps.self_checks import check_splits
 from distill_jax.sweeps.spec import Place
+from distill_jax.sweeps.strategies import clear_checkpoints
 from distill_jax.sweeps.sweep import Entry
 from distill_jax.sweeps.task import DIGITS, Task, load_texts, prepare_digits, prepare_task
 from distill_jax.sweeps.teacher import Teacher, as_it_came, fine_tuned, outputs_for, teacher_cell
@@ -100,7 +102,7 @@ class Supplies:
         self._teachers[key] = teacher, own_cell.hash
         share = self.engine.options.share
         if not share.whole:  # its checkpoints are of no use to anybody now
-            clear_checkpoints(self.engine.run_folder(own_cell))
+            clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
         if not share.holds(own_cell.hash):
             return
         row = rows_in(ledger.path.parent).get(own_cell.hash)
@@ -109,7 +111,7 @@ class Supplies:
             row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group)
             if is_lead():
                 ledger.append(row)
-        clear_checkpoints(self.engine.run_folder(own_cell))
+        clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
         accuracy = 100 * row.metrics["test/accuracy"]
         which = f" (seed {cell.teacher.seed}, labels {cell.data.label_seed})"
         shown = which if cell.teacher.seed or cell.data.label_seed else ""
@@ -179,8 +181,13 @@ class Supplies:
         task, teacher = planned.task, planned.teacher
         key = (task.tokens_digest, teacher.digest)
         if key not in self._on_test:
-            self._on_test[key] = self.engine.predict(
-                task, teacher.config, teacher.params, task.test
+            self._on_test[key] = predict(
+                task,
+                teacher.config,
+                teacher.params,
+                task.test,
+                mesh=self.engine.mesh,
+                on_batch=self.engine.heed,
             )
         return self._on_test[key]
 

@@ -20,7 +20,8 @@ from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.sweeps.cache_origin import origin_of
 from distill_jax.sweeps.cells import TEACHER, Cell, TeacherConfig
-from distill_jax.sweeps.engine import Engine, Work
+from distill_jax.sweeps.classify import classifier_work
+from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.models import Checkpoint, inputs_of, load_model, save_model
 from distill_jax.sweeps.task import Task
 from distill_jax.teachers.cache import (
@@ -80,7 +81,7 @@ def fine_tuned(engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell) -
     if not folder.is_dir():
         config = pretrained.config
         result = engine.train(
-            Work(
+            classifier_work(
                 cell,
                 task,
                 config,
@@ -91,6 +92,7 @@ def fine_tuned(engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell) -
             pretrained.params,
             teacher=None,
             label="fine-tuning the teacher",
+            folder=engine.run_folder(cell.hash, shared=True),
         )
         progress = result.progress
         training = {

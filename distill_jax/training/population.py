@@ -18,7 +18,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import Placement
 from distill_jax.core.types import Batch, ModelOutput
-from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.objectives.interface import SweptObjective
 from distill_jax.objectives.schedules import Schedule
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
 from distill_jax.training.diagnose import Probe
@@ -71,7 +71,7 @@ def train_population(
     step: PopulationStep,
     feeds: Feed | Sequence[Feed],
     *,
-    objectives: Sequence[ResolvedObjective],
+    objectives: Sequence[SweptObjective],
     optimizers: Sequence[OptimizerConfig],
     loop: LoopConfig,
     evaluate: EvaluateMembers,
@@ -122,11 +122,11 @@ def train_population(
     put_batch = placement.put_shared if step.shared_batch else placement.put_members
 
     def arguments(batch: Batch, said: ModelOutput | None, before: int) -> tuple[Any, ...]:
-        return (*put_batch((batch, said)), placement.put_members(_row(numbers, before)))
+        return (*put_batch((batch, said)), placement.put_members(member_of(numbers, before)))
 
     def why(taken: Taken, state: TrainState, member: int) -> str:
-        own = _row(_row(table, taken.step - 1), member)
-        taken = replace(taken, metrics=_row(jax.device_get(taken.metrics), member))
+        own = member_of(member_of(table, taken.step - 1), member)
+        taken = replace(taken, metrics=member_of(jax.device_get(taken.metrics), member))
         return went_wrong(probe, own_feeds[member], own, taken, state)
 
     state = stack_members(states)
@@ -154,9 +154,9 @@ class Diverged(UserError):
         self.snapshot = snapshot
 
 
-def _row(tree: Any, index: int) -> Any:
-    """One row of every array of a tree."""
-    return jax.tree.map(lambda x: x[index], tree)
+def member_of(stacked: Any, index: int) -> Any:
+    """One row of every array of a tree: a member, of a stack of members."""
+    return jax.tree.map(lambda x: x[index], stacked)
 
 
 def stack_members(trees: Sequence[Any]) -> Any:
@@ -165,7 +165,7 @@ def stack_members(trees: Sequence[Any]) -> Any:
 
 
 def number_table(
-    objectives: Sequence[ResolvedObjective],
+    objectives: Sequence[SweptObjective],
     optimizers: Sequence[OptimizerConfig],
     seeds: Sequence[int],
     steps: int,
@@ -176,7 +176,7 @@ def number_table(
     a step of a small population.
     """
 
-    def of_objective(resolved: ResolvedObjective, seed: int) -> Any:
+    def of_objective(resolved: SweptObjective, seed: int) -> Any:
         terms = resolved.objective.terms
         values = [value for term in terms for value in (term.weight, *dict(term.options).values())]
         constant = resolved.numbers(0, steps, seed)
@@ -184,8 +184,8 @@ def number_table(
             return stack_members([resolved.numbers(step, steps, seed) for step in range(steps)])
         return jax.tree.map(lambda x: np.broadcast_to(x, (steps, *np.shape(x))), constant)
 
-    def draws(resolved: ResolvedObjective) -> bool:
-        return any(term.spec.feed.random for term in resolved.terms)
+    def draws(resolved: SweptObjective) -> bool:
+        return any(term.random for term in resolved.terms)
 
     def of_optimizer(optimizer: OptimizerConfig) -> np.ndarray:
         return np.asarray([learning_rate(optimizer, step, steps) for step in range(steps)])
@@ -336,14 +336,14 @@ class _Members:
 
     def _good(self, state: TrainState, member: int) -> TrainState:
         """A member's state, before the step that went wrong where one did."""
-        return jax.tree.map(np.asarray, thaw(_row(self._on_host(state), member)))
+        return jax.tree.map(np.asarray, thaw(member_of(self._on_host(state), member)))
 
     def results(self, state: TrainState) -> list[TrainResult | Diverged]:
         ended: list[TrainResult | Diverged] = []
         for member, (progress, failure) in enumerate(
             zip(self.progress, self.failures, strict=True)
         ):
-            best_params = jax.tree.map(np.copy, _row(self.best_params, member))
+            best_params = jax.tree.map(np.copy, member_of(self.best_params, member))
             if failure is None:
                 ended.append(TrainResult(best_params, progress))
                 continue
@@ -385,7 +385,7 @@ def _check_members(
     count: int,
     step: PopulationStep,
     feeds: Feed | Sequence[Feed],
-    objectives: Sequence[ResolvedObjective],
+    objectives: Sequence[SweptObjective],
     optimizers: Sequence[OptimizerConfig],
     seeds: Sequence[int],
 ) -> None:

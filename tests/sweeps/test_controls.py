@@ -14,10 +14,10 @@ from distill_jax.cli.controls import CHOSEN, LABELLED, PLACEBO, PSEUDO
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.sweeps import run as run_module
+from distill_jax.sweeps.classifier_table import run_sweep
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.outputs import load_results, write_outputs
 from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.run import run_sweep
 from distill_jax.sweeps.spec import table_of
 from distill_jax.sweeps.sweep import axis, points
 from distill_jax.training.interrupt import Interrupted

@@ -22,6 +22,7 @@ from distill_jax.core.mesh import make_mesh
 from distill_jax.sweeps import parts as parts_module
 from distill_jax.sweeps import run as run_module
 from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TeacherConfig, TrainingConfig
+from distill_jax.sweeps.classifier_table import run_sweep
 from distill_jax.sweeps.columns import ACCURACY
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger
@@ -30,7 +31,6 @@ from distill_jax.sweeps.options import RunOptions
 from distill_jax.sweeps.outputs import load_results, write_outputs
 from distill_jax.sweeps.parts import Part, ledgers_in, only_process
 from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.run import run_sweep
 from distill_jax.sweeps.sweep import Sweep, axis
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.optimizer import OptimizerConfig

@@ -18,11 +18,11 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.objectives import plugins, registry
 from distill_jax.sweeps import run as run_module
+from distill_jax.sweeps.classifier_table import run_sweep
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger
 from distill_jax.sweeps.outputs import write_outputs
 from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.run import run_sweep
 from distill_jax.sweeps.spec import table_of
 from distill_jax.teachers.manifest import read_manifest
 from distill_jax.training.interrupt import Interrupted

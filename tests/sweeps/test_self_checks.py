@@ -26,10 +26,10 @@ from distill_jax.objectives.registry import names
 from distill_jax.sweeps import probe as probe_module
 from distill_jax.sweeps import self_checks as checks_module
 from distill_jax.sweeps.cells import DataConfig
+from distill_jax.sweeps.classifier_table import run_sweep
 from distill_jax.sweeps.models import Checkpoint
 from distill_jax.sweeps.probe import EXAMPLES, nudged, take_probe, terms_that_count
 from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.run import run_sweep
 from distill_jax.sweeps.self_checks import (
     check_deterministic,
     check_padding,

@@ -13,11 +13,11 @@ from distill_jax.core.mesh import make_mesh
 from distill_jax.sweeps import run as run_module
 from distill_jax.sweeps import strategies
 from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
+from distill_jax.sweeps.classifier_table import run_sweep
 from distill_jax.sweeps.columns import ACCURACY
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger
 from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.run import run_sweep
 from distill_jax.sweeps.sweep import Sweep, axis, points
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.optimizer import OptimizerConfig
