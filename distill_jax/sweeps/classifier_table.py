@@ -18,6 +18,7 @@ from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.models import check_student, params_of_student
 from distill_jax.sweeps.options import DEFAULTS, RunOptions
 from distill_jax.sweeps.progress import Reporter
+from distill_jax.sweeps.resume import Known
 from distill_jax.sweeps.run import run_table
 from distill_jax.sweeps.runs import Planned, finish_run
 from distill_jax.sweeps.self_checks import run_self_checks
@@ -30,6 +31,12 @@ from distill_jax.sweeps.work import Work
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
+
+KNOWN_LATE = ("teacher_digest", "teacher_dtype", "plugin", "model")
+NAMES = tuple(
+    f"teacher.{key}" for key in ("name", "pooling", "outputs", "cache_dtype", "precision")
+)
+"""Settings of the teacher that count only as far as ``teacher_digest`` and ``teacher_dtype`` do."""
 
 
 def run_sweep(
@@ -75,8 +82,7 @@ class ClassifierTable:
         self.supplies = Supplies(engine, self.sweep.name)
         _check(self.entries, self.supplies)
 
-    def settings(self) -> dict[Where, dict[str, Any]]:
-        """Where every run stands, and its settings as far as they are known without its teacher."""
+    def settings(self) -> dict[Where, Known]:
         return dict(_known(self.entries, self.supplies))
 
     def raise_teachers(self, ledger: Ledger) -> None:
@@ -202,13 +208,13 @@ def _check_placebo(cell: Cell, objective: str, resolved: ResolvedObjective) -> N
         )
 
 
-def _known(entries: Sequence[Entry], supplies: Supplies) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """Where every run stands, and its settings as far as they are known without its teacher."""
+def _known(entries: Sequence[Entry], supplies: Supplies) -> Iterator[tuple[Where, Known]]:
     for entry in entries:
         task, pretrained = supplies.of(entry.cell)
         cell = dataclasses.replace(entry.cell, data_digest=task.digest)
         config = config_of(cell, check_student(cell, pretrained.config))
-        yield entry.where, config
+        unread = () if cell.teacher.fine_tune else ("teacher.training",)
+        yield entry.where, (config, (*KNOWN_LATE, *NAMES, *unread))
 
 
 def _distinct(entries: Sequence[Entry]) -> list[Cell]:

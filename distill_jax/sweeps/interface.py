@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
+from distill_jax.sweeps.resume import Known
 from distill_jax.sweeps.spec import TableSpec, Where
 from distill_jax.sweeps.work import Work
 from distill_jax.training.feed import TeacherOutputs
@@ -62,8 +63,8 @@ class TableTask(Protocol):
           UserError: for what the user can mend.
         """
 
-    def settings(self) -> Mapping[Where, Mapping[str, Any]]:
-        """Where every run stands and its settings, as far as they are known without its teacher."""
+    def settings(self) -> Mapping[Where, Known]:
+        """Where every run stands, and what is known of it without its teacher."""
 
     def raise_teachers(self, ledger: Ledger) -> None:
         """Train who teaches, unless that is done; their rows go to the ledger."""

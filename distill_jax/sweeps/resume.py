@@ -22,11 +22,9 @@ CHECKPOINTS = ("*/checkpoint", "*/intermediate-checkpoint", "populations*/*/chec
 ENDS = ("*/end.safetensors", "*/intermediate.safetensors", "populations*/*/*.safetensors")
 CONSEQUENCES = {"data": ("data_digest", "teacher_digest"), "teacher": ("teacher_digest",)}
 """What changes with a setting, and need not be allowed beside it."""
-KNOWN_LATE = ("teacher_digest", "teacher_dtype", "plugin", "model")
-NAMES = tuple(
-    f"teacher.{key}" for key in ("name", "pooling", "outputs", "cache_dtype", "precision")
-)
-"""Settings of the teacher that count only as far as ``teacher_digest`` and ``teacher_dtype`` do."""
+Known = tuple[Mapping[str, Any], Sequence[str]]
+"""Settings of a run before its teacher is there, and which of them are not known yet or do not
+count by themselves, as paths."""
 
 
 def check_resumable(folder: Path, rows: Sequence[LedgerRow]) -> None:
@@ -73,25 +71,18 @@ class Before:
         places = TableSpec.from_json(path.read_text()).places if path.is_file() else ()
         self._hashes = {place.where: place.hash for place in places}
 
-    def refuse_early(self, entries: Iterable[tuple[Where, Mapping[str, Any]]]) -> None:
+    def refuse_early(self, entries: Iterable[tuple[Where, Known]]) -> None:
         """Compare all that is known of cells before their teacher is trained.
-
-        Args:
-          entries: where runs stand, and their settings, those in ``KNOWN_LATE`` unknown.
 
         Raises:
           UserError: when a setting has changed that may not.
         """
-        for where, new in entries:
+        for where, (new, late) in entries:
             if old := self._settings.get(self._hashes.get(where, "")):
                 known = dict(flatten(old))  # a setting that there was not may be as it always was
                 found = {key: v for key, v in changes(old, new).items() if key in known}
-                late = [*KNOWN_LATE, *NAMES]
-                if not new["teacher"]["fine_tune"]:
-                    late.append("teacher.training")
-                if "data_digest" not in found:
-                    late.append("data")
-                self._refuse(where, not_allowed(found, late))
+                names = () if "data_digest" in found else ("data",)
+                self._refuse(where, not_allowed(found, (*late, *names)))
 
     def refuse(self, entries: Iterable[tuple[Place, Mapping[str, Any]]]) -> None:
         """Compare runs by their hashes.

@@ -23,8 +23,9 @@ from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.sweeps.cells import TEACHER, Cell, TrainingConfig, config_of
 from distill_jax.sweeps.classify import SCORES, classifier_work, predict, predictor
 from distill_jax.sweeps.engine import Engine
-from distill_jax.sweeps.ledger import LedgerRow, pack_correct, provenance
+from distill_jax.sweeps.ledger import LedgerRow, pack_correct
 from distill_jax.sweeps.models import check_saved, inputs_of, save_model
+from distill_jax.sweeps.rows import ledger_row, training_facts
 from distill_jax.sweeps.runs_kept import CALIBRATION, MISTAKES
 from distill_jax.sweeps.task import Examples, Task
 from distill_jax.sweeps.teacher import Teacher
@@ -120,7 +121,7 @@ def finish_run(
         temperature,
         progress.history,
     )
-    return LedgerRow(
+    return ledger_row(
         hash=cell.hash,
         experiment=experiment,
         row=planned.row,
@@ -128,16 +129,9 @@ def finish_run(
         seed=cell.seed,
         config=config_of(cell, config),
         metrics=metrics,
-        selected_step=progress.best_step,
         fingerprints=fingerprints(task, teacher),
-        seconds={
-            "train": progress.train_seconds,
-            "compile": progress.compile_seconds,
-            "total": seconds,
-        },
-        examples_per_second=result.examples_per_second,
+        training=training_facts(result, seconds),
         **evidence(task, logits_NC, progress.history),
-        **provenance(),
     )
 
 
@@ -163,7 +157,7 @@ def teacher_row(
         temperature,
         history,
     )
-    return LedgerRow(
+    return ledger_row(
         hash=cell.hash,
         experiment=experiment,
         row=TEACHER,
@@ -171,12 +165,9 @@ def teacher_row(
         seed=cell.seed,
         config=config_of(cell, teacher.config),
         metrics=metrics,
-        selected_step=training.get("selected_step"),
         fingerprints=fingerprints(task, teacher),
-        seconds=training.get("seconds", {}),
-        examples_per_second=training.get("examples_per_second"),
+        training=training,
         **evidence(task, logits_NC, history),
-        **provenance(),
     )
 
 

@@ -23,6 +23,7 @@ from distill_jax.sweeps.cells import TEACHER, Cell, TeacherConfig
 from distill_jax.sweeps.classify import classifier_work
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.models import Checkpoint, inputs_of, load_model, save_model
+from distill_jax.sweeps.rows import training_facts
 from distill_jax.sweeps.task import Task
 from distill_jax.teachers.cache import (
     Provenance,
@@ -97,11 +98,8 @@ def fine_tuned(engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell) -
         progress = result.progress
         training = {
             "cell": cell.hash,
-            "selected_step": progress.best_step,
             "validation_accuracy": progress.at_best().get("accuracy", math.nan),
-            "history": progress.history,
-            "seconds": {"train": progress.train_seconds, "compile": progress.compile_seconds},
-            "examples_per_second": result.examples_per_second,
+            **training_facts(result),
         }
         with atomic_folder(folder) as scratch:
             save_model(

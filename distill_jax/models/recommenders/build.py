@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
 from distill_jax.models.bert import Params
 from distill_jax.models.recommenders.bert4rec import Bert4Rec, Bert4RecConfig
@@ -35,14 +36,36 @@ class Recommender:
     Attributes:
       config: of the model.
       texts: of the items, for vectors made of text; of more items than it was trained on, too.
+      dtype: in which the layers compute; parameters, queries and item vectors are float32.
     """
 
     config: RecommenderConfig
     texts: ItemTexts | None = None
+    dtype: Any = jnp.float32
 
     @property
     def module(self) -> nn.Module:
-        return MODULES[type(self.config)](self.config)
+        kind = MODULES[type(self.config)]
+        return kind(self.config, **({} if self.dtype == jnp.float32 else {"dtype": self.dtype}))
+
+    def computing_in(self, dtype: Any, remat: bool) -> Recommender:
+        """The same, computing in another dtype.
+
+        Raises:
+          UserError: for a dtype that the model cannot compute in, and for ``remat``.
+        """
+        kind = MODULES[type(self.config)]
+        if remat:
+            raise UserError("--remat is for BERTs: recommenders keep their activations")
+        if dtype != jnp.float32 and "dtype" not in kind.__dataclass_fields__:
+            able = [
+                each.__name__ for each in MODULES.values() if "dtype" in each.__dataclass_fields__
+            ]
+            raise UserError(
+                f"{kind.__name__} computes in float32 alone: leave --precision at f32, or take "
+                f"{' or '.join(able)}"
+            )
+        return dataclasses.replace(self, dtype=dtype)
 
     def apply(
         self,

@@ -5,14 +5,18 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from distill_jax.core.digests import digest
+from distill_jax.core.digests import LATE, digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.sweeps.options import Precision
 from distill_jax.sweeps.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.recommender import FitConfig
 
 RECIPE = 1
 """Raised when the same cell would come out differently than before, so that old rows retire."""
+
+AS_HASHED = {"accumulate": 1, "log_every": 20, "checkpoint_seconds": 60.0, "on_nan": "stop"}
+"""What once was part of a training; how runs are carried out changes nothing of what comes out."""
 
 CLOSED_FORMS = ("popularity", "item_knn", "ease")
 """Recommenders without training, for comparison."""
@@ -134,6 +138,7 @@ class RecCell:
       data_digest: of the split.
       teacher_digest: of the teacher; "" where there is none to listen to or to start from.
       top: how many items the teacher's cache keeps; 0 without a teacher.
+      precision: in which it is trained.
     """
 
     data: RecData
@@ -146,6 +151,7 @@ class RecCell:
     data_digest: str = ""
     teacher_digest: str = ""
     top: int = 0
+    precision: Precision = field(default="f32", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -159,7 +165,9 @@ class RecCell:
         """
         if not self.data_digest:
             raise ValueError("a cell has a hash when its data is known")
-        fields = {key: value for key, value in vars(self).items() if key != "data"}
+        every = fields_that_count(self)
+        fields = {key: value for key, value in every.items() if key != "data"}
+        fields["training"] = {**fields_that_count(self.training), **AS_HASHED}
         changed = self.seed != 0 or self.training.optimizer.weight_decay > 0
         revised = EXPERTS_REVISED if changed and has_experts(self.objective) else {}
         return digest({"recommender_recipe": RECIPE, **revised, **fields})

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import jax
 import numpy as np
 
 from distill_jax.core.digests import digest
+from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import write_atomic
 from distill_jax.core.ranking_types import HistoryBatch
 from distill_jax.core.top_items import TopItems
 from distill_jax.data.continual_splits import ContinualRule, ContinualSplit, continual_split
@@ -29,24 +30,25 @@ from distill_jax.evaluation.ranking import ndcg, user_means
 from distill_jax.evaluation.recommend import rank_cases
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import load_recommender, recommender_digest
-from distill_jax.objectives.ranking_objective import resolve_ranking
+from distill_jax.objectives.ranking_objective import RankingObjective, resolve_ranking
 from distill_jax.sweeps.columns import Column
+from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.evidence import pack_numbers
-from distill_jax.sweeps.ledger import Ledger, LedgerRow, provenance
-from distill_jax.sweeps.outputs import LEDGER, SPEC
-from distill_jax.sweeps.parts import Part, only_process
+from distill_jax.sweeps.interface import Run
+from distill_jax.sweeps.ledger import Ledger, LedgerRow
+from distill_jax.sweeps.merge import rows_in
+from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.recommend.build import build_recommender
 from distill_jax.sweeps.recommend.cells import RecCell, RecData, RecModel
-from distill_jax.sweeps.recommend.runs import (
-    Workshop,
-    clear_checkpoint,
-    keep_model,
-    scorer_of,
-    steps_of,
-    train_cell,
-)
-from distill_jax.sweeps.spec import Place, TableSpec
+from distill_jax.sweeps.recommend.runs import Catalogue, keep_model, recommender_work, scorer_of
+from distill_jax.sweeps.resume import Known
+from distill_jax.sweeps.rows import ledger_row
+from distill_jax.sweeps.run import run_table
+from distill_jax.sweeps.spec import Place, TableSpec, Where
+from distill_jax.sweeps.strategies import Strategy, clear_checkpoints
+from distill_jax.sweeps.track import TrackTo
+from distill_jax.sweeps.work import Work
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
 from distill_jax.teachers.top_items import (
     Heard,
@@ -55,7 +57,8 @@ from distill_jax.teachers.top_items import (
     build_top_items,
     open_top_items,
 )
-from distill_jax.training.interrupt import StopRequest
+from distill_jax.training.feed import TeacherOutputs
+from distill_jax.training.loop import TrainResult
 from distill_jax.training.recommender import FitConfig
 from distill_jax.training.state import Params
 
@@ -93,6 +96,7 @@ class ContinualSweep:
     Attributes:
       first: objective with which the student was distilled before.
       training, update_training: of teacher and student before, and of every update.
+      precision: of the students.
     """
 
     data: RecData
@@ -105,6 +109,7 @@ class ContinualSweep:
     rule: ContinualRule = field(default_factory=ContinualRule)
     seeds: tuple[int, ...] = (0, 1, 2)
     top: int = 100
+    precision: Precision = "f32"
     name: str = "recommendation_continual"
 
     def __post_init__(self) -> None:
@@ -116,21 +121,18 @@ class ContinualSweep:
 
 
 def run_continual(
-    sweep: ContinualSweep, data: Interactions, folder: Path, reporter: Reporter
+    sweep: ContinualSweep,
+    data: Interactions,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    track: TrackTo = "none",
+    strategy: Strategy = "sequential",
+    options: RunOptions = DEFAULTS,
 ) -> tuple[TableSpec, list[LedgerRow]]:
-    """Run what is not finished yet; returns the table's description and the ledger's rows.
-
-    Raises:
-      UserError: for anything the user can mend.
-      Interrupted: after Ctrl-C; the same call goes on from there.
-    """
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
-    with StopRequest(reporter.say) as stop, ExitStack() as held:
-        held.enter_context(only_process(folder / "runs", Part()))
-        runner = _Runner(sweep, continual_split(data, sweep.rule), folder, reporter, stop)
-        spec = runner.run()
-        write_atomic(folder / SPEC, spec.to_json() + "\n")
-    return spec, runner.ledger.rows()
+    """``run.run_table`` of a continual run."""
+    table = ContinualTable(sweep, continual_split(data, sweep.rule))
+    return run_table(table, folder, reporter, track=track, strategy=strategy, options=options)
 
 
 def by_user(first: Heard, second: Heard, second_U: np.ndarray) -> Heard:
@@ -171,59 +173,80 @@ class _Known:
     cache: TopItemsCache
 
 
-class _Runner:
-    """All runs of a continual table, in order."""
+@dataclass(frozen=True, eq=False)
+class _First:
+    """A student of the first moment: its cell, its end, and what it scored on what is old."""
 
-    def __init__(
-        self,
-        sweep: ContinualSweep,
-        split: ContinualSplit,
-        folder: Path,
-        reporter: Reporter,
-        stop: StopRequest,
-    ) -> None:
-        self.sweep, self.split, self.folder = sweep, split, folder / "runs"
-        self.reporter, self.stop = reporter, stop
-        self.ledger = Ledger(folder / LEDGER)
-        self._shops: dict[str, Workshop] = {}
-        first = self.shop(split.before())
+    cell: RecCell
+    params: Params
+    old_score: float
+
+
+@dataclass(eq=False)
+class ContinualTable:
+    """What is needed for a continual run, and its updates, see ``interface.TableTask``.
+
+    The teachers of both moments and the students of the first stand before everything else: every
+    part of a table needs them.
+    """
+
+    sweep: ContinualSweep
+    split: ContinualSplit
+    engine: Engine = field(init=False)
+    teacher: Recommender = field(init=False)
+    student: Recommender = field(init=False)
+    old: _Known = field(init=False)
+    new: _Known = field(init=False)
+    firsts: dict[int, _First] = field(default_factory=dict)
+    _catalogues: dict[str, Catalogue] = field(default_factory=dict)
+    _heard: dict[Any, Heard] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.sweep.name
+
+    def catalogue(self, split: RankingSplit) -> Catalogue:
+        """Of a moment, one object each."""
+        if split.digest not in self._catalogues:
+            self._catalogues[split.digest] = Catalogue(self.engine, split)
+        return self._catalogues[split.digest]
+
+    def prepare(self, engine: Engine) -> None:
+        self.engine = engine
+        sweep, before = self.sweep, self.split.before()
 
         def texts() -> Any:
-            return first.texts[0]
+            return self.catalogue(before).texts[0]
 
-        self.teacher = build_recommender(sweep.teacher, first.split, texts)
-        self.student = build_recommender(sweep.student, first.split, texts)
-
-    def shop(self, split: RankingSplit) -> Workshop:
-        """The workshop of a stage, one object a stage."""
-        if split.digest not in self._shops:
-            self._shops[split.digest] = Workshop(self.folder, split, self.reporter, self.stop)
-        return self._shops[split.digest]
-
-    def run(self) -> TableSpec:
-        """Teacher and students of both moments."""
-        before, after = self.split.before(), self.split.after()
+        self.teacher = build_recommender(sweep.teacher, before, texts)
+        self.student = build_recommender(sweep.student, before, texts)
         grown = int(self.split.grown_U.sum())
-        self.reporter.say(f"{self.split.data.name}: {self.split.protocol}")
-        self.reporter.say(f"{grown} users have something new")
-        old = self.raise_teacher(before, self.sweep.training, None, before)
-        new = self.raise_teacher(after, self.sweep.update_training, old, self.split.update())
-        places = []
-        for seed in self.sweep.seeds:
-            cell, params = self.first_student(before, old, seed)
-            places.append((AS_IT_WAS, cell))
-            scores = self.ledger.find(cell.hash)
-            assert scores is not None
-            for update in self.sweep.updates:
-                own = self.update(update, seed, params, cell.hash, old, new, scores.metrics[OLD])
-                places.append((update.label, own))
-        order = [AS_IT_WAS, *(update.label for update in self.sweep.updates)]
-        places.sort(key=lambda place: order.index(place[0]))
-        return self.describe(
-            tuple(Place(label, c.model.name, c.seed, c.hash) for label, c in places)
-        )
+        engine.reporter.say(f"{self.split.data.name}: {self.split.protocol}")
+        engine.reporter.say(f"{grown} users have something new")
+        for training in (sweep.training, sweep.update_training):
+            engine.check_batch_size(training.batch_size)
+        for text in (sweep.first, *(update.objective for update in sweep.updates)):
+            cell = self.cell(sweep.student, text, sweep.training, before, 0)
+            objective = self.resolve(cell)
+            if objective.needs_teacher and objective.wanted.strata:
+                raise UserError(
+                    "popularity changes with new interactions: no strata in a continual run"
+                )
+            work = recommender_work(before, cell, self.student, objective)
+            work.model(remat=engine.options.remat)
 
-    def raise_teacher(
+    def settings(self) -> dict[Where, Known]:
+        """Nothing is known of an update before its teachers."""
+        return {}
+
+    def raise_teachers(self, ledger: Ledger) -> None:
+        before, after, sweep = self.split.before(), self.split.after(), self.sweep
+        self.old = self._trained(before, sweep.training, None, before)
+        self.new = self._trained(after, sweep.update_training, self.old, self.split.update())
+        for seed in sweep.seeds:
+            self.firsts[seed] = self._first(seed, ledger)
+
+    def _trained(
         self,
         split: RankingSplit,
         training: FitConfig,
@@ -232,71 +255,67 @@ class _Runner:
     ) -> _Known:
         """A teacher trained on everything up to a moment, and its words about ``asked``."""
         cell = self.cell(self.sweep.teacher, "full_softmax", training, split, 0, start)
-        folder = self.folder / cell.hash / "model"
-        if not folder.is_dir():
-            params = start.params if start else None
-            result = self.train(cell, self.teacher, split, "teacher", params=params)
-            keep_model(self.shop(split), cell, self.teacher, result)
-            clear_checkpoint(self.folder / cell.hash)
-        params = load_recommender(folder).params
+        folder = self.engine.run_folder(cell.hash, shared=True)
+        if not (folder / "model").is_dir():
+            params = start.params if start else self.teacher.init(jax.random.key(cell.seed))
+            work = recommender_work(split, cell, self.teacher, self.resolve(cell))
+            title = f"{cell.model.name}  teacher  seed 0"
+            result = self.engine.train(work, params, teacher=None, label=title, folder=folder)
+            keep_model(self.catalogue(split), cell, self.teacher, result.params, folder / "model")
+            clear_checkpoints(folder)
+        params = load_recommender(folder / "model").params
         own = recommender_digest(self.teacher, params)
-        longest = self.sweep.student.max_length
-        table = table_for(self.teacher, HistoryTable(asked, "next", longest))
-        provenance_of = TopItemsProvenance(own, table.digest, self.sweep.top)
-        cached = self.folder / "teacher_outputs" / provenance_of.digest
+        table = table_for(self.teacher, HistoryTable(asked, "next", self.sweep.student.max_length))
+        provenance = TopItemsProvenance(own, table.digest, self.sweep.top)
+        cached = self.engine.folder / "teacher_outputs" / provenance.digest
         if not cached.is_dir():
             speaker = RecommenderSpeaker(self.teacher, params, self.sweep.top)
             build_top_items(
-                cached, provenance_of, table, speaker, on_batch=lambda *_: self.stop.check()
+                cached, provenance, table, speaker, on_batch=lambda *_: self.engine.heed()
             )
-        return _Known(params, own, open_top_items(cached, provenance_of))
+        return _Known(params, own, open_top_items(cached, provenance))
 
-    def first_student(self, split: RankingSplit, old: _Known, seed: int) -> tuple[RecCell, Params]:
+    def _first(self, seed: int, ledger: Ledger) -> _First:
         """The student of the first moment, filed as ``as it was``."""
-        cell = self.cell(
-            self.sweep.student, self.sweep.first, self.sweep.training, split, seed, old
-        )
-        folder = self.folder / cell.hash / "model"
-        if self.ledger.find(cell.hash) is None or not folder.is_dir():
-            heard = self.listen(cell, old.cache)
-            self.run_cell(cell, split, AS_IT_WAS, None, heard, None)
-        return cell, load_recommender(folder).params
+        sweep, split = self.sweep, self.split.before()
+        cell = self.cell(sweep.student, sweep.first, sweep.training, split, seed, self.old)
+        folder = self.engine.run_folder(cell.hash, shared=True)
+        run = UpdateRun(self, Update(AS_IT_WAS, sweep.first), cell, split, None)
+        row = rows_in(ledger.path.parent).get(cell.hash)
+        if row is None or not (folder / "model").is_dir():
+            started = time.perf_counter()
+            [work] = run.works
+            result = self.engine.train(
+                work, run.start(), teacher=run.outputs(), label=run.title, folder=folder
+            )
+            row = run.written(result, time.perf_counter() - started, folder)
+            if self.engine.options.share.holds(cell.hash) and is_lead():
+                ledger.append(row)
+            clear_checkpoints(folder)
+            self.engine.reporter.say(f"{run.title}: {run.told(row)}")
+        return _First(cell, load_recommender(folder / "model").params, row.metrics[OLD])
 
-    def update(
-        self,
-        update: Update,
-        seed: int,
-        params: Params,
-        before: str,
-        old: _Known,
-        new: _Known,
-        old_score: float,
-    ) -> RecCell:
-        """One update of one student."""
-        grown = self.split.grown_U
+    @cached_property
+    def updates(self) -> list[UpdateRun]:
+        """Every update of every student, in the order of the table."""
+        return [
+            self._update(update, seed) for update in self.sweep.updates for seed in self.sweep.seeds
+        ]
+
+    def _update(self, update: Update, seed: int) -> UpdateRun:
+        grown, first = self.split.grown_U, self.firsts[seed]
         rehearsed_U = self.split.rehearsed(round(update.rehearse * grown.sum()), seed)
         split = self.split.after() if update.anew else self.split.update(rehearsed_U)
         training = self.sweep.training if update.anew else self.sweep.update_training
-        cell = self.cell(self.sweep.student, update.objective, training, split, seed, old, new)
-        start = "" if update.anew else before
+        cell = self.cell(
+            self.sweep.student, update.objective, training, split, seed, self.old, self.new
+        )
+        start = "" if update.anew else first.cell.hash
         cell = dataclasses.replace(cell, teacher_digest=digest([cell.teacher_digest, start]))
-        if self.ledger.find(cell.hash) is None:
-            heard = self.listen(cell, old.cache, new.cache)
-            own = None if update.anew else params
-            self.run_cell(cell, split, update.label, own, heard, old_score)
-        return cell
+        return UpdateRun(self, update, cell, split, first)
 
-    def listen(self, cell: RecCell, *caches: TopItemsCache) -> Heard | None:
-        """What an objective hears: of users with something new the later word."""
-        objective = self.resolve(cell)
-        if not objective.needs_teacher:
-            return None
-        if objective.wanted.strata:
-            raise UserError(
-                "popularity changes with new interactions: no strata in a continual run"
-            )
-        heard = [cache.listen(objective.wanted) for cache in caches]
-        return heard[0] if len(heard) == 1 else by_user(heard[0], heard[1], self.split.grown_U)
+    def runs(self) -> Sequence[Run]:
+        return self.updates
 
     def cell(
         self,
@@ -318,94 +337,48 @@ class _Runner:
             data_digest=digest([split.digest, dataclasses.asdict(self.sweep.rule)]),
             teacher_digest=digest(teachers) if teachers else "",
             top=self.sweep.top if teachers else 0,
+            precision=self.sweep.precision if model == self.sweep.student else "f32",
         )
 
-    def resolve(self, cell: RecCell) -> Any:
-        """Its objective, fitted."""
+    def resolve(self, cell: RecCell) -> RankingObjective:
+        """A cell's objective, fitted."""
         student = self.teacher if cell.model == self.sweep.teacher else self.student
         positions = cell.training.batch_size * cell.model.max_length
         return resolve_ranking(
             cell.objective, student.config.shape, self.teacher.config.shape, positions=positions
         )
 
-    def train(
-        self,
-        cell: RecCell,
-        recommender: Recommender,
-        split: RankingSplit,
-        label: str,
-        *,
-        params: Params | None = None,
-        heard: Heard | None = None,
-    ) -> Params:
-        """The parameters that a stage ends with."""
-        shop, objective = self.shop(split), self.resolve(cell)
-        title = f"{cell.model.name}  {label}  seed {cell.seed}"
-        result = train_cell(shop, cell, recommender, objective, title, params=params, teacher=heard)
-        return result.params
+    def heard(self, objective: RankingObjective, *, both: bool) -> Heard | None:
+        """What an objective hears: of users with something new the later word, in updates."""
+        if not objective.needs_teacher:
+            return None
+        key = objective.wanted, both
+        if key not in self._heard:
+            first = self.old.cache.listen(objective.wanted)
+            self._heard[key] = first
+            if both:
+                second = self.new.cache.listen(objective.wanted)
+                self._heard[key] = by_user(first, second, self.split.grown_U)
+        return self._heard[key]
 
-    def run_cell(
-        self,
-        cell: RecCell,
-        split: RankingSplit,
-        label: str,
-        params: Params | None,
-        heard: Heard | None,
-        old_score: float | None,
-    ) -> None:
-        """Train a student, ask the witnesses, file it."""
-        started = time.perf_counter()
-        self.stop.check()
-        found = self.train(cell, self.student, split, label, params=params, heard=heard)
-        shop = self.shop(split)
-        scorer = scorer_of(self.student).of(found)
-        asked = {"old": self.split.old, "new": self.split.new}
-        values = {}
-        for name, cases in asked.items():
-            ranks_E = rank_cases(scorer, self.split.data, cases).ranks_E
-            # Targets of one witness are no independent cases: each witness counts once.
-            _, values[name], _ = user_means(ndcg(ranks_E, 10), cases.users_E)
-        metrics = {f"test/{name}_ndcg@10": float(each.mean()) for name, each in values.items()}
-        if old_score is not None:
-            metrics[FORGOTTEN] = old_score - metrics[OLD]
-        metrics["steps"] = steps_of(split, self.student, cell)
-        keep_model(shop, cell, self.student, found)
-        row = LedgerRow(
-            hash=cell.hash,
-            experiment=self.sweep.name,
-            row=label,
-            group=cell.model.name,
-            seed=cell.seed,
-            config=_plain(cell),
-            metrics=metrics,
-            selected_step=None,
-            fingerprints={"data": cell.data_digest, "teacher": cell.teacher_digest},
-            seconds={"total": time.perf_counter() - started},
-            examples_per_second=None,
-            test_scores={
-                f"{name}_ndcg@10": pack_numbers(each)
-                for name, each in values.items()
-                if np.isfinite(each).all()
-            },
-            **provenance(),
-        )
-        self.ledger.append(row)
-        clear_checkpoint(self.folder / cell.hash)
-        self.reporter.say(
-            f"{label}, seed {cell.seed}: old {metrics[OLD]:.4f}, new {metrics[NEW]:.4f}, "
-            f"{row.seconds['total']:.0f} s"
-        )
+    def configs(self) -> dict[str, dict[str, Any]]:
+        cells = [first.cell for first in self.firsts.values()]
+        return {cell.hash: cell.config for cell in (*cells, *(run.cell for run in self.updates))}
 
-    def describe(self, places: tuple[Place, ...]) -> TableSpec:
-        """The table without its numbers."""
+    def self_check(self, runs: Sequence[Run]) -> None:
+        """Nothing yet beyond what ``prepare`` checks."""
+
+    def spec(self) -> TableSpec:
         sweep, split = self.sweep, self.split
+        cells = [(AS_IT_WAS, self.firsts[seed].cell) for seed in sweep.seeds]
+        cells += [(run.update.label, run.cell) for run in self.updates]
         return TableSpec(
             name=sweep.name,
             title=f"A recommender brought up to date, {split.data.name}",
             layout="metrics",
             columns=COLUMNS,
             baseline=sweep.updates[0].label,
-            places=places,
+            places=tuple(Place(label, c.model.name, c.seed, c.hash) for label, c in cells),
             tested=(OLD, NEW),
             group_title="student",
             row_title="update",
@@ -420,7 +393,81 @@ class _Runner:
         )
 
 
-def _plain(cell: RecCell) -> dict[str, Any]:
-    from distill_jax.core.settings import plain
+@dataclass(frozen=True, eq=False)
+class UpdateRun:
+    """One update of one student, see ``interface.Run``.
 
-    return plain(cell.config)
+    Attributes:
+      split: what it learns from.
+      first: the student before; None for that itself.
+    """
+
+    table: ContinualTable
+    update: Update
+    cell: RecCell
+    split: RankingSplit
+    first: _First | None
+
+    @property
+    def hash(self) -> str:
+        return self.cell.hash
+
+    @property
+    def title(self) -> str:
+        return f"{self.cell.model.name}  {self.update.label}  seed {self.cell.seed}"
+
+    @cached_property
+    def works(self) -> tuple[Work, ...]:
+        objective = self.table.resolve(self.cell)
+        return (recommender_work(self.split, self.cell, self.table.student, objective),)
+
+    @property
+    def together(self) -> Mapping[str, Any]:
+        return {"model": self.cell.model}
+
+    def start(self) -> Params:
+        if self.first is None or self.update.anew:
+            return self.table.student.init(jax.random.key(self.cell.seed))
+        return self.first.params
+
+    def outputs(self) -> TeacherOutputs | None:
+        return self.table.heard(self.table.resolve(self.cell), both=self.first is not None)
+
+    def finish(self, engine: Engine, result: TrainResult, seconds: float) -> LedgerRow:
+        return self.written(result, seconds, engine.run_folder(self.hash))
+
+    def written(self, result: TrainResult, seconds: float, folder: Path) -> LedgerRow:
+        """Ask the witnesses, keep the model, write the run up."""
+        table = self.table
+        scorer = scorer_of(table.student).of(result.params)
+        asked = {"old": table.split.old, "new": table.split.new}
+        values = {}
+        for name, cases in asked.items():
+            ranks_E = rank_cases(scorer, table.split.data, cases).ranks_E
+            # Targets of one witness are no independent cases: each witness counts once.
+            _, values[name], _ = user_means(ndcg(ranks_E, 10), cases.users_E)
+        metrics = {f"test/{name}_ndcg@10": float(each.mean()) for name, each in values.items()}
+        if self.first is not None:
+            metrics[FORGOTTEN] = self.first.old_score - metrics[OLD]
+        metrics["steps"] = self.works[0].steps
+        catalogue = table.catalogue(self.split)
+        keep_model(catalogue, self.cell, table.student, result.params, folder / "model")
+        return ledger_row(
+            hash=self.hash,
+            experiment=table.name,
+            row=self.update.label,
+            group=self.cell.model.name,
+            seed=self.cell.seed,
+            config=self.cell.config,
+            metrics=metrics,
+            fingerprints={"data": self.cell.data_digest, "teacher": self.cell.teacher_digest},
+            training={"seconds": {"total": seconds}},
+            test_scores={
+                f"{name}_ndcg@10": pack_numbers(each)
+                for name, each in values.items()
+                if np.isfinite(each).all()
+            },
+        )
+
+    def told(self, row: LedgerRow) -> str:
+        return f"old {row.metrics[OLD]:.4f}, new {row.metrics[NEW]:.4f}"

@@ -1,18 +1,19 @@
-"""Runs a table of recommenders, one after another; every finished run is a ledger row at once."""
+"""A table of recommenders: what the runner asks of it, see ``interface.TableTask``."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import write_atomic
 from distill_jax.data.histories import HistoryTable
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.data.load_interactions import load_ranking_split
@@ -20,26 +21,29 @@ from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import load_recommender, recommender_digest
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.ranking_objective import RankingObjective, resolve_ranking
+from distill_jax.sweeps.engine import Engine
+from distill_jax.sweeps.interface import Run
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
-from distill_jax.sweeps.outputs import LEDGER, SPEC
-from distill_jax.sweeps.parts import Part, only_process
+from distill_jax.sweeps.merge import rows_in
+from distill_jax.sweeps.options import DEFAULTS, RunOptions
 from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.recommend.build import (
-    build_recommender,
-    start_from_items,
-)
-from distill_jax.sweeps.recommend.cells import RecCell
+from distill_jax.sweeps.recommend.build import build_recommender, start_from_items
+from distill_jax.sweeps.recommend.cells import RecCell, RecModel
 from distill_jax.sweeps.recommend.runs import (
-    Workshop,
-    clear_checkpoint,
+    Catalogue,
     closed_form_cell,
     closed_form_row,
+    recommender_work,
     scorer_of,
-    train_cell,
     write_up,
 )
 from distill_jax.sweeps.recommend.sweep import RecRow, RecSweep
-from distill_jax.sweeps.spec import Place, TableSpec
+from distill_jax.sweeps.resume import Known
+from distill_jax.sweeps.run import run_table
+from distill_jax.sweeps.spec import Place, TableSpec, Where
+from distill_jax.sweeps.strategies import Strategy, clear_checkpoints
+from distill_jax.sweeps.track import TrackTo
+from distill_jax.sweeps.work import Work
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
 from distill_jax.teachers.top_items import (
     TopItemsCache,
@@ -49,7 +53,7 @@ from distill_jax.teachers.top_items import (
     popularity_strata,
 )
 from distill_jax.training.feed import TeacherOutputs
-from distill_jax.training.interrupt import StopRequest
+from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
 
 TEACHER, PEER = "teacher", "not heard"
@@ -57,7 +61,26 @@ SHUFFLE = 20_011
 """Seed of the placebo's permutation, the same for all rows and seeds."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+def run_recommenders(
+    sweep: RecSweep,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    split: RankingSplit | None = None,
+    track: TrackTo = "none",
+    strategy: Strategy = "sequential",
+    options: RunOptions = DEFAULTS,
+) -> tuple[TableSpec, list[LedgerRow]]:
+    """``run.run_table`` of recommenders.
+
+    Args:
+      split: the data, where it is loaded already.
+    """
+    table = RecTable(sweep, split)
+    return run_table(table, folder, reporter, track=track, strategy=strategy, options=options)
+
+
+@dataclass(frozen=True, eq=False)
 class TaughtBy:
     """A trained teacher and what it said.
 
@@ -74,73 +97,62 @@ class TaughtBy:
     top_EK: np.ndarray
 
 
-def run_recommenders(
-    sweep: RecSweep, folder: Path, reporter: Reporter, *, split: RankingSplit | None = None
-) -> tuple[TableSpec, list[LedgerRow]]:
-    """Run what is not finished yet; returns the table's description and the ledger's rows.
+@dataclass(eq=False)
+class RecTable:
+    """What is needed for the runs of a sweep of recommenders, and the runs."""
 
-    Args:
-      folder: of the ledger, ``table.json`` and the runs.
-      split: the data, where it is loaded already.
+    sweep: RecSweep
+    given: RankingSplit | None = None
+    engine: Engine = field(init=False)
+    catalogue: Catalogue = field(init=False)
+    teacher: TaughtBy = field(init=False)
+    _models: dict[RecModel, Recommender] = field(default_factory=dict)
+    _heard: dict[Any, TeacherOutputs | None] = field(default_factory=dict)
 
-    Raises:
-      UserError: for anything the user can mend, before anything is trained where possible.
-      Interrupted: after Ctrl-C; the same call goes on from there.
-    """
-    started = time.perf_counter()
-    split = split or load_ranking_split(sweep.data.name, split=sweep.data.split)
-    data = split.data
-    reporter.say(f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {len(data):,}")
-    reporter.say(f"protocol: {split.protocol}")
-    try:
-        (folder / "runs").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
-    with StopRequest(reporter.say) as stop, ExitStack() as held:
-        held.enter_context(only_process(folder / "runs", Part()))
-        shop = Workshop(folder / "runs", split, reporter, stop)
-        table = _Runner(sweep, shop, Ledger(folder / LEDGER))
-        table.check()
-        teacher = table.raise_teacher()
-        spec = table.describe(teacher)
-        write_atomic(folder / SPEC, spec.to_json() + "\n")
-        table.run_all(teacher)
-    reporter.say(f"done in {time.perf_counter() - started:.0f} s")
-    return spec, table.ledger.rows()
+    @property
+    def name(self) -> str:
+        return self.sweep.name
 
+    @property
+    def split(self) -> RankingSplit:
+        """The data."""
+        return self.catalogue.split
 
-class _Runner:
-    """The runs of one table, in order."""
-
-    def __init__(self, sweep: RecSweep, shop: Workshop, ledger: Ledger) -> None:
-        self.sweep, self.shop, self.ledger = sweep, shop, ledger
-        self._models: dict[Any, Recommender] = {}
-
-    def check(self) -> None:
-        """Every model can be built and every objective be computed, before anything is trained."""
-        teacher = self.build(self.sweep.teacher.model)
-        HistoryTable(self.shop.split, "next", self.sweep.teacher.model.max_length)
-        self.resolve(self.sweep.teacher_cell(self.shop.split.digest), teacher, None)
-        said = set()
-        for peer in self.sweep.peers:
+    def prepare(self, engine: Engine) -> None:
+        """Every model can be built and every objective be computed."""
+        sweep, self.engine = self.sweep, engine
+        split = self.given or load_ranking_split(sweep.data.name, split=sweep.data.split)
+        self.catalogue = Catalogue(engine, split)
+        data, say = split.data, engine.reporter.say
+        say(f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {len(data):,}")
+        say(f"protocol: {split.protocol}")
+        teacher = self.build(sweep.teacher.model)
+        HistoryTable(split, "next", sweep.teacher.model.max_length)
+        self.resolve(self.teacher_cell(), teacher, None)
+        for peer in sweep.peers:
             self.build(peer)
+        engine.check_batch_size(sweep.teacher.training.batch_size)
+        said = set()
         for row, cell in self.cells("?"):
             student = self.build(cell.model)
             if row.start == "teacher_items" and student.config.items.source != "id":
                 raise UserError(f"row {row.label!r}: {cell.model.name} has no item vectors to set")
-            for note in self.resolve(cell, student, teacher).notes:
+            objective = self.resolve(cell, student, teacher)
+            engine.check_batch_size(cell.training.batch_size)
+            recommender_work(split, cell, student, objective).model(remat=engine.options.remat)
+            for note in objective.notes:
                 if note not in said:
-                    self.shop.reporter.say(f"{row.label}: {note}")
+                    say(f"{row.label}: {note}")
                 said.add(note)
 
-    def build(self, model: Any) -> Recommender:
+    def build(self, model: RecModel) -> Recommender:
         """The recommender of a name, one object for all its runs."""
         if model not in self._models:
-            self._models[model] = build_recommender(model, self.shop.split, self._vectors)
+            self._models[model] = build_recommender(model, self.split, self._vectors)
         return self._models[model]
 
     def _vectors(self) -> ItemTexts:
-        return self.shop.texts[0]
+        return self.catalogue.texts[0]
 
     def resolve(
         self, cell: RecCell, recommender: Recommender, teacher: Recommender | None
@@ -154,74 +166,129 @@ class _Runner:
         )
 
     def cells(self, teacher_digest: str) -> list[tuple[RecRow, RecCell]]:
-        return list(self.sweep.cells(self.shop.split.digest, teacher_digest))
+        """Every student, with the row that it stands in."""
+        return list(self.sweep.cells(self.split.digest, teacher_digest))
 
-    def raise_teacher(self) -> TaughtBy:
-        """Train the teacher unless it is there, and ask it about every training position."""
-        cell = self.sweep.teacher_cell(self.shop.split.digest)
-        recommender = self.train_teacher(cell, TEACHER)
-        params = load_recommender(self.shop.folder / cell.hash / "model").params
+    def teacher_cell(self, model: RecModel | None = None) -> RecCell:
+        """The teacher's own training, or a peer's."""
+        return self.sweep.teacher_cell(self.split.digest, model)
+
+    def settings(self) -> dict[Where, Known]:
+        return {
+            (row.label, cell.model.name, cell.seed, ""): (cell.config, ("teacher_digest",))
+            for row, cell in self.cells("")
+        }
+
+    def raise_teachers(self, ledger: Ledger) -> None:
+        """Train the teacher unless it is there, ask it about every training position; then all
+        that stands beside it: recommenders in closed form, and peers."""
+        self.teacher = self._taught_by(ledger)
+        for name in self.sweep.references:
+            cell = closed_form_cell(self.teacher_cell(), name)
+            if self._is_due(cell, ledger):
+                self.engine.heed()
+                row = closed_form_row(self.catalogue, self.name, name, cell, self.teacher.top_EK)
+                self._append(ledger, name, row)
+        for peer in self.sweep.peers:
+            cell = self.teacher_cell(peer)
+            if self._is_due(cell, ledger):
+                self._train_teacher(cell, PEER, ledger, self.teacher.top_EK)
+
+    def _is_due(self, cell: RecCell, ledger: Ledger) -> bool:
+        """Whether this part of the table has to make a row."""
+        share = self.engine.options.share
+        return share.holds(cell.hash) and cell.hash not in rows_in(ledger.path.parent)
+
+    def _taught_by(self, ledger: Ledger) -> TaughtBy:
+        cell = self.teacher_cell()
+        recommender, folder = self.build(cell.model), self.engine.run_folder(cell.hash, shared=True)
+        if not (folder / "model").is_dir() or self._is_due(cell, ledger):
+            self._train_teacher(cell, TEACHER, ledger, None)
+        params = load_recommender(folder / "model").params
         digest = recommender_digest(recommender, params)
         cache = self._ask(recommender, params, digest)
-        top_EK = self.shop.test(scorer_of(recommender).of(params)).ranked.top_EK
+        top_EK = self.catalogue.test(scorer_of(recommender).of(params)).ranked.top_EK
         return TaughtBy(recommender, params, digest, cache, top_EK)
 
-    def train_teacher(
-        self, cell: RecCell, row_label: str, teacher_top_EK: np.ndarray | None = None
-    ) -> Recommender:
-        """A teacher or a peer, trained on labels and filed, unless it is there."""
+    def _train_teacher(
+        self, cell: RecCell, label: str, ledger: Ledger, teacher_top_EK: np.ndarray | None
+    ) -> None:
+        """A teacher or a peer, trained on labels and filed."""
+        started = time.perf_counter()
         recommender = self.build(cell.model)
-        folder = self.shop.folder / cell.hash
-        if self.ledger.find(cell.hash) is None or not (folder / "model").is_dir():
-            started = time.perf_counter()
-            objective = self.resolve(cell, recommender, None)
-            label = f"{row_label} {cell.model.name}"
-            result = train_cell(self.shop, cell, recommender, objective, label)
-            seconds = time.perf_counter() - started
-            row = write_up(
-                self.shop,
-                self.sweep.name,
-                cell,
-                recommender,
-                result,
-                row=row_label,
-                group=cell.model.name,
-                teacher_top_EK=teacher_top_EK,
-                seconds=seconds,
-            )
-            self.ledger.append(row)
-            clear_checkpoint(folder)
-            self.say(label, row)
-        return recommender
+        folder = self.engine.run_folder(cell.hash, shared=True)
+        title = f"{label} {cell.model.name}"
+        work = recommender_work(
+            self.split, cell, recommender, self.resolve(cell, recommender, None)
+        )
+        params = recommender.init(jax.random.key(cell.seed))
+        result = self.engine.train(work, params, teacher=None, label=title, folder=folder)
+        row = write_up(
+            self.catalogue,
+            self.name,
+            cell,
+            recommender,
+            result,
+            row=label,
+            group=cell.model.name,
+            teacher_top_EK=teacher_top_EK,
+            seconds=time.perf_counter() - started,
+            folder=folder,
+        )
+        if self._is_due(cell, ledger):
+            self._append(ledger, title, row)
+        clear_checkpoints(folder)
+
+    def _append(self, ledger: Ledger, label: str, row: LedgerRow) -> None:
+        if is_lead():
+            ledger.append(row)
+        self.engine.reporter.say(f"{label}: {told(row)}, {row.seconds['total']:.0f} s")
 
     def _ask(self, recommender: Recommender, params: Params, digest: str) -> TopItemsCache:
         longest = max(model.max_length for model in self.sweep.students)
-        table = table_for(recommender, HistoryTable(self.shop.split, "next", longest))
+        table = table_for(recommender, HistoryTable(self.split, "next", longest))
         provenance = TopItemsProvenance(digest, table.digest, self.sweep.teacher.top)
-        folder = self.shop.folder / "teacher_outputs" / provenance.digest
+        folder = self.engine.folder / "teacher_outputs" / provenance.digest
         if not folder.is_dir():
             speaker = RecommenderSpeaker(recommender, params, provenance.top)
-            self.shop.reporter.say("asking the teacher about every training position")
+            self.engine.reporter.say("asking the teacher about every training position")
             build_top_items(
                 folder,
                 provenance,
                 table,
                 speaker,
-                on_batch=lambda done, total: self.shop.stop.check(),
+                on_batch=lambda done, total: self.engine.heed(),
             )
         return open_top_items(folder, provenance)
 
-    def describe(self, teacher: TaughtBy) -> TableSpec:
-        """The table without its numbers."""
-        cell = self.sweep.teacher_cell(self.shop.split.digest)
+    @cached_property
+    def everything(self) -> list[tuple[RecRow, RecCell]]:
+        """Every student, now that its teacher is known."""
+        return self.cells(self.teacher.digest)
+
+    def runs(self) -> list[Run]:
+        runs: dict[str, Run] = {}
+        for row, cell in self.everything:
+            runs.setdefault(cell.hash, RecRun(self, row, cell))
+        return list(runs.values())
+
+    def heard(self, objective: RankingObjective, placebo: bool) -> TeacherOutputs | None:
+        """What an objective hears of the teacher, one object for all that hear the same."""
+        if not objective.needs_teacher:
+            return None
+        key = objective.wanted, placebo
+        if key not in self._heard:
+            self._heard[key] = heard(self.split, objective, self.teacher.cache, placebo)
+        return self._heard[key]
+
+    def spec(self) -> TableSpec:
+        cell = self.teacher_cell()
         places = tuple(
-            Place(row.label, each.model.name, each.seed, each.hash)
-            for row, each in self.cells(teacher.digest)
+            Place(row.label, each.model.name, each.seed, each.hash) for row, each in self.everything
         )
         teachers = [Place(TEACHER, cell.model.name, 0, cell.hash)]
         teachers += [
-            Place(PEER, peer.name, 0, self.sweep.teacher_cell(cell.data_digest, peer).hash)
-            for peer in self.sweep.peers
+            Place(PEER, peer.name, 0, self.teacher_cell(peer).hash) for peer in self.sweep.peers
         ]
         teachers += [
             Place(name, "closed form", 0, closed_form_cell(cell, name).hash)
@@ -230,8 +297,8 @@ class _Runner:
         return self.sweep.spec(places, tuple(teachers), self._protocol(cell))
 
     def _protocol(self, cell: RecCell) -> tuple[str, ...]:
-        training, data = self.sweep.training, self.shop.split.data
-        users_E = self.shop.split.test.users_E
+        training, data = self.sweep.training, self.split.data
+        users_E = self.split.test.users_E
         weights = (
             "."
             if len(np.unique(users_E)) == len(users_E)
@@ -239,7 +306,7 @@ class _Runner:
         )
         return (
             f"Data: {data.name}, {data.num_users} users, {data.num_items} items.",
-            f"Split: {self.shop.split.protocol}.",
+            f"Split: {self.split.protocol}.",
             "Ranks among all items, those of the user's own history left out, ties against the "
             f"model. Tests over examples are tests over users{weights}",
             f"Teacher: {cell.model.name}, trained with {cell.objective} on the same interactions; "
@@ -250,63 +317,78 @@ class _Runner:
             *data.notes,
         )
 
-    def run_all(self, teacher: TaughtBy) -> None:
-        """Whatever is not in the ledger yet."""
-        base = self.sweep.teacher_cell(self.shop.split.digest)
-        for name in self.sweep.references:
-            cell = closed_form_cell(base, name)
-            if self.ledger.find(cell.hash) is None:
-                made = closed_form_row(self.shop, self.sweep.name, name, cell, teacher.top_EK)
-                self.ledger.append(made)
-                self.say(name, made)
-        for peer in self.sweep.peers:
-            peer_cell = self.sweep.teacher_cell(self.shop.split.digest, peer)
-            self.train_teacher(peer_cell, PEER, teacher.top_EK)
-        finished = self.ledger.finished_hashes()
-        for row, cell in self.cells(teacher.digest):
-            if cell.hash not in finished:
-                self.run_cell(row, cell, teacher)
-                finished.add(cell.hash)
+    def configs(self) -> dict[str, dict[str, Any]]:
+        return {cell.hash: cell.config for _, cell in self.everything}
 
-    def run_cell(self, row: RecRow, cell: RecCell, teacher: TaughtBy) -> None:
-        """Train one student and file it."""
-        started = time.perf_counter()
-        self.shop.stop.check()
-        recommender = self.build(cell.model)
-        objective = self.resolve(cell, recommender, teacher.recommender)
-        params = recommender.init(jax.random.key(cell.seed))
-        if cell.start == "teacher_items":
-            items_ID = np.asarray(teacher.recommender.item_vectors(teacher.params))
-            params = start_from_items(recommender, params, items_ID)
-        label = f"{cell.model.name}  {row.label}  seed {cell.seed}"
-        result = train_cell(
-            self.shop,
-            cell,
-            recommender,
-            objective,
-            label,
-            params=params,
-            teacher=heard(self.shop.split, objective, teacher.cache, cell.placebo),
-        )
-        filed = write_up(
-            self.shop,
-            self.sweep.name,
-            cell,
-            recommender,
+    def self_check(self, runs: Sequence[Run]) -> None:
+        """Nothing yet beyond what ``prepare`` checks."""
+
+
+@dataclass(frozen=True, eq=False)
+class RecRun:
+    """A student, see ``interface.Run``."""
+
+    table: RecTable
+    row: RecRow
+    cell: RecCell
+
+    @property
+    def hash(self) -> str:
+        return self.cell.hash
+
+    @property
+    def title(self) -> str:
+        return f"{self.cell.model.name}  {self.row.label}  seed {self.cell.seed}"
+
+    @property
+    def recommender(self) -> Recommender:
+        """What is trained."""
+        return self.table.build(self.cell.model)
+
+    @property
+    def objective(self) -> RankingObjective:
+        """Fitted."""
+        return self.table.resolve(self.cell, self.recommender, self.table.teacher.recommender)
+
+    @property
+    def works(self) -> tuple[Work, ...]:
+        return (recommender_work(self.table.split, self.cell, self.recommender, self.objective),)
+
+    @property
+    def together(self) -> Mapping[str, Any]:
+        return {"model": self.cell.model}
+
+    def start(self) -> Params:
+        recommender, teacher = self.recommender, self.table.teacher
+        params = recommender.init(jax.random.key(self.cell.seed))
+        if self.cell.start != "teacher_items":
+            return params
+        items_ID = np.asarray(teacher.recommender.item_vectors(teacher.params))
+        return start_from_items(recommender, params, items_ID)
+
+    def outputs(self) -> TeacherOutputs | None:
+        return self.table.heard(self.objective, self.cell.placebo)
+
+    def finish(self, engine: Engine, result: TrainResult, seconds: float) -> LedgerRow:
+        return write_up(
+            self.table.catalogue,
+            self.table.name,
+            self.cell,
+            self.recommender,
             result,
-            row=row.label,
-            group=cell.model.name,
-            teacher_top_EK=teacher.top_EK,
-            seconds=time.perf_counter() - started,
+            row=self.row.label,
+            group=self.cell.model.name,
+            teacher_top_EK=self.table.teacher.top_EK,
+            seconds=seconds,
         )
-        self.ledger.append(filed)
-        clear_checkpoint(self.shop.folder / cell.hash)
-        self.say(label, filed)
 
-    def say(self, label: str, row: LedgerRow) -> None:
-        figures = [f"NDCG@10 {row.metrics['test/ndcg@10']:.4f}"]
-        figures.append(f"HR@10 {row.metrics['test/hr@10']:.4f}")
-        self.shop.reporter.say(f"{label}: {', '.join(figures)}, {row.seconds['total']:.0f} s")
+    def told(self, row: LedgerRow) -> str:
+        return told(row)
+
+
+def told(row: LedgerRow) -> str:
+    """Main scores, in a line."""
+    return f"NDCG@10 {row.metrics['test/ndcg@10']:.4f}, HR@10 {row.metrics['test/hr@10']:.4f}"
 
 
 def heard(

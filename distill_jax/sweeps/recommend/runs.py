@@ -15,10 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
+from distill_jax.core.distributed import to_host
 from distill_jax.core.files import home, write_atomic
 from distill_jax.core.ranking_types import HistoryBatch, scores_last
+from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interactions import RankingSplit
+from distill_jax.data.plan import choose_lengths
 from distill_jax.evaluation.latency import Latency, cpu_latency
 from distill_jax.evaluation.ranking import METRICS, overlap
 from distill_jax.evaluation.recommend import RankingReport, Scorer, evaluate
@@ -28,17 +32,16 @@ from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import save_recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.ranking_objective import RankingObjective
+from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.evidence import CASES, RANK, pack_numbers
-from distill_jax.sweeps.ledger import LedgerRow, provenance
-from distill_jax.sweeps.progress import Reporter
+from distill_jax.sweeps.ledger import LedgerRow
 from distill_jax.sweeps.recommend.build import ENCODER, item_vectors_of_texts
 from distill_jax.sweeps.recommend.cells import RecCell
+from distill_jax.sweeps.rows import ledger_row, training_facts
+from distill_jax.sweeps.work import Work
 from distill_jax.teachers.item_texts import TextSpace
-from distill_jax.training.checkpoint import Checkpoints, Identity
-from distill_jax.training.feed import TeacherOutputs
-from distill_jax.training.interrupt import StopRequest
-from distill_jax.training.loop import TrainResult
-from distill_jax.training.recommender import fit
+from distill_jax.training.checkpoint import Identity
+from distill_jax.training.loop import LoopConfig, TrainResult
 from distill_jax.training.state import Params
 
 CUTS = (10, 20)
@@ -50,40 +53,26 @@ TESTED_SLICES = ("tail", "cold")
 
 
 @dataclass(frozen=True, eq=False)
-class Workshop:
-    """What all runs of a table share.
+class Catalogue:
+    """The data of a table and what is made of it once.
 
     Attributes:
-      folder: of the runs.
+      engine: gives the folder of the runs, the display, and whether to stop.
     """
 
-    folder: Path
+    engine: Engine
     split: RankingSplit
-    reporter: Reporter
-    stop: StopRequest
 
     @functools.cached_property
     def texts(self) -> tuple[ItemTexts, TextSpace]:
         """Vectors of the items' texts; made when a model wants them."""
-        self.reporter.say("reading the items' texts")
+        self.engine.reporter.say("reading the items' texts")
         return item_vectors_of_texts(self.split.data.item_texts, home())
-
-    def validate(self, recommender: Recommender) -> Callable[[Params], dict[str, float]]:
-        """Validation metrics, the few that a learning curve shows."""
-        scorer = scorer_of(recommender)
-
-        def score(params: Params) -> dict[str, float]:
-            found = evaluate(
-                scorer.of(params), self.split, "validation", on_batch=self.stop.check
-            ).metrics
-            return {name: found[name] for name in ("ndcg@10", "hr@10")}
-
-        return score
 
     def test(self, scorer: Scorer) -> RankingReport:
         """The test split, read once a run."""
         return evaluate(
-            scorer, self.split, "test", ks=CUTS, list_length=LIST, on_batch=self.stop.check
+            scorer, self.split, "test", ks=CUTS, list_length=LIST, on_batch=self.engine.heed
         )
 
 
@@ -93,56 +82,53 @@ def scorer_of(recommender: Recommender) -> HistoryScorer:
     return HistoryScorer(recommender)
 
 
-def train_cell(
-    shop: Workshop,
-    cell: RecCell,
-    recommender: Recommender,
-    objective: RankingObjective,
-    label: str,
-    *,
-    params: Params | None = None,
-    teacher: TeacherOutputs | None = None,
-) -> TrainResult:
-    """Train a cell's model, going on from its checkpoint where there is one."""
-    identity = Identity(cell.hash, json.loads(json.dumps(cell.config)))
-    folder = shop.folder / cell.hash / "checkpoint"
+def recommender_work(
+    split: RankingSplit, cell: RecCell, recommender: Recommender, objective: RankingObjective
+) -> Work:
+    """The training of a cell.
 
-    def on_log(done: int, values: dict[str, float]) -> None:
-        if "train/loss" in values:
-            stage.update(done, loss=values["train/loss"], batch_size=cell.training.batch_size)
+    Args:
+      split: its training part is learnt from, its validation part decides which step is best.
+    """
+    training, config = cell.training, recommender.config
+    objective = objective.trained_on(split.train_counts_I)
+    table = HistoryTable(split, config.task, config.max_length)
+    lengths = choose_lengths(
+        table.lengths_N, batch_size=training.batch_size, max_shapes=training.max_shapes
+    )
+    hiding = training.hiding if config.task == "hidden" else None
+    steps_per_epoch = -(-len(table) // training.batch_size)
 
-    total = steps_of(shop.split, recommender, cell)
-    with (
-        Checkpoints(folder, identity, say=shop.reporter.say) as checkpoints,
-        shop.reporter.stage(label, total) as stage,
-    ):
-        return fit(
-            recommender,
-            shop.split,
-            objective,
-            cell.training,
-            seed=cell.seed,
-            evaluate=shop.validate(recommender),
-            params=params,
-            teacher=teacher,
-            on_log=on_log,
-            stop=shop.stop,
-            checkpoints=checkpoints,
-            say=shop.reporter.say,
-        )
+    def validate(params: Params, mesh: Mesh, on_batch: Callable[[], None]) -> dict[str, float]:
+        scorer = scorer_of(recommender).of(to_host(params))
+        found = evaluate(scorer, split, "validation", on_batch=on_batch).metrics
+        return {name: found[name] for name in ("ndcg@10", "hr@10")}
 
-
-def steps_of(split: RankingSplit, recommender: Recommender, cell: RecCell) -> int:
-    """Optimiser steps of a run."""
-    from distill_jax.data.histories import HistoryTable
-
-    config = recommender.config
-    rows = len(HistoryTable(split, config.task, config.max_length))
-    return cell.training.epochs * -(-rows // cell.training.batch_size)
+    return Work(
+        identity=Identity(cell.hash, json.loads(json.dumps(cell.config))),
+        seed=cell.seed,
+        config=config,
+        build=recommender.computing_in,
+        objective=objective,
+        optimizer=training.optimizer,
+        loop=LoopConfig(
+            steps=training.epochs * steps_per_epoch,
+            eval_every=training.eval_every * steps_per_epoch,
+            select=training.select,
+        ),
+        batch_size=training.batch_size,
+        lengths=lengths,
+        table=table,
+        data=split.digest,
+        loss_params=lambda: objective.init_params(jax.random.fold_in(jax.random.key(cell.seed), 1)),
+        evaluate=validate,
+        draws=Draws(table, hiding, objective.negatives),
+        precision=cell.precision,
+    )
 
 
 def write_up(
-    shop: Workshop,
+    catalogue: Catalogue,
     experiment: str,
     cell: RecCell,
     recommender: Recommender,
@@ -152,47 +138,40 @@ def write_up(
     group: str,
     teacher_top_EK: np.ndarray | None,
     seconds: float,
+    folder: Path | None = None,
 ) -> LedgerRow:
     """The ledger's row of a trained model, which is kept for use.
 
     Args:
+      folder: of the run's files; by its hash where None.
       teacher_top_EK: what the teacher shows each test user; None for the teacher itself.
     """
-    report = shop.test(scorer_of(recommender).of(result.params))
-    progress = result.progress
+    report = catalogue.test(scorer_of(recommender).of(result.params))
     metrics = test_metrics(report, teacher_top_EK)
-    metrics["validation/ndcg@10"] = progress.best_score
+    metrics["validation/ndcg@10"] = result.progress.best_score
     metrics["parameters"] = model_size(result.params).parameters
-    timed = latency(shop, recommender, result.params)
+    timed = latency(catalogue, recommender, result.params)
     metrics |= {"latency/p50_ms": timed.p50_ms, "latency/p95_ms": timed.p95_ms}
-    keep_model(shop, cell, recommender, result.params)
-    fingerprints = {"data": cell.data_digest}
-    if cell.teacher_digest:
-        fingerprints["teacher"] = cell.teacher_digest
-    return LedgerRow(
+    folder = folder or catalogue.engine.run_folder(cell.hash)
+    keep_model(catalogue, cell, recommender, result.params, folder / "model")
+    heard = {"teacher": cell.teacher_digest} if cell.teacher_digest else {}
+    return ledger_row(
         hash=cell.hash,
         experiment=experiment,
         row=row,
         group=group,
         seed=cell.seed,
-        config=json.loads(json.dumps(cell.config)),
+        config=cell.config,
         metrics=metrics,
-        selected_step=progress.best_step,
-        fingerprints=fingerprints,
-        seconds={
-            "train": progress.train_seconds,
-            "compile": progress.compile_seconds,
-            "total": seconds,
-        },
-        examples_per_second=result.examples_per_second,
+        fingerprints={"data": cell.data_digest, **heard},
+        training=training_facts(result, seconds),
         test_scores=evidence(report),
-        history=progress.history,
-        **provenance(),
+        history=result.progress.history,
     )
 
 
 def closed_form_row(
-    shop: Workshop, experiment: str, name: str, cell: RecCell, teacher_top_EK: np.ndarray
+    catalogue: Catalogue, experiment: str, name: str, cell: RecCell, teacher_top_EK: np.ndarray
 ) -> LedgerRow:
     """The row of a recommender that needs no training."""
     from distill_jax.models.recommenders.ease import fit_ease
@@ -205,23 +184,20 @@ def closed_form_row(
         "ease": fit_ease,
     }
     started = time.perf_counter()
-    model = fits[name](shop.split)
+    model = fits[name](catalogue.split)
     fitted = time.perf_counter() - started
-    report = shop.test(model.scores)
-    return LedgerRow(
+    report = catalogue.test(model.scores)
+    return ledger_row(
         hash=cell.hash,
         experiment=experiment,
         row=name,
         group="closed form",
         seed=0,
-        config=json.loads(json.dumps({**cell.config, "closed_form": name})),
+        config={**cell.config, "closed_form": name},
         metrics=test_metrics(report, teacher_top_EK),
-        selected_step=None,
         fingerprints={"data": cell.data_digest},
-        seconds={"train": fitted, "total": time.perf_counter() - started},
-        examples_per_second=None,
+        training={"seconds": {"train": fitted, "total": time.perf_counter() - started}},
         test_scores=evidence(report),
-        **provenance(),
     )
 
 
@@ -248,15 +224,15 @@ def evidence(report: RankingReport) -> dict[str, str]:
     return {name: pack_numbers(values) for name, values in kept.items() if len(values)}
 
 
-def latency(shop: Workshop, recommender: Recommender, params: Params) -> Latency:
+def latency(catalogue: Catalogue, recommender: Recommender, params: Params) -> Latency:
     """Of one user's list on the CPU: history in, ten items out; item vectors are made before."""
-    histories = shop.split.test.histories(shop.split.data)
+    histories = catalogue.split.test.histories(catalogue.split.data)
     scorer = scorer_of(recommender)
     chosen = np.linspace(0, len(histories) - 1, min(TIMED_USERS, len(histories))).astype(int)
     batches = [scorer.batch(histories.part(int(i), int(i) + 1)) for i in chosen]
     items_ID = np.asarray(recommender.item_vectors(jax.device_put(params)))
     return cpu_latency(
-        _lists(recommender), (params, items_ID), batches, repeats=5, on_call=shop.stop.check
+        _lists(recommender), (params, items_ID), batches, repeats=5, on_call=catalogue.engine.heed
     )
 
 
@@ -272,25 +248,26 @@ def _lists(recommender: Recommender) -> Callable[[Any, HistoryBatch], Array]:
     return apply
 
 
-def keep_model(shop: Workshop, cell: RecCell, recommender: Recommender, params: Params) -> None:
+def keep_model(
+    catalogue: Catalogue, cell: RecCell, recommender: Recommender, params: Params, folder: Path
+) -> None:
     """Keep a finished model with all that ``distill-jax recommend`` needs to use it."""
-    from distill_jax.evaluation.item_catalogue import Catalogue, save_catalogue
+    from distill_jax.evaluation.item_catalogue import Catalogue as ItemCatalogue
+    from distill_jax.evaluation.item_catalogue import save_catalogue
     from distill_jax.evaluation.open_recommender import keep_encoder
 
-    folder = shop.folder / cell.hash / "model"
     shutil.rmtree(folder, ignore_errors=True)  # left by a run killed at this place
-    data = shop.split.data
+    data = catalogue.split.data
     save_recommender(folder, recommender, params, data.item_names)
-    save_catalogue(folder, Catalogue(data.item_names, data.item_texts))
+    save_catalogue(folder, ItemCatalogue(data.item_names, data.item_texts))
     if recommender.config.items.source != "id":
-        keep_encoder(folder, shop.texts[1], ENCODER)
-    facts = {"data": cell.data.name, "protocol": shop.split.protocol, "objective": cell.objective}
+        keep_encoder(folder, catalogue.texts[1], ENCODER)
+    facts = {
+        "data": cell.data.name,
+        "protocol": catalogue.split.protocol,
+        "objective": cell.objective,
+    }
     write_atomic(folder / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-
-
-def clear_checkpoint(folder: Path) -> None:
-    """Drop what a run needed to go on, now that it stands in the ledger."""
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
 
 
 def closed_form_cell(cell: RecCell, name: str) -> RecCell:

@@ -13,11 +13,11 @@ from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_recommender import open_recommender
 from distill_jax.evaluation.ranking import mean_metrics
 from distill_jax.models.recommenders.build import Recommender
+from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.evidence import unpack_numbers
 from distill_jax.sweeps.ledger import Ledger
 from distill_jax.sweeps.outputs import build, write_outputs
 from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.recommend import run as run_module
 from distill_jax.sweeps.recommend.build import build_recommender, start_from_items
 from distill_jax.sweeps.recommend.cells import RecCell, RecData, RecModel, RecTeacher, parse_model
 from distill_jax.sweeps.recommend.run import run_recommenders
@@ -107,7 +107,7 @@ def test_what_is_finished_is_not_trained_again(finished, split, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("nothing is left to train")
 
-    monkeypatch.setattr(run_module, "train_cell", never)
+    monkeypatch.setattr(Engine, "train", never)
     again_spec, again = run_recommenders(SWEEP, folder, quiet(), split=split)
     assert again_spec == spec and again == rows
     other = dataclasses.replace(SWEEP, seeds=(0, 3))
