@@ -9,6 +9,7 @@ from typing import Any, Literal
 from distill_jax.core.digests import LATE, digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.sweeps.options import Precision
 from distill_jax.training.optimizer import OptimizerConfig
 
 RECIPE = 1
@@ -111,6 +112,7 @@ class SearchCell:
       hears: ``teacher``; ``shuffled``: its scores, given to other candidates of the same query.
       transfer: whether queries without judgements are learnt from; only a teacher speaks there.
       plugin: digest of the user's code behind its losses; None where they are the library's.
+      precision: in which it is trained.
       data_digest, teacher_digest: content, filled in when the cell is planned.
     """
 
@@ -127,6 +129,7 @@ class SearchCell:
     training: SearchTraining = field(default_factory=SearchTraining)
     seed: int = 0
     plugin: str | None = field(default=None, metadata=LATE)
+    precision: Precision = field(default="f32", metadata=LATE)
     data_digest: str = ""
     teacher_digest: str = ""
 

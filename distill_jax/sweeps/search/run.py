@@ -1,16 +1,19 @@
-"""A search table, run one cell after the other: what stands in the ledger is not run again."""
+"""A table of search students: what the runner asks of it, see ``interface.TableTask``."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from distill_jax.core.distributed import is_lead, to_host
 from distill_jax.evaluation.item_catalogue import Catalogue
 from distill_jax.evaluation.latency import cpu_latencies
 from distill_jax.evaluation.open_search import save_search
@@ -25,26 +28,37 @@ from distill_jax.models.two_tower import (
     init_two_tower,
     pretrained_towers,
 )
-from distill_jax.objectives.list_objective import resolve_lists
+from distill_jax.objectives.list_objective import ListObjective, resolve_lists
 from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.sweeps.columns import Column
+from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.evidence import pack_numbers
-from distill_jax.sweeps.ledger import Ledger, LedgerRow, provenance
+from distill_jax.sweeps.interface import Run
+from distill_jax.sweeps.ledger import Ledger, LedgerRow
+from distill_jax.sweeps.merge import rows_in
 from distill_jax.sweeps.options import DEFAULTS, RunOptions
-from distill_jax.sweeps.outputs import LEDGER
 from distill_jax.sweeps.progress import Reporter
+from distill_jax.sweeps.resume import Known
+from distill_jax.sweeps.rows import ledger_row, training_facts
+from distill_jax.sweeps.run import run_table
 from distill_jax.sweeps.search.cells import SearchCell, SearchSweep
 from distill_jax.sweeps.search.task import (
     SELECT,
     SearchTask,
     SearchTeacher,
     prepare,
+    search_work,
     train_teacher,
 )
-from distill_jax.sweeps.search.training import Trainer, Work
-from distill_jax.sweeps.spec import Place, TableSpec
+from distill_jax.sweeps.spec import Place, TableSpec, Where
+from distill_jax.sweeps.strategies import Strategy
+from distill_jax.sweeps.track import TrackTo
+from distill_jax.sweeps.work import Work
 from distill_jax.teachers.pair_scores import PairScores
-from distill_jax.training.interrupt import StopRequest
+from distill_jax.training.checkpoint import Identity
+from distill_jax.training.feed import TeacherOutputs
+from distill_jax.training.loop import TrainResult
+from distill_jax.training.state import Params
 
 TEACHER, RETRIEVER = "cross-encoder, reranks", "encoder as it came"
 COLUMNS = (
@@ -63,162 +77,151 @@ def run_search(
     folder: Path,
     reporter: Reporter | None = None,
     *,
+    track: TrackTo = "none",
+    strategy: Strategy = "sequential",
     options: RunOptions = DEFAULTS,
 ) -> tuple[TableSpec, list[LedgerRow]]:
-    """Run what is missing of a table.
+    """``run.run_table`` of search students."""
+    return run_table(
+        SearchTable(sweep),
+        folder,
+        reporter or Reporter(),
+        track=track,
+        strategy=strategy,
+        options=options,
+    )
 
-    Args:
-      folder: of the table; holds the ledger, and the models under ``runs``.
 
-    Returns:
-      The description of the table and the rows of its ledger.
+@dataclass(frozen=True, eq=False)
+class _Taught:
+    """What the cells of one data set and one teacher share.
 
-    Raises:
-      Interrupted: after a stop request; the next call goes on where it was.
-      UserError: from data, teacher or training.
+    Attributes:
+      shuffled: seed -> the teacher's scores, given to other candidates of the same query.
     """
-    reporter = reporter or Reporter()
-    with StopRequest(reporter.say) as stop:
-        session = _Session(
-            sweep, folder, reporter, Trainer(folder / "runs", stop, reporter, options)
-        )
-        return session.run()
+
+    task: SearchTask
+    teacher: SearchTeacher
+    scores: PairScores
+    shuffled: dict[int, PairScores] = field(default_factory=dict)
+
+    def heard(self, cell: SearchCell) -> PairScores:
+        """What a cell hears of the teacher, one object for all that hear the same."""
+        if cell.hears == "teacher":
+            return self.scores
+        if cell.seed not in self.shuffled:
+            self.shuffled[cell.seed] = self.scores.shuffled(cell.seed)
+        return self.shuffled[cell.seed]
 
 
 @dataclass(eq=False)
-class _Session:
-    """One call of ``run_search``."""
+class SearchTable:
+    """What is needed for the runs of a sweep of search students, and the runs."""
 
     sweep: SearchSweep
-    folder: Path
-    reporter: Reporter
-    trainer: Trainer
+    engine: Engine = field(init=False)
+    _tasks: dict[Any, SearchTask] = field(default_factory=dict)
+    _taught: dict[Any, _Taught] = field(default_factory=dict)
+    _references: list[Place] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.ledger = Ledger(self.folder / LEDGER)
-        self._tasks: dict[Any, tuple[SearchTask, SearchTeacher, PairScores]] = {}
+    @property
+    def name(self) -> str:
+        return self.sweep.name
 
-    def run(self) -> tuple[TableSpec, list[LedgerRow]]:
-        places: list[Place] = []
-        teachers: list[Place] = []
-        entries = self.sweep.entries
-        for number, (row, group, seed) in enumerate(entries, 1):
-            cell = self.sweep.cell(row, group, seed)
-            task, teacher, scores = self._shared(cell)
-            for place in self._reference_rows(cell, task, teacher):
-                if place not in teachers:
-                    teachers.append(place)
+    @property
+    def cells(self) -> list[tuple[str, str, SearchCell]]:
+        """(row, group, cell) in the order of the table."""
+        return [
+            (row, group, self.sweep.cell(row, group, s)) for row, group, s in self.sweep.entries
+        ]
+
+    def prepare(self, engine: Engine) -> None:
+        self.engine = engine
+        for _, _, cell in self.cells:
+            key = cell.data, cell.teacher
+            if key not in self._tasks:
+                self._tasks[key] = task = prepare(*key)
+                for note in (*task.data.notes, *task.told):
+                    engine.reporter.say(f"data: {note}")
+            plugin_digest(cell.objective)
+            objective = objective_of(cell)
+            config, params = start_student(dataclasses.replace(cell, seed=0), self._tasks[key])
+            del params
+            table = self._tasks[key].table(list_size=cell.training.list_size)
+            search_work(
+                Identity("", {}), 0, config, objective, cell.training, table, data="",
+                evaluate=lambda *_: {}, precision=cell.precision,
+            ).model(remat=engine.options.remat)  # fmt: skip
+            for training in (cell.teacher.training, cell.training):
+                engine.check_batch_size(training.batch_size)
+
+    def settings(self) -> dict[Where, Known]:
+        return {
+            (row, group, cell.seed, ""): (
+                dataclasses.replace(
+                    cell, data_digest=self._tasks[cell.data, cell.teacher].digest
+                ).config,
+                ("teacher_digest", "plugin"),
+            )
+            for row, group, cell in self.cells
+        }
+
+    def raise_teachers(self, ledger: Ledger) -> None:
+        for _, _, cell in self.cells:
+            key = cell.data, cell.teacher
+            if key in self._taught:
+                continue
+            task = self._tasks[key]
+            teacher = train_teacher(self.engine, task, cell.teacher)
+            self.engine.heed()
+            self.engine.reporter.say("asking the teacher about the candidates")
+            self._taught[key] = _Taught(task, teacher, teacher.pair_scores(task))
+            self._file_references(cell, self._taught[key], ledger)
+
+    @cached_property
+    def everything(self) -> list[SearchRun]:
+        """Every entry, now that its teacher is known."""
+        runs = []
+        for row, group, cell in self.cells:
+            taught = self._taught[cell.data, cell.teacher]
             cell = dataclasses.replace(
                 cell,
                 plugin=plugin_digest(cell.objective),
-                data_digest=task.digest,
-                teacher_digest=teacher.digest,
+                data_digest=taught.task.digest,
+                teacher_digest=taught.teacher.digest,
             )
-            places.append(Place(row, group, seed, cell.hash))
-            if cell.hash in self.ledger.finished_hashes():
-                continue
-            self.trainer.stop.check()
-            label = f"{number}/{len(entries)}  {group}  {row}  seed {seed}"
-            self.ledger.append(self._student(cell, row, group, task, teacher, scores, label))
-            self.trainer.clear(cell.hash)
-        spec = TableSpec(
-            name=self.sweep.name,
+            runs.append(SearchRun(self.name, row, group, cell, taught))
+        return runs
+
+    def runs(self) -> list[Run]:
+        runs: dict[str, Run] = {}
+        for run in self.everything:
+            runs.setdefault(run.hash, run)
+        return list(runs.values())
+
+    def configs(self) -> dict[str, dict[str, Any]]:
+        return {run.hash: run.cell.config for run in self.everything}
+
+    def self_check(self, runs: Sequence[Run]) -> None:
+        """Nothing yet beyond what ``prepare`` checks."""
+
+    def spec(self) -> TableSpec:
+        return TableSpec(
+            name=self.name,
             title=self.sweep.title,
             layout="metrics",
             columns=COLUMNS,
             baseline=next(iter(self.sweep.rows)),
-            places=tuple(places),
-            teachers=tuple(teachers),
+            places=tuple(Place(r.row, r.group, r.cell.seed, r.hash) for r in self.everything),
+            teachers=tuple(self._references),
             tested=(f"test/{SELECT}",),
             protocol=(*self.sweep.protocol, PROTOCOL),
         )
-        return spec, self.ledger.rows()
 
-    def _shared(self, cell: SearchCell) -> tuple[SearchTask, SearchTeacher, PairScores]:
-        key = cell.data, cell.teacher
-        if key not in self._tasks:
-            task = prepare(*key)
-            for note in (*task.data.notes, *task.told):
-                self.reporter.say(f"data: {note}")
-            teacher = train_teacher(self.trainer, task, cell.teacher, self.reporter)
-            self.trainer.stop.check()
-            self.reporter.say("asking the teacher about the candidates")
-            self._tasks[key] = task, teacher, teacher.pair_scores(task)
-        return self._tasks[key]
-
-    def _student(
-        self,
-        cell: SearchCell,
-        row: str,
-        group: str,
-        task: SearchTask,
-        teacher: SearchTeacher,
-        scores: PairScores,
-        label: str,
-    ) -> LedgerRow:
-        started = time.perf_counter()
-        objective = resolve_lists(
-            cell.objective,
-            list_size=cell.training.list_size,
-            teacher=True,
-            in_batch=cell.in_batch,
-        )
-        if cell.hears == "shuffled":
-            scores = scores.shuffled(cell.seed)
-        table = task.table(
-            list_size=cell.training.list_size,
-            use_transfer=cell.transfer and objective.needs_teacher,
-            scores_QM=scores.scores_QM,
-        )
-        config, params = start_student(cell, task)
-        model = TwoTower(config)
-        encoder = Encoder(model)
-        work = Work(
-            cell.hash, cell.config, model, objective, cell.training, table, cell.seed, scores
-        )
-        result = self.trainer.train(
-            work,
-            params,
-            lambda own: task.find(encoder, own, "validation").means,
-            SELECT,
-            label=label,
-        )
-        found = task.find(encoder, result.params, "test")
-        save_student(self.folder / "runs" / cell.hash / "model", config, result.params, task)
-        progress = result.progress
-        self.reporter.say(f"{label}: nDCG@10 {found.means[SELECT]:.3f}")
-        return LedgerRow(
-            hash=cell.hash,
-            experiment=self.sweep.name,
-            row=row,
-            group=group,
-            seed=cell.seed,
-            config=cell.config,
-            metrics={
-                **_test_metrics(found),
-                **_query_costs(config, result.params, task),
-                f"validation/{SELECT}": progress.best_score,
-            },
-            selected_step=progress.best_step,
-            fingerprints=_fingerprints(task, teacher),
-            seconds={
-                "train": progress.train_seconds,
-                "compile": progress.compile_seconds,
-                "total": time.perf_counter() - started,
-            },
-            examples_per_second=result.examples_per_second,
-            history=[{"step": at["step"], SELECT: at[SELECT]} for at in progress.history],
-            test_scores={SELECT: pack_numbers(found.by_query[SELECT])},
-            **provenance(),
-        )
-
-    def _reference_rows(
-        self, cell: SearchCell, task: SearchTask, teacher: SearchTeacher
-    ) -> list[Place]:
+    def _file_references(self, cell: SearchCell, taught: _Taught, ledger: Ledger) -> None:
         """The teacher, and the encoder that it and the candidates come from, in the ledger."""
-        group = next(iter(self.sweep.groups))
-        places = []
-        for label, digest_ in ((TEACHER, teacher.digest), (RETRIEVER, task.encoder.digest)):
+        group, task = next(iter(self.sweep.groups)), taught.task
+        for label, digest_ in ((TEACHER, taught.teacher.digest), (RETRIEVER, task.encoder.digest)):
             own = dataclasses.replace(
                 cell,
                 student=label,
@@ -232,14 +235,16 @@ class _Session:
                 own, start="words", shared=True, similarity="cosine", in_batch=False,
                 hears="teacher", transfer=False,
             )  # fmt: skip
-            if own.hash not in self.ledger.finished_hashes():
-                self.ledger.append(self._reference(own, label, group, task, teacher))
-            places.append(Place(label, group, 0, own.hash))
-        return places
+            place = Place(label, group, 0, own.hash)
+            if place in self._references:
+                continue
+            self._references.append(place)
+            due = self.engine.options.share.holds(own.hash)
+            if due and own.hash not in rows_in(ledger.path.parent) and is_lead():
+                ledger.append(self._reference(own, label, group, taught))
 
-    def _reference(
-        self, cell: SearchCell, label: str, group: str, task: SearchTask, teacher: SearchTeacher
-    ) -> LedgerRow:
+    def _reference(self, cell: SearchCell, label: str, group: str, taught: _Taught) -> LedgerRow:
+        task, teacher = taught.task, taught.teacher
         if label == TEACHER:
             found = teacher.rerank(task, "test", cell.teacher.candidates)
             params, training = teacher.params, teacher.training
@@ -247,24 +252,122 @@ class _Session:
             rows = task.data.splits["test"]
             found = retrieval_scores(task.data, rows, task.retrieved_QK[rows])
             params, training = task.encoder.params, {}
-        return LedgerRow(
+        return ledger_row(
             hash=cell.hash,
-            experiment=self.sweep.name,
+            experiment=self.name,
             row=label,
             group=group,
             seed=0,
             config=cell.config,
             metrics={**_test_metrics(found), "parameters": model_size(params).parameters},
-            selected_step=training.get("selected_step"),
             fingerprints=_fingerprints(task, teacher),
-            seconds=training.get("seconds", {}),
-            examples_per_second=training.get("examples_per_second"),
-            history=[
-                {"step": at["step"], SELECT: at[SELECT]} for at in training.get("history", [])
-            ],
+            training=training,
+            history=_shown(training.get("history", [])),
             test_scores={SELECT: pack_numbers(found.by_query[SELECT])},
-            **provenance(),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class SearchRun:
+    """A student, see ``interface.Run``."""
+
+    experiment: str
+    row: str
+    group: str
+    cell: SearchCell
+    taught: _Taught
+
+    @property
+    def hash(self) -> str:
+        return self.cell.hash
+
+    @property
+    def title(self) -> str:
+        return f"{self.group}  {self.row}  seed {self.cell.seed}"
+
+    @property
+    def task(self) -> SearchTask:
+        """What it learns from."""
+        return self.taught.task
+
+    @cached_property
+    def _begun(self) -> tuple[TwoTowerConfig, Params]:
+        return start_student(self.cell, self.task)
+
+    @cached_property
+    def works(self) -> tuple[Work, ...]:
+        cell, task, config = self.cell, self.task, self._begun[0]
+        objective, encoder = objective_of(cell), Encoder(TwoTower(config))
+        use_transfer = cell.transfer and objective.needs_teacher
+        table = task.table(
+            list_size=cell.training.list_size,
+            use_transfer=use_transfer,
+            scores_QM=self.taught.heard(cell).scores_QM,
+        )
+
+        def validate(params: Params, mesh: Mesh, on_batch: Callable[[], None]) -> dict[str, float]:
+            return task.find(encoder, to_host(params), "validation").means
+
+        work = search_work(
+            Identity(cell.hash, cell.config),
+            cell.seed,
+            config,
+            objective,
+            cell.training,
+            table,
+            data=f"{task.digest} {use_transfer} {cell.hears} {cell.teacher_digest}",
+            evaluate=validate,
+            precision=cell.precision,
+        )
+        return (work,)
+
+    @property
+    def together(self) -> Mapping[str, Any]:
+        return {"start": self.cell.start}
+
+    def start(self) -> Params:
+        return self._begun[1]
+
+    def outputs(self) -> TeacherOutputs | None:
+        return self.taught.heard(self.cell) if objective_of(self.cell).needs_teacher else None
+
+    def finish(self, engine: Engine, result: TrainResult, seconds: float) -> LedgerRow:
+        task, (config, _) = self.task, self._begun
+        found = task.find(Encoder(TwoTower(config)), result.params, "test")
+        if is_lead():
+            save_student(engine.run_folder(self.hash) / "model", config, result.params, task)
+        return ledger_row(
+            hash=self.hash,
+            experiment=self.experiment,
+            row=self.row,
+            group=self.group,
+            seed=self.cell.seed,
+            config=self.cell.config,
+            metrics={
+                **_test_metrics(found),
+                **_query_costs(config, result.params, task),
+                f"validation/{SELECT}": result.progress.best_score,
+            },
+            fingerprints=_fingerprints(task, self.taught.teacher),
+            training=training_facts(result, seconds),
+            history=_shown(result.progress.history),
+            test_scores={SELECT: pack_numbers(found.by_query[SELECT])},
+        )
+
+    def told(self, row: LedgerRow) -> str:
+        return f"nDCG@10 {row.metrics[f'test/{SELECT}']:.3f}"
+
+
+def objective_of(cell: SearchCell) -> ListObjective:
+    """A cell's objective, fitted to its lists."""
+    return resolve_lists(
+        cell.objective, list_size=cell.training.list_size, teacher=True, in_batch=cell.in_batch
+    )
+
+
+def _shown(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """What a learning curve shows."""
+    return [{"step": at["step"], SELECT: at[SELECT]} for at in history]
 
 
 def start_student(cell: SearchCell, task: SearchTask) -> tuple[TwoTowerConfig, Any]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from distill_jax.core.digests import digest
+from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
 from distill_jax.data.coverage import in_words
@@ -37,13 +41,23 @@ from distill_jax.evaluation.search import (
 from distill_jax.models.bert import Bert, BertConfig
 from distill_jax.models.cross_encoder import CrossEncoder, CrossEncoderConfig
 from distill_jax.models.huggingface import load_pretrained, save_pretrained
-from distill_jax.models.two_tower import TwoTower, pretrained_towers
-from distill_jax.objectives.list_objective import resolve_lists
+from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, pretrained_towers
+from distill_jax.objectives.list_objective import ListObjective, resolve_lists
+from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.models import Checkpoint, load_checkpoint
-from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.search.cells import SearchDataConfig, SearchTeacherConfig, teacher_hash
-from distill_jax.sweeps.search.training import Trainer, Work
+from distill_jax.sweeps.options import Precision
+from distill_jax.sweeps.rows import training_facts
+from distill_jax.sweeps.search.cells import (
+    SearchDataConfig,
+    SearchTeacherConfig,
+    SearchTraining,
+    teacher_hash,
+)
+from distill_jax.sweeps.strategies import clear_checkpoints
+from distill_jax.sweeps.work import Evaluate, Work
 from distill_jax.teachers.pair_scores import PairScores, kept_scores
+from distill_jax.training.checkpoint import Identity
+from distill_jax.training.loop import LoopConfig
 
 SELECT = "ndcg@10"
 PAIRS_AT_ONCE = 256
@@ -186,14 +200,57 @@ class SearchTeacher:
         )
 
 
+def search_work(
+    identity: Identity,
+    seed: int,
+    config: TwoTowerConfig | CrossEncoderConfig,
+    objective: ListObjective,
+    training: SearchTraining,
+    table: ListTable,
+    *,
+    data: str,
+    evaluate: Evaluate,
+    precision: Precision = "f32",
+) -> Work:
+    """A training on lists of products.
+
+    Args:
+      config: of the model that reads them.
+      data: digest of the table.
+      evaluate: gives validation scores, ``SELECT`` among them.
+    """
+    return Work(
+        identity=identity,
+        seed=seed,
+        config=config,
+        build=partial(_build, config),
+        objective=objective,
+        optimizer=training.optimizer,
+        loop=LoopConfig(training.steps, -(-training.steps // training.evaluations), select=SELECT),
+        batch_size=training.batch_size,
+        lengths=(table.query_length,),
+        table=table,
+        data=data,
+        loss_params=dict,
+        evaluate=evaluate,
+        draws=table.draw,
+        precision=precision,
+    )
+
+
+def _build(config: TwoTowerConfig | CrossEncoderConfig, dtype: Any, remat: bool) -> Any:
+    if remat:
+        raise UserError("--remat is for classifiers: search models keep their activations")
+    model = TwoTower if isinstance(config, TwoTowerConfig) else CrossEncoder
+    return model(config, dtype)  # type: ignore[arg-type]
+
+
 @functools.cache
 def _pair_logits(config: BertConfig) -> Any:
     return logits_of(Bert(config))
 
 
-def train_teacher(
-    trainer: Trainer, task: SearchTask, config: SearchTeacherConfig, reporter: Reporter
-) -> SearchTeacher:
+def train_teacher(engine: Engine, task: SearchTask, config: SearchTeacherConfig) -> SearchTeacher:
     """The cross-encoder, trained now or found from an earlier run.
 
     Raises:
@@ -203,31 +260,31 @@ def train_teacher(
     name = teacher_hash(task.digest, task.encoder.digest, config)
     folder = home() / "search" / "teachers" / name
     if not folder.is_dir():
-        reporter.say("training the cross-encoder")
         bert = task.encoder.config
         table = task.table(list_size=config.training.list_size, kind="pairs", prior=task.vectors)
-        work = Work(
-            name,
-            {"teacher": dataclasses.asdict(config)},
-            CrossEncoder(CrossEncoderConfig(bert)),
+
+        def validate(params: Any, mesh: Mesh, on_batch: Callable[[], None]) -> dict[str, float]:
+            own = SearchTeacher(bert, to_host(params)["encoder"], "", {})
+            return own.rerank(task, "validation", config.candidates).means
+
+        work = search_work(
+            Identity(name, {"teacher": dataclasses.asdict(config)}),
+            0,
+            CrossEncoderConfig(bert),
             resolve_lists("ce", list_size=config.training.list_size, teacher=False),
             config.training,
             table,
-            seed=0,
+            data=task.digest,
+            evaluate=validate,
         )
-
-        def validate(params: Any) -> dict[str, float]:
-            own = SearchTeacher(bert, params["encoder"], "", {})
-            return own.rerank(task, "validation", config.candidates).means
-
-        result = trainer.train(work, {"encoder": task.encoder.params}, validate, SELECT)
-        progress = result.progress
-        training = {
-            "selected_step": progress.best_step,
-            "history": progress.history,
-            "seconds": {"train": progress.train_seconds, "compile": progress.compile_seconds},
-            "examples_per_second": result.examples_per_second,
-        }
+        own_folder = engine.run_folder(name, shared=True)
+        result = engine.train(
+            work,
+            {"encoder": task.encoder.params},
+            teacher=None,
+            label="training the cross-encoder",
+            folder=own_folder,
+        )
         with atomic_folder(folder) as scratch:
             save_pretrained(
                 scratch / "model",
@@ -235,8 +292,8 @@ def train_teacher(
                 result.params["encoder"],
                 task.encoder.tokenizer_file,
             )
-            (scratch / "training.json").write_text(json.dumps(training, indent=1))
-        trainer.clear(name)
+            (scratch / "training.json").write_text(json.dumps(training_facts(result), indent=1))
+        clear_checkpoints(own_folder)
     return _read_teacher(folder)
 
 
