@@ -24,11 +24,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from distill_jax.cli.experiment import TableFlags
 from distill_jax.cli.run import parse_flags, run
 
 
 @dataclass(frozen=True)
-class Recommendation:
+class Recommendation(TableFlags):
     """Compare ways of distilling a recommender."""
 
     preset: Literal["default", "smoke", "cold", "ml-1m"] = "default"
@@ -127,10 +128,11 @@ def main(flags: Recommendation) -> None:
     from distill_jax.sweeps.recommend.run import run_recommenders
 
     console = open_console()
+    flags.load_plugin()
     sweep = table(flags)
     folder = flags.output_dir or Path("results") / sweep.name
-    spec, rows = run_recommenders(sweep, folder, Reporter(console))
-    conclude(spec, rows, folder, console)
+    spec, rows = run_recommenders(sweep, folder, Reporter(console), **flags.carried_out)
+    conclude(spec, rows, folder, console, flags.options.share)
 
 
 def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax, which is slow
@@ -174,6 +176,7 @@ def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax
             for label, objective in chosen_rows(flags.rows, preset.rows).items()
         ),
         training=training,
+        precision=flags.precision,
         seeds=flags.seeds,
         peers=tuple(replace(teacher, name=peer) for peer in preset.peers if peer != name),
         columns=(*COLUMNS[:3], COLD_NDCG, *COLUMNS[3:]) if unseen else COLUMNS,

@@ -17,11 +17,12 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from distill_jax.cli.experiment import TableFlags
 from distill_jax.cli.run import parse_flags, run
 
 
 @dataclass(frozen=True)
-class Continual:
+class Continual(TableFlags):
     """Distil a recommender again when new interactions have come."""
 
     data: str = "movielens-100k"
@@ -47,9 +48,11 @@ def main(flags: Continual) -> None:
     from distill_jax.sweeps.recommend.continual import run_continual
 
     console = open_console()
+    flags.load_plugin()
     data = load_interactions(flags.data)
-    spec, rows = run_continual(table(flags), data, flags.output_dir, Reporter(console))
-    conclude(spec, rows, flags.output_dir, console)
+    reporter = Reporter(console)
+    spec, rows = run_continual(table(flags), data, flags.output_dir, reporter, **flags.carried_out)
+    conclude(spec, rows, flags.output_dir, console, flags.options.share)
 
 
 def table(flags: Continual):  # type: ignore[no-untyped-def]  # imports jax, which is slow
@@ -75,6 +78,7 @@ def table(flags: Continual):  # type: ignore[no-untyped-def]  # imports jax, whi
         training,
         replace(training, epochs=flags.update_epochs, eval_every=2, optimizer=slower),
         seeds=flags.seeds,
+        precision=flags.precision,
     )
 
 

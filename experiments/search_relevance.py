@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from distill_jax.cli.experiment import TableFlags
 from distill_jax.cli.run import parse_flags, run
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SearchRelevance:
+class SearchRelevance(TableFlags):
     """Compare ways of distilling a cross-encoder into two towers."""
 
     preset: Literal["default", "smoke"] = "default"
@@ -47,10 +48,6 @@ class SearchRelevance:
     """Of the students; copied ones want less (1e-4)."""
     seeds: tuple[int, ...] = ()
     """0 1 2 by default."""
-    plugin: Path | None = None
-    """A Python file of yours with more losses; it is run before the rows are named."""
-    resume: Literal["auto", "must", "never"] = "auto"
-    """What is done about a run that was stopped."""
     output_dir: Path | None = None
     """Default: results/search_relevance, with -smoke behind it for that preset."""
 
@@ -78,6 +75,7 @@ def table(flags: SearchRelevance) -> "SearchSweep":
 
     smoke = flags.preset == "smoke"
     base = SearchCell(
+        precision=flags.precision,
         data=SearchDataConfig(flags.data, locale=flags.locale, item_length=flags.item_length),
         teacher=SearchTeacherConfig(
             flags.teacher,
@@ -134,22 +132,18 @@ def table(flags: SearchRelevance) -> "SearchSweep":
 def main(flags: SearchRelevance) -> None:
     """Run the table, write and print it."""
     from distill_jax.cli.results import conclude, open_console
-    from distill_jax.objectives.plugins import load_plugin
-    from distill_jax.sweeps.options import DEFAULTS
     from distill_jax.sweeps.progress import Reporter
     from distill_jax.sweeps.search.run import run_search
 
-    if flags.plugin is not None:
-        load_plugin(flags.plugin)
     console = open_console()
+    flags.load_plugin()
     reporter = Reporter(console)
     suffix = "" if flags.preset == "default" else f"-{flags.preset}"
     folder = flags.output_dir or Path("results") / f"search_relevance{suffix}"
     sweep = table(flags)
     reporter.say(f"{sweep.name}: {sweep.title}")
-    options = replace(DEFAULTS, resume=flags.resume)
-    spec, rows = run_search(sweep, folder, reporter, options=options)
-    conclude(spec, rows, folder, console)
+    spec, rows = run_search(sweep, folder, reporter, **flags.carried_out)
+    conclude(spec, rows, folder, console, flags.options.share)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,20 @@
 """A world of interactions in small, for tests of recommenders."""
 
+import jax
 import numpy as np
 
+from distill_jax.core.mesh import make_mesh
+from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interaction_splits import leave_one_out
 from distill_jax.data.interactions import Interactions
+from distill_jax.data.plan import choose_lengths
+from distill_jax.training.diagnose import make_probe
+from distill_jax.training.feed import Feed
+from distill_jax.training.interrupt import StopRequest
+from distill_jax.training.layout import Layout
+from distill_jax.training.loop import LoopConfig, train
+from distill_jax.training.optimizer import make_optimizer
+from distill_jax.training.step import make_step
 
 
 def small_split(num_users=13, num_items=17, seed=0, most=12):
@@ -24,3 +35,69 @@ def small_split(num_users=13, num_items=17, seed=0, most=12):
         items_N=np.concatenate(rows).astype(np.int32),
     )
     return leave_one_out(data)
+
+
+def feed_of(recommender, split, objective, config, *, seed, teacher=None):
+    """The batches of a recommender's training."""
+    task = recommender.config.task
+    table = HistoryTable(split, task, recommender.config.max_length)
+    lengths = choose_lengths(
+        table.lengths_N, batch_size=config.batch_size, max_shapes=config.max_shapes
+    )
+    hiding = config.hiding if task == "hidden" else None
+    draws = Draws(table, hiding, objective.negatives)
+    return Feed(table, lengths, config.batch_size, seed, teacher, draws=draws)
+
+
+def fit(
+    recommender,
+    split,
+    objective,
+    config,
+    *,
+    seed,
+    evaluate,
+    params=None,
+    teacher=None,
+    layout=None,
+    stop=None,
+    on_log=lambda step, values: None,
+    checkpoints=None,
+    say=lambda line: None,
+    **loop,
+):
+    """The house's loop around a recommender, without a table around it."""
+    layout = layout or Layout(make_mesh())
+    objective = objective.trained_on(split.train_counts_I)
+    feed = feed_of(recommender, split, objective, config, seed=seed, teacher=teacher)
+    key, optimizer = jax.random.key(seed), make_optimizer(config.optimizer)
+    loss_params = objective.init_params(jax.random.fold_in(key, 1))
+    step = make_step(
+        recommender,
+        objective,
+        optimizer,
+        axis=layout.axis,
+        gathered=layout.gathered,
+    )
+    return train(
+        layout.new_state(
+            recommender.init(key) if params is None else params, loss_params, optimizer
+        ),
+        layout.compile(step),
+        feed,
+        objective=objective,
+        optimizer=config.optimizer,
+        loop=LoopConfig(
+            config.epochs * feed.steps_per_epoch,
+            config.eval_every * feed.steps_per_epoch,
+            select=config.select,
+            **loop,
+        ),
+        layout=layout,
+        evaluate=evaluate,
+        on_log=on_log,
+        stop=stop or StopRequest(),
+        checkpoints=checkpoints,
+        probe=make_probe(recommender, objective),
+        say=say,
+    )

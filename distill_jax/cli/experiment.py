@@ -4,14 +4,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions, Strategy, TrackTo
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +20,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Flags:
-    """Flags of every experiment; what is compared stands in the script itself."""
+class TableFlags:
+    """Flags of every command that trains a table, whatever its task."""
+
+    plugin: Path | None = None
+    """A Python file of yours with more losses; it is run before the rows are named."""
+    strategy: Strategy = "auto"
+    """One after another, or many students in one step; auto times both, takes the faster."""
+    precision: Precision = "f32"
+    """f32. bf16: students compute in bfloat16. bf16-params: their parameters are bfloat16 too."""
+    track: TrackTo = "none"
+    """Where learning curves go, beside the ledger."""
+    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="run")] = DEFAULTS
+
+    def load_plugin(self) -> None:
+        """Run the user's file, so that the losses in it can be named."""
+        if self.plugin is not None:
+            from distill_jax.objectives.plugins import load_plugin
+
+            load_plugin(self.plugin)
+
+    @property
+    def carried_out(self) -> dict[str, Any]:
+        """What ``sweeps.run.run_table`` wants to know."""
+        return {"track": self.track, "strategy": self.strategy, "options": self.options}
+
+
+@dataclass(frozen=True)
+class Flags(TableFlags):
+    """Flags of the experiments of texts; what is compared stands in the script itself."""
 
     preset: Literal["default", "smoke"] = "default"
     """default: as committed under experiments/results. smoke: the whole path in a few minutes."""
@@ -34,15 +61,6 @@ class Flags:
     """The same for the draw of the labels that are used; by default one draw for all seeds."""
     data: str | None = None
     """Another data set: files:FOLDER, tfds:NAME ..."""
-    plugin: Path | None = None
-    """A Python file of yours with more losses; it is run before the script names its rows."""
-    strategy: Literal["auto", "sequential", "vmap", "sharded"] = "auto"
-    """One after another, or many students in one step; auto times both, takes the faster."""
-    precision: Precision = "f32"
-    """f32. bf16: students compute in bfloat16. bf16-params: their parameters are bfloat16 too."""
-    track: Literal["none", "tensorboard", "wandb"] = "none"
-    """Where learning curves go, beside the ledger."""
-    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="run")] = DEFAULTS
     output_dir: Path | None = None
     """Tables go to folders under this one, NAME or NAME-smoke; default: results."""
 
@@ -56,10 +74,7 @@ def run_experiment(
 
 def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str]) -> None:
     flags = parse_flags(Flags, arguments, Path(sys.argv[0]).name)
-    if flags.plugin is not None:
-        from distill_jax.objectives.plugins import load_plugin
-
-        load_plugin(flags.plugin)
+    flags.load_plugin()
     sweeps = declare(flags)
     for name in ("seeds", "teacher_seeds", "label_seeds"):
         if given := getattr(flags, name):
@@ -83,12 +98,5 @@ def _run(sweep: "Sweep", flags: Flags, console: "Console") -> None:
         raise UserError(f"{folder} is a file")
     reporter = Reporter(console)
     reporter.say(f"{sweep.name}: {sweep.title}")
-    spec, rows = run_sweep(
-        sweep,
-        folder,
-        reporter,
-        track=flags.track,
-        strategy=flags.strategy,
-        options=flags.options,
-    )
+    spec, rows = run_sweep(sweep, folder, reporter, **flags.carried_out)
     conclude(spec, rows, folder, console, flags.options.share)

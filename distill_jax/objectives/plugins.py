@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from distill_jax.core.digests import digest, sha256_file
@@ -11,6 +12,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.sources import NOT_IN_A_FILE
+from distill_jax.objectives.terms import Objective
 
 _LOADED: dict[Path, str] = {}
 """The files that were run, and the digest of what they held."""
@@ -67,17 +69,22 @@ def load_plugin(path: str | Path) -> tuple[str, ...]:
     return added
 
 
-def plugin_digest(*objectives: str) -> str | None:
+def plugin_digest(*objectives: str, read: Callable[[str], Objective] = parse) -> str | None:
     """Digest of the user's code behind the losses of objectives; None where all are the library's.
+
+    Args:
+      read: parses an objective; what it knows beyond the registry is the library's own.
 
     Raises:
       UserError: when a loss was registered by code that no file holds, so that nothing could tell
         when it changes.
     """
-    from distill_jax.objectives.registry import lookup
+    from distill_jax.objectives.registry import lookup, names
 
     codes = {}
-    for term in (term for text in objectives for term in parse(text).terms):
+    for term in (term for text in objectives for term in read(text).terms):
+        if term.name not in names():
+            continue
         if code := lookup(term.name).code:
             codes[term.name] = code
         if code == NOT_IN_A_FILE:

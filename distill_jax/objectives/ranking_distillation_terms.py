@@ -22,8 +22,9 @@ from distill_jax.core.top_items import TopItems, Wanted
 from distill_jax.core.types import ModelShape
 from distill_jax.losses.numeric import FLOOR, floats
 from distill_jax.objectives.chosen_logits import chosen_logits
+from distill_jax.objectives.feeds import LogitFeed, RankingFeed
 from distill_jax.objectives.ranking_terms import Kind, RankingTerm, Scores, register_kind
-from distill_jax.objectives.registry import Spec, lookup
+from distill_jax.objectives.registry import Spec, lookup, names
 from distill_jax.objectives.terms import Interval, Option
 
 LEAST_TAIL = 1e-6
@@ -272,6 +273,25 @@ def _register(
 
     register_kind(Kind(name, {**spec.own, **options}, bind, spec.doc))
     TEACHING.add(name)
+
+
+def adopt(name: str) -> bool:
+    """Makes a user's loss on logits or on lists known to objectives of recommenders too.
+
+    Returns:
+      Whether there is such a loss: one on logits that hears a teacher and needs no labels, or one
+      on rankings.
+    """
+    if name not in names():
+        return False
+    spec = lookup(name)
+    if isinstance(spec.feed, RankingFeed):
+        _register(name, _list_options(0), RankedList)
+    elif isinstance(spec.feed, LogitFeed) and spec.feed.needs_teacher and not spec.feed.labelled:
+        _register(name, _logit_options(tail=True), TopLogits)
+    else:
+        return False
+    return True
 
 
 def _top(default: int) -> dict[str, Option]:

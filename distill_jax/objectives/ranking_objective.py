@@ -20,13 +20,24 @@ from distill_jax.objectives import ranking_distillation_terms as _teachers_losse
 from distill_jax.objectives import ranking_hidden_terms as _hidden_losses
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.ranking_distillation_terms import wanted_of
-from distill_jax.objectives.ranking_terms import RankingTerm, RankingVocabulary, Scores
+from distill_jax.objectives.ranking_terms import Kind, RankingTerm, RankingVocabulary, Scores
 from distill_jax.objectives.schedules import value_at
 from distill_jax.objectives.terms import Objective, format_value
 
 LOADED = _teachers_losses, _hidden_losses
 """They make their losses known on import."""
-VOCABULARY = RankingVocabulary()
+
+
+class _WithPlugins(RankingVocabulary):
+    """The user's own losses are known as soon as they are named."""
+
+    def lookup(self, name: str) -> Kind:
+        if name not in self.names():
+            _teachers_losses.adopt(name)
+        return super().lookup(name)
+
+
+VOCABULARY = _WithPlugins()
 ROWS_ON_CPU = 512
 """Queries whose logits over all items are held at a time: in a processor's cache, for catalogues
 of some thousand items."""

@@ -322,7 +322,7 @@ def _register_label_losses() -> None:
         register_kind(Kind(name, _count(n), bind, inspect.getdoc(function) or ""))
 
     sampled("sampled_softmax", sampled_softmax, 256, "row")
-    sampled("bce", sampled_bce, 1, "position")
+    sampled("sampled_bce", sampled_bce, 1, "position")
     sampled("bpr", bpr, 1, "position")
 
 

@@ -16,17 +16,15 @@ from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.interface import Run
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.models import check_student, params_of_student
-from distill_jax.sweeps.options import DEFAULTS, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, RunOptions, Strategy, TrackTo
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.resume import Known
 from distill_jax.sweeps.run import run_table
 from distill_jax.sweeps.runs import Planned, finish_run
 from distill_jax.sweeps.self_checks import run_self_checks
 from distill_jax.sweeps.spec import Place, TableSpec, Where
-from distill_jax.sweeps.strategies import Strategy
 from distill_jax.sweeps.supplies import Supplies
 from distill_jax.sweeps.sweep import Entry, Sweep
-from distill_jax.sweeps.track import TrackTo
 from distill_jax.sweeps.work import Work
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult

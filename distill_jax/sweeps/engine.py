@@ -19,9 +19,9 @@ from distill_jax.core.mesh import (
     make_placement,
     own_rows,
 )
-from distill_jax.sweeps.options import DEFAULTS, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, RunOptions, TrackTo
 from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.track import Tracker, TrackTo, open_tracker
+from distill_jax.sweeps.track import Tracker, open_tracker
 from distill_jax.sweeps.work import Work
 from distill_jax.training.checkpoint import Checkpoints, Identity, Policy
 from distill_jax.training.diagnose import Probe, make_probe

@@ -10,6 +10,8 @@ from distill_jax.sweeps.parts import Part
 Precision = Literal["f32", "bf16", "bf16-params"]
 """``bf16``: the student computes in bfloat16, its parameters are float32; ``bf16-params``: they are
 bfloat16 too. Losses, reductions and the optimiser are float32 always."""
+Strategy = Literal["auto", "sequential", "vmap", "sharded"]
+TrackTo = Literal["none", "tensorboard", "wandb"]
 Pooling = Literal["teacher", "pooler", "mean", "cls"]
 Select = Literal["accuracy", "macro_f1", "loss"]
 """What a student's head reads: as the teacher's, or one of ``models.bert.POOLINGS``."""

@@ -11,14 +11,13 @@ from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.interface import TableTask
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import check_merged, rows_in
-from distill_jax.sweeps.options import DEFAULTS, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, RunOptions, Strategy, TrackTo
 from distill_jax.sweeps.outputs import SPEC
 from distill_jax.sweeps.parts import Part, only_process
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.resume import Before, check_resumable, keep_settings
 from distill_jax.sweeps.spec import TableSpec
-from distill_jax.sweeps.strategies import Strategy, run_pending
-from distill_jax.sweeps.track import TrackTo
+from distill_jax.sweeps.strategies import run_pending
 from distill_jax.training.interrupt import StopRequest
 
 

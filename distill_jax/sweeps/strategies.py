@@ -24,6 +24,7 @@ from distill_jax.sweeps.engine import Engine, Placed
 from distill_jax.sweeps.interface import Run
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import rows_in
+from distill_jax.sweeps.options import Strategy
 from distill_jax.sweeps.work import Work
 from distill_jax.training.checkpoint import steps_in
 from distill_jax.training.ends import Ended, kept_or
@@ -34,7 +35,6 @@ from distill_jax.training.population import number_table, stack_members
 from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep
 
-Strategy = Literal["auto", "sequential", "vmap", "sharded"]
 MAX_MEMBERS = 32
 """Students in one step: more take memory and give no more speed."""
 TIMED_STEPS = 3

@@ -5,12 +5,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import readable_os_errors
-
-TrackTo = Literal["none", "tensorboard", "wandb"]
+from distill_jax.sweeps.options import TrackTo
 
 
 class Tracker:

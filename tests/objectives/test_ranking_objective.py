@@ -27,7 +27,7 @@ TEXTS = (
     "full_softmax",
     "full_softmax(label_smoothing=0.2)",
     "sampled_softmax(n=2)",
-    "bce(n=2)",
+    "sampled_bce(n=2)",
     "bpr(n=2)",
     "0.5*full_softmax(label_smoothing=linear(0.1, 0)) + 2*bpr(n=2)",
 )
@@ -70,7 +70,7 @@ def naive(name, output, batch, smoothing=0.0):
                 total += smoothing * sum(log_z - z for z in logits) / ITEMS
             elif name == "sampled_softmax":
                 total += math.log(sum(map(math.exp, [target, *others]))) - target
-            elif name == "bce":
+            elif name == "sampled_bce":
                 total += math.log1p(math.exp(-target))
                 total += sum(math.log1p(math.exp(z)) for z in others)
             else:
@@ -85,7 +85,7 @@ def naive(name, output, batch, smoothing=0.0):
         ("full_softmax", "full_softmax", 0.0, "position"),
         ("full_softmax(label_smoothing=0.2)", "full_softmax", 0.2, "position"),
         ("sampled_softmax(n=2)", "sampled_softmax", 0.0, "row"),
-        ("bce(n=2)", "bce", 0.0, "position"),
+        ("sampled_bce(n=2)", "sampled_bce", 0.0, "position"),
         ("bpr(n=2)", "bpr", 0.0, "position"),
     ],
 )
@@ -141,10 +141,10 @@ def test_the_text_is_read_and_written(text):
     "text, message",
     [
         ("ful_softmax", "Did you mean 'full_softmax'"),
-        ("bce(k=3)", "argument of bce 'k'"),
-        ("bce(n=0)", "n of bce must be"),
+        ("sampled_bce(k=3)", "argument of sampled_bce 'k'"),
+        ("sampled_bce(n=0)", "n of sampled_bce must be"),
         ("full_softmax(label_smoothing=1)", "label_smoothing of full_softmax must be"),
-        ("bce(n=2) + bpr(n=3)", "different numbers of negatives"),
+        ("sampled_bce(n=2) + bpr(n=3)", "different numbers of negatives"),
         ("sampled_softmax(n=2) + bpr(n=2)", "different numbers of negatives"),
     ],
 )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from recsys import small_split
+from recsys import fit, small_split
 from searches import VOCABULARY, toy_table, true_scores
 
 from distill_jax.core.mesh import make_mesh
@@ -27,7 +27,7 @@ from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.layout import Layout
 from distill_jax.training.loop import LoopConfig, train
 from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
-from distill_jax.training.recommender import FitConfig, fit
+from distill_jax.training.recommender import FitConfig
 from distill_jax.training.scales import warn_of_scales
 from distill_jax.training.step import make_step
 
@@ -91,11 +91,12 @@ def test_recommenders_tell_before_the_first_step(text, told):
         student,
         split,
         resolve_ranking(text, shape, shape, positions=16 * 8),
-        FitConfig(epochs=1, batch_size=40, select="score", log_every=1),
+        FitConfig(epochs=1, batch_size=40, select="score"),
         seed=0,
         evaluate=lambda params: {"score": 0.0},
         teacher=teacher,
         layout=one_device(),
+        log_every=1,
         on_log=lambda done, values: events.append(done),
         say=events.append,
     )

@@ -139,6 +139,7 @@ class RecCell:
       teacher_digest: of the teacher; "" where there is none to listen to or to start from.
       top: how many items the teacher's cache keeps; 0 without a teacher.
       precision: in which it is trained.
+      plugin: digest of the user's code behind its losses; None where they are the library's.
     """
 
     data: RecData
@@ -152,6 +153,7 @@ class RecCell:
     teacher_digest: str = ""
     top: int = 0
     precision: Precision = field(default="f32", metadata=LATE)
+    plugin: str | None = field(default=None, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)

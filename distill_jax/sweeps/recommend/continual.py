@@ -37,7 +37,7 @@ from distill_jax.sweeps.evidence import pack_numbers
 from distill_jax.sweeps.interface import Run
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import rows_in
-from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions, Strategy, TrackTo
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.recommend.build import build_recommender
 from distill_jax.sweeps.recommend.cells import RecCell, RecData, RecModel
@@ -46,8 +46,7 @@ from distill_jax.sweeps.resume import Known
 from distill_jax.sweeps.rows import ledger_row
 from distill_jax.sweeps.run import run_table
 from distill_jax.sweeps.spec import Place, TableSpec, Where
-from distill_jax.sweeps.strategies import Strategy, clear_checkpoints
-from distill_jax.sweeps.track import TrackTo
+from distill_jax.sweeps.strategies import clear_checkpoints
 from distill_jax.sweeps.work import Work
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
 from distill_jax.teachers.top_items import (

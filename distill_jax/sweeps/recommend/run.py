@@ -25,10 +25,10 @@ from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.interface import Run
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import rows_in
-from distill_jax.sweeps.options import DEFAULTS, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, RunOptions, Strategy, TrackTo
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.recommend.build import build_recommender, start_from_items
-from distill_jax.sweeps.recommend.cells import RecCell, RecModel
+from distill_jax.sweeps.recommend.cells import RecCell, RecModel, RecTeacher
 from distill_jax.sweeps.recommend.runs import (
     Catalogue,
     closed_form_cell,
@@ -41,8 +41,7 @@ from distill_jax.sweeps.recommend.sweep import RecRow, RecSweep
 from distill_jax.sweeps.resume import Known
 from distill_jax.sweeps.run import run_table
 from distill_jax.sweeps.spec import Place, TableSpec, Where
-from distill_jax.sweeps.strategies import Strategy, clear_checkpoints
-from distill_jax.sweeps.track import TrackTo
+from distill_jax.sweeps.strategies import clear_checkpoints
 from distill_jax.sweeps.work import Work
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
 from distill_jax.teachers.top_items import (
@@ -105,7 +104,7 @@ class RecTable:
     given: RankingSplit | None = None
     engine: Engine = field(init=False)
     catalogue: Catalogue = field(init=False)
-    teacher: TaughtBy = field(init=False)
+    teacher: TaughtBy | None = None
     _models: dict[RecModel, Recommender] = field(default_factory=dict)
     _heard: dict[Any, TeacherOutputs | None] = field(default_factory=dict)
 
@@ -126,12 +125,14 @@ class RecTable:
         data, say = split.data, engine.reporter.say
         say(f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {len(data):,}")
         say(f"protocol: {split.protocol}")
-        teacher = self.build(sweep.teacher.model)
-        HistoryTable(split, "next", sweep.teacher.model.max_length)
-        self.resolve(self.teacher_cell(), teacher, None)
-        for peer in sweep.peers:
-            self.build(peer)
-        engine.check_batch_size(sweep.teacher.training.batch_size)
+        teacher = None
+        if sweep.teacher is not None:
+            teacher = self.build(sweep.teacher.model)
+            HistoryTable(split, "next", sweep.teacher.model.max_length)
+            self.resolve(self.teacher_cell(), teacher, None)
+            for peer in sweep.peers:
+                self.build(peer)
+            engine.check_batch_size(sweep.teacher.training.batch_size)
         said = set()
         for row, cell in self.cells("?"):
             student = self.build(cell.model)
@@ -182,31 +183,43 @@ class RecTable:
     def raise_teachers(self, ledger: Ledger) -> None:
         """Train the teacher unless it is there, ask it about every training position; then all
         that stands beside it: recommenders in closed form, and peers."""
-        self.teacher = self._taught_by(ledger)
+        if self.sweep.teacher is not None:
+            self.teacher = self._taught_by(self.sweep.teacher, ledger)
         for name in self.sweep.references:
-            cell = closed_form_cell(self.teacher_cell(), name)
+            cell = self._closed_form(name)
             if self._is_due(cell, ledger):
                 self.engine.heed()
-                row = closed_form_row(self.catalogue, self.name, name, cell, self.teacher.top_EK)
+                row = closed_form_row(self.catalogue, self.name, name, cell, self.shown_EK)
                 self._append(ledger, name, row)
         for peer in self.sweep.peers:
             cell = self.teacher_cell(peer)
             if self._is_due(cell, ledger):
-                self._train_teacher(cell, PEER, ledger, self.teacher.top_EK)
+                self._train_teacher(cell, PEER, ledger, self.shown_EK)
+
+    @property
+    def shown_EK(self) -> np.ndarray | None:
+        """What the teacher shows each test user; None without one."""
+        return None if self.teacher is None else self.teacher.top_EK
+
+    def _closed_form(self, name: str) -> RecCell:
+        """The cell of a reference: one for all tables of one teacher."""
+        if self.sweep.teacher is not None:
+            return closed_form_cell(self.teacher_cell(), name)
+        return closed_form_cell(self.cells("")[0][1], name)
 
     def _is_due(self, cell: RecCell, ledger: Ledger) -> bool:
         """Whether this part of the table has to make a row."""
         share = self.engine.options.share
         return share.holds(cell.hash) and cell.hash not in rows_in(ledger.path.parent)
 
-    def _taught_by(self, ledger: Ledger) -> TaughtBy:
+    def _taught_by(self, config: RecTeacher, ledger: Ledger) -> TaughtBy:
         cell = self.teacher_cell()
         recommender, folder = self.build(cell.model), self.engine.run_folder(cell.hash, shared=True)
         if not (folder / "model").is_dir() or self._is_due(cell, ledger):
             self._train_teacher(cell, TEACHER, ledger, None)
         params = load_recommender(folder / "model").params
         digest = recommender_digest(recommender, params)
-        cache = self._ask(recommender, params, digest)
+        cache = self._ask(recommender, params, digest, config.top)
         top_EK = self.catalogue.test(scorer_of(recommender).of(params)).ranked.top_EK
         return TaughtBy(recommender, params, digest, cache, top_EK)
 
@@ -244,10 +257,12 @@ class RecTable:
             ledger.append(row)
         self.engine.reporter.say(f"{label}: {told(row)}, {row.seconds['total']:.0f} s")
 
-    def _ask(self, recommender: Recommender, params: Params, digest: str) -> TopItemsCache:
+    def _ask(
+        self, recommender: Recommender, params: Params, digest: str, top: int
+    ) -> TopItemsCache:
         longest = max(model.max_length for model in self.sweep.students)
         table = table_for(recommender, HistoryTable(self.split, "next", longest))
-        provenance = TopItemsProvenance(digest, table.digest, self.sweep.teacher.top)
+        provenance = TopItemsProvenance(digest, table.digest, top)
         folder = self.engine.folder / "teacher_outputs" / provenance.digest
         if not folder.is_dir():
             speaker = RecommenderSpeaker(recommender, params, provenance.top)
@@ -264,7 +279,7 @@ class RecTable:
     @cached_property
     def everything(self) -> list[tuple[RecRow, RecCell]]:
         """Every student, now that its teacher is known."""
-        return self.cells(self.teacher.digest)
+        return self.cells(self.teacher.digest if self.teacher else "")
 
     def runs(self) -> list[Run]:
         runs: dict[str, Run] = {}
@@ -274,7 +289,7 @@ class RecTable:
 
     def heard(self, objective: RankingObjective, placebo: bool) -> TeacherOutputs | None:
         """What an objective hears of the teacher, one object for all that hear the same."""
-        if not objective.needs_teacher:
+        if not objective.needs_teacher or self.teacher is None:
             return None
         key = objective.wanted, placebo
         if key not in self._heard:
@@ -282,39 +297,43 @@ class RecTable:
         return self._heard[key]
 
     def spec(self) -> TableSpec:
-        cell = self.teacher_cell()
         places = tuple(
             Place(row.label, each.model.name, each.seed, each.hash) for row, each in self.everything
         )
-        teachers = [Place(TEACHER, cell.model.name, 0, cell.hash)]
-        teachers += [
-            Place(PEER, peer.name, 0, self.teacher_cell(peer).hash) for peer in self.sweep.peers
+        labels = [TEACHER, *[PEER] * len(self.sweep.peers)]
+        teachers = [
+            Place(label, model.name, 0, self.teacher_cell(model).hash)
+            for label, model in zip(labels, self.sweep.speakers, strict=False)
         ]
         teachers += [
-            Place(name, "closed form", 0, closed_form_cell(cell, name).hash)
+            Place(name, "closed form", 0, self._closed_form(name).hash)
             for name in self.sweep.references
         ]
-        return self.sweep.spec(places, tuple(teachers), self._protocol(cell))
+        return self.sweep.spec(places, tuple(teachers), self._protocol())
 
-    def _protocol(self, cell: RecCell) -> tuple[str, ...]:
-        training, data = self.sweep.training, self.split.data
+    def _protocol(self) -> tuple[str, ...]:
+        training, data, teacher = self.sweep.training, self.split.data, self.sweep.teacher
         users_E = self.split.test.users_E
         weights = (
             "."
             if len(np.unique(users_E)) == len(users_E)
             else ", each with all items that are asked for, as the columns weigh them."
         )
+        taught = teacher and (
+            f"Teacher: {teacher.model.name}, trained with {teacher.objective} on the same "
+            f"interactions; its likeliest {teacher.top} items at each training position are kept.",
+        )
         return (
             f"Data: {data.name}, {data.num_users} users, {data.num_items} items.",
             f"Split: {self.split.protocol}.",
             "Ranks among all items, those of the user's own history left out, ties against the "
             f"model. Tests over examples are tests over users{weights}",
-            f"Teacher: {cell.model.name}, trained with {cell.objective} on the same interactions; "
-            f"its likeliest {self.sweep.teacher.top} items at each training position are kept.",
+            *(taught or ()),
             f"Students: {training.epochs} epochs of batches of {training.batch_size} users, the "
             "same steps for every row; the step is chosen by validation NDCG@10, the test split "
             "is read once.",
             *data.notes,
+            *self.sweep.protocol,
         )
 
     def configs(self) -> dict[str, dict[str, Any]]:
@@ -348,7 +367,8 @@ class RecRun:
     @property
     def objective(self) -> RankingObjective:
         """Fitted."""
-        return self.table.resolve(self.cell, self.recommender, self.table.teacher.recommender)
+        teacher = self.table.teacher.recommender if self.table.teacher else None
+        return self.table.resolve(self.cell, self.recommender, teacher)
 
     @property
     def works(self) -> tuple[Work, ...]:
@@ -361,7 +381,7 @@ class RecRun:
     def start(self) -> Params:
         recommender, teacher = self.recommender, self.table.teacher
         params = recommender.init(jax.random.key(self.cell.seed))
-        if self.cell.start != "teacher_items":
+        if self.cell.start != "teacher_items" or teacher is None:
             return params
         items_ID = np.asarray(teacher.recommender.item_vectors(teacher.params))
         return start_from_items(recommender, params, items_ID)
@@ -378,7 +398,7 @@ class RecRun:
             result,
             row=self.row.label,
             group=self.cell.model.name,
-            teacher_top_EK=self.table.teacher.top_EK,
+            teacher_top_EK=self.table.shown_EK,
             seconds=seconds,
         )
 

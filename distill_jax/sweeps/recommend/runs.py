@@ -171,7 +171,11 @@ def write_up(
 
 
 def closed_form_row(
-    catalogue: Catalogue, experiment: str, name: str, cell: RecCell, teacher_top_EK: np.ndarray
+    catalogue: Catalogue,
+    experiment: str,
+    name: str,
+    cell: RecCell,
+    teacher_top_EK: np.ndarray | None,
 ) -> LedgerRow:
     """The row of a recommender that needs no training."""
     from distill_jax.models.recommenders.ease import fit_ease

@@ -36,7 +36,7 @@ from distill_jax.sweeps.evidence import pack_numbers
 from distill_jax.sweeps.interface import Run
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import rows_in
-from distill_jax.sweeps.options import DEFAULTS, RunOptions
+from distill_jax.sweeps.options import DEFAULTS, RunOptions, Strategy, TrackTo
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.resume import Known
 from distill_jax.sweeps.rows import ledger_row, training_facts
@@ -51,8 +51,6 @@ from distill_jax.sweeps.search.task import (
     train_teacher,
 )
 from distill_jax.sweeps.spec import Place, TableSpec, Where
-from distill_jax.sweeps.strategies import Strategy
-from distill_jax.sweeps.track import TrackTo
 from distill_jax.sweeps.work import Work
 from distill_jax.teachers.pair_scores import PairScores
 from distill_jax.training.checkpoint import Identity
