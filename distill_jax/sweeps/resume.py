@@ -24,7 +24,8 @@ CONSEQUENCES = {"data": ("data_digest", "teacher_digest"), "teacher": ("teacher_
 """What changes with a setting, and need not be allowed beside it."""
 KNOWN_LATE = ("teacher_digest", "teacher_dtype", "plugin", "model")
 NAMES = tuple(
-    f"teacher.{key}" for key in ("name", "pooling", "outputs", "cache_dtype", "precision")
+    f"teacher.{key}"
+    for key in ("name", "pooling", "label_map", "outputs", "cache_dtype", "precision")
 )
 """Settings of the teacher that count only as far as ``teacher_digest`` and ``teacher_dtype`` do."""
 

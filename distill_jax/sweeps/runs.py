@@ -29,6 +29,7 @@ from distill_jax.sweeps.models import check_saved, inputs_of, params_of_student,
 from distill_jax.sweeps.runs_kept import CALIBRATION, MISTAKES
 from distill_jax.sweeps.task import Task
 from distill_jax.sweeps.teacher import Teacher
+from distill_jax.sweeps.teacher_check import Checked
 from distill_jax.training.checkpoint import steps_in
 from distill_jax.training.ends import Ended, kept_or
 from distill_jax.training.feed import TeacherOutputs
@@ -178,13 +179,26 @@ def finish_run(
 
 
 def teacher_row(
-    engine: Engine, experiment: str, cell: Cell, task: Task, teacher: Teacher, group: str
+    engine: Engine,
+    experiment: str,
+    cell: Cell,
+    task: Task,
+    teacher: Teacher,
+    group: str,
+    checked: Checked,
 ) -> LedgerRow:
-    """The ledger's row of the teacher itself."""
+    """The ledger's row of the teacher itself.
+
+    Args:
+      checked: what ``check_teacher`` found; its metrics are kept with the scores.
+    """
     training = teacher.training
     logits_NC = engine.predict(task, teacher.config, teacher.params, task.test)
-    temperature = temperature_of(engine, task, teacher.config, teacher.params)
-    metrics = scores_on_test(task, logits_NC, None, temperature)
+    if checked.validation_NC is None:
+        temperature = temperature_of(engine, task, teacher.config, teacher.params)
+    else:
+        temperature = fit_temperature(checked.validation_NC, task.validation.labels_N)
+    metrics = scores_on_test(task, logits_NC, None, temperature) | checked.metrics
     metrics |= as_metrics(task.coverage)
     metrics |= cost_metrics(engine, task, teacher.config, teacher.params)
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
