@@ -15,6 +15,7 @@ from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.data.coverage import as_metrics
+from distill_jax.evaluation.calibration import write_temperature
 from distill_jax.evaluation.latency import cpu_latency
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.mistakes import mistakes
@@ -26,7 +27,7 @@ from distill_jax.sweeps.cells import TEACHER, Cell, config_of
 from distill_jax.sweeps.engine import SCORES, Engine, Work
 from distill_jax.sweeps.ledger import LedgerRow, pack_correct, provenance
 from distill_jax.sweeps.models import check_saved, inputs_of, params_of_student, save_model
-from distill_jax.sweeps.runs_kept import CALIBRATION, MISTAKES
+from distill_jax.sweeps.runs_kept import MISTAKES
 from distill_jax.sweeps.task import Task
 from distill_jax.sweeps.teacher import Teacher
 from distill_jax.sweeps.teacher_check import Checked
@@ -312,8 +313,7 @@ def keep_run(
     save_model(folder / "model", config, params, tokenizer_file, task.label_names, inputs)
     check_saved(folder / "model", task.test, test_logits_NC)
     if math.isfinite(temperature):
-        calibration = {"temperature": temperature, "fitted_on": "validation"}
-        write_atomic(folder / "model" / CALIBRATION, json.dumps(calibration, indent=1))
+        write_temperature(folder / "model", temperature)
     names, test = task.label_names, task.test
     said = io.BytesIO()
     np.savez(
