@@ -31,8 +31,8 @@ def read_temperature(folder: Path) -> float | None:
         temperature = None
     if not is_temperature(temperature):
         raise UserError(
-            f"{path} is damaged: it holds no positive temperature. Delete it, or take probabilities "
-            "as they are: --temperature 1 (in Python: temperature=1)"
+            f"{path} is damaged: it holds no positive temperature. Delete it, or take "
+            "probabilities as they are: --temperature 1 (in Python: temperature=1)"
         )
     return float(temperature)
 
