@@ -58,6 +58,10 @@ class CompareLosses:
     teacher_pooling: Literal["auto", "pooler", "mean", "cls"] = "auto"
     """What the teacher's head reads; auto: what its checkpoint says. A pooler that the checkpoint
     lacks (one saved as a masked language model, say) is drawn at random and fine-tuned."""
+    label_map: str | None = None
+    """With --no-fine-tune: which class of the teacher (by name or number) is which of the data,
+    'NEGATIVE=0,POSITIVE=1', or as a JSON object; classes not named are left out. By default the
+    same names, whatever their case and order."""
     teacher_epochs: float = 3.0
     """Passes of the teacher over the labelled examples."""
     teacher_batch_size: int = 32
@@ -246,6 +250,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         usual_fraction,
     )
     from distill_jax.sweeps.columns import COLUMNS
+    from distill_jax.sweeps.label_map import parse_label_map
     from distill_jax.sweeps.outputs import share_of_labels
     from distill_jax.sweeps.sweep import Sweep, axis, points
     from distill_jax.training.optimizer import OptimizerConfig
@@ -300,6 +305,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
             args.cache_dtype,
             args.teacher_precision,
             pooling=args.teacher_pooling,
+            label_map=parse_label_map(args.label_map),
         ),
         precision=args.precision,
         student="",

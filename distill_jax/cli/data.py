@@ -36,6 +36,8 @@ class Data:
     """Whose tokeniser reads the texts: minilm-l6, a folder with a BERT checkpoint, or a hub id."""
     fine_tune: bool = True
     """--no-fine-tune for a teacher whose head is trained: its classes are checked too."""
+    label_map: str | None = None
+    """With --no-fine-tune: which class of the teacher is which of the data, as in training."""
     examples: int = 3
     """How many examples of each split to show."""
 
@@ -48,13 +50,16 @@ def main(arguments: Sequence[str]) -> None:
     from distill_jax.data.load import load_dataset
     from distill_jax.data.split_files import listed
     from distill_jax.data.table import TextTable
-    from distill_jax.sweeps.cells import DataConfig, usual_fraction
+    from distill_jax.sweeps.cells import DataConfig, TeacherConfig, usual_fraction
+    from distill_jax.sweeps.label_map import parse_label_map
     from distill_jax.sweeps.models import load_checkpoint
     from distill_jax.sweeps.supplies import examples_for
 
     if args.examples < 0:
         raise UserError(f"--examples must not be negative, not {args.examples}")
     fraction = usual_fraction(args.name) if args.label_fraction is None else args.label_fraction
+    label_map = parse_label_map(args.label_map)
+    teacher = TeacherConfig(args.teacher, args.fine_tune, label_map=label_map)
     config = DataConfig(args.name, args.text, args.text_b, args.label, fraction, args.max_length)
 
     def show(row: int, table: TextTable) -> str:
@@ -78,11 +83,15 @@ def main(arguments: Sequence[str]) -> None:
         for row in range(min(args.examples, len(table))):
             print(show(row, table))
 
-    def load(name: str, num_labels: int, fresh: bool) -> "Checkpoint":
+    def load(name: str, num_labels: int | None, fresh: bool) -> "Checkpoint":
         return load_checkpoint(name, num_labels=num_labels, fresh=fresh)
 
-    task, _ = examples_for(config, args.teacher, args.fine_tune, load, dataset)
+    task, pretrained = examples_for(
+        config, teacher.name, teacher.fine_tune, load, dataset, teacher.label_map
+    )
     print(task.summary)
+    for line in pretrained.order.told(task.label_names) if pretrained.order else []:
+        print(f"teacher: {line}")
     for line in in_words(task.coverage, args.max_length):
         print(line)
     print(f"all checks of training passed (teacher {args.teacher})")

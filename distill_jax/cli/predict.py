@@ -55,6 +55,9 @@ class Predict:
     """lines, csv or jsonl; by default as --output's name ends, else lines."""
     max_length: int | None = None
     """Tokens after which a text is cut; by default as in training."""
+    temperature: float | Literal["auto"] = "auto"
+    """By which logits are divided before the softmax; auto: the one that was fitted on validation
+    and kept with the model, 1 for probabilities as they are. Classes do not change."""
     batch_size: int = 32
 
 
@@ -71,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from distill_jax.evaluation.open_classifier import open_classifier
 
-    opened = open_classifier(args.model, max_length=args.max_length)
+    opened = open_classifier(args.model, max_length=args.max_length, temperature=args.temperature)
     answers, coverage = opened.classify_covered(
         texts, second if len(names) == 2 else None, batch_size=args.batch_size
     )

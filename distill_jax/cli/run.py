@@ -40,9 +40,12 @@ def parse_flags(
 
 
 def _in_one_line(box: str, prog: str) -> str:
-    """What tyro says in a box: a title, and parts with rules between them, the last on help."""
+    """What tyro says in a box: a title, and parts with rules between them, the last on help.
+
+    Where the terminal knows ASCII only, the rules are hyphens.
+    """
     lines = [line.strip("│ ") for line in box.splitlines() if not re.match(r"\s*[╭╰]", line)]
-    parts = re.split(r"\n─+\n", "\n".join(lines))
+    parts = re.split(r"\n(?:─+|-{20,})\n", "\n".join(lines))
     said = [re.sub(r"\s+", " ", part).strip(" .") for part in parts if "full helptext" not in part]
     return ". ".join([*filter(None, said), f"All flags: {prog} --help"])
 

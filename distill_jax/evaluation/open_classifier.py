@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from distill_jax.data.coverage import Coverage
 from distill_jax.data.plan import choose_lengths
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.evaluation.calibration import is_temperature, read_temperature
 from distill_jax.evaluation.predict import LogitsOf, check_token_types, logits_of, predict_logits
 from distill_jax.models.bert import Bert
 from distill_jax.models.huggingface import Pretrained, load_pretrained
@@ -46,12 +48,14 @@ class OpenClassifier:
       label_names: the classes; their numbers where the folder does not name them.
       max_length: tokens after which texts are cut, as in training where the folder says so.
       pairs: whether it was trained on pairs; None where the folder does not say.
+      temperature: by which logits are divided before the softmax; no class hangs on it.
     """
 
     model: Pretrained
     label_names: tuple[str, ...]
     max_length: int
     pairs: bool | None
+    temperature: float
     _apply: LogitsOf
 
     def classify(
@@ -92,8 +96,9 @@ class OpenClassifier:
             batch_size=batch_size,
             mesh=make_mesh(jax.devices()[:1]),
         )
-        for row, probs_C in zip(rows, np.asarray(jax.nn.softmax(logits_NC)), strict=True):
-            label = self.label_names[int(probs_C.argmax())]
+        probs_NC = np.asarray(jax.nn.softmax(logits_NC / np.float32(self.temperature)))
+        for row, logits_C, probs_C in zip(rows, logits_NC, probs_NC, strict=True):
+            label = self.label_names[int(logits_C.argmax())]
             by_name = dict(zip(self.label_names, map(float, probs_C), strict=True))
             answers[row] = Answer(label, by_name)
         return answers, coverage
@@ -123,20 +128,32 @@ class OpenClassifier:
         return tokenised.splits["test"], tokenised.coverage["test"]
 
 
-def open_classifier(folder: Path | str, *, max_length: int | None = None) -> OpenClassifier:
+def open_classifier(
+    folder: Path | str,
+    *,
+    max_length: int | None = None,
+    temperature: float | Literal["auto"] = "auto",
+) -> OpenClassifier:
     """Open a run's folder, its ``model``, or any folder with a BERT classifier.
 
     Args:
       max_length: tokens after which texts are cut; None for that of the training, or as many as
         the model has positions where the folder does not say.
+      temperature: of the probabilities; ``auto`` for the one that was fitted on validation and
+        kept in the folder, 1 where there is none.
 
     Raises:
-      UserError: when there is none, or its head was never trained.
+      UserError: when there is none, or its head was never trained; for a temperature that is no
+        positive number.
     """
     folder = Path(folder)
     inner = folder / "model"
     if not folder.is_dir():
         raise UserError(f"no model at {folder}: expected the folder of a finished run")
+    if temperature == "auto":
+        temperature = read_temperature(inner if inner.is_dir() else folder) or 1.0
+    if not is_temperature(temperature):
+        raise UserError(f"the temperature must be a positive number or auto, not {temperature}")
     model = load_pretrained(inner if inner.is_dir() else folder)
     if model.fresh:
         raise UserError(f"{folder} has no trained classifier head ({', '.join(model.fresh)})")
@@ -147,5 +164,6 @@ def open_classifier(folder: Path | str, *, max_length: int | None = None) -> Ope
         model.label_names or tuple(str(n) for n in range(model.config.num_labels)),
         min(chosen, longest),
         model.inputs.pairs,
+        float(temperature),
         logits_of(Bert(model.config)),
     )

@@ -137,6 +137,8 @@ class TeacherConfig:
       precision: in which it speaks; it is fine-tuned in float32.
       seed: of its fine-tuning: the new head, dropout and the order of the data.
       pooling: what its head reads, see ``BertConfig``; ``auto`` for what its checkpoint says.
+      label_map: of one that is used as it came: (its class, by name or number; the data's class)
+        each, see ``label_map``; () for the same names in any order.
     """
 
     name: str = "minilm-l6"
@@ -152,12 +154,18 @@ class TeacherConfig:
     cache_top_k: int | None = None
     seed: int = 0
     pooling: Literal["auto", "pooler", "mean", "cls"] = field(default="auto", metadata=LATE)
+    label_map: tuple[tuple[str, str], ...] = field(default=(), metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         _check_seed("teacher", self.seed)
         if self.seed and not self.fine_tune:
             raise UserError("a teacher that is used as it came has no seed: it is not fine-tuned")
+        if self.label_map and self.fine_tune:
+            raise UserError(
+                "--label-map is for a teacher that is used as it came (--no-fine-tune): a "
+                "fine-tuned one gets a new head, in the data's order"
+            )
         if self.cache_top_k is not None and self.cache_top_k < 1:
             raise UserError(f"cache_top_k must be at least 1, not {self.cache_top_k}")
 

@@ -32,7 +32,8 @@ from distill_jax.training.state import Params
 
 KNOWN_LATE = ("teacher_digest", "teacher_dtype", "plugin", "model")
 NAMES = tuple(
-    f"teacher.{key}" for key in ("name", "pooling", "outputs", "cache_dtype", "precision")
+    f"teacher.{key}"
+    for key in ("name", "pooling", "label_map", "outputs", "cache_dtype", "precision")
 )
 """Settings of the teacher that count only as far as ``teacher_digest`` and ``teacher_dtype`` do."""
 

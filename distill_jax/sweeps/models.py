@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core.errors import UserError
@@ -16,7 +18,13 @@ from distill_jax.models.bert import BertConfig
 from distill_jax.models.build import ModelConfig, init_model
 from distill_jax.models.cnn import CnnConfig, cnn_digest, load_cnn, parse_cnn, save_cnn
 from distill_jax.models.hf_reference import reference_logits
-from distill_jax.models.huggingface import UNSAID, TextInputs, load_pretrained, save_pretrained
+from distill_jax.models.huggingface import (
+    UNSAID,
+    TextInputs,
+    load_pretrained,
+    params_digest,
+    save_pretrained,
+)
 from distill_jax.models.students import (
     choose_layers,
     init_student,
@@ -24,6 +32,7 @@ from distill_jax.models.students import (
     student_config,
 )
 from distill_jax.sweeps.cells import Cell, DataConfig
+from distill_jax.sweeps.label_map import Order
 from distill_jax.sweeps.task import Examples
 from distill_jax.training.state import Params
 
@@ -45,6 +54,7 @@ class Checkpoint:
       fresh: parts that were drawn by chance.
       notes: what was left out, a line each.
       inputs: what texts it was trained on.
+      order: how its classes were put in the data's order; None for a head that is trained here.
     """
 
     config: ModelConfig
@@ -55,6 +65,7 @@ class Checkpoint:
     fresh: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     inputs: TextInputs = UNSAID
+    order: Order | None = None
 
 
 def is_cnn(name: str) -> bool:
@@ -63,12 +74,12 @@ def is_cnn(name: str) -> bool:
 
 
 def load_checkpoint(
-    name: str, *, num_labels: int, fresh: bool, seed: int = 0, pooling: str = "auto"
+    name: str, *, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
 ) -> Checkpoint:
     """What a teacher starts from: a checkpoint (packaged, a folder, the hub), or chance for a CNN.
 
     Args:
-      num_labels: classes of the data.
+      num_labels: classes of the data; None for those of a text checkpoint's own head.
       fresh: whether it gets a new head, to be fine-tuned, or keeps the one it has.
       seed: of what is drawn by chance.
       pooling: see ``TeacherConfig``.
@@ -77,6 +88,7 @@ def load_checkpoint(
       UserError: when it cannot be had or is not a BERT checkpoint.
     """
     if is_cnn(name):
+        assert num_labels is not None
         config = _cnn(name, num_labels)
         params = init_model(config, jax.random.key(seed))
         return Checkpoint(config, params, None, cnn_digest(config, params), None, ("all of it",))
@@ -93,6 +105,29 @@ def load_checkpoint(
         seed=seed,
     )
     return Checkpoint(**vars(loaded))
+
+
+def with_classes(
+    checkpoint: Checkpoint, columns: tuple[int, ...], label_names: tuple[str, ...] | None
+) -> Checkpoint:
+    """A text classifier with the outputs of these columns of its head, and no others.
+
+    What is left is the softmax over the classes that are taken. Its digest is that of what is left.
+    """
+    assert isinstance(checkpoint.config, BertConfig)
+    if columns == tuple(range(checkpoint.config.num_labels)):
+        return dataclasses.replace(checkpoint, label_names=label_names)
+    config = dataclasses.replace(checkpoint.config, num_labels=len(columns))
+    head = checkpoint.params["classifier"]
+    taken = {name: jnp.asarray(np.asarray(leaf)[..., columns]) for name, leaf in head.items()}
+    params = {**checkpoint.params, "classifier": taken}
+    return dataclasses.replace(
+        checkpoint,
+        config=config,
+        params=params,
+        digest=params_digest(config, params),
+        label_names=label_names,
+    )
 
 
 def config_of_student(cell: Cell, teacher: ModelConfig) -> ModelConfig:

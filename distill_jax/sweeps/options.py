@@ -40,6 +40,9 @@ class RunOptions:
     """A loss or gradient that is not finite: stop the run, or leave that step out."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints of a run."""
+    teacher_check: Literal["warn", "refuse", "off"] = "warn"
+    """A teacher that is no better on validation than always saying the commonest class, or whose
+    classes seem to be in another order: warn, refuse before anything is trained, or do not ask."""
     part: str = "1/1"
     """I/N: run the I-th of N parts of the table, with a ledger of its own; for many machines."""
     keep_checkpoints: int = 2

@@ -13,6 +13,7 @@ import numpy as np
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.files import write_atomic
 from distill_jax.data.coverage import as_metrics
+from distill_jax.evaluation.calibration import write_temperature
 from distill_jax.evaluation.latency import cpu_latency
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.mistakes import mistakes
@@ -26,9 +27,10 @@ from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.ledger import LedgerRow, pack_correct
 from distill_jax.sweeps.models import check_saved, inputs_of, save_model
 from distill_jax.sweeps.rows import ledger_row, training_facts
-from distill_jax.sweeps.runs_kept import CALIBRATION, MISTAKES
+from distill_jax.sweeps.runs_kept import MISTAKES
 from distill_jax.sweeps.task import Examples, Task
 from distill_jax.sweeps.teacher import Teacher
+from distill_jax.sweeps.teacher_check import Checked
 from distill_jax.sweeps.work import Work
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
@@ -136,13 +138,26 @@ def finish_run(
 
 
 def teacher_row(
-    engine: Engine, experiment: str, cell: Cell, task: Task, teacher: Teacher, group: str
+    engine: Engine,
+    experiment: str,
+    cell: Cell,
+    task: Task,
+    teacher: Teacher,
+    group: str,
+    checked: Checked,
 ) -> LedgerRow:
-    """The ledger's row of the teacher itself."""
+    """The ledger's row of the teacher itself.
+
+    Args:
+      checked: what ``check_teacher`` found; its metrics are kept with the scores.
+    """
     training = teacher.training
     logits_NC = _logits(engine, task, teacher.config, teacher.params, task.test)
-    temperature = temperature_of(engine, task, teacher.config, teacher.params)
-    metrics = scores_on_test(task, logits_NC, None, temperature)
+    if checked.validation_NC is None:
+        temperature = temperature_of(engine, task, teacher.config, teacher.params)
+    else:
+        temperature = fit_temperature(checked.validation_NC, task.validation.labels_N)
+    metrics = scores_on_test(task, logits_NC, None, temperature) | checked.metrics
     metrics |= as_metrics(task.coverage)
     metrics |= cost_metrics(engine, task, teacher.config, teacher.params)
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
@@ -251,8 +266,7 @@ def keep_run(
     save_model(folder / "model", config, params, tokenizer_file, task.label_names, inputs)
     check_saved(folder / "model", task.test, test_logits_NC)
     if math.isfinite(temperature):
-        calibration = {"temperature": temperature, "fitted_on": "validation"}
-        write_atomic(folder / "model" / CALIBRATION, json.dumps(calibration, indent=1))
+        write_temperature(folder / "model", temperature)
     names, test = task.label_names, task.test
     said = io.BytesIO()
     np.savez(

@@ -50,9 +50,10 @@ from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.state import Params
 
 PASSED = (
-    "teacher deterministic, label orders agree, padding changes nothing, all trained parameters "
+    "teacher deterministic, {labels}padding changes nothing, all trained parameters "
     "get gradients, student and teacher see the same tokens, no test id among the training ids"
 )
+UNNAMED = "the teacher does not name its classes: they are taken in the data's order"
 MOST_REPEATED = 0.01
 """Of the texts of a split."""
 TOLERANCE = 1e-3
@@ -83,6 +84,7 @@ def run_self_checks(
     for each in planned:
         groups.setdefault((each.teacher.digest, each.task.digest), []).append(each)
     count = 0
+    orders: dict[str | None, None] = {}
     with (
         reporter.stage("self-checks", len(groups)) as stage,
         # Not left to the device: a matmul in half precision must not look like a leak.
@@ -90,11 +92,15 @@ def run_self_checks(
     ):
         for done, group in enumerate(groups.values(), 1):
             check_stop()
+            orders.setdefault(_order_known(group[0].teacher))
             count += _check_group(group, widest, reporter.say, check_stop)
             stage.update(done)
     seconds = time.perf_counter() - started
     objectives = f"{count} objective{'s' * (count > 1)}"
-    reporter.say(f"self-checks: {PASSED}: passed ({objectives}, {seconds:.1f} s)")
+    if None in orders:
+        reporter.say(f"self-checks: {UNNAMED}")
+    passed = PASSED.format(labels="".join(f"{order}, " for order in orders if order))
+    reporter.say(f"self-checks: {passed}: passed ({objectives}, {seconds:.1f} s)")
 
 
 def check_splits(task: Task) -> None:
@@ -262,6 +268,14 @@ def _check_group(
             if line := shares.line(each, objective, terms):
                 say(line)
     return len(seen)
+
+
+def _order_known(teacher: Teacher) -> str | None:
+    """What is known of the order of a teacher's classes; None where it does not name them."""
+    order = teacher.pretrained.order
+    if order is not None and order.by == "map":
+        return "classes as --label-map says"
+    return None if teacher.label_names is None else "label orders agree"
 
 
 def _teacher_on(probe: Probe, teacher: Teacher) -> tuple[ModelOutput, ModelOutput]:

@@ -18,6 +18,7 @@ from distill_jax.sweeps.asked import rows_asked
 from distill_jax.sweeps.cells import TEACHER, Cell, DataConfig, TrainingConfig
 from distill_jax.sweeps.classify import predict
 from distill_jax.sweeps.engine import Engine
+from distill_jax.sweeps.label_map import Pairs
 from distill_jax.sweeps.ledger import Ledger
 from distill_jax.sweeps.merge import rows_in
 from distill_jax.sweeps.models import Checkpoint, is_cnn, load_checkpoint
@@ -27,7 +28,15 @@ from distill_jax.sweeps.spec import Place
 from distill_jax.sweeps.strategies import clear_checkpoints
 from distill_jax.sweeps.sweep import Entry
 from distill_jax.sweeps.task import DIGITS, Task, load_texts, prepare_digits, prepare_task
-from distill_jax.sweeps.teacher import Teacher, as_it_came, fine_tuned, outputs_for, teacher_cell
+from distill_jax.sweeps.teacher import (
+    Teacher,
+    as_it_came,
+    fine_tuned,
+    in_order_of,
+    outputs_for,
+    teacher_cell,
+)
+from distill_jax.sweeps.teacher_check import check_teacher
 from distill_jax.teachers.placebo import Placebo, shuffled
 from distill_jax.training.feed import TeacherOutputs
 
@@ -49,7 +58,7 @@ class Supplies:
         self.task = lru_cache(None)(self._task)
 
     def _pretrained(
-        self, name: str, num_labels: int, fresh: bool, seed: int = 0, pooling: str = "auto"
+        self, name: str, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
     ) -> Checkpoint:
         pretrained = load_checkpoint(
             name, num_labels=num_labels, fresh=fresh, seed=seed, pooling=pooling
@@ -59,11 +68,12 @@ class Supplies:
         return pretrained
 
     def _task(
-        self, data: DataConfig, teacher_name: str, fresh: bool, pooling: str
+        self, data: DataConfig, teacher_name: str, fresh: bool, pooling: str, label_map: Pairs
     ) -> tuple[Task, Checkpoint]:
         load = partial(self.pretrained, pooling=pooling)
-        task, pretrained = examples_for(data, teacher_name, fresh, load)
-        lines = list(task.told())
+        task, pretrained = examples_for(data, teacher_name, fresh, load, label_map=label_map)
+        order = pretrained.order.told(task.label_names) if pretrained.order else []
+        lines = [*task.told(), *(f"teacher: {line}" for line in order)]
         for line in lines:
             if line not in self._said:  # draws of the labels are alike
                 self.engine.reporter.say(line)
@@ -73,7 +83,9 @@ class Supplies:
     def of(self, cell: Cell) -> tuple[Task, Checkpoint]:
         """The examples of a cell, and the checkpoint of its teacher."""
         teacher = cell.teacher
-        task, pretrained = self.task(cell.data, teacher.name, teacher.fine_tune, teacher.pooling)
+        task, pretrained = self.task(
+            cell.data, teacher.name, teacher.fine_tune, teacher.pooling, teacher.label_map
+        )
         if teacher.seed:
             classes = len(task.label_names)
             pretrained = self.pretrained(
@@ -85,6 +97,9 @@ class Supplies:
         """Fine-tune the teacher of a cell, unless that is done; its row goes to the ledger.
 
         Every part of a table needs the teacher; one of them has its row.
+
+        Raises:
+          UserError: for a useless teacher, where such are refused, see ``teacher_check``.
         """
         task, pretrained = self.of(cell)
         key = (task.labels_digest, cell.teacher)
@@ -99,22 +114,25 @@ class Supplies:
                 own_cell, objective="as it came", training=TrainingConfig()
             )
         self.engine.stop.check()
+        row = rows_in(ledger.path.parent).get(own_cell.hash)
+        if row is not None and row.fingerprints["teacher"] != teacher.digest:
+            row = None
+        which = f" (seed {cell.teacher.seed}, labels {cell.data.label_seed})"
+        shown = which if cell.teacher.seed or cell.data.label_seed else ""
+        checked = check_teacher(self.engine, task, teacher, shown, row.metrics if row else {})
         self._teachers[key] = teacher, own_cell.hash
         share = self.engine.options.share
         if not share.whole:  # its checkpoints are of no use to anybody now
             clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
         if not share.holds(own_cell.hash):
             return
-        row = rows_in(ledger.path.parent).get(own_cell.hash)
-        if row is None or row.fingerprints["teacher"] != teacher.digest:
+        if row is None:
             group = Path(cell.teacher.name).name
-            row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group)
+            row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group, checked)
             if is_lead():
                 ledger.append(row)
         clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
         accuracy = 100 * row.metrics["test/accuracy"]
-        which = f" (seed {cell.teacher.seed}, labels {cell.data.label_seed})"
-        shown = which if cell.teacher.seed or cell.data.label_seed else ""
         self.engine.reporter.say(f"teacher{shown}: test accuracy {accuracy:.1f}%")
 
     def teacher(self, cell: Cell) -> tuple[Teacher, str]:
@@ -196,15 +214,17 @@ def examples_for(
     data: DataConfig,
     teacher: str,
     fresh: bool,
-    load: Callable[[str, int, bool], Checkpoint],
+    load: Callable[[str, int | None, bool], Checkpoint],
     texts: TextDataset | None = None,
+    label_map: Pairs = (),
 ) -> tuple[Task, Checkpoint]:
     """The examples of a data set, and the checkpoint that is to teach them, all checked.
 
     Args:
       fresh: whether the teacher gets a new head.
-      load: of checkpoints: (name, number of classes, fresh).
+      load: of checkpoints: (name, number of classes or None for its own, fresh).
       texts: of the data set, where they have been loaded.
+      label_map: see ``TeacherConfig``.
 
     Raises:
       UserError: for what training would refuse about data, teacher, or the two together.
@@ -217,15 +237,17 @@ def examples_for(
     if data.name == DIGITS:
         task = prepare_digits(data)
         pretrained = load(teacher, len(task.label_names), fresh)
+        if not fresh:
+            pretrained = in_order_of(task.label_names, pretrained, label_map)
     else:
         dataset = texts or load_texts(data)
-        pretrained = load(teacher, len(dataset.label_names), fresh)
+        pretrained = load(teacher, len(dataset.label_names) if fresh else None, fresh)
+        if not fresh:
+            pretrained = in_order_of(dataset.label_names, pretrained, label_map)
         assert pretrained.tokenizer_file is not None
         task = prepare_task(data, dataset, pretrained.tokenizer_file)
         _check_inputs(task, pretrained)
     check_splits(task)
-    if not fresh:
-        as_it_came(task, pretrained)
     return task, pretrained
 
 

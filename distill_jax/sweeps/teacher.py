@@ -1,5 +1,6 @@
 """The teacher of a table: a checkpoint, fine-tuned on the labels that may be used."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ from distill_jax.sweeps.cache_origin import origin_of
 from distill_jax.sweeps.cells import TEACHER, Cell, TeacherConfig
 from distill_jax.sweeps.classify import classifier_work
 from distill_jax.sweeps.engine import Engine
-from distill_jax.sweeps.models import Checkpoint, inputs_of, load_model, save_model
+from distill_jax.sweeps.label_map import Pairs, order_of
+from distill_jax.sweeps.models import Checkpoint, inputs_of, load_model, save_model, with_classes
 from distill_jax.sweeps.rows import training_facts
 from distill_jax.sweeps.task import Task
 from distill_jax.teachers.cache import (
@@ -131,17 +133,33 @@ def fine_tuned(engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell) -
     )
 
 
-def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
-    """A teacher whose head was trained elsewhere.
+def in_order_of(
+    label_names: tuple[str, ...], pretrained: Checkpoint, label_map: Pairs = ()
+) -> Checkpoint:
+    """A checkpoint whose head was trained elsewhere, its classes put in the data's order.
 
     Raises:
-      UserError: when its checkpoint has no head, or its labels are not the data's.
+      UserError: when it has no head, or it cannot be said which class is which.
     """
     if pretrained.fresh:
         raise UserError(
             f"the teacher's checkpoint has no trained {' and '.join(pretrained.fresh)}: leave out "
             "--no-fine-tune, and it is trained on the labels"
         )
+    order = order_of(pretrained.label_names, pretrained.config.num_labels, label_names, label_map)
+    names = None if order.by == "position" else label_names
+    return dataclasses.replace(with_classes(pretrained, order.columns, names), order=order)
+
+
+def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
+    """A teacher whose head was trained elsewhere.
+
+    Args:
+      pretrained: see ``in_order_of``.
+
+    Raises:
+      UserError: when its labels are not the data's.
+    """
     check_label_order(pretrained, task.label_names)
     return Teacher(
         pretrained,
@@ -218,7 +236,13 @@ def outputs_for(
             part=(jax.process_index(), jax.process_count()),
             on_wait=engine.stop.check,
             batch_size=batch_size,
-            origin=origin_of(config.name, teacher.folder, wider, config.pooling),
+            origin=origin_of(
+                config.name,
+                teacher.folder,
+                wider,
+                config.pooling,
+                teacher.pretrained.order,
+            ),
             on_batch=on_batch,
             on_rebuild=engine.reporter.say,
         )

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sys
 import types
 
@@ -10,6 +11,7 @@ import pytest
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
+from distill_jax.evaluation.calibration import write_temperature
 from distill_jax.models.huggingface import TextInputs, load_pretrained, save_pretrained
 
 
@@ -74,6 +76,25 @@ def test_jsonl_in_and_out(predict, tmp_path):
     assert rows[0]["probabilities"][rows[0]["predicted"]] == rows[0]["probability"]
     assert rows[1]["predicted"] is rows[1]["probabilities"] is None
     assert json.loads(predict("good", "--format", "jsonl"))["text"] == "good"
+
+
+def test_a_temperature_changes_probabilities_and_no_class(predict, toy_teacher, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(toy_teacher, folder / "model")
+    write_temperature(folder / "model", 0.05)
+
+    def ask(*flags, model=folder):
+        (line,) = predict("good film", *flags, model=model).splitlines()
+        return line.split("\t")[:2]
+
+    raw, calibrated = ask(model=toy_teacher), ask()
+    assert raw[0] == calibrated[0] and float(raw[1]) < float(calibrated[1])
+    assert ask("--temperature", "1") == raw
+    assert ask("--temperature", "0.05") == ask("--temperature", "auto") == calibrated
+    with pytest.raises(UserError, match="positive number or auto, not -1"):
+        ask("--temperature", "-1")
+    with pytest.raises(UserError, match="--temperature"):
+        ask("--temperature", "warm")
 
 
 def test_a_text_file_is_a_text_a_line(predict, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.tokenise import tokenise_texts
+from distill_jax.evaluation.calibration import FILE, write_temperature
 from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.models.bert import Bert
 from distill_jax.models.huggingface import TextInputs, load_pretrained, save_pretrained
@@ -96,6 +97,35 @@ def test_pairs_need_a_token_type_for_the_second_text(save_as):
     assert open_classifier(folder).classify(["good"])
     with pytest.raises(UserError, match="the model has type_vocab_size 1: it was not made for"):
         open_classifier(folder).classify(["good"], ["bad"])
+
+
+def test_probabilities_are_calibrated_by_the_temperature_kept_with_the_model(save_as):
+    folder = save_as()
+    raw = probabilities(open_classifier(folder).classify(TEXTS))
+    write_temperature(folder, 0.02)
+    opened = open_classifier(folder)
+    answers = opened.classify(TEXTS)
+    assert opened.temperature == 0.02
+    odds_N, raw_N = (np.log(p[:, 1] / p[:, 0]) for p in (probabilities(answers), raw))
+    np.testing.assert_allclose(odds_N, 50 * raw_N, rtol=1e-2)
+    for temperature, expected in ((1, raw), (0.02, probabilities(answers))):
+        given = open_classifier(folder, temperature=temperature).classify(TEXTS)
+        np.testing.assert_allclose(probabilities(given), expected, rtol=1e-5)
+    extreme = open_classifier(folder, temperature=1e30).classify(TEXTS)  # where all are alike
+    assert [a.label for a in extreme] == [a.label for a in answers]
+    assert {a.probability for a in extreme} == {0.5}
+
+
+def test_a_temperature_is_a_positive_number(save_as):
+    folder = save_as()
+    for wrong in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="must be a positive number or auto"):
+            open_classifier(folder, temperature=wrong)
+    for wrong in ("{", "[]", "{}", '{"temperature": "1"}', '{"temperature": 0}'):
+        (folder / FILE).write_text(wrong)
+        with pytest.raises(UserError, match=r"calibration.json is damaged.*--temperature 1"):
+            open_classifier(folder)
+        assert open_classifier(folder, temperature=1).temperature == 1
 
 
 def test_a_model_without_a_head_cannot_classify(minilm_folder, tmp_path):

@@ -220,7 +220,7 @@ def test_copied_students_get_their_own_learning_rate(world, tmp_path):
 
 def test_a_teacher_that_is_trained_already_is_used_as_it_came(world, tmp_path, toy_teacher):
     """Trap 23: its labels are a and b, the data's are neg and pos."""
-    with pytest.raises(UserError, match=r"order their labels differently.*'a', 'b'.*'neg', 'pos'"):
+    with pytest.raises(UserError, match=r"not the data's: a, b and neg, pos.*--label-map 'a=..."):
         run(world(fine_tune=False), tmp_path / "out")
 
 
