@@ -131,7 +131,7 @@ class Engine:
             result = train(
                 self.new_state(work, params),
                 self.step(work),
-                work.feed(teacher, self._own_rows(work)),
+                work.feed(teacher, self.own_rows(work)),
                 objective=work.objective,
                 optimizer=work.optimizer,
                 loop=self._loop(work),
@@ -266,7 +266,8 @@ class Engine:
         assert isinstance(step, PopulationStep)
         return step
 
-    def _own_rows(self, work: Work) -> slice | None:
+    def own_rows(self, work: Work) -> slice | None:
+        """Which rows of every batch this process reads; None for all."""
         if jax.process_count() == 1:
             return None
         return own_rows(self.mesh, work.batch_size)

@@ -1,12 +1,12 @@
 """README.md says what is so."""
 
 import dataclasses
-import importlib.util
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from scripts import SCRIPTS, module_at
 
 from distill_jax.cli.compare import CompareLosses, parse_arguments
 from distill_jax.cli.experiment import Flags
@@ -26,20 +26,6 @@ RUNNING = (ROOT / "docs/running.md").read_text(encoding="utf-8")
 PAGES = README + "".join(
     path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
 )
-SCRIPTS = {
-    "recommendation": "Recommendation",
-    "recommendation_anchor": "Anchor",
-    "recommendation_continual": "Continual",
-    "search_relevance": "SearchRelevance",
-}
-"""Experiment with flags of its own -> their class."""
-
-
-def module_at(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_generated_parts_are_fresh():

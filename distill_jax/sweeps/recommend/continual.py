@@ -34,6 +34,7 @@ from distill_jax.objectives.ranking_objective import RankingObjective, resolve_r
 from distill_jax.sweeps.columns import Column
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.evidence import pack_numbers
+from distill_jax.sweeps.first_step import check_first_steps
 from distill_jax.sweeps.interface import Run
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import rows_in
@@ -365,7 +366,7 @@ class ContinualTable:
         return {cell.hash: cell.config for cell in (*cells, *(run.cell for run in self.updates))}
 
     def self_check(self, runs: Sequence[Run]) -> None:
-        """Nothing yet beyond what ``prepare`` checks."""
+        check_first_steps(self.engine, runs)
 
     def spec(self) -> TableSpec:
         sweep, split = self.sweep, self.split

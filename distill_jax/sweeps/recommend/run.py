@@ -22,6 +22,7 @@ from distill_jax.models.recommenders.save import load_recommender, recommender_d
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.ranking_objective import RankingObjective, resolve_ranking
 from distill_jax.sweeps.engine import Engine
+from distill_jax.sweeps.first_step import check_first_steps
 from distill_jax.sweeps.interface import Run
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import rows_in
@@ -340,7 +341,7 @@ class RecTable:
         return {cell.hash: cell.config for _, cell in self.everything}
 
     def self_check(self, runs: Sequence[Run]) -> None:
-        """Nothing yet beyond what ``prepare`` checks."""
+        check_first_steps(self.engine, runs)
 
 
 @dataclass(frozen=True, eq=False)

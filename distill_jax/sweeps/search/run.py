@@ -33,6 +33,7 @@ from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.sweeps.columns import Column
 from distill_jax.sweeps.engine import Engine
 from distill_jax.sweeps.evidence import pack_numbers
+from distill_jax.sweeps.first_step import check_first_steps
 from distill_jax.sweeps.interface import Run
 from distill_jax.sweeps.ledger import Ledger, LedgerRow
 from distill_jax.sweeps.merge import rows_in
@@ -201,7 +202,7 @@ class SearchTable:
         return {run.hash: run.cell.config for run in self.everything}
 
     def self_check(self, runs: Sequence[Run]) -> None:
-        """Nothing yet beyond what ``prepare`` checks."""
+        check_first_steps(self.engine, runs)
 
     def spec(self) -> TableSpec:
         return TableSpec(
