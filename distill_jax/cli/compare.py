@@ -103,8 +103,9 @@ class CompareLosses:
     evaluations: int = 4
     """How often the validation split is looked at."""
     class_weights: str | None = None
-    """How much a label of each class counts in the ce terms of students: balanced (every class as
-    much in all) or a JSON file, {"class": weight}. Also by hand: 'ce(class_weights=[1, 19])'."""
+    """How much a label of each class counts in the ce and focal terms of students: balanced (every
+    class as much in all) or a JSON file, {"class": weight}. By hand:
+    'ce(class_weights=[1, 19])'."""
     select: Select = "accuracy"
     """What decides on validation which step is kept, of the teacher and of students: accuracy,
     macro_f1 (where classes are unequal), or loss. On data of your own (files:, tfds:) the lower
@@ -229,7 +230,7 @@ def _weighing(given: str | None, data: "DataConfig") -> "tuple[Callable[[str], s
         return str, []
     weights = class_weights(given, data)
     shown = ", ".join(f"{weight:g}" for weight in weights)
-    said = f"`ce` of students weighs the classes: {shown}; the teacher's own does not."
+    said = f"`ce` (and `focal`) of students weighs the classes: {shown}; the teacher's does not."
     return (lambda text: with_class_weights(text, weights)), [said]
 
 
