@@ -74,6 +74,9 @@ class CompareLosses:
     controls: bool = False
     """Further rows that split what a teacher is worth: kl without the transfer set, hard
     pseudo-labels, a placebo, and ce with its rate and length chosen on validation."""
+    yardsticks: bool = True
+    """Rows of what the same labels give without a teacher: the commonest class, and logistic
+    regression on TF-IDF (of digits, on the pixels)."""
     baseline: str | None = None
     """The row that the others are tested against; by default ce, or the first without ce."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -347,6 +350,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         label_seeds=args.label_seeds,
         baseline=baseline,
         columns=COLUMNS,
+        yardsticks=args.yardsticks,
         trends=trends,
         protocol=protocol,
     )
