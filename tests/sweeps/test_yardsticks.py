@@ -13,7 +13,9 @@ from sklearn.dummy import DummyClassifier
 
 from distill_jax.cli import ledger as ledger_command
 from distill_jax.cli.compare import CompareLosses, parse_arguments, sweep_of
+from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
+from distill_jax.data.table import TextTable
 from distill_jax.evaluation.yardsticks import Regression
 from distill_jax.sweeps import run as run_module
 from distill_jax.sweeps import yardsticks as module
@@ -197,3 +199,33 @@ def test_more_labels_than_the_limit_are_thinned_and_it_is_counted():
     assert row.metrics["train/labelled"] == len(task.labelled)
     assert 80 <= row.metrics["train/examples"] <= 120  # a share of every class
     assert row.metrics["test/classes_predicted"] == 10
+
+
+def test_the_penalty_is_chosen_by_what_selects():
+    """With few labels the surest answers are the likeliest ones, and not the most often right."""
+    task = prepare_digits(DataConfig("digits", label_fraction=0.05))
+    every = Regression().candidates
+
+    def measured(select, candidates=every):
+        recipe = Regression(candidates=candidates)
+        yardstick = Yardstick("pixels+logreg", task.config, task.labels_digest, select, recipe)
+        return module._measured(Planned(yardstick, None, task), "test", None, lambda: None)
+
+    alone = {c: measured("accuracy", (c,)).metrics for c in every}
+    by_loss = min(alone, key=lambda c: alone[c]["validation/nll"])
+    by_accuracy = max(alone, key=lambda c: alone[c]["validation/accuracy"])
+    by_f1 = max(alone, key=lambda c: alone[c]["validation/macro_f1"])
+    for select, c in (("loss", by_loss), ("accuracy", by_accuracy), ("macro_f1", by_f1)):
+        row = measured(select)
+        assert row.config["chosen"] == c
+        assert row.metrics["test/accuracy"] == alone[c]["test/accuracy"]
+    assert by_loss != by_accuracy
+
+
+def test_texts_come_in_the_order_of_the_examples_and_a_pair_has_two():
+    one = TextTable(ids=("a", "b", "c"), texts=("A", "B", "C"))
+    assert module._columns(one, ("c", "a")) == [["C", "A"]]
+    pairs = dataclasses.replace(one, texts_b=("x", "y", "z"))
+    assert module._columns(pairs, ("c", "a")) == [["C", "A"], ["z", "x"]]
+    with pytest.raises(UserError, match="changed while they were in use: no example 'd'"):
+        module._columns(pairs, ("d",))
