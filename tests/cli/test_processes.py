@@ -106,7 +106,7 @@ def test_two_processes_make_the_table_of_one(start, tmp_path):
     others = [line for line in other.splitlines() if line and not line.startswith("[Gloo]")]
     assert "table.md" in lead and not others
     alone, together = ({row.hash: row for row in rows(tmp_path / f)} for f in ("alone", "both"))
-    assert len(alone) == 5  # the teacher, two objectives, two seeds
+    assert len(alone) == 7  # the teacher, two yardsticks, two objectives with two seeds
     assert alone.keys() == together.keys()
     for hash_, row in alone.items():
         assert row.metrics["test/accuracy"] == together[hash_].metrics["test/accuracy"]
