@@ -31,6 +31,7 @@ from distill_jax.sweeps.strategies import Strategy, run_pending
 from distill_jax.sweeps.supplies import Supplies
 from distill_jax.sweeps.sweep import Entry, Sweep
 from distill_jax.sweeps.track import TrackTo
+from distill_jax.sweeps.yardsticks import measure
 from distill_jax.training.interrupt import StopRequest
 
 
@@ -83,6 +84,7 @@ def run_sweep(
         spec = sweep.spec(
             [Place(e.row, e.group, e.cell.seed, p.cell.hash, e.candidate) for e, p in planned],
             supplies.teacher_places(entries),
+            measure(entries, supplies, ledger) if sweep.yardsticks else (),
         )
         settings = {p.cell.hash: config_of(p.cell, p.config) for _, p in planned}
         before.refuse([(place, settings[place.hash]) for place in spec.places])

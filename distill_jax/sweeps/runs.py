@@ -31,6 +31,7 @@ from distill_jax.sweeps.runs_kept import MISTAKES
 from distill_jax.sweeps.task import Task
 from distill_jax.sweeps.teacher import Teacher
 from distill_jax.sweeps.teacher_check import Checked
+from distill_jax.sweeps.yardstick_names import CLASSES
 from distill_jax.training.checkpoint import steps_in
 from distill_jax.training.ends import Ended, kept_or
 from distill_jax.training.feed import TeacherOutputs
@@ -256,7 +257,8 @@ def temperature_of(engine: Engine, task: Task, config: ModelConfig, params: Para
 def scores_on_test(
     task: Task, logits_NC: np.ndarray, teacher_test_NC: np.ndarray | None, temperature: float
 ) -> dict[str, float]:
-    """Scores on the test split, under ``test/``, and the temperature of the calibrated one."""
+    """Scores on the test split, under ``test/``, how many classes are predicted there, and the
+    temperature of the calibrated one."""
     scores = classification_metrics(
         logits_NC,
         task.test.labels_N,
@@ -264,7 +266,13 @@ def scores_on_test(
         teacher_logits_NC=teacher_test_NC,
         temperature=temperature,
     )
-    return {f"test/{name}": value for name, value in scores.items()} | {"temperature": temperature}
+    lost = np.isnan(logits_NC).any()
+    predicted = math.nan if lost else len(np.unique(logits_NC.argmax(axis=-1)))
+    return {
+        **{f"test/{name}": value for name, value in scores.items()},
+        CLASSES: predicted,
+        "temperature": temperature,
+    }
 
 
 def cost_metrics(
