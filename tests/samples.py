@@ -64,12 +64,21 @@ def sample_teacher(group="minilm"):
     return sample_run("teacher", group, 0, 0.8, history=[])
 
 
+def sample_yardstick(row="tfidf+logreg", accuracy=0.6, seed=0, **metrics):
+    """The run of a yardstick."""
+    scores = {"test/accuracy": accuracy, "validation/accuracy": accuracy}
+    config = {"data": {"name": "toy"}, "student": row}
+    return sample_run(
+        row, "yardstick", seed, accuracy, config=config, metrics=scores | metrics, history=[]
+    )
+
+
 def place(run):
     """Where a run stands by its own labels."""
     return Place(run.row, run.group, run.seed, run.hash)
 
 
-def sample_spec(runs, teachers=(), **changes):
+def sample_spec(runs, teachers=(), yardsticks=(), **changes):
     """A description that puts every run at the place of its own labels."""
     fields = {
         "name": "sample",
@@ -79,6 +88,7 @@ def sample_spec(runs, teachers=(), **changes):
         "baseline": "ce",
         "places": tuple(map(place, runs)),
         "teachers": tuple(map(place, teachers)),
+        "yardsticks": tuple(map(place, yardsticks)),
         "protocol": ("Chosen on validation.", "Tested once."),
     }
     return TableSpec(**{**fields, **changes})

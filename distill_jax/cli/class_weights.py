@@ -12,7 +12,7 @@ from distill_jax.core.files import user_path
 if TYPE_CHECKING:
     from distill_jax.sweeps.cells import DataConfig
 
-HARD = "ce"
+HARD = ("ce", "focal")
 OPTION = "class_weights"
 
 
@@ -49,7 +49,7 @@ def class_weights(given: str, data: "DataConfig") -> tuple[float, ...]:
 
 
 def with_class_weights(objective: str, weights: Sequence[float]) -> str:
-    """An objective whose ``ce`` terms weigh the classes, except those that say so themselves."""
+    """An objective whose hard terms weigh the classes, except those that say so themselves."""
     from distill_jax.objectives.grammar import parse
 
     parsed = parse(objective)
@@ -57,7 +57,7 @@ def with_class_weights(objective: str, weights: Sequence[float]) -> str:
         dataclasses.replace(
             term, options=tuple(sorted({OPTION: tuple(weights), **dict(term.options)}.items()))
         )
-        if term.name == HARD
+        if term.name in HARD
         else term
         for term in parsed.terms
     ]

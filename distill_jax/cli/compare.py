@@ -78,6 +78,9 @@ class CompareLosses:
     controls: bool = False
     """Further rows that split what a teacher is worth: kl without the transfer set, hard
     pseudo-labels, a placebo, and ce with its rate and length chosen on validation."""
+    yardsticks: bool = True
+    """Rows of what the same labels give without a teacher: the commonest class, and logistic
+    regression on TF-IDF (of digits, on the pixels)."""
     baseline: str | None = None
     """The row that the others are tested against; by default ce, or the first without ce."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -107,8 +110,9 @@ class CompareLosses:
     evaluations: int = 4
     """How often the validation split is looked at."""
     class_weights: str | None = None
-    """How much a label of each class counts in the ce terms of students: balanced (every class as
-    much in all) or a JSON file, {"class": weight}. Also by hand: 'ce(class_weights=[1, 19])'."""
+    """How much a label of each class counts in the ce and focal terms of students: balanced (every
+    class as much in all) or a JSON file, {"class": weight}. By hand:
+    'ce(class_weights=[1, 19])'."""
     select: Select = "accuracy"
     """What decides on validation which step is kept, of the teacher and of students: accuracy,
     macro_f1 (where classes are unequal), or loss. On data of your own (files:, tfds:) the lower
@@ -233,7 +237,7 @@ def _weighing(given: str | None, data: "DataConfig") -> "tuple[Callable[[str], s
         return str, []
     weights = class_weights(given, data)
     shown = ", ".join(f"{weight:g}" for weight in weights)
-    said = f"`ce` of students weighs the classes: {shown}; the teacher's own does not."
+    said = f"`ce` (and `focal`) of students weighs the classes: {shown}; the teacher's does not."
     return (lambda text: with_class_weights(text, weights)), [said]
 
 
@@ -352,6 +356,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         label_seeds=args.label_seeds,
         baseline=baseline,
         columns=COLUMNS,
+        yardsticks=args.yardsticks,
         trends=trends,
         protocol=protocol,
     )

@@ -22,7 +22,7 @@ from distill_jax.losses.features import (
     vid_alpha,
 )
 from distill_jax.losses.inner_relations import minilm, minilm_v2, value_kl
-from distill_jax.losses.labels import ce, dkd, mmi, pseudo_ce
+from distill_jax.losses.labels import ce, dkd, focal, mmi, pseudo_ce
 from distill_jax.losses.logit_matching import (
     bce,
     cosine_logits,
@@ -82,6 +82,7 @@ __all__ = [
     "dkd",
     "embedding_mse",
     "expert_hints",
+    "focal",
     "fsp",
     "generalized_jsd",
     "hidden_contrastive",

@@ -72,12 +72,64 @@ def ce(
     smoothing = number(label_smoothing, student)
     hard = pick_label(log_s, labels, mask)
     values = -(1 - smoothing) * hard - smoothing * jnp.mean(log_s, axis=-1)
-    if class_weights:
-        if len(class_weights) != student.shape[-1]:
-            raise ValueError(f"{len(class_weights)} weights for {student.shape[-1]} classes")
-        weights_C = jnp.asarray(class_weights, values.dtype)
-        values = values * weights_C[_known_labels(labels, mask)]
-    return jnp.where(mask, values, 0)
+    return jnp.where(mask, _weighted(values, labels, mask, class_weights, student.shape[-1]), 0)
+
+
+def _weighted(
+    values: Array, labels: ArrayLike, mask: Array, weights: tuple[float, ...], classes: int
+) -> Array:
+    """Values times the weights of their labels' classes; () weighs nothing."""
+    if not weights:
+        return values
+    if len(weights) != classes:
+        raise ValueError(f"{len(weights)} weights for {classes} classes")
+    return values * jnp.asarray(weights, values.dtype)[_known_labels(labels, mask)]
+
+
+def focal(
+    student: ArrayLike,
+    labels: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    gamma: ArrayLike = 2.0,
+    class_weights: tuple[float, ...] = (),
+) -> Array:
+    """Focal loss: cross-entropy with hard labels, less of it the surer the student is of them.
+
+    ``-w[y] (1 - p_s[y])^gamma log p_s[y]`` with ``w = class_weights``, the paper's alpha. With
+    ``gamma = 0`` it is ``ce``. Weights scale each example's value, as those of ``ce`` do.
+
+    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection", eq. 4 and 5 (there of a
+    logistic function for each class; here of the softmax).
+
+    Args:
+      student: [..., C], logits.
+      labels: int [...], the class; any value where ``where`` is False.
+      where: bool [...], False for examples that do not count.
+      gamma: 0 or more.
+      class_weights: C numbers, 0 or more; () for 1 everywhere.
+
+    Returns:
+      [...], 0 where masked, NaN where an unmasked label is not in ``0..C-1``.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    (student,) = floats(student)
+    mask = mask_of(where, student.shape[:-1])
+    _check_labels(labels, mask)
+    log_s = log_probs(zero_masked(student, mask))
+    # 1 - p by its logarithm, over the other classes: 1 - p cancels, its power has no slope at 0.
+    log_rest = masked_logsumexp(log_s, _others(labels, mask, student.shape[-1]))
+    unsure = jnp.exp(number(gamma, student) * log_rest)
+    values = -unsure * pick_label(log_s, labels, mask)
+    return jnp.where(mask, _weighted(values, labels, mask, class_weights, student.shape[-1]), 0)
+
+
+def _others(labels: ArrayLike, mask: Array, classes: int) -> Array:
+    """bool [..., C]: the classes beside the label's."""
+    classes_C = jnp.arange(classes, dtype=jnp.int32).reshape((1,) * mask.ndim + (-1,))
+    return classes_C != _known_labels(labels, mask)[..., None]
 
 
 def dkd(
@@ -116,8 +168,7 @@ def dkd(
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     _check_labels(labels, mask)
-    classes = jnp.arange(student.shape[-1], dtype=jnp.int32).reshape((1,) * mask.ndim + (-1,))
-    others = classes != _known_labels(labels, mask)[..., None]
+    others = _others(labels, mask, student.shape[-1])
 
     def parts(logits: Array) -> tuple[Array, Array]:
         log_p = log_probs(logits, T)

@@ -25,6 +25,11 @@ register(
     feed=LogitFeed(labelled=True, needs_teacher=False),
     ranges={"label_smoothing": BELOW_ONE},
 )
+register(
+    losses.focal,
+    feed=LogitFeed(labelled=True, needs_teacher=False),
+    ranges={"gamma": NOT_NEGATIVE},
+)
 register(losses.soft_ce, feed=LogitFeed())
 register(losses.kl, feed=LogitFeed())
 register(losses.reverse_kl, feed=LogitFeed())

@@ -26,6 +26,7 @@ from distill_jax.sweeps.spec import Place, TableSpec, Where
 from distill_jax.sweeps.supplies import Supplies
 from distill_jax.sweeps.sweep import Entry, Sweep
 from distill_jax.sweeps.work import Work
+from distill_jax.sweeps.yardsticks import measure
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
@@ -66,6 +67,7 @@ class ClassifierTable:
 
     sweep: Sweep
     supplies: Supplies = field(init=False)
+    yardsticks: tuple[Place, ...] = ()
 
     @property
     def name(self) -> str:
@@ -89,6 +91,8 @@ class ClassifierTable:
         for cell in _distinct(self.entries):
             self.supplies.engine.heed()
             self.supplies.raise_teacher(cell, ledger)
+        if self.sweep.yardsticks:
+            self.yardsticks = tuple(measure(self.entries, self.supplies, ledger))
 
     @cached_property
     def planned(self) -> list[tuple[Entry, Planned]]:
@@ -107,7 +111,7 @@ class ClassifierTable:
         places = [
             Place(e.row, e.group, e.cell.seed, p.cell.hash, e.candidate) for e, p in self.planned
         ]
-        return self.sweep.spec(places, self.supplies.teacher_places(self.entries))
+        return self.sweep.spec(places, self.supplies.teacher_places(self.entries), self.yardsticks)
 
     def configs(self) -> dict[str, dict[str, Any]]:
         return {p.cell.hash: config_of(p.cell, p.config) for p in self.everything}

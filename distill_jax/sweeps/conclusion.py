@@ -1,10 +1,15 @@
-"""What a table comes to, in three sentences: the best student, its cost, what was significant."""
+"""What a table comes to, in three sentences: the best student, its cost, what was significant.
+
+A fourth warns where the best student or the teacher does not beat a yardstick.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from distill_jax.sweeps.columns import Column
 from distill_jax.sweeps.sheet import format_entry, format_p
+from distill_jax.sweeps.yardstick_notes import named_row as _named
+from distill_jax.sweeps.yardstick_notes import not_above
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.ledger import LedgerRow
@@ -19,7 +24,7 @@ COSTS = (
 
 
 def conclusion(table: "Table", key: str) -> tuple[str, ...]:
-    """Three sentences on the column ``key``; () where there is no student with a score.
+    """Sentences on the column ``key``; () where there is no student with a score.
 
     What is called significant is what the joint test over seeds and test examples, corrected over
     the whole table, says; the teacher is in no test, and nothing is claimed of it.
@@ -29,6 +34,7 @@ def conclusion(table: "Table", key: str) -> tuple[str, ...]:
         return ()
     return (
         _who(table, best, column),
+        *_not_above(table, best, column),
         _cost(table, best),
         _significance_of_letters(table, best, column)
         if table.against == "best"
@@ -55,10 +61,6 @@ def run_to_take(row: "TableRow") -> "LedgerRow":
     return next(iter(row.runs.values()))
 
 
-def _named(row: "TableRow") -> str:
-    return f"`{row.row}` ({row.group})" if row.group else f"`{row.row}`"
-
-
 def _score(row: "TableRow", column: Column) -> str:
     return format_entry(row.entries[column.key], column, seeds=len(row.seeds))
 
@@ -76,6 +78,21 @@ def _who(table: "Table", best: "TableRow", column: Column) -> str:
     if teacher and teacher.entries[column.key].summary.n:
         said += f"; the teacher has {_score(teacher, column)}"
     return f"{said}."
+
+
+def _not_above(table: "Table", best: "TableRow", column: Column) -> list[str]:
+    """Where the best student, or a teacher, does not beat a yardstick; [] where all do."""
+    teachers = [row for row in table.teachers if row.runs]
+    alone = _teacher(table, best)
+    whose = [("the best student", best)]
+    whose += [("the teacher" if row is alone else _named(row), row) for row in teachers]
+    said = []
+    for name, row in whose:
+        unbeaten = [each for each in table.yardsticks if not_above(row, each, column)]
+        if unbeaten:
+            named = " and ".join(f"`{each.row}` ({_score(each, column)})" for each in unbeaten)
+            said.append(f"{name} does not beat {named}")
+    return [f"Beside the yardsticks: {'; '.join(said)}."] if said else []
 
 
 def _cost(table: "Table", best: "TableRow") -> str:

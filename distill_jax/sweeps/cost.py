@@ -47,6 +47,8 @@ def draw_costs(table: Table, key: str, *, title: str | None = None) -> "Figure":
         if found is None:
             continue
         latency, score, sd = found
+        if row.role == "yardstick":
+            continue
         if row.role == "teacher":
             style: dict[str, Any] = {"color": TEACHER, "marker": "*", "ms": 11}
             label = f"{row.row} {row.group}"

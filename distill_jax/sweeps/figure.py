@@ -1,6 +1,7 @@
 """The figure of a comparison: means with intervals and single seeds, a panel per student."""
 
 import io
+import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
 # Okabe and Ito (2008): told apart under the common forms of colour blindness. Baseline and
 # teacher differ from the rest in shape and line style too, for print in black and white.
-COMPARED, BASELINE, TEACHER = "#0072B2", "#555555", "#D55E00"
+COMPARED, BASELINE, TEACHER, YARDSTICK = "#0072B2", "#555555", "#D55E00", "#888888"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#A6761D", "#000000")
 LINES = ("-", ":", "-.")
 TEACHER_LINES: tuple[Any, ...] = ("--", ":", "-.", "-", (0, (7, 2, 1, 2, 1, 2)), (0, (1, 4)))
+YARDSTICK_LINES: tuple[Any, ...] = (":", (0, (1, 4)))
 SHAPES = ("o", "s", "^", "v", "P", "X", "*")
 MARKERS = {"compared": "o", "baseline": "D"}
 
@@ -128,10 +130,13 @@ def draw(table: Table, key: str, *, title: str | None = None) -> "Figure":
         axes.grid(axis="x", color="#E6E6E6", lw=0.6)
         axes.set_axisbelow(True)
         axes.set_title(f"{table.group_title} {group}", loc="left")
+    outside: dict[str, Artist] = {}
+    for axes in panels:
+        outside |= draw_yardsticks(axes, table, column)
     panels[-1].set_xlabel(column.title)
     figure.align_labels()
     # Reading order: what the marks are, then what they are compared with.
-    legend_below(figure, dict(reversed(handles.items())))
+    legend_below(figure, dict(reversed({**outside, **handles}.items())))
     if title:
         figure.suptitle(wrap(title, TITLE_CHARS), fontsize=10.5)
     return figure
@@ -163,6 +168,38 @@ def draw_teachers(
         value = format_entry(entry, column, seeds=len(row.seeds))
         line = draw_line(entry.summary.mean * column.scale, color=TEACHER, lw=1.3, ls=style)
         handles[f"{row.row} {row.group}: {value}" if row.group else f"{row.row}: {value}"] = line
+    return handles
+
+
+def draw_yardsticks(
+    axes: "Axes", table: Table, column: Column, *, horizontal: bool = False
+) -> "dict[str, Artist]":
+    """A thin dotted line per yardstick; for when all panels have their points.
+
+    A worse one does not move the axis: a chance level far off would press all points together.
+    It is in the legend with its value all the same.
+    """
+    handles: dict[str, Artist] = {}
+    values: list[float] = []
+    if not table.yardsticks:
+        return handles
+    low, high = axes.get_ylim() if horizontal else axes.get_xlim()
+    draw_line = axes.axhline if horizontal else axes.axvline
+    for row, style in zip(table.yardsticks, YARDSTICK_LINES * len(table.yardsticks), strict=False):
+        entry = row.entries[column.key]
+        if not entry.summary.n or not math.isfinite(entry.summary.mean):
+            continue
+        value = format_entry(entry, column, seeds=len(row.seeds))
+        values.append(entry.summary.mean * column.scale)
+        line = draw_line(values[-1], color=YARDSTICK, lw=1.0, ls=style)
+        handles[f"{row.group} {row.row}: {value}"] = line
+    if values:
+        margin = 0.03 * (high - low)
+        if column.higher_is_better is False:
+            low = min(low, min(values) - margin)
+        else:
+            high = max(high, max(values) + margin)
+        (axes.set_ylim if horizontal else axes.set_xlim)(low, high)
     return handles
 
 

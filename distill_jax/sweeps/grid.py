@@ -11,6 +11,7 @@ from distill_jax.sweeps.figure import (
     TITLE_CHARS,
     WIDTH_INCHES,
     draw_teachers,
+    draw_yardsticks,
     legend_below,
     styles_of,
     wrap,
@@ -107,6 +108,8 @@ def _lines(table: Table, column: Column) -> "Figure":
         axes.set_axisbelow(True)
         if len(panels) == 1:
             axes.set_xlabel(table.group_title)
+    for axes in figure.get_axes():
+        handles |= draw_yardsticks(axes, table, column, horizontal=True)
     if len(panels) > 1:
         figure.get_axes()[len(panels) // 2].set_xlabel(table.group_title)
     interval = any(row.entries[column.key].summary.n >= MIN_PAIRS for row in table.students)
@@ -190,7 +193,7 @@ def _heat_map(table: Table, column: Column) -> "Figure":
     axes.tick_params(length=0)
     _group_ticks(axes, groups, [float(index) for index in range(len(groups))])
     outside = []
-    for row in table.teachers:
+    for row in (*table.teachers, *table.yardsticks):
         if row not in inside:
             text = format_entry(row.entries[column.key], column, seeds=len(row.seeds))
             outside.append(f"{row.row} {row.group}: {text}")

@@ -10,6 +10,7 @@ from distill_jax.sweeps.published_notes import notes_of_published
 from distill_jax.sweeps.significance import obstacle, reference
 from distill_jax.sweeps.statistics import MIN_BOOTSTRAP, MIN_PAIRS, RESAMPLES
 from distill_jax.sweeps.teacher_notes import notes_of_teachers
+from distill_jax.sweeps.yardstick_notes import notes_of_yardsticks
 
 if TYPE_CHECKING:
     from distill_jax.sweeps.significance import Comparison
@@ -34,6 +35,7 @@ def notes_of(table: "Table", unfinished: tuple[int, int]) -> tuple[str, ...]:
     notes += notes_of_published(table)
     notes += notes_of_coverage(table)
     notes += notes_of_teachers(table)
+    notes += notes_of_yardsticks(table)
     return tuple(notes)
 
 

@@ -17,6 +17,7 @@ from distill_jax.sweeps.report import Drawings, figure_key, report
 from distill_jax.sweeps.spec import Place, TableSpec, table_of
 from distill_jax.sweeps.table import Table
 from distill_jax.sweeps.trends import TrendResult, evaluate_trend, trends_markdown
+from distill_jax.sweeps.yardstick_names import NAMES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +54,8 @@ def describe_ledger(rows: Sequence[LedgerRow], name: str) -> TableSpec:
 
     The baseline is ``ce``, or the first row where there is no ``ce``.
     """
-    students = [row for row in rows if row.row != TEACHER]
+    yardsticks = [row for row in rows if row.config.get("student") in NAMES]
+    students = [row for row in rows if row.row != TEACHER and row not in yardsticks]
     if not rows:
         raise UserError("no results to tabulate: the ledger has no finished run.")
     labels = [row.row for row in students]
@@ -67,6 +69,7 @@ def describe_ledger(rows: Sequence[LedgerRow], name: str) -> TableSpec:
         baseline="ce" if "ce" in labels or not labels else labels[0],
         places=tuple(map(_place, students)),
         teachers=tuple(_place(row) for row in rows if row.row == TEACHER),
+        yardsticks=tuple(map(_place, yardsticks)),
         tested=tuple(tested),
         group_title=_group_title(students),
     )

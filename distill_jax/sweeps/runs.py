@@ -32,6 +32,7 @@ from distill_jax.sweeps.task import Examples, Task
 from distill_jax.sweeps.teacher import Teacher
 from distill_jax.sweeps.teacher_check import Checked
 from distill_jax.sweeps.work import Work
+from distill_jax.sweeps.yardstick_names import CLASSES
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
 
@@ -210,7 +211,8 @@ def temperature_of(engine: Engine, task: Task, config: ModelConfig, params: Para
 def scores_on_test(
     task: Task, logits_NC: np.ndarray, teacher_test_NC: np.ndarray | None, temperature: float
 ) -> dict[str, float]:
-    """Scores on the test split, under ``test/``, and the temperature of the calibrated one."""
+    """Scores on the test split, under ``test/``, how many classes are predicted there, and the
+    temperature of the calibrated one."""
     scores = classification_metrics(
         logits_NC,
         task.test.labels_N,
@@ -218,7 +220,13 @@ def scores_on_test(
         teacher_logits_NC=teacher_test_NC,
         temperature=temperature,
     )
-    return {f"test/{name}": value for name, value in scores.items()} | {"temperature": temperature}
+    lost = np.isnan(logits_NC).any()
+    predicted = math.nan if lost else len(np.unique(logits_NC.argmax(axis=-1)))
+    return {
+        **{f"test/{name}": value for name, value in scores.items()},
+        CLASSES: predicted,
+        "temperature": temperature,
+    }
 
 
 def cost_metrics(

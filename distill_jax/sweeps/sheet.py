@@ -167,7 +167,7 @@ def _metrics(table: "Table") -> Sheet:
             cells += [Cell(_test_text(entry, column, name)) for name in extras[column.key]]
         if published is not None and matched:
             cells += _published_cells(published, _published_label(table, row.row))
-        section = "teacher" if row.role == "teacher" else f"group {row.group}"
+        section = f"group {row.group}" if row.is_student else row.role
         lines.append(Line(section, tuple(cells)))
     return Sheet(tuple(heading), tuple(lines), labels=2, repeated=3)
 
@@ -200,7 +200,7 @@ def _grid(table: "Table") -> Sheet:
         ]
         down_title, across_title = table.row_title, table.group_title
     lead = [f"{column.title}, by {down_title} (rows) and {across_title} (columns)."]
-    for row in table.teachers:
+    for row in (*table.teachers, *table.yardsticks):
         if row not in inside:
             text = format_entry(row.entries[column.key], column, seeds=len(row.seeds))
             lead.append(f"{row.row} {row.group}: {text}")

@@ -132,7 +132,7 @@ def add_tests(table: "Table", comparisons: Sequence[Comparison]) -> list["TableR
 
 def reference(table: "Table", line: "TableRow", key: str) -> "TableRow | None":
     """The row that a row's tests are against; None where there is none, or it is that itself."""
-    if line.role == "teacher":
+    if not line.is_student:
         return None
     if table.against == "baseline":
         return baselines_of(table).get(line.group) if line.role == "compared" else None
@@ -169,7 +169,7 @@ def obstacle(
 
 def _pairs(table: "Table") -> list[tuple[int, int]]:
     """Numbers of the lines to compare."""
-    numbered = [(n, row) for n, row in enumerate(table.rows) if row.role != "teacher"]
+    numbered = [(n, row) for n, row in enumerate(table.rows) if row.is_student]
     if table.against == "best":
         pairs = itertools.combinations(numbered, 2)
         return [(n, m) for (n, row), (m, other) in pairs if row.group == other.group]

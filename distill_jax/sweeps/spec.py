@@ -63,6 +63,7 @@ class TableSpec:
       baseline: the row that the others of its group are tested against.
       places: of the students, in the order of the table.
       teachers: the same for the teachers.
+      yardsticks: the same for what the labels give without a teacher.
       tested: keys of the columns that are tested.
       published: name of a set of published numbers that stand beside the measured ones.
       published_rows: (row here, row there) where the two have different names.
@@ -86,12 +87,13 @@ class TableSpec:
     trends: tuple[Trend, ...] = ()
     protocol: tuple[str, ...] = ()
     against: Against = "baseline"
+    yardsticks: tuple[Place, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.columns:
             raise UserError(f"table {self.name} has no columns.")
-        for places in (self.places, self.teachers):
+        for places in (self.places, self.teachers, self.yardsticks):
             once = {(p.row, p.group, p.candidate, p.hash) for p in set(places)}
             if len(once) < len(set(places)):
                 raise UserError(
@@ -102,12 +104,18 @@ class TableSpec:
     @property
     def hashes(self) -> tuple[str, ...]:
         """Of all runs, each once, in the order of the table."""
-        return tuple(dict.fromkeys(place.hash for place in (*self.teachers, *self.places)))
+        return tuple(dict.fromkeys(place.hash for place in self._all))
+
+    @property
+    def _all(self) -> tuple[Place, ...]:
+        return *self.teachers, *self.yardsticks, *self.places
 
     def to_json(self) -> str:
         """As JSON, for people too."""
         fields = dataclasses.asdict(self)
-        for place in (*fields["places"], *fields["teachers"]):
+        if not self.yardsticks:  # tables from before they were stay as they are
+            del fields["yardsticks"]
+        for place in (*fields["places"], *fields["teachers"], *fields.get("yardsticks", ())):
             if not place["candidate"]:  # where nothing is chosen, nothing is said of it
                 del place["candidate"]
         return json.dumps(fields, indent=1, ensure_ascii=False)
@@ -123,7 +131,8 @@ class TableSpec:
             fields: dict[str, Any] = json.loads(text)
             fields["columns"] = tuple(Column(**column) for column in fields["columns"])
             fields["places"] = tuple(Place(**place) for place in fields["places"])
-            fields["teachers"] = tuple(Place(**place) for place in fields.get("teachers", ()))
+            for name in ("teachers", "yardsticks"):
+                fields[name] = tuple(Place(**place) for place in fields.get(name, ()))
             fields["trends"] = tuple(Trend.from_dict(trend) for trend in fields.get("trends", ()))
             pairs = fields.get("published_rows", ())
             fields["published_rows"] = tuple((here, there) for here, there in pairs)
@@ -165,16 +174,19 @@ def table_of(
     """
     finished = {row.hash for row in rows}
     missing = [hash for hash in spec.hashes if hash not in finished]
-    teachers = _told_apart(spec.teachers)
+    teachers, yardsticks = _told_apart(spec.teachers), _told_apart(spec.yardsticks)
     places, choices = _chosen(spec, rows)
     students, teaching = place_rows(places, rows), place_rows(teachers, rows)
+    measuring = place_rows(yardsticks, rows)
     table = build_table(
         students,
-        _known_columns(spec, [*teaching, *students]),
+        _known_columns(spec, [*teaching, *measuring, *students]),
         baseline=spec.baseline,
         teachers=teaching,
+        yardsticks=measuring,
         order=[(place.group, place.row) for place in spec.places],
         teacher_order=[(place.group, place.row) for place in teachers],
+        yardstick_order=[(place.group, place.row) for place in yardsticks],
         tested=spec.tested,
         group_title=spec.group_title,
         row_title=spec.row_title,
@@ -240,7 +252,7 @@ def _known_columns(spec: TableSpec, runs: Sequence[LedgerRow]) -> list[Column]:
 
 
 def _told_apart(places: Sequence[Place]) -> list[Place]:
-    """Several teachers of one group and seed are no replicates: each gets a row of its own."""
+    """Several of one row, group and seed are no replicates: each gets a row of its own."""
     apart: list[Place] = []
     counts: dict[tuple[str, str, int], int] = {}
     for place in places:

@@ -112,6 +112,7 @@ class Sweep:
       baseline: label of the row that others are tested against, within each group.
       columns: metrics to show.
       overrides: exceptions.
+      yardsticks: whether what the same labels give without a teacher is measured too.
       layout, group_title, row_title, published, published_rows, trends, protocol: see
         ``TableSpec``.
     """
@@ -127,6 +128,7 @@ class Sweep:
     teacher_seeds: tuple[int, ...] = ()
     label_seeds: tuple[int, ...] = ()
     overrides: tuple[Override, ...] = ()
+    yardsticks: bool = False
     layout: Literal["metrics", "grid"] = "metrics"
     group_title: str = "student"
     row_title: str = "objective"
@@ -218,7 +220,12 @@ class Sweep:
             if override.row in (None, row.label) and override.group in (None, group.label)
         ]
 
-    def spec(self, places: Sequence[Place], teachers: Sequence[Place]) -> TableSpec:
+    def spec(
+        self,
+        places: Sequence[Place],
+        teachers: Sequence[Place],
+        yardsticks: Sequence[Place] = (),
+    ) -> TableSpec:
         """The table's description, now that the runs have hashes."""
         return TableSpec(
             name=self.name,
@@ -228,6 +235,7 @@ class Sweep:
             baseline=self.baseline,
             places=tuple(places),
             teachers=tuple(teachers),
+            yardsticks=tuple(yardsticks),
             group_title=self.group_title,
             row_title=self.row_title,
             published=self.published,

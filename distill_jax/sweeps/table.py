@@ -35,7 +35,7 @@ CSV_FIELDS = (
     *(f"{kind}_{name}" for kind in KINDS for name in _TEST_FIELDS),
     *("joint_se", "joint_df", "letters"),
 )
-Role = Literal["teacher", "baseline", "compared"]
+Role = Literal["teacher", "yardstick", "baseline", "compared"]
 Where = tuple[str, str]
 """(group, row)."""
 
@@ -76,7 +76,8 @@ class TableRow:
 
     Attributes:
       group, row: where it stands.
-      role: teachers are never tested, the others of a group are compared with its baseline.
+      role: teachers and yardsticks are never tested, the others of a group are compared with its
+        baseline.
       runs: seed -> run, by rising seed.
       entries: key of the column -> entry.
     """
@@ -86,6 +87,11 @@ class TableRow:
     role: Role
     runs: Mapping[int, LedgerRow]
     entries: Mapping[str, Entry]
+
+    @property
+    def is_student(self) -> bool:
+        """Whether it is neither a teacher nor a yardstick."""
+        return self.role in ("baseline", "compared")
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -114,13 +120,18 @@ class Table:
 
     @property
     def students(self) -> tuple[TableRow, ...]:
-        """The rows beside the teachers'."""
-        return tuple(row for row in self.rows if row.role != "teacher")
+        """The rows beside the teachers' and the yardsticks'."""
+        return tuple(row for row in self.rows if row.is_student)
 
     @property
     def teachers(self) -> tuple[TableRow, ...]:
         """The teachers' rows."""
         return tuple(row for row in self.rows if row.role == "teacher")
+
+    @property
+    def yardsticks(self) -> tuple[TableRow, ...]:
+        """The rows of what the labels give without a teacher."""
+        return tuple(row for row in self.rows if row.role == "yardstick")
 
     @property
     def groups(self) -> dict[str, list[TableRow]]:
@@ -182,8 +193,10 @@ def build_table(
     *,
     baseline: str,
     teachers: Iterable[LedgerRow] = (),
+    yardsticks: Iterable[LedgerRow] = (),
     order: Sequence[Where] = (),
     teacher_order: Sequence[Where] = (),
+    yardstick_order: Sequence[Where] = (),
     tested: Sequence[str] = ("test/accuracy",),
     group_title: str = "student",
     row_title: str = "objective",
@@ -204,9 +217,10 @@ def build_table(
       columns: what to show.
       baseline: label of the row that the others of its group are tested against.
       teachers: runs of teachers, shown on top and never tested.
+      yardsticks: the same for yardsticks, below the teachers.
       order: (group, row) from top to bottom; one without runs is shown as missing. What is not
         named follows, group by group, in the order in which it appears.
-      teacher_order: the same for the teachers.
+      teacher_order, yardstick_order: the same for the teachers and the yardsticks.
       tested: keys of the columns that are tested.
       group_title, row_title: what groups and rows are, for people.
       layout: see ``TableSpec``.
@@ -222,8 +236,8 @@ def build_table(
         that claim the same place and seed.
     """
     columns, tested = tuple(columns), tuple(tested)
-    students, teaching = _by_place(rows), _by_place(teachers)
-    if not students and not teaching:
+    students, teaching, measuring = map(_by_place, (rows, teachers, yardsticks))
+    if not students and not teaching and not measuring:
         raise UserError("no results to tabulate: the ledger has no finished run of this table.")
     for key in tested:
         if key not in {column.key for column in columns}:
@@ -234,6 +248,10 @@ def build_table(
     lines = [
         _gather(where, "teacher", teaching.get(where, {}), columns)
         for where in dict.fromkeys([*teacher_order, *teaching])
+    ]
+    lines += [
+        _gather(where, "yardstick", measuring.get(where, {}), columns)
+        for where in dict.fromkeys([*yardstick_order, *measuring])
     ]
     lines += [
         _gather(

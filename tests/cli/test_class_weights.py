@@ -60,6 +60,7 @@ def test_the_hard_term_alone_is_weighed_and_rows_keep_their_names(data):
     assert with_class_weights("0.5*kl(T=2) + 0.5*ce", (1.0, 19.0)) == (
         "0.5*kl(T=2) + 0.5*ce(class_weights=[1, 19])"
     )
+    assert with_class_weights("focal", (1.0, 19.0)) == "focal(class_weights=[1, 19])"
     said = "ce(class_weights=[2, 3])"
     assert with_class_weights(said, (1.0, 19.0)) == said
     sweep = sweep_of(

@@ -74,14 +74,14 @@ def test_stopped_and_killed_tables_come_out_like_the_undisturbed_one(start, tmp_
 
     folder = tmp_path / "disturbed"
     process = start("disturbed")
-    wait_for(lambda: len(rows(folder)) >= 2, process)  # the teacher and one student
+    wait_for(lambda: len(rows(folder)) >= 4, process)  # teacher, yardsticks and one student
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "the same command goes on from here" in err
     assert "Traceback" not in err
     stopped_at = len(rows(folder))
-    assert stopped_at < 5
+    assert stopped_at < 7
 
     process = start("disturbed")
     wait_for(lambda: len(rows(folder)) > stopped_at, process)
@@ -89,7 +89,7 @@ def test_stopped_and_killed_tables_come_out_like_the_undisturbed_one(start, tmp_
     process.communicate(timeout=60)
 
     finish(start("disturbed"))
-    assert len(rows(folder)) == 5
+    assert len(rows(folder)) == 7
     assert scores(folder) == scores(tmp_path / "undisturbed")
 
 
@@ -106,7 +106,7 @@ def test_two_processes_make_the_table_of_one(start, tmp_path):
     others = [line for line in other.splitlines() if line and not line.startswith("[Gloo]")]
     assert "table.md" in lead and not others
     alone, together = ({row.hash: row for row in rows(tmp_path / f)} for f in ("alone", "both"))
-    assert len(alone) == 5  # the teacher, two objectives, two seeds
+    assert len(alone) == 7  # the teacher, two yardsticks, two objectives with two seeds
     assert alone.keys() == together.keys()
     for hash_, row in alone.items():
         assert row.metrics["test/accuracy"] == together[hash_].metrics["test/accuracy"]

@@ -89,6 +89,12 @@ def test_every_flag_that_the_pages_name_exists():
     )
     fields = {f.name.replace("_", "-") for form in forms for f in dataclasses.fields(form)}
     scripts = "".join(path.read_text() for path in (ROOT / "tools/launch").glob("*.sh"))
-    known = fields | {"no-fine-tune", "help", "plugin", *re.findall(r"--([a-z][a-z-]+)", scripts)}
+    known = fields | {
+        "no-fine-tune",
+        "no-yardsticks",
+        "help",
+        "plugin",
+        *re.findall(r"--([a-z][a-z-]+)", scripts),
+    }
 
     assert set(re.findall(r"(?<![\w-])--(?!xla_)([a-z][a-z-]+)", PAGES)) <= known

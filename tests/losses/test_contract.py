@@ -21,6 +21,7 @@ NOT_LOSSES = {
 }
 LOGITS = [
     "ce",
+    "focal",
     "soft_ce",
     "kl",
     "reverse_kl",
@@ -41,7 +42,7 @@ LOGITS = [
     "bce",
     "mse_regression",
 ]
-LABELLED = ("ce", "dkd", "mmi", "pseudo_ce")
+LABELLED = ("ce", "focal", "dkd", "mmi", "pseudo_ce")
 HIDDEN = [
     "hidden_mse",
     "hidden_cosine",
@@ -103,7 +104,7 @@ def mask_shape(name):
 def inputs(name, rng):
     """(student, teacher or None, labels or None)."""
     labels = rng.integers(0, C, size=B).astype(np.int32) if name in LABELLED else None
-    teacher = None if name == "ce" else side(name, rng)
+    teacher = None if name in ("ce", "focal") else side(name, rng)
     student = side(name, rng)
     if name in EXPERTS:
         student = rng.normal(size=(B, 3, C)).astype(np.float32)

@@ -1,6 +1,7 @@
 """Losses that read labels, against formulas in plain loops."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,6 +30,17 @@ def ce(student, labels, *, where, label_smoothing=0.0):
             for c in range(count):
                 target = (1 - label_smoothing) * (c == labels[b]) + label_smoothing / count
                 values[b] -= target * math.log(p[c])
+    return values
+
+
+def focal(student, labels, *, where, gamma=2.0, class_weights=()):
+    values = np.zeros(where.shape)
+    for b in range(len(where)):
+        if where[b]:
+            p, y = softmax(student[b]), labels[b]
+            weight = class_weights[y] if class_weights else 1.0
+            others = math.fsum(p[c] for c in range(len(p)) if c != y)
+            values[b] = -weight * others**gamma * math.log(p[y])
     return values
 
 
@@ -73,6 +85,8 @@ def test_values_and_gradients_are_those_of_the_formula(classes, bench, rng):
     where = np.array([True, True, True, False])
     bench.check(losses.ce, ce, student, labels, where=where, entries=6, label_smoothing=0.1)
     bench.check(losses.ce, ce, student, labels, where=where, entries=6, label_smoothing=0.0)
+    for gamma in (0.0, 0.5, 2.0):
+        bench.check(losses.focal, focal, student, labels, where=where, entries=6, gamma=gamma)
     bench.check(losses.mmi, mmi, student, teacher, labels, where=where, entries=6)
     some = np.array([1, -1, -1, -7], np.int32)
     bench.check(losses.pseudo_ce, pseudo_ce, student, teacher, some, where=where, entries=6)
@@ -85,6 +99,7 @@ def test_values_are_those_of_the_formula_at_other_spreads(spread, bench, rng):
     student, teacher = rng.normal(size=(2, 4, 5)) * spread
     where, labels = np.ones(4, bool), np.array([1, 0, 4, 2], np.int32)
     bench.check(losses.ce, ce, student, labels, where=where, entries=0, label_smoothing=0.1)
+    bench.check(losses.focal, focal, student, labels, where=where, entries=0)
     bench.check(losses.mmi, mmi, student, teacher, labels, where=where, entries=0)
     hyper = {"T": 2.0, "alpha": 0.7, "beta": 3.0}
     bench.check(losses.dkd, dkd, student, teacher, labels, where=where, entries=0, **hyper)
@@ -104,7 +119,12 @@ def test_dkd_with_the_right_weights_is_kl(bench, rng):
 def test_labels_out_of_range_are_loud(bench):
     student = np.zeros((4, 3))
     labels = np.array([0, 3, -1, 2], np.int32)
-    for loss, args in ((losses.ce, ()), (losses.mmi, (student,)), (losses.dkd, (student,))):
+    for loss, args in (
+        (losses.ce, ()),
+        (losses.focal, ()),
+        (losses.mmi, (student,)),
+        (losses.dkd, (student,)),
+    ):
         values, _ = bench(loss, student, *args, labels, where=np.ones(4, bool))
         np.testing.assert_array_equal(np.isnan(values), [False, True, True, False])
 
@@ -136,7 +156,12 @@ def test_extreme_logits_have_finite_gradients(bench):
     student = np.array([[-np.inf, 1e4, 0.0], [1e4, -1e4, 0], [-np.inf] * 3])
     teacher = np.array([[1e4, -1e4, -np.inf], [-1e4, -np.inf, 0], [0.0, 0, 0]])
     labels = np.array([0, 1, 2], np.int32)
-    for loss, args in ((losses.ce, ()), (losses.mmi, (teacher,)), (losses.dkd, (teacher,))):
+    for loss, args in (
+        (losses.ce, ()),
+        (losses.focal, ()),
+        (losses.mmi, (teacher,)),
+        (losses.dkd, (teacher,)),
+    ):
         values, grads = bench(loss, student, *args, labels, where=np.ones(3, bool))
         assert np.all(np.isfinite(values)) and np.all(np.isfinite(grads))
 
@@ -161,3 +186,27 @@ def test_ce_weighs_classes_as_scikit_learns_log_loss_weighs_examples():
     )
     with pytest.raises(ValueError, match="2 weights for 3 classes"):
         losses.ce(logits_NC, labels_N, class_weights=(1.0, 2.0))
+
+
+def test_focal_without_its_power_is_ce_and_its_weights_are_those_of_ce(bench, rng):
+    student, labels = rng.normal(size=(20, 4)) * 3, rng.integers(0, 4, 20).astype(np.int32)
+    for weights in ((), (0.5, 1.0, 4.0, 0.0)):
+        got = bench(partial(losses.focal, class_weights=weights), student, labels, gamma=0.0)
+        expected = bench(partial(losses.ce, class_weights=weights), student, labels)
+        for one, other in zip(got, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12)
+    weighed, _ = bench(partial(losses.focal, class_weights=(2.0,) * 4), student, labels)
+    plain, _ = bench(losses.focal, student, labels)
+    np.testing.assert_allclose(weighed, 2 * plain, rtol=1e-12)
+    with pytest.raises(ValueError, match="2 weights for 4 classes"):
+        losses.focal(student, labels, class_weights=(1.0, 2.0))
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 2.0])
+def test_focal_of_a_student_that_is_sure_has_a_finite_slope(gamma, bench):
+    """``(1 - p)^gamma`` has an infinite slope at 0 for powers below 1."""
+    student = np.array([[40.0, 0.0, 0.0], [1e4, 0.0, 0.0], [0.0, 1e4, 0.0]])
+    labels = np.array([0, 0, 0], np.int32)
+    values, grads = bench(losses.focal, student, labels, gamma=gamma)
+    assert np.all(np.isfinite(values)) and np.all(np.isfinite(grads))
+    np.testing.assert_allclose(values[2], 1e4)  # sure and wrong: all of the cross-entropy

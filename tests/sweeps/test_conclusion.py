@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from samples import sample_run, sample_runs, sample_spec, sample_teacher
+from samples import sample_run, sample_runs, sample_spec, sample_teacher, sample_yardstick
 
 from distill_jax.sweeps.conclusion import best_student, conclusion, run_to_take
 from distill_jax.sweeps.spec import table_of
@@ -14,6 +14,30 @@ KEY = "test/accuracy"
 
 def table(runs, teachers=(), **changes):
     return table_of(sample_spec(runs, list(teachers), **changes), [*teachers, *runs])
+
+
+def beside(yardsticks, teachers=(), runs=None, **changes):
+    runs = sample_runs(groups=("tiny",)) if runs is None else runs
+    spec = sample_spec(runs, list(teachers), yardsticks, **changes)
+    return table_of(spec, [*teachers, *yardsticks, *runs])
+
+
+def test_a_yardstick_that_is_not_beaten_is_named():
+    yardsticks = [sample_yardstick(accuracy=0.8), sample_yardstick("majority", 0.3)]
+    sentences = conclusion(beside(yardsticks, [sample_teacher()]), KEY)
+    assert len(sentences) == 4 and sentences[1] == (
+        "Beside the yardsticks: the best student does not beat `tfidf+logreg` (80.0); the teacher "
+        "does not beat `tfidf+logreg` (80.0)."  # which has just as much
+    )
+    several = [sample_teacher("one"), sample_teacher("two")]
+    said = conclusion(beside([sample_yardstick(accuracy=0.9)], several), KEY)[1]
+    assert "`teacher` (one) does not beat `tfidf+logreg` (90.0); `teacher` (two)" in said
+
+
+def test_of_yardsticks_that_are_beaten_nothing_is_said():
+    low = [sample_yardstick(accuracy=0.2), sample_yardstick("majority", 0.1)]
+    for yardsticks in (low, []):
+        assert len(conclusion(beside(yardsticks, [sample_teacher()]), KEY)) == 3
 
 
 def costed(run, parameters, latency):

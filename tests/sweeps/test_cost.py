@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from samples import sample_runs, sample_spec, sample_teacher
+from samples import sample_runs, sample_spec, sample_teacher, sample_yardstick
 
 from distill_jax.sweeps.cost import draw_costs, has_costs, save_costs
 from distill_jax.sweeps.spec import table_of
@@ -31,6 +31,13 @@ def test_a_point_a_row_at_its_means(tmp_path):
         for name in ("a", "b")
     )
     assert first == second
+
+
+def test_a_yardstick_was_not_timed_and_has_no_point():
+    runs, yardstick = [timed(run, 1.0) for run in sample_runs()], sample_yardstick()
+    for each in (yardstick, timed(yardstick, 3.0)):
+        table = table_of(sample_spec(runs, (), [each]), [each, *runs])
+        assert len(draw_costs(table, KEY).axes[0].containers) == len(table.students)
 
 
 def test_nobody_timed_no_figure():

@@ -38,13 +38,14 @@ def make_run(group, row, seed, accuracy):
     )
 
 
-def make_table(groups=("tiny", "l2"), seeds=4, labels=("ce", "kl", LONG)):
+def make_table(groups=("tiny", "l2"), seeds=4, labels=("ce", "kl", LONG), yardsticks=()):
     rows, teachers = [], [make_run("minilm", "teacher", 0, 0.786)]
     for (g, group), (r, row) in itertools.product(enumerate(groups), enumerate(labels)):
         for seed in range(seeds):
             accuracy = 0.5 + 0.1 * g + 0.05 * r + 0.004 * seed * (r + 1)
             rows.append(make_run(group, row, seed, accuracy))
-    return build_table(rows, [ACCURACY], baseline="ce", teachers=teachers)
+    measured = [make_run("yardstick", f"y{n}", 0, score) for n, score in enumerate(yardsticks)]
+    return build_table(rows, [ACCURACY], baseline="ce", teachers=teachers, yardsticks=measured)
 
 
 def styled(table, **options):
@@ -157,3 +158,25 @@ def test_bad_input():
     alone = make_table(groups=(), seeds=0)
     with pytest.raises(UserError, match="nothing to draw"):
         draw(alone, "test/accuracy")
+
+
+def test_a_yardstick_is_a_line_and_a_worse_one_does_not_move_the_axis():
+    low, high = styled(make_table()).axes[0].get_xlim()
+    near, far, above = (
+        styled(make_table(yardsticks=[score])).axes[0] for score in (0.6, 0.05, 0.95)
+    )
+    assert near.get_xlim() == far.get_xlim() == (low, high)
+    assert above.get_xlim()[0] == low and above.get_xlim()[1] > 95
+    for axes, at in ((near, 60.0), (far, 5.0), (above, 95.0)):
+        assert [at, at] in [list(line.get_xdata()) for line in axes.lines]
+        [legend] = axes.figure.legends
+        assert f"yardstick y0: {at:.1f}" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_panels_share_an_axis_that_holds_the_points_of_all():
+    figure = styled(make_table(yardsticks=[0.3, math.nan]))
+    points = [x for axes in figure.axes for line in axes.lines for x in line.get_xdata()]
+    students = [x for x in points if x > 40 or x < 1.1]
+    low, high = figure.axes[0].get_xlim()
+    assert {axes.get_xlim() for axes in figure.axes} == {(low, high)}
+    assert all(low <= x <= high for x in students if x > 1.1)

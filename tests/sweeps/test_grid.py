@@ -7,7 +7,7 @@ import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from samples import sample_run, sample_runs, sample_spec, sample_teacher
+from samples import sample_run, sample_runs, sample_spec, sample_teacher, sample_yardstick
 
 from distill_jax.core.errors import UserError
 from distill_jax.sweeps.figure import STYLE, save_figure, styles_of
@@ -19,11 +19,11 @@ MANY = tuple(["ce", *(f"hidden_mse(layers='last') + kl(T={i})" for i in range(9)
 WORDS = ("spread layers", "last-heavy layers", "the lowest three layers")
 
 
-def tabulate(groups=("tiny", "l2"), rows=("ce", "kl"), teachers=None, seeds=3):
+def tabulate(groups=("tiny", "l2"), rows=("ce", "kl"), teachers=None, seeds=3, yardsticks=()):
     runs = sample_runs(groups, rows, seeds)
     teachers = [sample_teacher()] if teachers is None else teachers
-    spec = sample_spec(runs, teachers, layout="grid", group_title="share of labels")
-    return table_of(spec, [*runs, *teachers])
+    spec = sample_spec(runs, teachers, yardsticks, layout="grid", group_title="share of labels")
+    return table_of(spec, [*runs, *teachers, *yardsticks])
 
 
 def styled(table, **options):
@@ -190,3 +190,15 @@ def test_bad_input():
     alone = table_of(sample_spec([], [sample_teacher()], layout="grid"), [sample_teacher()])
     with pytest.raises(UserError, match="nothing to draw"):
         draw_grid(alone, "test/accuracy")
+
+
+@pytest.mark.parametrize("rows", [("ce", "kl"), MANY])
+def test_yardsticks_are_said_in_lines_and_in_heat_maps(rows):
+    table = tabulate(rows=rows, yardsticks=[sample_yardstick(accuracy=0.123)])
+    figure = styled(table)
+    texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    texts += [figure.axes[0].get_xlabel()]
+    assert any("12.3" in text and "tfidf+logreg" in text for text in texts)
+    assert "tfidf+logreg yardstick: 12.3" in table.to_markdown()
+    if rows == ("ce", "kl"):
+        assert figure.axes[0].get_ylim()[0] > 40  # the lines keep their room

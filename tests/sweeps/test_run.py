@@ -52,6 +52,7 @@ def world(toy_teacher, toy_reviews, tmp_path, monkeypatch):
             teacher_epochs=1,
             max_shapes=1,
             max_length=16,
+            yardsticks=False,
         )
         return dataclasses.replace(args, **changes)
 
