@@ -25,7 +25,8 @@ from distill_jax.sweeps.self_checks import check_splits
 from distill_jax.sweeps.spec import Place
 from distill_jax.sweeps.sweep import Entry
 from distill_jax.sweeps.task import DIGITS, Task, load_texts, prepare_digits, prepare_task
-from distill_jax.sweeps.teacher import Teacher, as_it_came, fine_tuned, outputs_for, teacher_cell
+from distill_jax.sweeps.teacher import Teacher, as_it_came, outputs_for, teacher_cell
+from distill_jax.sweeps.teacher_rates import best_fine_tuned
 from distill_jax.teachers.placebo import Placebo, shuffled
 from distill_jax.training.feed import TeacherOutputs
 
@@ -88,9 +89,11 @@ class Supplies:
         key = (task.labels_digest, cell.teacher)
         if key in self._teachers:
             return
+        which = f" (seed {cell.teacher.seed}, labels {cell.data.label_seed})"
+        name = "teacher" + (which if cell.teacher.seed or cell.data.label_seed else "")
         own_cell = teacher_cell(task, pretrained, cell)
         if cell.teacher.fine_tune:
-            teacher = fine_tuned(self.engine, task, pretrained, own_cell)
+            teacher, own_cell = best_fine_tuned(self.engine, task, pretrained, own_cell, name)
         else:
             teacher = as_it_came(task, pretrained)
             own_cell = dataclasses.replace(
@@ -111,9 +114,7 @@ class Supplies:
                 ledger.append(row)
         clear_checkpoints(self.engine.run_folder(own_cell))
         accuracy = 100 * row.metrics["test/accuracy"]
-        which = f" (seed {cell.teacher.seed}, labels {cell.data.label_seed})"
-        shown = which if cell.teacher.seed or cell.data.label_seed else ""
-        self.engine.reporter.say(f"teacher{shown}: test accuracy {accuracy:.1f}%")
+        self.engine.reporter.say(f"{name}: test accuracy {accuracy:.1f}%")
 
     def teacher(self, cell: Cell) -> tuple[Teacher, str]:
         """The teacher of a cell and the hash of the teacher's own row."""
