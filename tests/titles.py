@@ -6,8 +6,16 @@ which a bag of words knows nothing.
 """
 
 import csv
+import dataclasses
 import random
 from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from toys import SPECIAL
+
+from distill_jax.models.bert import BertConfig
+from distill_jax.models.huggingface import load_pretrained, save_pretrained
 
 NOUNS = {
     "cable": ("cable", "cord", "wire", "lead", "extension lead", "patch cord"),
@@ -71,3 +79,31 @@ def make_titles(folder: Path, sizes: dict[str, int]) -> Path:
                 seen.add(text)
                 writer.writerow([text, label])
     return folder
+
+
+def make_small_teacher(minilm: Path, titles: Path, folder: Path) -> Path:
+    """The first layer of MiniLM with the word pieces that the titles have: a folder to start from.
+
+    Args:
+      minilm: folder of the packaged checkpoint.
+    """
+    old = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    texts = [line for file in sorted(titles.glob("*.csv")) for line in file.open(encoding="utf-8")]
+    used = {piece for text in texts for piece in old.encode(text).tokens}
+    pieces = [*SPECIAL, *sorted(used - set(SPECIAL))]
+    ids = [old.token_to_id(piece) for piece in pieces]
+    new = Tokenizer(models.WordPiece({p: n for n, p in enumerate(pieces)}, unk_token="[UNK]"))
+    new.normalizer = normalizers.BertNormalizer(lowercase=True)
+    new.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    new.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    folder.mkdir(parents=True)
+    new.save(str(folder / "tokenizer.json"))
+
+    loaded = load_pretrained(minilm, pooling="mean", num_labels=len(NOUNS), fresh_classifier=True)
+    assert isinstance(loaded.config, BertConfig)
+    config = dataclasses.replace(loaded.config, num_layers=1, vocab_size=len(pieces))
+    params = {part: loaded.params[part] for part in ("classifier", "embeddings", "layer_1")}
+    words = {"embedding": loaded.params["embeddings"]["word"]["embedding"][np.array(ids)]}
+    params["embeddings"] = {**params["embeddings"], "word": words}
+    save_pretrained(folder / "model", config, params, folder / "tokenizer.json")
+    return folder / "model"
