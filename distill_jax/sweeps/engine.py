@@ -92,6 +92,7 @@ class Work:
             eval_every=max(1, -(-self.steps // self.training.evaluations)),
             select=SCORES[self.training.select] if self.selects else None,
             ties=SCORES.get(self.training.ties),
+            patience=self.training.patience if self.selects else 0,
         )
 
     @property
