@@ -62,10 +62,22 @@ class CompareLosses:
     """With --no-fine-tune: which class of the teacher (by name or number) is which of the data,
     'NEGATIVE=0,POSITIVE=1', or as a JSON object; classes not named are left out. By default the
     same names, whatever their case and order."""
-    teacher_epochs: float = 3.0
-    """Passes of the teacher over the labelled examples."""
+    teacher_epochs: float | None = None
+    """Passes of the teacher over the labelled examples; default: 3, and of data of your own
+    (files:, tfds:) as many more as --teacher-min-steps ask for."""
+    teacher_min_steps: int | None = None
+    """The least steps of the teacher's fine-tuning, however few the labels; default: 300 of data of
+    your own where --teacher-epochs is not given, else 0."""
+    teacher_patience: int | None = None
+    """The teacher's fine-tuning ends when so many evaluations in a row were no better; 0: never.
+    Default: 3 (of 10) of data of your own, else 0."""
     teacher_batch_size: int = 32
-    teacher_learning_rate: float = 1e-4
+    teacher_learning_rate: float | None = None
+    """Default: 1e-4, or chosen as --teacher-rates says."""
+    teacher_rates: tuple[float, ...] = ()
+    """Learning rates that the teacher is fine-tuned at, each from the start; the one of the best
+    score on validation teaches. Default: 1e-4 and 2e-4 of data of your own where that takes 1,000
+    steps each at most, unless --teacher-learning-rate is given; else one."""
 
     students: tuple[str, ...] = ("tiny",)
     """tiny, l2, l3, or LAYERSxWIDTHxHEADS such as 3x256x4."""
@@ -157,6 +169,7 @@ PRESETS = {
         data="review_snippets/product",
         max_length=40,
         teacher_epochs=2,
+        teacher_learning_rate=1e-4,
         objectives=("ce", "kl", "hidden_mse + kl"),
         steps=60,
         evaluations=2,
@@ -241,9 +254,24 @@ def _weighing(given: str | None, data: "DataConfig") -> "tuple[Callable[[str], s
     return (lambda text: with_class_weights(text, weights)), [said]
 
 
+def _copies_of_a_trained_teacher(args: CompareLosses) -> list[str]:
+    """What is said below the table where students start from layers that are trained already."""
+    from distill_jax.models.students import parse_preset
+
+    copies = [f"`{name}`" for name in args.students if parse_preset(name).copies_teacher]
+    if args.fine_tune or not copies:
+        return []
+    return [
+        f"Layers of {', '.join(copies)} are copied from the teacher as it came, which is the "
+        "trained one (`--no-fine-tune`): every row of theirs, `ce` too, starts from a trained "
+        "teacher."
+    ]
+
+
 def sweep_of(args: CompareLosses) -> "Sweep":
     """The table that the arguments declare: objectives x students x seeds."""
     from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
+    from distill_jax.cli.teacher_training import teacher_rates, teacher_training
     from distill_jax.models.students import parse_preset
     from distill_jax.objectives.grammar import parse
     from distill_jax.sweeps.cells import (
@@ -278,14 +306,8 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         epochs=1.0 if args.steps else args.copied_epochs,
         optimizer=dataclasses.replace(training.optimizer, learning_rate=args.copied_learning_rate),
     )
-    teacher_training = dataclasses.replace(
-        training,
-        epochs=args.teacher_epochs,
-        steps=0,
-        batch_size=args.teacher_batch_size,
-        evaluations=max(1, round(args.teacher_epochs)) if 0 < args.teacher_epochs < 99 else 1,
-        optimizer=OptimizerConfig(learning_rate=args.teacher_learning_rate),
-    )
+    own = _is_own(args.data)
+    chosen_from, within = teacher_rates(args, own)
     objectives = [str(parse(text)) for text in args.objectives]
     if args.baseline is not None:
         baseline = str(parse(args.baseline))
@@ -304,12 +326,14 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         teacher=TeacherConfig(
             args.teacher,
             args.fine_tune,
-            teacher_training,
+            teacher_training(args, training, own),
             args.teacher_outputs,
             args.cache_dtype,
             args.teacher_precision,
             pooling=args.teacher_pooling,
             label_map=parse_label_map(args.label_map),
+            rates=chosen_from,
+            rates_within=within,
         ),
         precision=args.precision,
         student="",
@@ -336,6 +360,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
         *weighing,
+        *_copies_of_a_trained_teacher(args),
     )
     if args.controls:
         check_controls(objectives, args.steps)

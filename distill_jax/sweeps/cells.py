@@ -90,6 +90,8 @@ class TrainingConfig:
       select: what decides on validation which step is kept: the highest ``accuracy`` or
         ``macro_f1``, or the lowest ``loss``, the mean negative log-likelihood of the labels.
       ties: of steps that are equal in that, the ``earliest`` or the one of the lowest ``loss``.
+      min_steps: the least that ``epochs`` come to.
+      patience: training ends when so many evaluations in a row were no better; 0 for never.
     """
 
     epochs: float = 2.0
@@ -100,15 +102,24 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     select: Select = field(default="accuracy", metadata=LATE)
     ties: Literal["earliest", "loss"] = field(default="earliest", metadata=LATE)
+    min_steps: int = field(default=0, metadata=LATE)
+    patience: int = field(default=0, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not 0 < self.epochs < math.inf:
             raise UserError(f"epochs must be positive, not {self.epochs:g}")
-        for name, least in {"steps": 0, "evaluations": 1, "batch_size": 1, "max_shapes": 1}.items():
+        counts = ("evaluations", "batch_size", "max_shapes")
+        from_none = ("steps", "min_steps", "patience")
+        for name, least in {**dict.fromkeys(from_none, 0), **dict.fromkeys(counts, 1)}.items():
             if not least <= (number := getattr(self, name)) <= MOST:
                 said = f"{name.replace('_', ' ')} must be from {least} to {MOST}, not {number}"
                 raise UserError(said + (" (0 leaves them to epochs)" if name == "steps" else ""))
+
+    def at_rate(self, learning_rate: float) -> "TrainingConfig":
+        """The same with another peak learning rate."""
+        optimizer = dataclasses.replace(self.optimizer, learning_rate=learning_rate)
+        return dataclasses.replace(self, optimizer=optimizer)
 
     def total_steps(self, examples: int) -> int:
         """Optimiser steps over a training set of so many examples.
@@ -119,7 +130,7 @@ class TrainingConfig:
         steps = self.epochs * -(-examples // self.batch_size)
         if steps > MOST:
             raise UserError(f"{self.epochs:g} epochs are more than {MOST} steps")
-        return self.steps or max(1, round(steps))
+        return self.steps or max(1, round(steps), self.min_steps)
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,10 @@ class TeacherConfig:
       pooling: what its head reads, see ``BertConfig``; ``auto`` for what its checkpoint says.
       label_map: of one that is used as it came: (its class, by name or number; the data's class)
         each, see ``label_map``; () for the same names in any order.
+      rates: learning rates of the fine-tuning, of which validation chooses one; none for that of
+        ``training``.
+      rates_within: steps of fine-tuning up to which one is chosen; beyond, it is that of
+        ``training``. 0 for no bound.
     """
 
     name: str = "minilm-l6"
@@ -155,10 +170,19 @@ class TeacherConfig:
     seed: int = 0
     pooling: Literal["auto", "pooler", "mean", "cls"] = field(default="auto", metadata=LATE)
     label_map: tuple[tuple[str, str], ...] = field(default=(), metadata=LATE)
+    rates: tuple[float, ...] = field(default=(), metadata=LATE)
+    rates_within: int = field(default=0, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         _check_seed("teacher", self.seed)
+        if len(set(self.rates)) < len(self.rates):
+            shown = ", ".join(f"{rate:g}" for rate in self.rates)
+            raise UserError(f"the teacher's learning rates repeat themselves: {shown}")
+        for rate in self.rates:
+            self.training.at_rate(rate)
+        if self.rates_within < 0:
+            raise UserError(f"rates_within must not be negative, not {self.rates_within}")
         if self.seed and not self.fine_tune:
             raise UserError("a teacher that is used as it came has no seed: it is not fine-tuned")
         if self.label_map and self.fine_tune:

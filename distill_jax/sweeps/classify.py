@@ -84,6 +84,7 @@ def classifier_work(
         eval_every=max(1, -(-steps // training.evaluations)),
         select=SCORES[training.select] if selects else None,
         ties=SCORES.get(training.ties),
+        patience=training.patience if selects else 0,
     )
     return Work(
         identity=_identity(cell, config),

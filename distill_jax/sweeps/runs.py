@@ -162,6 +162,8 @@ def teacher_row(
     metrics |= as_metrics(task.coverage)
     metrics |= cost_metrics(engine, task, teacher.config, teacher.params)
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
+    if "steps" in training:
+        metrics["train/steps"] = training["steps"]
     history = training.get("history", [])
     keep_run(
         engine.run_folder(cell.hash),

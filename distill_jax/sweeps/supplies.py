@@ -28,15 +28,9 @@ from distill_jax.sweeps.spec import Place
 from distill_jax.sweeps.strategies import clear_checkpoints
 from distill_jax.sweeps.sweep import Entry
 from distill_jax.sweeps.task import DIGITS, Task, load_texts, prepare_digits, prepare_task
-from distill_jax.sweeps.teacher import (
-    Teacher,
-    as_it_came,
-    fine_tuned,
-    in_order_of,
-    outputs_for,
-    teacher_cell,
-)
+from distill_jax.sweeps.teacher import Teacher, as_it_came, in_order_of, outputs_for, teacher_cell
 from distill_jax.sweeps.teacher_check import check_teacher
+from distill_jax.sweeps.teacher_rates import best_fine_tuned
 from distill_jax.teachers.placebo import Placebo, shuffled
 from distill_jax.training.feed import TeacherOutputs
 
@@ -105,9 +99,12 @@ class Supplies:
         key = (task.labels_digest, cell.teacher)
         if key in self._teachers:
             return
+        which = f" (seed {cell.teacher.seed}, labels {cell.data.label_seed})"
+        shown = which if cell.teacher.seed or cell.data.label_seed else ""
+        name = f"teacher{shown}"
         own_cell = teacher_cell(task, pretrained, cell)
         if cell.teacher.fine_tune:
-            teacher = fine_tuned(self.engine, task, pretrained, own_cell)
+            teacher, own_cell = best_fine_tuned(self.engine, task, pretrained, own_cell, name)
         else:
             teacher = as_it_came(task, pretrained)
             own_cell = dataclasses.replace(
@@ -117,8 +114,6 @@ class Supplies:
         row = rows_in(ledger.path.parent).get(own_cell.hash)
         if row is not None and row.fingerprints["teacher"] != teacher.digest:
             row = None
-        which = f" (seed {cell.teacher.seed}, labels {cell.data.label_seed})"
-        shown = which if cell.teacher.seed or cell.data.label_seed else ""
         checked = check_teacher(self.engine, task, teacher, shown, row.metrics if row else {})
         self._teachers[key] = teacher, own_cell.hash
         share = self.engine.options.share
@@ -133,7 +128,7 @@ class Supplies:
                 ledger.append(row)
         clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
         accuracy = 100 * row.metrics["test/accuracy"]
-        self.engine.reporter.say(f"teacher{shown}: test accuracy {accuracy:.1f}%")
+        self.engine.reporter.say(f"{name}: test accuracy {accuracy:.1f}%")
 
     def teacher(self, cell: Cell) -> tuple[Teacher, str]:
         """The teacher of a cell and the hash of the teacher's own row."""

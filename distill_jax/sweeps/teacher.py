@@ -51,7 +51,7 @@ class Teacher:
       config, params: the fine-tuned model.
       digest: its content.
       folder: where it lives, a folder that can be loaded; None when it was used as it came.
-      training: selected step, seconds and the like; empty when it was used as it came.
+      training: selected step, steps as run, seconds; empty when it was used as it came.
       label_names: its classes in order; None where its checkpoint does not say.
     """
 
@@ -78,11 +78,18 @@ def teacher_cell(task: Task, pretrained: Checkpoint, cell: Cell) -> Cell:
     )
 
 
-def fine_tuned(engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell) -> Teacher:
-    """The teacher of this cell, fine-tuned now or found from an earlier run."""
+def fine_tuned(
+    engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell, label: str
+) -> Teacher:
+    """The teacher of this cell, fine-tuned now or found from an earlier run.
+
+    Args:
+      label: of the stage, for people.
+    """
     folder = home() / "teachers" / cell.hash
     if not folder.is_dir():
         config = pretrained.config
+        planned = cell.training.total_steps(len(task.labelled))
         result = engine.train(
             classifier_work(
                 cell,
@@ -90,16 +97,18 @@ def fine_tuned(engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell) -
                 config,
                 resolve(parse(cell.objective), config.shape, None),
                 cell.training,
-                cell.training.total_steps(len(task.labelled)),
+                planned,
             ),
             pretrained.params,
             teacher=None,
-            label="fine-tuning the teacher",
+            label=label,
             folder=engine.run_folder(cell.hash, shared=True),
         )
         progress = result.progress
         training = {
             "cell": cell.hash,
+            "steps": int(progress.history[-1]["step"]),
+            "planned_steps": planned,
             "validation_accuracy": progress.at_best().get("accuracy", math.nan),
             **training_facts(result),
         }

@@ -39,6 +39,8 @@ class LoopConfig:
       checkpoint_seconds: a snapshot is written whenever so many seconds have passed.
       on_nan: what is done about a step whose loss or gradients are not finite; the step has to be
         made with ``skip_nonfinite`` where it is to be skipped.
+      patience: training ends early when so many evaluations in a row were no better than the best
+        before them; 0 for never. Schedules are those of all ``steps`` either way.
     """
 
     steps: int
@@ -48,10 +50,13 @@ class LoopConfig:
     checkpoint_seconds: float = 60.0
     on_nan: OnNan = "stop"
     ties: str | None = None
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.eval_every < 1 or self.log_every < 1:
             raise UserError("steps, eval_every and log_every must be at least 1")
+        if self.patience < 0:
+            raise UserError(f"patience must not be negative, not {self.patience}")
 
     def merit(self, scores: Mapping[str, float]) -> tuple[float, float]:
         """What a step is worth, higher is better: the deciding metric, then that of ties."""
@@ -126,7 +131,7 @@ class Drive:
     _unseen: list[Taken] = field(default_factory=list)
 
     def run(self, state: TrainState, start: int) -> TrainState:
-        """Take all steps from ``start`` on.
+        """Take all steps from ``start`` on, or those until no run is left to be trained.
 
         Args:
           state: placed; donated.
@@ -136,10 +141,11 @@ class Drive:
           UserError: from the book or the checkpoints.
         """
         loop, book = self.loop, self.book
-        if loop.select is not None and self._is_due(start) and book.judged() < start:
+        due = loop.select is not None and self._is_due(start) and book.judged() < start
+        if due and book.alive():
             self._judge(state, start)  # an evaluation that a stop came into
         self._mark = time.perf_counter()
-        if start >= loop.steps:
+        if start >= loop.steps or not book.alive():
             return state
         batches = self.read(start, loop.steps)
         try:
@@ -183,6 +189,10 @@ class Drive:
                 self._examine(state)
                 self._pause(state)
                 self._judge(state, done)
+                if not book.alive():
+                    if window:
+                        book.log(window, done)
+                    break
             if done < loop.steps:
                 self._save_where_wanted(state, done)
         return state

@@ -61,6 +61,12 @@ class Progress:
         self.best_score, self.best_tie = score, tie
         return True
 
+    def has_ended(self, loop: LoopConfig) -> bool:
+        """Whether patience is at its end: a function of the evaluations alone, so that a run that
+        goes on from a checkpoint ends where it would have."""
+        since_best = sum(scores["step"] > self.best_step for scores in self.history)
+        return 0 < loop.patience <= since_best
+
     def at_best(self) -> dict[str, float]:
         """The validation scores of the best step; {} where nothing was evaluated."""
         found = (scores for scores in self.history if scores["step"] == self.best_step)
@@ -124,6 +130,8 @@ def train(
     on_resume: OnResume = no_matter,
 ) -> TrainResult:
     """Train to the end, going on from the latest checkpoint where there is one.
+
+    The end is the last step, or an evaluation before it with which ``loop.patience`` runs out.
 
     Args:
       state: the state before step 0; donated.
@@ -222,7 +230,7 @@ class _Run:
         return int(self.progress.history[-1]["step"]) if self.progress.history else 0
 
     def alive(self) -> bool:
-        return True
+        return not self.progress.has_ended(self.loop)
 
     def snapshot(self, state: TrainState) -> Snapshot:
         return Snapshot(state, self.best_params, vars(self.progress))

@@ -85,7 +85,9 @@ def train_population(
 ) -> "list[TrainResult | Diverged]":
     """Train all members to the end, going on from the latest checkpoint where there is one.
 
-    Seconds in a member's progress are its share: those of the population divided by P.
+    Seconds in a member's progress are its share: those of the population divided by P. With
+    ``loop.patience`` each member ends where it would alone: what it was at its best is kept, and
+    nothing more is filed of it while the others go on.
 
     Args:
       states: of each member before step 0.
@@ -253,7 +255,14 @@ class _Members:
         return Snapshot(self._on_host(state), self.best_params, record)
 
     def living(self) -> list[int]:
-        return [member for member, failure in enumerate(self.failures) if failure is None]
+        """Members that are still trained: they neither diverged nor ended by patience."""
+        return [
+            member
+            for member, (progress, failure) in enumerate(
+                zip(self.progress, self.failures, strict=True)
+            )
+            if failure is None and not progress.has_ended(self.loop)
+        ]
 
     def alive(self) -> bool:
         return bool(self.living())

@@ -20,7 +20,8 @@ def start(toy_teacher, toy_reviews, one_device, tmp_path):
     flags = (
         f"--data files:{toy_reviews} --teacher {toy_teacher} --students 1x8x2 --seeds 0 1 "
         "--objectives ce kl --label-fraction 0.5 --batch-size 16 --teacher-batch-size 16 "
-        "--teacher-epochs 1 --max-shapes 1 --max-length 16 --track none --evaluations 40"
+        "--teacher-epochs 1 --teacher-learning-rate 1e-4 --max-shapes 1 --max-length 16 "
+        "--track none --evaluations 40"
     ).split()
     environment = {
         **one_device,

@@ -1,7 +1,12 @@
 """docs/running.md names what there is."""
 
+import dataclasses
 import re
 from pathlib import Path
+
+from distill_jax.cli import teacher_training
+from distill_jax.cli.compare import CompareLosses
+from distill_jax.sweeps.teacher_rates import in_short
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNING = (ROOT / "docs/running.md").read_text(encoding="utf-8")
@@ -35,3 +40,15 @@ def test_the_messages_that_it_explains_are_messages():
             pieces = re.split(r"\.{3}|ledger.jsonl:7| -> |part 2/8|: ", quoted)
             for piece in (piece.strip(" :") for piece in pieces):
                 assert not piece or piece in theirs | {"old", "new"} or piece in code, piece
+
+
+def test_the_length_of_the_teachers_fine_tuning_is_what_the_flags_stand_for():
+    said = " ".join(RUNNING.split())
+    assert f"it takes {teacher_training.MIN_STEPS} steps at least" in said
+    assert f"where that is {teacher_training.RATES_WITHIN:,} steps at most" in said
+    assert "at {} and at {}".format(*map(in_short, teacher_training.RATES)) in said
+    assert (teacher_training.EVALUATIONS, teacher_training.PATIENCE) == (10, 3)
+    assert "looks at validation ten times and ends when three looks in a row" in said
+    flags = {f"teacher_{name}" for name in re.findall(r"`--teacher-([a-z-]+)`", RUNNING)}
+    known = {field.name for field in dataclasses.fields(CompareLosses)}
+    assert {flag.replace("-", "_") for flag in flags} <= known and len(flags) >= 5

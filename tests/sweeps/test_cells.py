@@ -77,6 +77,9 @@ def test_steps_by_hand():
     assert TrainingConfig(epochs=2, batch_size=64).total_steps(8497) == 266
     assert TrainingConfig(epochs=0.001, batch_size=64).total_steps(10) == 1
     assert TrainingConfig(steps=7).total_steps(10**6) == 7
+    few = TrainingConfig(epochs=3, batch_size=32, min_steps=300)
+    assert (few.total_steps(550), few.total_steps(3200), few.total_steps(3232)) == (300, 300, 303)
+    assert dataclasses.replace(few, steps=7).total_steps(550) == 7
 
 
 def test_a_cache_keeps_at_least_one_logit():

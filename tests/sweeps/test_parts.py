@@ -309,7 +309,8 @@ def test_two_processes_at_once_from_the_teacher_on(
     flags = (
         f"--data files:{toy_reviews} --teacher {toy_teacher} --students 1x8x2 --seeds 0 1 2 "
         "--objectives ce kl --label-fraction 0.5 --batch-size 16 --teacher-batch-size 16 "
-        "--teacher-epochs 1 --max-shapes 1 --max-length 16 --track none --evaluations 2 --steps 20"
+        "--teacher-epochs 1 --teacher-learning-rate 1e-4 --max-shapes 1 --max-length 16 "
+        "--track none --evaluations 2 --steps 20"
     ).split()
 
     def start(folder, home, *more):

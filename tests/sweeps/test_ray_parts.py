@@ -159,7 +159,8 @@ def start(toy_teacher, toy_reviews, one_device, tmp_path):
     flags = (
         f"--data files:{toy_reviews} --teacher {toy_teacher} --students 1x8x2 --seeds 0 1 2 3 "
         "--objectives ce kl --label-fraction 0.5 --batch-size 16 --teacher-batch-size 16 "
-        "--teacher-epochs 1 --max-shapes 1 --max-length 16 --track none --evaluations 2 "
+        "--teacher-epochs 1 --teacher-learning-rate 1e-4 --max-shapes 1 --max-length 16 "
+        "--track none --evaluations 2 "
         "--steps 40 --checkpoint-seconds 1"
     ).split()
 

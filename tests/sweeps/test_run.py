@@ -50,6 +50,7 @@ def world(toy_teacher, toy_reviews, tmp_path, monkeypatch):
             batch_size=16,
             teacher_batch_size=16,
             teacher_epochs=1,
+            teacher_learning_rate=1e-4,
             max_shapes=1,
             max_length=16,
             yardsticks=False,

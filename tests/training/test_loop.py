@@ -64,6 +64,7 @@ def run(toy_table, student, teacher, student_config, teacher_config):
         say=lambda line: None,
         on_resume=lambda step: None,
         log_every=1,
+        patience=0,
     ):
         optimizer = OptimizerConfig(learning_rate=learning_rate)
         feed = Feed(
@@ -81,7 +82,12 @@ def run(toy_table, student, teacher, student_config, teacher_config):
             objective=objective,
             optimizer=optimizer,
             loop=LoopConfig(
-                STEPS, eval_every=2, log_every=log_every, checkpoint_seconds=0, on_nan=on_nan
+                STEPS,
+                eval_every=2,
+                log_every=log_every,
+                checkpoint_seconds=0,
+                on_nan=on_nan,
+                patience=patience,
             ),
             layout=Layout(make_mesh(jax.devices()[:devices])),
             evaluate=evaluate
@@ -208,6 +214,61 @@ def test_the_best_step_is_kept_and_of_equals_the_earliest(run):
     assert [entry["step"] for entry in result.progress.history] == [2, 4, 6, 8, 9]
     assert (result.progress.best_step, result.progress.best_score) == (4, 0.7)
     jax.tree.map(np.testing.assert_array_equal, result.params, seen[1])
+
+
+@pytest.mark.parametrize("stop_at", [None, 1, 2, 4, 5])
+def test_patience_ends_a_run_where_it_would_have_ended_undisturbed(run, tmp_path, stop_at):
+    """Evaluations at 2, 4 and 6: two in a row that are no better; rates are those of nine steps."""
+    scores, seen, losses = iter([0.7, 0.7, 0.2, 0.9, 0.9]), [], {}
+    stop = StopRequest()
+
+    def evaluate(params):
+        seen.append(jax.tree.map(np.array, params))
+        return {"accuracy": next(scores)}
+
+    def log(step, values):
+        losses.update({step: values["train/loss"]} if "train/loss" in values else {})
+        stop.requested = step == stop_at
+
+    if stop_at:
+        with Checkpoints(tmp_path) as checkpoints, pytest.raises(Interrupted):
+            run(stop, checkpoints, log, evaluate, patience=2)
+    with Checkpoints(tmp_path) as checkpoints:
+        result = run(None, checkpoints, log, evaluate, patience=2)
+    assert [entry["step"] for entry in result.progress.history] == [2, 4, 6]
+    assert result.progress.best_step == 2
+    jax.tree.map(np.testing.assert_array_equal, result.params, seen[0])
+    whole = {}
+    run(on_log=lambda step, values: whole.setdefault(step, values.get("train/loss")))
+    assert losses == {step: whole[step] for step in range(1, 7)}
+
+
+def test_steps_before_an_early_end_are_reported_and_counted(run, toy_table):
+    told = []
+    scores = iter([0.7, 0.2])
+    result = run(
+        evaluate=lambda params: {"accuracy": next(scores)},
+        on_log=lambda step, values: told.append((step, sorted(values)[0])),
+        log_every=9,
+        patience=1,
+    )
+    assert (4, "train/grad_norm") in told
+    assert result.progress.examples < len(toy_table) + 2 * 16
+
+
+def test_a_run_that_patience_has_ended_takes_no_step_more(run, tmp_path):
+    """Its checkpoint may be from after an evaluation with which less patience would have ended."""
+    stop = StopRequest()
+    scores = iter([0.7, 0.2])
+
+    def log(step, values):
+        stop.requested = step == 5
+
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(Interrupted):
+        run(stop, checkpoints, log, lambda params: {"accuracy": next(scores)}, patience=2)
+    with Checkpoints(tmp_path) as checkpoints:
+        result = run(None, checkpoints, lambda *_: pytest.fail("a step"), pytest.fail, patience=1)
+    assert result.progress.history[-1]["step"] == 4
 
 
 def test_equals_are_told_apart_by_another_metric_and_a_loss_is_best_where_it_is_lowest():

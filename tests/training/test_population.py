@@ -122,7 +122,16 @@ class World:
             **settings,
         )
 
-    def one(self, member, *, shared=True, on_log=lambda step, values: None, checkpoints=None):
+    def one(
+        self,
+        member,
+        *,
+        shared=True,
+        on_log=lambda step, values: None,
+        checkpoints=None,
+        loop=LOOP,
+        evaluate=of_one,
+    ):
         feeds = self.feeds([member], shared)
         return train(
             self.state(member),
@@ -130,9 +139,9 @@ class World:
             feeds if shared else feeds[0],
             objective=self.resolve(member),
             optimizer=member.optimizer,
-            loop=LOOP,
+            loop=loop,
             layout=Layout(make_mesh(jax.devices()[:1])),
-            evaluate=of_one,
+            evaluate=evaluate,
             on_log=on_log,
             stop=StopRequest(),
             seed=member.seed,
@@ -366,6 +375,29 @@ def test_each_member_keeps_its_own_best_step_and_of_equals_the_earliest(world):
     for member, (result, when) in enumerate([(first, 1), (second, 3)]):
         expected = jax.tree.map(lambda x, m=member: x[m], seen[when])
         jax.tree.map(np.testing.assert_array_equal, result.params, expected)
+
+
+def test_patience_ends_each_member_where_it_would_end_alone(world):
+    """The first ends at step 4; from then on nothing more is filed of it, good scores neither."""
+    loop = replace(LOOP, patience=1)
+    scores = iter([(0.7, 0.1), (0.6, 0.2), (0.9, 0.1)])
+    logged = []
+
+    first, second = world.together(
+        MEMBERS[:2],
+        loop=loop,
+        evaluate=lambda params: [{"accuracy": score} for score in next(scores)],
+        on_log=lambda step, values: logged.append((step, [bool(own) for own in values])),
+    )
+    assert [entry["step"] for entry in first.progress.history] == [2, 4]
+    assert [entry["step"] for entry in second.progress.history] == [2, 4, 6]
+    assert (first.progress.best_step, second.progress.best_step) == (2, 4)
+    assert first.progress.examples < second.progress.examples
+    assert (5, [False, True]) in logged and (4, [True, True]) in logged
+    assert max(step for step, _ in logged) == 6 < STEPS
+    alone = iter([0.7, 0.6])
+    member = world.one(MEMBERS[0], loop=loop, evaluate=lambda params: {"accuracy": next(alone)})
+    assert_same_runs([first], [member])
 
 
 def test_without_selection_the_end_is_kept(world):
