@@ -5,7 +5,6 @@ else you need from the rooms, for example ``from distill_jax.losses import kl`` 
 distill_jax.models.bert import Bert``.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +18,9 @@ _IN_API = ("Student", "distil")
 def __getattr__(name: str) -> Any:
     if name not in _IN_API:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("distill_jax.api"), name)
+    from distill_jax import api
+
+    return getattr(api, name)
 
 
 def __dir__() -> list[str]:
