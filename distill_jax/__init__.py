@@ -1,7 +1,27 @@
 """Knowledge distillation in JAX and Flax: from a BERT-style teacher to a small student.
 
-Importing this package imports nothing heavy; take what you need from its rooms, for
-example ``from distill_jax.losses import kl`` or ``from distill_jax.models import Bert``.
+Importing this package imports nothing heavy: ``distil`` comes when it is asked for. Take what
+else you need from the rooms, for example ``from distill_jax.losses import kl`` or ``from
+distill_jax.models.bert import Bert``.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill_jax.api import Student as Student
+    from distill_jax.api import distil as distil
+
 __version__ = "0.1.0"
+_IN_API = ("Student", "distil")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IN_API:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from distill_jax import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_IN_API])

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, fold
 
 HELD_OUT = 0.1
-"""Share of the labelled train rows that become validation where the data has too few splits."""
+"""Share of the labelled train rows that become a split where the data has too few."""
 
 _log = logging.getLogger("distill_jax")
 
@@ -113,14 +114,20 @@ def text_keys(table: TextTable) -> list[str]:
     ]
 
 
+def held_out(split: str, keys: Iterable[str], labelled: Iterable[bool]) -> set[str]:
+    """Those of the labelled rows' keys (folded texts) that leave train for a split: a share of
+    ``HELD_OUT``, by a fixed hash."""
+    return {
+        key
+        for key, known in zip(keys, labelled, strict=True)
+        if known and unit_interval(f"{split}/{key}") < HELD_OUT
+    }
+
+
 def _hold_out(name: str, train: TextTable) -> tuple[TextTable, TextTable]:
     assert train.labels_N is not None
     keys = text_keys(train)
-    chosen = {
-        key
-        for key, label in zip(keys, train.labels_N, strict=True)
-        if label >= 0 and unit_interval(f"validation/{key}") < HELD_OUT
-    }
+    chosen = held_out("validation", keys, train.labels_N >= 0)
     # An unlabelled copy of a held-out text leaves train too, but is no validation example.
     held_N = np.array([key in chosen for key in keys])
     rest, held = np.flatnonzero(~held_N), np.flatnonzero(held_N & (train.labels_N >= 0))
