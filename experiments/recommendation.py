@@ -128,7 +128,7 @@ def main(flags: Recommendation) -> None:
     from distill_jax.sweeps.recommend.run import run_recommenders
 
     console = open_console()
-    flags.load_plugin()
+    flags.use_plugin()
     sweep = table(flags)
     folder = flags.output_dir or Path("results") / sweep.name
     spec, rows = run_recommenders(sweep, folder, Reporter(console), **flags.carried_out)

@@ -61,7 +61,7 @@ def main(flags: Anchor) -> None:
     from distill_jax.sweeps.recommend.run import run_recommenders
 
     console = open_console()
-    flags.load_plugin()
+    flags.use_plugin()
     split = load_ranking_split(flags.data)
     known = (split.data.num_users, split.data.num_items) == ML_1M
     sweep = table(flags, split.data.name, (PUBLISHED,) if known else ())

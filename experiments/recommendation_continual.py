@@ -48,7 +48,7 @@ def main(flags: Continual) -> None:
     from distill_jax.sweeps.recommend.continual import run_continual
 
     console = open_console()
-    flags.load_plugin()
+    flags.use_plugin()
     data = load_interactions(flags.data)
     reporter = Reporter(console)
     spec, rows = run_continual(table(flags), data, flags.output_dir, reporter, **flags.carried_out)

@@ -136,7 +136,7 @@ def main(flags: SearchRelevance) -> None:
     from distill_jax.sweeps.search.run import run_search
 
     console = open_console()
-    flags.load_plugin()
+    flags.use_plugin()
     reporter = Reporter(console)
     suffix = "" if flags.preset == "default" else f"-{flags.preset}"
     folder = flags.output_dir or Path("results") / f"search_relevance{suffix}"

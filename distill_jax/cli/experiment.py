@@ -33,7 +33,7 @@ class TableFlags:
     """Where learning curves go, beside the ledger."""
     options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="run")] = DEFAULTS
 
-    def load_plugin(self) -> None:
+    def use_plugin(self) -> None:
         """Run the user's file, so that the losses in it can be named."""
         if self.plugin is not None:
             from distill_jax.objectives.plugins import load_plugin
@@ -74,7 +74,7 @@ def run_experiment(
 
 def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str]) -> None:
     flags = parse_flags(Flags, arguments, Path(sys.argv[0]).name)
-    flags.load_plugin()
+    flags.use_plugin()
     sweeps = declare(flags)
     for name in ("seeds", "teacher_seeds", "label_seeds"):
         if given := getattr(flags, name):

@@ -252,12 +252,17 @@ def _at_columns(whole: Any, columns: Array) -> Any:
 
 
 def _register(
-    name: str,
-    options: Mapping[str, Option],
-    term: type[TeacherTerm],
-    **changes: Any,
+    name: str, options: Mapping[str, Option], term: type[TeacherTerm], **changes: Any
 ) -> None:
     """Makes a registered loss known to objectives of recommenders."""
+    register_kind(_kind(name, options, term, **changes))
+    TEACHING.add(name)
+
+
+def _kind(
+    name: str, options: Mapping[str, Option], term: type[TeacherTerm], **changes: Any
+) -> Kind:
+    """A registered loss, fed by a term."""
     spec = lookup(name)
     own = tuple(sorted(key for key, option in spec.own.items() if not option.dynamic))
 
@@ -271,27 +276,30 @@ def _register(
             raise UserError(f"top={top} is not below the {student.num_labels} items.")
         return term(tuple(sorted(statics.items())), name, own, **changes)
 
-    register_kind(Kind(name, {**spec.own, **options}, bind, spec.doc))
-    TEACHING.add(name)
+    return Kind(name, {**spec.own, **options}, bind, spec.doc)
 
 
-def adopt(name: str) -> bool:
-    """Makes a user's loss on logits or on lists known to objectives of recommenders too.
-
-    Returns:
-      Whether there is such a loss: one on logits that hears a teacher and needs no labels, or one
-      on rankings.
-    """
-    if name not in names():
-        return False
-    spec = lookup(name)
+def kind_of_user(name: str) -> Kind | None:
+    """A user's loss as recommenders know it: one on logits that hears a teacher and needs no
+    labels, or one on rankings; None for any other name."""
+    spec = lookup(name) if name in names() else None
+    if spec is None or not spec.code:
+        return None
     if isinstance(spec.feed, RankingFeed):
-        _register(name, _list_options(0), RankedList)
-    elif isinstance(spec.feed, LogitFeed) and spec.feed.needs_teacher and not spec.feed.labelled:
-        _register(name, _logit_options(tail=True), TopLogits)
-    else:
-        return False
-    return True
+        return _kind(name, _list_options(0), RankedList)
+    if isinstance(spec.feed, LogitFeed) and spec.feed.needs_teacher and not spec.feed.labelled:
+        return _kind(name, _logit_options(tail=True), TopLogits)
+    return None
+
+
+def names_of_users() -> tuple[str, ...]:
+    """The user's losses that recommenders can read."""
+    return tuple(name for name in names() if kind_of_user(name) is not None)
+
+
+def needs_teacher(name: str) -> bool:
+    """Whether a loss listens to a teacher."""
+    return name in TEACHING or kind_of_user(name) is not None
 
 
 def _top(default: int) -> dict[str, Option]:

@@ -29,12 +29,13 @@ LOADED = _teachers_losses, _hidden_losses
 
 
 class _WithPlugins(RankingVocabulary):
-    """The user's own losses are known as soon as they are named."""
+    """The library's losses, and the user's that can be read here."""
+
+    def names(self) -> tuple[str, ...]:
+        return (*super().names(), *_teachers_losses.names_of_users())
 
     def lookup(self, name: str) -> Kind:
-        if name not in self.names():
-            _teachers_losses.adopt(name)
-        return super().lookup(name)
+        return _teachers_losses.kind_of_user(name) or super().lookup(name)
 
 
 VOCABULARY = _WithPlugins()

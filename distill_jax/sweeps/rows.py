@@ -51,7 +51,8 @@ def ledger_row(
 
 
 def training_facts(result: TrainResult, total: float | None = None) -> dict[str, Any]:
-    """What a training tells of itself: selected step, seconds, throughput, history.
+    """What a training tells of itself: selected step and its score, seconds,
+    throughput, history.
 
     Args:
       total: seconds of the whole run, evaluation and saving too; None to leave them out.
@@ -60,6 +61,7 @@ def training_facts(result: TrainResult, total: float | None = None) -> dict[str,
     seconds = {"train": progress.train_seconds, "compile": progress.compile_seconds}
     return {
         "selected_step": progress.best_step,
+        "best_score": progress.best_score,
         "seconds": seconds if total is None else {**seconds, "total": total},
         "examples_per_second": result.examples_per_second,
         "history": progress.history,

@@ -60,7 +60,7 @@ from distill_jax.objectives.plugin_api import RankingFeed, register
 @register(feed=RankingFeed())
 def squared_lists(student, teacher, *, where=None):
     """Mean squared difference of scores."""
-    student, teacher, mask = constant_pair(student, teacher, where)
+    student, teacher, mask = constant_pair(student, teacher, where, inner=0)
     return jnp.sum(jnp.where(mask, (student - teacher) ** 2, 0), axis=-1)
 '''
 

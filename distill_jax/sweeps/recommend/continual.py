@@ -42,7 +42,13 @@ from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions, Strategy
 from distill_jax.sweeps.progress import Reporter
 from distill_jax.sweeps.recommend.build import build_recommender
 from distill_jax.sweeps.recommend.cells import RecCell, RecData, RecModel
-from distill_jax.sweeps.recommend.runs import Catalogue, keep_model, recommender_work, scorer_of
+from distill_jax.sweeps.recommend.runs import (
+    Catalogue,
+    keep_model,
+    recommender_work,
+    scorer_of,
+    trained_once,
+)
 from distill_jax.sweeps.resume import Known
 from distill_jax.sweeps.rows import ledger_row
 from distill_jax.sweeps.run import run_table
@@ -255,15 +261,11 @@ class ContinualTable:
     ) -> _Known:
         """A teacher trained on everything up to a moment, and its words about ``asked``."""
         cell = self.cell(self.sweep.teacher, "full_softmax", training, split, 0, start)
-        folder = self.engine.run_folder(cell.hash, shared=True)
-        if not (folder / "model").is_dir():
-            params = start.params if start else self.teacher.init(jax.random.key(cell.seed))
-            work = recommender_work(split, cell, self.teacher, self.resolve(cell))
-            title = f"{cell.model.name}  teacher  seed 0"
-            result = self.engine.train(work, params, teacher=None, label=title, folder=folder)
-            keep_model(self.catalogue(split), cell, self.teacher, result.params, folder / "model")
-            clear_checkpoints(folder)
-        params = load_recommender(folder / "model").params
+        begun = start.params if start else self.teacher.init(jax.random.key(cell.seed))
+        title = f"{cell.model.name}  teacher  seed 0"
+        params, _ = trained_once(
+            self.engine, split, cell, self.teacher, self.resolve(cell), begun, title
+        )
         own = recommender_digest(self.teacher, params)
         table = table_for(self.teacher, HistoryTable(asked, "next", self.sweep.student.max_length))
         provenance = TopItemsProvenance(own, table.digest, self.sweep.top)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +17,7 @@ from distill_jax.data.histories import HistoryTable
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.data.load_interactions import load_ranking_split
 from distill_jax.models.recommenders.build import Recommender
-from distill_jax.models.recommenders.save import load_recommender, recommender_digest
+from distill_jax.models.recommenders.save import recommender_digest
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.ranking_objective import RankingObjective, resolve_ranking
 from distill_jax.sweeps.engine import Engine
@@ -36,13 +35,14 @@ from distill_jax.sweeps.recommend.runs import (
     closed_form_row,
     recommender_work,
     scorer_of,
+    trained_once,
     write_up,
 )
 from distill_jax.sweeps.recommend.sweep import RecRow, RecSweep
 from distill_jax.sweeps.resume import Known
+from distill_jax.sweeps.rows import training_facts
 from distill_jax.sweeps.run import run_table
 from distill_jax.sweeps.spec import Place, TableSpec, Where
-from distill_jax.sweeps.strategies import clear_checkpoints
 from distill_jax.sweeps.work import Work
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
 from distill_jax.teachers.top_items import (
@@ -195,7 +195,7 @@ class RecTable:
         for peer in self.sweep.peers:
             cell = self.teacher_cell(peer)
             if self._is_due(cell, ledger):
-                self._train_teacher(cell, PEER, ledger, self.shown_EK)
+                self._trained(cell, PEER, ledger, self.shown_EK)
 
     @property
     def shown_EK(self) -> np.ndarray | None:
@@ -214,44 +214,37 @@ class RecTable:
         return share.holds(cell.hash) and cell.hash not in rows_in(ledger.path.parent)
 
     def _taught_by(self, config: RecTeacher, ledger: Ledger) -> TaughtBy:
-        cell = self.teacher_cell()
-        recommender, folder = self.build(cell.model), self.engine.run_folder(cell.hash, shared=True)
-        if not (folder / "model").is_dir() or self._is_due(cell, ledger):
-            self._train_teacher(cell, TEACHER, ledger, None)
-        params = load_recommender(folder / "model").params
+        params = self._trained(self.teacher_cell(), TEACHER, ledger, None)
+        recommender = self.build(config.model)
         digest = recommender_digest(recommender, params)
         cache = self._ask(recommender, params, digest, config.top)
         top_EK = self.catalogue.test(scorer_of(recommender).of(params)).ranked.top_EK
         return TaughtBy(recommender, params, digest, cache, top_EK)
 
-    def _train_teacher(
+    def _trained(
         self, cell: RecCell, label: str, ledger: Ledger, teacher_top_EK: np.ndarray | None
-    ) -> None:
+    ) -> Params:
         """A teacher or a peer, trained on labels and filed."""
-        started = time.perf_counter()
-        recommender = self.build(cell.model)
-        folder = self.engine.run_folder(cell.hash, shared=True)
-        title = f"{label} {cell.model.name}"
-        work = recommender_work(
-            self.split, cell, recommender, self.resolve(cell, recommender, None)
-        )
-        params = recommender.init(jax.random.key(cell.seed))
-        result = self.engine.train(work, params, teacher=None, label=title, folder=folder)
-        row = write_up(
-            self.catalogue,
-            self.name,
-            cell,
-            recommender,
-            result,
-            row=label,
-            group=cell.model.name,
-            teacher_top_EK=teacher_top_EK,
-            seconds=time.perf_counter() - started,
-            folder=folder,
+        recommender, title = self.build(cell.model), f"{label} {cell.model.name}"
+        objective = self.resolve(cell, recommender, None)
+        start = recommender.init(jax.random.key(cell.seed))
+        params, facts = trained_once(
+            self.engine, self.split, cell, recommender, objective, start, title
         )
         if self._is_due(cell, ledger):
+            row = write_up(
+                self.catalogue,
+                self.name,
+                cell,
+                recommender,
+                params,
+                facts,
+                row=label,
+                group=cell.model.name,
+                teacher_top_EK=teacher_top_EK,
+            )
             self._append(ledger, title, row)
-        clear_checkpoints(folder)
+        return params
 
     def _append(self, ledger: Ledger, label: str, row: LedgerRow) -> None:
         if is_lead():
@@ -396,11 +389,11 @@ class RecRun:
             self.table.name,
             self.cell,
             self.recommender,
-            result,
+            result.params,
+            training_facts(result, seconds),
             row=self.row.label,
             group=self.cell.model.name,
             teacher_top_EK=self.table.shown_EK,
-            seconds=seconds,
         )
 
     def told(self, row: LedgerRow) -> str:

@@ -7,7 +7,7 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from distill_jax.core.distributed import to_host
-from distill_jax.core.files import home, write_atomic
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import atomic_folder, home, write_atomic
 from distill_jax.core.ranking_types import HistoryBatch, scores_last
 from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interactions import RankingSplit
@@ -29,7 +30,7 @@ from distill_jax.evaluation.recommend import RankingReport, Scorer, evaluate
 from distill_jax.evaluation.score_histories import HistoryScorer
 from distill_jax.evaluation.size import model_size
 from distill_jax.models.recommenders.build import Recommender
-from distill_jax.models.recommenders.save import save_recommender
+from distill_jax.models.recommenders.save import load_recommender, save_recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.ranking_objective import RankingObjective
 from distill_jax.sweeps.engine import Engine
@@ -38,10 +39,11 @@ from distill_jax.sweeps.ledger import LedgerRow
 from distill_jax.sweeps.recommend.build import ENCODER, item_vectors_of_texts
 from distill_jax.sweeps.recommend.cells import RecCell
 from distill_jax.sweeps.rows import ledger_row, training_facts
+from distill_jax.sweeps.strategies import clear_checkpoints
 from distill_jax.sweeps.work import Work
 from distill_jax.teachers.item_texts import TextSpace
 from distill_jax.training.checkpoint import Identity
-from distill_jax.training.loop import LoopConfig, TrainResult
+from distill_jax.training.loop import LoopConfig
 from distill_jax.training.state import Params
 
 CUTS = (10, 20)
@@ -132,28 +134,27 @@ def write_up(
     experiment: str,
     cell: RecCell,
     recommender: Recommender,
-    result: TrainResult,
+    params: Params,
+    training: Mapping[str, Any],
     *,
     row: str,
     group: str,
     teacher_top_EK: np.ndarray | None,
-    seconds: float,
-    folder: Path | None = None,
 ) -> LedgerRow:
     """The ledger's row of a trained model, which is kept for use.
 
     Args:
-      folder: of the run's files; by its hash where None.
+      training: of ``rows.training_facts``.
       teacher_top_EK: what the teacher shows each test user; None for the teacher itself.
     """
-    report = catalogue.test(scorer_of(recommender).of(result.params))
+    report = catalogue.test(scorer_of(recommender).of(params))
     metrics = test_metrics(report, teacher_top_EK)
-    metrics["validation/ndcg@10"] = result.progress.best_score
-    metrics["parameters"] = model_size(result.params).parameters
-    timed = latency(catalogue, recommender, result.params)
+    metrics["validation/ndcg@10"] = training["best_score"]
+    metrics["parameters"] = model_size(params).parameters
+    timed = latency(catalogue, recommender, params)
     metrics |= {"latency/p50_ms": timed.p50_ms, "latency/p95_ms": timed.p95_ms}
-    folder = folder or catalogue.engine.run_folder(cell.hash)
-    keep_model(catalogue, cell, recommender, result.params, folder / "model")
+    folder = catalogue.engine.run_folder(cell.hash)
+    keep_model(catalogue, cell, recommender, params, folder / "model")
     heard = {"teacher": cell.teacher_digest} if cell.teacher_digest else {}
     return ledger_row(
         hash=cell.hash,
@@ -164,10 +165,52 @@ def write_up(
         config=cell.config,
         metrics=metrics,
         fingerprints={"data": cell.data_digest, **heard},
-        training=training_facts(result, seconds),
+        training=training,
         test_scores=evidence(report),
-        history=result.progress.history,
+        history=training["history"],
     )
+
+
+def trained_once(
+    engine: Engine,
+    split: RankingSplit,
+    cell: RecCell,
+    recommender: Recommender,
+    objective: RankingObjective,
+    params: Params,
+    label: str,
+) -> tuple[Params, dict[str, Any]]:
+    """What teaches: trained now, or found from an earlier table of the same data.
+
+    Args:
+      params: to start from.
+
+    Returns:
+      Its parameters, and what its training tells, see ``rows.training_facts``.
+
+    Raises:
+      UserError: where what was kept is damaged.
+    """
+    folder = home() / "recommenders" / cell.hash
+    if not folder.is_dir():
+        started = time.perf_counter()
+        own = engine.run_folder(cell.hash, shared=True)
+        work = recommender_work(split, cell, recommender, objective)
+        result = engine.train(work, params, teacher=None, label=label, folder=own)
+        facts = training_facts(result, time.perf_counter() - started)
+        with atomic_folder(folder) as scratch:
+            save_recommender(scratch / "model", recommender, result.params, split.data.item_names)
+            (scratch / "training.json").write_text(json.dumps(facts, indent=1))
+        clear_checkpoints(own)
+    try:
+        return load_recommender(folder / "model").params, json.loads(
+            (folder / "training.json").read_text()
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the teacher in {folder} is damaged ({error}); delete that folder and it is trained "
+            "again"
+        ) from error
 
 
 def closed_form_row(

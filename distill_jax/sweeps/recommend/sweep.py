@@ -146,7 +146,7 @@ class RecSweep:
 
 def listens_to_teacher(objective: str) -> bool:
     """Whether a term of an objective needs a teacher."""
-    from distill_jax.objectives.ranking_distillation_terms import TEACHING
+    from distill_jax.objectives.ranking_distillation_terms import needs_teacher
     from distill_jax.objectives.ranking_objective import parse_ranking
 
-    return any(term.name in TEACHING for term in parse_ranking(objective).terms)
+    return any(needs_teacher(term.name) for term in parse_ranking(objective).terms)
