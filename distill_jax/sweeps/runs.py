@@ -199,7 +199,7 @@ def evidence(task: Task, logits_NC: np.ndarray, history: list[dict[str, float]])
 def _logits(
     engine: Engine, task: Task, config: ModelConfig, params: Params, table: Examples
 ) -> np.ndarray:
-    return predict(task, config, params, table, mesh=engine.mesh, on_batch=engine.heed)
+    return predict(task, config, params, table, mesh=engine.mesh, on_batch=engine.check_stop)
 
 
 def temperature_of(engine: Engine, task: Task, config: ModelConfig, params: Params) -> float:
@@ -234,7 +234,7 @@ def cost_metrics(
 ) -> dict[str, float]:
     """What a model costs: parameters, and latency of single test examples on the CPU."""
     examples = one_by_one(task.test, 50, shape_lengths=task.few_lengths)
-    latency = cpu_latency(predictor(config), params, examples, repeats=5, on_call=engine.heed)
+    latency = cpu_latency(predictor(config), params, examples, repeats=5, on_call=engine.check_stop)
     return {
         "parameters": model_size(params).parameters,
         "latency/p50_ms": latency.p50_ms,
