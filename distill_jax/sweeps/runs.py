@@ -93,18 +93,14 @@ def finish_run(
     result: TrainResult,
     teacher_test_NC: np.ndarray,
     seconds: float,
-    test_logits_NC: np.ndarray | None = None,
 ) -> LedgerRow:
     """Read the test split, keep the model, and write the run up.
 
     Args:
       seconds: since it was last resumed.
-      test_logits_NC: where they have been computed already, with others.
     """
     cell, config, task, teacher = planned.cell, planned.config, planned.task, planned.teacher
-    logits_NC = test_logits_NC
-    if logits_NC is None:
-        logits_NC = _logits(engine, task, config, result.params, task.test)
+    logits_NC = _logits(engine, task, config, result.params, task.test)
     temperature = temperature_of(engine, task, config, result.params)
     progress = result.progress
     metrics = scores_on_test(task, logits_NC, teacher_test_NC, temperature)

@@ -11,9 +11,6 @@ import pytest
 from distill_jax import losses
 
 NOT_LOSSES = {
-    "CrdMemory",
-    "crd_memory",
-    "crd_remember",
     "mean_logits",
     "mean_probabilities",
     "standardize_logits",
