@@ -368,7 +368,9 @@ def _read(
         try:
             return jax.tree.map(lambda *leaves: _stack([leaves[i] for i in which]), *parts)
         except ValueError as error:
-            lengths = sorted({part[0].input_ids_BT.shape for part in parts})
+            lengths = sorted(
+                {max(map(np.shape, jax.tree.leaves(part[0])), key=len) for part in parts}
+            )
             raise ValueError(
                 f"members have batches of different shapes at step {step}, {lengths}: feeds of "
                 "their own want one batch size and a single batch length"
