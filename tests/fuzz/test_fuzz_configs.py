@@ -138,6 +138,7 @@ RAW = config_to_hf(TEACHER, ("bad", "good"))
 @example(RAW | {"num_hidden_layers": 10**9})
 @example(RAW | {"layer_norm_eps": float("nan")})
 @example(RAW | {"initializer_range": 10**400})
+@example(RAW | {"num_attention_heads": 7})
 @example(RAW | {"id2label": True})
 @example(RAW | {"id2label": {"0": None, "1": {}}})
 def test_bert_configs(results, raw):
