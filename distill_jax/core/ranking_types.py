@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from distill_jax.core.types import LayerArrays
+from distill_jax.core.types import LayerArrays, Output
 
 PADDING_ITEM = 0
 """In ``item_ids_BT``, where item number i is written i + 1."""
@@ -61,7 +61,7 @@ class Negatives:
 
 
 @struct.dataclass
-class RankingOutput:
+class RankingOutput(Output):
     """What a recommender says of a batch; logits are ``queries @ items.T + bias``, made on demand.
 
     Attributes:
@@ -71,6 +71,8 @@ class RankingOutput:
       hidden_states: layer -> [B, T, D]; 0 is the embeddings.
     """
 
+    SHARED: ClassVar[tuple[str, ...]] = ("items_ID", "item_bias_I")
+
     queries_BTD: Array
     items_ID: Array
     item_bias_I: Array | None = None
@@ -78,7 +80,7 @@ class RankingOutput:
 
     @property
     def scores(self) -> Array:
-        """See ``ModelOutput.scores``: of all items, after the newest of each history."""
+        """See ``Output.scores``: of all items, after the newest of each history."""
         return scores_last(self)
 
 

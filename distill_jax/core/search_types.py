@@ -11,6 +11,8 @@ from typing import Any
 from flax import struct
 from jax import Array
 
+from distill_jax.core.types import Output
+
 
 @struct.dataclass
 class ListBatch:
@@ -56,7 +58,7 @@ class ListBatch:
 
 
 @struct.dataclass
-class SearchOutput:
+class SearchOutput(Output):
     """What a model, or a cache of its scores, says of lists.
 
     Attributes:
@@ -73,7 +75,7 @@ class SearchOutput:
 
     @property
     def scores(self) -> Array:
-        """See ``ModelOutput.scores``: those of the query's own list."""
+        """See ``Output.scores``: those of the query's own list."""
         return self.scores_BN
 
 

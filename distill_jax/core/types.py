@@ -1,9 +1,9 @@
-"""The few types that everything speaks: ``Batch``, ``ModelOutput``, ``Capture``, ``ModelShape``."""
+"""The few types that everything speaks: ``Batch``, outputs, ``Capture``, ``ModelShape``."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from flax import struct
 from jax import Array
@@ -50,8 +50,36 @@ class Batch:
         return self.example_ids_B >= 0
 
 
+class Output:
+    """What any model says of a batch; a pytree whose leaves have a row an example.
+
+    Attributes:
+      SHARED: names of the fields that are said once for all examples instead.
+    """
+
+    SHARED: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def scores(self) -> Array | None:
+        """What outputs are compared by, an array of examples first; -inf where silent."""
+        raise NotImplementedError
+
+    def split_shared(self) -> tuple[Self, dict[str, Any]]:
+        """The output without what it shares, and that."""
+        return self._replaced(**dict.fromkeys(self.SHARED)), {
+            name: getattr(self, name) for name in self.SHARED
+        }
+
+    def with_shared(self, shared: dict[str, Any]) -> Self:
+        """The inverse of ``split_shared``."""
+        return self._replaced(**shared)
+
+    def _replaced(self, **fields: Any) -> Self:
+        return self.replace(**fields)  # type: ignore[attr-defined]
+
+
 @struct.dataclass
-class ModelOutput:
+class ModelOutput(Output):
     """What a model says of a batch; the same for teacher and student, live or cached.
 
     Layers are keyed by number: hidden state 0 is the embeddings, layer 1 is the first
@@ -75,7 +103,7 @@ class ModelOutput:
 
     @property
     def scores(self) -> Array | None:
-        """What the outputs are compared by, an array of examples first; -inf where silent."""
+        """See ``Output.scores``."""
         return self.logits_BC
 
 

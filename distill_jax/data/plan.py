@@ -160,14 +160,6 @@ def plan_in_order(
     )
 
 
-def padding_fraction(
-    lengths_N: np.ndarray, plan: Sequence[PlannedBatch], *, batch_size: int
-) -> float:
-    """Share of a plan's tokens that are padding, the missing rows of a partial batch included."""
-    tokens = sum(int(lengths_N[batch.rows].sum()) for batch in plan)
-    return 1 - tokens / sum(batch_size * batch.length for batch in plan)
-
-
 def make_batch(table: ExampleTable, planned: PlannedBatch, *, batch_size: int) -> Batch:
     """The arrays of one planned batch, as numpy arrays.
 

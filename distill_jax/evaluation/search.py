@@ -117,27 +117,6 @@ def retrieval_scores(
     return _collected(kept, rows, data)
 
 
-def ranking_scores(
-    data: SearchData, queries: np.ndarray, scores_of: Callable[[int, np.ndarray], np.ndarray]
-) -> SearchScores:
-    """nDCG of the judged products alone, ranked by a model: the ranking task of ESCI.
-
-    Args:
-      scores_of: (query, products [n]) -> scores [n].
-    """
-    kept, rows = [], []
-    for query in queries:
-        judged, gains = data.judged(int(query))
-        if not (gains >= relevant_from(data)).any():
-            continue
-        by_number = np.argsort(judged, kind="stable")
-        judged, gains = judged[by_number], gains[by_number]
-        order = np.argsort(-np.asarray(scores_of(int(query), judged)), kind="stable")
-        kept.append(query)
-        rows.append({"judged_ndcg": ndcg(gains[order], gains, len(gains))})
-    return _collected(kept, rows, data)
-
-
 def ndcg(found_gains_K: np.ndarray, judged_gains: np.ndarray, k: int) -> float:
     """``DCG(found) / DCG(best)`` at k with ``DCG = sum_i gain_i / log2(1 + i)``, i from 1.
 

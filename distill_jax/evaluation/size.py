@@ -23,11 +23,6 @@ class ModelSize:
     embedding_parameters: int
     bytes: int
 
-    @property
-    def other_parameters(self) -> int:
-        """Parameters outside the embeddings."""
-        return self.parameters - self.embedding_parameters
-
 
 def model_size(params: Any) -> ModelSize:
     """Size of a pytree of arrays (or of ``jax.ShapeDtypeStruct``s: nothing is computed)."""
@@ -39,16 +34,6 @@ def model_size(params: Any) -> ModelSize:
         if any("embedding" in _key_name(key).lower() for key in path):
             embeddings += count
     return ModelSize(parameters=total, embedding_parameters=embeddings, bytes=size_bytes)
-
-
-def parameter_count(params: Any) -> int:
-    """Number of scalars in a pytree of parameters."""
-    return model_size(params).parameters
-
-
-def parameter_bytes(params: Any) -> int:
-    """Bytes that a pytree of parameters takes in its present dtypes."""
-    return model_size(params).bytes
 
 
 def _key_name(key: Any) -> str:

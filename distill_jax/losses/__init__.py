@@ -53,11 +53,8 @@ from distill_jax.losses.ranking import (
     relaxed_ranking,
 )
 from distill_jax.losses.relations import (
-    CrdMemory,
     correlation,
     crd,
-    crd_memory,
-    crd_remember,
     pkt,
     rkd_angle,
     rkd_distance,
@@ -67,7 +64,6 @@ from distill_jax.losses.teachers import mean_logits, mean_probabilities
 from distill_jax.losses.topology import expert_hints, hierarchical_topology, topology
 
 __all__ = [
-    "CrdMemory",
     "attention_kl",
     "attention_mse",
     "bce",
@@ -76,8 +72,6 @@ __all__ = [
     "correlation",
     "cosine_logits",
     "crd",
-    "crd_memory",
-    "crd_remember",
     "dist",
     "dkd",
     "embedding_mse",

@@ -5,7 +5,7 @@ exist, and means run over the others, so that padding a batch changes nothing.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -285,71 +285,21 @@ def correlation(
     return masked_mean(difference**2, mask[:, None] & mask[None, :], axis=1)
 
 
-class CrdMemory(NamedTuple):
-    """Teacher embeddings of examples seen before, a ring of M places; a pytree.
-
-    Attributes:
-      features_MD: float32 [M, D].
-      ids_M: int32 [M], whose embedding it is; -1 for a place not yet used.
-      next: int32 [], the place to be written next.
-    """
-
-    features_MD: Array
-    ids_M: Array
-    next: Array
-
-
-def crd_memory(size: int, width: int) -> CrdMemory:
-    """An empty memory of ``size`` places for embeddings of ``width`` features."""
-    ids_M = jnp.full((size,), -1, jnp.int32)
-    return CrdMemory(jnp.zeros((size, width), jnp.float32), ids_M, jnp.int32(0))
-
-
-def crd_remember(
-    memory: CrdMemory, teacher: ArrayLike, ids: ArrayLike, *, where: ArrayLike | None = None
-) -> CrdMemory:
-    """The memory with a batch of teacher embeddings written over its oldest places.
-
-    Args:
-      memory: of M places.
-      teacher: [B, D], embeddings, B at most M.
-      ids: int32 [B], example ids, at least 0.
-      where: bool [B], False for examples to leave out.
-
-    Raises:
-      ValueError: if the batch is larger than the memory, or the shapes do not fit.
-    """
-    size = memory.ids_M.shape[0]
-    features = jax.lax.stop_gradient(jnp.asarray(teacher)).astype(memory.features_MD.dtype)
-    if features.shape[0] > size or features.shape[1:] != memory.features_MD.shape[1:]:
-        raise ValueError(f"{features.shape} does not fit a memory of {memory.features_MD.shape}")
-    mask = mask_of(where, features.shape[:1])
-    # Masked rows are sent to place M, which does not exist, and dropped there.
-    place = jnp.where(mask, (memory.next + jnp.cumsum(mask, dtype=jnp.int32) - 1) % size, size)
-    return CrdMemory(
-        memory.features_MD.at[place].set(features, mode="drop"),
-        memory.ids_M.at[place].set(jnp.asarray(ids, jnp.int32), mode="drop"),
-        (memory.next + jnp.sum(mask, dtype=jnp.int32)) % size,
-    )
-
-
 def crd(
     student: ArrayLike,
     teacher: ArrayLike,
     *,
     where: ArrayLike | None = None,
     T: ArrayLike = 0.07,
-    memory: CrdMemory | None = None,
-    ids: ArrayLike | None = None,
     negatives: Negatives = "sum",
 ) -> Array:
     """Contrastive representation distillation: tell the teacher's embedding from the others'.
 
     For anchor i ``-log h[i, i] - sum_{j in others} log(1 - h[i, j])`` with
     ``h[i, j] = e / (e + N/M)``, ``e = exp(<s_i, t_j> / T)`` for embeddings of length 1, N others
-    and M = N + 1 candidates. The others are the unmasked examples of the batch, or
-    those of the memory whose id is not the anchor's. Their sum grows with N, so its weight holds
-    for one batch size; ``negatives="mean"`` divides it by N.
+    and M = N + 1 candidates. The others are the unmasked examples of the batch.
+    Their sum grows with N, so its weight holds for one batch size; ``negatives="mean"`` divides it
+    by N.
 
     The teacher is a constant, so a learned projection belongs on the student's side only; the paper
     learns one on each. RepDistiller's code adds the same loss with the teacher as the anchor, draws
@@ -363,32 +313,23 @@ def crd(
       teacher: [B, D], embeddings.
       where: bool [B], False for examples that do not count.
       T: temperature, above 0.
-      memory: negatives from a memory (see ``crd_memory`` and ``crd_remember``), None for in-batch.
-      ids: int [B], the examples' ids; needed with a memory.
       negatives: ``"sum"`` (the paper's) or ``"mean"``.
 
     Returns:
       [B], 0 where masked and where there is nobody else.
 
     Raises:
-      ValueError: if the shapes do not fit, or a memory is given without ids.
+      ValueError: if the shapes do not fit, or for other ``negatives``.
     """
     if negatives not in ("sum", "mean"):
         raise ValueError(f"negatives must be 'sum' or 'mean', not {negatives!r}")
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     if student.ndim != 2:
         raise ValueError(f"expected [B, D], not {student.shape}")
-    if memory is None:
-        candidates, others = teacher, _others(mask)
-    elif ids is None:
-        raise ValueError("crd with a memory needs the examples' ids")
-    else:
-        candidates = jax.lax.stop_gradient(memory.features_MD).astype(student.dtype)
-        foreign = jnp.asarray(ids)[:, None] != memory.ids_M[None, :]
-        others = mask[:, None] & (memory.ids_M >= 0)[None, :] & foreign
+    others = _others(mask)
     count = jnp.sum(others, axis=1, dtype=student.dtype)
     log_ratio = jnp.log(jnp.maximum(count, 1)) - jnp.log(count + 1)
-    scores = _similarities(l2_normalise(student), l2_normalise(candidates)) / number(T, student)
+    scores = _similarities(l2_normalise(student), l2_normalise(teacher)) / number(T, student)
     positive = jax.nn.log_sigmoid(cosine(student, teacher) / number(T, student) - log_ratio)
     negative = jax.nn.log_sigmoid(log_ratio[:, None] - scores)
     against = jnp.sum(jnp.where(others, negative, 0), axis=1)

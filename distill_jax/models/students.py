@@ -7,7 +7,7 @@ as DistilBERT does (Sanh et al. 2019, "DistilBERT, a distilled version of BERT",
 What a copied student is copied from decides what a comparison says. Given the *pretrained*
 backbone and a fresh head (the default), a student trained on labels alone has learnt nothing
 from the fine-tuned teacher, and is a fair control. Given the *fine-tuned* teacher's parameters
-it has, even before the first loss; ``copy_classifier=True`` adds the teacher's head.
+it has, even before the first loss.
 """
 
 from __future__ import annotations
@@ -138,7 +138,6 @@ def init_student(
     *,
     layers: str | Sequence[int] = "spread",
     pooling: str = "teacher",
-    copy_classifier: bool = False,
 ) -> Params:
     """Float32 parameters of a student, never sharing a buffer with the teacher's.
 
@@ -150,15 +149,12 @@ def init_student(
       rng: key of everything drawn; a copied student draws only its head.
       layers: see ``choose_layers``; for copied students.
       pooling: see ``student_config``; a copied student draws the pooler that its teacher lacks.
-      copy_classifier: take the head over as well.
 
     Raises:
-      UserError: unknown preset or layers, or ``copy_classifier`` for a random student.
+      UserError: unknown preset or layers.
     """
     config = student_config(preset, teacher_config, pooling=pooling)
     if not parse_preset(preset).copies_teacher:
-        if copy_classifier:
-            raise UserError(f"student {preset!r} is drawn at random: it has no head to copy.")
         return init_bert(config, rng)
     chosen = choose_layers(
         layers, student_layers=config.num_layers, teacher_layers=teacher_config.num_layers
@@ -173,8 +169,7 @@ def init_student(
         )
         for part, source in parts.items()
     }
-    drawn = {part for part in others if part not in params}
-    drawn |= set() if copy_classifier else {"classifier"}
+    drawn = {part for part in others if part not in params} | {"classifier"}
     return params | {part: _drawn(config, rng, part) for part in drawn}
 
 

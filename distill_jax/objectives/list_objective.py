@@ -67,11 +67,6 @@ class ListObjective:
         return self.resolved.needs_teacher
 
     @property
-    def needs_labels(self) -> bool:
-        """Whether any term looks at labels."""
-        return any(term.spec.feed.labelled for term in self.terms)
-
-    @property
     def student_capture(self) -> SearchCapture:
         """What the objective needs of the student's output."""
         return SearchCapture(vectors=self.in_batch)

@@ -89,7 +89,7 @@ class ClassifierTable:
     def raise_teachers(self, ledger: Ledger) -> None:
         """Fine-tune every teacher that the entries hear."""
         for cell in _distinct(self.entries):
-            self.supplies.engine.heed()
+            self.supplies.engine.check_stop()
             self.supplies.raise_teacher(cell, ledger)
         if self.sweep.yardsticks:
             self.yardsticks = tuple(measure(self.entries, self.supplies, ledger))

@@ -81,7 +81,7 @@ class Engine:
         """How many training programs were traced so far."""
         return sum(step.traces for step in self._steps.values())
 
-    def heed(self) -> None:
+    def check_stop(self) -> None:
         """Stop here when asked to; processes that work together agree on a place elsewhere.
 
         Raises:
@@ -136,7 +136,7 @@ class Engine:
                 optimizer=work.optimizer,
                 loop=self._loop(work),
                 layout=self.layout,
-                evaluate=lambda own: work.evaluate(own, self.mesh, self.heed),
+                evaluate=lambda own: work.evaluate(own, self.mesh, self.check_stop),
                 on_log=on_log,
                 stop=self.stop,
                 checkpoints=checkpoints,
@@ -191,10 +191,10 @@ class Engine:
 
             def evaluate(stacked: Params) -> list[dict[str, float]]:
                 if first.evaluate_members is not None:
-                    return list(first.evaluate_members(stacked, placement, self.heed))
+                    return list(first.evaluate_members(stacked, placement, self.check_stop))
                 host = jax.device_get(stacked)
                 return [
-                    work.evaluate(member_of(host, number), self.mesh, self.heed)
+                    work.evaluate(member_of(host, number), self.mesh, self.check_stop)
                     for number, work in enumerate(works)
                 ]
 

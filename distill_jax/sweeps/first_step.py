@@ -40,7 +40,7 @@ def check_first_steps(engine: Engine, runs: Sequence[Run]) -> None:
     started, seen = time.perf_counter(), set()
     with engine.reporter.stage("self-checks", len(runs)) as stage:
         for done, run in enumerate(runs, 1):
-            engine.heed()
+            engine.check_stop()
             work = run.works[0]
             if work.structure not in seen:
                 seen.add(work.structure)

@@ -93,18 +93,14 @@ def finish_run(
     result: TrainResult,
     teacher_test_NC: np.ndarray,
     seconds: float,
-    test_logits_NC: np.ndarray | None = None,
 ) -> LedgerRow:
     """Read the test split, keep the model, and write the run up.
 
     Args:
       seconds: since it was last resumed.
-      test_logits_NC: where they have been computed already, with others.
     """
     cell, config, task, teacher = planned.cell, planned.config, planned.task, planned.teacher
-    logits_NC = test_logits_NC
-    if logits_NC is None:
-        logits_NC = _logits(engine, task, config, result.params, task.test)
+    logits_NC = _logits(engine, task, config, result.params, task.test)
     temperature = temperature_of(engine, task, config, result.params)
     progress = result.progress
     metrics = scores_on_test(task, logits_NC, teacher_test_NC, temperature)
@@ -201,7 +197,7 @@ def evidence(task: Task, logits_NC: np.ndarray, history: list[dict[str, float]])
 def _logits(
     engine: Engine, task: Task, config: ModelConfig, params: Params, table: Examples
 ) -> np.ndarray:
-    return predict(task, config, params, table, mesh=engine.mesh, on_batch=engine.heed)
+    return predict(task, config, params, table, mesh=engine.mesh, on_batch=engine.check_stop)
 
 
 def temperature_of(engine: Engine, task: Task, config: ModelConfig, params: Params) -> float:
@@ -236,7 +232,7 @@ def cost_metrics(
 ) -> dict[str, float]:
     """What a model costs: parameters, and latency of single test examples on the CPU."""
     examples = one_by_one(task.test, 50, shape_lengths=task.few_lengths)
-    latency = cpu_latency(predictor(config), params, examples, repeats=5, on_call=engine.heed)
+    latency = cpu_latency(predictor(config), params, examples, repeats=5, on_call=engine.check_stop)
     return {
         "parameters": model_size(params).parameters,
         "latency/p50_ms": latency.p50_ms,

@@ -45,13 +45,13 @@ ENDS = (f"{INTERMEDIATE}.safetensors", f"{END}.safetensors")
 
 
 @dataclass(frozen=True)
-class Crew:
-    """Cells that are trained together.
+class Population:
+    """Cells that are trained together; one that is trained alone is a population of one.
 
     Attributes:
       hashes: of the cells.
-      strategy: ``sequential`` for a crew of one.
-      size: members of the compiled population; a smaller crew is filled up with its last.
+      strategy: ``sequential`` for a population of one.
+      size: members of the compiled population; a smaller one is filled up with its last.
     """
 
     hashes: tuple[str, ...]
@@ -83,21 +83,21 @@ def run_pending(engine: Engine, runs: Sequence[Run], ledger: Ledger, strategy: S
     engine.reporter.say(f"{done} of {len(own)} runs{whose} are finished already")
     by_hash = {run.hash: run for run in own}
     diverged: list[UserError] = []
-    for crew in plan_crews(engine, pending, runs, strategy):
-        members = [by_hash[member] for member in crew.hashes]
+    for population in plan_populations(engine, pending, runs, strategy):
+        members = [by_hash[member] for member in population.hashes]
         label = f"[{done + 1}/{len(own)}] {members[0].title}"
-        if crew.strategy == "sequential":
+        if population.strategy == "sequential":
             run_alone(engine, members[0], ledger, label)
         else:
             label += f" and {len(members) - 1} more" if len(members) > 1 else ""
-            diverged += run_together(engine, crew, members, ledger, label)
-        done += sum(member not in finished for member in crew.hashes)
+            diverged += run_together(engine, population, members, ledger, label)
+        done += sum(member not in finished for member in population.hashes)
         engine.stop.check()
     if diverged:
         raise diverged[0]
 
 
-def populations(engine: Engine) -> Path:
+def populations_folder(engine: Engine) -> Path:
     """Where the populations of this part are; each part makes its own."""
     return engine.folder / f"{POPULATIONS}{engine.options.share.suffix}"
 
@@ -125,40 +125,40 @@ def group_of(run: Run) -> str:
     return digest({"stages": stages, "order": order, **run.together})
 
 
-def plan_crews(
+def plan_populations(
     engine: Engine, pending: Sequence[Run], runs: Sequence[Run], strategy: Strategy
-) -> list[Crew]:
-    """Crews of the pending cells; those that were begun before come first, as they were.
+) -> list[Population]:
+    """Populations of the pending cells; those that were begun before come first, as they were.
 
     The plan is on disk before the first step, so that a table that was killed goes on with the
     very same populations.
     """
-    folder = populations(engine)
+    folder = populations_folder(engine)
     waiting = {run.hash: run for run in pending}
-    known = {run.hash for run in runs}  # a crew of another table's cells is left alone
-    crews = [
-        crew
-        for crew in _read_crews(folder)
-        if known.issuperset(crew.hashes) and not waiting.keys().isdisjoint(crew.hashes)
+    known = {run.hash for run in runs}  # a population of another table's cells is left alone
+    populations = [
+        population
+        for population in _read_populations(folder)
+        if known.issuperset(population.hashes) and not waiting.keys().isdisjoint(population.hashes)
     ]
-    begun = {member for crew in crews for member in crew.hashes}
+    begun = {member for population in populations for member in population.hashes}
     groups: dict[str, list[Run]] = {}
     resumes = engine.options.resume != "never"
     for run in pending:
         if run.hash in begun:
             continue
         if resumes and is_begun(engine.run_folder(run.hash)):  # by itself, and so it goes on
-            crews.append(Crew((run.hash,), "sequential", 1))
+            populations.append(Population((run.hash,), "sequential", 1))
         else:
             groups.setdefault(group_of(run), []).append(run)
     for key, members in groups.items():
         chosen = _choose(engine, key, members, strategy)
-        crews += _cut([member.hash for member in members], chosen)
-    for number, crew in enumerate(crews):
-        if crew.strategy != "sequential":
-            facts = {"number": number, **vars(crew)}
-            write_atomic(folder / crew.folder / "crew.json", json.dumps(facts, indent=1))
-    return crews
+        populations += _cut([member.hash for member in members], chosen)
+    for number, population in enumerate(populations):
+        if population.strategy != "sequential":
+            facts = {"number": number, **vars(population)}
+            write_atomic(folder / population.folder / "crew.json", json.dumps(facts, indent=1))
+    return populations
 
 
 def run_alone(engine: Engine, run: Run, ledger: Ledger, label: str) -> None:
@@ -192,7 +192,7 @@ def _stage_alone(
 
 
 def run_together(
-    engine: Engine, crew: Crew, members: Sequence[Run], ledger: Ledger, label: str
+    engine: Engine, population: Population, members: Sequence[Run], ledger: Ledger, label: str
 ) -> list[UserError]:
     """A population, stage by stage, to a row for each member that has none yet.
 
@@ -200,12 +200,12 @@ def run_together(
       What went wrong with members that diverged; they are tried again by the next call.
     """
     started = time.perf_counter()
-    folder = populations(engine) / crew.folder
-    filled = [*members, *[members[-1]] * (crew.size - len(members))]
+    folder = populations_folder(engine) / population.folder
+    filled = [*members, *[members[-1]] * (population.size - len(members))]
     outputs = [run.outputs() for run in filled]
     params = [run.start() for run in filled]
     *before, last = zip(*[run.works for run in filled], strict=True)
-    placed: Placed = "sharded" if crew.strategy == "sharded" else "vmap"
+    placed: Placed = "sharded" if population.strategy == "sharded" else "vmap"
 
     def stage(
         number: int, works: Sequence[Work], starts: Sequence[Params]
@@ -276,27 +276,29 @@ def is_begun(folder: Path) -> bool:
     )
 
 
-def _cut(hashes: Sequence[str], strategy: Literal["sequential", "vmap", "sharded"]) -> list[Crew]:
-    """Crews of one size, as few as can be: one size is one compilation."""
+def _cut(
+    hashes: Sequence[str], strategy: Literal["sequential", "vmap", "sharded"]
+) -> list[Population]:
+    """Populations of one size, as few as can be: one size is one compilation."""
     if strategy == "sequential":
-        return [Crew((member,), strategy, 1) for member in hashes]
+        return [Population((member,), strategy, 1) for member in hashes]
     count = -(-len(hashes) // MAX_MEMBERS)
     size = -(-len(hashes) // count)
     cuts = range(0, len(hashes), size)
-    return [Crew(tuple(hashes[cut : cut + size]), strategy, size) for cut in cuts]
+    return [Population(tuple(hashes[cut : cut + size]), strategy, size) for cut in cuts]
 
 
-def _read_crews(folder: Path) -> list[Crew]:
+def _read_populations(folder: Path) -> list[Population]:
     """The populations that were begun, in their order."""
     found = []
     for path in folder.glob("*/crew.json"):
         try:
             facts = json.loads(path.read_text())
-            crew = Crew(tuple(facts["hashes"]), facts["strategy"], facts["size"])
-            found.append((facts["number"], crew))
+            population = Population(tuple(facts["hashes"]), facts["strategy"], facts["size"])
+            found.append((facts["number"], population))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); delete its folder") from error
-    return [crew for _, crew in sorted(found, key=lambda pair: pair[0])]
+    return [population for _, population in sorted(found, key=lambda pair: pair[0])]
 
 
 def _choose(
@@ -315,7 +317,7 @@ def _choose(
         return strategy
     if len(members) == 1:
         return "sequential"
-    path = populations(engine) / "choices.json"
+    path = populations_folder(engine) / "choices.json"
     try:
         choices = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
@@ -355,7 +357,7 @@ def time_strategies(
     optimizers = [work.optimizer for work in works]
     seeds = [work.seed for work in works]
     for name in names:
-        engine.heed()
+        engine.check_stop()
         step = engine.population_step(works, outputs, name)
         place = step.placement
         table = place.fill(number_table(objectives, optimizers, seeds, first.steps), axis=1)

@@ -200,7 +200,7 @@ class Supplies:
                 teacher.params,
                 task.test,
                 mesh=self.engine.mesh,
-                on_batch=self.engine.heed,
+                on_batch=self.engine.check_stop,
             )
         return self._on_test[key]
 

@@ -94,7 +94,14 @@ def check_teacher(
     rows = np.unique(np.linspace(0, len(task.labelled) - 1, MOST_ROWS).astype(np.int64))
     few = task.labelled.take(rows)
     few_NC, validation_NC = (
-        predict(task, teacher.config, teacher.params, table, mesh=engine.mesh, on_batch=engine.heed)
+        predict(
+            task,
+            teacher.config,
+            teacher.params,
+            table,
+            mesh=engine.mesh,
+            on_batch=engine.check_stop,
+        )
         for table in (few, task.validation)
     )
     labelled = Said(few_NC.argmax(axis=-1), few.labels_N)

@@ -105,7 +105,7 @@ def measure(entries: Sequence[Entry], supplies: "Supplies", ledger: Ledger) -> l
         if not is_lead() or not engine.options.share.holds(hash_):
             continue
         if (row := finished.get(hash_)) is None:
-            row = _measured(each, supplies.experiment, texts_of, engine.heed)
+            row = _measured(each, supplies.experiment, texts_of, engine.check_stop)
             ledger.append(row)
         draw = each.yardstick.data.label_seed
         shown = f" (labels {draw})" if draw else ""
@@ -122,7 +122,7 @@ def _measured(
     planned: Planned,
     experiment: str,
     texts_of: Callable[[DataConfig], TextDataset],
-    heed: Callable[[], None],
+    check_stop: Callable[[], None],
 ) -> LedgerRow:
     """Fit it, choose on validation, and read the test split once."""
     started = time.perf_counter()
@@ -135,7 +135,7 @@ def _measured(
         share = yardstick.recipe.share(len(labelled), len(task.label_names))
         if share < 1:
             labelled = labelled.take(labelled_rows(labelled, share, salt=YARDSTICK))
-        fitted = _regression(yardstick, yardstick.recipe, task, labelled, texts_of, heed)
+        fitted = _regression(yardstick, yardstick.recipe, task, labelled, texts_of, check_stop)
     seconds = time.perf_counter() - started
     validation_N = task.validation.labels_N
     metrics = scores_on_test(
@@ -165,7 +165,7 @@ def _regression(
     task: Task,
     labelled: Examples,
     texts_of: Callable[[DataConfig], TextDataset],
-    heed: Callable[[], None],
+    check_stop: Callable[[], None],
 ) -> Fitted:
     """Logistic regression on the pixels or the texts of a task."""
     splits = {"train": labelled, "validation": task.validation, "test": task.test}
@@ -185,7 +185,7 @@ def _regression(
         value = classification_metrics(logits_NC, task.validation.labels_N)[metric]
         return -value if yardstick.select == "loss" else value
 
-    return regression(recipe, labelled.labels_N, features, classes, score, heed)
+    return regression(recipe, labelled.labels_N, features, classes, score, check_stop)
 
 
 def _pixels(table: Any) -> np.ndarray:

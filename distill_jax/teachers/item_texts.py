@@ -17,7 +17,6 @@ from distill_jax.data.plan import choose_lengths, plan_in_order
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
 from distill_jax.models.bert import Bert, BertConfig, Params
-from distill_jax.models.huggingface import Pretrained
 from distill_jax.models.recommenders.text_items import ItemTexts, mean_of_tokens
 
 MAX_TOKENS = 32
@@ -56,26 +55,12 @@ def texts_as_tokens(table: TokenTable) -> ItemTexts:
     return ItemTexts(tokens_IL=np.asarray(batch.input_ids_BT), where_IL=np.asarray(batch.where_BT))
 
 
-def texts_as_vectors(table: TokenTable, pretrained: Pretrained) -> ItemTexts:
-    """For recommenders that are given vectors of a frozen encoder.
-
-    Mean of the last layer's real tokens, as sentence encoders do it; then every direction is
-    centred over the catalogue and the whole scaled to a mean square of 1. What all items share
-    (titles of films are much alike to a language model) tells none of them apart.
-
-    Args:
-      table: from ``item_tokens``, of the encoder's own tokeniser.
-
-    Returns:
-      float32 vectors [I, E].
-    """
-    raw_IE = encode(pretrained.config, pretrained.params, table)
-    return ItemTexts(vectors_IE=text_space(raw_IE).of(raw_IE))
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class TextSpace:
     """How a catalogue's vectors are centred and scaled; items that come later are, too.
+
+    Every direction is centred over the catalogue and the whole scaled to a mean square of 1: what
+    all items share (titles of films are much alike to a language model) tells none of them apart.
 
     Attributes:
       mean_E: float32 [E], of the catalogue.

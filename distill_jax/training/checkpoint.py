@@ -58,7 +58,7 @@ class Identity:
     """Whose checkpoint it is; written into it, and compared before it is used.
 
     Attributes:
-      hash: of the cell; of a population, of its crew.
+      hash: of the cell; of a population, of its members.
       config: of the cell, plain JSON; of a population ``{"0": ..., "1": ...}``.
     """
 

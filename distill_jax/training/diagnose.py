@@ -11,14 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax.core.ranking_types import RankingOutput
-from distill_jax.core.search_types import SearchOutput
-from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.core.types import Batch, Output
 from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.training.state import in_float32
 from distill_jax.training.step import StepNumbers
 
-Finite = Callable[[Any, Any, Batch, ModelOutput | None, StepNumbers], dict[str, tuple[Any, Any]]]
+Finite = Callable[[Any, Any, Batch, Output | None, StepNumbers], dict[str, tuple[Any, Any]]]
 """``(trained, step, batch, teacher_output, numbers) -> {term: (value is finite, gradient is)}``."""
 SHOWN = 5
 
@@ -47,7 +45,7 @@ def make_probe(model: Any, objective: TrainingObjective) -> Probe:
         trained: Any,
         step: Any,
         batch: Batch,
-        teacher_output: ModelOutput | None,
+        teacher_output: Output | None,
         numbers: StepNumbers,
     ) -> dict[str, tuple[Any, Any]]:
         dropout_key = jax.random.fold_in(jax.random.key(numbers.seed), step)
@@ -56,7 +54,6 @@ def make_probe(model: Any, objective: TrainingObjective) -> Probe:
             output = model.apply(
                 {"params": trained["student"]}, batch, train=True, rngs={"dropout": dropout_key}
             )
-            assert isinstance(output, ModelOutput | RankingOutput | SearchOutput)
             said = in_float32(objective.student_capture.select(output))
             _, parts = objective(trained["losses"], numbers.objective, said, teacher_output, batch)
             total, count = parts[label]
@@ -80,7 +77,7 @@ def explain(
     trained: Any,
     step: int,
     batch: Batch,
-    teacher_output: ModelOutput | None,
+    teacher_output: Output | None,
     numbers: StepNumbers,
     ids: Sequence[str],
 ) -> str:

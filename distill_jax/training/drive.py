@@ -1,7 +1,7 @@
 """What every training loop does around its steps: one run, or a population of them.
 
-Feed, step, look whether all was finite, log, evaluate, write checkpoints, heed a stop. What is
-kept of the runs is the business of a ``Book``.
+Feed, step, look whether all was finite, log, evaluate, write checkpoints, stop when asked. What is
+kept of the runs is the business of a ``Recorder``.
 """
 
 import time
@@ -14,7 +14,7 @@ import numpy as np
 
 from distill_jax.core.distributed import any_says
 from distill_jax.core.errors import UserError
-from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.core.types import Batch, Output
 from distill_jax.training.checkpoint import Checkpoints, Snapshot
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.state import Params, TrainState
@@ -69,7 +69,7 @@ class LoopConfig:
         return merit(self.select), merit(self.ties)
 
 
-class Book(Protocol):
+class Recorder(Protocol):
     """What is kept of the runs that a loop drives."""
 
     def spend(self, *, train_seconds: float = 0.0, compile_seconds: float = 0.0) -> None:
@@ -81,10 +81,10 @@ class Book(Protocol):
     def log(self, window: "list[Taken]", done: int) -> None:
         """Report the means of the steps since the last report."""
 
-    def judge(self, params: Params, done: int) -> None:
+    def evaluate(self, params: Params, done: int) -> None:
         """Evaluate the students, or keep them where nothing is evaluated."""
 
-    def judged(self) -> int:
+    def last_evaluated(self) -> int:
         """The step of the last evaluation."""
 
     def alive(self) -> bool:
@@ -120,9 +120,9 @@ class Drive:
     """
 
     step: CompiledStep
-    read: Callable[[int, int], Iterator[tuple[Batch, ModelOutput | None]]]
-    arguments: Callable[[Batch, ModelOutput | None, int], tuple[Any, ...]]
-    book: Book
+    read: Callable[[int, int], Iterator[tuple[Batch, Output | None]]]
+    arguments: Callable[[Batch, Output | None, int], tuple[Any, ...]]
+    recorder: Recorder
     loop: LoopConfig
     stop: StopRequest
     checkpoints: Checkpoints | None = None
@@ -138,14 +138,14 @@ class Drive:
 
         Raises:
           Interrupted: after a stop request, with the snapshot on disk.
-          UserError: from the book or the checkpoints.
+          UserError: from the recorder or the checkpoints.
         """
-        loop, book = self.loop, self.book
-        due = loop.select is not None and self._is_due(start) and book.judged() < start
-        if due and book.alive():
-            self._judge(state, start)  # an evaluation that a stop came into
+        loop, recorder = self.loop, self.recorder
+        due = loop.select is not None and self._is_due(start) and recorder.last_evaluated() < start
+        if due and recorder.alive():
+            self._evaluate(state, start)  # an evaluation that a stop came into
         self._mark = time.perf_counter()
-        if start >= loop.steps or not book.alive():
+        if start >= loop.steps or not recorder.alive():
             return state
         batches = self.read(start, loop.steps)
         try:
@@ -155,24 +155,24 @@ class Drive:
                 batches.close()
 
     def _take_all(
-        self, state: TrainState, batches: Iterable[tuple[int, tuple[Batch, ModelOutput | None]]]
+        self, state: TrainState, batches: Iterable[tuple[int, tuple[Batch, Output | None]]]
     ) -> TrainState:
         window: list[Taken] = []
         try:
             return self._take_each(state, batches, window)
         except Interrupted:
             if window:  # what goes on reports the steps after these
-                self.book.log(window, window[-1].step)
+                self.recorder.log(window, window[-1].step)
             raise
 
     def _take_each(
         self,
         state: TrainState,
-        batches: Iterable[tuple[int, tuple[Batch, ModelOutput | None]]],
+        batches: Iterable[tuple[int, tuple[Batch, Output | None]]],
         window: list[Taken],
     ) -> TrainState:
         """``window`` holds the steps that are not reported yet."""
-        loop, book = self.loop, self.book
+        loop, recorder = self.loop, self.recorder
         for done, (batch, said) in batches:
             state, taken = self._take(state, batch, said, done)
             window.append(taken)
@@ -181,24 +181,24 @@ class Drive:
                 self.checkpoints.check()
             if done % loop.log_every == 0 or done == loop.steps:
                 self._examine(state)
-                book.log(window, done)
+                recorder.log(window, done)
                 window.clear()
-                if not book.alive():
+                if not recorder.alive():
                     break
             if self._is_due(done):
                 self._examine(state)
                 self._pause(state)
-                self._judge(state, done)
-                if not book.alive():
+                self._evaluate(state, done)
+                if not recorder.alive():
                     if window:
-                        book.log(window, done)
+                        recorder.log(window, done)
                     break
             if done < loop.steps:
                 self._save_where_wanted(state, done)
         return state
 
     def _take(
-        self, state: TrainState, batch: Batch, said: ModelOutput | None, done: int
+        self, state: TrainState, batch: Batch, said: Output | None, done: int
     ) -> tuple[TrainState, Taken]:
         arguments = self.arguments(batch, said, done - 1)
         traces, called = self.step.traces, time.perf_counter()
@@ -206,14 +206,14 @@ class Drive:
             state, metrics = self.step(state, *arguments)
         if self.step.traces > traces:  # tracing and compiling happen in the call, the step after
             spent = time.perf_counter() - called
-            self.book.spend(compile_seconds=spent)
+            self.recorder.spend(compile_seconds=spent)
             self._mark += spent
         examples = np.sum(np.asarray(batch.example_ids_B) >= 0, axis=-1)
         return state, Taken(done, metrics, examples)
 
     def _examine(self, state: TrainState) -> None:
         if self._unseen:
-            self.book.examine(self._unseen, state)
+            self.recorder.examine(self._unseen, state)
             self._unseen = []
 
     def _is_due(self, done: int) -> bool:
@@ -235,12 +235,12 @@ class Drive:
     def _pause(self, state: TrainState) -> None:
         jax.block_until_ready(state)
         now = time.perf_counter()
-        self.book.spend(train_seconds=now - self._mark)
+        self.recorder.spend(train_seconds=now - self._mark)
         self._mark = now
 
-    def _judge(self, state: TrainState, done: int) -> None:
+    def _evaluate(self, state: TrainState, done: int) -> None:
         try:
-            self.book.judge(state.params, done)
+            self.recorder.evaluate(state.params, done)
         except Interrupted:
             self._save(state, wait=True)
             raise
@@ -259,7 +259,7 @@ class Drive:
 
     def _save(self, state: TrainState, *, wait: bool = False) -> None:
         if self.checkpoints:
-            self.checkpoints.save(self.book.snapshot(state), wait=wait)
+            self.checkpoints.save(self.recorder.snapshot(state), wait=wait)
 
 
 def refused(steps: list[Taken]) -> np.ndarray:

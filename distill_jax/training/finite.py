@@ -5,15 +5,10 @@ stop there must not take further steps before the host looks: its state is froze
 negative step, and is the last good one whenever somebody comes.
 """
 
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from distill_jax.training.state import TrainState
-
-Step = TypeVar("Step", int, np.ndarray)
 
 
 def guard(
@@ -29,7 +24,7 @@ def guard(
 
     Returns:
       ``new`` where all is finite; ``old`` elsewhere, with its step counted (``skip``) or marked
-      (see ``good_step``). And a bool scalar.
+      (``-1 - updates``). And a bool scalar.
     """
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     applied = finite & (old.step >= 0)
@@ -38,13 +33,6 @@ def guard(
         after = new.step
     state = jax.tree.map(lambda n, o: jnp.where(applied, n, o), new, old)
     return state.replace(step=after), applied
-
-
-def good_step(step: Step) -> Step:
-    """The number of updates in a state, be it frozen (then its step is ``-1 - updates``) or not."""
-    if isinstance(step, int):
-        return step if step >= 0 else ~step
-    return np.where(step >= 0, step, ~step)
 
 
 def thaw(state: TrainState) -> TrainState:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from distill_jax.core.mesh import DATA_AXIS, FSDP_AXIS, batch_sharding, put
 from distill_jax.core.sharding import ShardingRules, shardings
-from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.core.types import Batch, Output
 from distill_jax.training.state import Params, TrainState, in_float32
 from distill_jax.training.step import CompiledStep, PmappedStep, Step
 
@@ -90,9 +90,7 @@ class Layout:
             opt_state=self._place(state.opt_state, self.rules.optimizer),
         )
 
-    def put_batch(
-        self, batch: Batch, teacher_output: ModelOutput | None
-    ) -> tuple[Batch, ModelOutput | None]:
+    def put_batch(self, batch: Batch, teacher_output: Output | None) -> tuple[Batch, Output | None]:
         """A batch and what the teacher says of it, a part a device.
 
         Args:

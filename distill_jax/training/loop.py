@@ -11,7 +11,7 @@ import numpy as np
 from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.core.types import Batch, Output
 from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
 from distill_jax.training.diagnose import Probe, explain
@@ -171,23 +171,23 @@ def train(
     def numbers(before: int) -> StepNumbers:
         return step_numbers(objective, optimizer, seed, before, loop.steps)
 
-    def arguments(batch: Batch, said: ModelOutput | None, before: int) -> tuple[object, ...]:
+    def arguments(batch: Batch, said: Output | None, before: int) -> tuple[object, ...]:
         return (*layout.put_batch(batch, said), layout.put_numbers(numbers(before)))
 
     def why(taken: Taken, state: TrainState) -> str:
         return went_wrong(probe, feed, numbers(taken.step - 1), taken, state)
 
-    book = _Run(loop, evaluate, on_log, why, say, checkpoints, best_params, progress)
-    Drive(step, feed.read, arguments, book, loop, stop, checkpoints).run(state, int(state.step))
-    return TrainResult(book.best_params, book.progress)
+    recorder = _Run(loop, evaluate, on_log, why, say, checkpoints, best_params, progress)
+    Drive(step, feed.read, arguments, recorder, loop, stop, checkpoints).run(state, int(state.step))
+    return TrainResult(recorder.best_params, recorder.progress)
 
 
 @dataclass
 class _Run:
-    """What is kept of one run while it is trained: a ``drive.Book``."""
+    """What is kept of one run while it is trained: a ``drive.Recorder``."""
 
     loop: LoopConfig
-    evaluate: Evaluate
+    evaluate_fn: Evaluate
     on_log: OnLog
     why: Callable[[Taken, TrainState], str]
     say: Callable[[str], None]
@@ -216,9 +216,9 @@ class _Run:
             means["train/skipped"] = float(self.progress.skipped)
         self.on_log(done, {name: mean for name, mean in means.items() if not math.isnan(mean)})
 
-    def judge(self, params: Params, done: int) -> None:
+    def evaluate(self, params: Params, done: int) -> None:
         if self.loop.select is not None:
-            scores = self.evaluate(params)
+            scores = self.evaluate_fn(params)
             self.on_log(done, {f"validation/{name}": value for name, value in scores.items()})
             self.progress.history.append({"step": done, **scores})
             if not self.progress.improves(scores, self.loop):
@@ -226,7 +226,7 @@ class _Run:
         self.progress.best_step = done
         self.best_params = to_host(params)  # a copy: steps donate their state
 
-    def judged(self) -> int:
+    def last_evaluated(self) -> int:
         return int(self.progress.history[-1]["step"]) if self.progress.history else 0
 
     def alive(self) -> bool:

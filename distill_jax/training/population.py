@@ -17,7 +17,7 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import Placement
-from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.core.types import Batch, Output
 from distill_jax.objectives.interface import SweptObjective
 from distill_jax.objectives.schedules import Schedule
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
@@ -123,7 +123,7 @@ def train_population(
     numbers = placement.fill(table, axis=1)
     put_batch = placement.put_shared if step.shared_batch else placement.put_members
 
-    def arguments(batch: Batch, said: ModelOutput | None, before: int) -> tuple[Any, ...]:
+    def arguments(batch: Batch, said: Output | None, before: int) -> tuple[Any, ...]:
         return (*put_batch((batch, said)), placement.put_members(member_of(numbers, before)))
 
     def why(taken: Taken, state: TrainState, member: int) -> str:
@@ -138,10 +138,12 @@ def train_population(
     if snapshot:
         on_resume(snapshot.step)
     first = snapshot or Snapshot(state, state.params, {})
-    book = _Members.of(first, count, loop, evaluate, on_log, why, say)
+    recorder = _Members.of(first, count, loop, evaluate, on_log, why, say)
     del state, snapshot
-    drive = Drive(step, lambda *span: _read(feeds, *span), arguments, book, loop, stop, checkpoints)
-    return book.results(drive.run(placement.put_members(first.state), first.step))
+    drive = Drive(
+        step, lambda *span: _read(feeds, *span), arguments, recorder, loop, stop, checkpoints
+    )
+    return recorder.results(drive.run(placement.put_members(first.state), first.step))
 
 
 class Diverged(UserError):
@@ -213,7 +215,7 @@ def number_table(
 
 @dataclass
 class _Members:
-    """What is kept of each member: a ``drive.Book``.
+    """What is kept of each member: a ``drive.Recorder``.
 
     Attributes:
       best_params: numpy stacks [P, ...].
@@ -226,7 +228,7 @@ class _Members:
     progress: list[Progress]
     failures: list[str | None]
     loop: LoopConfig
-    evaluate: EvaluateMembers
+    evaluate_fn: EvaluateMembers
     on_log: OnMembersLog
     why: Callable[[Taken, TrainState, int], str]
     say: Callable[[str], None]
@@ -308,11 +310,11 @@ class _Members:
             values[member] = {n: value for n, value in own.items() if not math.isnan(value)}
         self.on_log(done, values)
 
-    def judge(self, params: Params, done: int) -> None:
+    def evaluate(self, params: Params, done: int) -> None:
         """File an evaluation and keep the parameters of those that were never as good before."""
         if self.loop.select is None:
             return self._keep(self.living(), params, done)
-        scores = self.evaluate(params)
+        scores = self.evaluate_fn(params)
         values: list[dict[str, float]] = [{} for _ in self.progress]
         better = []
         for member in self.living():
@@ -324,7 +326,7 @@ class _Members:
         self._keep(better, params, done)
         self.on_log(done, values)
 
-    def judged(self) -> int:
+    def last_evaluated(self) -> int:
         histories = [self.progress[member].history for member in self.living()]
         return int(histories[0][-1]["step"]) if histories and histories[0] else 0
 
@@ -363,19 +365,21 @@ class _Members:
 
 def _read(
     feeds: Feed | Sequence[Feed], start: int, stop: int
-) -> Iterator[tuple[Batch, ModelOutput | None]]:
+) -> Iterator[tuple[Batch, Output | None]]:
     """The batches of steps ``start`` to ``stop - 1``, stacked over members with own feeds."""
     if isinstance(feeds, Feed):
         return feeds.read(start, stop)
     distinct = list(dict.fromkeys(feeds))
     which = [distinct.index(feed) for feed in feeds]
 
-    def at(step: int) -> tuple[Batch, ModelOutput | None]:
+    def at(step: int) -> tuple[Batch, Output | None]:
         parts = [feed(step) for feed in distinct]
         try:
             return jax.tree.map(lambda *leaves: _stack([leaves[i] for i in which]), *parts)
         except ValueError as error:
-            lengths = sorted({part[0].input_ids_BT.shape for part in parts})
+            lengths = sorted(
+                {max(map(np.shape, jax.tree.leaves(part[0])), key=len) for part in parts}
+            )
             raise ValueError(
                 f"members have batches of different shapes at step {step}, {lengths}: feeds of "
                 "their own want one batch size and a single batch length"

@@ -9,9 +9,7 @@ import optax
 from flax import struct
 from jax.typing import ArrayLike
 
-from distill_jax.core.ranking_types import RankingOutput
-from distill_jax.core.search_types import SearchOutput
-from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.core.types import Batch, Output
 from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.training.finite import guard
 from distill_jax.training.parts import gradients_by_parts
@@ -50,9 +48,7 @@ class StepMetrics:
     applied: jax.Array
 
 
-Step = Callable[
-    [TrainState, Batch, ModelOutput | None, StepNumbers], tuple[TrainState, StepMetrics]
-]
+Step = Callable[[TrainState, Batch, Output | None, StepNumbers], tuple[TrainState, StepMetrics]]
 
 
 def make_step(
@@ -83,34 +79,39 @@ def make_step(
     """
 
     def step(
-        state: TrainState, batch: Batch, teacher_output: ModelOutput | None, numbers: StepNumbers
+        state: TrainState, batch: Batch, teacher_output: Output | None, numbers: StepNumbers
     ) -> tuple[TrainState, StepMetrics]:
         dropout_key = jax.random.fold_in(jax.random.key(numbers.seed), state.step)
 
-        def say(params: Params, part: Batch) -> ModelOutput:
+        def apply(params: Params, part: Batch) -> Output:
             if gathered is not None:
                 params = jax.lax.with_sharding_constraint(params, gathered)
             output = model.apply(
                 {"params": params}, part, train=True, rngs={"dropout": dropout_key}
             )
-            assert isinstance(output, ModelOutput | RankingOutput | SearchOutput)
             return in_float32(objective.student_capture.select(output))
 
-        def judge(
-            loss_params: Params, said: ModelOutput, teacher: ModelOutput | None, whole: Batch
+        def loss_fn(
+            loss_params: Params, said: Output, teacher: Output | None, whole: Batch
         ) -> tuple[jax.Array, dict[str, Any]]:
             return objective(loss_params, numbers.objective, said, teacher, whole)
 
         if accumulate == 1 and axis is None:
 
             def loss(trained: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
-                said = say(trained["student"], batch)
-                return judge(trained["losses"], said, teacher_output, batch)
+                said = apply(trained["student"], batch)
+                return loss_fn(trained["losses"], said, teacher_output, batch)
 
             (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.trained)
         else:
             (total, terms), grads = gradients_by_parts(
-                say, judge, state.trained, batch, teacher_output, accumulate=accumulate, axis=axis
+                apply,
+                loss_fn,
+                state.trained,
+                batch,
+                teacher_output,
+                accumulate=accumulate,
+                axis=axis,
             )
         grads, masters = in_float32(grads), in_float32(state.trained)
         directions, opt_state = optimizer.update(grads, state.opt_state, masters)
@@ -147,7 +148,7 @@ class CompiledStep:
         self,
         state: TrainState,
         batch: Batch,
-        teacher_output: ModelOutput | None,
+        teacher_output: Output | None,
         numbers: StepNumbers,
     ) -> tuple[TrainState, StepMetrics]:
         if self._jitted is None:

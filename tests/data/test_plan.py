@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from padding import padding_fraction
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.plan import (
     PlannedBatch,
     choose_lengths,
     make_batch,
-    padding_fraction,
     plan_epoch,
     plan_in_order,
 )

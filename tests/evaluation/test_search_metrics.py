@@ -11,7 +11,6 @@ from distill_jax.evaluation.search import (
     Encoder,
     exact_top_k,
     ndcg,
-    ranking_scores,
     relevant_from,
     retrieval_scores,
     top_k,
@@ -50,17 +49,6 @@ def test_metrics_by_hand():
         }
     )
     assert relevant_from(data) == 0.5
-
-
-def test_the_judged_list_is_ranked_by_scores_ties_by_number():
-    data = toy([0.0, 1.0, 0.1])
-    test = data.splits["test"]
-    tied = ranking_scores(data, test, lambda query, items: np.zeros(len(items)))
-    dcg = 0 + 1 / np.log2(3) + 0.1 / np.log2(4)
-    assert tied.means["judged_ndcg"] == pytest.approx(dcg / (1 + 0.1 / np.log2(3)))
-    order = {data.item_ids.index(name): score for name, score in (("a", 0), ("b", 2), ("c", 1))}
-    best = ranking_scores(data, test, lambda query, items: np.array([order[i] for i in items]))
-    assert best.means["judged_ndcg"] == 1
 
 
 def test_queries_without_a_relevant_product_are_left_out():

@@ -11,9 +11,6 @@ import pytest
 from distill_jax import losses
 
 NOT_LOSSES = {
-    "CrdMemory",
-    "crd_memory",
-    "crd_remember",
     "mean_logits",
     "mean_probabilities",
     "standardize_logits",
@@ -345,9 +342,9 @@ def test_matrix_products_are_in_full_precision(name, rng):
     where = np.ones(mask_shape(name), bool)
     closed = jax.make_jaxpr(lambda *a: call(name, *a, where, numbers_of(name)))(*arrays)
     highest = jax.lax.Precision.HIGHEST
-    for equation in operations(closed.jaxpr):
-        if equation.primitive.name == "dot_general":
-            assert equation.params["precision"] == (highest, highest)
+    products = [op for op in operations(closed.jaxpr) if op.primitive.name == "dot_general"]
+    assert {product.params["precision"] for product in products} <= {(highest, highest)}
+    assert products or name not in ("sp", "cka", "crd", "minilm")  # that they are found at all
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import numpy as np
 import pytest
 
@@ -171,45 +170,6 @@ def test_nobody_else_in_the_batch_is_no_loss(case, bench, rng):
     values, grads = bench(loss, student, teacher, where=alone, **hyper)
     np.testing.assert_array_equal(values, 0)
     np.testing.assert_array_equal(grads, 0)
-
-
-def test_crd_with_a_memory_takes_its_negatives_from_there(bench, rng):
-    student, teacher, seen = (
-        rng.normal(size=(5, 3)),
-        rng.normal(size=(5, 3)),
-        rng.normal(size=(4, 3)),
-    )
-    memory = losses.crd_memory(6, 3)
-    memory = losses.crd_remember(memory, seen.astype(np.float32), np.array([7, 1, 9, 4], np.int32))
-    ids = np.array([0, 1, 2, 3, 4], np.int32)
-
-    def with_memory(student, teacher, *, where, T):
-        return losses.crd(student, teacher, where=where, T=T, memory=memory, ids=ids)
-
-    values, grads = bench(with_memory, student, teacher, where=WHERE, T=0.5)
-    kept = {name: seen[i].astype(np.float32) for i, name in enumerate((7, 1, 9, 4))}
-    for i in range(5):
-        negatives = [list(row) for name, row in kept.items() if name != i]
-        expected = crd_value(list(student[i]), list(teacher[i]), negatives, 0.5) if WHERE[i] else 0
-        np.testing.assert_allclose(values[i], expected, rtol=1e-6)
-    assert np.all(np.isfinite(grads))
-    with pytest.raises(ValueError, match="ids"):
-        losses.crd(student, teacher, memory=memory)
-
-
-def test_the_memory_is_a_ring_that_leaves_masked_rows_out():
-    memory = losses.crd_memory(4, 1)
-    remember = jax.jit(losses.crd_remember)
-    for start in (0, 3, 6):
-        ids = np.arange(start, start + 3, dtype=np.int32)
-        features = ids[:, None].astype(np.float32)
-        memory = remember(memory, features, ids, where=np.array([True, False, True]))
-    # 0, 2, 3, 5 fill the ring; 6 and 8 go over the oldest.
-    np.testing.assert_array_equal(memory.ids_M, [6, 8, 3, 5])
-    np.testing.assert_array_equal(memory.features_MD[:, 0], [6, 8, 3, 5])
-    assert memory.next == 2
-    with pytest.raises(ValueError, match="does not fit"):
-        losses.crd_remember(memory, np.zeros((5, 1), np.float32), np.zeros(5, np.int32))
 
 
 def test_shapes_that_do_not_fit_are_refused():

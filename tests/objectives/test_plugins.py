@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.types import Capture
 from distill_jax.objectives import registry
 from distill_jax.objectives.plugins import load_plugin
 from distill_jax.objectives.registry import describe, names
@@ -22,6 +23,19 @@ def power_gap(student, teacher, *, where=None, power: float = 2.0):
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     gap = jnp.mean(jnp.abs(student - teacher) ** number(power, student), axis=-1)
     return jnp.where(mask, gap, 0)
+'''
+
+
+ON_PROBABILITIES = '''
+import jax.numpy as jnp
+from distill_jax.objectives.plugin_api import InnerFeed, register
+
+
+@register(feed=InnerFeed(parts=("attention_probs",)))
+def probability_gap(student, teacher, *, where=None):
+    """Difference of the mean probabilities."""
+    axes = (1, 2, 3)
+    return jnp.abs(jnp.mean(student, axis=axes) - jnp.mean(teacher, axis=axes))
 '''
 
 
@@ -47,6 +61,20 @@ def test_a_loss_from_the_users_file_is_one_like_any_other(tmp_path, world):
     with pytest.raises(UserError, match="power of power_gap"):
         resolve("power_gap(power=1)", world.student_shape, world.teacher_shape)
     assert jax.tree.leaves(resolved.init_params(jax.random.key(0))) == []
+
+
+def test_a_loss_of_the_users_may_read_attention_probabilities(tmp_path, world):
+    file = tmp_path / "on_probabilities.py"
+    file.write_text(ON_PROBABILITIES, encoding="utf-8")
+    load_plugin(file)
+    resolved = resolve("probability_gap(layers={1: 2})", world.student_shape, world.teacher_shape)
+    assert resolved.student_capture == Capture(attention_probs=(1,))
+    assert resolved.teacher_capture == Capture(attention_probs=(2,))
+    student = resolved.student_capture.select(world.student)
+    total, _ = resolved({}, resolved.numbers(0, 1), student, world.teacher, world.batch)
+    ours, theirs = world.student.attention_probs[1], world.teacher.attention_probs[2]
+    gap = np.abs(ours.mean(axis=(1, 2, 3)) - theirs.mean(axis=(1, 2, 3)))[:5]
+    np.testing.assert_allclose(total, gap.mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

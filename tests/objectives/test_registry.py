@@ -12,9 +12,6 @@ from distill_jax.objectives.registry import describe, lookup, names, register
 from distill_jax.objectives.terms import Interval
 
 NOT_LOSSES = {
-    "CrdMemory",
-    "crd_memory",
-    "crd_remember",
     "mean_logits",
     "mean_probabilities",
     "standardize_logits",

@@ -89,6 +89,7 @@ def test_no_text_overlaps_another(groups):
             ticks = axes.xaxis.get_major_ticks()
             texts += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high]
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts if t.get_text()]
+    assert len(boxes) >= 12
     for (text, box), (other, other_box) in itertools.combinations(boxes, 2):
         assert not box.overlaps(other_box), (text, other)
     for text, box in boxes:

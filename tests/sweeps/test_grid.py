@@ -152,6 +152,7 @@ def test_no_text_overlaps_another_or_leaves_the_figure(table):
             if low <= tick.get_loc() <= high and tick.label1.get_text()
         ]
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts if t.get_text()]
+    assert len(boxes) >= 18
     # Boxes around slanted text meet where the text does not.
     upright = [(t.get_text(), t.get_window_extent()) for t in texts if not t.get_rotation()]
     for (text, box), (other, other_box) in itertools.combinations(upright, 2):

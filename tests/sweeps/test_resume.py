@@ -179,14 +179,14 @@ def test_a_damaged_end_of_training_is_not_used(run, tmp_path, monkeypatch):
 
 def test_a_stop_is_heeded_within_an_evaluation(run, monkeypatch):
     expected = numbers(run(folder="undisturbed"))
-    heed = Engine.heed
+    check_stop = Engine.check_stop
 
     def ask(engine):
         engine.stop.requested |= run.steps == 9  # at the first evaluation of the second student
-        heed(engine)
+        check_stop(engine)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "heed", ask)
+        patch.setattr(Engine, "check_stop", ask)
         with pytest.raises(Interrupted):
             run()
     assert run.steps == 9  # the teacher was there

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from padding import padding_fraction
 
-from distill_jax.data.plan import padding_fraction, plan_epoch
+from distill_jax.data.plan import plan_epoch
 from distill_jax.sweeps.cells import DataConfig, TrainingConfig
 from distill_jax.sweeps.task import prepare_digits, prepare_task
 

@@ -9,8 +9,8 @@ from distill_jax.models.huggingface import load_pretrained
 from distill_jax.teachers.item_texts import (
     encode,
     item_tokens,
+    text_space,
     texts_as_tokens,
-    texts_as_vectors,
 )
 
 TEXTS = ("the film", "good plot and cast", "", "bad music is bad", "the film")
@@ -44,7 +44,8 @@ def test_vectors_are_the_mean_of_the_last_layer(table, pretrained):
 
 
 def test_given_vectors_are_centred_and_scaled(table, pretrained):
-    vectors = texts_as_vectors(table, pretrained).vectors_IE
+    raw_IE = encode(pretrained.config, pretrained.params, table)
+    vectors = text_space(raw_IE).of(raw_IE)
     assert vectors.dtype == np.float32 and vectors.shape == (5, pretrained.config.hidden_size)
     np.testing.assert_allclose(vectors.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(np.mean(vectors**2), 1, rtol=1e-4)

@@ -29,10 +29,3 @@ class Asked(Protocol):
 
     def matrix(self) -> sparse.csr_array:
         """[E, I], 1 where the history holds the item."""
-
-
-class ClosedForm(Protocol):
-    """A fitted model."""
-
-    def scores(self, histories: Asked) -> np.ndarray:
-        """float32 [E, I]."""

@@ -273,7 +273,7 @@ class ContinualTable:
         if not cached.is_dir():
             speaker = RecommenderSpeaker(self.teacher, params, self.sweep.top)
             build_top_items(
-                cached, provenance, table, speaker, on_batch=lambda *_: self.engine.heed()
+                cached, provenance, table, speaker, on_batch=lambda *_: self.engine.check_stop()
             )
         return _Known(params, own, open_top_items(cached, provenance))
 

@@ -189,7 +189,7 @@ class RecTable:
         for name in self.sweep.references:
             cell = self._closed_form(name)
             if self._is_due(cell, ledger):
-                self.engine.heed()
+                self.engine.check_stop()
                 row = closed_form_row(self.catalogue, self.name, name, cell, self.shown_EK)
                 self._append(ledger, name, row)
         for peer in self.sweep.peers:
@@ -266,7 +266,7 @@ class RecTable:
                 provenance,
                 table,
                 speaker,
-                on_batch=lambda done, total: self.engine.heed(),
+                on_batch=lambda done, total: self.engine.check_stop(),
             )
         return open_top_items(folder, provenance)
 

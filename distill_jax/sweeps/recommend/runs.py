@@ -74,7 +74,7 @@ class Catalogue:
     def test(self, scorer: Scorer) -> RankingReport:
         """The test split, read once a run."""
         return evaluate(
-            scorer, self.split, "test", ks=CUTS, list_length=LIST, on_batch=self.engine.heed
+            scorer, self.split, "test", ks=CUTS, list_length=LIST, on_batch=self.engine.check_stop
         )
 
 
@@ -279,7 +279,11 @@ def latency(catalogue: Catalogue, recommender: Recommender, params: Params) -> L
     batches = [scorer.batch(histories.part(int(i), int(i) + 1)) for i in chosen]
     items_ID = np.asarray(recommender.item_vectors(jax.device_put(params)))
     return cpu_latency(
-        _lists(recommender), (params, items_ID), batches, repeats=5, on_call=catalogue.engine.heed
+        _lists(recommender),
+        (params, items_ID),
+        batches,
+        repeats=5,
+        on_call=catalogue.engine.check_stop,
     )
 
 

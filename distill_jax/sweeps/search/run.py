@@ -172,7 +172,7 @@ class SearchTable:
                 continue
             task = self._tasks[key]
             teacher = train_teacher(self.engine, task, cell.teacher)
-            self.engine.heed()
+            self.engine.check_stop()
             self.engine.reporter.say("asking the teacher about the candidates")
             self._taught[key] = _Taught(task, teacher, teacher.pair_scores(task))
             self._file_references(cell, self._taught[key], ledger)
