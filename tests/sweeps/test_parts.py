@@ -192,7 +192,7 @@ def test_populations_are_made_of_the_parts_own_cells(run, tmp_path):
 
     class Watched(Engine):
         def train_population(self, works, params, **keywords):
-            crews.append([work.cell.hash for work in works])
+            crews.append([work.identity.hash for work in works])
             return super().train_population(works, params, **keywords)
 
     for number in (1, 2):
@@ -250,9 +250,9 @@ def test_a_teacher_that_two_parts_fine_tune_at_once_is_one_teacher(run, tmp_path
 
     class Overtaken(Engine):
         def train(self, work, params, **keywords):
-            folders.append(self.run_folder(work.cell))
+            folders.append(keywords.get("folder") or self.run_folder(work.identity.hash))
             result = super().train(work, params, **keywords)
-            if work.cell.student == TEACHER and self.options.part == "1/2":
+            if work.identity.config["student"] == TEACHER and self.options.part == "1/2":
                 run("out", "2/2", make=Overtaken)
                 off = jax.tree.map(lambda x: x + 1, result.params)  # another device, say
                 return dataclasses.replace(result, params=off)
@@ -339,7 +339,7 @@ def test_two_processes_at_once_from_the_teacher_on(
     with pytest.raises(UserError, match=r"has ledgers of parts only; merge them first"):
         dispatch(["table", out])
     dispatch(["ledger", "merge", out, "--into", out])
-    assert "7 rows added, 0 were there already" in capsys.readouterr().out
+    assert "9 rows added, 0 were there already" in capsys.readouterr().out
     dispatch(["table", out])
     assert "out/report.html" in capsys.readouterr().out
     end(start("whole", "home"))
