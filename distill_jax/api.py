@@ -18,11 +18,11 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 from distill_jax.core.files import atomic_folder, user_path
 from distill_jax.data.lists import Examples, write_lists
+from distill_jax.engine.progress import Reporter
 from distill_jax.evaluation.open_classifier import Answer, OpenClassifier, open_classifier
-from distill_jax.sweeps.classifier_table import run_sweep
-from distill_jax.sweeps.ledger import LedgerRow
-from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.runs_kept import MODEL, RUNS
+from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tables.runs_kept import MODEL, RUNS
+from distill_jax.tasks.classification.table import run_sweep
 
 _OWN = {"teacher", "data"}
 _OF_TABLES = {

@@ -19,10 +19,16 @@ import sys
 from distill_jax.cli.experiment import Flags, run_experiment
 from distill_jax.cli.glue import main
 from distill_jax.cli.run import run
-from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
-from distill_jax.sweeps.columns import ACCURACY, FIDELITY
-from distill_jax.sweeps.recipes import RECIPES
-from distill_jax.sweeps.sweep import Sweep, points
+from distill_jax.tables.columns import ACCURACY, FIDELITY
+from distill_jax.tasks.classification.cells import (
+    Cell,
+    DataConfig,
+    Stage,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill_jax.tasks.classification.recipes import RECIPES
+from distill_jax.tasks.classification.sweep import Sweep, points
 from distill_jax.training.optimizer import OptimizerConfig
 
 LABELS_ONLY, KL = "labels only", "KL, from the lowest layers"

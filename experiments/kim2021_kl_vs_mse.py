@@ -16,10 +16,10 @@ temperature; T = 3 to 5 is best with right labels, T <= 1 with 40% and 60% wrong
 from dataclasses import replace
 
 from distill_jax.cli.experiment import Flags, run_experiment
-from distill_jax.sweeps.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.sweeps.columns import ACCURACY
-from distill_jax.sweeps.sweep import Axis, Override, Point, Sweep, axis
-from distill_jax.sweeps.trends import Trend, best_of, difference, slope
+from distill_jax.tables.columns import ACCURACY
+from distill_jax.tables.trends import Trend, best_of, difference, slope
+from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
+from distill_jax.tasks.classification.sweep import Axis, Override, Point, Sweep, axis
 from distill_jax.training.optimizer import OptimizerConfig
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)

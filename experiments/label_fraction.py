@@ -14,10 +14,10 @@ are worth twelve points, with all of them half a point; another domain adds noth
 from dataclasses import replace
 
 from distill_jax.cli.experiment import Flags, run_experiment
-from distill_jax.sweeps.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.sweeps.columns import ACCURACY
-from distill_jax.sweeps.sweep import Override, Sweep, axis, points, product
-from distill_jax.sweeps.trends import Trend, difference, gain_difference
+from distill_jax.tables.columns import ACCURACY
+from distill_jax.tables.trends import Trend, difference, gain_difference
+from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
+from distill_jax.tasks.classification.sweep import Override, Sweep, axis, points, product
 from distill_jax.training.optimizer import OptimizerConfig
 
 FRACTIONS = {"5%": 0.05, "10%": 0.1, "25%": 0.25, "50%": 0.5, "100%": 1.0}

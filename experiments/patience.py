@@ -12,10 +12,10 @@ up to 10x and has lost it again at 30x (30x against 1x: -0.2 points [-5.9, +5.4]
 """
 
 from distill_jax.cli.experiment import Flags, run_experiment
-from distill_jax.sweeps.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.sweeps.columns import ACCURACY
-from distill_jax.sweeps.sweep import Sweep, axis
-from distill_jax.sweeps.trends import difference, gain_difference, slope
+from distill_jax.tables.columns import ACCURACY
+from distill_jax.tables.trends import difference, gain_difference, slope
+from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
+from distill_jax.tasks.classification.sweep import Sweep, axis
 from distill_jax.training.optimizer import OptimizerConfig
 
 EPOCHS = {"1x": 1.0, "3x": 3.0, "10x": 10.0, "30x": 30.0}

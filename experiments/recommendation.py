@@ -124,8 +124,8 @@ PRESETS = {
 def main(flags: Recommendation) -> None:
     """Run the table, write and print it."""
     from distill_jax.cli.results import conclude, open_console
-    from distill_jax.sweeps.progress import Reporter
-    from distill_jax.sweeps.recommend.run import run_recommenders
+    from distill_jax.engine.progress import Reporter
+    from distill_jax.tasks.recommendation.run import run_recommenders
 
     console = open_console()
     flags.use_plugin()
@@ -137,10 +137,10 @@ def main(flags: Recommendation) -> None:
 
 def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax, which is slow
     """The table that the flags ask for: a ``RecSweep``."""
-    from distill_jax.sweeps.recommend.cells import RecData, RecModel, RecTeacher
-    from distill_jax.sweeps.recommend.columns import COLD as COLD_NDCG
-    from distill_jax.sweeps.recommend.columns import COLUMNS, NDCG
-    from distill_jax.sweeps.recommend.sweep import RecRow, RecSweep
+    from distill_jax.tasks.recommendation.cells import RecData, RecModel, RecTeacher
+    from distill_jax.tasks.recommendation.columns import COLD as COLD_NDCG
+    from distill_jax.tasks.recommendation.columns import COLUMNS, NDCG
+    from distill_jax.tasks.recommendation.sweep import RecRow, RecSweep
     from distill_jax.training.recommender import ADAM, FitConfig
 
     preset = PRESETS[flags.preset]

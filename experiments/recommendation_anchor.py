@@ -57,8 +57,8 @@ def main(flags: Anchor) -> None:
     """Run the table, write and print it."""
     from distill_jax.cli.results import conclude, open_console
     from distill_jax.data.load_interactions import load_ranking_split
-    from distill_jax.sweeps.progress import Reporter
-    from distill_jax.sweeps.recommend.run import run_recommenders
+    from distill_jax.engine.progress import Reporter
+    from distill_jax.tasks.recommendation.run import run_recommenders
 
     console = open_console()
     flags.use_plugin()
@@ -73,9 +73,9 @@ def main(flags: Anchor) -> None:
 
 def table(flags: Anchor, data: str, notes: tuple[str, ...]):  # type: ignore[no-untyped-def]
     """One row and popularity: a ``RecSweep`` without a teacher."""
-    from distill_jax.sweeps.recommend.cells import RecData, RecModel
-    from distill_jax.sweeps.recommend.columns import COLUMNS
-    from distill_jax.sweeps.recommend.sweep import RecRow, RecSweep
+    from distill_jax.tasks.recommendation.cells import RecData, RecModel
+    from distill_jax.tasks.recommendation.columns import COLUMNS
+    from distill_jax.tasks.recommendation.sweep import RecRow, RecSweep
     from distill_jax.training.recommender import ADAM, FitConfig
 
     name = f"sasrec-{flags.layers}x{flags.width}"

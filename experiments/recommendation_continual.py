@@ -44,8 +44,8 @@ def main(flags: Continual) -> None:
     """Run it, write and print the table."""
     from distill_jax.cli.results import conclude, open_console
     from distill_jax.data.load_interactions import load_interactions
-    from distill_jax.sweeps.progress import Reporter
-    from distill_jax.sweeps.recommend.continual import run_continual
+    from distill_jax.engine.progress import Reporter
+    from distill_jax.tasks.recommendation.continual import run_continual
 
     console = open_console()
     flags.use_plugin()
@@ -57,8 +57,8 @@ def main(flags: Continual) -> None:
 
 def table(flags: Continual):  # type: ignore[no-untyped-def]  # imports jax, which is slow
     """The run that the flags ask for: a ``ContinualSweep``."""
-    from distill_jax.sweeps.recommend.cells import RecData, RecModel
-    from distill_jax.sweeps.recommend.continual import ContinualSweep, Update
+    from distill_jax.tasks.recommendation.cells import RecData, RecModel
+    from distill_jax.tasks.recommendation.continual import ContinualSweep, Update
     from distill_jax.training.recommender import ADAM, FitConfig
 
     fast = replace(ADAM, learning_rate=3e-3, schedule="linear", warmup=0.05)

@@ -25,7 +25,7 @@ from distill_jax.cli.experiment import TableFlags
 from distill_jax.cli.run import parse_flags, run
 
 if TYPE_CHECKING:
-    from distill_jax.sweeps.search.cells import SearchSweep
+    from distill_jax.tasks.search.cells import SearchSweep
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ ROWS = {
 
 def table(flags: SearchRelevance) -> "SearchSweep":
     """Objectives x students x seeds."""
-    from distill_jax.sweeps.search.cells import (
+    from distill_jax.tasks.search.cells import (
         SearchCell,
         SearchDataConfig,
         SearchSweep,
@@ -132,8 +132,8 @@ def table(flags: SearchRelevance) -> "SearchSweep":
 def main(flags: SearchRelevance) -> None:
     """Run the table, write and print it."""
     from distill_jax.cli.results import conclude, open_console
-    from distill_jax.sweeps.progress import Reporter
-    from distill_jax.sweeps.search.run import run_search
+    from distill_jax.engine.progress import Reporter
+    from distill_jax.tasks.search.run import run_search
 
     console = open_console()
     flags.use_plugin()

@@ -14,10 +14,16 @@ attention does not beat hidden states from spread layers, nor they plain KL.
 """
 
 from distill_jax.cli.experiment import Flags, run_experiment
-from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
-from distill_jax.sweeps.columns import ACCURACY
-from distill_jax.sweeps.sweep import Sweep, axis, points
-from distill_jax.sweeps.trends import Trend, difference, ordering
+from distill_jax.tables.columns import ACCURACY
+from distill_jax.tables.trends import Trend, difference, ordering
+from distill_jax.tasks.classification.cells import (
+    Cell,
+    DataConfig,
+    Stage,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill_jax.tasks.classification.sweep import Sweep, axis, points
 from distill_jax.training.optimizer import OptimizerConfig
 
 START = {"spread": (2, 4, 6), "last-heavy": (1, 5, 6), "lowest": (1, 2, 3)}

@@ -25,7 +25,7 @@ from distill_jax.data.load import load_dataset
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.evaluation.latency import cpu_latency
 from distill_jax.models.bert import Bert, BertConfig, init_bert
-from distill_jax.sweeps import runs
+from distill_jax.tasks.classification import runs
 
 pytest_plugins = ("toys",)
 

@@ -17,13 +17,19 @@ from pathlib import Path
 import jax
 
 from distill_jax.core.mesh import make_mesh
-from distill_jax.sweeps import run as run_module
-from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
-from distill_jax.sweeps.classifier_table import run_sweep
-from distill_jax.sweeps.columns import ACCURACY
-from distill_jax.sweeps.engine import Engine
-from distill_jax.sweeps.options import RunOptions
-from distill_jax.sweeps.sweep import Sweep, axis
+from distill_jax.engine import run as run_module
+from distill_jax.engine.engine import Engine
+from distill_jax.engine.options import RunOptions
+from distill_jax.tables.columns import ACCURACY
+from distill_jax.tasks.classification.cells import (
+    Cell,
+    DataConfig,
+    Stage,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill_jax.tasks.classification.sweep import Sweep, axis
+from distill_jax.tasks.classification.table import run_sweep
 from distill_jax.training.optimizer import OptimizerConfig
 from distill_jax.training.step import CompiledStep
 
@@ -93,7 +99,7 @@ def run(kind: str, teacher: Path, reviews: Path, folder: Path, reporter, **optio
 
 
 def main(kind: str, step: str, teacher: str, reviews: str, folder: str) -> None:
-    from distill_jax.sweeps.progress import Reporter
+    from distill_jax.engine.progress import Reporter
 
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -6,15 +6,21 @@ import io
 import numpy as np
 from rich.console import Console
 
+from distill_jax.engine.progress import Reporter
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import resolve
-from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
-from distill_jax.sweeps.models import Checkpoint, check_student
-from distill_jax.sweeps.progress import Reporter
-from distill_jax.sweeps.runs import Planned
-from distill_jax.sweeps.self_checks import run_self_checks
-from distill_jax.sweeps.task import Task
-from distill_jax.sweeps.teacher import Teacher
+from distill_jax.tasks.classification.cells import (
+    Cell,
+    DataConfig,
+    Stage,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill_jax.tasks.classification.models import Checkpoint, check_student
+from distill_jax.tasks.classification.runs import Planned
+from distill_jax.tasks.classification.self_checks import run_self_checks
+from distill_jax.tasks.classification.task import Task
+from distill_jax.tasks.classification.teacher import Teacher
 
 TRAINING = TrainingConfig(steps=10, batch_size=8)
 LABELS = ("bad", "good")

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 
-from distill_jax.sweeps.columns import ACCURACY, Column
-from distill_jax.sweeps.ledger import LedgerRow, pack_correct
-from distill_jax.sweeps.spec import Place, TableSpec
+from distill_jax.tables.columns import ACCURACY, Column
+from distill_jax.tables.ledger import LedgerRow, pack_correct
+from distill_jax.tables.spec import Place, TableSpec
 
 ROWS = ("ce", "kl", "0.9*kl(T=4) + 0.1*ce")
 SECONDS = Column("seconds/total", "run (s)", decimals=0, kind="mean")

@@ -14,7 +14,7 @@ from distill_jax.cli.compare import parse_arguments, sweep_of
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_classifier import open_classifier
-from distill_jax.sweeps.ledger import Ledger
+from distill_jax.tables.ledger import Ledger
 
 QUICK = {"student": "1x8x2", "steps": 2, "teacher_epochs": 1.0, "track": "none", "quiet": True}
 
@@ -90,7 +90,7 @@ def test_it_is_a_table_of_one_row_that_is_not_trained_again(
     def trained(*arguments, **keywords):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("distill_jax.sweeps.engine.train", trained)
+    monkeypatch.setattr("distill_jax.engine.engine.train", trained)
     again = distill_jax.distil(
         toy_teacher,
         lists(toy_reviews, "train"),

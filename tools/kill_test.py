@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 if TYPE_CHECKING:
-    from distill_jax.sweeps.sweep import Sweep
+    from distill_jax.tasks.classification.sweep import Sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -270,10 +270,10 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
     """The sweep itself, in a child; announces its phases."""
     import jax
 
-    from distill_jax.sweeps.classifier_table import run_sweep
-    from distill_jax.sweeps.options import RunOptions
-    from distill_jax.sweeps.outputs import write_outputs
-    from distill_jax.sweeps.progress import Reporter, Stage
+    from distill_jax.engine.options import RunOptions
+    from distill_jax.engine.progress import Reporter, Stage
+    from distill_jax.tables.outputs import write_outputs
+    from distill_jax.tasks.classification.table import run_sweep
 
     jax.config.update("jax_platforms", "cpu")
 
@@ -299,9 +299,15 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
 
 def declare(world: Path) -> "Sweep":
     """The table: three objectives, one of them after a stage on hidden states; two seeds."""
-    from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
-    from distill_jax.sweeps.columns import ACCURACY
-    from distill_jax.sweeps.sweep import Sweep, axis, points
+    from distill_jax.tables.columns import ACCURACY
+    from distill_jax.tasks.classification.cells import (
+        Cell,
+        DataConfig,
+        Stage,
+        TeacherConfig,
+        TrainingConfig,
+    )
+    from distill_jax.tasks.classification.sweep import Sweep, axis, points
     from distill_jax.training.optimizer import OptimizerConfig
 
     training = TrainingConfig(
@@ -358,7 +364,7 @@ def compare(undisturbed: Path, disturbed: Path) -> list[str]:
 
 def results(output: Path) -> dict[str, object]:
     """Hash -> what a run has to reproduce: everything measured but times."""
-    from distill_jax.sweeps.ledger import Ledger
+    from distill_jax.tables.ledger import Ledger
 
     return {
         row.hash: (

@@ -23,7 +23,7 @@ from rich.progress import track
 from scipy.stats import norm
 
 from distill_jax.core.files import write_atomic
-from distill_jax.sweeps.statistics import (
+from distill_jax.tables.statistics import (
     crossed_test,
     crossed_tests,
     holm,

@@ -112,7 +112,7 @@ def verify(args: Verify) -> None:
     if not args.sample:
         return
 
-    from distill_jax.sweeps.cache_origin import load_origin
+    from distill_jax.tasks.classification.cache_origin import load_origin
 
     provenance = manifest.provenance
     try:

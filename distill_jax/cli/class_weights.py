@@ -10,7 +10,7 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
 
 if TYPE_CHECKING:
-    from distill_jax.sweeps.cells import DataConfig
+    from distill_jax.tasks.classification.cells import DataConfig
 
 HARD = ("ce", "focal")
 OPTION = "class_weights"
@@ -27,7 +27,7 @@ def class_weights(given: str, data: "DataConfig") -> tuple[float, ...]:
       UserError: for anything else.
     """
     from distill_jax.data.subsets import labelled_rows
-    from distill_jax.sweeps.task import DIGITS, load_texts
+    from distill_jax.tasks.classification.task import DIGITS, load_texts
 
     if data.name == DIGITS:
         raise UserError("--class-weights is for texts, not for digits")

@@ -11,12 +11,12 @@ import tyro
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.sweeps.options import DEFAULTS, Pooling, Precision, RunOptions, Select
+from distill_jax.engine.options import DEFAULTS, Pooling, Precision, RunOptions, Select
 
 if TYPE_CHECKING:
-    from distill_jax.sweeps.cells import DataConfig
-    from distill_jax.sweeps.sweep import Sweep
-    from distill_jax.sweeps.trends import Trend
+    from distill_jax.tables.trends import Trend
+    from distill_jax.tasks.classification.cells import DataConfig
+    from distill_jax.tasks.classification.sweep import Sweep
 
 FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
 
@@ -212,8 +212,8 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
         raise UserError(f"--output-dir {folder} is a file")
 
     console = open_console()
-    from distill_jax.sweeps.classifier_table import run_sweep
-    from distill_jax.sweeps.progress import Reporter
+    from distill_jax.engine.progress import Reporter
+    from distill_jax.tasks.classification.table import run_sweep
 
     spec, rows = run_sweep(
         sweep_of(args),
@@ -274,17 +274,17 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     from distill_jax.cli.teacher_training import teacher_rates, teacher_training
     from distill_jax.models.students import parse_preset
     from distill_jax.objectives.grammar import parse
-    from distill_jax.sweeps.cells import (
+    from distill_jax.tables.columns import COLUMNS
+    from distill_jax.tables.outputs import share_of_labels
+    from distill_jax.tasks.classification.cells import (
         Cell,
         DataConfig,
         TeacherConfig,
         TrainingConfig,
         usual_fraction,
     )
-    from distill_jax.sweeps.columns import COLUMNS
-    from distill_jax.sweeps.label_map import parse_label_map
-    from distill_jax.sweeps.outputs import share_of_labels
-    from distill_jax.sweeps.sweep import Sweep, axis, points
+    from distill_jax.tasks.classification.label_map import parse_label_map
+    from distill_jax.tasks.classification.sweep import Sweep, axis, points
     from distill_jax.training.optimizer import OptimizerConfig
 
     if args.plugin is not None:

@@ -10,7 +10,7 @@ from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
 
 if TYPE_CHECKING:
-    from distill_jax.sweeps.models import Checkpoint
+    from distill_jax.tasks.classification.models import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ def main(arguments: Sequence[str]) -> None:
     from distill_jax.data.load import load_dataset
     from distill_jax.data.split_files import listed
     from distill_jax.data.table import TextTable
-    from distill_jax.sweeps.cells import DataConfig, TeacherConfig, usual_fraction
-    from distill_jax.sweeps.label_map import parse_label_map
-    from distill_jax.sweeps.models import load_checkpoint
-    from distill_jax.sweeps.supplies import examples_for
+    from distill_jax.tasks.classification.cells import DataConfig, TeacherConfig, usual_fraction
+    from distill_jax.tasks.classification.label_map import parse_label_map
+    from distill_jax.tasks.classification.models import load_checkpoint
+    from distill_jax.tasks.classification.supplies import examples_for
 
     if args.examples < 0:
         raise UserError(f"--examples must not be negative, not {args.examples}")

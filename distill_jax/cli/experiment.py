@@ -11,12 +11,12 @@ import tyro
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.options import DEFAULTS, Precision, RunOptions, Strategy, TrackTo
+from distill_jax.engine.options import DEFAULTS, Precision, RunOptions, Strategy, TrackTo
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from distill_jax.sweeps.sweep import Sweep
+    from distill_jax.tasks.classification.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str
 
 
 def _run(sweep: "Sweep", flags: Flags, console: "Console") -> None:
-    from distill_jax.sweeps.classifier_table import run_sweep
-    from distill_jax.sweeps.progress import Reporter
+    from distill_jax.engine.progress import Reporter
+    from distill_jax.tasks.classification.table import run_sweep
 
     suffix = "" if flags.preset == "default" else f"-{flags.preset}"
     folder = (flags.output_dir or Path("results")) / f"{sweep.name}{suffix}"

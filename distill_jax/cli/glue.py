@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
-from distill_jax.sweeps.recipes import BERT_BASE, RECIPES, Recipe, RecipeStage, Size, find_recipe
+from distill_jax.tasks.classification.recipes import (
+    BERT_BASE,
+    RECIPES,
+    Recipe,
+    RecipeStage,
+    Size,
+    find_recipe,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -165,7 +172,7 @@ def describe(recipe: Recipe) -> list[str]:
 
 def published_scores(row: str) -> str:
     """A row of the published numbers of SST-2 in words."""
-    from distill_jax.sweeps.published import load_published
+    from distill_jax.tables.published import load_published
 
     scores = load_published("glue_sst2").rows[row]
     return f"{row}, " + ", ".join(f"{score:g}% on {split}" for split, score in scores.items())
@@ -214,7 +221,7 @@ def _estimator(tokens: int | None) -> Callable[[RecipeStage, Size], float | None
     """(stage, size of the student) -> seconds of a step; the device is timed once."""
     if tokens is None:
         return lambda stage, student: None
-    from distill_jax.sweeps.recipe_costs import operations_per_second, step_operations
+    from distill_jax.tasks.classification.recipe_costs import operations_per_second, step_operations
 
     speed = operations_per_second(tokens)
     return lambda stage, student: step_operations(stage, student, BERT_BASE.size, tokens) / speed
@@ -223,7 +230,7 @@ def _estimator(tokens: int | None) -> Callable[[RecipeStage, Size], float | None
 def _notes(lines: Sequence[PlanLine], args: GluePublished) -> list[str]:
     if not args.measure:
         return ["Cost: not measured."]
-    from distill_jax.sweeps.recipe_costs import MEASURED, device_name
+    from distill_jax.tasks.classification.recipe_costs import MEASURED, device_name
 
     total = sum(line.seconds or 0.0 for line in lines)
     return [

@@ -16,7 +16,7 @@ from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from distill_jax.sweeps.ledger import LedgerRow
+    from distill_jax.tables.ledger import LedgerRow
 
 COLUMNS = ("experiment", "group", "row", "seed", "device", "selected_step", "hash")
 """What ``--where`` may name beside the metrics and the settings."""
@@ -79,7 +79,7 @@ def merge(arguments: Sequence[str]) -> None:
     if not args.sources:
         raise UserError("no ledgers to merge: name files or folders")
 
-    from distill_jax.sweeps.merge import merge_ledgers
+    from distill_jax.engine.merge import merge_ledgers
 
     merged = merge_ledgers(args.sources, args.into, prefer=args.prefer)
     for note in merged.notes:
@@ -92,7 +92,7 @@ def list_rows(arguments: Sequence[str]) -> None:
     """Read and print; nothing is changed."""
     args = parse_flags(ListLedger, arguments, "distill-jax ledger")
 
-    from distill_jax.sweeps.ledger import Ledger
+    from distill_jax.tables.ledger import Ledger
 
     path = ledger_file(args.path)
     rows = select(Ledger(path).rows(), conditions_of(args))

@@ -50,8 +50,8 @@ def main(arguments: Sequence[str]) -> None:
 
     from rich.console import Console
 
-    from distill_jax.sweeps.outputs import load_results
-    from distill_jax.sweeps.ray_parts import Resources, run_parts
+    from distill_jax.engine.ray_parts import Resources, run_parts
+    from distill_jax.tables.outputs import load_results
 
     folders = run_parts(
         command,

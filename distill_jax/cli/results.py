@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill_jax.core.errors import UserError, nearest
-from distill_jax.sweeps.parts import Part, ledgers_in
+from distill_jax.engine.parts import Part, ledgers_in
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from distill_jax.sweeps.ledger import LedgerRow
-    from distill_jax.sweeps.spec import TableSpec
+    from distill_jax.tables.ledger import LedgerRow
+    from distill_jax.tables.spec import TableSpec
 
 ROOTS = (Path("results"), Path("experiments/results"))
 """Searched in this order: what was run here, then what came with the code."""
@@ -66,7 +66,7 @@ def conclude(
 ) -> None:
     """Write and print the outputs of a table, then the paths; of a part only its ledger's."""
     from distill_jax.core.distributed import is_lead
-    from distill_jax.sweeps.outputs import show, write_outputs
+    from distill_jax.tables.outputs import show, write_outputs
 
     if not is_lead():
         return

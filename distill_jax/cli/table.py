@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from rich.console import Console
 
-    from distill_jax.sweeps.outputs import load_results, show, write_outputs
+    from distill_jax.tables.outputs import load_results, show, write_outputs
 
     spec, rows = load_results(source)
     if args.against is not None:

@@ -7,7 +7,7 @@ from distill_jax.core.errors import UserError
 
 if TYPE_CHECKING:
     from distill_jax.cli.compare import CompareLosses
-    from distill_jax.sweeps.cells import TrainingConfig
+    from distill_jax.tasks.classification.cells import TrainingConfig
 
 EPOCHS, RATE = 3.0, 1e-4
 MIN_STEPS, PATIENCE, EVALUATIONS = 300, 3, 10

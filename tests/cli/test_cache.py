@@ -11,10 +11,10 @@ from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Capture
 from distill_jax.models.build import build_model
-from distill_jax.sweeps.cache_origin import origin_of
-from distill_jax.sweeps.cells import DataConfig
-from distill_jax.sweeps.models import load_checkpoint
-from distill_jax.sweeps.task import load_texts, prepare_task
+from distill_jax.tasks.classification.cache_origin import origin_of
+from distill_jax.tasks.classification.cells import DataConfig
+from distill_jax.tasks.classification.models import load_checkpoint
+from distill_jax.tasks.classification.task import load_texts, prepare_task
 from distill_jax.teachers.cache import Provenance, cache_folder, teacher_outputs
 from distill_jax.teachers.live import LiveTeacher
 

@@ -7,7 +7,7 @@ import pytest
 from distill_jax.cli.class_weights import class_weights, with_class_weights
 from distill_jax.cli.compare import CompareLosses, sweep_of
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.cells import DataConfig
+from distill_jax.tasks.classification.cells import DataConfig
 
 
 @pytest.fixture

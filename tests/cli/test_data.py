@@ -8,8 +8,8 @@ from rich.console import Console
 from distill_jax.cli.compare import parse_arguments, sweep_of
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.classifier_table import run_sweep
-from distill_jax.sweeps.progress import Reporter
+from distill_jax.engine.progress import Reporter
+from distill_jax.tasks.classification.table import run_sweep
 
 GOOD = {
     "train.csv": "sentence,label\n" + "".join(f"the film {n},{'ab'[n % 2]}\n" for n in range(40)),

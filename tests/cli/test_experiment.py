@@ -5,9 +5,9 @@ import pytest
 from distill_jax.cli import experiment
 from distill_jax.cli.experiment import Flags, run_experiment
 from distill_jax.objectives import registry
-from distill_jax.sweeps.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.sweeps.columns import ACCURACY
-from distill_jax.sweeps.sweep import Sweep, axis
+from distill_jax.tables.columns import ACCURACY
+from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
+from distill_jax.tasks.classification.sweep import Sweep, axis
 
 
 def declare(flags: Flags) -> tuple[Sweep, ...]:

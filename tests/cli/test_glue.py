@@ -10,8 +10,8 @@ from rich.console import Console
 
 from distill_jax.cli import glue
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps import recipe_costs
-from distill_jax.sweeps.recipes import RECIPES, Size, find_recipe
+from distill_jax.tasks.classification import recipe_costs
+from distill_jax.tasks.classification.recipes import RECIPES, Size, find_recipe
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from samples import sample_runs, sample_spec
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.ledger import Ledger
+from distill_jax.tables.ledger import Ledger
 
 RUNS = sample_runs(seeds=3)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_jax.sweeps.ledger import Ledger
+from distill_jax.tables.ledger import Ledger
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments/compare_losses.py"
 

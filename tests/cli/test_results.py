@@ -9,8 +9,8 @@ from samples import sample_runs, sample_spec
 from distill_jax.cli.main import dispatch
 from distill_jax.cli.results import ledger_file, results_folder
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.ledger import Ledger
-from distill_jax.sweeps.outputs import write_outputs
+from distill_jax.tables.ledger import Ledger
+from distill_jax.tables.outputs import write_outputs
 
 RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
 COMMITTED = RESULTS / "compare_losses-full/ledger.jsonl"

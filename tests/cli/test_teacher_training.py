@@ -4,7 +4,7 @@ import pytest
 
 from distill_jax.cli.compare import parse_arguments, sweep_of
 from distill_jax.core.errors import UserError
-from distill_jax.sweeps.cells import TeacherConfig
+from distill_jax.tasks.classification.cells import TeacherConfig
 
 
 def teacher(*flags):

@@ -16,9 +16,9 @@ from distill_jax.cli.predict import Predict
 from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
 from distill_jax.cli.table import RebuildTable
+from distill_jax.engine.options import RunOptions
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.registry import names
-from distill_jax.sweeps.options import RunOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

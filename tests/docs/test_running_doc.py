@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distill_jax.cli import teacher_training
 from distill_jax.cli.compare import CompareLosses
-from distill_jax.sweeps.teacher_rates import in_short
+from distill_jax.tasks.classification.teacher_rates import in_short
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNNING = (ROOT / "docs/running.md").read_text(encoding="utf-8")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from distill_jax.sweeps.outputs import build, evaluate, load_results
-from distill_jax.sweeps.significance import reference
-from distill_jax.sweeps.trends import trends_markdown
+from distill_jax.tables.outputs import build, evaluate, load_results
+from distill_jax.tables.significance import reference
+from distill_jax.tables.trends import trends_markdown
 
 RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/table.md"))

@@ -7,8 +7,8 @@ import pytest
 from recsys import small_split
 
 from distill_jax.models.recommenders.save import load_recommender
-from distill_jax.sweeps.evidence import scores_by_example
-from distill_jax.sweeps.outputs import load_results
+from distill_jax.tables.evidence import scores_by_example
+from distill_jax.tables.outputs import load_results
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "recommendation_anchor.py"
 RESULTS = SCRIPT.parent / "results" / "recommendation_anchor"

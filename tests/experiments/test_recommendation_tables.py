@@ -8,7 +8,7 @@ import pytest
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import ModelShape
 from distill_jax.objectives.ranking_objective import resolve_ranking
-from distill_jax.sweeps.recommend.cells import parse_model
+from distill_jax.tasks.recommendation.cells import parse_model
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 ITEMS = 1682

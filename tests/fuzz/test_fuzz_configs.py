@@ -11,6 +11,7 @@ from samples import sample_run, sample_runs, sample_spec, sample_teacher
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.load import load_dataset
+from distill_jax.engine.options import RunOptions
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.hf_config import (
     config_from_hf,
@@ -20,15 +21,20 @@ from distill_jax.models.hf_config import (
 )
 from distill_jax.models.hf_weights import weight_table
 from distill_jax.objectives.resolve import resolve
-from distill_jax.sweeps.cells import Cell, DataConfig, Stage, TeacherConfig, TrainingConfig
-from distill_jax.sweeps.columns import ACCURACY, FIDELITY
-from distill_jax.sweeps.ledger import Ledger
-from distill_jax.sweeps.models import check_student, load_checkpoint
-from distill_jax.sweeps.options import RunOptions
-from distill_jax.sweeps.outputs import build, evaluate, load_results
-from distill_jax.sweeps.published import parse_published
-from distill_jax.sweeps.sweep import Sweep, axis, changed
-from distill_jax.sweeps.trends import difference, ordering
+from distill_jax.tables.columns import ACCURACY, FIDELITY
+from distill_jax.tables.ledger import Ledger
+from distill_jax.tables.outputs import build, evaluate, load_results
+from distill_jax.tables.published import parse_published
+from distill_jax.tables.trends import difference, ordering
+from distill_jax.tasks.classification.cells import (
+    Cell,
+    DataConfig,
+    Stage,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill_jax.tasks.classification.models import check_student, load_checkpoint
+from distill_jax.tasks.classification.sweep import Sweep, axis, changed
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 
 TEACHER = BertConfig(30, 12, 3, 2, 24)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from distill_jax.data import files
 from distill_jax.data.archives import extract
 from distill_jax.data.tokenise import tokenise_dataset
-from distill_jax.sweeps.cells import DataConfig
-from distill_jax.sweeps.task import prepare_task
+from distill_jax.tasks.classification.cells import DataConfig
+from distill_jax.tasks.classification.task import prepare_task
 
 ROWS = [
     {"id": f"n{n}", "sentence": f"the film is {word} {n}", "other": "a, \"b\"", "label": label}

@@ -1,6 +1,6 @@
 """N steps are k steps, an end, and N - k steps: to the bit, for every loss and its parameters.
 
-Here the end is a stop within the process; what SIGKILL does is in ``tests/sweeps/test_killed.py``.
+Here the end is a stop within the process; what SIGKILL does is in ``tests/engine/test_killed.py``.
 """
 
 import random

@@ -1,0 +1,1 @@
+"""What carries runs out, whatever their task: training, strategies, resume, parts."""

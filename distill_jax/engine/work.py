@@ -1,0 +1,100 @@
+"""One stage of one run, ready to be trained: all that the engine has to know of it."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from distill_jax.core.mesh import Placement
+from distill_jax.engine.options import Precision
+from distill_jax.objectives.interface import SweptObjective
+from distill_jax.training.checkpoint import Identity
+from distill_jax.training.feed import Feed, TeacherOutputs, TrainingTable
+from distill_jax.training.loop import LoopConfig
+from distill_jax.training.optimizer import OptimizerConfig, static_part
+from distill_jax.training.state import Params
+
+OnBatch = Callable[[], None]
+"""Called now and then during an evaluation; raises to stop."""
+Evaluate = Callable[[Params, Mesh, OnBatch], dict[str, float]]
+"""(parameters, devices, on_batch) -> validation scores."""
+EvaluateMembers = Callable[[Params, Placement, OnBatch], Sequence[dict[str, float]]]
+"""(a placed stack of parameters, where it is, on_batch) -> validation scores of each member."""
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One stage of one run.
+
+    Attributes:
+      identity: of its cell, for checkpoints and trackers.
+      seed: of dropout, of the order of the data and of what is drawn.
+      config: of the model, hashable; with ``precision`` what of it is compiled.
+      build: (dtype, remat) -> what the step applies: a Flax module, or its like.
+      objective, optimizer, loop, batch_size: how it is trained.
+      lengths: that batches are padded to.
+      table: what is learnt from.
+      data: digest of that.
+      loss_params: () -> the losses' own parameters before the first step.
+      evaluate: gives validation scores, those of ``loop.select`` among them.
+      evaluate_members: the same for many at once; without it they are evaluated one by one.
+      draws: see ``Feed``.
+      prefix: of the names of this stage's files.
+    """
+
+    identity: Identity
+    seed: int
+    config: Hashable
+    build: Callable[[Any, bool], Any]
+    objective: SweptObjective
+    optimizer: OptimizerConfig
+    loop: LoopConfig
+    batch_size: int
+    lengths: tuple[int, ...]
+    table: TrainingTable
+    data: str
+    loss_params: Callable[[], Params]
+    evaluate: Evaluate
+    evaluate_members: EvaluateMembers | None = None
+    draws: Callable[[Any, int, int], Any] | None = None
+    precision: Precision = "f32"
+    prefix: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.loop.steps
+
+    @property
+    def selects(self) -> bool:
+        """Whether the best step on validation is kept, not the last one."""
+        return self.loop.select is not None
+
+    @property
+    def structure(self) -> tuple[Any, ...]:
+        """What is compiled, beside the shapes of its batches."""
+        return self.config, self.objective, static_part(self.optimizer), self.precision
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Works with the same of this see the same batches."""
+        return self.seed, self.data
+
+    def feed(self, teacher: TeacherOutputs | None, rows: slice | None = None) -> Feed:
+        """The batches, or some rows of each, a pure function of the step."""
+        said = teacher if self.objective.needs_teacher else None
+        return Feed(self.table, self.lengths, self.batch_size, self.seed, said, rows, self.draws)
+
+    def model(self, *, remat: bool = False) -> Any:
+        """What the step applies."""
+        return self.build(jnp.float32 if self.precision == "f32" else jnp.bfloat16, remat)
+
+    def in_precision(self, params: Params) -> Params:
+        """Parameters in the dtype in which they are trained."""
+        if self.precision != "bf16-params":
+            return params
+        return jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), params)

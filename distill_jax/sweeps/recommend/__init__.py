@@ -1,1 +1,0 @@
-"""Tables of recommenders: students of one teacher, loss by loss, with ranks kept for every user."""

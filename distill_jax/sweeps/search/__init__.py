@@ -1,1 +1,0 @@
-"""Search: cross-encoders teach two-tower students; cells, runs and tables of their own."""

@@ -1,0 +1,1 @@
+"""From the ledger's rows to tables, tests, figures and reports."""

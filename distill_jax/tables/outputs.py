@@ -1,0 +1,196 @@
+"""Everything a sweep prints, from its description and its ledger alone."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import write_atomic
+from distill_jax.tables.columns import COLUMNS, Column
+from distill_jax.tables.cost import has_costs, save_costs
+from distill_jax.tables.curves import has_curves, save_curves
+from distill_jax.tables.figure import save_figure
+from distill_jax.tables.ledger import Ledger, LedgerRow
+from distill_jax.tables.report import Drawings, figure_key, report
+from distill_jax.tables.spec import Place, TableSpec, table_of
+from distill_jax.tables.table import Table
+from distill_jax.tables.trends import TrendResult, evaluate_trend, trends_markdown
+from distill_jax.tables.yardstick_names import NAMES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SPEC, LEDGER = "table.json", "ledger.jsonl"
+TEACHER = "teacher"
+"""Label of teachers' rows in ledgers without a description."""
+STUDENTS = ("student", "model.name")
+"""Settings that name the student."""
+CONSEQUENCES = ("data_digest", "teacher_digest", "teacher_dtype", "model.", "top")
+"""Settings that follow from others."""
+
+
+def load_results(folder: Path) -> tuple[TableSpec, list[LedgerRow]]:
+    """Description and runs of an experiment; a ledger alone describes itself.
+
+    Raises:
+      UserError: without a ledger, or when either file is damaged.
+    """
+    ledger = folder / LEDGER
+    if not ledger.is_file():
+        raise UserError(f"no ledger at {ledger}")
+    rows = Ledger(ledger).rows()
+    if not (folder / SPEC).is_file():
+        return describe_ledger(rows, folder.resolve().name), rows
+    try:
+        return TableSpec.from_json((folder / SPEC).read_text(encoding="utf-8")), rows
+    except (OSError, UnicodeDecodeError, UserError) as error:
+        raise UserError(f"{folder / SPEC}: {error}") from error
+
+
+def describe_ledger(rows: Sequence[LedgerRow], name: str) -> TableSpec:
+    """A table of all that is in a ledger: a block a group, a line a row, a column a metric.
+
+    The baseline is ``ce``, or the first row where there is no ``ce``.
+    """
+    yardsticks = [row for row in rows if row.config.get("student") in NAMES]
+    students = [row for row in rows if row.row != TEACHER and row not in yardsticks]
+    if not rows:
+        raise UserError("no results to tabulate: the ledger has no finished run.")
+    labels = [row.row for row in students]
+    columns = _columns(rows)
+    tested = [column.key for column in columns if column.key == "test/accuracy"]
+    return TableSpec(
+        name=name,
+        title=_title(rows[0], name),
+        layout="metrics",
+        columns=columns,
+        baseline="ce" if "ce" in labels or not labels else labels[0],
+        places=tuple(map(_place, students)),
+        teachers=tuple(_place(row) for row in rows if row.row == TEACHER),
+        yardsticks=tuple(map(_place, yardsticks)),
+        tested=tuple(tested),
+        group_title=_group_title(students),
+    )
+
+
+def build(spec: TableSpec, rows: Sequence[LedgerRow]) -> Table:
+    """The table with the published numbers that its description asks for."""
+    if spec.published is None:
+        return table_of(spec, rows)
+    from distill_jax.tables.published import load_published
+
+    return table_of(spec, rows, load_published(spec.published))
+
+
+def write_outputs(spec: TableSpec, rows: Sequence[LedgerRow], folder: Path) -> list[Path]:
+    """Write description, table, figures, trends and report into ``folder``.
+
+    The same description and runs give the same bytes, for the same version of matplotlib.
+
+    Returns:
+      The paths written: ``table.json``, ``table.md``, ``table.tex``, ``table.csv``, ``trends.md``
+      where there are trends, ``figure``, (where runs kept their history) ``curves`` and (where
+      they were timed) ``costs`` as PNG and SVG, ``report.html``.
+    """
+    return write_table(spec, build(spec, rows), folder)
+
+
+def write_table(spec: TableSpec, table: Table, folder: Path) -> list[Path]:
+    """``write_outputs`` for a table that is built already."""
+    trends = evaluate(spec, table)
+    texts = {
+        SPEC: spec.to_json() + "\n",
+        "table.md": table.to_markdown(),
+        "table.tex": table.to_latex(caption=spec.title, label=f"tab:{spec.name}"),
+        "table.csv": table.to_csv(),
+    }
+    if trends:
+        texts["trends.md"] = trends_markdown(trends)
+    paths = [folder / name for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_atomic(path, text)
+    figures = save_figure(table, figure_key(spec), folder / "figure", title=spec.title)
+    curves: list[Path] = []
+    if has_curves(table):
+        curves = save_curves(table, folder / "curves", title=spec.title)
+    costs: list[Path] = []
+    if has_costs(table, figure_key(spec)):
+        costs = save_costs(table, figure_key(spec), folder / "costs", title=spec.title)
+    drawings = Drawings(*map(_svg, (figures, curves, costs)))
+    page = report(spec, table, trends, drawings, folder)
+    write_atomic(folder / "report.html", page)
+    paths += [*figures, *curves, *costs, folder / "report.html"]
+    for name in ("trends.md", "curves.png", "curves.svg", "costs.png", "costs.svg"):
+        if folder / name not in paths:  # of an earlier description; it would tell of other runs
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+    return paths
+
+
+def _svg(paths: Sequence[Path]) -> bytes | None:
+    return next((path.read_bytes() for path in paths if path.suffix == ".svg"), None)
+
+
+def show(spec: TableSpec, rows: Sequence[LedgerRow], console: "Console") -> None:
+    """Print the table and what became of the trends."""
+    table = build(spec, rows)
+    console.print(table.to_rich())
+    for result in evaluate(spec, table):
+        line = f"{result.verdict}: {result.trend.statement}"
+        console.print(line, markup=False, highlight=False)
+
+
+def evaluate(spec: TableSpec, table: Table) -> list[TrendResult]:
+    """The trends of a description, on the runs of its table."""
+    scores = {(row.row, row.group): row.runs for row in table.students}
+    return [evaluate_trend(trend, scores) for trend in spec.trends]
+
+
+def _columns(rows: Sequence[LedgerRow]) -> tuple[Column, ...]:
+    """Those that some run has a number for."""
+    known = [c for c in COLUMNS if any(row.number(c.key) is not None for row in rows)]
+    return tuple(known) or COLUMNS[:1]
+
+
+def _group_title(rows: Sequence[LedgerRow]) -> str:
+    """What the groups are: students, or else the settings that tell them apart.
+
+    Such a setting is the same in all runs of a group, and not the same in all groups.
+    """
+    groups = {row.group for row in rows}
+    if len(groups) < 2:
+        return "student"
+    values: dict[str, dict[str, set[str]]] = {}
+    for row in rows:
+        for path, value in row.settings().items():
+            values.setdefault(path, {}).setdefault(row.group, set()).add(json.dumps(value))
+    telling = [
+        path
+        for path, by_group in values.items()
+        if all(len(own) == 1 for own in by_group.values())
+        and len({min(own) for own in by_group.values()}) > 1
+    ]
+    if any(path in STUDENTS for path in telling):
+        return "student"
+    chosen = [path for path in telling if not path.startswith(CONSEQUENCES)]
+    return ", ".join(path.rpartition(".")[2] for path in chosen) or "group"
+
+
+def _place(row: LedgerRow) -> Place:
+    return Place(row.row, row.group, row.seed, row.hash)
+
+
+def share_of_labels(fraction: float) -> str:
+    """How many of the training labels are used, in words."""
+    return "all labels" if fraction == 1 else f"{100 * fraction:g}% of the labels"
+
+
+def _title(row: LedgerRow, name: str) -> str:
+    data = row.config.get("data")
+    if not isinstance(data, dict) or "name" not in data:
+        return name
+    fraction = data.get("label_fraction")
+    share = f", {share_of_labels(fraction)}" if isinstance(fraction, int | float) else ""
+    return f"{data['name']}{share}"

@@ -1,0 +1,1 @@
+"""Texts, pairs of texts and images into classes."""

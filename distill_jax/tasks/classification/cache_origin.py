@@ -1,0 +1,117 @@
+"""Where the teacher and the data of a teacher cache come from, so that it can be checked."""
+
+import dataclasses
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import home
+from distill_jax.models.build import build_model
+from distill_jax.tasks.classification.cells import DataConfig
+from distill_jax.tasks.classification.label_map import Order
+from distill_jax.tasks.classification.models import (
+    Checkpoint,
+    load_checkpoint,
+    load_model,
+    with_classes,
+)
+from distill_jax.tasks.classification.task import (
+    DIGITS,
+    Examples,
+    Task,
+    load_texts,
+    prepare_digits,
+    prepare_task,
+)
+from distill_jax.teachers.cache import Provenance
+from distill_jax.teachers.live import LiveTeacher
+
+
+def origin_of(
+    name: str, folder: Path | None, task: Task, pooling: str = "auto", order: Order | None = None
+) -> dict[str, Any]:
+    """What a cache's manifest says of its origin.
+
+    Args:
+      name: of the teacher's checkpoint.
+      folder: of the fine-tuned teacher, None for one that is used as it came.
+      task: whose training examples the teacher was asked about.
+      pooling: of the teacher, see ``TeacherConfig``.
+      order: of its classes, where it is used as it came.
+    """
+    return {
+        "teacher": name,
+        "fine_tuned": folder.name if folder else None,
+        "classes": len(task.label_names),
+        "data": dataclasses.asdict(task.config),
+        "pooling": pooling,
+        "columns": list(order.columns) if order and not order.as_it_is else None,
+    }
+
+
+def load_origin(
+    origin: Mapping[str, Any], provenance: Provenance, ids: Collection[str] | None = None
+) -> tuple[LiveTeacher, Examples]:
+    """The teacher of a cache and the examples it was asked about, found again.
+
+    Args:
+      ids: of these examples; all of the data by default.
+
+    Raises:
+      UserError: when they cannot be found, or are not what they were.
+    """
+    try:
+        named = dict(origin["data"])
+        data = DataConfig(**{**named, "more_texts": tuple(named["more_texts"])})
+        name, classes = str(origin["teacher"]), int(origin["classes"])
+        fine_tuned, pooling = origin["fine_tuned"], str(origin.get("pooling", "auto"))
+        moved = origin.get("columns")
+        columns = None if moved is None else tuple(int(column) for column in moved)
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"the cache does not say where teacher and data are ({error!r})") from error
+    teacher = _teacher(name, fine_tuned, classes, pooling, columns)
+    if teacher.digest != provenance.teacher:
+        raise UserError(f"the teacher {name} has changed since the cache was made")
+    table = _task(data, teacher).everything
+    if ids is not None:
+        asked = set(ids)
+        table = table.take(np.flatnonzero([example in asked for example in table.ids]))
+    if table.without_labels(np.arange(len(table))).digest != provenance.data:
+        raise UserError(f"the data {data.name} have changed since the cache was made")
+    dtype = jnp.bfloat16 if provenance.precision == "bf16" else jnp.float32
+    model = build_model(teacher.config, dtype=dtype)
+    return LiveTeacher(model, teacher.params, provenance.capture), table
+
+
+def _teacher(
+    name: str,
+    fine_tuned: str | None,
+    classes: int,
+    pooling: str,
+    columns: tuple[int, ...] | None,
+) -> Checkpoint:
+    if fine_tuned is None and columns is None:
+        return load_checkpoint(name, num_labels=classes, fresh=False, pooling=pooling)
+    if fine_tuned is None:
+        assert columns is not None
+        own = load_checkpoint(name, num_labels=None, fresh=False, pooling=pooling)
+        if not all(0 <= column < own.config.num_labels for column in columns):
+            raise UserError(f"the teacher {name} has changed since the cache was made")
+        return with_classes(own, columns, None)
+    folder = home() / "teachers" / fine_tuned
+    if not re.fullmatch(r"[0-9a-f]+", fine_tuned) or not folder.is_dir():
+        raise UserError(f"the fine-tuned teacher is not at {folder}")
+    return load_model(folder)
+
+
+def _task(data: DataConfig, teacher: Checkpoint) -> Task:
+    if data.name == DIGITS:
+        return prepare_digits(data)
+    if teacher.tokenizer_file is None:
+        raise UserError("the teacher has no tokeniser")
+    return prepare_task(data, load_texts(data), teacher.tokenizer_file)

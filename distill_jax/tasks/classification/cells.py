@@ -1,0 +1,282 @@
+"""A cell: one entry of a table, as data. Its hash is its identity in the ledger."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from distill_jax.core.digests import LATE, digest, fields_that_count
+from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
+from distill_jax.engine.options import Pooling, Precision, Select
+from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
+from distill_jax.training.optimizer import OptimizerConfig
+
+RECIPE = 2
+"""Raised when the same cell would come out differently than before, so that old rows retire."""
+
+MOST = 2**31 - 1
+"""Steps are counted in 32 bits on the device."""
+
+TEACHER = "teacher"
+"""The name, among the students, of the teacher that is fine-tuned."""
+
+
+def usual_fraction(name: str) -> float:
+    """The share of the labels that is used where nobody says: all of the user's own; a tenth of
+    the built-in data sets, so that there is something for a teacher to add."""
+    return 1.0 if name.startswith(("files:", "tfds:")) else 0.1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which examples, and how many of them have labels.
+
+    Attributes:
+      name: ``review_snippets/movie``, ``shopping_reviews_zh``, ``digits``, ``files:FOLDER``,
+        ``tfds:NAME``.
+      text, text_b, label: columns of the user's own files and of TFDS sets.
+      label_fraction: share of the training labels that is used.
+      max_length: tokens after which a text is cut.
+      transfer: ``rest``: the examples whose labels are not used are the transfer set, on which
+        only the teacher speaks; ``none``: they are left out.
+      more_texts: data sets whose training texts join the transfer set, without their labels.
+      label_noise: share of the used labels that is replaced by another class, drawn uniformly
+        and once for all seeds; validation and test stay as they are.
+      label_seed: of the draw of the labels that are used and of those that are wrong; 0 for the
+        draw of all committed tables.
+    """
+
+    name: str = "review_snippets/movie"
+    text: str = "sentence"
+    text_b: str | None = None
+    label: str = "label"
+    label_fraction: float = 0.1
+    max_length: int = 128
+    transfer: Literal["rest", "none"] = "rest"
+    more_texts: tuple[str, ...] = ()
+    label_noise: float = 0.0
+    label_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_seed("label", self.label_seed)
+        if not 0 < self.label_fraction <= 1:
+            raise UserError(f"the label fraction must be in (0, 1], not {self.label_fraction}")
+        if not 0 <= self.label_noise < 1:
+            raise UserError(f"the label noise must be in [0, 1), not {self.label_noise}")
+        if not 4 <= self.max_length <= 512:
+            raise UserError(f"the maximal length must be from 4 to 512, not {self.max_length}")
+
+    @property
+    def draws_labels(self) -> bool:
+        """Whether chance has a say in the labels: not where all are used as they are."""
+        return self.label_fraction < 1 or self.label_noise > 0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained.
+
+    Attributes:
+      epochs: passes over the training examples of the cell; decides the number of steps.
+      steps: optimiser steps; 0 leaves it to ``epochs``.
+      evaluations: how often the validation split is looked at, evenly spread.
+      batch_size: examples a step.
+      max_shapes: the most lengths that batches are padded to; each is a compilation. As many
+        are used as keep the padding under a tenth.
+      optimizer: AdamW's settings.
+      select: what decides on validation which step is kept: the highest ``accuracy`` or
+        ``macro_f1``, or the lowest ``loss``, the mean negative log-likelihood of the labels.
+      ties: of steps that are equal in that, the ``earliest`` or the one of the lowest ``loss``.
+      min_steps: the least that ``epochs`` come to.
+      patience: training ends when so many evaluations in a row were no better; 0 for never.
+    """
+
+    epochs: float = 2.0
+    steps: int = 0
+    evaluations: int = 4
+    batch_size: int = 64
+    max_shapes: int = 16
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    select: Select = field(default="accuracy", metadata=LATE)
+    ties: Literal["earliest", "loss"] = field(default="earliest", metadata=LATE)
+    min_steps: int = field(default=0, metadata=LATE)
+    patience: int = field(default=0, metadata=LATE)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not 0 < self.epochs < math.inf:
+            raise UserError(f"epochs must be positive, not {self.epochs:g}")
+        counts = ("evaluations", "batch_size", "max_shapes")
+        from_none = ("steps", "min_steps", "patience")
+        for name, least in {**dict.fromkeys(from_none, 0), **dict.fromkeys(counts, 1)}.items():
+            if not least <= (number := getattr(self, name)) <= MOST:
+                said = f"{name.replace('_', ' ')} must be from {least} to {MOST}, not {number}"
+                raise UserError(said + (" (0 leaves them to epochs)" if name == "steps" else ""))
+
+    def at_rate(self, learning_rate: float) -> "TrainingConfig":
+        """The same with another peak learning rate."""
+        optimizer = dataclasses.replace(self.optimizer, learning_rate=learning_rate)
+        return dataclasses.replace(self, optimizer=optimizer)
+
+    def total_steps(self, examples: int) -> int:
+        """Optimiser steps over a training set of so many examples.
+
+        Raises:
+          UserError: when they cannot be counted in 32 bits.
+        """
+        steps = self.epochs * -(-examples // self.batch_size)
+        if steps > MOST:
+            raise UserError(f"{self.epochs:g} epochs are more than {MOST} steps")
+        return self.steps or max(1, round(steps), self.min_steps)
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Who teaches, and how it is heard.
+
+    Attributes:
+      name: ``minilm-l6``, a local folder, a hub id of any BERT checkpoint, or ``cnn-16-32-64``.
+      fine_tune: whether it is trained on the labels first; off for one that is already.
+      training: of that fine-tuning.
+      outputs: ``cache`` asks the teacher once, ``live`` at every step.
+      cache_dtype: of cached token-level outputs; logits are always float32.
+      cache_top_k: of more classes than this, a cache keeps the largest logits and the mass of
+        the rest; None keeps all.
+      precision: in which it speaks; it is fine-tuned in float32.
+      seed: of its fine-tuning: the new head, dropout and the order of the data.
+      pooling: what its head reads, see ``BertConfig``; ``auto`` for what its checkpoint says.
+      label_map: of one that is used as it came: (its class, by name or number; the data's class)
+        each, see ``label_map``; () for the same names in any order.
+      rates: learning rates of the fine-tuning, of which validation chooses one; none for that of
+        ``training``.
+      rates_within: steps of fine-tuning up to which one is chosen; beyond, it is that of
+        ``training``. 0 for no bound.
+    """
+
+    name: str = "minilm-l6"
+    fine_tune: bool = True
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            epochs=3, evaluations=3, batch_size=32, optimizer=OptimizerConfig(learning_rate=1e-4)
+        )
+    )
+    outputs: Literal["cache", "live"] = "cache"
+    cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"
+    precision: Literal["f32", "bf16"] = "f32"
+    cache_top_k: int | None = None
+    seed: int = 0
+    pooling: Literal["auto", "pooler", "mean", "cls"] = field(default="auto", metadata=LATE)
+    label_map: tuple[tuple[str, str], ...] = field(default=(), metadata=LATE)
+    rates: tuple[float, ...] = field(default=(), metadata=LATE)
+    rates_within: int = field(default=0, metadata=LATE)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_seed("teacher", self.seed)
+        if len(set(self.rates)) < len(self.rates):
+            shown = ", ".join(f"{rate:g}" for rate in self.rates)
+            raise UserError(f"the teacher's learning rates repeat themselves: {shown}")
+        for rate in self.rates:
+            self.training.at_rate(rate)
+        if self.rates_within < 0:
+            raise UserError(f"rates_within must not be negative, not {self.rates_within}")
+        if self.seed and not self.fine_tune:
+            raise UserError("a teacher that is used as it came has no seed: it is not fine-tuned")
+        if self.label_map and self.fine_tune:
+            raise UserError(
+                "--label-map is for a teacher that is used as it came (--no-fine-tune): a "
+                "fine-tuned one gets a new head, in the data's order"
+            )
+        if self.cache_top_k is not None and self.cache_top_k < 1:
+            raise UserError(f"cache_top_k must be at least 1, not {self.cache_top_k}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of training before the last one; its end is the start of the next.
+
+    Attributes:
+      objective: canonical text.
+      training: with a schedule of its own; nothing is selected, so ``evaluations`` is not read.
+    """
+
+    objective: str
+    training: TrainingConfig
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a table.
+
+    Attributes:
+      data: what is learnt from.
+      teacher: who teaches.
+      student: preset, ``LAYERSxWIDTHxHEADS``, ``cnn-4-8-16``, or ``teacher`` for the teacher's own
+        fine-tuning.
+      objective: canonical text.
+      training: steps, batch, optimiser.
+      seed: of initialisation, dropout and data order.
+      layers: which of the teacher's layers a copied student starts from.
+      pooling: what a text student's head reads, see ``BertConfig``; ``teacher`` for the same as
+        the teacher's.
+      intermediate: a stage before, on the representations say.
+      plugin: digest of the user's code behind its losses; None where they are the library's.
+      placebo: whether each example is taught what the teacher says of another one, drawn by the
+        seed; for objectives that read logits.
+      teacher_dtype: of the teacher's token-level outputs; live ones are float32.
+      data_digest, teacher_digest: content of data and teacher; known when they have been made.
+    """
+
+    data: DataConfig
+    teacher: TeacherConfig
+    student: str
+    objective: str
+    training: TrainingConfig
+    seed: int = 0
+    layers: str | Sequence[int] = "spread"
+    intermediate: Stage | None = None
+    plugin: str | None = None
+    teacher_dtype: str = "float32"
+    precision: Precision = field(default="f32", metadata=LATE)
+    pooling: Pooling = field(default="teacher", metadata=LATE)
+    placebo: bool = field(default=False, metadata=LATE)
+    data_digest: str = ""
+    teacher_digest: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def hash(self) -> str:
+        """Content digest. What data and teacher are called does not count, their content does.
+
+        Raises:
+          ValueError: before both contents are known.
+        """
+        if not (self.data_digest and self.teacher_digest):
+            raise ValueError("a cell has a hash when its data and its teacher are known")
+        every = fields_that_count(self)
+        fields = {key: value for key, value in every.items() if key not in ("data", "teacher")}
+        objectives = self.objective, self.intermediate.objective if self.intermediate else ""
+        revised = EXPERTS_REVISED if any(map(has_experts, objectives)) else {}
+        return digest({"recipe": RECIPE, **revised, **fields})
+
+
+def _check_seed(whose: str, seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"{whose} seeds are from 0 to 4294967295, not {seed}")
+
+
+def config_of(cell: Cell, model: Any) -> dict[str, Any]:
+    """The configuration of a run as the ledger and its checkpoints keep it.
+
+    Args:
+      model: the configuration of its student, a dataclass.
+    """
+    return {**dataclasses.asdict(cell), "model": dataclasses.asdict(model)}

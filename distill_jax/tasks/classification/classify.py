@@ -1,0 +1,148 @@
+"""Classifiers at work: what they say of a table, how they are scored, what their training is."""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from distill_jax.core.mesh import Placement
+from distill_jax.engine.work import Work
+from distill_jax.evaluation.metrics import classification_metrics
+from distill_jax.evaluation.predict import (
+    LogitsOf,
+    logits_of,
+    population_logits,
+    population_logits_of,
+    predict_logits,
+)
+from distill_jax.models.build import ModelConfig, build_model
+from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.tasks.classification.cells import TEACHER, Cell, TrainingConfig, config_of
+from distill_jax.tasks.classification.task import Examples, Task
+from distill_jax.training.checkpoint import Identity
+from distill_jax.training.loop import LoopConfig
+from distill_jax.training.state import Params
+
+SCORES = {"accuracy": "accuracy", "macro_f1": "macro_f1", "loss": "nll"}
+"""What decides on validation -> the metric of that."""
+
+
+@lru_cache(maxsize=64)
+def predictor(config: ModelConfig) -> LogitsOf:
+    """The compiled forward pass of models of this shape."""
+    return logits_of(build_model(config))
+
+
+@lru_cache(maxsize=16)
+def _population_predictor(config: ModelConfig, placement: Placement) -> LogitsOf:
+    return population_logits_of(build_model(config), placement)
+
+
+def predict(
+    task: Task,
+    config: ModelConfig,
+    params: Params,
+    table: Examples,
+    *,
+    mesh: Mesh,
+    on_batch: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """Logits [N, C] of a model for a table, in its order."""
+    return predict_logits(
+        predictor(config),
+        params,
+        table,
+        shape_lengths=task.few_lengths,
+        batch_size=task.evaluation_batch * mesh.size,
+        mesh=mesh,
+        on_batch=on_batch,
+    )
+
+
+def classifier_work(
+    cell: Cell,
+    task: Task,
+    config: ModelConfig,
+    objective: ResolvedObjective,
+    training: TrainingConfig,
+    steps: int,
+    *,
+    selects: bool = True,
+) -> Work:
+    """One stage of a cell.
+
+    Args:
+      selects: whether the best step on validation is kept; off for a stage before the last, whose
+        end is what counts.
+    """
+    lengths = task.training_lengths(training) if cell.student != TEACHER else task.few_lengths
+    loop = LoopConfig(
+        steps=steps,
+        eval_every=max(1, -(-steps // training.evaluations)),
+        select=SCORES[training.select] if selects else None,
+        ties=SCORES.get(training.ties),
+        patience=training.patience if selects else 0,
+    )
+    return Work(
+        identity=_identity(cell, config),
+        seed=cell.seed,
+        config=config,
+        build=partial(_build, config),
+        objective=objective,
+        optimizer=training.optimizer,
+        loop=loop,
+        batch_size=training.batch_size,
+        lengths=lengths,
+        table=task.training_table(with_teacher=objective.needs_teacher),
+        data=task.digest,
+        loss_params=lambda: objective.init_params(jax.random.key(cell.seed)),
+        evaluate=partial(_evaluate, task, config),
+        evaluate_members=partial(_evaluate_members, task, config),
+        precision=cell.precision,
+        prefix="" if selects else "intermediate-",
+    )
+
+
+def _build(config: ModelConfig, dtype: Any, remat: bool) -> Any:
+    return build_model(config, dtype=dtype, remat=remat)
+
+
+def _identity(cell: Cell, config: ModelConfig) -> Identity:
+    return Identity(cell.hash, config_of(cell, config))
+
+
+def _evaluate(
+    task: Task, config: ModelConfig, params: Params, mesh: Mesh, on_batch: Callable[[], None]
+) -> dict[str, float]:
+    validation = task.validation
+    logits_NC = predict(task, config, params, validation, mesh=mesh, on_batch=on_batch)
+    return classification_metrics(logits_NC, validation.labels_N)
+
+
+def _evaluate_members(
+    task: Task,
+    config: ModelConfig,
+    stacked: Params,
+    placement: Placement,
+    on_batch: Callable[[], None],
+) -> list[dict[str, float]]:
+    logits_PNC = population_logits(
+        _population_predictor(config, placement),
+        stacked,
+        task.validation,
+        shape_lengths=task.few_lengths,
+        batch_size=task.evaluation_batch,
+        placement=placement,
+        on_batch=on_batch,
+    )
+    return [_scores(logits_NC, task.validation.labels_N) for logits_NC in logits_PNC]
+
+
+def _scores(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
+    """Metrics of one member; NaN where it diverged, which nobody reads."""
+    if not np.isfinite(logits_NC).all():
+        return dict.fromkeys(SCORES.values(), float("nan"))
+    return classification_metrics(logits_NC, labels_N)

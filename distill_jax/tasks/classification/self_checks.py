@@ -1,0 +1,382 @@
+"""Self-checks before step 1: what would spoil a table in silence is an error that says what to do.
+
+A handful of training examples go through teacher, student and objective once, in float32 and
+without dropout. Every student starts a little off its own start, so that a gradient that is zero
+there by chance (a layer copied from the teacher is at distance 0 from it) is not taken for one
+that never comes.
+
+What must get a gradient. In the last stage: every parameter of the student and of the losses. In
+a stage before it the student's parameters out of the objective's reach (the classifier, where it
+compares hidden states) are named and left to the next stage. Not asked of: the bias of attention
+keys, which a softmax cancels; a term whose weight is 0 all the way, and the parameters it owns.
+Rows of an embedding that no example uses do not matter: one row of a parameter is enough.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.data.splits import is_content_id
+from distill_jax.data.tokenise import TokenTable
+from distill_jax.engine.progress import Reporter
+from distill_jax.models.bert import BertConfig
+from distill_jax.models.build import ModelConfig
+from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.tasks.classification.models import params_of_student
+from distill_jax.tasks.classification.probe import (
+    EXAMPLES,
+    LoneTerm,
+    Probe,
+    add_outputs,
+    nudged,
+    programs,
+    take_probe,
+    terms_that_count,
+)
+from distill_jax.tasks.classification.runs import Planned
+from distill_jax.tasks.classification.shares import Shares
+from distill_jax.tasks.classification.task import Examples, Task
+from distill_jax.tasks.classification.teacher import Teacher, check_label_order
+from distill_jax.training.feed import TeacherOutputs
+from distill_jax.training.state import Params
+
+PASSED = (
+    "teacher deterministic, {labels}padding changes nothing, all trained parameters "
+    "get gradients, student and teacher see the same tokens, no test id among the training ids"
+)
+UNNAMED = "the teacher does not name its classes: they are taken in the data's order"
+MOST_REPEATED = 0.01
+"""Of the texts of a split."""
+TOLERANCE = 1e-3
+"""Relative; rounding in float32 makes a hundredth of it, a padding that is read far more."""
+Say = Callable[[str], None]
+
+
+def run_self_checks(
+    planned: Sequence[Planned],
+    widest: Callable[[Planned], Examples],
+    reporter: Reporter,
+    check_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """All checks, once for each student shape and objective; says that they passed.
+
+    Args:
+      planned: the runs that are not finished yet; none, and nothing is checked or said.
+      widest: the examples that a run's teacher is asked about, the run's own among them.
+      check_stop: called now and then; raises to stop.
+
+    Raises:
+      UserError: for the first check that fails.
+    """
+    if not planned:
+        return
+    started = time.perf_counter()
+    groups: dict[tuple[str, str], list[Planned]] = {}
+    for each in planned:
+        groups.setdefault((each.teacher.digest, each.task.digest), []).append(each)
+    count = 0
+    orders: dict[str | None, None] = {}
+    with (
+        reporter.stage("self-checks", len(groups)) as stage,
+        # Not left to the device: a matmul in half precision must not look like a leak.
+        jax.default_matmul_precision("highest"),
+    ):
+        for done, group in enumerate(groups.values(), 1):
+            check_stop()
+            orders.setdefault(_order_known(group[0].teacher))
+            count += _check_group(group, widest, reporter.say, check_stop)
+            stage.update(done)
+    seconds = time.perf_counter() - started
+    objectives = f"{count} objective{'s' * (count > 1)}"
+    if None in orders:
+        reporter.say(f"self-checks: {UNNAMED}")
+    passed = PASSED.format(labels="".join(f"{order}, " for order in orders if order))
+    reporter.say(f"self-checks: {passed}: passed ({objectives}, {seconds:.1f} s)")
+
+
+def check_splits(task: Task) -> None:
+    """No example of validation or test is trained on, or spoken of by the teacher.
+
+    Public benchmarks hold a few texts twice. Where ids are made of the texts, up to one in a
+    hundred such is left to the note that the data comes with.
+
+    Raises:
+      UserError: naming one.
+    """
+    training = set(task.everything.ids) | set(task.labelled.ids)
+    for split, table in (("test", task.test), ("validation", task.validation)):
+        shared = [example for example in table.ids if example in training]
+        few = len(shared) <= MOST_REPEATED * len(table)
+        if shared and not (few and all(map(is_content_id, shared))):
+            raise UserError(
+                f"{len(shared)} of {len(table)} {split} examples are training examples too, "
+                f"{shared[0]!r} for one: the scores would be flattered. Leave them out of train, "
+                "or, if only their ids are the same, give ids that occur once in all files."
+            )
+
+
+def check_same_tokens(
+    task: Task, teacher: ModelConfig, student: ModelConfig, widest: Examples
+) -> None:
+    """Student and teacher read the same tokens of the same examples, and have embeddings for them.
+
+    Args:
+      widest: the examples that the teacher is asked about and its cache is keyed by; a cache
+        itself compares ids, lengths and its digest when it is opened.
+
+    Raises:
+      UserError: naming what differs.
+    """
+    row_of = {example: row for row, example in enumerate(widest.ids)}
+    own = task.everything
+    missing = [example for example in own.ids if example not in row_of]
+    if missing:
+        raise UserError(
+            f"the teacher is not asked about {len(missing)} of the student's {len(own)} examples, "
+            f"{missing[0]!r} for one: prepare data and teacher outputs anew"
+        )
+    rows = np.asarray([row_of[example] for example in own.ids])
+    if widest.take(rows).with_labels(own.labels_N).digest != own.digest:
+        raise UserError(
+            "student and teacher do not see the same tokens of the same examples: they were "
+            "tokenised differently. Delete the folders tokens and teacher_outputs under "
+            "DISTILL_JAX_HOME and run again"
+        )
+    for whose, config in (("teacher", teacher), ("student", student)):
+        tables = [t for t in (own, task.validation, task.test) if isinstance(t, TokenTable)]
+        largest = max((int(table.tokens_S.max()) for table in tables), default=0)
+        if isinstance(config, BertConfig) and largest >= config.vocab_size:
+            raise UserError(
+                f"token id {largest} occurs, and the {whose} has embeddings for ids below "
+                f"{config.vocab_size}: its tokeniser is that of another model"
+            )
+
+
+def check_deterministic(teacher: TeacherOutputs, batch: Batch) -> ModelOutput:
+    """Two calls, the same bits; returns what it said.
+
+    Raises:
+      UserError: naming what differs.
+    """
+    first, second = jax.device_get((teacher(batch), teacher(batch)))
+    for (path, one), other in zip(
+        jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(second), strict=True
+    ):
+        if one.tobytes() != other.tobytes():
+            raise UserError(
+                "the teacher is not deterministic: asked twice about the same batch it gave "
+                f"different {jax.tree_util.keystr(path).strip('.')}. Turn its dropout off "
+                "(train=False) and every other draw"
+            )
+    return first
+
+
+def check_padding(whose: str, little: Mapping[str, Any], much: Mapping[str, Any]) -> None:
+    """The same numbers of the same examples, whatever the padding.
+
+    Args:
+      whose: for people: ``the teacher``, or a student and its objective.
+      little, much: arrays by name, of a ``Probe``'s two batches; those of ``much`` may go on with
+        empty rows.
+
+    Raises:
+      UserError: naming what differs, or is not finite.
+    """
+    for name, array in little.items():
+        one = np.asarray(array, np.float64)
+        other = np.asarray(much[name], np.float64)[: len(one)] if one.ndim else much[name]
+        if not (np.isfinite(one).all() and np.isfinite(other).all()):
+            raise UserError(
+                f"{whose}: {name} is not finite on {EXAMPLES} training examples, before any "
+                "training: mend the loss or the checkpoint"
+            )
+        gap = np.abs(one - other).max(initial=0.0)
+        scale = max(np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
+        if gap > TOLERANCE * scale + 1e-6:
+            raise UserError(
+                f"{whose}: padding changes {name} (by {gap:.3g}, of {scale:.3g}). Honour `where` "
+                "before every softmax, mean and norm"
+            )
+
+
+def check_gradients(whose: str, reached: Params, *, last: bool, say: Say) -> None:
+    """Every parameter of the student gets a gradient; before the last stage some may wait.
+
+    Args:
+      reached: for each parameter, its gradient, or whether that is anything but 0.
+      last: whether no stage comes after.
+      say: told of the parameters that wait for the next stage.
+
+    Raises:
+      UserError: naming them.
+    """
+    if not _any(reached):
+        raise UserError(f"{whose}: no gradient reaches the student; it would learn nothing")
+    names = sorted(unreached_in(reached))
+    parts = ", ".join(dict.fromkeys("/".join(name.split("/")[:2]) for name in names))
+    if names and last:
+        raise UserError(
+            f"{whose}: no gradient reaches {parts} ({len(names)} parameters); they "
+            "would stay as they start. Add a loss on logits, '+ ce' or '+ kl' say, or make "
+            "this objective a stage before the last"
+        )
+    if names:
+        say(f"{whose}: {parts} get no gradient before the last stage")
+
+
+def _check_group(
+    group: Sequence[Planned],
+    widest: Callable[[Planned], Examples],
+    say: Say,
+    check_stop: Callable[[], None],
+) -> int:
+    """The checks of the runs that share teacher and examples; returns how many objectives."""
+    task, teacher = group[0].task, group[0].teacher
+    check_label_order(teacher, task.label_names)
+    for config, each in {each.config: each for each in group}.items():
+        check_same_tokens(task, teacher.config, config, widest(each))
+        if config.num_labels != len(task.label_names):
+            raise UserError(
+                f"the student has {config.num_labels} classes, the data {len(task.label_names)}"
+            )
+    probe = take_probe(task.everything, _positions(teacher.config, *(p.config for p in group)))
+    heard = any(fitted.needs_teacher for each in group for fitted, _ in each.stages)
+    speaks = _teacher_on(probe, teacher) if heard else (None, None)
+    students: dict[ModelConfig, _Student] = {}
+    shares = Shares(programs(), probe.little, speaks[0])
+    seen: set[Any] = set()
+    for each in group:
+        if each.config not in students:
+            students[each.config] = _Student(each, probe, speaks)
+        for work, (objective, _) in zip(each.works, each.stages, strict=True):
+            terms = terms_that_count(objective, work.steps)
+            key = each.config, tuple(term.objective.structure for term in terms), work.selects
+            if key not in seen:
+                seen.add(key)
+                check_stop()
+                whose = f"{each.cell.student}, {objective.objective}"
+                students[each.config].check(whose, terms, last=work.selects, say=say)
+            if line := shares.line(each, objective, terms):
+                say(line)
+    return len(seen)
+
+
+def _order_known(teacher: Teacher) -> str | None:
+    """What is known of the order of a teacher's classes; None where it does not name them."""
+    order = teacher.pretrained.order
+    if order is not None and order.by == "map":
+        return "classes as --label-map says"
+    return None if teacher.label_names is None else "label orders agree"
+
+
+def _teacher_on(probe: Probe, teacher: Teacher) -> tuple[ModelOutput, ModelOutput]:
+    """What the teacher says of both batches, checked."""
+
+    def speak(batch: Batch) -> ModelOutput:
+        return programs().forward(teacher.config, teacher.params, batch)
+
+    little, much = check_deterministic(speak, probe.little), speak(probe.much)
+    check_padding("the teacher", _logits(little, probe), _logits(much, probe))
+    return little, much
+
+
+class _Student:
+    """A student of one shape, a little off its start, and what it says of a probe."""
+
+    def __init__(
+        self, planned: Planned, probe: Probe, speaks: Sequence[ModelOutput | None]
+    ) -> None:
+        params = nudged(params_of_student(planned.cell, planned.teacher.pretrained))
+        run = programs()
+        little, self._pull = run.forward_and_pull(planned.config, params, probe.little)
+        much = run.forward(planned.config, params, probe.much)
+        student = f"student {planned.cell.student}"
+        check_padding(student, _logits(little, probe), _logits(much, probe))
+        self._says = little, much
+        self._ends = list(zip(self._says, speaks, (probe.little, probe.much), strict=True))
+        self._slopes: dict[str, ModelOutput] = {}
+
+    def check(self, whose: str, terms: Sequence[LoneTerm], *, last: bool, say: Say) -> None:
+        """An objective's terms, each once, and where their gradients arrive together."""
+        slope = jax.tree.map(jnp.zeros_like, self._says[0])
+        for term in terms:
+            structure = term.objective.structure
+            if structure not in self._slopes:
+                self._slopes[structure] = self._check_term(whose, term.objective, term.numbers)
+            slope = add_outputs(slope, self._slopes[structure])
+        reached, _ = programs().reached(self._pull, slope)
+        check_gradients(whose, reached, last=last, say=say)
+
+    def _check_term(self, whose: str, term: ResolvedObjective, numbers: Any) -> ModelOutput:
+        """The gradient of a term with respect to the student's output."""
+        little, much = (
+            (term.student_capture.select(own), teacher and term.teacher_capture.select(teacher), b)
+            for own, teacher, b in self._ends
+        )
+        own = nudged(term.init_params(jax.random.key(0)))
+        try:
+            parts, of_own, of_student = programs().slope(term, own, numbers, *little)
+            if not _any(of_student):  # a ranking may be right already: ask for it upside down
+                upside_down = jax.tree.map(jnp.negative, little[0])
+                _, of_own, of_student = programs().slope(
+                    term, own, numbers, upside_down, *little[1:]
+                )
+            parts_of_much = programs().value(term, own, numbers, *much)
+        except Exception as error:  # the loss may be the user's own; shapes may not fit
+            told = (str(error).splitlines() or [""])[0]
+            raise UserError(
+                f"{whose}: {term.objective} cannot be computed ({type(error).__name__}: {told})"
+            ) from error
+        check_padding(whose, _means(parts), _means(parts_of_much))
+        if missed := unreached_in(of_own):
+            raise UserError(
+                f"{whose}: no gradient reaches {', '.join(missed)}, parameters of the loss itself. "
+                "It must use them, outside of stop_gradient"
+            )
+        if not _any(of_student):
+            raise UserError(
+                f"{whose}: {term.objective} gives the student no gradient. Is the student's side "
+                "in stop_gradient, or are student and teacher the wrong way round?"
+            )
+        return of_student
+
+
+def unreached_in(gradients: Mapping[str, Any]) -> list[str]:
+    """Names of the parameters whose gradient (or flag) is zero everywhere, without key biases."""
+    flat = flatten_dict(dict(gradients), sep="/")
+    return [
+        name
+        for name, leaf in flat.items()
+        if not np.asarray(leaf).any() and not name.endswith("attention/key/bias")
+    ]
+
+
+def _any(gradients: Any) -> bool:
+    """Whether anything in a tree is not 0."""
+    return any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradients))
+
+
+def _positions(*configs: ModelConfig) -> int:
+    return min([c.max_positions for c in configs if isinstance(c, BertConfig)], default=1)
+
+
+def _logits(output: ModelOutput, probe: Probe) -> dict[str, np.ndarray]:
+    """The logits of the examples that are there."""
+    examples = int(np.sum(np.asarray(probe.little.example_ids_B) >= 0))
+    return {"the logits": np.asarray(output.logits_BC)[:examples]}
+
+
+def _means(parts: Mapping[str, tuple[Any, Any]]) -> dict[str, np.ndarray]:
+    return {
+        f"the value of {label}": np.asarray(total) / np.maximum(np.asarray(count), 1)
+        for label, (total, count) in parts.items()
+    }

@@ -1,0 +1,288 @@
+"""Fetches what the cells of a table need, each thing once."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from distill_jax.core.distributed import is_lead
+from distill_jax.core.errors import UserError
+from distill_jax.data.table import TextDataset
+from distill_jax.data.tokenise import TokenTable
+from distill_jax.engine.engine import Engine
+from distill_jax.engine.merge import rows_in
+from distill_jax.engine.strategies import clear_checkpoints
+from distill_jax.evaluation.predict import check_token_types
+from distill_jax.models.bert import BertConfig
+from distill_jax.tables.ledger import Ledger
+from distill_jax.tables.spec import Place
+from distill_jax.tasks.classification.asked import rows_asked
+from distill_jax.tasks.classification.cells import TEACHER, Cell, DataConfig, TrainingConfig
+from distill_jax.tasks.classification.classify import predict
+from distill_jax.tasks.classification.label_map import Pairs
+from distill_jax.tasks.classification.models import Checkpoint, is_cnn, load_checkpoint
+from distill_jax.tasks.classification.runs import Planned, teacher_row
+from distill_jax.tasks.classification.self_checks import check_splits
+from distill_jax.tasks.classification.sweep import Entry
+from distill_jax.tasks.classification.task import (
+    DIGITS,
+    Task,
+    load_texts,
+    prepare_digits,
+    prepare_task,
+)
+from distill_jax.tasks.classification.teacher import (
+    Teacher,
+    as_it_came,
+    in_order_of,
+    outputs_for,
+    teacher_cell,
+)
+from distill_jax.tasks.classification.teacher_check import check_teacher
+from distill_jax.tasks.classification.teacher_rates import best_fine_tuned
+from distill_jax.teachers.placebo import Placebo, shuffled
+from distill_jax.training.feed import TeacherOutputs
+
+
+@dataclass(eq=False)
+class Supplies:
+    """Fetches what cells need, each thing once: data, checkpoints, teachers, their words."""
+
+    engine: Engine
+    experiment: str
+    _teachers: dict[tuple[str, object], tuple[Teacher, str]] = field(default_factory=dict)
+    _outputs: dict[tuple[str, str, object], TeacherOutputs | None] = field(default_factory=dict)
+    _placebos: dict[tuple[object, ...], Placebo] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
+    _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pretrained = lru_cache(None)(self._pretrained)
+        self.task = lru_cache(None)(self._task)
+
+    def _pretrained(
+        self, name: str, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
+    ) -> Checkpoint:
+        pretrained = load_checkpoint(
+            name, num_labels=num_labels, fresh=fresh, seed=seed, pooling=pooling
+        )
+        for note in pretrained.notes if not seed else ():  # they are the same for every seed
+            self.engine.reporter.say(f"teacher: {note}")
+        return pretrained
+
+    def _task(
+        self, data: DataConfig, teacher_name: str, fresh: bool, pooling: str, label_map: Pairs
+    ) -> tuple[Task, Checkpoint]:
+        load = partial(self.pretrained, pooling=pooling)
+        task, pretrained = examples_for(data, teacher_name, fresh, load, label_map=label_map)
+        order = pretrained.order.told(task.label_names) if pretrained.order else []
+        lines = [*task.told(), *(f"teacher: {line}" for line in order)]
+        for line in lines:
+            if line not in self._said:  # draws of the labels are alike
+                self.engine.reporter.say(line)
+        self._said.update(lines)
+        return task, pretrained
+
+    def of(self, cell: Cell) -> tuple[Task, Checkpoint]:
+        """The examples of a cell, and the checkpoint of its teacher."""
+        teacher = cell.teacher
+        task, pretrained = self.task(
+            cell.data, teacher.name, teacher.fine_tune, teacher.pooling, teacher.label_map
+        )
+        if teacher.seed:
+            classes = len(task.label_names)
+            pretrained = self.pretrained(
+                teacher.name, classes, teacher.fine_tune, teacher.seed, teacher.pooling
+            )
+        return task, pretrained
+
+    def raise_teacher(self, cell: Cell, ledger: Ledger) -> None:
+        """Fine-tune the teacher of a cell, unless that is done; its row goes to the ledger.
+
+        Every part of a table needs the teacher; one of them has its row.
+
+        Raises:
+          UserError: for a useless teacher, where such are refused, see ``teacher_check``.
+        """
+        task, pretrained = self.of(cell)
+        key = (task.labels_digest, cell.teacher)
+        if key in self._teachers:
+            return
+        which = f" (seed {cell.teacher.seed}, labels {cell.data.label_seed})"
+        shown = which if cell.teacher.seed or cell.data.label_seed else ""
+        name = f"teacher{shown}"
+        own_cell = teacher_cell(task, pretrained, cell)
+        if cell.teacher.fine_tune:
+            teacher, own_cell = best_fine_tuned(self.engine, task, pretrained, own_cell, name)
+        else:
+            teacher = as_it_came(task, pretrained)
+            own_cell = dataclasses.replace(
+                own_cell, objective="as it came", training=TrainingConfig()
+            )
+        self.engine.stop.check()
+        row = rows_in(ledger.path.parent).get(own_cell.hash)
+        if row is not None and row.fingerprints["teacher"] != teacher.digest:
+            row = None
+        checked = check_teacher(self.engine, task, teacher, shown, row.metrics if row else {})
+        self._teachers[key] = teacher, own_cell.hash
+        share = self.engine.options.share
+        if not share.whole:  # its checkpoints are of no use to anybody now
+            clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
+        if not share.holds(own_cell.hash):
+            return
+        if row is None:
+            group = Path(cell.teacher.name).name
+            row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group, checked)
+            if is_lead():
+                ledger.append(row)
+        clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
+        accuracy = 100 * row.metrics["test/accuracy"]
+        self.engine.reporter.say(f"{name}: test accuracy {accuracy:.1f}%")
+
+    def teacher(self, cell: Cell) -> tuple[Teacher, str]:
+        """The teacher of a cell and the hash of the teacher's own row."""
+        task, _ = self.of(cell)
+        return self._teachers[task.labels_digest, cell.teacher]
+
+    def teacher_places(self, entries: Sequence[Entry]) -> list[Place]:
+        """One teacher stands under its own name; several stand in the groups that they teach.
+
+        The teachers that the seeds of an entry hear in turn are replicates of one: each stands at
+        the first seed that hears it. Entries of one group that hear other teachers get a row each.
+        """
+        heard: dict[tuple[str, str], dict[str, int]] = {}
+        for entry in entries:
+            first = heard.setdefault((entry.group, entry.row), {})
+            first.setdefault(self.teacher(entry.cell)[1], entry.cell.seed)
+        if len({tuple(hashes) for hashes in heard.values()}) == 1:
+            name = Path(entries[0].cell.teacher.name).name
+            heard = {(name, ""): next(iter(heard.values()))}
+        rows: dict[str, dict[tuple[str, ...], str]] = {}
+        places: dict[tuple[str, str], Place] = {}
+        for (group, _), hashes in heard.items():
+            known = rows.setdefault(group, {})
+            row = known.setdefault(
+                tuple(hashes), f"{TEACHER} {len(known) + 1}" if known else TEACHER
+            )
+            for hash, seed in hashes.items():
+                places.setdefault((group, hash), Place(row, group, seed, hash))
+        return list(places.values())
+
+    def outputs(self, planned: Planned, all_planned: Sequence[Planned]) -> TeacherOutputs | None:
+        """What the teacher says of a run's training examples: one cache for the whole table."""
+        key = (planned.task.digest, *_heard(planned))
+        if key not in self._outputs:
+            pupils = [p for p in all_planned if _heard(p) == _heard(planned)]
+            objectives = [o for p in pupils for o in (p.objective, p.intermediate) if o is not None]
+            wider = self.widest(planned, all_planned)
+            beside = [p for p in pupils if self.widest(p, all_planned).digest == wider.digest]
+            self._outputs[key] = outputs_for(
+                self.engine,
+                planned.task,
+                planned.teacher,
+                objectives,
+                planned.cell.teacher,
+                wider,
+                rows_asked(beside, wider),
+            )
+        said = self._outputs[key]
+        if said is None or not planned.cell.placebo:
+            return said
+        table, seed = planned.task.everything, planned.cell.seed
+        if (*key, seed) not in self._placebos:
+            self._placebos[*key, seed] = Placebo(said, table, shuffled(len(table), seed))
+        return self._placebos[*key, seed]
+
+    def widest(self, planned: Planned, all_planned: Sequence[Planned]) -> Task:
+        """That among whose examples a run's are, and about which its teacher is asked, once."""
+        pupils = [p for p in all_planned if _heard(p) == _heard(planned)]
+        return _widest(planned.task, [p.task for p in pupils])
+
+    def teacher_on_test(self, planned: Planned) -> np.ndarray:
+        """The teacher's logits [N, C] on the test split, for fidelity."""
+        task, teacher = planned.task, planned.teacher
+        key = (task.tokens_digest, teacher.digest)
+        if key not in self._on_test:
+            self._on_test[key] = predict(
+                task,
+                teacher.config,
+                teacher.params,
+                task.test,
+                mesh=self.engine.mesh,
+                on_batch=self.engine.check_stop,
+            )
+        return self._on_test[key]
+
+
+def examples_for(
+    data: DataConfig,
+    teacher: str,
+    fresh: bool,
+    load: Callable[[str, int | None, bool], Checkpoint],
+    texts: TextDataset | None = None,
+    label_map: Pairs = (),
+) -> tuple[Task, Checkpoint]:
+    """The examples of a data set, and the checkpoint that is to teach them, all checked.
+
+    Args:
+      fresh: whether the teacher gets a new head.
+      load: of checkpoints: (name, number of classes or None for its own, fresh).
+      texts: of the data set, where they have been loaded.
+      label_map: see ``TeacherConfig``.
+
+    Raises:
+      UserError: for what training would refuse about data, teacher, or the two together.
+    """
+    if (data.name == DIGITS) != is_cnn(teacher):
+        raise UserError(
+            f"data {data.name!r} does not fit teacher {teacher!r}: digits want a CNN "
+            "(cnn-16-32-64), texts a BERT checkpoint"
+        )
+    if data.name == DIGITS:
+        task = prepare_digits(data)
+        pretrained = load(teacher, len(task.label_names), fresh)
+        if not fresh:
+            pretrained = in_order_of(task.label_names, pretrained, label_map)
+    else:
+        dataset = texts or load_texts(data)
+        pretrained = load(teacher, len(dataset.label_names) if fresh else None, fresh)
+        if not fresh:
+            pretrained = in_order_of(dataset.label_names, pretrained, label_map)
+        assert pretrained.tokenizer_file is not None
+        task = prepare_task(data, dataset, pretrained.tokenizer_file)
+        _check_inputs(task, pretrained)
+    check_splits(task)
+    return task, pretrained
+
+
+def _heard(planned: Planned) -> tuple[str, object]:
+    """Which teacher a run hears, and how."""
+    return planned.teacher.digest, planned.cell.teacher
+
+
+def _check_inputs(task: Task, pretrained: Checkpoint) -> None:
+    """The teacher has embeddings for every position and for both texts of a pair."""
+    assert isinstance(pretrained.config, BertConfig)
+    tables = (task.everything, task.validation, task.test)
+    for table in tables:
+        if isinstance(table, TokenTable):
+            check_token_types(table, pretrained.config)
+    longest = max(int(table.lengths_N.max()) for table in tables)
+    if longest > pretrained.config.max_positions:
+        raise UserError(
+            f"texts of {longest} tokens do not fit the teacher's "
+            f"{pretrained.config.max_positions} positions; lower --max-length"
+        )
+
+
+def _widest(task: Task, others: Sequence[Task]) -> Task:
+    """That with the largest set of training examples that the task's are among; itself at least."""
+    same = [other for other in others if other.tokens_digest == task.tokens_digest]
+    tasks = {other.digest: other for other in same}
+    for other in sorted(tasks.values(), key=lambda each: -len(each.everything)):
+        if set(task.everything.ids) <= set(other.everything.ids):
+            return other
+    return task

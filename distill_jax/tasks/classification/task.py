@@ -1,0 +1,213 @@
+"""The examples of an experiment, ready to be batched, with the labels that it may use."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.core.digests import digest
+from distill_jax.core.files import home
+from distill_jax.data import digits
+from distill_jax.data.coverage import Coverage, in_words
+from distill_jax.data.images import ImageTable
+from distill_jax.data.load import load_dataset
+from distill_jax.data.plan import choose_lengths
+from distill_jax.data.split_files import listed
+from distill_jax.data.subsets import labelled_rows
+from distill_jax.data.table import TextDataset, TextTable
+from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.transfer import add_texts, noisy_labels
+from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
+
+Examples = TokenTable | ImageTable
+DIGITS = "digits"
+FEW_SHAPES = 3
+EVALUATION_BATCH = 64
+IMAGE_EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a table is trained and tested on.
+
+    Attributes:
+      labelled: the training examples whose labels are used.
+      everything: those and the transfer set, whose labels are -1.
+      validation, test: fully labelled.
+      few_lengths: three to five batch lengths, for work too short to be worth more
+        compilations: evaluation, and fine-tuning on few labels. The transfer set has no say in
+        them, so that the teacher does not depend on it.
+      evaluation_batch: examples at a time in evaluation.
+      digest: content of all of it, the choice of labels included.
+      labels_digest: content of what the teacher is trained on: all but the transfer set.
+      tokens_digest: content of the data set before that choice.
+      notes: what was decided about the data.
+      coverage: of each split's texts, how much is cut or unknown; empty for images.
+      test_texts: id -> a test example's text, or its two; empty for images.
+    """
+
+    config: DataConfig
+    label_names: tuple[str, ...]
+    labelled: Examples
+    everything: Examples
+    validation: Examples
+    test: Examples
+    few_lengths: tuple[int, ...]
+    evaluation_batch: int
+    digest: str
+    labels_digest: str
+    tokens_digest: str
+    notes: tuple[str, ...] = ()
+    coverage: Mapping[str, Coverage] = dataclasses.field(default_factory=dict)
+    test_texts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False)
+    _lengths: Callable[[int, int], tuple[int, ...]] = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        def choose(batch_size: int, max_shapes: int) -> tuple[int, ...]:
+            tables = (self.labelled, self.validation, self.test)
+            longest = max(int(table.lengths_N.max()) for table in tables)
+            lengths_N = np.append(self.everything.lengths_N, longest)
+            return choose_lengths(lengths_N, batch_size=batch_size, max_shapes=max_shapes)
+
+        object.__setattr__(self, "_lengths", lru_cache(choose))
+
+    def training_table(self, *, with_teacher: bool) -> Examples:
+        """All examples where a teacher speaks of them, else those with labels."""
+        return self.everything if with_teacher else self.labelled
+
+    def training_lengths(self, training: TrainingConfig) -> tuple[int, ...]:
+        """Lengths of training batches: at most a tenth of an epoch is padding, where so many
+        shapes can do that."""
+        return self._lengths(training.batch_size, training.max_shapes)
+
+    @property
+    def summary(self) -> str:
+        """For people."""
+        others = len(self.everything) - len(self.labelled)
+        training = f"{len(self.labelled):,} training examples, all of them labelled"
+        if others:
+            training = (
+                f"{len(self.labelled):,} labelled and {others:,} unlabelled training examples"
+            )
+        return (
+            f"{training}, {len(self.validation):,} validation, "
+            f"{len(self.test):,} test; classes {listed(self.label_names)}"
+        )
+
+    def told(self) -> Iterator[str]:
+        """What a person should know before training, line by line."""
+        for note in self.notes:
+            yield f"data: {note}"
+        yield f"{self.config.name}: {self.summary}"
+        for line in in_words(self.coverage, self.config.max_length):
+            yield f"data: {line}"
+
+
+def load_texts(config: DataConfig) -> TextDataset:
+    """The text data set of a configuration, without what is added to it."""
+    columns = {"text": config.text, "text_b": config.text_b, "label": config.label}
+    return load_dataset(config.name, **columns)  # type: ignore[arg-type]
+
+
+def prepare_task(config: DataConfig, dataset: TextDataset, tokenizer_file: Path) -> Task:
+    """Tokenise a data set and choose the labels to use. What was prepared before is reused."""
+
+    def tokenise(texts: TextDataset):
+        return tokenise_dataset(
+            texts, tokenizer_file, max_length=config.max_length, cache=home() / "tokens"
+        )
+
+    own = tokenise(dataset)
+    notes = dataset.notes
+    train: TokenTable = own.splits["train"]
+    if config.more_texts:
+        others = [load_dataset(name) for name in config.more_texts]
+        wider = add_texts(dataset, others)
+        train, notes = tokenise(wider).splits["train"], wider.notes
+    longest = max(int(table.lengths_N.max()) for table in own.splits.values())
+    fine = choose_lengths(
+        np.append(own.splits["train"].lengths_N, longest), batch_size=EVALUATION_BATCH
+    )
+    task = Task(
+        config=config,
+        label_names=own.label_names,
+        labelled=train,
+        everything=train,
+        validation=own.splits["validation"],
+        test=own.splits["test"],
+        few_lengths=fine[:: -max(1, len(fine) // FEW_SHAPES)][::-1],
+        evaluation_batch=EVALUATION_BATCH,
+        digest="",
+        labels_digest="",
+        tokens_digest=own.digest,
+        notes=notes,
+        coverage=own.coverage,
+        test_texts=_texts_by_id(dataset.splits["test"]),
+    )
+    return _with_labels_chosen(task)
+
+
+def _texts_by_id(table: TextTable) -> dict[str, tuple[str, ...]]:
+    columns = [table.texts] if table.texts_b is None else [table.texts, table.texts_b]
+    return dict(zip(table.ids, zip(*columns, strict=True), strict=True))
+
+
+def prepare_digits(config: DataConfig) -> Task:
+    """The digits that come with scikit-learn, 8 x 8 pixels."""
+    dataset = digits.load()
+    train = dataset.splits["train"]
+    task = Task(
+        config=config,
+        label_names=dataset.label_names,
+        labelled=train,
+        everything=train,
+        validation=dataset.splits["validation"],
+        test=dataset.splits["test"],
+        few_lengths=(1,),
+        evaluation_batch=IMAGE_EVALUATION_BATCH,
+        digest="",
+        labels_digest="",
+        tokens_digest=dataset.digest,
+        notes=dataset.notes,
+    )
+    return _with_labels_chosen(task)
+
+
+def _with_labels_chosen(task: Task) -> Task:
+    """Labels dropped, made noisy, and the transfer set cut as the configuration says."""
+    config, train = task.config, task.everything
+    draw = config.label_seed if config.draws_labels else 0
+    rows = labelled_rows(train, config.label_fraction, salt=f"labels/{draw}" if draw else "labels")
+    if config.label_noise:
+        noisy_N = noisy_labels(
+            train.ids, train.labels_N, config.label_noise, len(task.label_names), seed=draw
+        )
+        train = train.with_labels(noisy_N)
+    labelled = train.take(rows)
+    everything = train.without_labels(np.setdiff1d(np.arange(len(train)), rows))
+    if config.transfer == "none" and not config.more_texts:
+        everything = labelled
+    elif config.transfer == "none":
+        originals = labelled_rows(train, 1.0)
+        everything = everything.take(
+            np.setdiff1d(np.arange(len(train)), np.setdiff1d(originals, rows))
+        )
+    chosen: dict[str, Any] = {
+        "tokens": task.tokens_digest,
+        "label_fraction": config.label_fraction,
+        "label_noise": config.label_noise,
+    }
+    if draw:  # there was one draw once; its digest stays
+        chosen["label_seed"] = draw
+    labels_digest = digest(chosen)
+    return dataclasses.replace(
+        task,
+        labelled=labelled,
+        everything=everything,
+        labels_digest=labels_digest,
+        digest=digest({"labels": labels_digest, "everything": everything.digest}),
+    )

@@ -1,0 +1,265 @@
+"""The teacher of a table: a checkpoint, fine-tuned on the labels that may be used."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import atomic_folder, home
+from distill_jax.core.sharding import ShardingRules, place
+from distill_jax.data.tokenise import TokenTable
+from distill_jax.engine.engine import Engine
+from distill_jax.engine.rows import training_facts
+from distill_jax.models.build import ModelConfig, build_model
+from distill_jax.objectives.grammar import parse
+from distill_jax.objectives.resolve import ResolvedObjective, resolve
+from distill_jax.tasks.classification.cache_origin import origin_of
+from distill_jax.tasks.classification.cells import TEACHER, Cell, TeacherConfig
+from distill_jax.tasks.classification.classify import classifier_work
+from distill_jax.tasks.classification.label_map import Pairs, order_of
+from distill_jax.tasks.classification.models import (
+    Checkpoint,
+    inputs_of,
+    load_model,
+    save_model,
+    with_classes,
+)
+from distill_jax.tasks.classification.task import Task
+from distill_jax.teachers.cache import (
+    Provenance,
+    cache_folder,
+    open_cache,
+    teacher_outputs,
+    union_of,
+)
+from distill_jax.teachers.live import LiveTeacher
+from distill_jax.training.feed import TeacherOutputs
+
+CACHE_BATCH = 32
+IMAGE_CACHE_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A model that may speak.
+
+    Attributes:
+      pretrained: the checkpoint it came from; students copy layers from there, not from the
+        fine-tuned model, so that the control row hears nothing of the teacher.
+      config, params: the fine-tuned model.
+      digest: its content.
+      folder: where it lives, a folder that can be loaded; None when it was used as it came.
+      training: selected step, steps as run, seconds; empty when it was used as it came.
+      label_names: its classes in order; None where its checkpoint does not say.
+    """
+
+    pretrained: Checkpoint
+    config: ModelConfig
+    params: Any
+    digest: str
+    folder: Path | None
+    training: dict[str, Any]
+    label_names: tuple[str, ...] | None = None
+
+
+def teacher_cell(task: Task, pretrained: Checkpoint, cell: Cell) -> Cell:
+    """The cell of the fine-tuning of a cell's teacher. The transfer set is not part of it."""
+    return Cell(
+        data=cell.data,
+        teacher=cell.teacher,
+        student=TEACHER,
+        objective="ce",
+        training=cell.teacher.training,
+        seed=cell.teacher.seed,
+        data_digest=task.labels_digest,
+        teacher_digest=pretrained.digest,
+    )
+
+
+def fine_tuned(
+    engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell, label: str
+) -> Teacher:
+    """The teacher of this cell, fine-tuned now or found from an earlier run.
+
+    Args:
+      label: of the stage, for people.
+    """
+    folder = home() / "teachers" / cell.hash
+    if not folder.is_dir():
+        config = pretrained.config
+        planned = cell.training.total_steps(len(task.labelled))
+        result = engine.train(
+            classifier_work(
+                cell,
+                task,
+                config,
+                resolve(parse(cell.objective), config.shape, None),
+                cell.training,
+                planned,
+            ),
+            pretrained.params,
+            teacher=None,
+            label=label,
+            folder=engine.run_folder(cell.hash, shared=True),
+        )
+        progress = result.progress
+        training = {
+            "cell": cell.hash,
+            "steps": int(progress.history[-1]["step"]),
+            "planned_steps": planned,
+            "validation_accuracy": progress.at_best().get("accuracy", math.nan),
+            **training_facts(result),
+        }
+        with atomic_folder(folder) as scratch:
+            save_model(
+                scratch,
+                config,
+                result.params,
+                pretrained.tokenizer_file,
+                task.label_names,
+                inputs_of(task.config),
+            )
+            (scratch / "training.json").write_text(json.dumps(training, indent=1))
+    loaded = load_model(folder)
+    check_label_order(loaded, task.label_names)
+    try:
+        training = json.loads((folder / "training.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the teacher in {folder} is damaged (training.json: {error}); delete that folder and "
+            "it is fine-tuned again"
+        ) from error
+    return Teacher(
+        pretrained,
+        loaded.config,
+        loaded.params,
+        loaded.digest,
+        folder,
+        training,
+        loaded.label_names,
+    )
+
+
+def in_order_of(
+    label_names: tuple[str, ...], pretrained: Checkpoint, label_map: Pairs = ()
+) -> Checkpoint:
+    """A checkpoint whose head was trained elsewhere, its classes put in the data's order.
+
+    Raises:
+      UserError: when it has no head, or it cannot be said which class is which.
+    """
+    if pretrained.fresh:
+        raise UserError(
+            f"the teacher's checkpoint has no trained {' and '.join(pretrained.fresh)}: leave out "
+            "--no-fine-tune, and it is trained on the labels"
+        )
+    order = order_of(pretrained.label_names, pretrained.config.num_labels, label_names, label_map)
+    names = None if order.by == "position" else label_names
+    return dataclasses.replace(with_classes(pretrained, order.columns, names), order=order)
+
+
+def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
+    """A teacher whose head was trained elsewhere.
+
+    Args:
+      pretrained: see ``in_order_of``.
+
+    Raises:
+      UserError: when its labels are not the data's.
+    """
+    check_label_order(pretrained, task.label_names)
+    return Teacher(
+        pretrained,
+        pretrained.config,
+        pretrained.params,
+        pretrained.digest,
+        None,
+        {},
+        pretrained.label_names,
+    )
+
+
+def check_label_order(teacher: Checkpoint | Teacher, label_names: tuple[str, ...]) -> None:
+    """Raises ``UserError`` where the teacher's classes are not the data's, in their order."""
+    if teacher.config.num_labels != len(label_names):
+        raise UserError(
+            f"the teacher has {teacher.config.num_labels} classes, the data {len(label_names)}"
+        )
+    if teacher.label_names is not None and tuple(teacher.label_names) != tuple(label_names):
+        raise UserError(
+            f"teacher and data order their labels differently: {list(teacher.label_names)} and "
+            f"{list(label_names)}"
+        )
+
+
+def outputs_for(
+    engine: Engine,
+    task: Task,
+    teacher: Teacher,
+    objectives: Sequence[ResolvedObjective],
+    config: TeacherConfig,
+    wider: Task,
+    rows: np.ndarray | None = None,
+) -> TeacherOutputs | None:
+    """What the teacher says of the training examples; None when no objective listens.
+
+    Args:
+      objectives: all that will listen, so that one cache serves the whole table.
+      wider: a task among whose examples the task's are; the teacher is asked about all of them,
+        by the hosts together where there are several.
+      rows: of ``wider.everything``, where it is asked about some only, see ``asked``.
+    """
+    listeners = [objective for objective in objectives if objective.needs_teacher]
+    if not listeners:
+        return None
+    capture = union_of(objective.teacher_capture for objective in listeners)
+    dtype = jnp.float32 if config.precision == "f32" else jnp.bfloat16
+    params = place(teacher.params, ShardingRules().teacher, engine.mesh.local_mesh)
+    speaker = LiveTeacher(build_model(teacher.config, dtype=dtype), params, capture)
+    if config.outputs == "live":
+        return speaker
+    table = wider.everything if rows is None else wider.everything.take(rows)
+    if rows is not None:
+        engine.reporter.say(
+            f"the teacher is asked about the {len(rows):,} of {len(wider.everything):,} examples "
+            "that the steps read"
+        )
+    batch_size = CACHE_BATCH if isinstance(table, TokenTable) else IMAGE_CACHE_BATCH
+    data = table.without_labels(np.arange(len(table))).digest
+    provenance = Provenance(
+        teacher.digest, data, capture, config.cache_dtype, config.cache_top_k, config.precision
+    )
+    with engine.reporter.stage("asking the teacher", -(-len(table) // batch_size)) as stage:
+
+        def on_batch(done: int, total: int) -> None:
+            engine.stop.check()
+            stage.update(done, batch_size=batch_size)
+
+        teacher_outputs(
+            home(),
+            provenance,
+            table,
+            speaker,
+            part=(jax.process_index(), jax.process_count()),
+            on_wait=engine.stop.check,
+            batch_size=batch_size,
+            origin=origin_of(
+                config.name,
+                teacher.folder,
+                wider,
+                config.pooling,
+                teacher.pretrained.order,
+            ),
+            on_batch=on_batch,
+            on_rebuild=engine.reporter.say,
+        )
+    folder = cache_folder(home(), provenance)
+    return open_cache(folder, provenance, task.everything, partial=rows is not None)

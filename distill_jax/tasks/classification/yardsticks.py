@@ -1,0 +1,203 @@
+"""Yardsticks of a table: what the same labels give without a teacher, as rows of the ledger."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distill_jax.core.digests import digest
+from distill_jax.core.distributed import is_lead
+from distill_jax.core.errors import UserError
+from distill_jax.data.images import ImageTable
+from distill_jax.data.subsets import labelled_rows
+from distill_jax.data.table import TextDataset, TextTable
+from distill_jax.engine.merge import rows_in
+from distill_jax.engine.options import Select
+from distill_jax.engine.rows import ledger_row
+from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
+from distill_jax.evaluation.yardsticks import (
+    Columns,
+    Fitted,
+    Regression,
+    majority,
+    regression,
+    text_features,
+)
+from distill_jax.tables.ledger import Ledger, LedgerRow
+from distill_jax.tables.spec import Place
+from distill_jax.tables.yardstick_names import MAJORITY, PIXELS, TFIDF, USED, YARDSTICK
+from distill_jax.tasks.classification.cells import DataConfig
+from distill_jax.tasks.classification.classify import SCORES
+from distill_jax.tasks.classification.runs import evidence, scores_on_test
+from distill_jax.tasks.classification.sweep import Entry
+from distill_jax.tasks.classification.task import DIGITS, Examples, Task, load_texts
+
+if TYPE_CHECKING:
+    from distill_jax.tasks.classification.supplies import Supplies
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """A row that needs no teacher.
+
+    Attributes:
+      student: its name, that of the row.
+      data: of the task.
+      data_digest: content of data and choice of labels, as of a teacher.
+      select: what decides on validation.
+      recipe: of a logistic regression; None where nothing is fitted.
+    """
+
+    student: str
+    data: DataConfig
+    data_digest: str
+    select: Select = "accuracy"
+    recipe: Regression | None = None
+
+    @property
+    def hash(self) -> str:
+        """Content digest; what the data are called does not count."""
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "data"}
+        return digest({YARDSTICK: fields})
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A yardstick, where it stands, and the examples that it is measured on."""
+
+    yardstick: Yardstick
+    place: Place
+    task: Task
+
+
+def yardsticks_of(entries: Sequence[Entry], task_of: Callable[[Entry], Task]) -> list[Planned]:
+    """Two for each data set and choice of labels, at the first seed that trains on it."""
+    planned: dict[str, Planned] = {}
+    for entry in entries:
+        task, select = task_of(entry), entry.cell.training.select
+        fitted = PIXELS if task.config.name == DIGITS else TFIDF
+        for yardstick in (
+            Yardstick(MAJORITY, task.config, task.labels_digest),
+            Yardstick(fitted, task.config, task.labels_digest, select, Regression()),
+        ):
+            hash_ = yardstick.hash
+            place = Place(yardstick.student, YARDSTICK, entry.cell.seed, hash_)
+            planned.setdefault(hash_, Planned(yardstick, place, task))
+    return sorted(planned.values(), key=lambda each: each.yardstick.student != MAJORITY)
+
+
+def measure(entries: Sequence[Entry], supplies: "Supplies", ledger: Ledger) -> list[Place]:
+    """Fit what is not in the ledger yet, a row each; in parts of a table each has one owner.
+
+    Returns:
+      Where all of them stand, those of other parts too.
+    """
+    engine = supplies.engine
+    planned = yardsticks_of(entries, lambda entry: supplies.of(entry.cell)[0])
+    finished = rows_in(ledger.path.parent)
+    texts_of = lru_cache(1)(load_texts)
+    for each in planned:
+        hash_ = each.yardstick.hash
+        if not is_lead() or not engine.options.share.holds(hash_):
+            continue
+        if (row := finished.get(hash_)) is None:
+            row = _measured(each, supplies.experiment, texts_of, engine.check_stop)
+            ledger.append(row)
+        draw = each.yardstick.data.label_seed
+        shown = f" (labels {draw})" if draw else ""
+        engine.reporter.say(
+            f"yardstick {row.row}{shown}: test accuracy {100 * row.metrics['test/accuracy']:.1f}%"
+        )
+        used, there = (row.metrics.get(f"train/{name}") for name in USED)
+        if used is not None and there is not None and used < there:
+            engine.reporter.say(f"yardstick {row.row}: fitted to {used:,} of {there:,} labels")
+    return [each.place for each in planned]
+
+
+def _measured(
+    planned: Planned,
+    experiment: str,
+    texts_of: Callable[[DataConfig], TextDataset],
+    check_stop: Callable[[], None],
+) -> LedgerRow:
+    """Fit it, choose on validation, and read the test split once."""
+    started = time.perf_counter()
+    yardstick, task = planned.yardstick, planned.task
+    labelled = task.labelled
+    fitted = majority(
+        labelled.labels_N, len(task.label_names), len(task.validation), len(task.test)
+    )
+    if yardstick.recipe is not None:
+        share = yardstick.recipe.share(len(labelled), len(task.label_names))
+        if share < 1:
+            labelled = labelled.take(labelled_rows(labelled, share, salt=YARDSTICK))
+        fitted = _regression(yardstick, yardstick.recipe, task, labelled, texts_of, check_stop)
+    seconds = time.perf_counter() - started
+    validation_N = task.validation.labels_N
+    metrics = scores_on_test(
+        task, fitted.test_NC, None, fit_temperature(fitted.validation_NC, validation_N)
+    )
+    chosen = classification_metrics(fitted.validation_NC, validation_N)
+    metrics |= {f"validation/{name}": chosen[name] for name in SCORES.values()}
+    metrics |= {f"train/{USED[0]}": len(labelled), f"train/{USED[1]}": len(task.labelled)}
+    config = {**dataclasses.asdict(yardstick), "seed": task.config.label_seed}
+    return ledger_row(
+        hash=yardstick.hash,
+        experiment=experiment,
+        row=yardstick.student,
+        group=YARDSTICK,
+        seed=task.config.label_seed,
+        config=config if fitted.chosen is None else {**config, "chosen": fitted.chosen},
+        metrics=metrics,
+        fingerprints={"labels": task.labels_digest, "tokens": task.tokens_digest},
+        training={"seconds": {"train": seconds, "total": seconds}},
+        **evidence(task, fitted.test_NC, []),
+    )
+
+
+def _regression(
+    yardstick: Yardstick,
+    recipe: Regression,
+    task: Task,
+    labelled: Examples,
+    texts_of: Callable[[DataConfig], TextDataset],
+    check_stop: Callable[[], None],
+) -> Fitted:
+    """Logistic regression on the pixels or the texts of a task."""
+    splits = {"train": labelled, "validation": task.validation, "test": task.test}
+    classes = len(task.label_names)
+    features: list[Any]
+    if isinstance(labelled, ImageTable):
+        features = [_pixels(table) for table in splits.values()]
+    else:
+        dataset = texts_of(task.config)
+        texts = [_columns(dataset.splits[name], table.ids) for name, table in splits.items()]
+        if not any(text.strip() for column in texts[0] for text in column):
+            return majority(labelled.labels_N, classes, len(task.validation), len(task.test))
+        features = text_features(recipe, texts[0], texts[1:], classes)
+    metric = SCORES[yardstick.select]
+
+    def score(logits_NC: np.ndarray) -> float:
+        value = classification_metrics(logits_NC, task.validation.labels_N)[metric]
+        return -value if yardstick.select == "loss" else value
+
+    return regression(recipe, labelled.labels_N, features, classes, score, check_stop)
+
+
+def _pixels(table: Any) -> np.ndarray:
+    return table.pixels_NHWC.reshape(len(table), -1)
+
+
+def _columns(table: TextTable, ids: Sequence[str]) -> Columns:
+    """The texts of these examples, in their order; one column or two."""
+    rows = {name: row for row, name in enumerate(table.ids)}
+    try:
+        chosen = [rows[name] for name in ids]
+    except KeyError as error:
+        raise UserError(f"the data changed while they were in use: no example {error}") from error
+    columns = [table.texts] if table.texts_b is None else [table.texts, table.texts_b]
+    return [[column[row] for row in chosen] for column in columns]

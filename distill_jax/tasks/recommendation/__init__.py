@@ -1,0 +1,1 @@
+"""Sequential recommenders: students of one teacher, updates, the anchor."""

@@ -1,0 +1,122 @@
+"""From names to models: recommenders of a table, their texts, where students start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from distill_jax.core.digests import digest, digest_strings
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import atomic_folder, save_tensors
+from distill_jax.data.interactions import RankingSplit
+from distill_jax.models.bert import Params
+from distill_jax.models.recommenders.bert4rec import Bert4RecConfig
+from distill_jax.models.recommenders.bpr_mf import BprMfConfig
+from distill_jax.models.recommenders.build import Recommender, RecommenderConfig
+from distill_jax.models.recommenders.gru4rec import Gru4RecConfig
+from distill_jax.models.recommenders.sasrec import SasRecConfig
+from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
+from distill_jax.tasks.recommendation.cells import RecModel, parse_model
+from distill_jax.teachers.item_texts import TextSpace
+
+ENCODER = "minilm-l6"
+"""The language model that reads the items' texts."""
+
+
+def build_recommender(
+    model: RecModel, split: RankingSplit, texts: Callable[[], ItemTexts]
+) -> Recommender:
+    """The model of a name for a catalogue.
+
+    Args:
+      texts: gives the items' text vectors, asked only where the model reads them.
+    """
+    name = parse_model(model.name)
+    vectors = texts() if name.source != "id" else None
+    width = vectors.vectors_IE.shape[1] if vectors is not None else 0
+    items = ItemConfig(split.data.num_items, name.width, name.source, text_width=width)
+    config: RecommenderConfig
+    if name.kind == "bpr_mf":
+        config = BprMfConfig(items, split.data.num_users, model.max_length)
+        return Recommender(config, vectors)
+    shared: dict[str, Any] = {
+        "num_layers": name.layers,
+        "max_length": model.max_length,
+        "dropout": model.dropout,
+    }
+    attention: dict[str, Any] = {"num_heads": model.heads, "attention_dropout": model.dropout}
+    if name.kind == "gru4rec":
+        config = Gru4RecConfig(items, **shared)
+    elif name.kind == "sasrec":
+        config = SasRecConfig(items, **shared, **attention)
+    else:
+        config = Bert4RecConfig(items, **shared, **attention)
+    return Recommender(config, vectors)
+
+
+def item_vectors_of_texts(texts: tuple[str, ...] | None, home: Path) -> tuple[ItemTexts, TextSpace]:
+    """The texts of a catalogue as a frozen encoder's vectors, made once and kept under ``home``.
+
+    Returns:
+      The vectors, and the space that items which come later are put into.
+
+    Raises:
+      UserError: if the data has no texts.
+    """
+    from distill_jax.data.assets import fetch
+    from distill_jax.models.huggingface import load_pretrained
+    from distill_jax.teachers.item_texts import encode, item_tokens, text_space
+
+    if texts is None:
+        raise UserError(
+            "the data has no item texts, which item vectors of text are made of: give items with "
+            "titles, or take a model without -text and -both."
+        )
+    pretrained = load_pretrained(
+        fetch(ENCODER), pooling="mean", num_labels=2, fresh_classifier=True
+    )
+    named = {"encoder": pretrained.digest, "texts": digest_strings(texts), "format": 1}
+    folder = home / "item_vectors" / digest(named)
+    path = folder / "vectors.safetensors"
+    if not path.is_file():
+        table = item_tokens(texts, pretrained.tokenizer_file)
+        raw_IE = encode(pretrained.config, pretrained.params, table)
+        with atomic_folder(folder) as scratch:
+            save_tensors(scratch / path.name, {"raw_IE": raw_IE})
+    try:
+        raw_IE = load_file(path)["raw_IE"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise UserError(f"{folder} is damaged ({error}); delete that folder.") from error
+    space = text_space(raw_IE)
+    return ItemTexts(vectors_IE=space.of(raw_IE)), space
+
+
+def start_from_items(recommender: Recommender, params: Params, items_ID: np.ndarray) -> Params:
+    """Parameters whose item vectors are the teacher's, cut to the student's width.
+
+    The teacher's vectors are centred and turned to their principal directions, of which the first
+    so many stay (zeros where the teacher has fewer), at the scale of the vectors they replace.
+
+    Args:
+      items_ID: the teacher's item vectors.
+
+    Raises:
+      UserError: for a student that has no vector for each item of its own.
+    """
+    if recommender.config.items.source != "id":
+        raise UserError("a student can start from the teacher's item vectors where it has its own")
+    fresh_ID = np.asarray(params["items"]["embedding"])
+    width = fresh_ID.shape[1]
+    centred = items_ID - items_ID.mean(axis=0, keepdims=True)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    turned = (centred @ directions[:width].T).astype(np.float32)
+    turned = np.pad(turned, ((0, 0), (0, width - turned.shape[1])))
+    scaled = turned * (fresh_ID.std() / max(float(turned.std()), 1e-12))
+    items = {**params["items"], "embedding": jax.numpy.asarray(scaled, fresh_ID.dtype)}
+    return {**params, "items": items}

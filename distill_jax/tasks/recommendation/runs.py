@@ -1,0 +1,326 @@
+"""One run of a recommender: trained, asked about the test users once, written up."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from distill_jax.core.distributed import to_host
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import atomic_folder, home, write_atomic
+from distill_jax.core.ranking_types import HistoryBatch, scores_last
+from distill_jax.data.histories import Draws, HistoryTable
+from distill_jax.data.interactions import RankingSplit
+from distill_jax.data.plan import choose_lengths
+from distill_jax.engine.engine import Engine
+from distill_jax.engine.rows import ledger_row, training_facts
+from distill_jax.engine.strategies import clear_checkpoints
+from distill_jax.engine.work import Work
+from distill_jax.evaluation.latency import Latency, cpu_latency
+from distill_jax.evaluation.ranking import METRICS, overlap
+from distill_jax.evaluation.recommend import RankingReport, Scorer, evaluate
+from distill_jax.evaluation.score_histories import HistoryScorer
+from distill_jax.evaluation.size import model_size
+from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.save import load_recommender, save_recommender
+from distill_jax.models.recommenders.text_items import ItemTexts
+from distill_jax.objectives.ranking_objective import RankingObjective
+from distill_jax.tables.evidence import CASES, RANK, pack_numbers
+from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tasks.recommendation.build import ENCODER, item_vectors_of_texts
+from distill_jax.tasks.recommendation.cells import RecCell
+from distill_jax.teachers.item_texts import TextSpace
+from distill_jax.training.checkpoint import Identity
+from distill_jax.training.loop import LoopConfig
+from distill_jax.training.state import Params
+
+CUTS = (10, 20)
+LIST = 20
+"""Items of a list in ``fidelity@20``."""
+TIMED_USERS = 30
+TESTED_SLICES = ("tail", "cold")
+"""Parts of the cases that tests over users may look at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """The data of a table and what is made of it once.
+
+    Attributes:
+      engine: gives the folder of the runs, the display, and whether to stop.
+    """
+
+    engine: Engine
+    split: RankingSplit
+
+    @functools.cached_property
+    def texts(self) -> tuple[ItemTexts, TextSpace]:
+        """Vectors of the items' texts; made when a model wants them."""
+        self.engine.reporter.say("reading the items' texts")
+        return item_vectors_of_texts(self.split.data.item_texts, home())
+
+    def test(self, scorer: Scorer) -> RankingReport:
+        """The test split, read once a run."""
+        return evaluate(
+            scorer, self.split, "test", ks=CUTS, list_length=LIST, on_batch=self.engine.check_stop
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def scorer_of(recommender: Recommender) -> HistoryScorer:
+    """Compiled once a model, whatever it is asked about."""
+    return HistoryScorer(recommender)
+
+
+def recommender_work(
+    split: RankingSplit, cell: RecCell, recommender: Recommender, objective: RankingObjective
+) -> Work:
+    """The training of a cell.
+
+    Args:
+      split: its training part is learnt from, its validation part decides which step is best.
+    """
+    training, config = cell.training, recommender.config
+    objective = objective.trained_on(split.train_counts_I)
+    table = HistoryTable(split, config.task, config.max_length)
+    lengths = choose_lengths(
+        table.lengths_N, batch_size=training.batch_size, max_shapes=training.max_shapes
+    )
+    hiding = training.hiding if config.task == "hidden" else None
+    steps_per_epoch = -(-len(table) // training.batch_size)
+
+    def validate(params: Params, mesh: Mesh, on_batch: Callable[[], None]) -> dict[str, float]:
+        scorer = scorer_of(recommender).of(to_host(params))
+        found = evaluate(scorer, split, "validation", on_batch=on_batch).metrics
+        return {name: found[name] for name in ("ndcg@10", "hr@10")}
+
+    return Work(
+        identity=Identity(cell.hash, json.loads(json.dumps(cell.config))),
+        seed=cell.seed,
+        config=config,
+        build=recommender.computing_in,
+        objective=objective,
+        optimizer=training.optimizer,
+        loop=LoopConfig(
+            steps=training.epochs * steps_per_epoch,
+            eval_every=training.eval_every * steps_per_epoch,
+            select=training.select,
+        ),
+        batch_size=training.batch_size,
+        lengths=lengths,
+        table=table,
+        data=split.digest,
+        loss_params=lambda: objective.init_params(jax.random.fold_in(jax.random.key(cell.seed), 1)),
+        evaluate=validate,
+        draws=Draws(table, hiding, objective.negatives),
+        precision=cell.precision,
+    )
+
+
+def write_up(
+    catalogue: Catalogue,
+    experiment: str,
+    cell: RecCell,
+    recommender: Recommender,
+    params: Params,
+    training: Mapping[str, Any],
+    *,
+    row: str,
+    group: str,
+    teacher_top_EK: np.ndarray | None,
+) -> LedgerRow:
+    """The ledger's row of a trained model, which is kept for use.
+
+    Args:
+      training: of ``rows.training_facts``.
+      teacher_top_EK: what the teacher shows each test user; None for the teacher itself.
+    """
+    report = catalogue.test(scorer_of(recommender).of(params))
+    metrics = test_metrics(report, teacher_top_EK)
+    metrics["validation/ndcg@10"] = training["best_score"]
+    metrics["parameters"] = model_size(params).parameters
+    timed = latency(catalogue, recommender, params)
+    metrics |= {"latency/p50_ms": timed.p50_ms, "latency/p95_ms": timed.p95_ms}
+    folder = catalogue.engine.run_folder(cell.hash)
+    keep_model(catalogue, cell, recommender, params, folder / "model")
+    heard = {"teacher": cell.teacher_digest} if cell.teacher_digest else {}
+    return ledger_row(
+        hash=cell.hash,
+        experiment=experiment,
+        row=row,
+        group=group,
+        seed=cell.seed,
+        config=cell.config,
+        metrics=metrics,
+        fingerprints={"data": cell.data_digest, **heard},
+        training=training,
+        test_scores=evidence(report),
+        history=training["history"],
+    )
+
+
+def trained_once(
+    engine: Engine,
+    split: RankingSplit,
+    cell: RecCell,
+    recommender: Recommender,
+    objective: RankingObjective,
+    params: Params,
+    label: str,
+) -> tuple[Params, dict[str, Any]]:
+    """What teaches: trained now, or found from an earlier table of the same data.
+
+    Args:
+      params: to start from.
+
+    Returns:
+      Its parameters, and what its training tells, see ``rows.training_facts``.
+
+    Raises:
+      UserError: where what was kept is damaged.
+    """
+    folder = home() / "recommenders" / cell.hash
+    if not folder.is_dir():
+        started = time.perf_counter()
+        own = engine.run_folder(cell.hash, shared=True)
+        work = recommender_work(split, cell, recommender, objective)
+        result = engine.train(work, params, teacher=None, label=label, folder=own)
+        facts = training_facts(result, time.perf_counter() - started)
+        with atomic_folder(folder) as scratch:
+            save_recommender(scratch / "model", recommender, result.params, split.data.item_names)
+            (scratch / "training.json").write_text(json.dumps(facts, indent=1))
+        clear_checkpoints(own)
+    try:
+        return load_recommender(folder / "model").params, json.loads(
+            (folder / "training.json").read_text()
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the teacher in {folder} is damaged ({error}); delete that folder and it is trained "
+            "again"
+        ) from error
+
+
+def closed_form_row(
+    catalogue: Catalogue,
+    experiment: str,
+    name: str,
+    cell: RecCell,
+    teacher_top_EK: np.ndarray | None,
+) -> LedgerRow:
+    """The row of a recommender that needs no training."""
+    from distill_jax.models.recommenders.ease import fit_ease
+    from distill_jax.models.recommenders.item_knn import fit_item_knn
+    from distill_jax.models.recommenders.popularity import fit_popularity
+
+    fits: dict[str, Callable[[RankingSplit], Any]] = {
+        "popularity": fit_popularity,
+        "item_knn": fit_item_knn,
+        "ease": fit_ease,
+    }
+    started = time.perf_counter()
+    model = fits[name](catalogue.split)
+    fitted = time.perf_counter() - started
+    report = catalogue.test(model.scores)
+    return ledger_row(
+        hash=cell.hash,
+        experiment=experiment,
+        row=name,
+        group="closed form",
+        seed=0,
+        config={**cell.config, "closed_form": name},
+        metrics=test_metrics(report, teacher_top_EK),
+        fingerprints={"data": cell.data_digest},
+        training={"seconds": {"train": fitted, "total": time.perf_counter() - started}},
+        test_scores=evidence(report),
+    )
+
+
+def test_metrics(report: RankingReport, teacher_top_EK: np.ndarray | None) -> dict[str, float]:
+    """Figures under ``test/``, those of the lists too."""
+    metrics = {f"test/{name}": float(value) for name, value in report.metrics.items()}
+    if teacher_top_EK is not None:
+        metrics[f"test/fidelity@{LIST}"] = overlap(
+            report.ranked.top_EK[:, :LIST], teacher_top_EK[:, :LIST]
+        )
+    return metrics
+
+
+def evidence(report: RankingReport) -> dict[str, str]:
+    """What tests over users need: ranks where each user is asked once, else means and cases."""
+    if len(np.unique(report.users_E)) == len(report.users_E):
+        return {RANK: pack_numbers(report.ranked.ranks_E)}
+    kept: dict[str, np.ndarray] = {}
+    for slice_ in ("", *(f"/{name}" for name in report.slices if name in TESTED_SLICES)):
+        for name in (f"{metric}@{k}{slice_}" for metric in METRICS for k in CUTS):
+            _, kept[name], kept[CASES + slice_] = report.per_user(name)
+    if not all(np.isfinite(values).all() for values in kept.values()):
+        return {}
+    return {name: pack_numbers(values) for name, values in kept.items() if len(values)}
+
+
+def latency(catalogue: Catalogue, recommender: Recommender, params: Params) -> Latency:
+    """Of one user's list on the CPU: history in, ten items out; item vectors are made before."""
+    histories = catalogue.split.test.histories(catalogue.split.data)
+    scorer = scorer_of(recommender)
+    chosen = np.linspace(0, len(histories) - 1, min(TIMED_USERS, len(histories))).astype(int)
+    batches = [scorer.batch(histories.part(int(i), int(i) + 1)) for i in chosen]
+    items_ID = np.asarray(recommender.item_vectors(jax.device_put(params)))
+    return cpu_latency(
+        _lists(recommender),
+        (params, items_ID),
+        batches,
+        repeats=5,
+        on_call=catalogue.engine.check_stop,
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _lists(recommender: Recommender) -> Callable[[Any, HistoryBatch], Array]:
+    """``apply((params, items), batch) -> the ten best items``; one object a model."""
+
+    def apply(given: tuple[Params, Array], batch: HistoryBatch) -> Array:
+        params, items_ID = given
+        output = recommender.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
+        return jax.lax.top_k(scores_last(output), 10)[1]
+
+    return apply
+
+
+def keep_model(
+    catalogue: Catalogue, cell: RecCell, recommender: Recommender, params: Params, folder: Path
+) -> None:
+    """Keep a finished model with all that ``distill-jax recommend`` needs to use it."""
+    from distill_jax.evaluation.item_catalogue import Catalogue as ItemCatalogue
+    from distill_jax.evaluation.item_catalogue import save_catalogue
+    from distill_jax.evaluation.open_recommender import keep_encoder
+
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run killed at this place
+    data = catalogue.split.data
+    save_recommender(folder, recommender, params, data.item_names)
+    save_catalogue(folder, ItemCatalogue(data.item_names, data.item_texts))
+    if recommender.config.items.source != "id":
+        keep_encoder(folder, catalogue.texts[1], ENCODER)
+    facts = {
+        "data": cell.data.name,
+        "protocol": catalogue.split.protocol,
+        "objective": cell.objective,
+    }
+    write_atomic(folder / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def closed_form_cell(cell: RecCell, name: str) -> RecCell:
+    """The identity of a closed form's row; its model's fields say nothing."""
+    return dataclasses.replace(cell, objective=name, teacher_digest="", top=0, seed=0)

@@ -1,0 +1,188 @@
+"""However a table is trained, it is the same table; and it is compiled once a group."""
+
+import io
+import json
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from distill_jax.core.mesh import make_mesh
+from distill_jax.engine import run as run_module
+from distill_jax.engine import strategies
+from distill_jax.engine.engine import Engine
+from distill_jax.engine.progress import Reporter
+from distill_jax.tables.columns import ACCURACY
+from distill_jax.tables.ledger import Ledger
+from distill_jax.tasks.classification.cells import (
+    Cell,
+    DataConfig,
+    Stage,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill_jax.tasks.classification.sweep import Sweep, axis, points
+from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.training.interrupt import Interrupted
+from distill_jax.training.optimizer import OptimizerConfig
+
+QUICK = TrainingConfig(
+    epochs=1.0, steps=12, evaluations=2, batch_size=32, optimizer=OptimizerConfig(5e-3)
+)
+BASE = Cell(
+    data=DataConfig("digits", label_fraction=1.0),
+    teacher=TeacherConfig("cnn-4-8", training=QUICK),
+    student="cnn-2-4",
+    objective="ce",
+    training=QUICK,
+)
+SWEEP = Sweep(
+    name="toy",
+    title="toy",
+    base=BASE,
+    rows=axis("objective", ["ce", "0.5*ce + 0.5*kl(T=2)", "0.9*ce + 0.1*kl(T=8)"]),
+    groups=axis("training.optimizer.learning_rate", [5e-3, 2e-3]),
+    seeds=(0, 1),
+    baseline="ce",
+    columns=(ACCURACY,),
+    layout="grid",
+)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """(sweep, folder, strategy, engine) -> rows by place; keeps the engine."""
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
+
+    def go(sweep, folder, strategy, make=None):
+        make = make or partial(Engine, mesh=make_mesh(jax.devices()[:1]))
+
+        def watched(*args):
+            go.engine = make(*args)
+            return go.engine
+
+        monkeypatch.setattr(run_module, "Engine", watched)
+        go.said = io.StringIO()
+        reporter = Reporter(Console(file=go.said, width=200))
+        spec, rows = run_sweep(sweep, tmp_path / folder, reporter, track="none", strategy=strategy)
+        by_hash = {row.hash: row for row in rows}
+        return {(p.row, p.group, p.seed): by_hash[p.hash] for p in spec.places}
+
+    return go
+
+
+def scores(rows):
+    keys = ("validation/accuracy", "test/nll", "test/kl_to_teacher")
+    return {place: [row.metrics[key] for key in keys] for place, row in rows.items()}
+
+
+def assert_same(rows, others, tolerance):
+    first, second = scores(rows), scores(others)
+    assert first.keys() == second.keys()
+    for place in first:
+        np.testing.assert_allclose(first[place], second[place], rtol=tolerance, atol=tolerance)
+
+
+def test_all_strategies_give_one_table(run):
+    """Own data orders, two structures, eight devices for the sharded population."""
+    alone = run(SWEEP, "sequential", "sequential")
+    assert run.engine.compilations == 1 + 2  # the teacher, ce, ce + kl
+    together = run(SWEEP, "vmap", "vmap")
+    assert run.engine.compilations == 2  # the teacher is there already
+    assert_same(alone, together, 2e-3)
+    sharded = run(SWEEP, "sharded", "sharded", make=Engine)
+    assert_same(together, sharded, 2e-3)
+    assert not list((run.engine.folder / strategies.POPULATIONS).glob("*/crew.json"))
+
+
+def test_groups_of_populations_are_cut_into_crews_of_one_size(run, monkeypatch):
+    whole = run(SWEEP, "whole", "vmap")
+    monkeypatch.setattr(strategies, "MAX_MEMBERS", 3)
+    cut = run(SWEEP, "cut", "vmap")
+    assert run.engine.compilations == 2
+    assert_same(whole, cut, 2e-3)
+    crews = strategies._cut([str(number) for number in range(10)], "vmap")
+    assert [len(crew.hashes) for crew in crews] == [3, 3, 3, 1]
+    assert {crew.size for crew in crews} == {3}
+
+
+def test_a_stage_before_in_a_population(run):
+    """The first stage's end is the second one's start, in either strategy."""
+    stages = points(
+        {
+            "ce": {"objective": "ce"},
+            "mse, then kl": {"objective": "kl", "intermediate": Stage("mse_logits", QUICK)},
+        }
+    )
+    sweep = Sweep(**(vars(SWEEP) | {"rows": stages, "groups": SWEEP.groups[:1]}))
+    alone = run(sweep, "sequential", "sequential")
+    together = run(sweep, "vmap", "vmap")
+    assert_same(alone, together, 2e-3)
+    other = Sweep(**(vars(sweep) | {"rows": points({"ce": {"objective": "kl"}})}))
+    plain = run(other, "plain", "sequential")
+    mixed = next(row for place, row in alone.items() if place[0] == "mse, then kl")
+    assert all(row.metrics["test/nll"] != mixed.metrics["test/nll"] for row in plain.values())
+
+
+def test_a_stopped_population_goes_on_to_the_very_same_table(run, tmp_path):
+    undisturbed = run(SWEEP, "undisturbed", "vmap")
+
+    class Impatient(Engine):
+        """Asked to stop after its seventh step of a population."""
+
+        def population_step(self, *args):
+            step = super().population_step(*args)
+            if not hasattr(self, "_calls"):
+                self._calls, make = 0, step._compile
+
+                def compile_stopping(state):
+                    jitted = make(state)
+
+                    def stopping(*arguments):
+                        self._calls += 1
+                        self.stop.requested |= self._calls == 7
+                        return jitted(*arguments)
+
+                    return stopping
+
+                step._compile = compile_stopping
+            return step
+
+    one = partial(Impatient, mesh=make_mesh(jax.devices()[:1]))
+    with pytest.raises(Interrupted):
+        run(SWEEP, "disturbed", "vmap", make=one)
+    crews = list((tmp_path / "disturbed/runs/populations").glob("*/crew.json"))
+    assert len(crews) == 2
+    again = run(SWEEP, "disturbed", "vmap")
+    assert scores(again) == scores(undisturbed)
+    assert again.keys() == undisturbed.keys()
+
+
+def test_finished_members_are_not_written_twice(run, tmp_path):
+    run(SWEEP, "out", "vmap")
+    ledger = tmp_path / "out/ledger.jsonl"
+    before = ledger.read_text()
+    run(SWEEP, "out", "auto")
+    assert ledger.read_text() == before
+    assert "12 of 12 runs are finished already" in run.said.getvalue()
+
+
+def test_auto_times_both_and_keeps_its_choice(run, tmp_path):
+    rows = run(SWEEP, "out", "auto")
+    assert "a step of a student takes: sequential" in run.said.getvalue()
+    choices = json.loads((tmp_path / "out/runs/populations/choices.json").read_text())
+    assert len(choices) == 2
+    assert set(choices.values()) <= {"sequential", "vmap"}
+    assert_same(rows, run(SWEEP, "other", "sequential"), 2e-3)
+
+
+def test_a_member_that_diverges_does_not_take_the_others_along(run, tmp_path):
+    wild = axis("training.optimizer.learning_rate", {"calm": 5e-3, "wild": 1e38})
+    sweep = Sweep(**(vars(SWEEP) | {"groups": wild, "rows": SWEEP.rows[:1]}))
+    with pytest.raises(run_module.UserError, match=r"wild.*not finite"):
+        run(sweep, "out", "vmap")
+    done = [row for row in Ledger(tmp_path / "out/ledger.jsonl").rows() if row.row == "ce"]
+    assert {row.group for row in done} == {"calm"}
+    assert len(done) == 2

@@ -1,0 +1,108 @@
+"""A continual run in small: who is learned from, whose word is heard, what is reported."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from recsys import small_split
+from rich.console import Console
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.top_items import TopItems
+from distill_jax.data.continual_splits import ContinualRule, continual_split
+from distill_jax.data.histories import HistoryTable
+from distill_jax.engine.progress import Reporter
+from distill_jax.tables.evidence import unpack_numbers
+from distill_jax.tables.outputs import build
+from distill_jax.tasks.recommendation.cells import RecData, RecModel
+from distill_jax.tasks.recommendation.continual import (
+    FORGOTTEN,
+    NEW,
+    OLD,
+    ContinualSweep,
+    Update,
+    by_user,
+    run_continual,
+)
+from distill_jax.training.recommender import FitConfig
+
+TRAINING = FitConfig(epochs=2, eval_every=1, batch_size=16)
+KL = "0.5*full_softmax + 0.5*kl(top=5)"
+RULE = ContinualRule(witnesses=0.4)
+SWEEP = ContinualSweep(
+    RecData("walks"),
+    RecModel("sasrec-1x8", max_length=8),
+    RecModel("sasrec-1x4", max_length=8),
+    (
+        Update("labels", "full_softmax"),
+        Update("rehearsal", KL, rehearse=1.0),
+        Update("anew", KL, anew=True),
+    ),
+    KL,
+    TRAINING,
+    dataclasses.replace(TRAINING, epochs=1),
+    RULE,
+    seeds=(0,),
+    top=8,
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    data = small_split(num_users=60, num_items=25).data
+    starts = np.random.default_rng(1).random(data.num_users)
+    times = [starts[u] + 0.05 * np.arange(n) for u, n in enumerate(data.lengths_U)]
+    return dataclasses.replace(data, times_N=np.concatenate(times))
+
+
+def word(batch, number):
+    shape = np.asarray(batch.where_BT).shape
+    where = np.asarray(batch.where_BT)
+    return TopItems(
+        np.full((*shape, 2), number, np.int32),
+        np.full((*shape, 2), number, np.float32),
+        np.zeros(shape, np.float32),
+        np.zeros(shape, np.float32),
+        where,
+    )
+
+
+def test_each_user_hears_the_cache_that_knows_him(data):
+    split = continual_split(data, RULE)
+    table = HistoryTable(split.after(), "next", 8)
+    batch = table.batch(np.arange(12), 8, 16)
+    heard = by_user(lambda b: word(b, 1), lambda b: word(b, 2), split.grown_U)(batch)
+    users = batch.example_ids_B
+    grown = (users >= 0) & split.grown_U[np.maximum(users, 0)]
+    assert grown.any() and not grown.all()
+    np.testing.assert_array_equal(heard.ids_BTK[:, 0, 0], np.where(grown, 2, 1))
+    np.testing.assert_array_equal(heard.where_BT, batch.where_BT)
+
+
+def test_a_run_reports_old_new_and_forgotten(data, tmp_path):
+    spec, rows = run_continual(SWEEP, data, tmp_path, Reporter(Console(quiet=True)))
+    by_row = {row.row: row for row in rows}
+    assert set(by_row) == {"as it was", "labels", "rehearsal", "anew"}
+    before = by_row["as it was"]
+    assert FORGOTTEN not in before.metrics
+    for label, row in by_row.items():
+        for key in (OLD, NEW):
+            values = unpack_numbers(row.test_scores[key.removeprefix("test/")])
+            assert row.metrics[key] == pytest.approx(values.mean(), rel=1e-5)
+        if label != "as it was":
+            lost = before.metrics[OLD] - row.metrics[OLD]
+            assert row.metrics[FORGOTTEN] == pytest.approx(lost)
+    steps = {label: row.metrics["steps"] for label, row in by_row.items()}
+    assert steps["labels"] < steps["rehearsal"] <= steps["anew"]
+    assert [place.row for place in spec.places] == ["as it was", "labels", "rehearsal", "anew"]
+    assert "forgotten" in build(spec, rows).to_markdown()
+    again_spec, again = run_continual(SWEEP, data, tmp_path, Reporter(Console(quiet=True)))
+    assert (again_spec, again) == (spec, rows)
+
+
+def test_mistakes_are_told(data, tmp_path):
+    with pytest.raises(UserError, match="different names"):
+        dataclasses.replace(SWEEP, updates=(Update("as it was", KL),))
+    strata = dataclasses.replace(SWEEP, first="kl(top=5, strata=2)")
+    with pytest.raises(UserError, match="no strata in a continual run"):
+        run_continual(strata, data, tmp_path, Reporter(Console(quiet=True)))

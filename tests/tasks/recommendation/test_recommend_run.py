@@ -1,0 +1,232 @@
+"""A table of recommenders in small: everything between a split and the table's outputs."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from recsys import small_split
+from rich.console import Console
+
+from distill_jax.core.errors import UserError
+from distill_jax.engine.engine import Engine
+from distill_jax.engine.progress import Reporter
+from distill_jax.evaluation.open_recommender import open_recommender
+from distill_jax.evaluation.ranking import mean_metrics
+from distill_jax.models.recommenders.build import Recommender
+from distill_jax.tables.evidence import unpack_numbers
+from distill_jax.tables.ledger import Ledger
+from distill_jax.tables.outputs import build, write_outputs
+from distill_jax.tasks.recommendation.build import build_recommender, start_from_items
+from distill_jax.tasks.recommendation.cells import (
+    RecCell,
+    RecData,
+    RecModel,
+    RecTeacher,
+    parse_model,
+)
+from distill_jax.tasks.recommendation.run import run_recommenders
+from distill_jax.tasks.recommendation.sweep import RecRow, RecSweep
+from distill_jax.training.recommender import FitConfig
+
+TRAINING = FitConfig(epochs=2, eval_every=1, batch_size=16)
+TEACHER = RecTeacher(RecModel("sasrec-1x8", max_length=8), training=TRAINING, top=8)
+KL = "0.5*full_softmax + 0.5*kl(top=5)"
+ROWS = (
+    RecRow("labels", "full_softmax"),
+    RecRow("kl", KL),
+    RecRow("start", "full_softmax", start="teacher_items"),
+    RecRow("placebo", KL, placebo=True),
+)
+SWEEP = RecSweep(
+    name="walks",
+    title="Walks",
+    data=RecData("walks"),
+    teacher=TEACHER,
+    students=(RecModel("sasrec-1x4", max_length=8),),
+    rows=ROWS,
+    training=TRAINING,
+    seeds=(0, 1, 2),
+)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return small_split(num_users=40, num_items=25)
+
+
+def quiet():
+    return Reporter(Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, split):
+    folder = tmp_path_factory.mktemp("walks")
+    spec, rows = run_recommenders(SWEEP, folder, quiet(), split=split)
+    return folder, spec, rows
+
+
+def runs_of(rows, label):
+    return {row.seed: row for row in rows if row.row == label}
+
+
+def test_every_row_and_seed_is_there_with_its_evidence(finished, split):
+    _, spec, rows = finished
+    assert {row.row for row in rows} == {
+        "teacher",
+        "popularity",
+        "ease",
+        "labels",
+        "kl",
+        "start",
+        "placebo",
+    }
+    assert len(rows) == 3 + 4 * 3 and len(set(spec.hashes)) == len(spec.hashes) == 15
+    for row in rows:
+        ranks = unpack_numbers(row.test_scores["rank"])
+        assert len(ranks) == len(split.test)
+        for name, value in mean_metrics(ranks, (10,)).items():
+            assert row.metrics[f"test/{name}"] == pytest.approx(value)
+        shared = row.metrics.get("test/fidelity@20")
+        assert (shared is None) == (row.row == "teacher")
+        assert shared is None or 0 < shared <= 1
+        assert row.fingerprints["data"] == split.digest
+    kl = runs_of(rows, "kl")
+    assert all(row.metrics["parameters"] == kl[0].metrics["parameters"] for row in kl.values())
+    assert kl[0].metrics["latency/p50_ms"] > 0 and kl[0].fingerprints["teacher"]
+    assert "teacher" not in runs_of(rows, "labels")[0].fingerprints
+
+
+def test_rows_differ_as_they_should(finished):
+    _, _, rows = finished
+    scores = {
+        label: [runs_of(rows, label)[s].test_scores["rank"] for s in (0, 1, 2)]
+        for label in ("labels", "kl", "start", "placebo")
+    }
+    assert len({tuple(ranks) for ranks in scores.values()}) == 4
+
+
+def test_what_is_finished_is_not_trained_again(finished, split, monkeypatch):
+    folder, spec, rows = finished
+
+    def never(*args, **kwargs):
+        raise AssertionError("nothing is left to train")
+
+    monkeypatch.setattr(Engine, "train", never)
+    again_spec, again = run_recommenders(SWEEP, folder, quiet(), split=split)
+    assert again_spec == spec and again == rows
+    other = dataclasses.replace(SWEEP, seeds=(0, 3))
+    with pytest.raises(AssertionError, match="nothing is left"):
+        run_recommenders(other, folder, quiet(), split=split)
+
+
+def test_a_run_comes_out_the_same_again(finished, split, tmp_path):
+    _, _, rows = finished
+    few = dataclasses.replace(SWEEP, rows=ROWS[:2], seeds=(1,), references=())
+    _, again = run_recommenders(few, tmp_path, quiet(), split=split)
+    for label in ("teacher", "labels", "kl"):
+        seed = 0 if label == "teacher" else 1
+        one, other = runs_of(rows, label)[seed], runs_of(again, label)[seed]
+        assert one.hash == other.hash and one.test_scores == other.test_scores, label
+
+
+def test_the_table_has_paired_tests_over_users(finished, split, tmp_path):
+    folder, spec, rows = finished
+    table = build(spec, rows)
+    entries = {row.row: row.entries["test/ndcg@10"] for row in table.rows}
+    assert entries["kl"].tests.examples.n == len(split.test) and entries["labels"].tests is None
+    paths = write_outputs(spec, rows, tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert "tail NDCG@10" in text and "| teacher" in text and (tmp_path / "curves.svg") in paths
+    assert any(split.protocol in sentence for sentence in spec.protocol)
+    assert Ledger(folder / "ledger.jsonl").rows() == rows
+
+
+def test_a_finished_run_can_be_asked(finished):
+    folder, spec, _ = finished
+    place = next(p for p in spec.places if p.row == "kl" and p.seed == 0)
+    run = folder / "runs" / place.hash
+    found = open_recommender(run).recommend("item 3; the film 4", k=3)
+    assert len(found) == 3 and not {3, 4} & {each.item for each in found}
+    assert json.loads((run / "model" / "run.json").read_text())["data"] == "walks"
+    assert not (run / "checkpoint").exists()
+
+
+def test_mistakes_are_told_before_anything_is_trained(tmp_path, split):
+    def run(**changes):
+        run_recommenders(dataclasses.replace(SWEEP, **changes), tmp_path, quiet(), split=split)
+
+    with pytest.raises(UserError, match="top=25 is not below the 25 items"):
+        run(rows=(RecRow("kl", "kl(top=25)"),))
+    with pytest.raises(UserError, match="Did you mean 'full_softmax'"):
+        run(rows=(RecRow("x", "full_softmx"),))
+    assert not list(tmp_path.glob("runs/*/checkpoint"))
+
+
+def test_cells_have_hashes_of_content():
+    cell = RecCell(RecData("a"), RecModel(), "full_softmax", TRAINING, data_digest="d")
+    assert cell.hash == dataclasses.replace(cell, data=RecData("b")).hash
+    changed = {
+        "model": RecModel("gru4rec-1x16"),
+        "objective": "kl",
+        "training": dataclasses.replace(TRAINING, epochs=3),
+        "seed": 1,
+        "start": "teacher_items",
+        "placebo": True,
+        "data_digest": "e",
+        "teacher_digest": "t",
+        "top": 7,
+    }
+    hashes = {dataclasses.replace(cell, **{k: v}).hash for k, v in changed.items()}
+    assert len(hashes | {cell.hash}) == len(changed) + 1
+    with pytest.raises(ValueError, match="when its data is known"):
+        _ = dataclasses.replace(cell, data_digest="").hash
+
+
+def test_sweeps_are_checked():
+    twice = (ROWS[0], ROWS[0])
+    with pytest.raises(UserError, match="rows must be there, each once"):
+        dataclasses.replace(SWEEP, rows=twice)
+    with pytest.raises(UserError, match="no reference 'eas'"):
+        dataclasses.replace(SWEEP, references=("eas",))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "layers", "width", "source"),
+    [
+        ("sasrec-2x64", "sasrec", 2, 64, "id"),
+        ("gru4rec-1x32-both", "gru4rec", 1, 32, "both"),
+        ("bert4rec-1x8-text", "bert4rec", 1, 8, "text"),
+        ("bpr_mf-16", "bpr_mf", 1, 16, "id"),
+    ],
+)
+def test_models_by_name(split, name, kind, layers, width, source):
+    found = parse_model(name)
+    assert (found.kind, found.layers, found.width, found.source) == (kind, layers, width, source)
+    if source == "id":
+        built = build_recommender(RecModel(name), split, lambda: None)
+        assert isinstance(built, Recommender) and built.config.hidden_size == width
+
+
+@pytest.mark.parametrize("name", ["sasrec", "sasrec-2", "bpr_mf-0", "bpr_mf-8-text", "sas-1x2"])
+def test_names_of_no_model_are_refused(name):
+    with pytest.raises(UserError, match="no recommender is called"):
+        RecModel(name)
+
+
+@pytest.mark.parametrize("width", [4, 12])
+def test_item_vectors_of_the_teacher_as_a_start(split, width):
+    """Distances between items are the teacher's, as far as the width allows."""
+    student = build_recommender(RecModel(f"sasrec-1x{width}"), split, lambda: None)
+    params = student.init(jax.random.key(0))
+    teacher = np.random.default_rng(0).normal(size=(25, 8)) * [9, 7, 5, 3, 0, 0, 0, 0] + 1
+    begun = start_from_items(student, params, teacher)
+    vectors = np.asarray(begun["items"]["embedding"])
+    fresh = np.asarray(params["items"]["embedding"])
+    assert vectors.shape == fresh.shape and vectors.std() == pytest.approx(fresh.std(), rel=1e-4)
+    centred = teacher - teacher.mean(axis=0)
+    ours, theirs = vectors @ vectors.T, centred @ centred.T
+    np.testing.assert_allclose(ours / ours.max(), theirs / theirs.max(), atol=1e-4)
+    others = [key for key in params if key != "items"]
+    assert all(begun[key] is params[key] for key in others)

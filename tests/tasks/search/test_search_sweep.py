@@ -1,0 +1,164 @@
+"""A search table in small, from words in files to a table; its teacher has learnt nothing."""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill_jax.core.errors import UserError
+from distill_jax.evaluation.open_search import open_search
+from distill_jax.evaluation.search import Encoder
+from distill_jax.models.bert import BertConfig
+from distill_jax.models.students import student_config
+from distill_jax.models.two_tower import TwoTower
+from distill_jax.objectives.list_objective import resolve_lists
+from distill_jax.tables.ledger import Ledger
+from distill_jax.tables.outputs import build, load_results, write_outputs
+from distill_jax.tasks.search.cells import (
+    SearchCell,
+    SearchDataConfig,
+    SearchSweep,
+    SearchTeacherConfig,
+    SearchTraining,
+)
+from distill_jax.tasks.search.run import run_search
+from distill_jax.tasks.search.task import prepare
+
+MINILM = BertConfig(30522, 384, 6, 12, 1536, pooling="mean")
+SMALL = SearchTraining(steps=2, evaluations=1, batch_size=8, list_size=3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    words = ("film", "good", "bad", "plot", "cast", "music")
+    pairs = list(itertools.permutations(words, 2))
+    for split, own in (("train", pairs[:14]), ("dev", pairs[14:20]), ("test", pairs[20:])):
+        lines = [f"{a} {b},the {a} and {b},1\n{a} {b},the {a},0.5\n" for a, b in own]
+        (folder / f"{split}.csv").write_text("query,product,gain\n" + "".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(folder, toy_teacher):
+    base = SearchCell(
+        data=SearchDataConfig(f"pairs:{folder}", label_fraction=0.5),
+        teacher=SearchTeacherConfig(str(toy_teacher), candidates=5, training=SMALL),
+        student="1x8x2",
+        training=SMALL,
+    )
+    rows = {
+        "labels": {"objective": "ce"},
+        "kl": {"objective": "ce + kl"},
+        "placebo": {"objective": "ce + kl", "hears": "shuffled"},
+    }
+    return SearchSweep("toy_search", "A toy", base, rows, {"1x8x2": {}}, seeds=(0,))
+
+
+@pytest.fixture(scope="module")
+def finished(sweep, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILL_JAX_HOME", str(tmp_path_factory.mktemp("home")))
+        spec, rows = run_search(sweep, folder)
+        again = run_search(sweep, folder)
+    return folder, spec, rows, again
+
+
+def test_a_table_has_its_students_and_what_they_are_compared_with(finished, sweep):
+    folder, spec, rows, _ = finished
+    assert [place.row for place in spec.places] == ["labels", "kl", "placebo"]
+    assert [place.row for place in spec.teachers] == [
+        "cross-encoder, reranks",
+        "encoder as it came",
+    ]
+    table = build(spec, rows)
+    assert len(table.rows) == 5
+    for row in rows:
+        assert 0 <= row.metrics["test/ndcg@10"] <= 1
+        assert row.test_scores["ndcg@10"].startswith("10:")
+    students = [row for row in rows if row.row in sweep.rows]
+    assert {row.selected_step for row in students} == {2}
+    assert len({row.fingerprints["teacher"] for row in rows}) == 1
+    write_outputs(spec, rows, folder)
+    assert load_results(folder)[0] == spec
+    assert any("ties by the product's number" in line for line in spec.protocol)
+
+
+def test_what_is_finished_is_not_run_again(finished):
+    folder, spec, rows, (spec_again, rows_again) = finished
+    assert spec_again == spec and [r.hash for r in rows_again] == [r.hash for r in rows]
+    assert len(Ledger(folder / "ledger.jsonl").history()) == len(rows)
+
+
+def test_a_kept_student_gives_its_vectors_again(finished, sweep):
+    folder, spec, *_ = finished
+    opened = open_search(folder / "runs" / spec.places[1].hash)
+    task = prepare(sweep.base.data, sweep.base.teacher)
+    found = task.find(Encoder(TwoTower(opened.config)), opened.params, "test")
+    row = next(r for r in finished[2] if r.hash == spec.places[1].hash)
+    assert found.means["ndcg@10"] == pytest.approx(row.metrics["test/ndcg@10"], abs=1e-6)
+
+
+def test_the_teacher_hears_no_label_that_is_hidden(sweep):
+    task = prepare(sweep.base.data, sweep.base.teacher)
+    table = task.table(list_size=3, kind="pairs")
+    assert set(table.rows_Q) <= set(task.data.splits["train"])
+    assert len(task.data.splits["transfer"]) == len(task.data.splits["train"]) == 7
+    forbidden = np.concatenate([task.data.splits[s] for s in ("validation", "test")])
+    assert (task.candidates.items_QM[forbidden] == -1).all()
+
+
+def test_identity_is_content(sweep):
+    cell = sweep.cell("kl", "1x8x2", 0)
+    assert cell.hash == sweep.cell("kl", "1x8x2", 0).hash
+    assert json.loads(json.dumps(cell.config)) == cell.config | {
+        "teacher": json.loads(json.dumps(cell.config["teacher"]))
+    }
+    others = [
+        sweep.cell("placebo", "1x8x2", 0),
+        sweep.cell("kl", "1x8x2", 1),
+        dataclasses.replace(cell, data_digest="x"),
+        dataclasses.replace(cell, in_batch=False),
+    ]
+    assert len({each.hash for each in (cell, *others)}) == 5
+
+
+def test_settings_that_cannot_be_are_refused():
+    for wrong, message in (
+        (lambda: SearchCell(seed=-1), "a seed must be"),
+        (lambda: SearchCell(training=SearchTraining(list_size=99)), "99 products cannot come from"),
+        (lambda: SearchDataConfig(label_fraction=0.0), "label fraction"),
+        (lambda: SearchTeacherConfig(candidates=4), "at least as many candidates"),
+        (lambda: SearchTraining(steps=0), "must be at least 1"),
+        (lambda: SearchCell(start="teacher"), "start"),
+    ):
+        with pytest.raises(UserError, match=message):
+            wrong()
+
+
+@pytest.mark.parametrize("preset", ["default", "smoke"])
+def test_the_experiments_cells_can_be_built(preset):
+    path = Path(__file__).resolve().parents[3] / "experiments/search_relevance.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, path.stem, module)
+        spec.loader.exec_module(module)
+        sweep = module.table(module.SearchRelevance(preset=preset, students=("2x64x2", "l2")))
+    cells = [sweep.cell(*entry) for entry in sweep.entries]
+    assert len({cell.hash for cell in cells}) == len(cells) >= 4
+    for cell in cells:
+        objective = resolve_lists(
+            cell.objective,
+            list_size=cell.training.list_size,
+            teacher=True,
+            in_batch=cell.in_batch,
+        )
+        assert objective.needs_teacher or cell.objective == "ce"
+        assert student_config(cell.student, MINILM).hidden_size in (64, 384)

@@ -1,0 +1,113 @@
+"""Runs whose numbers a correction changed have new hashes; all others keep theirs."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import pytest
+
+from distill_jax.tasks.classification.cells import (
+    Cell,
+    DataConfig,
+    Stage,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill_jax.tasks.recommendation.cells import RecCell, RecData, RecModel
+from distill_jax.tasks.revisions import has_experts
+from distill_jax.tasks.search.cells import SearchCell
+from distill_jax.training.optimizer import OptimizerConfig
+from distill_jax.training.recommender import FitConfig
+
+RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
+CELLS = {"start": RecCell, "in_batch": SearchCell}
+OTHERS = {
+    "compare_losses-full",  # its cells had other fields
+    "recommendation_anchor",  # a script of its own
+}
+
+
+def rebuilt(kind, settings):
+    """A dataclass from the settings that a ledger keeps; those it does not keep are at default."""
+    if isinstance(settings, list):
+        return tuple(settings)
+    if not isinstance(settings, dict):
+        return settings
+    kinds = [k for k in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(k)]
+    hints = typing.get_type_hints(kinds[0])
+    known = {key: value for key, value in settings.items() if key in hints}
+    return kinds[0](**{key: rebuilt(hints[key], value) for key, value in known.items()})
+
+
+def cell_of(config):
+    marked = [kind for mark, kind in CELLS.items() if mark in config and "data" in config]
+    if "model" not in config:
+        marked = [kind for kind in marked if kind is not RecCell]
+    return rebuilt(marked[0] if marked else Cell, config)
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [path for path in sorted(RESULTS.glob("*/ledger.jsonl")) if path.parent.name not in OTHERS],
+    ids=lambda path: path.parent.name,
+)
+def test_committed_runs_keep_their_hashes(ledger):
+    """But for experts, whose noise was that of seed 0 at every seed."""
+    rows = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert rows
+    for row in rows:
+        cell = cell_of(row["config"])
+        if cell.hash != row["hash"]:
+            assert has_experts(cell.objective) and cell.seed > 0, row["row"]
+
+
+def text_cell(objective, **changes):
+    return Cell(
+        DataConfig(), TeacherConfig(), "tiny", objective, TrainingConfig(),
+        data_digest="d", teacher_digest="t", **changes,
+    )  # fmt: skip
+
+
+def recommender_cell(objective, seed=0, decay=0.0):
+    training = FitConfig(optimizer=OptimizerConfig(weight_decay=decay))
+    return RecCell(RecData(), RecModel(), objective, training, seed, data_digest="d")
+
+
+def as_before(cell, monkeypatch):
+    """The hash that the cell would have had before experts were revised."""
+    with monkeypatch.context() as patch:
+        for module in ("classification.cells", "recommendation.cells"):
+            patch.setattr(f"distill_jax.tasks.{module}.EXPERTS_REVISED", {})
+        return cell.hash
+
+
+@pytest.mark.parametrize(
+    ("cell", "changed"),
+    [
+        (text_cell("kl"), False),
+        (text_cell("0.5*expert_hints(T=linear(1, 0.1)) + kl"), True),
+        (text_cell("kl", intermediate=Stage("hierarchical_topology", TrainingConfig())), True),
+        (recommender_cell("full_softmax + 0.02*relaxed_ranking", seed=1), False),
+        (recommender_cell("full_softmax + expert_hints"), False),
+        (recommender_cell("full_softmax + expert_hints", seed=1), True),
+        (recommender_cell("full_softmax + hierarchical_topology", decay=0.01), True),
+    ],
+)
+def test_runs_with_experts_retire_where_they_would_come_out_differently(cell, changed, monkeypatch):
+    assert (cell.hash != as_before(cell, monkeypatch)) == changed
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        text_cell("kl"),
+        recommender_cell("full_softmax"),
+        SearchCell(data_digest="d", teacher_digest="t"),
+    ],
+    ids=lambda cell: type(cell).__name__,
+)
+def test_clipping_apart_is_another_run(cell):
+    optimizer = dataclasses.replace(cell.training.optimizer, clip_apart=True)
+    training = dataclasses.replace(cell.training, optimizer=optimizer)
+    assert dataclasses.replace(cell, training=training).hash != cell.hash
