@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from distill_jax.tasks.classification.cells import DataConfig
     from distill_jax.tasks.classification.sweep import Sweep
 
+EPOCHS, MIN_STEPS = 2.0, 600
+COPIED_EPOCHS, COPIED_MIN_STEPS = 1.0, 300
+"""Of students that start at random, and of those made of the teacher's layers."""
 FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
 
 
@@ -103,10 +106,15 @@ class CompareLosses:
     label_seeds: tuple[int, ...] = ()
     """The same for the draw of the labels that are used; by default one draw for all seeds."""
 
-    epochs: float = 2.0
-    """Passes over all training sentences; decides the steps of every row, with labels or not."""
-    copied_epochs: float = 1.0
-    """The same for students made of the teacher's layers (l2, l3): they know more at the start."""
+    epochs: float | None = None
+    """Passes over all training sentences; decides the steps of every row, with labels or not.
+    Default: 2, and of data of your own (files:, tfds:) as many more as --min-steps ask for."""
+    copied_epochs: float | None = None
+    """The same for students made of the teacher's layers (l2, l3): they know more at the start.
+    Default: 1."""
+    min_steps: int | None = None
+    """The least steps of students, however few the sentences; default: 600 of data of your own (300
+    for l2, l3) where neither --epochs nor --steps is given, else 0."""
     steps: int = 0
     """Optimiser steps of every row; 0 leaves it to --epochs."""
     batch_size: int = 64
@@ -232,6 +240,23 @@ def _is_own(data: str) -> bool:
     return data.startswith(("files:", "tfds:"))
 
 
+def student_length(
+    args: CompareLosses, epochs: float | None, usual: float, least: int
+) -> dict[str, Any]:
+    """How long students are trained, as fields of ``TrainingConfig``.
+
+    Args:
+      epochs: as given; ``usual`` where they were not.
+      least: steps of data of the user's own where no length is given.
+    """
+    if args.steps:  # what does not count is not in a run's hash
+        return {"epochs": 1.0}
+    min_steps = args.min_steps
+    if min_steps is None:
+        min_steps = least if _is_own(args.data) and epochs is None else 0
+    return {"epochs": usual if epochs is None else epochs, "min_steps": min_steps}
+
+
 def _pooling(args: CompareLosses, student: str) -> Pooling:
     """What the head of a student reads, see ``--student-pooling``."""
     from distill_jax.models.students import parse_preset
@@ -292,7 +317,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
 
         load_plugin(args.plugin)
     training = TrainingConfig(
-        epochs=1.0 if args.steps else args.epochs,  # what does not count is not in a run's hash
+        **student_length(args, args.epochs, EPOCHS, MIN_STEPS),
         steps=args.steps,
         evaluations=args.evaluations,
         batch_size=args.batch_size,
@@ -303,7 +328,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     )
     copied_training = dataclasses.replace(
         training,
-        epochs=1.0 if args.steps else args.copied_epochs,
+        **student_length(args, args.copied_epochs, COPIED_EPOCHS, COPIED_MIN_STEPS),
         optimizer=dataclasses.replace(training.optimizer, learning_rate=args.copied_learning_rate),
     )
     own = _is_own(args.data)

@@ -32,6 +32,23 @@ def test_own_data_are_learnt_long_enough_and_at_a_chosen_rate(data):
     assert own.training.total_steps(32_000) == 3000
 
 
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
+        ((), {"tiny": 266, "l2": 133}),  # two passes over 8,497 sentences, or one
+        (("--data", "files:X"), {"tiny": 600, "l2": 300}),
+        (("--data", "files:X", "--epochs", "1"), {"tiny": 133, "l2": 300}),
+        (("--data", "files:X", "--steps", "7"), {"tiny": 7, "l2": 7}),
+        (("--data", "files:X", "--min-steps", "0"), {"tiny": 266, "l2": 133}),
+        (("--min-steps", "700"), {"tiny": 700, "l2": 700}),
+    ],
+)
+def test_students_of_few_sentences_take_steps_enough(flags, steps):
+    sweep = sweep_of(parse_arguments((*flags, "--students", "tiny", "l2"), "t"))
+    found = {e.group: e.cell.training.total_steps(8497) for e in sweep.entries()}
+    assert found == steps
+
+
 def test_flags_decide_for_every_data_set():
     own = ("--data", "files:X")
     assert length(teacher(*own, "--teacher-epochs", "5")) == (5, 0, 3, 10)
