@@ -137,7 +137,7 @@ def test_its_defaults_are_those_of_the_command():
     [
         ({"epoch": 3}, "unknown setting 'epoch'.*Did you mean 'epochs'"),
         ({"seeds": (1, 2)}, "unknown setting 'seeds'"),
-        ({"epochs": "two"}, "epochs must be a number, not 'two'"),
+        ({"epochs": "two"}, "epochs must be a number or nothing, not 'two'"),
         ({"student": "tinny"}, "Did you mean 'tiny'"),
         ({"objective": "mse_logit"}, "Did you mean 'mse_logits'"),
         ({"unlabelled": ["x"]}, "'files:nowhere' has its own splits"),
