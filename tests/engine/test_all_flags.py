@@ -3,8 +3,10 @@
 import dataclasses
 import io
 import itertools
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from recsys import small_split
@@ -15,6 +17,9 @@ from scripts import ROOT, SCRIPTS, module_at
 from distill_jax.cli.compare import CompareLosses
 from distill_jax.cli.experiment import TableFlags
 from distill_jax.core.errors import UserError
+from distill_jax.core.mesh import make_mesh
+from distill_jax.engine import run as run_module
+from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import merge_ledgers
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.progress import Reporter
@@ -109,6 +114,8 @@ def tables(tmp_path_factory, toy_teacher):
 def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILL_JAX_HOME", str(tmp_path_factory.mktemp("home")))
+        two = make_mesh(jax.devices()[:2])  # compiles faster than for eight
+        patch.setattr(run_module, "Engine", partial(Engine, mesh=two))
         yield
 
 
