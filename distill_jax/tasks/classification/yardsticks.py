@@ -1,6 +1,7 @@
 """Yardsticks of a table: what the same labels give without a teacher, as rows of the ledger."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ def _measured(
     chosen = classification_metrics(fitted.validation_NC, validation_N)
     metrics |= {f"validation/{name}": chosen[name] for name in SCORES.values()}
     metrics |= {f"train/{USED[0]}": len(labelled), f"train/{USED[1]}": len(task.labelled)}
+    metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
     config = {**dataclasses.asdict(yardstick), "seed": task.config.label_seed}
     return ledger_row(
         hash=yardstick.hash,
