@@ -106,7 +106,8 @@ def test_a_ledger_without_description_describes_itself(tmp_path, name):
     spec, rows = load_results(tmp_path)
     assert (spec.layout, spec.baseline) == ("metrics", "ce")
     assert spec.title == "review_snippets/movie, 10% of the labels"
-    assert {place.hash for place in (*spec.places, *spec.teachers)} == {row.hash for row in rows}
+    places = (*spec.places, *spec.teachers, *spec.yardsticks)
+    assert {place.hash for place in places} == {row.hash for row in rows}
     write_outputs(spec, rows, tmp_path)
     kept = (RESULTS / name / "table.md").read_text().splitlines()
     made = (tmp_path / "table.md").read_text().splitlines()

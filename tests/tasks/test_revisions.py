@@ -14,6 +14,7 @@ from distill_jax.tasks.classification.cells import (
     TeacherConfig,
     TrainingConfig,
 )
+from distill_jax.tasks.classification.yardsticks import Yardstick
 from distill_jax.tasks.recommendation.cells import RecCell, RecData, RecModel
 from distill_jax.tasks.revisions import has_experts
 from distill_jax.tasks.search.cells import SearchCell
@@ -41,6 +42,8 @@ def rebuilt(kind, settings):
 
 
 def cell_of(config):
+    if "recipe" in config and "objective" not in config:
+        return rebuilt(Yardstick, config)
     marked = [kind for mark, kind in CELLS.items() if mark in config and "data" in config]
     if "model" not in config:
         marked = [kind for kind in marked if kind is not RecCell]
@@ -59,7 +62,9 @@ def test_committed_runs_keep_their_hashes(ledger):
     for row in rows:
         cell = cell_of(row["config"])
         if cell.hash != row["hash"]:
-            assert has_experts(cell.objective) and cell.seed > 0, row["row"]
+            assert (
+                not isinstance(cell, Yardstick) and has_experts(cell.objective) and cell.seed > 0
+            ), row["row"]
 
 
 def text_cell(objective, **changes):
