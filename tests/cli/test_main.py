@@ -120,7 +120,7 @@ def test_all_labels_of_ones_own_data_are_used_by_default():
 def test_the_ledger_is_listed_filtered_and_exported(capsys):
     path = str(ROOT / "experiments/results/compare_losses/ledger.jsonl")
     dispatch(["ledger", path])
-    assert "13 rows" in capsys.readouterr().out
+    assert "15 rows" in capsys.readouterr().out
     dispatch(["ledger", path, "--objective", "kl"])
     listed = capsys.readouterr().out
     assert "3 rows" in listed
