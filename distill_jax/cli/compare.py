@@ -15,7 +15,7 @@ from distill_jax.engine.options import DEFAULTS, Pooling, Precision, RunOptions,
 
 if TYPE_CHECKING:
     from distill_jax.tables.trends import Trend
-    from distill_jax.tasks.classification.cells import DataConfig
+    from distill_jax.tasks.classification.cells import Cell, DataConfig, TrainingConfig
     from distill_jax.tasks.classification.sweep import Sweep
 
 EPOCHS, MIN_STEPS = 2.0, 600
@@ -293,30 +293,12 @@ def _copies_of_a_trained_teacher(args: CompareLosses) -> list[str]:
     ]
 
 
-def sweep_of(args: CompareLosses) -> "Sweep":
-    """The table that the arguments declare: objectives x students x seeds."""
-    from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
-    from distill_jax.cli.teacher_training import teacher_rates, teacher_training
-    from distill_jax.models.students import parse_preset
-    from distill_jax.objectives.grammar import parse
-    from distill_jax.tables.columns import COLUMNS
-    from distill_jax.tables.outputs import share_of_labels
-    from distill_jax.tasks.classification.cells import (
-        Cell,
-        DataConfig,
-        TeacherConfig,
-        TrainingConfig,
-        usual_fraction,
-    )
-    from distill_jax.tasks.classification.label_map import parse_label_map
-    from distill_jax.tasks.classification.sweep import Sweep, axis, points
+def _trainings(args: CompareLosses) -> "tuple[TrainingConfig, TrainingConfig]":
+    """Of students that start at random, and of those made of the teacher's layers."""
+    from distill_jax.tasks.classification.cells import TrainingConfig
     from distill_jax.training.optimizer import OptimizerConfig
 
-    if args.plugin is not None:
-        from distill_jax.objectives.plugins import load_plugin
-
-        load_plugin(args.plugin)
-    training = TrainingConfig(
+    random = TrainingConfig(
         **student_length(args, args.epochs, EPOCHS, MIN_STEPS),
         steps=args.steps,
         evaluations=args.evaluations,
@@ -326,28 +308,34 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         select=args.select,
         ties="loss" if _is_own(args.data) and args.select != "loss" else "earliest",
     )
-    copied_training = dataclasses.replace(
-        training,
+    copied = dataclasses.replace(
+        random,
         **student_length(args, args.copied_epochs, COPIED_EPOCHS, COPIED_MIN_STEPS),
-        optimizer=dataclasses.replace(training.optimizer, learning_rate=args.copied_learning_rate),
+        optimizer=dataclasses.replace(random.optimizer, learning_rate=args.copied_learning_rate),
     )
+    return random, copied
+
+
+def _base(args: CompareLosses, training: "TrainingConfig") -> "Cell":
+    """The cell that every entry of the table changes: data and teacher.
+
+    Args:
+      training: of students that start at random.
+    """
+    from distill_jax.cli.teacher_training import teacher_rates, teacher_training
+    from distill_jax.tasks.classification.cells import (
+        Cell,
+        DataConfig,
+        TeacherConfig,
+        usual_fraction,
+    )
+    from distill_jax.tasks.classification.label_map import parse_label_map
+
     own = _is_own(args.data)
     chosen_from, within = teacher_rates(args, own)
-    objectives = [str(parse(text)) for text in args.objectives]
-    if args.baseline is not None:
-        baseline = str(parse(args.baseline))
-    else:
-        baseline = "ce" if "ce" in objectives else (objectives or [""])[0]
     fraction = usual_fraction(args.data) if args.label_fraction is None else args.label_fraction
-    data = DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length)
-    used = "All training labels are used."
-    if fraction < 1:
-        used = (
-            f"{100 * fraction:g}% of the training labels are used; the rest of the training "
-            "sentences is the transfer set."
-        )
-    base = Cell(
-        data=data,
+    return Cell(
+        data=DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length),
         teacher=TeacherConfig(
             args.teacher,
             args.fine_tune,
@@ -365,23 +353,65 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         objective="",
         training=training,
     )
-    students: dict[str, dict[str, Any]] = {
+
+
+def _students(
+    args: CompareLosses, random: "TrainingConfig", copied: "TrainingConfig"
+) -> dict[str, dict[str, Any]]:
+    """Name of each student -> what of the base cell it changes.
+
+    Raises:
+      UserError: where one is named twice.
+    """
+    from distill_jax.models.students import parse_preset
+
+    if len(set(args.students)) < len(args.students):
+        raise UserError(f"the students repeat themselves: {', '.join(args.students)}")
+    return {
         name: {
             "student": name,
-            "training": copied_training if parse_preset(name).copies_teacher else training,
+            "training": copied if parse_preset(name).copies_teacher else random,
             "pooling": _pooling(args, name),
         }
         for name in args.students
     }
-    if len(students) < len(args.students):
-        raise UserError(f"the students repeat themselves: {', '.join(args.students)}")
-    weigh, weighing = _weighing(args.class_weights, data)
+
+
+def _used_labels(fraction: float) -> str:
+    if fraction == 1:
+        return "All training labels are used."
+    return (
+        f"{100 * fraction:g}% of the training labels are used; the rest of the training "
+        "sentences is the transfer set."
+    )
+
+
+def sweep_of(args: CompareLosses) -> "Sweep":
+    """The table that the arguments declare: objectives x students x seeds."""
+    from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
+    from distill_jax.objectives.grammar import parse
+    from distill_jax.tables.columns import COLUMNS
+    from distill_jax.tables.outputs import share_of_labels
+    from distill_jax.tasks.classification.sweep import Sweep, axis, points
+
+    if args.plugin is not None:
+        from distill_jax.objectives.plugins import load_plugin
+
+        load_plugin(args.plugin)
+    random, copied = _trainings(args)
+    base, students = _base(args, random), _students(args, random, copied)
+    objectives = [str(parse(text)) for text in args.objectives]
+    if args.baseline is not None:
+        baseline = str(parse(args.baseline))
+    else:
+        baseline = "ce" if "ce" in objectives else (objectives or [""])[0]
+    weigh, weighing = _weighing(args.class_weights, base.data)
     rows = axis("objective", {text: weigh(text) for text in objectives})
     if len(rows) < len(objectives):
         raise UserError(f"the objectives repeat themselves: {', '.join(objectives)}")
     trends: tuple[Trend, ...] = ()
     protocol: tuple[str, ...] = (
-        used,
+        _used_labels(base.data.label_fraction),
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
         *weighing,
@@ -397,7 +427,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         protocol = (protocol[0], *PROTOCOL, *protocol[2:])
     return Sweep(
         name="compare_losses-controls" if args.controls else "compare_losses",
-        title=f"{args.data}, {share_of_labels(fraction)}",
+        title=f"{args.data}, {share_of_labels(base.data.label_fraction)}",
         base=base,
         rows=rows,
         groups=points(students),

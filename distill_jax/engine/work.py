@@ -26,6 +26,11 @@ EvaluateMembers = Callable[[Params, Placement, OnBatch], Sequence[dict[str, floa
 """(a placed stack of parameters, where it is, on_batch) -> validation scores of each member."""
 
 
+def compute_dtype(precision: Precision) -> Any:
+    """In which a student's layers compute."""
+    return jnp.float32 if precision == "f32" else jnp.bfloat16
+
+
 @dataclass(frozen=True, eq=False)
 class Work:
     """One stage of one run.
@@ -91,7 +96,7 @@ class Work:
 
     def model(self, *, remat: bool = False) -> Any:
         """What the step applies."""
-        return self.build(jnp.float32 if self.precision == "f32" else jnp.bfloat16, remat)
+        return self.build(compute_dtype(self.precision), remat)
 
     def in_precision(self, params: Params) -> Params:
         """Parameters in the dtype in which they are trained."""

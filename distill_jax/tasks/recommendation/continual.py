@@ -36,7 +36,7 @@ from distill_jax.engine.resume import Known
 from distill_jax.engine.rows import ledger_row
 from distill_jax.engine.run import run_table
 from distill_jax.engine.strategies import clear_checkpoints
-from distill_jax.engine.work import Work
+from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.ranking import ndcg, user_means
 from distill_jax.evaluation.recommend import rank_cases
 from distill_jax.models.recommenders.build import Recommender
@@ -238,8 +238,7 @@ class ContinualTable:
                 raise UserError(
                     "popularity changes with new interactions: no strata in a continual run"
                 )
-            work = recommender_work(before, cell, self.student, objective)
-            work.model(remat=engine.options.remat)
+            self.student.computing_in(compute_dtype(cell.precision), engine.options.remat)
 
     def settings(self) -> dict[Where, Known]:
         """Nothing is known of an update before its teachers."""

@@ -25,7 +25,7 @@ from distill_jax.engine.progress import Reporter
 from distill_jax.engine.resume import Known
 from distill_jax.engine.rows import training_facts
 from distill_jax.engine.run import run_table
-from distill_jax.engine.work import Work
+from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import recommender_digest
 from distill_jax.models.recommenders.text_items import ItemTexts
@@ -141,7 +141,7 @@ class RecTable:
                 raise UserError(f"row {row.label!r}: {cell.model.name} has no item vectors to set")
             objective = self.resolve(cell, student, teacher)
             engine.check_batch_size(cell.training.batch_size)
-            recommender_work(split, cell, student, objective).model(remat=engine.options.remat)
+            student.computing_in(compute_dtype(cell.precision), engine.options.remat)
             for note in objective.notes:
                 if note not in said:
                     say(f"{row.label}: {note}")

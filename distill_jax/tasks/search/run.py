@@ -23,7 +23,7 @@ from distill_jax.engine.progress import Reporter
 from distill_jax.engine.resume import Known
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.run import run_table
-from distill_jax.engine.work import Work
+from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.item_catalogue import Catalogue
 from distill_jax.evaluation.latency import cpu_latencies
 from distill_jax.evaluation.open_search import save_search
@@ -50,6 +50,7 @@ from distill_jax.tasks.search.task import (
     SearchTask,
     SearchTeacher,
     prepare,
+    search_model,
     search_work,
     train_teacher,
 )
@@ -136,21 +137,16 @@ class SearchTable:
 
     def prepare(self, engine: Engine) -> None:
         self.engine = engine
-        for _, _, cell in self.cells:
+        for cell in dict.fromkeys(dataclasses.replace(cell, seed=0) for _, _, cell in self.cells):
             key = cell.data, cell.teacher
             if key not in self._tasks:
                 self._tasks[key] = task = prepare(*key)
                 for note in (*task.data.notes, *task.told):
                     engine.reporter.say(f"data: {note}")
             plugin_digest(cell.objective)
-            objective = objective_of(cell)
-            config, params = start_student(dataclasses.replace(cell, seed=0), self._tasks[key])
-            del params
-            table = self._tasks[key].table(list_size=cell.training.list_size)
-            search_work(
-                Identity("", {}), 0, config, objective, cell.training, table, data="",
-                evaluate=lambda *_: {}, precision=cell.precision,
-            ).model(remat=engine.options.remat)  # fmt: skip
+            objective_of(cell)
+            config, _ = start_student(cell, self._tasks[key])
+            search_model(config, compute_dtype(cell.precision), engine.options.remat)
             for training in (cell.teacher.training, cell.training):
                 engine.check_batch_size(training.batch_size)
 

@@ -223,7 +223,7 @@ def search_work(
         identity=identity,
         seed=seed,
         config=config,
-        build=partial(_build, config),
+        build=partial(search_model, config),
         objective=objective,
         optimizer=training.optimizer,
         loop=LoopConfig(training.steps, -(-training.steps // training.evaluations), select=SELECT),
@@ -238,7 +238,12 @@ def search_work(
     )
 
 
-def _build(config: TwoTowerConfig | CrossEncoderConfig, dtype: Any, remat: bool) -> Any:
+def search_model(config: TwoTowerConfig | CrossEncoderConfig, dtype: Any, remat: bool) -> Any:
+    """The model of a configuration.
+
+    Raises:
+      UserError: for ``remat``, which models of search do not know.
+    """
     if remat:
         raise UserError("--remat is for classifiers: search models keep their activations")
     model = TwoTower if isinstance(config, TwoTowerConfig) else CrossEncoder

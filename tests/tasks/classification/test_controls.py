@@ -26,34 +26,9 @@ ONE_DEVICE = partial(Engine, mesh=make_mesh(jax.devices()[:1]))
 
 
 @pytest.fixture
-def world(toy_teacher, toy_reviews, tmp_path, monkeypatch):
-    """(changes) -> arguments of a small table in an empty home, on one device."""
-    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(run_module, "Engine", ONE_DEVICE)
-
-    def build(**changes):
-        args = CompareLosses(
-            data=f"files:{toy_reviews}",
-            teacher=str(toy_teacher),
-            label_fraction=0.5,
-            students=("1x8x2",),
-            objectives=("ce", "kl"),
-            controls=True,
-            seeds=(0, 1),
-            steps=8,
-            evaluations=2,
-            batch_size=16,
-            teacher_batch_size=16,
-            teacher_epochs=1,
-            teacher_learning_rate=1e-4,
-            max_shapes=1,
-            max_length=16,
-            yardsticks=False,
-            track="none",
-        )
-        return dataclasses.replace(args, **changes)
-
-    return build
+def world(small_table):
+    """(changes) -> arguments of a small table, see ``small_table``."""
+    return partial(small_table, controls=True, steps=8)
 
 
 def run(args, folder, strategy="sequential"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from distill_jax.cli.compare import CompareLosses, sweep_of
+from distill_jax.cli.compare import sweep_of
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
@@ -31,33 +31,9 @@ OBJECTIVES = ("ce", "0.5*kl(T=2) + 0.5*ce", "hidden_mse + attention_kl + ce")
 
 
 @pytest.fixture
-def world(toy_teacher, toy_reviews, tmp_path, monkeypatch):
-    """(changes) -> arguments of a small table in an empty home, on one device."""
-    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
-    one_device = partial(Engine, mesh=make_mesh(jax.devices()[:1]))  # compiles faster than eight
-    monkeypatch.setattr(run_module, "Engine", one_device)
-
-    def build(**changes):
-        args = CompareLosses(
-            data=f"files:{toy_reviews}",
-            teacher=str(toy_teacher),
-            label_fraction=0.5,
-            students=("1x8x2",),
-            objectives=OBJECTIVES,
-            seeds=(0, 1),
-            steps=6,
-            evaluations=2,
-            batch_size=16,
-            teacher_batch_size=16,
-            teacher_epochs=1,
-            teacher_learning_rate=1e-4,
-            max_shapes=1,
-            max_length=16,
-            yardsticks=False,
-        )
-        return dataclasses.replace(args, **changes)
-
-    return build
+def world(small_table):
+    """(changes) -> arguments of a small table, see ``small_table``."""
+    return partial(small_table, objectives=OBJECTIVES, track="tensorboard")
 
 
 def run(args, folder, strategy="sequential"):

@@ -12,11 +12,10 @@ from rich.console import Console
 from sklearn.dummy import DummyClassifier
 
 from distill_jax.cli import ledger as ledger_command
-from distill_jax.cli.compare import CompareLosses, parse_arguments, sweep_of
+from distill_jax.cli.compare import parse_arguments, sweep_of
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.data.table import TextTable
-from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import merge_ledgers
 from distill_jax.engine.options import RunOptions
@@ -36,31 +35,9 @@ ROWS = ["majority", "tfidf+logreg"]
 
 
 @pytest.fixture
-def world(toy_teacher, toy_reviews, tmp_path, monkeypatch):
-    """(changes) -> arguments of a tiny table in an empty home, on one device."""
-    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(run_module, "Engine", ONE_DEVICE)
-
-    def build(**changes):
-        args = CompareLosses(
-            data=f"files:{toy_reviews}",
-            teacher=str(toy_teacher),
-            label_fraction=0.5,
-            students=("1x8x2",),
-            objectives=("ce", "kl"),
-            seeds=(0, 1),
-            steps=2,
-            evaluations=1,
-            batch_size=16,
-            teacher_batch_size=16,
-            teacher_epochs=1,
-            max_shapes=1,
-            max_length=16,
-            track="none",
-        )
-        return dataclasses.replace(args, **changes)
-
-    return build
+def world(small_table):
+    """(changes) -> arguments of a small table, see ``small_table``."""
+    return partial(small_table, steps=2, evaluations=1, yardsticks=True)
 
 
 def run(args, folder, **options):
