@@ -138,7 +138,6 @@ def distil(
         dataclasses.replace(sweep, protocol=(*sweep.protocol, *(f"{n}." for n in notes))),
         home,
         reporter,
-        plugin=args.plugin,
         track=args.track,
         strategy=args.strategy,
         options=args.options,

@@ -227,7 +227,6 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
         sweep_of(args),
         folder,
         Reporter(console),
-        plugin=args.plugin,
         track=args.track,
         strategy=args.strategy,
         options=args.options,

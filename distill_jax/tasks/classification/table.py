@@ -16,7 +16,7 @@ from distill_jax.engine.progress import Reporter
 from distill_jax.engine.resume import Known
 from distill_jax.engine.run import run_table
 from distill_jax.engine.work import Work
-from distill_jax.objectives.plugins import load_plugin, plugin_digest
+from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import Place, TableSpec, Where
@@ -44,18 +44,11 @@ def run_sweep(
     folder: Path,
     reporter: Reporter,
     *,
-    plugin: Path | None = None,
     track: TrackTo = "tensorboard",
     strategy: Strategy = "auto",
     options: RunOptions = DEFAULTS,
 ) -> tuple[TableSpec, list[LedgerRow]]:
-    """``run.run_table`` of classifiers.
-
-    Args:
-      plugin: a Python file with losses of the user's.
-    """
-    if plugin is not None:
-        load_plugin(plugin)
+    """``run.run_table`` of classifiers."""
     table = ClassifierTable(sweep)
     _ = table.entries  # what is wrong with a table is said before a folder is made
     return run_table(table, folder, reporter, track=track, strategy=strategy, options=options)

@@ -43,7 +43,6 @@ def run(args, folder, strategy="sequential"):
         sweep_of(args),
         folder,
         reporter,
-        plugin=args.plugin,
         track=args.track,
         strategy=strategy,
         options=args.options,
