@@ -25,6 +25,7 @@ from distill_jax.data.load import load_dataset
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.evaluation.latency import cpu_latency
 from distill_jax.models.bert import Bert, BertConfig, init_bert
+from distill_jax.objectives import plugins, registry
 from distill_jax.tasks.classification import runs
 
 pytest_plugins = ("toys",)
@@ -59,6 +60,15 @@ def few_timings():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "cpu_latency", once)
         yield
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """What a test registers, or loads as a user's file, is gone after it."""
+    registry.names()  # the library's losses are there before it is copied
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+    monkeypatch.setattr(plugins, "_LOADED", {})
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 @pytest.fixture(scope="session")

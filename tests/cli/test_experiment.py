@@ -56,8 +56,7 @@ def test_seeds_of_students_teachers_and_labels_reach_every_table(declared):
     assert first.base.precision == "bf16"
 
 
-def test_a_plugin_is_loaded_before_the_script_names_its_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+def test_a_plugin_is_loaded_before_the_script_names_its_rows(tmp_path, monkeypatch, own_registry):
     monkeypatch.setattr(experiment, "_run", lambda *given: None)
     (tmp_path / "mine.py").write_text(
         "from distill_jax import losses\n"

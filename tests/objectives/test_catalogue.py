@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_jax.objectives import parse, registry
+from distill_jax.objectives import parse
 from distill_jax.objectives.catalogue import by_family, markdown
 from distill_jax.objectives.registry import names
 
@@ -13,11 +13,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="ut
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch):
-    """What the examples register is gone after them."""
-    names()
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 def test_every_loss_is_in_one_family():

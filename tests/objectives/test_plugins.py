@@ -6,7 +6,6 @@ import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Capture
-from distill_jax.objectives import registry
 from distill_jax.objectives.plugins import load_plugin
 from distill_jax.objectives.registry import describe, names
 from distill_jax.objectives.resolve import resolve
@@ -39,11 +38,7 @@ def probability_gap(student, teacher, *, where=None):
 '''
 
 
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch):
-    """What a test registers is gone after it."""
-    names()
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 def test_a_loss_from_the_users_file_is_one_like_any_other(tmp_path, world):

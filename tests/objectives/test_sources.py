@@ -10,7 +10,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.objectives import plugins, registry
 from distill_jax.objectives.feeds import LogitFeed
 from distill_jax.objectives.plugins import load_plugin, plugin_digest
-from distill_jax.objectives.registry import lookup, names, register
+from distill_jax.objectives.registry import lookup, register
 from distill_jax.objectives.sources import NOT_IN_A_FILE
 
 PLUGIN = """
@@ -26,12 +26,7 @@ def own_gap(student, teacher, *, where=None):
 """
 
 
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch):
-    names()
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
-    monkeypatch.setattr(plugins, "_LOADED", {})
-    monkeypatch.setattr(sys, "path", list(sys.path))
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 @pytest.fixture

@@ -203,7 +203,7 @@ def test_a_teacher_that_is_trained_already_is_used_as_it_came(world, tmp_path, t
         run(world(fine_tune=False), tmp_path / "out")
 
 
-def test_a_plugins_loss_is_a_row_and_its_content_counts(world, tmp_path, monkeypatch):
+def test_a_plugins_loss_is_a_row_and_its_content_counts(world, tmp_path, own_registry):
     plugin = tmp_path / "mylosses.py"
     plugin.write_text(
         "import jax.numpy as jnp\n"
@@ -216,9 +216,6 @@ def test_a_plugins_loss_is_a_row_and_its_content_counts(world, tmp_path, monkeyp
     )
     helper = tmp_path / "scale_of_a_users_loss.py"
     helper.write_text("SCALE = 1.0\n")
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(plugins, "_LOADED", {})
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
     args = world(plugin=plugin, objectives=("ce", "l1_logits"), seeds=(0,))
 
     run(args, tmp_path / "out")

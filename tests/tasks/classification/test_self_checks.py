@@ -21,7 +21,6 @@ from distill_jax.losses import hidden_mse, kl
 from distill_jax.models.bert import Bert
 from distill_jax.models.build import build_model
 from distill_jax.models.cnn import CnnConfig, init_cnn
-from distill_jax.objectives import registry
 from distill_jax.objectives.plugin_api import HiddenFeed, LogitFeed, register
 from distill_jax.objectives.registry import names
 from distill_jax.tasks.classification import probe as probe_module
@@ -40,13 +39,6 @@ from distill_jax.tasks.classification.table import run_sweep
 from distill_jax.tasks.classification.task import prepare_digits
 from distill_jax.tasks.classification.teacher import Teacher, check_label_order
 from distill_jax.teachers.live import LiveTeacher
-
-
-@pytest.fixture
-def own_registry(monkeypatch):
-    """What a test registers is gone after it."""
-    names()
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
 
 
 @pytest.fixture
