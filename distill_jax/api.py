@@ -19,10 +19,11 @@ from distill_jax.core.fields import check_fields
 from distill_jax.core.files import atomic_folder, user_path
 from distill_jax.data.lists import Examples, write_lists
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
 from distill_jax.evaluation.open_classifier import Answer, OpenClassifier, open_classifier
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.runs_kept import MODEL, RUNS
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.table import Classification
 
 _OWN = {"teacher", "data"}
 _OF_TABLES = {
@@ -134,8 +135,9 @@ def distil(
     keep_compiled_programs()
     args = dataclasses.replace(given, data=data)
     sweep = dataclasses.replace(sweep_of(args), name="distil")
-    spec, rows = run_sweep(
-        dataclasses.replace(sweep, protocol=(*sweep.protocol, *(f"{n}." for n in notes))),
+    protocol = (*sweep.protocol, *(f"{note}." for note in notes))
+    spec, rows = run_table(
+        Classification(dataclasses.replace(sweep, protocol=protocol)),
         home,
         reporter,
         track=args.track,

@@ -19,16 +19,16 @@ import sys
 from distill_jax.cli.experiment import Flags, run_experiment
 from distill_jax.cli.glue import main
 from distill_jax.cli.run import run
+from distill_jax.engine.cell import Cell, Train
+from distill_jax.engine.sweep import Sweep, points
 from distill_jax.tables.columns import ACCURACY, FIDELITY
 from distill_jax.tasks.classification.cells import (
-    Cell,
+    ClassifierSetup,
     DataConfig,
-    Stage,
     TeacherConfig,
     TrainingConfig,
 )
 from distill_jax.tasks.classification.recipes import RECIPES
-from distill_jax.tasks.classification.sweep import Sweep, points
 from distill_jax.training.optimizer import OptimizerConfig
 
 LABELS_ONLY, KL = "labels only", "KL, from the lowest layers"
@@ -69,7 +69,7 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
         name: {"objective": objective, "layers": layers, "training.steps": 2 * steps}
         for name, (objective, layers) in ONE_STAGE.items()
     } | {
-        name: {"objective": last, "intermediate": Stage(first, stage)}
+        name: {"objective": last, "intermediate": Train(first, stage)}
         for name, (first, last) in TWO_STAGES.items()
     }
     teacher = TrainingConfig(
@@ -84,11 +84,12 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
         name="glue_published",
         title="Published recipes on SST-2, in small",
         base=Cell(
-            data=DataConfig(name, label_fraction=1.0, max_length=64),
-            teacher=TeacherConfig(training=teacher, outputs="live"),
-            student="l3",
-            objective="ce",
-            training=stage,
+            ClassifierSetup(
+                data=DataConfig(name, label_fraction=1.0, max_length=64),
+                teacher=TeacherConfig(training=teacher, outputs="live"),
+                student="l3",
+            ),
+            (Train("ce", stage),),
         ),
         rows=points(rows),
         groups=points({"3 x 384": {}}),

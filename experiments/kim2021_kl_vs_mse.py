@@ -13,13 +13,17 @@ Result: here accuracy neither rises with alpha at T = 20 nor does MSE clearly ma
 temperature; T = 3 to 5 is best with right labels, T <= 1 with 40% and 60% wrong ones.
 """
 
-from dataclasses import replace
-
 from distill_jax.cli.experiment import Flags, run_experiment
+from distill_jax.engine.cell import Cell, Train, changed
+from distill_jax.engine.sweep import Axis, Override, Point, Sweep, axis
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.trends import Trend, best_of, difference, slope
-from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.tasks.classification.sweep import Axis, Override, Point, Sweep, axis
+from distill_jax.tasks.classification.cells import (
+    ClassifierSetup,
+    DataConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
 from distill_jax.training.optimizer import OptimizerConfig
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -34,24 +38,30 @@ LOSSES = {
 }
 NOISE = {"0%": 0.0, "20%": 0.2, "40%": 0.4, "60%": 0.6}
 BASE = Cell(
-    data=DataConfig("digits", label_fraction=1.0),
-    teacher=TeacherConfig(
-        "cnn-16-32-64",
-        training=TrainingConfig(
-            steps=600,
-            evaluations=6,
-            batch_size=60,
-            optimizer=OptimizerConfig(learning_rate=1e-2),
+    ClassifierSetup(
+        DataConfig("digits", label_fraction=1.0),
+        TeacherConfig(
+            "cnn-16-32-64",
+            training=TrainingConfig(
+                steps=600,
+                evaluations=6,
+                batch_size=60,
+                optimizer=OptimizerConfig(learning_rate=1e-2),
+            ),
         ),
+        student="cnn-2-4-16",
     ),
-    student="cnn-2-4-16",
-    objective="ce",
-    training=TrainingConfig(
-        epochs=1.0,
-        steps=2400,
-        evaluations=8,
-        batch_size=60,
-        optimizer=OptimizerConfig(learning_rate=1e-2),
+    stages=(
+        Train(
+            "ce",
+            TrainingConfig(
+                epochs=1.0,
+                steps=2400,
+                evaluations=8,
+                batch_size=60,
+                optimizer=OptimizerConfig(learning_rate=1e-2),
+            ),
+        ),
     ),
 )
 PROTOCOL = (
@@ -65,9 +75,9 @@ PROTOCOL = (
 def declare(flags: Flags) -> tuple[Sweep, Sweep]:
     """Temperatures x alpha, then temperatures x label noise."""
     if flags.preset == "smoke":
-        base = replace(BASE, training=replace(BASE.training, steps=40, evaluations=2))
-        quick = replace(BASE.teacher.training, steps=60, evaluations=2)
-        base = replace(base, teacher=replace(base.teacher, training=quick))
+        quick = {"steps": 60, "evaluations": 2}
+        changes = [(f"teacher.training.{name}", value) for name, value in quick.items()]
+        base = changed(BASE, [*changes, ("training.steps", 40), ("training.evaluations", 2)])
         return weights(base, (0.5, 1.0), (0, 1, 2)), noise(base, ("0%", "40%"), (0, 1, 2))
     return weights(BASE, ALPHAS, tuple(range(5))), noise(BASE, tuple(NOISE), tuple(range(5)))
 

@@ -14,10 +14,16 @@ are worth twelve points, with all of them half a point; another domain adds noth
 from dataclasses import replace
 
 from distill_jax.cli.experiment import Flags, run_experiment
+from distill_jax.engine.cell import Cell, Train
+from distill_jax.engine.sweep import Override, Sweep, axis, points, product
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.trends import Trend, difference, gain_difference
-from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.tasks.classification.sweep import Override, Sweep, axis, points, product
+from distill_jax.tasks.classification.cells import (
+    ClassifierSetup,
+    DataConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
 from distill_jax.training.optimizer import OptimizerConfig
 
 FRACTIONS = {"5%": 0.05, "10%": 0.1, "25%": 0.25, "50%": 0.5, "100%": 1.0}
@@ -40,26 +46,32 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
     smoke = flags.preset == "smoke"
     fractions = {name: FRACTIONS[name] for name in (("10%", "100%") if smoke else FRACTIONS)}
     base = Cell(
-        data=DataConfig(flags.data or "review_snippets/movie", max_length=48),
-        teacher=TEACHER,
-        student="2x64x2",
-        objective="ce",
-        training=TrainingConfig(
-            epochs=1.0,
-            steps=20 if smoke else 200,
-            evaluations=2 if smoke else 5,
-            max_shapes=3,
-            optimizer=OptimizerConfig(learning_rate=2e-3),
+        ClassifierSetup(
+            data=DataConfig(flags.data or "review_snippets/movie", max_length=48),
+            teacher=TEACHER,
+            student="2x64x2",
+        ),
+        (
+            Train(
+                "ce",
+                TrainingConfig(
+                    epochs=1.0,
+                    steps=20 if smoke else 200,
+                    evaluations=2 if smoke else 5,
+                    max_shapes=3,
+                    optimizer=OptimizerConfig(learning_rate=2e-3),
+                ),
+            ),
         ),
     )
     if smoke:
-        base = replace(base, teacher=replace(TEACHER, training=replace(base.training, steps=4)))
+        base = base.but(teacher=replace(TEACHER, training=replace(base.training, steps=4)))
     groups = product(axis("data.label_fraction", fractions), points(TRANSFER))
     labelled_only = tuple(TRANSFER["labelled"].items())
     few = "5%, + unlabelled"
     sweep = Sweep(
         name="label_fraction",
-        title=f"{base.data.name}: what a teacher is worth as labels get fewer",
+        title=f"{base.setup.data.name}: what a teacher is worth as labels get fewer",
         base=base,
         rows=axis("objective", OBJECTIVES),
         groups=groups,

@@ -12,10 +12,16 @@ up to 10x and has lost it again at 30x (30x against 1x: -0.2 points [-5.9, +5.4]
 """
 
 from distill_jax.cli.experiment import Flags, run_experiment
+from distill_jax.engine.cell import Cell, Train
+from distill_jax.engine.sweep import Sweep, axis
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.trends import difference, gain_difference, slope
-from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.tasks.classification.sweep import Sweep, axis
+from distill_jax.tasks.classification.cells import (
+    ClassifierSetup,
+    DataConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
 from distill_jax.training.optimizer import OptimizerConfig
 
 EPOCHS = {"1x": 1.0, "3x": 3.0, "10x": 10.0, "30x": 30.0}
@@ -30,17 +36,23 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
         name="patience",
         title="How long a teacher is worth listening to",
         base=Cell(
-            data=DataConfig(
-                flags.data or ("review_snippets/product" if smoke else "review_snippets/movie"),
-                max_length=48,
+            ClassifierSetup(
+                data=DataConfig(
+                    flags.data or ("review_snippets/product" if smoke else "review_snippets/movie"),
+                    max_length=48,
+                ),
+                teacher=TeacherConfig(),
+                student="2x64x2",
             ),
-            teacher=TeacherConfig(),
-            student="2x64x2",
-            objective="ce",
-            training=TrainingConfig(
-                evaluations=2 if smoke else 10,
-                max_shapes=3,
-                optimizer=OptimizerConfig(learning_rate=2e-3),
+            (
+                Train(
+                    "ce",
+                    TrainingConfig(
+                        evaluations=2 if smoke else 10,
+                        max_shapes=3,
+                        optimizer=OptimizerConfig(learning_rate=2e-3),
+                    ),
+                ),
             ),
         ),
         rows=axis("objective", {"ce": "ce", "kl": "kl", "kl(T=4)": "kl(T=4)"}),

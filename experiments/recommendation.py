@@ -22,10 +22,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from distill_jax.cli.experiment import TableFlags
 from distill_jax.cli.run import parse_flags, run
+
+if TYPE_CHECKING:
+    from distill_jax.engine.sweep import Sweep
+    from distill_jax.tasks.recommendation.cells import RecModel, RecommenderSetup
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,10 @@ ROWS = {
     "expert_hints": "full_softmax + expert_hints(T=linear(1, 0.1))",
     "hierarchical_topology": "full_softmax + hierarchical_topology",
     "shuffled teacher": "0.5*full_softmax + 0.5*kl(T=2)",
+}
+CONTROLS: dict[str, dict[str, object]] = {
+    "teacher's item vectors": {"start": "teacher_items"},
+    "shuffled teacher": {"placebo": True},
 }
 SMOKE = ("labels", "kl", "relaxed_ranking", "hidden_mse", "shuffled teacher")
 TRAINED = "full_softmax(items='trained')"
@@ -123,24 +131,28 @@ PRESETS = {
 
 def main(flags: Recommendation) -> None:
     """Run the table, write and print it."""
-    from distill_jax.cli.results import conclude, open_console
-    from distill_jax.engine.progress import Reporter
-    from distill_jax.tasks.recommendation.run import run_recommenders
+    from distill_jax.cli.results import open_console
+    from distill_jax.tasks.recommendation import table as recommendation
 
     console = open_console()
     flags.use_plugin()
-    sweep = table(flags)
+    sweep, peers = table(flags)
     folder = flags.output_dir or Path("results") / sweep.name
-    spec, rows = run_recommenders(sweep, folder, Reporter(console), **flags.carried_out)
-    conclude(spec, rows, folder, console, flags.options.share)
+    flags.run(recommendation.Recommendation(sweep, peers=peers), folder, console)
 
 
-def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax, which is slow
-    """The table that the flags ask for: a ``RecSweep``."""
-    from distill_jax.tasks.recommendation.cells import RecData, RecModel, RecTeacher
+def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecModel, ...]]":
+    """The table that the flags ask for, and models that stand beside its teacher."""
+    from distill_jax.engine.cell import Cell, Train
+    from distill_jax.engine.sweep import Sweep, axis, points
+    from distill_jax.tasks.recommendation.cells import (
+        RecData,
+        RecModel,
+        RecommenderSetup,
+        RecTeacher,
+    )
     from distill_jax.tasks.recommendation.columns import COLD as COLD_NDCG
     from distill_jax.tasks.recommendation.columns import COLUMNS, NDCG
-    from distill_jax.tasks.recommendation.sweep import RecRow, RecSweep
     from distill_jax.training.recommender import ADAM, FitConfig
 
     preset = PRESETS[flags.preset]
@@ -158,30 +170,35 @@ def table(flags: Recommendation):  # type: ignore[no-untyped-def]  # imports jax
     )
     name = flags.teacher or preset.teacher
     teacher = RecModel(name, preset.max_length, dropout=0.2, heads=2)
-    students = flags.students or preset.students
+    students = {
+        each: RecModel(each, preset.max_length, dropout=0.1)
+        for each in flags.students or preset.students
+    }
+    rows = {
+        label: {"objective": objective, **CONTROLS.get(label, {})}
+        for label, objective in chosen_rows(flags.rows, preset.rows).items()
+    }
     unseen = preset.rows is COLD
-    return RecSweep(
+    sweep = Sweep(
         name="recommendation" + ("" if preset == PRESETS["default"] else f"-{flags.preset}"),
         title=f"Ways of distilling a recommender, {flags.data}",
-        data=RecData(flags.data, flags.split or preset.split),
-        teacher=RecTeacher(teacher, preset.labels, training=teacher_training),
-        students=tuple(RecModel(each, preset.max_length, dropout=0.1) for each in students),
-        rows=tuple(
-            RecRow(
-                label,
-                objective,
-                start="teacher_items" if label == "teacher's item vectors" else "random",
-                placebo=label == "shuffled teacher",
-            )
-            for label, objective in chosen_rows(flags.rows, preset.rows).items()
+        base=Cell(
+            RecommenderSetup(
+                RecData(flags.data, flags.split or preset.split),
+                teacher=RecTeacher(teacher, preset.labels, training=teacher_training),
+            ),
+            (Train("full_softmax", training),),
+            precision=flags.precision,
         ),
-        training=training,
-        precision=flags.precision,
+        rows=points(rows),
+        groups=axis("model", students),
         seeds=flags.seeds,
-        peers=tuple(replace(teacher, name=peer) for peer in preset.peers if peer != name),
+        references=("popularity", "ease"),
         columns=(*COLUMNS[:3], COLD_NDCG, *COLUMNS[3:]) if unseen else COLUMNS,
         tested=(NDCG.key, COLD_NDCG.key) if unseen else (NDCG.key,),
+        row_title="training",
     )
+    return sweep, tuple(replace(teacher, name=peer) for peer in preset.peers if peer != name)
 
 
 def chosen_rows(names: tuple[str, ...], rows: Mapping[str, str]) -> dict[str, str]:

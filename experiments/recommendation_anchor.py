@@ -14,9 +14,14 @@ Run time: 65 minutes for 90 epochs of MovieLens-1M on one CPU core; NDCG@10 .177
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill_jax.cli.experiment import TableFlags
 from distill_jax.cli.run import parse_flags, run
+
+if TYPE_CHECKING:
+    from distill_jax.engine.sweep import Sweep
+    from distill_jax.tasks.recommendation.cells import RecommenderSetup
 
 ML_1M = (6040, 3416)
 """Users and items of MovieLens-1M as SASRec's authors filter it."""
@@ -55,50 +60,51 @@ class Anchor(TableFlags):
 
 def main(flags: Anchor) -> None:
     """Run the table, write and print it."""
-    from distill_jax.cli.results import conclude, open_console
+    from distill_jax.cli.results import open_console
     from distill_jax.data.load_interactions import load_ranking_split
-    from distill_jax.engine.progress import Reporter
-    from distill_jax.tasks.recommendation.run import run_recommenders
+    from distill_jax.tasks.recommendation.table import Recommendation
 
     console = open_console()
     flags.use_plugin()
     split = load_ranking_split(flags.data)
     known = (split.data.num_users, split.data.num_items) == ML_1M
     sweep = table(flags, split.data.name, (PUBLISHED,) if known else ())
-    spec, rows = run_recommenders(
-        sweep, flags.output_dir, Reporter(console), split=split, **flags.carried_out
-    )
-    conclude(spec, rows, flags.output_dir, console, flags.options.share)
+    flags.run(Recommendation(sweep, split), flags.output_dir, console)
 
 
-def table(flags: Anchor, data: str, notes: tuple[str, ...]):  # type: ignore[no-untyped-def]
-    """One row and popularity: a ``RecSweep`` without a teacher."""
-    from distill_jax.tasks.recommendation.cells import RecData, RecModel
+def table(flags: Anchor, data: str, notes: tuple[str, ...]) -> "Sweep[RecommenderSetup]":
+    """One row and popularity, without a teacher."""
+    from distill_jax.engine.cell import Cell, Train
+    from distill_jax.engine.sweep import Point, Sweep
+    from distill_jax.tasks.recommendation.cells import RecData, RecModel, RecommenderSetup
     from distill_jax.tasks.recommendation.columns import COLUMNS
-    from distill_jax.tasks.recommendation.sweep import RecRow, RecSweep
     from distill_jax.training.recommender import ADAM, FitConfig
 
     name = f"sasrec-{flags.layers}x{flags.width}"
     keys = ("test/ndcg@10", "test/hr@10", "test/ndcg@10/tail", "test/coverage@10", "seconds/total")
-    return RecSweep(
+    model = RecModel(name, flags.max_length, flags.dropout, flags.heads)
+    training = FitConfig(
+        epochs=flags.epochs,
+        eval_every=flags.eval_every,
+        batch_size=flags.batch_size,
+        max_shapes=flags.max_shapes,
+        optimizer=replace(ADAM, learning_rate=flags.learning_rate),
+    )
+    return Sweep(
         name=NAME,
         title=f"The anchor of recommendation: SASRec on {data}",
-        data=RecData(flags.data),
-        teacher=None,
-        students=(RecModel(name, flags.max_length, flags.dropout, flags.heads),),
-        rows=(RecRow(flags.objective, flags.objective),),
-        training=FitConfig(
-            epochs=flags.epochs,
-            eval_every=flags.eval_every,
-            batch_size=flags.batch_size,
-            max_shapes=flags.max_shapes,
-            optimizer=replace(ADAM, learning_rate=flags.learning_rate),
+        base=Cell(
+            RecommenderSetup(RecData(flags.data), model),
+            (Train(flags.objective, training),),
+            precision=flags.precision,
         ),
-        precision=flags.precision,
+        rows=(Point(flags.objective),),
+        groups=(Point(name),),
         seeds=flags.seeds,
         references=("popularity",),
         columns=tuple(column for column in COLUMNS if column.key in keys),
         tested=(),
+        row_title="training",
         protocol=notes,
     )
 

@@ -16,9 +16,15 @@ what is new is learned best anew from everything, no difference is significant.
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill_jax.cli.experiment import TableFlags
 from distill_jax.cli.run import parse_flags, run
+
+if TYPE_CHECKING:
+    from distill_jax.engine.sweep import Sweep
+    from distill_jax.tasks.recommendation.cells import RecommenderSetup
+    from distill_jax.training.recommender import FitConfig
 
 
 @dataclass(frozen=True)
@@ -42,43 +48,73 @@ KL = "0.5*full_softmax + 0.5*kl(T=2)"
 
 def main(flags: Continual) -> None:
     """Run it, write and print the table."""
-    from distill_jax.cli.results import conclude, open_console
+    from distill_jax.cli.results import open_console
+    from distill_jax.data.continual_splits import ContinualRule, continual_split
     from distill_jax.data.load_interactions import load_interactions
-    from distill_jax.engine.progress import Reporter
-    from distill_jax.tasks.recommendation.continual import run_continual
+    from distill_jax.tasks.recommendation import continual
 
     console = open_console()
     flags.use_plugin()
     data = load_interactions(flags.data)
-    reporter = Reporter(console)
-    spec, rows = run_continual(table(flags), data, flags.output_dir, reporter, **flags.carried_out)
-    conclude(spec, rows, flags.output_dir, console, flags.options.share)
+    split, (_, update) = continual_split(data, ContinualRule()), trainings(flags)
+    task = continual.Continual(table(flags, data.name), split, update)
+    flags.run(task, flags.output_dir, console)
 
 
-def table(flags: Continual):  # type: ignore[no-untyped-def]  # imports jax, which is slow
-    """The run that the flags ask for: a ``ContinualSweep``."""
-    from distill_jax.tasks.recommendation.cells import RecData, RecModel
-    from distill_jax.tasks.recommendation.continual import ContinualSweep, Update
+def trainings(flags: Continual) -> "tuple[FitConfig, FitConfig]":
+    """Of teacher and student before the moment, and of every update."""
     from distill_jax.training.recommender import ADAM, FitConfig
 
     fast = replace(ADAM, learning_rate=3e-3, schedule="linear", warmup=0.05)
-    training = FitConfig(epochs=flags.epochs, eval_every=3, batch_size=32, optimizer=fast)
+    first = FitConfig(epochs=flags.epochs, eval_every=3, batch_size=32, optimizer=fast)
     slower = replace(fast, learning_rate=1e-3)
-    return ContinualSweep(
-        RecData(flags.data),
-        RecModel(flags.teacher, dropout=0.2, heads=2),
-        RecModel(flags.student),
-        (
-            Update("labels, new users alone", "full_softmax"),
-            Update("kl, new users alone", KL),
-            Update("kl, rehearsal", KL, rehearse=1.0),
-            Update("kl, anew from everything", KL, anew=True),
+    return first, replace(first, epochs=flags.update_epochs, eval_every=2, optimizer=slower)
+
+
+def table(flags: Continual, data: str) -> "Sweep[RecommenderSetup]":
+    """The student as it was, and ways of bringing it up to date.
+
+    Args:
+      data: what the data are called.
+    """
+    from distill_jax.engine.cell import Cell, Train
+    from distill_jax.engine.sweep import Sweep, axis, points
+    from distill_jax.tasks.recommendation.cells import (
+        RecData,
+        RecModel,
+        RecommenderSetup,
+        RecTeacher,
+        Update,
+    )
+    from distill_jax.tasks.recommendation.continual import COLUMNS, NEW, OLD
+
+    first, update = trainings(flags)
+    teacher = RecTeacher(RecModel(flags.teacher, dropout=0.2, heads=2), training=first)
+    student = RecModel(flags.student)
+    labels = "labels, new users alone"
+    return Sweep(
+        name="recommendation_continual",
+        title=f"A recommender brought up to date, {data}",
+        base=Cell(
+            RecommenderSetup(RecData(flags.data), student, teacher),
+            (Train(KL, first),),
+            precision=flags.precision,
         ),
-        KL,
-        training,
-        replace(training, epochs=flags.update_epochs, eval_every=2, optimizer=slower),
+        rows=points(
+            {
+                "as it was": {},
+                labels: {"objective": "full_softmax", "training": update, "update": Update()},
+                "kl, new users alone": {"training": update, "update": Update()},
+                "kl, rehearsal": {"training": update, "update": Update(rehearse=1.0)},
+                "kl, anew from everything": {"update": Update(anew=True)},
+            }
+        ),
+        groups=axis("model", {student.name: student}),
         seeds=flags.seeds,
-        precision=flags.precision,
+        baseline=labels,
+        columns=COLUMNS,
+        tested=(OLD, NEW),
+        row_title="update",
     )
 
 

@@ -25,7 +25,8 @@ from distill_jax.cli.experiment import TableFlags
 from distill_jax.cli.run import parse_flags, run
 
 if TYPE_CHECKING:
-    from distill_jax.tasks.search.cells import SearchSweep
+    from distill_jax.engine.sweep import Sweep
+    from distill_jax.tasks.search.cells import SearchSetup
 
 
 @dataclass(frozen=True)
@@ -62,68 +63,66 @@ ROWS = {
 }
 
 
-def table(flags: SearchRelevance) -> "SearchSweep":
+def table(flags: SearchRelevance) -> "Sweep[SearchSetup]":
     """Objectives x students x seeds."""
+    from distill_jax.engine.cell import Cell, Train
+    from distill_jax.engine.sweep import Sweep, axis, points
     from distill_jax.tasks.search.cells import (
-        SearchCell,
         SearchDataConfig,
-        SearchSweep,
+        SearchSetup,
         SearchTeacherConfig,
         SearchTraining,
     )
+    from distill_jax.tasks.search.columns import COLUMNS, NDCG
     from distill_jax.training.optimizer import OptimizerConfig
 
     smoke = flags.preset == "smoke"
-    base = SearchCell(
-        precision=flags.precision,
-        data=SearchDataConfig(flags.data, locale=flags.locale, item_length=flags.item_length),
-        teacher=SearchTeacherConfig(
-            flags.teacher,
-            candidates=16,
-            training=SearchTraining(
-                steps=120,
-                evaluations=3,
-                batch_size=16,
-                list_size=6,
-                optimizer=OptimizerConfig(learning_rate=1e-4),
-            ),
-        ),
-        training=SearchTraining(
-            steps=240,
-            evaluations=4,
-            batch_size=32,
-            list_size=8,
-            optimizer=OptimizerConfig(learning_rate=flags.learning_rate),
-        ),
+    training = SearchTraining(
+        steps=240,
+        evaluations=4,
+        batch_size=32,
+        list_size=8,
+        optimizer=OptimizerConfig(learning_rate=flags.learning_rate),
     )
+    teaching = SearchTraining(
+        steps=120,
+        evaluations=3,
+        batch_size=16,
+        list_size=6,
+        optimizer=OptimizerConfig(learning_rate=1e-4),
+    )
+    data = SearchDataConfig(flags.data, locale=flags.locale, item_length=flags.item_length)
+    teacher = SearchTeacherConfig(flags.teacher, candidates=16, training=teaching)
+    base = Cell(SearchSetup(data, teacher), (Train("ce", training),), precision=flags.precision)
     if smoke:
-        few = replace(base.training, steps=20, evaluations=2, list_size=4)
-        small = replace(base.teacher.training, steps=8, evaluations=1, batch_size=8, list_size=4)
-        teacher = replace(base.teacher, candidates=4, training=small)
-        base = replace(base, training=few, teacher=teacher)
+        few = replace(training, steps=20, evaluations=2, list_size=4)
+        small = replace(teaching, steps=8, evaluations=1, batch_size=8, list_size=4)
+        teacher = replace(teacher, candidates=4, training=small)
+        base = base.but(teacher=teacher, training=few)
+        training, teaching = few, small
     names = ("labels", "labels + KL") if smoke else tuple(ROWS)
-    students = flags.students or (base.student,)
-    training, teaching = base.training, base.teacher.training
-    return SearchSweep(
+    return Sweep(
         name="search_relevance",
-        title=f"{base.data.name}: a cross-encoder teaches two towers",
+        title=f"{data.name}: a cross-encoder teaches two towers",
         base=base,
-        rows={name: ROWS[name] for name in names},
-        groups={student: {"student": student} for student in students},
+        rows=points({name: ROWS[name] for name in names}),
+        groups=axis("student", flags.students or (base.setup.student,)),
         seeds=flags.seeds or ((0,) if smoke else (0, 1, 2)),
+        columns=COLUMNS,
+        tested=(NDCG.key,),
         protocol=(
             "Students: one tower for queries and products. Those of a size (2x64x2: 2 layers, "
             "width 64) have embeddings projected from the encoder's in every row, the rest starts "
             f"at random. {training.steps} steps of {training.batch_size} queries with "
             f"{training.list_size} products each, which go on with the relevant products of the "
             "batch's other queries.",
-            f"{100 * base.data.label_fraction:g}% of the training queries keep their judgements; "
+            f"{100 * data.label_fraction:g}% of the training queries keep their judgements; "
             "the others are the transfer set of the rows that hear a teacher.",
             "The teacher is the encoder as cross-encoder; its output is added to the cosine (times "
-            f"{base.teacher.prior_scale:g}) that the encoder gives as it came. It is trained for "
+            f"{teacher.prior_scale:g}) that the encoder gives as it came. It is trained for "
             f"{teaching.steps} steps of "
             f"{teaching.batch_size} queries on the same judgements. Its row reorders the "
-            f"{base.teacher.candidates} products that the encoder finds as it came, and finds no "
+            f"{teacher.candidates} products that the encoder finds as it came, and finds no "
             "others.",
         ),
     )
@@ -131,19 +130,14 @@ def table(flags: SearchRelevance) -> "SearchSweep":
 
 def main(flags: SearchRelevance) -> None:
     """Run the table, write and print it."""
-    from distill_jax.cli.results import conclude, open_console
-    from distill_jax.engine.progress import Reporter
-    from distill_jax.tasks.search.run import run_search
+    from distill_jax.cli.results import open_console
+    from distill_jax.tasks.search.table import Search
 
     console = open_console()
     flags.use_plugin()
-    reporter = Reporter(console)
     suffix = "" if flags.preset == "default" else f"-{flags.preset}"
     folder = flags.output_dir or Path("results") / f"search_relevance{suffix}"
-    sweep = table(flags)
-    reporter.say(f"{sweep.name}: {sweep.title}")
-    spec, rows = run_search(sweep, folder, reporter, **flags.carried_out)
-    conclude(spec, rows, folder, console, flags.options.share)
+    flags.run(Search(table(flags)), folder, console)
 
 
 if __name__ == "__main__":

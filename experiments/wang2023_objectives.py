@@ -14,16 +14,16 @@ attention does not beat hidden states from spread layers, nor they plain KL.
 """
 
 from distill_jax.cli.experiment import Flags, run_experiment
+from distill_jax.engine.cell import Cell, Train
+from distill_jax.engine.sweep import Sweep, axis, points
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.trends import Trend, difference, ordering
 from distill_jax.tasks.classification.cells import (
-    Cell,
+    ClassifierSetup,
     DataConfig,
-    Stage,
     TeacherConfig,
     TrainingConfig,
 )
-from distill_jax.tasks.classification.sweep import Sweep, axis, points
 from distill_jax.training.optimizer import OptimizerConfig
 
 START = {"spread": (2, 4, 6), "last-heavy": (1, 5, 6), "lowest": (1, 2, 3)}
@@ -50,7 +50,7 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
         optimizer=OptimizerConfig(learning_rate=3e-4),
     )
     rows = {name: {"objective": name, "training.steps": 2 * steps} for name in ("ce", "kl")} | {
-        name: {"objective": "kl", "intermediate": Stage(text, stage)}
+        name: {"objective": "kl", "intermediate": Train(text, stage)}
         for name, text in INTERMEDIATE.items()
     }
     if smoke:
@@ -59,11 +59,12 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
         name="wang2023_objectives",
         title="What to distil, and where the student starts",
         base=Cell(
-            data=DataConfig(flags.data or "review_snippets/movie", max_length=48),
-            teacher=TeacherConfig(),
-            student="l3",
-            objective="kl",
-            training=stage,
+            ClassifierSetup(
+                data=DataConfig(flags.data or "review_snippets/movie", max_length=48),
+                teacher=TeacherConfig(),
+                student="l3",
+            ),
+            (Train("kl", stage),),
         ),
         rows=points(rows),
         groups=axis("layers", START),

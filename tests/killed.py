@@ -18,18 +18,19 @@ import jax
 
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import RunOptions
+from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Sweep, axis
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tasks.classification.cells import (
-    Cell,
+    ClassifierSetup,
     DataConfig,
-    Stage,
     TeacherConfig,
     TrainingConfig,
 )
-from distill_jax.tasks.classification.sweep import Sweep, axis
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.optimizer import OptimizerConfig
 from distill_jax.training.step import CompiledStep
 
@@ -58,16 +59,17 @@ def sweep_of(kind: str, teacher: Path, reviews: Path) -> Sweep:
         optimizer=OptimizerConfig(learning_rate=1e-2),
     )
     base = Cell(
-        data=DataConfig(f"files:{reviews}", label_fraction=0.5, max_length=16),
-        teacher=TeacherConfig(
-            str(teacher), training=dataclasses.replace(training, steps=TEACHER_STEPS)
+        ClassifierSetup(
+            data=DataConfig(f"files:{reviews}", label_fraction=0.5, max_length=16),
+            teacher=TeacherConfig(
+                str(teacher), training=dataclasses.replace(training, steps=TEACHER_STEPS)
+            ),
+            student="1x8x2",
         ),
-        student="1x8x2",
-        objective="ce",
-        training=training,
+        (Train("ce", training),),
     )
     if kind == "intermediate":
-        base = dataclasses.replace(base, intermediate=Stage("hidden_mse", training))
+        base = base.but(intermediate=Train("hidden_mse", training))
     text = "kl(T=2) + ce" if kind == "intermediate" else "hidden_mse + 0.5*kl(T=2) + ce"
     return Sweep(
         name="killed",
@@ -86,8 +88,8 @@ def run(kind: str, teacher: Path, reviews: Path, folder: Path, reporter, **optio
     if kind != "sharded":  # compiles faster than for eight devices
         run_module.Engine = partial(Engine, mesh=make_mesh(jax.devices()[:1]))
     try:
-        return run_sweep(
-            sweep_of(kind, teacher, reviews),
+        return run_table(
+            Classification(sweep_of(kind, teacher, reviews)),
             folder,
             reporter,
             track="none",

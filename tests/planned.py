@@ -6,18 +6,14 @@ import io
 import numpy as np
 from rich.console import Console
 
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.sweep import Entry
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import resolve
-from distill_jax.tasks.classification.cells import (
-    Cell,
-    DataConfig,
-    Stage,
-    TeacherConfig,
-    TrainingConfig,
-)
+from distill_jax.tasks.classification.cells import ClassifierSetup, DataConfig, TrainingConfig
 from distill_jax.tasks.classification.models import Checkpoint, check_student
-from distill_jax.tasks.classification.runs import Planned
+from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
 from distill_jax.tasks.classification.task import Task
 from distill_jax.tasks.classification.teacher import Teacher
@@ -58,37 +54,23 @@ def toy_teacher(teacher):
 
 def plan(task, teacher, objective, *, before=None, student="2x8x2", seed=0):
     """A run as a sweep would plan it."""
+    stages = [Train(str(parse(text)), TRAINING) for text in (before, objective) if text]
     cell = Cell(
-        data=task.config,
-        teacher=TeacherConfig(),
-        student=student,
-        objective=str(parse(objective)),
-        training=TRAINING,
-        seed=seed,
-        intermediate=None if before is None else Stage(str(parse(before)), TRAINING),
+        ClassifierSetup(task.config, student=student),
+        tuple(stages),
+        seed,
         data_digest="data",
         teacher_digest="teacher",
     )
-    config = check_student(cell, teacher.config)
-
-    def fit(text):
-        return resolve(text, config.shape, teacher.config.shape)
-
-    return Planned(
-        cell,
-        objective,
-        student,
-        task,
-        teacher,
-        config,
-        fit(objective),
-        None if before is None else fit(before),
-    )
+    model = check_student(cell, teacher.config)
+    fitted = [resolve(stage.objective, model.shape, teacher.config.shape) for stage in stages]
+    entry = Entry(objective, student, cell)
+    return ClassifierRun(entry, task, teacher, model, tuple(fitted))
 
 
-def check(*planned):
+def check(*runs):
     """Runs the checks; returns what was said."""
     out = io.StringIO()
     reporter = Reporter(Console(file=out, width=400))
-    run_self_checks(planned, lambda each: each.task.everything, reporter)
+    run_self_checks(runs, lambda each: each.task.everything, reporter)
     return out.getvalue()

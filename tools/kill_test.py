@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 if TYPE_CHECKING:
-    from distill_jax.tasks.classification.sweep import Sweep
+    from distill_jax.engine.sweep import Sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -272,8 +272,9 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
 
     from distill_jax.engine.options import RunOptions
     from distill_jax.engine.progress import Reporter, Stage
+    from distill_jax.engine.run import run_table
     from distill_jax.tables.outputs import write_outputs
-    from distill_jax.tasks.classification.table import run_sweep
+    from distill_jax.tasks.classification.table import Classification
 
     jax.config.update("jax_platforms", "cpu")
 
@@ -286,8 +287,8 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
                 print(f"{END}{name}", flush=True)
 
     options = RunOptions(checkpoint_seconds=0.3)
-    spec, rows = run_sweep(
-        declare(Path(world)),
+    spec, rows = run_table(
+        Classification(declare(Path(world))),
         Path(output),
         Announcing(),
         track="none",
@@ -299,15 +300,15 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
 
 def declare(world: Path) -> "Sweep":
     """The table: three objectives, one of them after a stage on hidden states; two seeds."""
+    from distill_jax.engine.cell import Cell, Train
+    from distill_jax.engine.sweep import Sweep, axis, points
     from distill_jax.tables.columns import ACCURACY
     from distill_jax.tasks.classification.cells import (
-        Cell,
+        ClassifierSetup,
         DataConfig,
-        Stage,
         TeacherConfig,
         TrainingConfig,
     )
-    from distill_jax.tasks.classification.sweep import Sweep, axis, points
     from distill_jax.training.optimizer import OptimizerConfig
 
     training = TrainingConfig(
@@ -318,18 +319,19 @@ def declare(world: Path) -> "Sweep":
         optimizer=OptimizerConfig(learning_rate=1e-2),
     )
     objectives = ("ce", "hidden_mse + 0.5*kl(T=2)")
-    staged = {"objective": "kl + ce", "intermediate": Stage("hidden_mse", training)}
+    staged = {"objective": "kl + ce", "intermediate": Train("hidden_mse", training)}
     return Sweep(
         name="killed",
         title="killed",
         base=Cell(
-            data=DataConfig(f"files:{world / 'reviews'}", label_fraction=0.5, max_length=16),
-            teacher=TeacherConfig(
-                str(world / "teacher/model"), training=replace(training, steps=60)
+            ClassifierSetup(
+                data=DataConfig(f"files:{world / 'reviews'}", label_fraction=0.5, max_length=16),
+                teacher=TeacherConfig(
+                    str(world / "teacher/model"), training=replace(training, steps=60)
+                ),
+                student="1x8x2",
             ),
-            student="1x8x2",
-            objective="ce",
-            training=training,
+            (Train("ce", training),),
         ),
         rows=(*axis("objective", objectives), *points({"hidden_mse, then kl + ce": staged})),
         groups=axis("student", ["1x8x2"]),

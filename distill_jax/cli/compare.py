@@ -14,9 +14,9 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.engine.options import DEFAULTS, Pooling, Precision, RunOptions, Select
 
 if TYPE_CHECKING:
+    from distill_jax.engine.sweep import Sweep
     from distill_jax.tables.trends import Trend
-    from distill_jax.tasks.classification.cells import Cell, DataConfig, TrainingConfig
-    from distill_jax.tasks.classification.sweep import Sweep
+    from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig, TrainingConfig
 
 EPOCHS, MIN_STEPS = 2.0, 600
 COPIED_EPOCHS, COPIED_MIN_STEPS = 1.0, 300
@@ -221,10 +221,11 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
 
     console = open_console()
     from distill_jax.engine.progress import Reporter
-    from distill_jax.tasks.classification.table import run_sweep
+    from distill_jax.engine.run import run_table
+    from distill_jax.tasks.classification.table import Classification
 
-    spec, rows = run_sweep(
-        sweep_of(args),
+    spec, rows = run_table(
+        Classification(sweep_of(args)),
         folder,
         Reporter(console),
         track=args.track,
@@ -315,15 +316,16 @@ def _trainings(args: CompareLosses) -> "tuple[TrainingConfig, TrainingConfig]":
     return random, copied
 
 
-def _base(args: CompareLosses, training: "TrainingConfig") -> "Cell":
+def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
     """The cell that every entry of the table changes: data and teacher.
 
     Args:
       training: of students that start at random.
     """
     from distill_jax.cli.teacher_training import teacher_rates, teacher_training
+    from distill_jax.engine.cell import Cell, Train
     from distill_jax.tasks.classification.cells import (
-        Cell,
+        ClassifierSetup,
         DataConfig,
         TeacherConfig,
         usual_fraction,
@@ -333,9 +335,9 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "Cell":
     own = _is_own(args.data)
     chosen_from, within = teacher_rates(args, own)
     fraction = usual_fraction(args.data) if args.label_fraction is None else args.label_fraction
-    return Cell(
-        data=DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length),
-        teacher=TeacherConfig(
+    setup = ClassifierSetup(
+        DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length),
+        TeacherConfig(
             args.teacher,
             args.fine_tune,
             teacher_training(args, training, own),
@@ -347,11 +349,8 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "Cell":
             rates=chosen_from,
             rates_within=within,
         ),
-        precision=args.precision,
-        student="",
-        objective="",
-        training=training,
     )
+    return Cell(setup, (Train("ce", training),), precision=args.precision)
 
 
 def _students(
@@ -388,10 +387,11 @@ def _used_labels(fraction: float) -> str:
 def sweep_of(args: CompareLosses) -> "Sweep":
     """The table that the arguments declare: objectives x students x seeds."""
     from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
+    from distill_jax.engine.sweep import Sweep, axis, points
     from distill_jax.objectives.grammar import parse
     from distill_jax.tables.columns import COLUMNS
     from distill_jax.tables.outputs import share_of_labels
-    from distill_jax.tasks.classification.sweep import Sweep, axis, points
+    from distill_jax.tables.yardstick_names import YARDSTICK
 
     if args.plugin is not None:
         from distill_jax.objectives.plugins import load_plugin
@@ -404,13 +404,13 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         baseline = str(parse(args.baseline))
     else:
         baseline = "ce" if "ce" in objectives else (objectives or [""])[0]
-    weigh, weighing = _weighing(args.class_weights, base.data)
+    weigh, weighing = _weighing(args.class_weights, base.setup.data)
     rows = axis("objective", {text: weigh(text) for text in objectives})
     if len(rows) < len(objectives):
         raise UserError(f"the objectives repeat themselves: {', '.join(objectives)}")
     trends: tuple[Trend, ...] = ()
     protocol: tuple[str, ...] = (
-        _used_labels(base.data.label_fraction),
+        _used_labels(base.setup.data.label_fraction),
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
         *weighing,
@@ -426,7 +426,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         protocol = (protocol[0], *PROTOCOL, *protocol[2:])
     return Sweep(
         name="compare_losses-controls" if args.controls else "compare_losses",
-        title=f"{args.data}, {share_of_labels(base.data.label_fraction)}",
+        title=f"{args.data}, {share_of_labels(base.setup.data.label_fraction)}",
         base=base,
         rows=rows,
         groups=points(students),
@@ -435,7 +435,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         label_seeds=args.label_seeds,
         baseline=baseline,
         columns=COLUMNS,
-        yardsticks=args.yardsticks,
+        references=(YARDSTICK,) if args.yardsticks else (),
         trends=trends,
         protocol=protocol,
     )

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from distill_jax.core.errors import UserError
+from distill_jax.engine.sweep import Axis, Point, axis, product
 from distill_jax.tables.trends import Trend, difference
-from distill_jax.tasks.classification.sweep import Axis, Point, axis, product
 
 LABELS, TEACHER = "ce", "kl"
 CHOSEN = "ce, chosen"

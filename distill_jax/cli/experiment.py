@@ -16,7 +16,8 @@ from distill_jax.engine.options import DEFAULTS, Precision, RunOptions, Strategy
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from distill_jax.tasks.classification.sweep import Sweep
+    from distill_jax.engine.interface import Task
+    from distill_jax.engine.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,19 @@ class TableFlags:
 
             load_plugin(self.plugin)
 
-    @property
-    def carried_out(self) -> dict[str, Any]:
-        """What ``sweeps.run.run_table`` wants to know."""
-        return {"track": self.track, "strategy": self.strategy, "options": self.options}
+    def run(self, task: "Task[Any]", folder: Path, console: "Console") -> None:
+        """Run a table, write and print it."""
+        from distill_jax.engine.progress import Reporter
+        from distill_jax.engine.run import run_table
+
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file")
+        reporter = Reporter(console)
+        reporter.say(f"{task.sweep.name}: {task.sweep.title}")
+        spec, rows = run_table(
+            task, folder, reporter, track=self.track, strategy=self.strategy, options=self.options
+        )
+        conclude(spec, rows, folder, console, self.options.share)
 
 
 @dataclass(frozen=True)
@@ -66,13 +76,14 @@ class Flags(TableFlags):
 
 
 def run_experiment(
-    declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str] | None = None
+    declare: Callable[[Flags], "Sequence[Sweep[Any]]"],
+    arguments: Sequence[str] | None = None,
 ) -> None:
     """Parse the flags, run the tables that the script declares, write and print them."""
     run(lambda: _main(declare, sys.argv[1:] if arguments is None else arguments))
 
 
-def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str]) -> None:
+def _main(declare: Callable[[Flags], "Sequence[Sweep[Any]]"], arguments: Sequence[str]) -> None:
     flags = parse_flags(Flags, arguments, Path(sys.argv[0]).name)
     flags.use_plugin()
     sweeps = declare(flags)
@@ -80,23 +91,17 @@ def _main(declare: Callable[[Flags], "Sequence[Sweep]"], arguments: Sequence[str
         if given := getattr(flags, name):
             sweeps = [replace(sweep, **{name: given}) for sweep in sweeps]
     if flags.precision != "f32":
-        bases = [replace(sweep.base, precision=flags.precision) for sweep in sweeps]
-        sweeps = [replace(sweep, base=base) for sweep, base in zip(sweeps, bases, strict=True)]
+        precision = flags.precision
+        sweeps = [replace(s, base=replace(s.base, precision=precision)) for s in sweeps]
 
     console = open_console()
     for sweep in sweeps:
         _run(sweep, flags, console)
 
 
-def _run(sweep: "Sweep", flags: Flags, console: "Console") -> None:
-    from distill_jax.engine.progress import Reporter
-    from distill_jax.tasks.classification.table import run_sweep
+def _run(sweep: "Sweep[Any]", flags: Flags, console: "Console") -> None:
+    from distill_jax.tasks.classification.table import Classification
 
     suffix = "" if flags.preset == "default" else f"-{flags.preset}"
     folder = (flags.output_dir or Path("results")) / f"{sweep.name}{suffix}"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file")
-    reporter = Reporter(console)
-    reporter.say(f"{sweep.name}: {sweep.title}")
-    spec, rows = run_sweep(sweep, folder, reporter, **flags.carried_out)
-    conclude(spec, rows, folder, console, flags.options.share)
+    flags.run(Classification(sweep), folder, console)

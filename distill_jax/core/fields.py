@@ -45,7 +45,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    if hint is Any:
+    if hint is Any or isinstance(hint, typing.TypeVar):
         return True
     if hint in _SCALARS:
         return isinstance(value, _SCALARS[hint][0]) and (hint is bool or not _is_bool(value))
@@ -65,7 +65,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is not None and issubclass(origin, Sequence):
         whole = isinstance(value, origin) and not isinstance(value, str)
         return whole and all(_fits(item, inner[0]) for item in value)
-    return isinstance(value, hint)
+    return isinstance(value, origin or hint)
 
 
 def _name(config: Any) -> str:

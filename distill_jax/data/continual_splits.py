@@ -48,6 +48,7 @@ class ContinualSplit:
       selection: cases that choose steps, of half the witnesses: (before the moment, after it).
       old, new: cases of the other half, whose targets lie before and after the moment.
       protocol: one sentence.
+      rule: how they were told apart.
     """
 
     data: Interactions
@@ -57,6 +58,7 @@ class ContinualSplit:
     old: Cases
     new: Cases
     protocol: str
+    rule: ContinualRule
 
     @property
     def grown_U(self) -> np.ndarray:
@@ -139,6 +141,7 @@ def continual_split(data: Interactions, rule: ContinualRule) -> ContinualSplit:
         f"{int(witness_U.sum())} witnesses ({rule.witnesses:.0%} of the users) are never trained "
         f"on, half of them choose steps, the others are asked for up to {rule.targets} items of "
         "either period, each after all that they did before",
+        rule,
     )
 
 

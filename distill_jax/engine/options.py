@@ -13,8 +13,8 @@ bfloat16 too. Losses, reductions and the optimiser are float32 always."""
 Strategy = Literal["auto", "sequential", "vmap", "sharded"]
 TrackTo = Literal["none", "tensorboard", "wandb"]
 Pooling = Literal["teacher", "pooler", "mean", "cls"]
-Select = Literal["accuracy", "macro_f1", "loss"]
 """What a student's head reads: as the teacher's, or one of ``models.bert.POOLINGS``."""
+Select = Literal["accuracy", "macro_f1", "loss"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from distill_jax.core.distributed import is_lead, wait_for_all
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.engine.engine import Engine
-from distill_jax.engine.interface import TableTask
+from distill_jax.engine.interface import RunT, Task
 from distill_jax.engine.merge import check_merged, rows_in
 from distill_jax.engine.options import DEFAULTS, RunOptions, Strategy, TrackTo
 from distill_jax.engine.parts import Part, only_process
@@ -22,11 +22,11 @@ from distill_jax.training.interrupt import StopRequest
 
 
 def run_table(
-    table: TableTask,
+    task: Task[RunT],
     folder: Path,
     reporter: Reporter,
     *,
-    track: TrackTo = "tensorboard",
+    track: TrackTo = "none",
     strategy: Strategy = "auto",
     options: RunOptions = DEFAULTS,
 ) -> tuple[TableSpec, list[LedgerRow]]:
@@ -35,7 +35,7 @@ def run_table(
     Of a table in parts (``options.part``) one part is run, and its rows are returned.
 
     Args:
-      table: of any task.
+      task: with the sweep that declares the table.
       folder: of the ledger, ``table.json`` and the runs.
       track: where learning curves go.
       strategy: see ``strategies``.
@@ -46,6 +46,7 @@ def run_table(
       Interrupted: after Ctrl-C; the same call goes on from there.
     """
     started = time.perf_counter()
+    entries = task.sweep.entries()  # what is wrong with a table is said before a folder is made
     with StopRequest(reporter.say) as stop, ExitStack() as held:
         engine = Engine(folder / "runs", reporter, stop, track if is_lead() else "none", options)
         ledger = _open_ledger(folder, options.share)
@@ -56,16 +57,24 @@ def run_table(
         before = Before(folder, list(finished.values()), options.allow_change)
         if options.resume == "must":
             check_resumable(folder, list(finished.values()))
-        table.prepare(engine)
-        before.refuse_early(table.settings().items())
-        table.raise_teachers(ledger)
-        runs, spec, configs = table.runs(), table.spec(), table.configs()
-        before.refuse([(place, configs[place.hash]) for place in spec.places])
+        task.prepare(engine, entries)
+        known = [(entry.where, task.known(entry.cell)) for entry in entries]
+        before.refuse_early((where, settings) for where, settings in known if settings)
+        task.raise_teachers(ledger)
+        runs: dict[str, RunT] = {}
+        places = []
+        for run in map(task.run, entries):
+            runs.setdefault(run.hash, run)  # one run may stand at several places
+            places.append(run.entry.place)
+        spec = task.described(task.sweep.spec(places))
+        configs = {hash: run.config for hash, run in runs.items()}
+        before.refuse([(place, configs[place.hash]) for place in places])
         keep_settings(folder, configs)
         write_atomic(folder / SPEC, spec.to_json() + "\n")
         share = options.share
-        table.self_check([r for r in runs if share.holds(r.hash) and r.hash not in finished])
-        run_pending(engine, runs, ledger, strategy)
+        pending = [run for run in runs.values() if share.holds(run.hash)]
+        task.self_check([run for run in pending if run.hash not in finished])
+        run_pending(engine, list(runs.values()), ledger, strategy)
     wait_for_all("the table is whole")
     reporter.say(f"done in {time.perf_counter() - started:.0f} s")
     return spec, ledger.rows()

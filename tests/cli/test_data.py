@@ -9,7 +9,8 @@ from distill_jax.cli.compare import parse_arguments, sweep_of
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.engine.progress import Reporter
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.engine.run import run_table
+from distill_jax.tasks.classification.table import Classification
 
 GOOD = {
     "train.csv": "sentence,label\n" + "".join(f"the film {n},{'ab'[n % 2]}\n" for n in range(40)),
@@ -57,7 +58,7 @@ def test_what_training_refuses_is_refused_in_the_same_words(folder, toy_teacher,
     data = folder(contents)
     with pytest.raises(UserError) as training:
         sweep = sweep_of(parse_arguments(["--data", data, *given, *arguments], "test"))
-        run_sweep(sweep, tmp_path / "out", Reporter(Console(file=io.StringIO())))
+        run_table(Classification(sweep), tmp_path / "out", Reporter(Console(file=io.StringIO())))
     with pytest.raises(UserError) as looking:
         dispatch(["data", data, *given, *arguments])
     assert str(looking.value) == str(training.value)

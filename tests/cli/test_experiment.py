@@ -4,14 +4,24 @@ import pytest
 
 from distill_jax.cli import experiment
 from distill_jax.cli.experiment import Flags, run_experiment
+from distill_jax.engine.cell import Cell, Train
+from distill_jax.engine.sweep import Sweep, axis
 from distill_jax.objectives import registry
 from distill_jax.tables.columns import ACCURACY
-from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.tasks.classification.sweep import Sweep, axis
+from distill_jax.tasks.classification.cells import (
+    ClassifierSetup,
+    DataConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill_jax.tasks.classification.draws import what_was_fixed
 
 
 def declare(flags: Flags) -> tuple[Sweep, ...]:
-    base = Cell(DataConfig(), TeacherConfig(), "tiny", "ce", TrainingConfig())
+    base = Cell(
+        ClassifierSetup(data=DataConfig(), teacher=TeacherConfig(), student="tiny"),
+        (Train("ce", TrainingConfig()),),
+    )
     fields = dict(rows=axis("objective", ["ce", "kl"]), groups=axis("student", ["tiny"]))
     return tuple(
         Sweep(name, name, base, **fields, seeds=(0, 1), baseline="ce", columns=(ACCURACY,))
@@ -43,14 +53,14 @@ def test_seeds_of_students_teachers_and_labels_reach_every_table(declared):
     assert [sweep.name for sweep in sweeps] == ["one", "two"]
     for sweep in sweeps:
         kl = [entry.cell for entry in sweep.entries() if entry.row == "kl"]
-        assert [(c.seed, c.teacher.seed, c.data.label_seed) for c in kl] == [
+        assert [(c.seed, c.setup.teacher.seed, c.setup.data.label_seed) for c in kl] == [
             (3, 1, 7),
             (4, 2, 7),
             (5, 1, 7),
         ]
-        assert sweep.spec([], []).protocol == (
+        assert what_was_fixed([entry.cell for entry in sweep.entries()]) == (
             "Each seed has, in turn, one of 2 teachers (seeds 1, 2). One draw of the labels "
-            "(seed 7) for all seeds: the intervals do not cover other labels.",
+            "(seed 7) for all seeds: the intervals do not cover other labels."
         )
     (first, _) = declared("--precision", "bf16")
     assert first.base.precision == "bf16"

@@ -107,7 +107,7 @@ def test_help_has_no_stray_words(capsys):
 
 def test_all_labels_of_ones_own_data_are_used_by_default():
     def fraction(*flags):
-        return compare.sweep_of(compare.parse_arguments(flags, "t")).base.data.label_fraction
+        return compare.sweep_of(compare.parse_arguments(flags, "t")).base.setup.data.label_fraction
 
     assert fraction() == fraction("--preset", "smoke") == 0.1
     assert fraction("--data", "files:X") == fraction("--data", "tfds:glue/sst2") == 1

@@ -8,7 +8,7 @@ from distill_jax.tasks.classification.cells import TeacherConfig
 
 
 def teacher(*flags):
-    return sweep_of(parse_arguments(flags, "t")).base.teacher
+    return sweep_of(parse_arguments(flags, "t")).base.setup.teacher
 
 
 def length(config):

@@ -10,4 +10,4 @@ def test_the_declaration_is_one():
     (code,) = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.S)
     names: dict[str, object] = {}
     exec(code, names)
-    assert names["sweep"].entries()[0].cell.data.label_fraction == 0.05
+    assert names["sweep"].entries()[0].cell.setup.data.label_fraction == 0.05

@@ -19,41 +19,58 @@ from distill_jax.cli.experiment import TableFlags
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import merge_ledgers
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Point, Sweep, points
 from distill_jax.objectives.plugins import load_plugin
 from distill_jax.objectives.registry import forget
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tasks.recommendation.cells import RecData, RecModel, RecTeacher
-from distill_jax.tasks.recommendation.run import run_recommenders
-from distill_jax.tasks.recommendation.sweep import RecRow, RecSweep
+from distill_jax.tasks.recommendation.cells import (
+    RecData,
+    RecModel,
+    RecommenderSetup,
+    RecTeacher,
+)
+from distill_jax.tasks.recommendation.columns import COLUMNS as REC_COLUMNS
+from distill_jax.tasks.recommendation.table import Recommendation
 from distill_jax.tasks.search.cells import (
-    SearchCell,
     SearchDataConfig,
-    SearchSweep,
+    SearchSetup,
     SearchTeacherConfig,
     SearchTraining,
 )
-from distill_jax.tasks.search.run import run_search
+from distill_jax.tasks.search.columns import COLUMNS as SEARCH_COLUMNS
+from distill_jax.tasks.search.table import Search
 from distill_jax.training.recommender import FitConfig
 
 FIT = FitConfig(epochs=2, eval_every=1, batch_size=16)
-WALKS = RecSweep(
+WALKS = Sweep(
     name="walks",
     title="Walks",
-    data=RecData("walks"),
-    teacher=RecTeacher(RecModel("sasrec-1x8", max_length=8), training=FIT, top=8),
-    students=(RecModel("sasrec-1x4", max_length=8, dropout=0.0),),
-    rows=(
-        RecRow("labels", "full_softmax"),
-        RecRow("kl", "0.5*full_softmax + 0.5*kl(top=5)"),
-        RecRow("softer", "0.5*full_softmax + 0.5*kl(top=5, T=2)"),
+    base=Cell(
+        RecommenderSetup(
+            RecData("walks"),
+            RecModel("sasrec-1x4", max_length=8, dropout=0.0),
+            RecTeacher(RecModel("sasrec-1x8", max_length=8), training=FIT, top=8),
+        ),
+        (Train("full_softmax", FIT),),
     ),
-    training=FIT,
+    rows=points(
+        {
+            "labels": {},
+            "kl": {"objective": "0.5*full_softmax + 0.5*kl(top=5)"},
+            "softer": {"objective": "0.5*full_softmax + 0.5*kl(top=5, T=2)"},
+        }
+    ),
+    groups=(Point("sasrec-1x4"),),
     seeds=(0, 1),
     references=("popularity",),
+    columns=REC_COLUMNS,
+    tested=(),
 )
 LISTS = SearchTraining(steps=3, evaluations=1, batch_size=16, list_size=3)
 PLUGIN = '''
@@ -79,35 +96,37 @@ def tables(tmp_path_factory, toy_teacher):
     for split, own in (("train", pairs[:14]), ("dev", pairs[14:20]), ("test", pairs[20:])):
         lines = [f"{a} {b},the {a} and {b},1\n{a} {b},the {a},0.5\n" for a, b in own]
         (folder / f"{split}.csv").write_text("query,product,gain\n" + "".join(lines))
-    base = SearchCell(
-        data=SearchDataConfig(f"pairs:{folder}", label_fraction=0.5),
-        teacher=SearchTeacherConfig(str(toy_teacher), candidates=5, training=LISTS),
+    setup = SearchSetup(
+        SearchDataConfig(f"pairs:{folder}", label_fraction=0.5),
+        SearchTeacherConfig(str(toy_teacher), candidates=5, training=LISTS),
         student="1x8x2",
-        training=LISTS,
     )
-    rows = {"labels": {"objective": "ce"}, "kl": {"objective": "ce + kl"}}
-    search = SearchSweep("toy_search", "A toy", base, rows, {"1x8x2": {}}, seeds=(0, 1))
+    search = Sweep(
+        name="toy_search",
+        title="A toy",
+        base=Cell(setup, (Train("ce", LISTS),)),
+        rows=points({"labels": {}, "kl": {"objective": "ce + kl"}}),
+        groups=(Point("1x8x2"),),
+        seeds=(0, 1),
+        columns=SEARCH_COLUMNS,
+        tested=(),
+    )
     split = small_split(num_users=40, num_items=25)
+    tasks = {
+        "recommendation": (WALKS, partial(Recommendation, given=split)),
+        "search": (search, Search),
+    }
 
-    def recommend(folder, options=RunOptions(), changes=None, **how):  # noqa: B008
-        out = io.StringIO()
-        sweep = dataclasses.replace(WALKS, **(changes or {}))
-        reporter = Reporter(Console(file=out, width=300))
-        ran = run_recommenders(sweep, folder, reporter, split=split, options=options, **how)
-        return *ran, out.getvalue()
-
-    def lists(folder, options=RunOptions(), changes=None, **how):  # noqa: B008
-        out = io.StringIO()
-        changes = dict(changes or {})
-        if precision := changes.pop("precision", None):
-            changes["base"] = dataclasses.replace(base, precision=precision)
-        sweep = dataclasses.replace(search, **changes)
-        ran = run_search(
-            sweep, folder, Reporter(Console(file=out, width=300)), options=options, **how
+    def run(task, folder, options=RunOptions(), changes=None, cells=None, **how):  # noqa: B008
+        out, (sweep, at_work) = io.StringIO(), tasks[task]
+        sweep = dataclasses.replace(sweep, base=sweep.base.but(**cells or {}), **changes or {})
+        how = {"strategy": "sequential", **how}
+        ran = run_table(
+            at_work(sweep), folder, Reporter(Console(file=out, width=300)), options=options, **how
         )
         return *ran, out.getvalue()
 
-    return {"recommendation": recommend, "search": lists}
+    return {task: partial(run, task) for task in tasks}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -182,7 +201,7 @@ def test_parts_of_a_table_become_the_table(tables, plain, task, tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_precision_curves_and_the_table_before_the_runs(tables, plain, task, tmp_path):
-    spec, rows, _ = tables[task](tmp_path, changes={"precision": "bf16"}, track="tensorboard")
+    spec, rows, _ = tables[task](tmp_path, cells={"precision": "bf16"}, track="tensorboard")
     students = {place.hash for place in spec.places}
     assert students.isdisjoint(plain[task].rows)
     assert all((tmp_path / "runs" / hash / "events").is_dir() for hash in students)
@@ -199,17 +218,17 @@ def test_what_is_there_is_respected(tables, task, tmp_path):
     if task == "recommendation":
         changed = {"training": dataclasses.replace(FIT, epochs=3)}
         with pytest.raises(UserError, match=r"another run.*training.epochs.*--allow-change"):
-            tables[task](tmp_path, changes=changed)
-        tables[task](tmp_path, RunOptions(allow_change=("training.epochs",)), changes=changed)
+            tables[task](tmp_path, cells=changed)
+        tables[task](tmp_path, RunOptions(allow_change=("training.epochs",)), cells=changed)
 
 
 def test_what_cannot_be_is_said_in_one_line(tables, tmp_path):
     for task in TASKS:
         with pytest.raises(UserError, match="--remat is for"):
             tables[task](tmp_path, RunOptions(remat=True))
-    gru = {"students": (RecModel("gru4rec-1x4", max_length=8),), "precision": "bf16"}
+    gru = {"model": RecModel("gru4rec-1x4", max_length=8), "precision": "bf16"}
     with pytest.raises(UserError, match="float32 alone"):
-        tables["recommendation"](tmp_path, changes=gru)
+        tables["recommendation"](tmp_path, cells=gru)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -217,12 +236,12 @@ def test_a_users_loss_serves_every_task_that_has_what_it_reads(tables, task, tmp
     (tmp_path / "mine.py").write_text(PLUGIN)
     load_plugin(tmp_path / "mine.py")
     try:
-        row = "full_softmax + 0.01*squared_lists(top=4)"
-        rows = {
-            "recommendation": (RecRow("labels", "full_softmax"), RecRow("mine", row)),
-            "search": {"labels": {"objective": "ce"}, "mine": {"objective": "ce + squared_lists"}},
+        mine = {
+            "recommendation": "full_softmax + 0.01*squared_lists(top=4)",
+            "search": "ce + squared_lists",
         }
-        spec, found, _ = tables[task](tmp_path / "out", changes={"rows": rows[task], "seeds": (0,)})
+        rows = points({"labels": {}, "mine": {"objective": mine[task]}})
+        spec, found, _ = tables[task](tmp_path / "out", changes={"rows": rows, "seeds": (0,)})
         by_row = {each.row: each for each in found}
         assert by_row["mine"].config["plugin"] and not by_row["labels"].config["plugin"]
         assert {place.row for place in spec.places} == {"labels", "mine"}

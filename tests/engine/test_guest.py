@@ -20,16 +20,18 @@ import pytest
 from flax import linen as nn
 from rich.console import Console
 
-from distill_jax.core.digests import digest
 from distill_jax.core.mesh import make_mesh
 from distill_jax.core.types import Batch, ModelOutput, ModelShape
 from distill_jax.engine import run as run_module
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.first_step import check_first_steps
+from distill_jax.engine.interface import Run
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Sweep, axis
 from distill_jax.engine.work import Work
 from distill_jax.losses.numeric import constant_pair
 from distill_jax.objectives.plugin_api import LogitFeed, register
@@ -39,7 +41,6 @@ from distill_jax.tables.columns import Column
 from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import build, write_outputs
-from distill_jax.tables.spec import Place, TableSpec
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.loop import LoopConfig
@@ -129,70 +130,67 @@ def right_N(model, params, points):
 
 
 @dataclasses.dataclass(frozen=True)
-class GuestRun:
-    """See ``engine.interface.Run``."""
+class Guest:
+    """What a cell of the new task is, see ``engine.cell.Setup``."""
 
-    objective: str
-    seed: int
+    Training = int  # steps
+
     pieces: int = 2
 
-    @property
-    def config(self):
-        return {**dataclasses.asdict(self), "steps": STEPS}
+    def settled(self, cell):
+        return cell.but(data_digest="points")
+
+    def identity(self, cell):
+        return {"guest": cell.counted()}
+
+
+class GuestRun(Run):
+    """See ``engine.interface.Run``."""
 
     @property
-    def hash(self):
-        return digest({"guest": self.config})
-
-    @property
-    def title(self):
-        return f"maxout-{self.pieces}  {self.objective}  seed {self.seed}"
+    def model(self):
+        return Maxout(self.cell.setup.pieces)
 
     @property
     def works(self):
-        shape = ModelShape(0, 0, 0, CLASSES)
-        objective = resolve(self.objective, shape, shape)
+        cell, shape = self.cell, ModelShape(0, 0, 0, CLASSES)
+        objective = resolve(cell.objective, shape, shape)
 
         def evaluate(params, mesh, on_batch):
-            return {"accuracy": float(right_N(Maxout(self.pieces), params, VALIDATION).mean())}
+            return {"accuracy": float(right_N(self.model, params, VALIDATION).mean())}
 
         work = Work(
             identity=Identity(self.hash, self.config),
-            seed=self.seed,
-            config=f"maxout-{self.pieces}",
-            build=lambda dtype, remat: Maxout(self.pieces, dtype),
+            seed=cell.seed,
+            config=f"maxout-{cell.setup.pieces}",
+            build=lambda dtype, remat: Maxout(cell.setup.pieces, dtype),
             objective=objective,
             optimizer=OPTIMIZER,
-            loop=LoopConfig(STEPS, 10),
+            loop=LoopConfig(cell.training, 10),
             batch_size=16,
             lengths=(1,),
             table=TRAIN,
             data="points",
-            loss_params=lambda: objective.init_params(jax.random.key(self.seed)),
+            loss_params=lambda: objective.init_params(jax.random.key(cell.seed)),
             evaluate=evaluate,
         )
         return (work,)
 
-    @property
-    def together(self):
-        return {}
-
     def start(self):
-        return Maxout(self.pieces).init(jax.random.key(self.seed), TRAIN.batch(np.arange(2), 1, 2))[
-            "params"
-        ]
+        rng = jax.random.key(self.cell.seed)
+        return self.model.init(rng, TRAIN.batch(np.arange(2), 1, 2))["params"]
 
     def outputs(self):
         return teacher
 
     def finish(self, engine, result, seconds):
-        right = right_N(Maxout(self.pieces), result.params, TEST)
+        right = right_N(self.model, result.params, TEST)
         return ledger_row(
             hash=self.hash,
             experiment="guest",
-            row=self.objective,
-            group=f"maxout-{self.pieces}",
-            seed=self.seed,
+            row=self.entry.row,
+            group=self.entry.group,
+            seed=self.cell.seed,
             config=self.config,
             metrics={
                 "test/accuracy": float(right.mean()),
@@ -208,45 +206,36 @@ class GuestRun:
         return f"accuracy {row.metrics['test/accuracy']:.2f}"
 
 
-@dataclasses.dataclass(eq=False)
-class GuestTable:
-    """See ``engine.interface.TableTask``."""
+class GuestTask:
+    """See ``engine.interface.Task``."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
-    name: str = "guest"
+    sweep = Sweep(
+        name="guest",
+        title="Points of the plane",
+        base=Cell(Guest(), (Train("ce", STEPS),)),
+        rows=axis("objective", ["ce", "0.5*ce + 0.5*kl(T=2)", "0.5*ce + absolute_gap"]),
+        groups=axis("pieces", {"maxout-2": 2}),
+        seeds=(0, 1, 2),
+        columns=(Column("test/accuracy", "accuracy %", 100, 1, higher_is_better=True),),
+    )
 
-    @cached_property
-    def all(self):
-        rows = ("ce", "0.5*ce + 0.5*kl(T=2)", "0.5*ce + absolute_gap")
-        return [GuestRun(row, seed) for row in rows for seed in self.seeds]
-
-    def prepare(self, engine):
+    def prepare(self, engine, entries):
         self.engine = engine
 
-    def settings(self):
-        return {("row", "group", run.seed, run.objective): (run.config, ()) for run in self.all}
+    def known(self, cell):
+        return cell.config, ()
 
     def raise_teachers(self, ledger):
         """Its teacher is a formula."""
 
-    def runs(self):
-        return self.all
+    def run(self, entry):
+        return GuestRun(entry)
 
-    def configs(self):
-        return {run.hash: run.config for run in self.all}
+    def described(self, spec):
+        return spec
 
     def self_check(self, runs):
         check_first_steps(self.engine, runs)
-
-    def spec(self):
-        return TableSpec(
-            name=self.name,
-            title="Points of the plane",
-            layout="metrics",
-            columns=(Column("test/accuracy", "accuracy %", 100, 1, higher_is_better=True),),
-            baseline="ce",
-            places=tuple(Place(r.objective, "maxout-2", r.seed, r.hash) for r in self.all),
-        )
 
 
 @pytest.fixture(autouse=True)
@@ -259,7 +248,7 @@ def loss():
 def run(folder, **how):
     out = io.StringIO()
     spec, rows = run_table(
-        GuestTable(), folder, Reporter(Console(file=out, width=200)), track="none", **how
+        GuestTask(), folder, Reporter(Console(file=out, width=200)), track="none", **how
     )
     return spec, {row.hash: row for row in rows}, out.getvalue()
 

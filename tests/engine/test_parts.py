@@ -21,23 +21,25 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import parts as parts_module
 from distill_jax.engine import run as run_module
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import merge_ledgers, results_of
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.parts import Part, ledgers_in, only_process
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Sweep, axis
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tasks.classification.cells import (
     TEACHER,
-    Cell,
+    ClassifierSetup,
     DataConfig,
     TeacherConfig,
     TrainingConfig,
 )
-from distill_jax.tasks.classification.sweep import Sweep, axis
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.optimizer import OptimizerConfig
 
@@ -48,11 +50,12 @@ SWEEP = Sweep(
     name="toy",
     title="toy",
     base=Cell(
-        data=DataConfig("digits", label_fraction=1.0),
-        teacher=TeacherConfig("cnn-4-8", training=QUICK),
-        student="cnn-2-4",
-        objective="ce",
-        training=QUICK,
+        ClassifierSetup(
+            data=DataConfig("digits", label_fraction=1.0),
+            teacher=TeacherConfig("cnn-4-8", training=QUICK),
+            student="cnn-2-4",
+        ),
+        (Train("ce", QUICK),),
     ),
     rows=axis("objective", ["ce", "0.5*ce + 0.5*kl(T=2)"]),
     groups=axis("training.optimizer.learning_rate", [5e-3, 2e-3]),
@@ -134,8 +137,8 @@ def run(tmp_path, monkeypatch):
     def go(folder, part="1/1", strategy="sequential", make=Engine, sweep=SWEEP):
         monkeypatch.setattr(run_module, "Engine", partial(make, mesh=make_mesh(jax.devices()[:1])))
         said = io.StringIO()
-        spec, rows = run_sweep(
-            sweep,
+        spec, rows = run_table(
+            Classification(sweep),
             tmp_path / folder,
             Reporter(Console(file=said, width=200)),
             track="none",

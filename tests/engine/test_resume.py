@@ -11,14 +11,21 @@ from rich.console import Console
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Sweep, axis
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tasks.classification import runs as runs_module
-from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.tasks.classification.sweep import Sweep, axis
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.cells import (
+    ClassifierSetup,
+    DataConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.optimizer import OptimizerConfig
 from distill_jax.training.step import CompiledStep
@@ -28,11 +35,12 @@ SWEEP = Sweep(
     name="toy",
     title="toy",
     base=Cell(
-        data=DataConfig("digits", label_fraction=1.0),
-        teacher=TeacherConfig("cnn-4-8", training=QUICK),
-        student="cnn-2-4",
-        objective="ce",
-        training=QUICK,
+        ClassifierSetup(
+            data=DataConfig("digits", label_fraction=1.0),
+            teacher=TeacherConfig("cnn-4-8", training=QUICK),
+            student="cnn-2-4",
+        ),
+        (Train("ce", QUICK),),
     ),
     rows=axis("objective", ["ce", "kl"]),
     groups=axis("student", ["cnn-2-4"]),
@@ -44,7 +52,8 @@ SWEEP = Sweep(
 
 def changed(**fields):
     """The sweep with other settings of its cells' training."""
-    return replace(SWEEP, base=replace(SWEEP.base, training=replace(SWEEP.base.training, **fields)))
+    training = replace(SWEEP.base.training, **fields)
+    return replace(SWEEP, base=SWEEP.base.but(training=training))
 
 
 @pytest.fixture
@@ -67,8 +76,8 @@ def run(tmp_path, monkeypatch):
 
         monkeypatch.setattr(run_module, "Engine", watched)
         go.steps, go.stop_after, go.said = 0, stop_after, io.StringIO()
-        spec, rows = run_sweep(
-            sweep,
+        spec, rows = run_table(
+            Classification(sweep),
             tmp_path / folder,
             Reporter(Console(file=go.said, width=300)),
             track="none",
@@ -210,15 +219,14 @@ def test_a_stop_is_heeded_while_strategies_are_timed(run):
         (
             replace(
                 SWEEP,
-                base=replace(
-                    SWEEP.base,
-                    teacher=replace(SWEEP.base.teacher, training=replace(QUICK, steps=4)),
+                base=SWEEP.base.but(
+                    teacher=replace(SWEEP.base.setup.teacher, training=replace(QUICK, steps=4))
                 ),
             ),
             r"teacher.training.steps: 6 -> 4",
         ),
         (
-            replace(SWEEP, base=replace(SWEEP.base, data=DataConfig("digits", label_fraction=0.5))),
+            replace(SWEEP, base=SWEEP.base.but(data=DataConfig("digits", label_fraction=0.5))),
             r"data.label_fraction: 1.0 -> 0.5.*data_digest",
         ),
     ],

@@ -12,19 +12,20 @@ from rich.console import Console
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine import strategies
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Sweep, axis, points
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.classification.cells import (
-    Cell,
+    ClassifierSetup,
     DataConfig,
-    Stage,
     TeacherConfig,
     TrainingConfig,
 )
-from distill_jax.tasks.classification.sweep import Sweep, axis, points
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.optimizer import OptimizerConfig
 
@@ -32,11 +33,12 @@ QUICK = TrainingConfig(
     epochs=1.0, steps=12, evaluations=2, batch_size=32, optimizer=OptimizerConfig(5e-3)
 )
 BASE = Cell(
-    data=DataConfig("digits", label_fraction=1.0),
-    teacher=TeacherConfig("cnn-4-8", training=QUICK),
-    student="cnn-2-4",
-    objective="ce",
-    training=QUICK,
+    ClassifierSetup(
+        data=DataConfig("digits", label_fraction=1.0),
+        teacher=TeacherConfig("cnn-4-8", training=QUICK),
+        student="cnn-2-4",
+    ),
+    (Train("ce", QUICK),),
 )
 SWEEP = Sweep(
     name="toy",
@@ -66,7 +68,9 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setattr(run_module, "Engine", watched)
         go.said = io.StringIO()
         reporter = Reporter(Console(file=go.said, width=200))
-        spec, rows = run_sweep(sweep, tmp_path / folder, reporter, track="none", strategy=strategy)
+        spec, rows = run_table(
+            Classification(sweep), tmp_path / folder, reporter, track="none", strategy=strategy
+        )
         by_hash = {row.hash: row for row in rows}
         return {(p.row, p.group, p.seed): by_hash[p.hash] for p in spec.places}
 
@@ -113,7 +117,7 @@ def test_a_stage_before_in_a_population(run):
     stages = points(
         {
             "ce": {"objective": "ce"},
-            "mse, then kl": {"objective": "kl", "intermediate": Stage("mse_logits", QUICK)},
+            "mse, then kl": {"objective": "kl", "intermediate": Train("mse_logits", QUICK)},
         }
     )
     sweep = Sweep(**(vars(SWEEP) | {"rows": stages, "groups": SWEEP.groups[:1]}))

@@ -29,36 +29,37 @@ def shape(model):
 @pytest.mark.parametrize("preset", ["default", "smoke", "cold", "ml-1m"])
 def test_every_row_of_a_preset_can_be_computed(preset):
     module = script("recommendation")
-    sweep = module.table(module.Recommendation(preset=preset))
+    sweep, peers = module.table(module.Recommendation(preset=preset))
     assert sweep.name == ("recommendation" if preset == "default" else f"recommendation-{preset}")
-    teacher = shape(sweep.teacher.model)
-    cells = list(sweep.cells("data", "teacher"))
-    assert len(cells) == len(sweep.rows) * len(sweep.students) * len(sweep.seeds)
-    assert len({cell.hash for _, cell in cells}) == len(cells)
-    for row, cell in cells:
-        fitted = resolve_ranking(cell.objective, shape(cell.model), teacher, positions=1600)
-        listens = fitted.needs_teacher or row.start != "random"
-        assert bool(cell.teacher_digest) == listens, row
-        assert fitted.wanted.top <= sweep.teacher.top
-    placebo = [cell for _, cell in cells if cell.placebo]
-    assert {cell.objective for cell in placebo} < {c.objective for _, c in cells if not c.placebo}
+    config = sweep.base.setup.teacher
+    cells = [entry.cell.but(data_digest="data") for entry in sweep.entries()]
+    assert len(cells) == len(sweep.rows) * len(sweep.groups) * len(sweep.seeds)
+    assert len({cell.hash for cell in cells}) == len(cells)
+    for cell in cells:
+        student, teacher = shape(cell.setup.model), shape(config.model)
+        fitted = resolve_ranking(cell.objective, student, teacher, positions=1600)
+        listens = fitted.needs_teacher or cell.setup.start != "random"
+        assert cell.setup.top == (config.top if listens else 0), cell.objective
+        assert fitted.wanted.top <= config.top
+    placebo = {cell.objective for cell in cells if cell.setup.placebo}
+    assert placebo < {cell.objective for cell in cells if not cell.setup.placebo}
     if preset == "default":
-        assert len(sweep.seeds) >= 3 and len(sweep.rows) == 14 and len(sweep.peers) == 2
+        assert len(sweep.seeds) >= 3 and len(sweep.rows) == 14 and len(peers) == 2
 
 
 def test_flags_change_a_preset():
     module = script("recommendation")
-    sweep = module.table(
+    sweep, peers = module.table(
         module.Recommendation(teacher="sasrec-2x64", students=("bpr_mf-8",), epochs=3, seeds=(5,))
     )
-    assert [peer.name for peer in sweep.peers] == ["sasrec-2x64-text", "sasrec-2x64-both"]
-    assert sweep.students[0].name == "bpr_mf-8" and sweep.training.epochs == 3
+    assert [peer.name for peer in peers] == ["sasrec-2x64-text", "sasrec-2x64-both"]
+    assert sweep.groups[0].label == "bpr_mf-8" and sweep.base.training.epochs == 3
     assert sweep.seeds == (5,)
 
 
 def test_rows_are_chosen_by_name_in_the_tables_order():
     module = script("recommendation")
-    sweep = module.table(module.Recommendation(rows=("shuffled teacher", "labels")))
+    sweep, _ = module.table(module.Recommendation(rows=("shuffled teacher", "labels")))
     assert [row.label for row in sweep.rows] == ["labels", "shuffled teacher"]
     with pytest.raises(UserError, match=r"unknown row 'label'\. Did you mean 'labels'"):
         module.table(module.Recommendation(rows=("label",)))
@@ -66,16 +67,18 @@ def test_rows_are_chosen_by_name_in_the_tables_order():
 
 def test_items_nobody_has_seen_get_a_column_where_there_are_many():
     module = script("recommendation")
-    sweep = module.table(module.Recommendation(preset="cold"))
+    sweep, _ = module.table(module.Recommendation(preset="cold"))
     assert "test/ndcg@10/cold" in [column.key for column in sweep.columns]
     assert "test/ndcg@10/cold" in sweep.tested
-    assert sweep.data.split.startswith("temporal")
-    assert [student.name for student in sweep.students] == ["sasrec-1x16", "sasrec-1x16-text"]
+    assert sweep.base.setup.data.split.startswith("temporal")
+    assert [group.label for group in sweep.groups] == ["sasrec-1x16", "sasrec-1x16-text"]
 
 
 def test_the_continual_run_can_be_built():
     module = script("recommendation_continual")
-    sweep = module.table(module.Continual())
-    for text in (sweep.first, *(update.objective for update in sweep.updates)):
-        resolve_ranking(text, shape(sweep.student), shape(sweep.teacher), positions=1600)
-    assert any(update.rehearse for update in sweep.updates)
+    cells = [entry.cell for entry in module.table(module.Continual(), "data").entries()]
+    for cell in cells:
+        student, teacher = shape(cell.setup.model), shape(cell.setup.teacher.model)
+        resolve_ranking(cell.objective, student, teacher, positions=1600)
+    updates = [cell.setup.update for cell in cells]
+    assert updates.count(None) == 3 and any(update and update.rehearse for update in updates)

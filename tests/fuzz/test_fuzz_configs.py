@@ -1,5 +1,6 @@
 """Any value in any field of a configuration: it is taken, or refused in one line."""
 
+import dataclasses
 import json
 
 import huggingface_hub.constants
@@ -11,7 +12,9 @@ from samples import sample_run, sample_runs, sample_spec, sample_teacher
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.load import load_dataset
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.options import RunOptions
+from distill_jax.engine.sweep import Sweep, axis, changed
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.hf_config import (
     config_from_hf,
@@ -27,24 +30,18 @@ from distill_jax.tables.outputs import build, evaluate, load_results
 from distill_jax.tables.published import parse_published
 from distill_jax.tables.trends import difference, ordering
 from distill_jax.tasks.classification.cells import (
-    Cell,
+    ClassifierSetup,
     DataConfig,
-    Stage,
     TeacherConfig,
     TrainingConfig,
 )
 from distill_jax.tasks.classification.models import check_student, load_checkpoint
-from distill_jax.tasks.classification.sweep import Sweep, axis, changed
 from distill_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 
 TEACHER = BertConfig(30, 12, 3, 2, 24)
 CELL = Cell(
-    data=DataConfig("files:/nowhere"),
-    teacher=TeacherConfig(),
-    student="tiny",
-    objective="kl + ce",
-    training=TrainingConfig(),
-    intermediate=Stage("hidden_mse", TrainingConfig()),
+    ClassifierSetup(data=DataConfig("files:/nowhere"), teacher=TeacherConfig(), student="tiny"),
+    (Train("hidden_mse", TrainingConfig()), Train("kl + ce", TrainingConfig())),
     data_digest="data",
     teacher_digest="teacher",
 )
@@ -55,6 +52,9 @@ FIELDS = (
     *(f"training.optimizer.{name}" for name in vars(OptimizerConfig())),
     *(f"intermediate.training.{name}" for name in vars(TrainingConfig())),
     *(name for name in vars(CELL) if not name.endswith("_digest")),  # made here, not given
+    *vars(CELL.setup),
+    "objective",
+    "training",
     "intermediate.objective",
     "nothing",
     "data.name.first",
@@ -70,8 +70,8 @@ VALUES = st.one_of(JSON, WORDS, st.lists(st.integers(-1, 4), max_size=4).map(tup
 def used(cell):
     """What a sweep does with a cell before it reads data."""
     sweep = Sweep(
-        "fuzz", "fuzz", cell, axis("objective", [cell.objective]), axis("student", [cell.student]),
-        (0,), str(cell.objective), (ACCURACY,),
+        "fuzz", "fuzz", cell, axis("objective", [cell.objective]),
+        axis("student", [cell.setup.student]), (0,), (ACCURACY,),
     )  # fmt: skip
     (entry,) = sweep.entries()
     assert len(entry.cell.hash) == 16
@@ -114,7 +114,7 @@ def test_sweeps(field, value):
 @settings(max_examples=80)
 @given(st.dictionaries(st.sampled_from(sorted(vars(RunOptions()))), JSON, min_size=1, max_size=2))
 def test_options(changes):
-    told(lambda: changed(RunOptions(), changes.items()))
+    told(lambda: dataclasses.replace(RunOptions(), **changes))
 
 
 @settings(max_examples=60)

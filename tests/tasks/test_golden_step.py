@@ -16,24 +16,35 @@ from recsys import small_split
 from rich.console import Console
 
 from distill_jax.core.mesh import make_mesh
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.sweep import Point, Sweep
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.tasks.classification.sweep import Sweep, axis
-from distill_jax.tasks.classification.table import ClassifierTable
-from distill_jax.tasks.recommendation.cells import RecData, RecModel, RecTeacher
-from distill_jax.tasks.recommendation.run import RecTable
-from distill_jax.tasks.recommendation.sweep import RecRow, RecSweep
+from distill_jax.tasks.classification.cells import (
+    ClassifierSetup,
+    DataConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
+from distill_jax.tasks.classification.table import Classification
+from distill_jax.tasks.recommendation.cells import (
+    RecData,
+    RecModel,
+    RecommenderSetup,
+    RecTeacher,
+)
+from distill_jax.tasks.recommendation.columns import COLUMNS as REC_COLUMNS
+from distill_jax.tasks.recommendation.table import Recommendation
 from distill_jax.tasks.search.cells import (
-    SearchCell,
     SearchDataConfig,
-    SearchSweep,
+    SearchSetup,
     SearchTeacherConfig,
     SearchTraining,
 )
-from distill_jax.tasks.search.run import SearchTable
+from distill_jax.tasks.search.columns import COLUMNS as SEARCH_COLUMNS
+from distill_jax.tasks.search.table import Search
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.loop import step_numbers
 from distill_jax.training.optimizer import OptimizerConfig
@@ -46,11 +57,10 @@ SHORT = TrainingConfig(steps=2, evaluations=1, batch_size=8, optimizer=FAST)
 
 
 def classifiers(data, teacher, student):
-    cell = Cell(data, TeacherConfig(teacher, training=SHORT), student, "ce", SHORT)
-    rows = axis("objective", ["0.9*kl(T=4) + 0.1*ce"])
-    groups = axis("student", [student])
-    return ClassifierTable(
-        Sweep("toy", "toy", cell, rows, groups, (0,), "0.9*kl(T=4) + 0.1*ce", (ACCURACY,))
+    setup = ClassifierSetup(data, TeacherConfig(teacher, training=SHORT), student)
+    cell = Cell(setup, (Train("0.9*kl(T=4) + 0.1*ce", SHORT),))
+    return Classification(
+        Sweep("toy", "toy", cell, (Point("kl"),), (Point(student),), (0,), (ACCURACY,))
     )
 
 
@@ -68,18 +78,11 @@ def images():
 @pytest.fixture
 def recommendation():
     fit = FitConfig(epochs=1, eval_every=1, batch_size=16, optimizer=FAST)
-    sweep = RecSweep(
-        name="walks",
-        title="Walks",
-        data=RecData("walks"),
-        teacher=RecTeacher(RecModel("sasrec-1x8", max_length=8), training=fit, top=8),
-        students=(RecModel("sasrec-1x4", max_length=8),),
-        rows=(RecRow("kl", "0.5*full_softmax + 0.5*kl(top=5, T=2)"),),
-        training=fit,
-        seeds=(0,),
-        references=(),
-    )
-    return RecTable(sweep, small_split(num_users=40, num_items=25))
+    teacher = RecTeacher(RecModel("sasrec-1x8", max_length=8), training=fit, top=8)
+    setup = RecommenderSetup(RecData("walks"), RecModel("sasrec-1x4", max_length=8), teacher)
+    cell = Cell(setup, (Train("0.5*full_softmax + 0.5*kl(top=5, T=2)", fit),))
+    sweep = Sweep("walks", "Walks", cell, (Point("kl"),), (Point("student"),), (0,), REC_COLUMNS)
+    return Recommendation(sweep, small_split(num_users=40, num_items=25))
 
 
 @pytest.fixture
@@ -89,14 +92,14 @@ def search(toy_teacher, tmp_path):
         lines = [f"{a} {b},the {a} and {b},1\n{a} {b},the {a},0.5\n" for a, b in own]
         (tmp_path / f"{split}.csv").write_text("query,product,gain\n" + "".join(lines))
     short = SearchTraining(steps=2, evaluations=1, batch_size=8, list_size=3)
-    cell = SearchCell(
-        data=SearchDataConfig(f"pairs:{tmp_path}", label_fraction=0.5),
-        teacher=SearchTeacherConfig(str(toy_teacher), candidates=5, training=short),
+    setup = SearchSetup(
+        SearchDataConfig(f"pairs:{tmp_path}", label_fraction=0.5),
+        SearchTeacherConfig(str(toy_teacher), candidates=5, training=short),
         student="1x8x2",
-        training=short,
     )
-    rows = {"kl": {"objective": "ce + kl(T=2)"}}
-    return SearchTable(SearchSweep("toy", "toy", cell, rows, {"1x8x2": {}}, seeds=(0,)))
+    cell = Cell(setup, (Train("ce + kl(T=2)", short),))
+    columns = SEARCH_COLUMNS
+    return Search(Sweep("toy", "toy", cell, (Point("kl"),), (Point("1x8x2"),), (0,), columns))
 
 
 @pytest.mark.parametrize("task", ["text", "images", "recommendation", "search"])
@@ -115,16 +118,17 @@ def test_the_first_step_is_what_it_was(task, request, tmp_path, monkeypatch):
         assert found["terms"][term] == pytest.approx(sum_and_count, rel=1e-5), term
 
 
-def first_step(table, folder):
+def first_step(task, folder):
     """Loss, (sum, count) of each term and gradient norm of the one run of a table."""
     reporter = Reporter(Console(file=io.StringIO()))
     with StopRequest() as stop:
         one_device = make_mesh(jax.devices()[:1])
         engine = Engine(folder / "runs", reporter, stop, "none", mesh=one_device)
         engine.folder.mkdir()
-        table.prepare(engine)
-        table.raise_teachers(Ledger(folder / "ledger.jsonl"))
-        [run] = table.runs()
+        [entry] = task.sweep.entries()
+        task.prepare(engine, [entry])
+        task.raise_teachers(Ledger(folder / "ledger.jsonl"))
+        run = task.run(entry)
         work = run.works[0]
         batch, said = work.feed(run.outputs())(0)
         numbers = step_numbers(work.objective, work.optimizer, work.seed, 0, work.steps)

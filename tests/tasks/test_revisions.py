@@ -7,22 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.tasks.classification.cells import (
-    Cell,
-    DataConfig,
-    Stage,
-    TeacherConfig,
+    ClassifierSetup,
     TrainingConfig,
 )
 from distill_jax.tasks.classification.yardsticks import Yardstick
-from distill_jax.tasks.recommendation.cells import RecCell, RecData, RecModel
+from distill_jax.tasks.recommendation.cells import RecommenderSetup
 from distill_jax.tasks.revisions import has_experts
-from distill_jax.tasks.search.cells import SearchCell
+from distill_jax.tasks.search.cells import SearchSetup, SearchTraining
 from distill_jax.training.optimizer import OptimizerConfig
 from distill_jax.training.recommender import FitConfig
 
 RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
-CELLS = {"start": RecCell, "in_batch": SearchCell}
+TRAININGS = {
+    ClassifierSetup: TrainingConfig,
+    RecommenderSetup: FitConfig,
+    SearchSetup: SearchTraining,
+}
 OTHERS = {
     "compare_losses-full",  # its cells had other fields
     "recommendation_anchor",  # a script of its own
@@ -44,10 +46,17 @@ def rebuilt(kind, settings):
 def cell_of(config):
     if "recipe" in config and "objective" not in config:
         return rebuilt(Yardstick, config)
-    marked = [kind for mark, kind in CELLS.items() if mark in config and "data" in config]
-    if "model" not in config:
-        marked = [kind for kind in marked if kind is not RecCell]
-    return rebuilt(marked[0] if marked else Cell, config)
+    if "in_batch" in config:
+        kind = SearchSetup
+    else:
+        kind = RecommenderSetup if "start" in config and "model" in config else ClassifierSetup
+    stages = [config, *([config["intermediate"]] if config.get("intermediate") else [])][::-1]
+    trained = [
+        Train(stage["objective"], rebuilt(TRAININGS[kind], stage["training"])) for stage in stages
+    ]
+    fields = {f.name for f in dataclasses.fields(Cell)} & config.keys()
+    own = {name: config[name] for name in fields}
+    return Cell(rebuilt(kind, config), tuple(trained), **own)
 
 
 @pytest.mark.parametrize(
@@ -67,16 +76,14 @@ def test_committed_runs_keep_their_hashes(ledger):
             ), row["row"]
 
 
-def text_cell(objective, **changes):
-    return Cell(
-        DataConfig(), TeacherConfig(), "tiny", objective, TrainingConfig(),
-        data_digest="d", teacher_digest="t", **changes,
-    )  # fmt: skip
+def text_cell(objective, before=()):
+    stages = [Train(text, TrainingConfig()) for text in (*before, objective)]
+    return Cell(ClassifierSetup(), tuple(stages), data_digest="d", teacher_digest="t")
 
 
 def recommender_cell(objective, seed=0, decay=0.0):
     training = FitConfig(optimizer=OptimizerConfig(weight_decay=decay))
-    return RecCell(RecData(), RecModel(), objective, training, seed, data_digest="d")
+    return Cell(RecommenderSetup(), (Train(objective, training),), seed, data_digest="d")
 
 
 def as_before(cell, monkeypatch):
@@ -92,7 +99,7 @@ def as_before(cell, monkeypatch):
     [
         (text_cell("kl"), False),
         (text_cell("0.5*expert_hints(T=linear(1, 0.1)) + kl"), True),
-        (text_cell("kl", intermediate=Stage("hierarchical_topology", TrainingConfig())), True),
+        (text_cell("kl", before=["hierarchical_topology"]), True),
         (recommender_cell("full_softmax + 0.02*relaxed_ranking", seed=1), False),
         (recommender_cell("full_softmax + expert_hints"), False),
         (recommender_cell("full_softmax + expert_hints", seed=1), True),
@@ -108,11 +115,11 @@ def test_runs_with_experts_retire_where_they_would_come_out_differently(cell, ch
     [
         text_cell("kl"),
         recommender_cell("full_softmax"),
-        SearchCell(data_digest="d", teacher_digest="t"),
+        Cell(SearchSetup(), (Train("ce", SearchTraining()),), data_digest="d", teacher_digest="t"),
     ],
-    ids=lambda cell: type(cell).__name__,
+    ids=lambda cell: type(cell.setup).__name__,
 )
 def test_clipping_apart_is_another_run(cell):
     optimizer = dataclasses.replace(cell.training.optimizer, clip_apart=True)
     training = dataclasses.replace(cell.training, optimizer=optimizer)
-    assert dataclasses.replace(cell, training=training).hash != cell.hash
+    assert cell.but(training=training).hash != cell.hash

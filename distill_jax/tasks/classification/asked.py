@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from distill_jax.engine.work import Work
-from distill_jax.tasks.classification.runs import Planned
+from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.task import Task
 
 WORTHWHILE = 0.9
 """Of a larger share than this, the teacher is asked about all: other runs may want the rest."""
 
 
-def rows_asked(pupils: Sequence[Planned], wider: Task) -> np.ndarray | None:
+def rows_asked(pupils: Sequence[ClassifierRun], wider: Task) -> np.ndarray | None:
     """int64, ascending rows of ``wider.everything`` that the pupils read; None for all of them.
 
     Args:
@@ -25,7 +25,7 @@ def rows_asked(pupils: Sequence[Planned], wider: Task) -> np.ndarray | None:
             if not work.objective.needs_teacher:
                 continue
             rows = rows_read(work)
-            if rows is None or pupil.cell.placebo:  # a placebo hears of any other example
+            if rows is None or pupil.cell.setup.placebo:  # a placebo hears of any other example
                 read.update(ids)
             else:
                 read.update(ids[row] for row in rows)

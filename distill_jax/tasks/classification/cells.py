@@ -1,15 +1,19 @@
-"""A cell: one entry of a table, as data. Its hash is its identity in the ledger."""
+"""What a cell of classifiers is: data, teacher, student, as data."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from distill_jax.core.digests import LATE, digest, fields_that_count
+from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.engine.options import Pooling, Precision, Select
+from distill_jax.engine.cell import Cell
+from distill_jax.engine.options import Pooling, Select
+from distill_jax.objectives.grammar import parse
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
 
@@ -116,7 +120,7 @@ class TrainingConfig:
                 said = f"{name.replace('_', ' ')} must be from {least} to {MOST}, not {number}"
                 raise UserError(said + (" (0 leaves them to epochs)" if name == "steps" else ""))
 
-    def at_rate(self, learning_rate: float) -> "TrainingConfig":
+    def at_rate(self, learning_rate: float) -> TrainingConfig:
         """The same with another peak learning rate."""
         optimizer = dataclasses.replace(self.optimizer, learning_rate=learning_rate)
         return dataclasses.replace(self, optimizer=optimizer)
@@ -195,77 +199,57 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stage of training before the last one; its end is the start of the next.
-
-    Attributes:
-      objective: canonical text.
-      training: with a schedule of its own; nothing is selected, so ``evaluations`` is not read.
-    """
-
-    objective: str
-    training: TrainingConfig
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run of a table.
+class ClassifierSetup:
+    """What a cell of classifiers is.
 
     Attributes:
       data: what is learnt from.
       teacher: who teaches.
       student: preset, ``LAYERSxWIDTHxHEADS``, ``cnn-4-8-16``, or ``teacher`` for the teacher's own
         fine-tuning.
-      objective: canonical text.
-      training: steps, batch, optimiser.
-      seed: of initialisation, dropout and data order.
       layers: which of the teacher's layers a copied student starts from.
+      teacher_dtype: of the teacher's token-level outputs; live ones are float32.
       pooling: what a text student's head reads, see ``BertConfig``; ``teacher`` for the same as
         the teacher's.
-      intermediate: a stage before, on the representations say.
-      plugin: digest of the user's code behind its losses; None where they are the library's.
       placebo: whether each example is taught what the teacher says of another one, drawn by the
         seed; for objectives that read logits.
-      teacher_dtype: of the teacher's token-level outputs; live ones are float32.
-      data_digest, teacher_digest: content of data and teacher; known when they have been made.
     """
 
-    data: DataConfig
-    teacher: TeacherConfig
-    student: str
-    objective: str
-    training: TrainingConfig
-    seed: int = 0
+    Training: ClassVar[type] = TrainingConfig
+
+    data: DataConfig = field(default_factory=DataConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    student: str = "tiny"
     layers: str | Sequence[int] = "spread"
-    intermediate: Stage | None = None
-    plugin: str | None = None
     teacher_dtype: str = "float32"
-    precision: Precision = field(default="f32", metadata=LATE)
     pooling: Pooling = field(default="teacher", metadata=LATE)
     placebo: bool = field(default=False, metadata=LATE)
-    data_digest: str = ""
-    teacher_digest: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
-    @property
-    def hash(self) -> str:
-        """Content digest. What data and teacher are called does not count, their content does.
+    def settled(self, cell: ClassifierCell) -> ClassifierCell:
+        """Objectives in canonical form."""
+        stages = [
+            dataclasses.replace(stage, objective=str(parse(stage.objective)))
+            for stage in cell.stages
+        ]
+        return dataclasses.replace(cell, stages=tuple(stages))
+
+    def identity(self, cell: ClassifierCell) -> dict[str, Any]:
+        """What data and teacher are called does not count, their content does.
 
         Raises:
-          ValueError: before both contents are known.
+          ValueError: before the teacher's content is known.
         """
-        if not (self.data_digest and self.teacher_digest):
-            raise ValueError("a cell has a hash when its data and its teacher are known")
-        every = fields_that_count(self)
-        fields = {key: value for key, value in every.items() if key not in ("data", "teacher")}
-        objectives = self.objective, self.intermediate.objective if self.intermediate else ""
-        revised = EXPERTS_REVISED if any(map(has_experts, objectives)) else {}
-        return digest({"recipe": RECIPE, **revised, **fields})
+        if not cell.teacher_digest:
+            raise ValueError("a cell has a hash when its teacher is known")
+        revised = EXPERTS_REVISED if any(map(has_experts, cell.objectives)) else {}
+        always = {"intermediate": None, "plugin": None}  # they were there from the beginning
+        return {"recipe": RECIPE, **revised, **always, **cell.counted("data", "teacher")}
+
+
+ClassifierCell = Cell[ClassifierSetup]
 
 
 def _check_seed(whose: str, seed: int) -> None:
@@ -273,10 +257,10 @@ def _check_seed(whose: str, seed: int) -> None:
         raise UserError(f"{whose} seeds are from 0 to 4294967295, not {seed}")
 
 
-def config_of(cell: Cell, model: Any) -> dict[str, Any]:
+def config_of(cell: ClassifierCell, model: Any) -> dict[str, Any]:
     """The configuration of a run as the ledger and its checkpoints keep it.
 
     Args:
       model: the configuration of its student, a dataclass.
     """
-    return {**dataclasses.asdict(cell), "model": dataclasses.asdict(model)}
+    return {**cell.config, "model": dataclasses.asdict(model)}

@@ -20,7 +20,12 @@ from distill_jax.evaluation.predict import (
 )
 from distill_jax.models.build import ModelConfig, build_model
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.tasks.classification.cells import TEACHER, Cell, TrainingConfig, config_of
+from distill_jax.tasks.classification.cells import (
+    TEACHER,
+    ClassifierCell,
+    TrainingConfig,
+    config_of,
+)
 from distill_jax.tasks.classification.task import Examples, Task
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.loop import LoopConfig
@@ -63,7 +68,7 @@ def predict(
 
 
 def classifier_work(
-    cell: Cell,
+    cell: ClassifierCell,
     task: Task,
     config: ModelConfig,
     objective: ResolvedObjective,
@@ -78,7 +83,7 @@ def classifier_work(
       selects: whether the best step on validation is kept; off for a stage before the last, whose
         end is what counts.
     """
-    lengths = task.training_lengths(training) if cell.student != TEACHER else task.few_lengths
+    lengths = task.training_lengths(training) if cell.setup.student != TEACHER else task.few_lengths
     loop = LoopConfig(
         steps=steps,
         eval_every=max(1, -(-steps // training.evaluations)),
@@ -110,7 +115,7 @@ def _build(config: ModelConfig, dtype: Any, remat: bool) -> Any:
     return build_model(config, dtype=dtype, remat=remat)
 
 
-def _identity(cell: Cell, config: ModelConfig) -> Identity:
+def _identity(cell: ClassifierCell, config: ModelConfig) -> Identity:
     return Identity(cell.hash, config_of(cell, config))
 
 

@@ -2,17 +2,27 @@
 
 from collections.abc import Sequence
 
-from distill_jax.tasks.classification.cells import Cell
+from distill_jax.core.errors import UserError
+from distill_jax.tasks.classification.cells import ClassifierCell
 
 
-def what_was_fixed(cells: Sequence[Cell]) -> str:
+def check_label_seeds(cells: Sequence[ClassifierCell]) -> None:
+    """Raises ``UserError`` for seeds of draws where nothing is drawn."""
+    data = [cell.setup.data for cell in cells]
+    if any(each.label_seed for each in data) and not any(each.draws_labels for each in data):
+        raise UserError(
+            "label seeds are for draws of labels: here all labels are used, as they are"
+        )
+
+
+def what_was_fixed(cells: Sequence[ClassifierCell]) -> str:
     """A sentence of protocol: what all seeds share, so that no interval speaks of it.
 
     Args:
       cells: of all entries of a table.
     """
-    tuned = _unique([cell.teacher.seed for cell in cells if cell.teacher.fine_tune])
-    drawn = _unique([cell.data.label_seed for cell in cells if cell.data.draws_labels])
+    tuned = _unique([cell.setup.teacher.seed for cell in cells if cell.setup.teacher.fine_tune])
+    drawn = _unique([cell.setup.data.label_seed for cell in cells if cell.setup.data.draws_labels])
     shared, uncovered, varied = [], [], []
     if len(tuned) > 1:
         varied.append(f"one of {len(tuned)} teachers (seeds {_listed(tuned)})")

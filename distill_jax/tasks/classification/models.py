@@ -31,7 +31,7 @@ from distill_jax.models.students import (
     parse_preset,
     student_config,
 )
-from distill_jax.tasks.classification.cells import Cell, DataConfig
+from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.task import Examples
 from distill_jax.training.state import Params
@@ -130,25 +130,26 @@ def with_classes(
     )
 
 
-def config_of_student(cell: Cell, teacher: ModelConfig) -> ModelConfig:
+def config_of_student(cell: ClassifierCell, teacher: ModelConfig) -> ModelConfig:
     """The shape of a cell's student.
 
     Raises:
       UserError: for an unknown student, or a text student of an image teacher.
     """
-    if is_cnn(cell.student) != isinstance(teacher, CnnConfig):
+    name = cell.setup.student
+    if is_cnn(name) != isinstance(teacher, CnnConfig):
         raise UserError(
-            f"student {cell.student!r} does not fit teacher {cell.teacher.name!r}: "
+            f"student {name!r} does not fit teacher {cell.setup.teacher.name!r}: "
             "images want two CNNs (cnn-4-8-16), texts two BERTs (tiny, l2, 3x256x4)"
         )
     if isinstance(teacher, CnnConfig):
-        if cell.pooling != "teacher":
-            raise UserError(f"student {cell.student!r} of images has no pooling {cell.pooling!r}")
-        return _cnn(cell.student, teacher.num_labels)
-    return student_config(cell.student, teacher, pooling=cell.pooling)
+        if cell.setup.pooling != "teacher":
+            raise UserError(f"student {name!r} of images has no pooling {cell.setup.pooling!r}")
+        return _cnn(name, teacher.num_labels)
+    return student_config(name, teacher, pooling=cell.setup.pooling)
 
 
-def params_of_student(cell: Cell, pretrained: Checkpoint) -> Params:
+def params_of_student(cell: ClassifierCell, pretrained: Checkpoint) -> Params:
     """Where a cell's student starts: chance, or layers of the checkpoint before fine-tuning."""
     rng = jax.random.key(cell.seed)
     config = config_of_student(cell, pretrained.config)
@@ -156,25 +157,25 @@ def params_of_student(cell: Cell, pretrained: Checkpoint) -> Params:
         return init_model(config, rng)
     assert isinstance(pretrained.config, BertConfig)
     return init_student(
-        cell.student,
+        cell.setup.student,
         pretrained.config,
         pretrained.params,
         rng,
-        layers=cell.layers,
-        pooling=cell.pooling,
+        layers=cell.setup.layers,
+        pooling=cell.setup.pooling,
     )
 
 
-def check_student(cell: Cell, teacher: ModelConfig) -> ModelConfig:
+def check_student(cell: ClassifierCell, teacher: ModelConfig) -> ModelConfig:
     """The student's shape, with everything about its start that can be wrong found now."""
-    config = config_of_student(cell, teacher)
+    config, setup = config_of_student(cell, teacher), cell.setup
     if isinstance(teacher, BertConfig) and isinstance(config, BertConfig):
-        if parse_preset(cell.student).copies_teacher:
+        if parse_preset(setup.student).copies_teacher:
             choose_layers(
-                cell.layers, student_layers=config.num_layers, teacher_layers=teacher.num_layers
+                setup.layers, student_layers=config.num_layers, teacher_layers=teacher.num_layers
             )
-        elif cell.layers != "spread":
-            raise UserError(f"student {cell.student!r} is drawn at random: it copies no layers")
+        elif setup.layers != "spread":
+            raise UserError(f"student {setup.student!r} is drawn at random: it copies no layers")
     return config
 
 

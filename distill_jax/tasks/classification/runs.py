@@ -1,12 +1,16 @@
 """One run: from a cell to a row of the ledger."""
 
+from __future__ import annotations
+
 import io
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +18,7 @@ from distill_jax.core.distributed import is_lead
 from distill_jax.core.files import write_atomic
 from distill_jax.data.coverage import as_metrics
 from distill_jax.engine.engine import Engine
+from distill_jax.engine.interface import Run
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.work import Work
 from distill_jax.evaluation.calibration import write_temperature
@@ -27,69 +32,90 @@ from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.ledger import LedgerRow, pack_correct
 from distill_jax.tables.runs_kept import MISTAKES
 from distill_jax.tables.yardstick_names import CLASSES
-from distill_jax.tasks.classification.cells import TEACHER, Cell, TrainingConfig, config_of
+from distill_jax.tasks.classification.cells import TEACHER, ClassifierCell, config_of
 from distill_jax.tasks.classification.classify import SCORES, classifier_work, predict, predictor
-from distill_jax.tasks.classification.models import check_saved, inputs_of, save_model
+from distill_jax.tasks.classification.models import (
+    check_saved,
+    inputs_of,
+    params_of_student,
+    save_model,
+)
 from distill_jax.tasks.classification.task import Examples, Task
 from distill_jax.tasks.classification.teacher import Teacher
 from distill_jax.tasks.classification.teacher_check import Checked
+from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
 
+if TYPE_CHECKING:
+    from distill_jax.tasks.classification.supplies import Supplies
+
 
 @dataclass(frozen=True, eq=False)
-class Planned:
-    """A cell with all that is needed to run it.
+class ClassifierRun(Run):
+    """A student.
 
     Attributes:
-      row, group: the first place it stands in.
-      intermediate: the objective of the stage before, where there is one.
+      task: its examples.
+      fitted: the objectives of its stages.
+      supplies: what it shares with the other runs; None for one that is only checked.
     """
 
-    cell: Cell
-    row: str
-    group: str
     task: Task
     teacher: Teacher
-    config: ModelConfig
-    objective: ResolvedObjective
-    intermediate: ResolvedObjective | None = None
+    model: ModelConfig
+    fitted: tuple[ResolvedObjective, ...]
+    supplies: Supplies | None = None
 
     @property
-    def title(self) -> str:
-        """For people."""
-        return f"{self.group}  {self.row}  seed {self.cell.seed}"
+    def config(self) -> dict[str, Any]:
+        return config_of(self.cell, self.model)
 
-    @property
-    def stages(self) -> tuple[tuple[ResolvedObjective, TrainingConfig], ...]:
-        """Its stages in order; the last one selects."""
-        last = self.objective, self.cell.training
-        if self.cell.intermediate is None:
-            return (last,)
-        assert self.intermediate is not None
-        return (self.intermediate, self.cell.intermediate.training), last
-
-    @property
+    @cached_property
     def works(self) -> tuple[Work, ...]:
-        """The same, ready to be trained."""
         return tuple(
             classifier_work(
                 self.cell,
                 self.task,
-                self.config,
+                self.model,
                 objective,
-                training,
-                training.total_steps(len(self.task.everything)),
-                selects=number == len(self.stages),
+                stage.training,
+                stage.training.total_steps(len(self.task.everything)),
+                selects=number == len(self.fitted),
             )
-            for number, (objective, training) in enumerate(self.stages, 1)
+            for number, (stage, objective) in enumerate(
+                zip(self.cell.stages, self.fitted, strict=True), 1
+            )
         )
+
+    @property
+    def together(self) -> Mapping[str, Any]:
+        """One test of the steps, one way of hearing the teacher."""
+        return {
+            "evaluation": self.task.tokens_digest,
+            "live": self.cell.setup.teacher.outputs == "live",
+        }
+
+    def start(self) -> Params:
+        return params_of_student(self.cell, self.teacher.pretrained)
+
+    def outputs(self) -> TeacherOutputs | None:
+        assert self.supplies is not None
+        return self.supplies.outputs(self)
+
+    def finish(self, engine: Engine, result: TrainResult, seconds: float) -> LedgerRow:
+        assert self.supplies is not None
+        on_test_NC = self.supplies.teacher_on_test(self)
+        return finish_run(engine, self.supplies.experiment, self, result, on_test_NC, seconds)
+
+    def told(self, row: LedgerRow) -> str:
+        return f"test accuracy {100 * row.metrics['test/accuracy']:.1f}%"
 
 
 def finish_run(
     engine: Engine,
     experiment: str,
-    planned: Planned,
+    run: ClassifierRun,
     result: TrainResult,
     teacher_test_NC: np.ndarray,
     seconds: float,
@@ -99,7 +125,7 @@ def finish_run(
     Args:
       seconds: since it was last resumed.
     """
-    cell, config, task, teacher = planned.cell, planned.config, planned.task, planned.teacher
+    cell, config, task, teacher = run.cell, run.model, run.task, run.teacher
     logits_NC = _logits(engine, task, config, result.params, task.test)
     temperature = temperature_of(engine, task, config, result.params)
     progress = result.progress
@@ -123,10 +149,10 @@ def finish_run(
     return ledger_row(
         hash=cell.hash,
         experiment=experiment,
-        row=planned.row,
-        group=planned.group,
+        row=run.entry.label,
+        group=run.entry.group,
         seed=cell.seed,
-        config=config_of(cell, config),
+        config=run.config,
         metrics=metrics,
         fingerprints=fingerprints(task, teacher),
         training=training_facts(result, seconds),
@@ -137,7 +163,7 @@ def finish_run(
 def teacher_row(
     engine: Engine,
     experiment: str,
-    cell: Cell,
+    cell: ClassifierCell,
     task: Task,
     teacher: Teacher,
     group: str,

@@ -42,7 +42,7 @@ from distill_jax.tasks.classification.probe import (
     take_probe,
     terms_that_count,
 )
-from distill_jax.tasks.classification.runs import Planned
+from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.shares import Shares
 from distill_jax.tasks.classification.task import Examples, Task
 from distill_jax.tasks.classification.teacher import Teacher, check_label_order
@@ -62,26 +62,26 @@ Say = Callable[[str], None]
 
 
 def run_self_checks(
-    planned: Sequence[Planned],
-    widest: Callable[[Planned], Examples],
+    runs: Sequence[ClassifierRun],
+    widest: Callable[[ClassifierRun], Examples],
     reporter: Reporter,
     check_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """All checks, once for each student shape and objective; says that they passed.
 
     Args:
-      planned: the runs that are not finished yet; none, and nothing is checked or said.
+      runs: those that are not finished yet; none, and nothing is checked or said.
       widest: the examples that a run's teacher is asked about, the run's own among them.
       check_stop: called now and then; raises to stop.
 
     Raises:
       UserError: for the first check that fails.
     """
-    if not planned:
+    if not runs:
         return
     started = time.perf_counter()
-    groups: dict[tuple[str, str], list[Planned]] = {}
-    for each in planned:
+    groups: dict[tuple[str, str], list[ClassifierRun]] = {}
+    for each in runs:
         groups.setdefault((each.teacher.digest, each.task.digest), []).append(each)
     count = 0
     orders: dict[str | None, None] = {}
@@ -234,37 +234,37 @@ def check_gradients(whose: str, reached: Params, *, last: bool, say: Say) -> Non
 
 
 def _check_group(
-    group: Sequence[Planned],
-    widest: Callable[[Planned], Examples],
+    group: Sequence[ClassifierRun],
+    widest: Callable[[ClassifierRun], Examples],
     say: Say,
     check_stop: Callable[[], None],
 ) -> int:
     """The checks of the runs that share teacher and examples; returns how many objectives."""
     task, teacher = group[0].task, group[0].teacher
     check_label_order(teacher, task.label_names)
-    for config, each in {each.config: each for each in group}.items():
+    for config, each in {each.model: each for each in group}.items():
         check_same_tokens(task, teacher.config, config, widest(each))
         if config.num_labels != len(task.label_names):
             raise UserError(
                 f"the student has {config.num_labels} classes, the data {len(task.label_names)}"
             )
-    probe = take_probe(task.everything, _positions(teacher.config, *(p.config for p in group)))
-    heard = any(fitted.needs_teacher for each in group for fitted, _ in each.stages)
+    probe = take_probe(task.everything, _positions(teacher.config, *(each.model for each in group)))
+    heard = any(fitted.needs_teacher for each in group for fitted in each.fitted)
     speaks = _teacher_on(probe, teacher) if heard else (None, None)
     students: dict[ModelConfig, _Student] = {}
     shares = Shares(programs(), probe.little, speaks[0])
     seen: set[Any] = set()
     for each in group:
-        if each.config not in students:
-            students[each.config] = _Student(each, probe, speaks)
-        for work, (objective, _) in zip(each.works, each.stages, strict=True):
+        if each.model not in students:
+            students[each.model] = _Student(each, probe, speaks)
+        for work, objective in zip(each.works, each.fitted, strict=True):
             terms = terms_that_count(objective, work.steps)
-            key = each.config, tuple(term.objective.structure for term in terms), work.selects
+            key = each.model, tuple(term.objective.structure for term in terms), work.selects
             if key not in seen:
                 seen.add(key)
                 check_stop()
-                whose = f"{each.cell.student}, {objective.objective}"
-                students[each.config].check(whose, terms, last=work.selects, say=say)
+                whose = f"{each.cell.setup.student}, {objective.objective}"
+                students[each.model].check(whose, terms, last=work.selects, say=say)
             if line := shares.line(each, objective, terms):
                 say(line)
     return len(seen)
@@ -293,13 +293,13 @@ class _Student:
     """A student of one shape, a little off its start, and what it says of a probe."""
 
     def __init__(
-        self, planned: Planned, probe: Probe, speaks: Sequence[ModelOutput | None]
+        self, run: ClassifierRun, probe: Probe, speaks: Sequence[ModelOutput | None]
     ) -> None:
-        params = nudged(params_of_student(planned.cell, planned.teacher.pretrained))
-        run = programs()
-        little, self._pull = run.forward_and_pull(planned.config, params, probe.little)
-        much = run.forward(planned.config, params, probe.much)
-        student = f"student {planned.cell.student}"
+        params = nudged(params_of_student(run.cell, run.teacher.pretrained))
+        compiled = programs()
+        little, self._pull = compiled.forward_and_pull(run.model, params, probe.little)
+        much = compiled.forward(run.model, params, probe.much)
+        student = f"student {run.cell.setup.student}"
         check_padding(student, _logits(little, probe), _logits(much, probe))
         self._says = little, much
         self._ends = list(zip(self._says, speaks, (probe.little, probe.much), strict=True))

@@ -16,7 +16,7 @@ from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tasks.classification.models import params_of_student
 from distill_jax.tasks.classification.probe import LoneTerm, Programs, add_outputs
-from distill_jax.tasks.classification.runs import Planned
+from distill_jax.tasks.classification.runs import ClassifierRun
 
 NEGLIGIBLE = 0.01
 """A share of the gradient below which a term is said to do nothing."""
@@ -29,56 +29,56 @@ class Shares:
     dropout.
 
     Args:
-      run: the compiled programs of the self-checks.
+      compiled: the programs of the self-checks.
       batch: those examples.
       heard: what the teacher says of them, all of it; None where nobody listens.
     """
 
-    def __init__(self, run: Programs, batch: Batch, heard: ModelOutput | None) -> None:
-        self._run, self._batch, self._heard = run, batch, heard
+    def __init__(self, compiled: Programs, batch: Batch, heard: ModelOutput | None) -> None:
+        self._compiled, self._batch, self._heard = compiled, batch, heard
         self._starts: dict[Any, tuple[ModelOutput, Any]] = {}
         self._norms: dict[Any, float] = {}
         self._told: set[Any] = set()
 
     def line(
-        self, planned: Planned, objective: ResolvedObjective, terms: Sequence[LoneTerm]
+        self, run: ClassifierRun, objective: ResolvedObjective, terms: Sequence[LoneTerm]
     ) -> str:
         """The shares in words; "" for a single term, and for what was told already.
 
         Args:
           terms: of the objective, see ``terms_that_count``.
         """
-        start = planned.cell.student, str(planned.cell.layers), planned.config
+        start = run.cell.setup.student, str(run.cell.setup.layers), run.model
         if len(terms) < 2 or (start, objective.objective) in self._told:
             return ""
         self._told.add((start, objective.objective))
-        own = objective.init_params(jax.random.key(planned.cell.seed))
+        own = objective.init_params(jax.random.key(run.cell.seed))
         norms = {
-            term.label: term.weight * self._norm(planned, start, term, own.get(term.label))
+            term.label: term.weight * self._norm(run, start, term, own.get(term.label))
             for term in terms
         }
-        return f"{planned.cell.student}, {objective.objective}: {describe(shares_of(norms))}"
+        return f"{run.cell.setup.student}, {objective.objective}: {describe(shares_of(norms))}"
 
-    def _norm(self, planned: Planned, start: Any, term: LoneTerm, own: Any) -> float:
+    def _norm(self, run: ClassifierRun, start: Any, term: LoneTerm, own: Any) -> float:
         """Of an unweighted term, with the parameters that it owns, if any."""
         ((name, numbers),) = term.numbers.items()
         plain = tuple((name, str(value)) for name, value in sorted(numbers.items()))
         key = start, term.objective, plain
         if key not in self._norms:
-            said, pull = self._start(planned, start)
+            said, pull = self._start(run, start)
             student = term.objective.student_capture.select(said)
             heard = self._heard and term.objective.teacher_capture.select(self._heard)
             arguments = {name: own} if own else {}, term.numbers, student, heard, self._batch
-            *_, slope = self._run.slope(term.objective, *arguments)
+            *_, slope = self._compiled.slope(term.objective, *arguments)
             whole = add_outputs(jax.tree.map(jnp.zeros_like, said), slope)
-            self._norms[key] = float(self._run.reached(pull, whole)[1])
+            self._norms[key] = float(self._compiled.reached(pull, whole)[1])
         return self._norms[key]
 
-    def _start(self, planned: Planned, start: Any) -> tuple[ModelOutput, Any]:
+    def _start(self, run: ClassifierRun, start: Any) -> tuple[ModelOutput, Any]:
         """What the student says before its first step, and the product that goes back into it."""
         if start not in self._starts:
-            params = params_of_student(planned.cell, planned.teacher.pretrained)
-            said_and_pull = self._run.forward_and_pull(planned.config, params, self._batch)
+            params = params_of_student(run.cell, run.teacher.pretrained)
+            said_and_pull = self._compiled.forward_and_pull(run.model, params, self._batch)
             self._starts[start] = said_and_pull
         return self._starts[start]
 

@@ -1,6 +1,5 @@
 """Fetches what the cells of a table need, each thing once."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -15,18 +14,24 @@ from distill_jax.data.tokenise import TokenTable
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.strategies import clear_checkpoints
+from distill_jax.engine.sweep import Entry
 from distill_jax.evaluation.predict import check_token_types
 from distill_jax.models.bert import BertConfig
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.asked import rows_asked
-from distill_jax.tasks.classification.cells import TEACHER, Cell, DataConfig, TrainingConfig
+from distill_jax.tasks.classification.cells import (
+    TEACHER,
+    ClassifierCell,
+    ClassifierSetup,
+    DataConfig,
+    TrainingConfig,
+)
 from distill_jax.tasks.classification.classify import predict
 from distill_jax.tasks.classification.label_map import Pairs
 from distill_jax.tasks.classification.models import Checkpoint, is_cnn, load_checkpoint
-from distill_jax.tasks.classification.runs import Planned, teacher_row
+from distill_jax.tasks.classification.runs import ClassifierRun, teacher_row
 from distill_jax.tasks.classification.self_checks import check_splits
-from distill_jax.tasks.classification.sweep import Entry
 from distill_jax.tasks.classification.task import (
     DIGITS,
     Task,
@@ -49,10 +54,15 @@ from distill_jax.training.feed import TeacherOutputs
 
 @dataclass(eq=False)
 class Supplies:
-    """Fetches what cells need, each thing once: data, checkpoints, teachers, their words."""
+    """Fetches what cells need, each thing once: data, checkpoints, teachers, their words.
+
+    Attributes:
+      runs: of the whole table by hash, so that a teacher is asked once for all of them.
+    """
 
     engine: Engine
     experiment: str
+    runs: dict[str, ClassifierRun] = field(default_factory=dict)
     _teachers: dict[tuple[str, object], tuple[Teacher, str]] = field(default_factory=dict)
     _outputs: dict[tuple[str, str, object], TeacherOutputs | None] = field(default_factory=dict)
     _placebos: dict[tuple[object, ...], Placebo] = field(default_factory=dict)
@@ -86,11 +96,11 @@ class Supplies:
         self._said.update(lines)
         return task, pretrained
 
-    def of(self, cell: Cell) -> tuple[Task, Checkpoint]:
+    def of(self, cell: ClassifierCell) -> tuple[Task, Checkpoint]:
         """The examples of a cell, and the checkpoint of its teacher."""
-        teacher = cell.teacher
+        teacher = cell.setup.teacher
         task, pretrained = self.task(
-            cell.data, teacher.name, teacher.fine_tune, teacher.pooling, teacher.label_map
+            cell.setup.data, teacher.name, teacher.fine_tune, teacher.pooling, teacher.label_map
         )
         if teacher.seed:
             classes = len(task.label_names)
@@ -99,7 +109,7 @@ class Supplies:
             )
         return task, pretrained
 
-    def raise_teacher(self, cell: Cell, ledger: Ledger) -> None:
+    def raise_teacher(self, cell: ClassifierCell, ledger: Ledger) -> None:
         """Fine-tune the teacher of a cell, unless that is done; its row goes to the ledger.
 
         Every part of a table needs the teacher; one of them has its row.
@@ -108,20 +118,18 @@ class Supplies:
           UserError: for a useless teacher, where such are refused, see ``teacher_check``.
         """
         task, pretrained = self.of(cell)
-        key = (task.labels_digest, cell.teacher)
+        key = (task.labels_digest, cell.setup.teacher)
         if key in self._teachers:
             return
-        which = f" (seed {cell.teacher.seed}, labels {cell.data.label_seed})"
-        shown = which if cell.teacher.seed or cell.data.label_seed else ""
+        which = f" (seed {cell.setup.teacher.seed}, labels {cell.setup.data.label_seed})"
+        shown = which if cell.setup.teacher.seed or cell.setup.data.label_seed else ""
         name = f"teacher{shown}"
         own_cell = teacher_cell(task, pretrained, cell)
-        if cell.teacher.fine_tune:
+        if cell.setup.teacher.fine_tune:
             teacher, own_cell = best_fine_tuned(self.engine, task, pretrained, own_cell, name)
         else:
             teacher = as_it_came(task, pretrained)
-            own_cell = dataclasses.replace(
-                own_cell, objective="as it came", training=TrainingConfig()
-            )
+            own_cell = own_cell.but(objective="as it came", training=TrainingConfig())
         self.engine.stop.check()
         row = rows_in(ledger.path.parent).get(own_cell.hash)
         if row is not None and row.fingerprints["teacher"] != teacher.digest:
@@ -134,7 +142,7 @@ class Supplies:
         if not share.holds(own_cell.hash):
             return
         if row is None:
-            group = Path(cell.teacher.name).name
+            group = Path(cell.setup.teacher.name).name
             row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group, checked)
             if is_lead():
                 ledger.append(row)
@@ -142,12 +150,12 @@ class Supplies:
         accuracy = 100 * row.metrics["test/accuracy"]
         self.engine.reporter.say(f"{name}: test accuracy {accuracy:.1f}%")
 
-    def teacher(self, cell: Cell) -> tuple[Teacher, str]:
+    def teacher(self, cell: ClassifierCell) -> tuple[Teacher, str]:
         """The teacher of a cell and the hash of the teacher's own row."""
         task, _ = self.of(cell)
-        return self._teachers[task.labels_digest, cell.teacher]
+        return self._teachers[task.labels_digest, cell.setup.teacher]
 
-    def teacher_places(self, entries: Sequence[Entry]) -> list[Place]:
+    def teacher_places(self, entries: Sequence[Entry[ClassifierSetup]]) -> list[Place]:
         """One teacher stands under its own name; several stand in the groups that they teach.
 
         The teachers that the seeds of an entry hear in turn are replicates of one: each stands at
@@ -158,7 +166,7 @@ class Supplies:
             first = heard.setdefault((entry.group, entry.row), {})
             first.setdefault(self.teacher(entry.cell)[1], entry.cell.seed)
         if len({tuple(hashes) for hashes in heard.values()}) == 1:
-            name = Path(entries[0].cell.teacher.name).name
+            name = Path(entries[0].cell.setup.teacher.name).name
             heard = {(name, ""): next(iter(heard.values()))}
         rows: dict[str, dict[tuple[str, ...], str]] = {}
         places: dict[tuple[str, str], Place] = {}
@@ -171,39 +179,39 @@ class Supplies:
                 places.setdefault((group, hash), Place(row, group, seed, hash))
         return list(places.values())
 
-    def outputs(self, planned: Planned, all_planned: Sequence[Planned]) -> TeacherOutputs | None:
+    def outputs(self, run: ClassifierRun) -> TeacherOutputs | None:
         """What the teacher says of a run's training examples: one cache for the whole table."""
-        key = (planned.task.digest, *_heard(planned))
+        teacher = run.cell.setup.teacher
+        key = (run.task.digest, *_heard(run))
         if key not in self._outputs:
-            pupils = [p for p in all_planned if _heard(p) == _heard(planned)]
-            objectives = [o for p in pupils for o in (p.objective, p.intermediate) if o is not None]
-            wider = self.widest(planned, all_planned)
-            beside = [p for p in pupils if self.widest(p, all_planned).digest == wider.digest]
+            pupils = [other for other in self.runs.values() if _heard(other) == _heard(run)]
+            wider = self.widest(run)
+            beside = [other for other in pupils if self.widest(other).digest == wider.digest]
             self._outputs[key] = outputs_for(
                 self.engine,
-                planned.task,
-                planned.teacher,
-                objectives,
-                planned.cell.teacher,
+                run.task,
+                run.teacher,
+                [objective for other in pupils for objective in other.fitted],
+                teacher,
                 wider,
                 rows_asked(beside, wider),
             )
         said = self._outputs[key]
-        if said is None or not planned.cell.placebo:
+        if said is None or not run.cell.setup.placebo:
             return said
-        table, seed = planned.task.everything, planned.cell.seed
+        table, seed = run.task.everything, run.cell.seed
         if (*key, seed) not in self._placebos:
             self._placebos[*key, seed] = Placebo(said, table, shuffled(len(table), seed))
         return self._placebos[*key, seed]
 
-    def widest(self, planned: Planned, all_planned: Sequence[Planned]) -> Task:
+    def widest(self, run: ClassifierRun) -> Task:
         """That among whose examples a run's are, and about which its teacher is asked, once."""
-        pupils = [p for p in all_planned if _heard(p) == _heard(planned)]
-        return _widest(planned.task, [p.task for p in pupils])
+        pupils = [other for other in self.runs.values() if _heard(other) == _heard(run)]
+        return _widest(run.task, [other.task for other in pupils])
 
-    def teacher_on_test(self, planned: Planned) -> np.ndarray:
+    def teacher_on_test(self, run: ClassifierRun) -> np.ndarray:
         """The teacher's logits [N, C] on the test split, for fidelity."""
-        task, teacher = planned.task, planned.teacher
+        task, teacher = run.task, run.teacher
         key = (task.tokens_digest, teacher.digest)
         if key not in self._on_test:
             self._on_test[key] = predict(
@@ -258,9 +266,9 @@ def examples_for(
     return task, pretrained
 
 
-def _heard(planned: Planned) -> tuple[str, object]:
+def _heard(run: ClassifierRun) -> tuple[str, object]:
     """Which teacher a run hears, and how."""
-    return planned.teacher.digest, planned.cell.teacher
+    return run.teacher.digest, run.cell.setup.teacher
 
 
 def _check_inputs(task: Task, pretrained: Checkpoint) -> None:

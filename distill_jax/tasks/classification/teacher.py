@@ -16,13 +16,19 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
 from distill_jax.core.sharding import ShardingRules, place
 from distill_jax.data.tokenise import TokenTable
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import training_facts
 from distill_jax.models.build import ModelConfig, build_model
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.tasks.classification.cache_origin import origin_of
-from distill_jax.tasks.classification.cells import TEACHER, Cell, TeacherConfig
+from distill_jax.tasks.classification.cells import (
+    TEACHER,
+    ClassifierCell,
+    ClassifierSetup,
+    TeacherConfig,
+)
 from distill_jax.tasks.classification.classify import classifier_work
 from distill_jax.tasks.classification.label_map import Pairs, order_of
 from distill_jax.tasks.classification.models import (
@@ -70,22 +76,20 @@ class Teacher:
     label_names: tuple[str, ...] | None = None
 
 
-def teacher_cell(task: Task, pretrained: Checkpoint, cell: Cell) -> Cell:
+def teacher_cell(task: Task, pretrained: Checkpoint, cell: ClassifierCell) -> ClassifierCell:
     """The cell of the fine-tuning of a cell's teacher. The transfer set is not part of it."""
+    config = cell.setup.teacher
     return Cell(
-        data=cell.data,
-        teacher=cell.teacher,
-        student=TEACHER,
-        objective="ce",
-        training=cell.teacher.training,
-        seed=cell.teacher.seed,
+        ClassifierSetup(cell.setup.data, config, TEACHER),
+        (Train("ce", config.training),),
+        config.seed,
         data_digest=task.labels_digest,
         teacher_digest=pretrained.digest,
     )
 
 
 def fine_tuned(
-    engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell, label: str
+    engine: Engine, task: Task, pretrained: Checkpoint, cell: ClassifierCell, label: str
 ) -> Teacher:
     """The teacher of this cell, fine-tuned now or found from an earlier run.
 

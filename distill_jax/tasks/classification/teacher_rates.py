@@ -1,12 +1,11 @@
 """The learning rate of a teacher's fine-tuning, chosen on validation; how its curve ended."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.strategies import clear_checkpoints
-from distill_jax.tasks.classification.cells import Cell, TrainingConfig
+from distill_jax.tasks.classification.cells import ClassifierCell, TrainingConfig
 from distill_jax.tasks.classification.classify import SCORES
 from distill_jax.tasks.classification.models import Checkpoint
 from distill_jax.tasks.classification.task import Task
@@ -17,8 +16,8 @@ Scores = dict[str, float]
 
 
 def best_fine_tuned(
-    engine: Engine, task: Task, pretrained: Checkpoint, cell: Cell, name: str
-) -> tuple[Teacher, Cell]:
+    engine: Engine, task: Task, pretrained: Checkpoint, cell: ClassifierCell, name: str
+) -> tuple[Teacher, ClassifierCell]:
     """The teacher of a cell, of several learning rates that of the best score on validation.
 
     Each rate is a run of its own, with its own checkpoints: what is done is not done again.
@@ -48,17 +47,15 @@ def best_fine_tuned(
     return teachers[best], tried[best]
 
 
-def candidates(cell: Cell, examples: int) -> list[Cell]:
+def candidates(cell: ClassifierCell, examples: int) -> list[ClassifierCell]:
     """The runs of which the teacher is chosen, one a learning rate; the cell where none is."""
-    config = cell.teacher
+    config = cell.setup.teacher
     if not config.rates or _is_long(cell, examples):
         return [cell]
-    return [
-        dataclasses.replace(cell, training=cell.training.at_rate(rate)) for rate in config.rates
-    ]
+    return [cell.but(training=cell.training.at_rate(rate)) for rate in config.rates]
 
 
-def rate_of(cell: Cell) -> float:
+def rate_of(cell: ClassifierCell) -> float:
     """The peak learning rate of a run."""
     return cell.training.optimizer.learning_rate
 
@@ -77,10 +74,14 @@ def best_of(scores: Sequence[Scores], training: TrainingConfig) -> int:
 
 
 def why_this_rate(
-    cell: Cell, tried: Sequence[Cell], scores: Sequence[Scores], best: int, task: Task
+    cell: ClassifierCell,
+    tried: Sequence[ClassifierCell],
+    scores: Sequence[Scores],
+    best: int,
+    task: Task,
 ) -> str | None:
     """Which learning rate was chosen and why, for people; None where there was no choice."""
-    config = cell.teacher
+    config = cell.setup.teacher
     if config.rates and _is_long(cell, len(task.labelled)):
         steps = cell.training.total_steps(len(task.labelled))
         return (
@@ -132,9 +133,9 @@ def in_short(rate: float) -> str:
     return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
-def _is_long(cell: Cell, examples: int) -> bool:
+def _is_long(cell: ClassifierCell, examples: int) -> bool:
     """Whether the fine-tuning is too long to be done several times."""
-    within = cell.teacher.rates_within
+    within = cell.setup.teacher.rates_within
     return 0 < within < cell.training.total_steps(examples)
 
 

@@ -12,13 +12,14 @@ import numpy as np
 
 from distill_jax.core.digests import digest
 from distill_jax.core.distributed import is_lead
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.images import ImageTable
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.options import Select
 from distill_jax.engine.rows import ledger_row
+from distill_jax.engine.sweep import Entry
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.yardsticks import (
     Columns,
@@ -31,10 +32,9 @@ from distill_jax.evaluation.yardsticks import (
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import Place
 from distill_jax.tables.yardstick_names import MAJORITY, PIXELS, TFIDF, USED, YARDSTICK
-from distill_jax.tasks.classification.cells import DataConfig
+from distill_jax.tasks.classification.cells import ClassifierCell, ClassifierSetup, DataConfig
 from distill_jax.tasks.classification.classify import SCORES
 from distill_jax.tasks.classification.runs import evidence, scores_on_test
-from distill_jax.tasks.classification.sweep import Entry
 from distill_jax.tasks.classification.task import DIGITS, Examples, Task, load_texts
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Yardstick:
 
 
 @dataclass(frozen=True, eq=False)
-class Planned:
+class Placed:
     """A yardstick, where it stands, and the examples that it is measured on."""
 
     yardstick: Yardstick
@@ -75,11 +75,20 @@ class Planned:
     task: Task
 
 
-def yardsticks_of(entries: Sequence[Entry], task_of: Callable[[Entry], Task]) -> list[Planned]:
+def check_references(names: Sequence[str]) -> None:
+    """Raises ``UserError`` for other names than ``YARDSTICK``, which stands for both."""
+    for name in names:
+        if name != YARDSTICK:
+            raise unknown("reference", name, [YARDSTICK])
+
+
+def yardsticks_of(
+    entries: Sequence[Entry[ClassifierSetup]], task_of: Callable[[ClassifierCell], Task]
+) -> list[Placed]:
     """Two for each data set and choice of labels, at the first seed that trains on it."""
-    planned: dict[str, Planned] = {}
+    planned: dict[str, Placed] = {}
     for entry in entries:
-        task, select = task_of(entry), entry.cell.training.select
+        task, select = task_of(entry.cell), entry.cell.training.select
         fitted = PIXELS if task.config.name == DIGITS else TFIDF
         for yardstick in (
             Yardstick(MAJORITY, task.config, task.labels_digest),
@@ -87,18 +96,20 @@ def yardsticks_of(entries: Sequence[Entry], task_of: Callable[[Entry], Task]) ->
         ):
             hash_ = yardstick.hash
             place = Place(yardstick.student, YARDSTICK, entry.cell.seed, hash_)
-            planned.setdefault(hash_, Planned(yardstick, place, task))
+            planned.setdefault(hash_, Placed(yardstick, place, task))
     return sorted(planned.values(), key=lambda each: each.yardstick.student != MAJORITY)
 
 
-def measure(entries: Sequence[Entry], supplies: "Supplies", ledger: Ledger) -> list[Place]:
+def measure(
+    entries: Sequence[Entry[ClassifierSetup]], supplies: "Supplies", ledger: Ledger
+) -> list[Place]:
     """Fit what is not in the ledger yet, a row each; in parts of a table each has one owner.
 
     Returns:
       Where all of them stand, those of other parts too.
     """
     engine = supplies.engine
-    planned = yardsticks_of(entries, lambda entry: supplies.of(entry.cell)[0])
+    planned = yardsticks_of(entries, lambda cell: supplies.of(cell)[0])
     finished = rows_in(ledger.path.parent)
     texts_of = lru_cache(1)(load_texts)
     for each in planned:
@@ -120,7 +131,7 @@ def measure(entries: Sequence[Entry], supplies: "Supplies", ledger: Ledger) -> l
 
 
 def _measured(
-    planned: Planned,
+    planned: Placed,
     experiment: str,
     texts_of: Callable[[DataConfig], TextDataset],
     check_stop: Callable[[], None],

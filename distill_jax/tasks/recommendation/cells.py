@@ -1,14 +1,18 @@
-"""A cell of a table of recommenders, as data. Its hash is its identity in the ledger."""
+"""What a cell of recommenders is: data, model, teacher, as data."""
+
+from __future__ import annotations
 
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from distill_jax.core.digests import LATE, digest, fields_that_count
+from distill_jax.core.digests import fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.engine.options import Precision
+from distill_jax.engine.cell import Cell
+from distill_jax.objectives.ranking_distillation_terms import needs_teacher
+from distill_jax.objectives.ranking_objective import parse_ranking
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.recommender import FitConfig
 
@@ -123,58 +127,77 @@ class RecTeacher:
 
 
 @dataclass(frozen=True)
-class RecCell:
-    """One training run of a table.
+class Update:
+    """How a student is brought up to date when new interactions have come, see ``continual``.
 
     Attributes:
-      data: what is learnt from.
-      model: what is trained.
-      objective: canonical text.
-      training: epochs, batch, optimiser.
-      seed: of initialisation, dropout, order and draws.
-      start: ``random``, or ``teacher_items``: item vectors begin as the teacher's, turned to their
-        principal directions and cut to the student's width.
-      placebo: whether each position is taught what the teacher says of another one.
-      data_digest: of the split.
-      teacher_digest: of the teacher; "" where there is none to listen to or to start from.
-      top: how many items the teacher's cache keeps; 0 without a teacher.
-      precision: in which it is trained.
-      plugin: digest of the user's code behind its losses; None where they are the library's.
+      rehearse: users without anything new who come again, as a share of those who have something.
+      anew: forget the old student: start at random, on everything.
     """
 
-    data: RecData
-    model: RecModel
-    objective: str
-    training: FitConfig
-    seed: int = 0
-    start: Literal["random", "teacher_items"] = "random"
-    placebo: bool = False
-    data_digest: str = ""
-    teacher_digest: str = ""
-    top: int = 0
-    precision: Precision = field(default="f32", metadata=LATE)
-    plugin: str | None = field(default=None, metadata=LATE)
+    rehearse: float = 0.0
+    anew: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
 
-    @property
-    def hash(self) -> str:
-        """Content digest. What the data is called does not count, its content does.
 
-        Raises:
-          ValueError: before the data's content is known.
-        """
-        if not self.data_digest:
-            raise ValueError("a cell has a hash when its data is known")
-        every = fields_that_count(self)
-        fields = {key: value for key, value in every.items() if key != "data"}
-        fields["training"] = {**fields_that_count(self.training), **AS_HASHED}
-        changed = self.seed != 0 or self.training.optimizer.weight_decay > 0
-        revised = EXPERTS_REVISED if changed and has_experts(self.objective) else {}
-        return digest({"recommender_recipe": RECIPE, **revised, **fields})
+@dataclass(frozen=True)
+class RecommenderSetup:
+    """What a cell of recommenders is.
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """As the ledger and the checkpoints keep it."""
-        return dataclasses.asdict(self)
+    Attributes:
+      data: what is learnt from.
+      model: what is trained.
+      teacher: who teaches; None where everybody learns from labels alone.
+      start: ``random``, or ``teacher_items``: item vectors begin as the teacher's, turned to their
+        principal directions and cut to the student's width.
+      placebo: whether each position is taught what the teacher says of another one.
+      top: how many items the teacher's cache keeps, where it is heard; found when settled.
+      update: of a student that was distilled before; None for the first time.
+    """
+
+    Training: ClassVar[type] = FitConfig
+
+    data: RecData = field(default_factory=RecData)
+    model: RecModel = field(default_factory=RecModel)
+    teacher: RecTeacher | None = None
+    start: Literal["random", "teacher_items"] = "random"
+    placebo: bool = False
+    top: int = 0
+    update: Update | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def settled(self, cell: RecommenderCell) -> RecommenderCell:
+        """Objectives in canonical form, and how much is kept of what the teacher says."""
+        stages = tuple(
+            dataclasses.replace(stage, objective=str(parse_ranking(stage.objective)))
+            for stage in cell.stages
+        )
+        heard = any(listens_to_teacher(stage.objective) for stage in stages)
+        listens = heard or self.start != "random" or self.update is not None
+        if listens and self.teacher is None:
+            raise UserError(
+                f"{stages[-1].objective!r} with start {self.start!r} needs a teacher, and the "
+                "table has none."
+            )
+        top = self.teacher.top if self.teacher and listens else 0
+        return dataclasses.replace(cell, stages=stages).but(top=top)
+
+    def identity(self, cell: RecommenderCell) -> dict[str, Any]:
+        """What the data and the teacher are called does not count, their content does."""
+        fields = cell.counted("data", "teacher", "update")
+        fields["training"] = {**fields_that_count(cell.training), **AS_HASHED}
+        changed = cell.seed != 0 or cell.training.optimizer.weight_decay > 0
+        revised = EXPERTS_REVISED if changed and has_experts(cell.objective) else {}
+        return {"recommender_recipe": RECIPE, **revised, **fields}
+
+
+RecommenderCell = Cell[RecommenderSetup]
+
+
+def listens_to_teacher(objective: str) -> bool:
+    """Whether a term of an objective needs a teacher."""
+    return any(needs_teacher(term.name) for term in parse_ranking(objective).terms)

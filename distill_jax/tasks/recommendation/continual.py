@@ -23,31 +23,38 @@ from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch
 from distill_jax.core.top_items import TopItems
-from distill_jax.data.continual_splits import ContinualRule, ContinualSplit, continual_split
+from distill_jax.data.continual_splits import ContinualSplit
 from distill_jax.data.histories import HistoryTable
-from distill_jax.data.interactions import Interactions, RankingSplit
+from distill_jax.data.interactions import RankingSplit
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.first_step import check_first_steps
 from distill_jax.engine.interface import Run
 from distill_jax.engine.merge import rows_in
-from distill_jax.engine.options import DEFAULTS, Precision, RunOptions, Strategy, TrackTo
-from distill_jax.engine.progress import Reporter
-from distill_jax.engine.resume import Known
 from distill_jax.engine.rows import ledger_row
-from distill_jax.engine.run import run_table
 from distill_jax.engine.strategies import clear_checkpoints
+from distill_jax.engine.sweep import Entry, Sweep
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.ranking import ndcg, user_means
 from distill_jax.evaluation.recommend import rank_cases
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import load_recommender, recommender_digest
-from distill_jax.objectives.ranking_objective import RankingObjective, resolve_ranking
+from distill_jax.objectives.plugins import plugin_digest
+from distill_jax.objectives.ranking_objective import (
+    RankingObjective,
+    parse_ranking,
+    resolve_ranking,
+)
 from distill_jax.tables.columns import Column
 from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger, LedgerRow
-from distill_jax.tables.spec import Place, TableSpec, Where
+from distill_jax.tables.spec import TableSpec
 from distill_jax.tasks.recommendation.build import build_recommender
-from distill_jax.tasks.recommendation.cells import RecCell, RecData, RecModel
+from distill_jax.tasks.recommendation.cells import (
+    RecommenderCell,
+    RecommenderSetup,
+    RecTeacher,
+)
 from distill_jax.tasks.recommendation.runs import (
     Catalogue,
     keep_model,
@@ -76,69 +83,6 @@ COLUMNS = (
     Column("steps", "steps", 1, 0, kind="value"),
     Column("seconds/total", "run (s)", 1, 0, kind="mean"),
 )
-AS_IT_WAS = "as it was"
-
-
-@dataclass(frozen=True)
-class Update:
-    """One way of bringing a student up to date.
-
-    Attributes:
-      objective: of the update.
-      rehearse: users without anything new who come again, as a share of those who have something.
-      anew: forget the old student: start at random, on everything.
-    """
-
-    label: str
-    objective: str
-    rehearse: float = 0.0
-    anew: bool = False
-
-
-@dataclass(frozen=True)
-class ContinualSweep:
-    """A continual run; the first update is what the others are tested against.
-
-    Attributes:
-      first: objective with which the student was distilled before.
-      training, update_training: of teacher and student before, and of every update.
-      precision: of the students.
-    """
-
-    data: RecData
-    teacher: RecModel
-    student: RecModel
-    updates: tuple[Update, ...]
-    first: str
-    training: FitConfig
-    update_training: FitConfig
-    rule: ContinualRule = field(default_factory=ContinualRule)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    top: int = 100
-    precision: Precision = "f32"
-    name: str = "recommendation_continual"
-
-    def __post_init__(self) -> None:
-        labels = [update.label for update in self.updates]
-        if not labels or not self.seeds or len({*labels, AS_IT_WAS}) <= len(labels):
-            raise UserError(
-                f"a continual run needs seeds, and updates of different names: {labels}"
-            )
-
-
-def run_continual(
-    sweep: ContinualSweep,
-    data: Interactions,
-    folder: Path,
-    reporter: Reporter,
-    *,
-    track: TrackTo = "none",
-    strategy: Strategy = "sequential",
-    options: RunOptions = DEFAULTS,
-) -> tuple[TableSpec, list[LedgerRow]]:
-    """``run.run_table`` of a continual run."""
-    table = ContinualTable(sweep, continual_split(data, sweep.rule))
-    return run_table(table, folder, reporter, track=track, strategy=strategy, options=options)
 
 
 def by_user(first: Heard, second: Heard, second_U: np.ndarray) -> Heard:
@@ -181,23 +125,29 @@ class _Known:
 
 @dataclass(frozen=True, eq=False)
 class _First:
-    """A student of the first moment: its cell, its end, and what it scored on what is old."""
+    """A student of the first moment: its end, and what it scored on what is old."""
 
-    cell: RecCell
+    hash: str
     params: Params
     old_score: float
 
 
 @dataclass(eq=False)
-class ContinualTable:
-    """What is needed for a continual run, and its updates, see ``interface.TableTask``.
+class Continual:
+    """What is needed for a continual run, and its updates.
 
     The teachers of both moments and the students of the first stand before everything else: every
     part of a table needs them.
+
+    Attributes:
+      sweep: rows without an ``update`` are students of the first moment.
+      update_training: of the teacher at the second moment.
     """
 
-    sweep: ContinualSweep
+    sweep: Sweep[RecommenderSetup]
     split: ContinualSplit
+    update_training: FitConfig
+    entries: Sequence[Entry[RecommenderSetup]] = ()
     engine: Engine = field(init=False)
     teacher: Recommender = field(init=False)
     student: Recommender = field(init=False)
@@ -208,8 +158,16 @@ class ContinualTable:
     _heard: dict[Any, Heard] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        return self.sweep.name
+    def setup(self) -> RecommenderSetup:
+        """Of all entries, but for their updates."""
+        return self.sweep.base.setup
+
+    @property
+    def config(self) -> RecTeacher:
+        """Who teaches."""
+        teacher = self.setup.teacher
+        assert teacher is not None, "an update listens, which is checked when cells are settled"
+        return teacher
 
     def catalogue(self, split: RankingSplit) -> Catalogue:
         """Of a moment, one object each."""
@@ -217,39 +175,41 @@ class ContinualTable:
             self._catalogues[split.digest] = Catalogue(self.engine, split)
         return self._catalogues[split.digest]
 
-    def prepare(self, engine: Engine) -> None:
-        self.engine = engine
-        sweep, before = self.sweep, self.split.before()
+    def prepare(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
+        self.engine, self.entries = engine, entries
+        before = self.split.before()
 
         def texts() -> Any:
             return self.catalogue(before).texts[0]
 
-        self.teacher = build_recommender(sweep.teacher, before, texts)
-        self.student = build_recommender(sweep.student, before, texts)
+        self.teacher = build_recommender(self.config.model, before, texts)
+        self.student = build_recommender(self.setup.model, before, texts)
         grown = int(self.split.grown_U.sum())
         engine.reporter.say(f"{self.split.data.name}: {self.split.protocol}")
         engine.reporter.say(f"{grown} users have something new")
-        for training in (sweep.training, sweep.update_training):
+        for training in (self.config.training, self.update_training):
             engine.check_batch_size(training.batch_size)
-        for text in (sweep.first, *(update.objective for update in sweep.updates)):
-            cell = self.cell(sweep.student, text, sweep.training, before, 0)
-            objective = self.resolve(cell)
+        if all(entry.cell.setup.update for entry in entries):
+            raise UserError("a continual run needs a row without an update, for what was before")
+        for entry in entries:
+            engine.check_batch_size(entry.cell.training.batch_size)
+            objective = self.resolve(entry.cell)
             if objective.needs_teacher and objective.wanted.strata:
                 raise UserError(
                     "popularity changes with new interactions: no strata in a continual run"
                 )
-            self.student.computing_in(compute_dtype(cell.precision), engine.options.remat)
+            self.student.computing_in(compute_dtype(entry.cell.precision), engine.options.remat)
 
-    def settings(self) -> dict[Where, Known]:
+    def known(self, cell: RecommenderCell) -> None:
         """Nothing is known of an update before its teachers."""
-        return {}
 
     def raise_teachers(self, ledger: Ledger) -> None:
-        before, after, sweep = self.split.before(), self.split.after(), self.sweep
-        self.old = self._trained(before, sweep.training, None, before)
-        self.new = self._trained(after, sweep.update_training, self.old, self.split.update())
-        for seed in sweep.seeds:
-            self.firsts[seed] = self._first(seed, ledger)
+        before, after = self.split.before(), self.split.after()
+        self.old = self._trained(before, self.config.training, None, before)
+        self.new = self._trained(after, self.update_training, self.old, self.split.update())
+        for entry in self.entries:
+            if entry.cell.setup.update is None:
+                self.firsts[entry.cell.seed] = self._first(entry, ledger)
 
     def _trained(
         self,
@@ -259,30 +219,32 @@ class ContinualTable:
         asked: RankingSplit,
     ) -> _Known:
         """A teacher trained on everything up to a moment, and its words about ``asked``."""
-        cell = self.cell(self.sweep.teacher, "full_softmax", training, split, 0, start)
+        setup = RecommenderSetup(
+            self.setup.data, self.config.model, top=self.config.top if start else 0
+        )
+        stages = (Train(self.config.objective, training),)
+        cell = self._bound(Cell(setup, stages, self.config.seed), split, start)
         begun = start.params if start else self.teacher.init(jax.random.key(cell.seed))
-        title = f"{cell.model.name}  teacher  seed 0"
+        title = f"{setup.model.name}  teacher  seed {cell.seed}"
         params, _ = trained_once(
             self.engine, split, cell, self.teacher, self.resolve(cell), begun, title
         )
         own = recommender_digest(self.teacher, params)
-        table = table_for(self.teacher, HistoryTable(asked, "next", self.sweep.student.max_length))
-        provenance = TopItemsProvenance(own, table.digest, self.sweep.top)
+        table = table_for(self.teacher, HistoryTable(asked, "next", self.setup.model.max_length))
+        provenance = TopItemsProvenance(own, table.digest, self.config.top)
         cached = self.engine.folder / "teacher_outputs" / provenance.digest
         if not cached.is_dir():
-            speaker = RecommenderSpeaker(self.teacher, params, self.sweep.top)
+            speaker = RecommenderSpeaker(self.teacher, params, self.config.top)
             build_top_items(
                 cached, provenance, table, speaker, on_batch=lambda *_: self.engine.check_stop()
             )
         return _Known(params, own, open_top_items(cached, provenance))
 
-    def _first(self, seed: int, ledger: Ledger) -> _First:
-        """The student of the first moment, filed as ``as it was``."""
-        sweep, split = self.sweep, self.split.before()
-        cell = self.cell(sweep.student, sweep.first, sweep.training, split, seed, self.old)
-        folder = self.engine.run_folder(cell.hash, shared=True)
-        run = UpdateRun(self, Update(AS_IT_WAS, sweep.first), cell, split, None)
-        row = rows_in(ledger.path.parent).get(cell.hash)
+    def _first(self, entry: Entry[RecommenderSetup], ledger: Ledger) -> _First:
+        """The student of the first moment, filed before the others need it."""
+        run = self.run(entry)
+        folder = self.engine.run_folder(run.hash, shared=True)
+        row = rows_in(ledger.path.parent).get(run.hash)
         if row is None or not (folder / "model").is_dir():
             started = time.perf_counter()
             [work] = run.works
@@ -290,61 +252,42 @@ class ContinualTable:
                 work, run.start(), teacher=run.outputs(), label=run.title, folder=folder
             )
             row = run.written(result, time.perf_counter() - started, folder)
-            if self.engine.options.share.holds(cell.hash) and is_lead():
+            if self.engine.options.share.holds(run.hash) and is_lead():
                 ledger.append(row)
             clear_checkpoints(folder)
             self.engine.reporter.say(f"{run.title}: {run.told(row)}")
-        return _First(cell, load_recommender(folder / "model").params, row.metrics[OLD])
+        return _First(run.hash, load_recommender(folder / "model").params, row.metrics[OLD])
 
-    @cached_property
-    def updates(self) -> list[UpdateRun]:
-        """Every update of every student, in the order of the table."""
-        return [
-            self._update(update, seed) for update in self.sweep.updates for seed in self.sweep.seeds
-        ]
+    def run(self, entry: Entry[RecommenderSetup]) -> UpdateRun:
+        cell, update = entry.cell, entry.cell.setup.update
+        cell = cell.but(plugin=plugin_digest(*cell.objectives, read=parse_ranking))
+        if update is None:
+            split, first = self.split.before(), None
+            cell = self._bound(cell, split, self.old)
+        else:
+            grown, first = self.split.grown_U, self.firsts[cell.seed]
+            rehearsed_U = self.split.rehearsed(round(update.rehearse * grown.sum()), cell.seed)
+            split = self.split.after() if update.anew else self.split.update(rehearsed_U)
+            cell = self._bound(cell, split, self.old, self.new)
+            start = "" if update.anew else first.hash
+            cell = cell.but(teacher_digest=digest([cell.teacher_digest, start]))
+        return UpdateRun(dataclasses.replace(entry, cell=cell), self, split, first)
 
-    def _update(self, update: Update, seed: int) -> UpdateRun:
-        grown, first = self.split.grown_U, self.firsts[seed]
-        rehearsed_U = self.split.rehearsed(round(update.rehearse * grown.sum()), seed)
-        split = self.split.after() if update.anew else self.split.update(rehearsed_U)
-        training = self.sweep.training if update.anew else self.sweep.update_training
-        cell = self.cell(
-            self.sweep.student, update.objective, training, split, seed, self.old, self.new
-        )
-        start = "" if update.anew else first.cell.hash
-        cell = dataclasses.replace(cell, teacher_digest=digest([cell.teacher_digest, start]))
-        return UpdateRun(self, update, cell, split, first)
-
-    def runs(self) -> Sequence[Run]:
-        return self.updates
-
-    def cell(
-        self,
-        model: RecModel,
-        objective: str,
-        training: FitConfig,
-        split: RankingSplit,
-        seed: int,
-        *known: _Known | None,
-    ) -> RecCell:
-        """A run's identity."""
+    def _bound(
+        self, cell: RecommenderCell, split: RankingSplit, *known: _Known | None
+    ) -> RecommenderCell:
+        """A cell that knows what it learns from, and whom it hears."""
         teachers = [each.digest for each in known if each]
-        return RecCell(
-            self.sweep.data,
-            model,
-            objective,
-            training,
-            seed,
-            data_digest=digest([split.digest, dataclasses.asdict(self.sweep.rule)]),
+        return cell.but(
+            data_digest=digest([split.digest, dataclasses.asdict(self.split.rule)]),
             teacher_digest=digest(teachers) if teachers else "",
-            top=self.sweep.top if teachers else 0,
-            precision=self.sweep.precision if model == self.sweep.student else "f32",
         )
 
-    def resolve(self, cell: RecCell) -> RankingObjective:
+    def resolve(self, cell: RecommenderCell) -> RankingObjective:
         """A cell's objective, fitted."""
-        student = self.teacher if cell.model == self.sweep.teacher else self.student
-        positions = cell.training.batch_size * cell.model.max_length
+        model = cell.setup.model
+        student = self.teacher if model == self.config.model else self.student
+        positions = cell.training.batch_size * model.max_length
         return resolve_ranking(
             cell.objective, student.config.shape, self.teacher.config.shape, positions=positions
         )
@@ -362,60 +305,34 @@ class ContinualTable:
                 self._heard[key] = by_user(first, second, self.split.grown_U)
         return self._heard[key]
 
-    def configs(self) -> dict[str, dict[str, Any]]:
-        cells = [first.cell for first in self.firsts.values()]
-        return {cell.hash: cell.config for cell in (*cells, *(run.cell for run in self.updates))}
-
     def self_check(self, runs: Sequence[Run]) -> None:
         check_first_steps(self.engine, runs)
 
-    def spec(self) -> TableSpec:
-        sweep, split = self.sweep, self.split
-        cells = [(AS_IT_WAS, self.firsts[seed].cell) for seed in sweep.seeds]
-        cells += [(run.update.label, run.cell) for run in self.updates]
-        return TableSpec(
-            name=sweep.name,
-            title=f"A recommender brought up to date, {split.data.name}",
-            layout="metrics",
-            columns=COLUMNS,
-            baseline=sweep.updates[0].label,
-            places=tuple(Place(label, c.model.name, c.seed, c.hash) for label, c in cells),
-            tested=(OLD, NEW),
-            group_title="student",
-            row_title="update",
-            protocol=(
-                f"{split.protocol}.",
-                f"{int(split.grown_U.sum())} users have new interactions; the teacher "
-                f"({sweep.teacher.name}) goes on with everything, a student with the users who "
-                "have something new and those it rehearses, whose words come from the old cache.",
-                "The catalogue of both periods is known from the start. Every witness counts once; "
-                "tests over examples are tests over witnesses.",
-            ),
+    def described(self, spec: TableSpec) -> TableSpec:
+        split = self.split
+        protocol = (
+            f"{split.protocol}.",
+            f"{int(split.grown_U.sum())} users have new interactions; the teacher "
+            f"({self.config.model.name}) goes on with everything, a student with the users who "
+            "have something new and those it rehearses, whose words come from the old cache.",
+            "The catalogue of both periods is known from the start. Every witness counts once; "
+            "tests over examples are tests over witnesses.",
         )
+        return dataclasses.replace(spec, protocol=(*spec.protocol, *protocol))
 
 
 @dataclass(frozen=True, eq=False)
-class UpdateRun:
-    """One update of one student, see ``interface.Run``.
+class UpdateRun(Run):
+    """A student of the first moment, or one update of it.
 
     Attributes:
       split: what it learns from.
       first: the student before; None for that itself.
     """
 
-    table: ContinualTable
-    update: Update
-    cell: RecCell
+    table: Continual
     split: RankingSplit
     first: _First | None
-
-    @property
-    def hash(self) -> str:
-        return self.cell.hash
-
-    @property
-    def title(self) -> str:
-        return f"{self.cell.model.name}  {self.update.label}  seed {self.cell.seed}"
 
     @cached_property
     def works(self) -> tuple[Work, ...]:
@@ -424,10 +341,11 @@ class UpdateRun:
 
     @property
     def together(self) -> Mapping[str, Any]:
-        return {"model": self.cell.model}
+        return {"model": self.cell.setup.model}
 
     def start(self) -> Params:
-        if self.first is None or self.update.anew:
+        update = self.cell.setup.update
+        if self.first is None or (update is not None and update.anew):
             return self.table.student.init(jax.random.key(self.cell.seed))
         return self.first.params
 
@@ -455,11 +373,11 @@ class UpdateRun:
         keep_model(catalogue, self.cell, table.student, result.params, folder / "model")
         return ledger_row(
             hash=self.hash,
-            experiment=table.name,
-            row=self.update.label,
-            group=self.cell.model.name,
+            experiment=table.sweep.name,
+            row=self.entry.label,
+            group=self.entry.group,
             seed=self.cell.seed,
-            config=self.cell.config,
+            config=self.config,
             metrics=metrics,
             fingerprints={"data": self.cell.data_digest, "teacher": self.cell.teacher_digest},
             training={"seconds": {"total": seconds}},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import shutil
@@ -40,7 +39,7 @@ from distill_jax.objectives.ranking_objective import RankingObjective
 from distill_jax.tables.evidence import CASES, RANK, pack_numbers
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tasks.recommendation.build import ENCODER, item_vectors_of_texts
-from distill_jax.tasks.recommendation.cells import RecCell
+from distill_jax.tasks.recommendation.cells import RecommenderCell
 from distill_jax.teachers.item_texts import TextSpace
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.loop import LoopConfig
@@ -85,7 +84,10 @@ def scorer_of(recommender: Recommender) -> HistoryScorer:
 
 
 def recommender_work(
-    split: RankingSplit, cell: RecCell, recommender: Recommender, objective: RankingObjective
+    split: RankingSplit,
+    cell: RecommenderCell,
+    recommender: Recommender,
+    objective: RankingObjective,
 ) -> Work:
     """The training of a cell.
 
@@ -132,7 +134,7 @@ def recommender_work(
 def write_up(
     catalogue: Catalogue,
     experiment: str,
-    cell: RecCell,
+    cell: RecommenderCell,
     recommender: Recommender,
     params: Params,
     training: Mapping[str, Any],
@@ -174,7 +176,7 @@ def write_up(
 def trained_once(
     engine: Engine,
     split: RankingSplit,
-    cell: RecCell,
+    cell: RecommenderCell,
     recommender: Recommender,
     objective: RankingObjective,
     params: Params,
@@ -217,7 +219,7 @@ def closed_form_row(
     catalogue: Catalogue,
     experiment: str,
     name: str,
-    cell: RecCell,
+    cell: RecommenderCell,
     teacher_top_EK: np.ndarray | None,
 ) -> LedgerRow:
     """The row of a recommender that needs no training."""
@@ -300,7 +302,11 @@ def _lists(recommender: Recommender) -> Callable[[Any, HistoryBatch], Array]:
 
 
 def keep_model(
-    catalogue: Catalogue, cell: RecCell, recommender: Recommender, params: Params, folder: Path
+    catalogue: Catalogue,
+    cell: RecommenderCell,
+    recommender: Recommender,
+    params: Params,
+    folder: Path,
 ) -> None:
     """Keep a finished model with all that ``distill-jax recommend`` needs to use it."""
     from distill_jax.evaluation.item_catalogue import Catalogue as ItemCatalogue
@@ -314,13 +320,13 @@ def keep_model(
     if recommender.config.items.source != "id":
         keep_encoder(folder, catalogue.texts[1], ENCODER)
     facts = {
-        "data": cell.data.name,
+        "data": cell.setup.data.name,
         "protocol": catalogue.split.protocol,
         "objective": cell.objective,
     }
     write_atomic(folder / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 
 
-def closed_form_cell(cell: RecCell, name: str) -> RecCell:
+def closed_form_cell(cell: RecommenderCell, name: str) -> RecommenderCell:
     """The identity of a closed form's row; its model's fields say nothing."""
-    return dataclasses.replace(cell, objective=name, teacher_digest="", top=0, seed=0)
+    return cell.but(objective=name, teacher_digest="", top=0, seed=0)

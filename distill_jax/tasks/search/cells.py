@@ -1,15 +1,15 @@
-"""A cell of a search table: one student, as data. Its hash is its identity in the ledger."""
+"""What a cell of search students is: data, teacher, student, as data."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from distill_jax.core.digests import LATE, digest, fields_that_count
+from distill_jax.core.digests import digest, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.engine.options import Precision
+from distill_jax.engine.cell import Cell
 from distill_jax.training.optimizer import OptimizerConfig
 
 RECIPE = 1
@@ -98,8 +98,8 @@ class SearchTeacherConfig:
 
 
 @dataclass(frozen=True)
-class SearchCell:
-    """One student.
+class SearchSetup:
+    """What a cell of search students is.
 
     Attributes:
       student: size of a tower, as of other students: ``2x64x2``, ``l2`` ...
@@ -108,13 +108,12 @@ class SearchCell:
       shared: one tower for both sides.
       similarity: of vectors, see ``TwoTowerConfig``. Untrained towers tell products apart by
         cosine; in inner products their common part drowns the rest.
-      objective: over lists; ``in_batch``: lists go on with the batch's other first products.
+      in_batch: lists go on with the batch's other first products.
       hears: ``teacher``; ``shuffled``: its scores, given to other candidates of the same query.
       transfer: whether queries without judgements are learnt from; only a teacher speaks there.
-      plugin: digest of the user's code behind its losses; None where they are the library's.
-      precision: in which it is trained.
-      data_digest, teacher_digest: content, filled in when the cell is planned.
     """
+
+    Training: ClassVar[type] = SearchTraining
 
     data: SearchDataConfig = field(default_factory=SearchDataConfig)
     teacher: SearchTeacherConfig = field(default_factory=SearchTeacherConfig)
@@ -122,36 +121,32 @@ class SearchCell:
     start: Literal["words", "random"] = "words"
     shared: bool = True
     similarity: Literal["dot", "cosine"] = "cosine"
-    objective: str = "ce"
     in_batch: bool = True
     hears: Literal["teacher", "shuffled"] = "teacher"
     transfer: bool = True
-    training: SearchTraining = field(default_factory=SearchTraining)
-    seed: int = 0
-    plugin: str | None = field(default=None, metadata=LATE)
-    precision: Precision = field(default="f32", metadata=LATE)
-    data_digest: str = ""
-    teacher_digest: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"a seed must be from 0 to 2**31 - 1, not {self.seed}")
-        if self.training.list_size > self.teacher.candidates:
+
+    def settled(self, cell: SearchCell) -> SearchCell:
+        """The cell as it is: its objective counts as it was written.
+
+        Raises:
+          UserError: for lists that are longer than there are candidates.
+        """
+        if cell.training.list_size > self.teacher.candidates:
             raise UserError(
-                f"a list of {self.training.list_size} products cannot come from "
+                f"a list of {cell.training.list_size} products cannot come from "
                 f"{self.teacher.candidates} candidates"
             )
+        return cell
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """Everything, as plain JSON."""
-        return dataclasses.asdict(self)
+    def identity(self, cell: SearchCell) -> dict[str, Any]:
+        """All that decides the run."""
+        return {"recipe": RECIPE, "kind": "search", **cell.counted()}
 
-    @property
-    def hash(self) -> str:
-        """Content digest of all that decides the run."""
-        return digest({"recipe": RECIPE, "kind": "search", **fields_that_count(self)})
+
+SearchCell = Cell[SearchSetup]
 
 
 def teacher_hash(data_digest: str, encoder_digest: str, config: SearchTeacherConfig) -> str:
@@ -166,34 +161,3 @@ def teacher_hash(data_digest: str, encoder_digest: str, config: SearchTeacherCon
             **known,
         }
     )
-
-
-@dataclass(frozen=True)
-class SearchSweep:
-    """A table of search students.
-
-    Attributes:
-      name, title: of the experiment.
-      rows: label -> what differs from ``base`` (fields of ``SearchCell``), the baseline first.
-      groups: title of a block -> what differs.
-      seeds: of every entry.
-      protocol: sentences: how the numbers came about.
-    """
-
-    name: str
-    title: str
-    base: SearchCell
-    rows: dict[str, dict[str, Any]]
-    groups: dict[str, dict[str, Any]]
-    seeds: tuple[int, ...] = (0, 1, 2)
-    protocol: tuple[str, ...] = ()
-
-    def cell(self, row: str, group: str, seed: int) -> SearchCell:
-        """The cell of an entry."""
-        changed = {**self.groups[group], **self.rows[row], "seed": seed}
-        return dataclasses.replace(self.base, **changed)
-
-    @property
-    def entries(self) -> list[tuple[str, str, int]]:
-        """(row, group, seed) in the order of the table."""
-        return [(r, g, s) for g in self.groups for r in self.rows for s in self.seeds]

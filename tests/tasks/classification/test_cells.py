@@ -8,11 +8,11 @@ import pytest
 from distill_jax.cli.compare import CompareLosses, sweep_of
 from distill_jax.core.digests import canonical_json
 from distill_jax.core.errors import UserError
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.classification.cells import (
-    Cell,
+    ClassifierSetup,
     DataConfig,
-    Stage,
     TeacherConfig,
     TrainingConfig,
 )
@@ -20,11 +20,8 @@ from distill_jax.training.optimizer import OptimizerConfig
 
 RESULTS = Path(__file__).resolve().parents[3] / "experiments/results"
 CELL = Cell(
-    data=DataConfig(),
-    teacher=TeacherConfig(),
-    student="tiny",
-    objective="kl",
-    training=TrainingConfig(),
+    ClassifierSetup(data=DataConfig(), teacher=TeacherConfig(), student="tiny"),
+    (Train("kl", TrainingConfig()),),
     data_digest="d",
     teacher_digest="t",
 )
@@ -38,7 +35,7 @@ CELL = Cell(
         {"objective": "ce"},
         {"teacher_digest": "other"},
         {"layers": "first"},
-        {"intermediate": Stage("hidden_mse", TrainingConfig())},
+        {"intermediate": Train("hidden_mse", TrainingConfig())},
         {"training": TrainingConfig(epochs=3)},
         {"training": TrainingConfig(optimizer=OptimizerConfig(learning_rate=5e-4))},
         {"seed": 1},
@@ -49,12 +46,12 @@ CELL = Cell(
     ],
 )
 def test_everything_that_counts_changes_the_hash(change):
-    assert dataclasses.replace(CELL, **change).hash != CELL.hash
+    assert CELL.but(**change).hash != CELL.hash
 
 
 def test_what_data_and_teacher_are_called_does_not_count():
-    assert dataclasses.replace(CELL, data=DataConfig(name="files:copy")).hash == CELL.hash
-    assert dataclasses.replace(CELL, teacher=TeacherConfig("copy")).hash == CELL.hash
+    assert CELL.but(data=DataConfig(name="files:copy")).hash == CELL.hash
+    assert CELL.but(teacher=TeacherConfig("copy")).hash == CELL.hash
 
 
 def test_what_came_later_leaves_finished_cells_their_hashes():
@@ -65,18 +62,14 @@ def test_what_came_later_leaves_finished_cells_their_hashes():
     training = dict(config.pop("training"))
     training["optimizer"] = OptimizerConfig(**training["optimizer"])
     del config["teacher"], config["data"]
-    cell = Cell(
-        DataConfig(label_seed=4),
-        TeacherConfig(seed=5),
-        training=TrainingConfig(**training),
-        **config,
-    )
+    names = {"data": DataConfig(label_seed=4), "teacher": TeacherConfig(seed=5)}
+    cell = CELL.but(**config, **names, training=TrainingConfig(**training))
     assert cell.hash == row.hash
 
 
 def test_no_identity_before_the_contents_are_known():
-    with pytest.raises(ValueError, match="teacher are known"):
-        _ = dataclasses.replace(CELL, teacher_digest="").hash
+    with pytest.raises(ValueError, match="its teacher is known"):
+        _ = CELL.but(teacher_digest="").hash
 
 
 def test_steps_by_hand():
@@ -111,17 +104,17 @@ def test_impossible_settings_are_refused(wrong):
 
 
 def test_how_steps_are_chosen_counts_only_away_from_what_it_always_was():
-    plain = dataclasses.replace(CELL, training=TrainingConfig())
+    plain = CELL.but(training=TrainingConfig())
     for change in ({"select": "macro_f1"}, {"select": "loss"}, {"ties": "loss"}):
-        assert dataclasses.replace(CELL, training=TrainingConfig(**change)).hash != plain.hash
+        assert CELL.but(training=TrainingConfig(**change)).hash != plain.hash
     assert '"select"' not in canonical_json(plain) and '"ties"' not in canonical_json(plain)
 
 
 def test_ties_go_to_the_lower_loss_on_data_of_the_users_own_alone():
     def chosen(**flags):
         base = sweep_of(CompareLosses(**flags)).base
-        assert base.teacher.training.select == base.training.select
-        assert base.teacher.training.ties == base.training.ties
+        assert base.setup.teacher.training.select == base.training.select
+        assert base.setup.teacher.training.ties == base.training.ties
         return base.training.select, base.training.ties
 
     assert chosen() == ("accuracy", "earliest")

@@ -16,10 +16,11 @@ from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import axis, points
 from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tables.spec import table_of
-from distill_jax.tasks.classification.sweep import axis, points
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.interrupt import Interrupted
 
 ONE_DEVICE = partial(Engine, mesh=make_mesh(jax.devices()[:1]))
@@ -35,7 +36,7 @@ def run(args, folder, strategy="sequential"):
     sweep = sweep_of(args) if isinstance(args, CompareLosses) else args
     out = io.StringIO()
     reporter = Reporter(Console(file=out, width=200))
-    spec, rows = run_sweep(sweep, folder, reporter, track="none", strategy=strategy)
+    spec, rows = run_table(Classification(sweep), folder, reporter, track="none", strategy=strategy)
     return spec, rows, out.getvalue()
 
 

@@ -11,10 +11,16 @@ from distill_jax.cli import compare
 from distill_jax.core.errors import UserError
 from distill_jax.data.load import load_dataset
 from distill_jax.data.tokenise import tokenise_texts
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.evaluation.predict import logits_of, predict_logits
 from distill_jax.models.bert import Bert, BertConfig
 from distill_jax.models.huggingface import TextInputs, load_pretrained
-from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
+from distill_jax.tasks.classification.cells import (
+    ClassifierSetup,
+    DataConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
 from distill_jax.tasks.classification.models import (
     check_saved,
     config_of_student,
@@ -73,11 +79,16 @@ def test_students_of_your_own_data_have_bert_s_pooler():
 
 
 def test_a_student_of_images_has_no_pooling():
-    cell = Cell(DataConfig("digits"), TeacherConfig("cnn-4-8"), "cnn-2-4", "ce", TrainingConfig())
+    cell = Cell(
+        ClassifierSetup(
+            data=DataConfig("digits"), teacher=TeacherConfig("cnn-4-8"), student="cnn-2-4"
+        ),
+        (Train("ce", TrainingConfig()),),
+    )
     teacher = load_checkpoint("cnn-4-8", num_labels=10, fresh=True).config
     assert config_of_student(cell, teacher)
     with pytest.raises(UserError, match="of images has no pooling 'mean'"):
-        config_of_student(dataclasses.replace(cell, pooling="mean"), teacher)
+        config_of_student(cell.but(pooling="mean"), teacher)
 
 
 def test_a_teacher_has_the_pooling_that_is_asked_for(toy_teacher, tmp_path):
@@ -93,7 +104,7 @@ def test_a_teacher_has_the_pooling_that_is_asked_for(toy_teacher, tmp_path):
     mean = load_checkpoint(str(folder), num_labels=2, fresh=True, pooling="mean")
     assert mean.fresh == ("classifier",) and mean.digest != drawn.digest
     args = compare.parse_arguments(["--teacher-pooling", "mean"], "test")
-    assert compare.sweep_of(args).base.teacher.pooling == "mean"
+    assert compare.sweep_of(args).base.setup.teacher.pooling == "mean"
 
 
 def test_pairs_want_a_teacher_that_tells_two_texts_apart(toy_teacher, tmp_path):

@@ -19,11 +19,12 @@ from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
 from distill_jax.objectives import plugins, registry
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import write_outputs
 from distill_jax.tables.spec import table_of
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.table import Classification
 from distill_jax.teachers.manifest import read_manifest
 from distill_jax.training.interrupt import Interrupted
 
@@ -39,8 +40,8 @@ def world(small_table):
 def run(args, folder, strategy="sequential"):
     out = io.StringIO()
     reporter = Reporter(Console(file=out, width=200))
-    spec, rows = run_sweep(
-        sweep_of(args),
+    spec, rows = run_table(
+        Classification(sweep_of(args)),
         folder,
         reporter,
         track=args.track,

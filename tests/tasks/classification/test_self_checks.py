@@ -17,6 +17,7 @@ from distill_jax.core.types import Capture
 from distill_jax.data.plan import PlannedBatch, make_batch
 from distill_jax.data.splits import content_ids
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
 from distill_jax.losses import hidden_mse, kl
 from distill_jax.models.bert import Bert
 from distill_jax.models.build import build_model
@@ -35,7 +36,7 @@ from distill_jax.tasks.classification.self_checks import (
     check_splits,
     unreached_in,
 )
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.table import Classification
 from distill_jax.tasks.classification.task import prepare_digits
 from distill_jax.tasks.classification.teacher import Teacher, check_label_order
 from distill_jax.teachers.live import LiveTeacher
@@ -345,7 +346,9 @@ def test_a_leak_is_told_before_the_teacher_is_trained(
         file.write((folder / "train.csv").read_text().splitlines()[1] + "\n")
     args = CompareLosses(data=f"files:{folder}", teacher=str(toy_teacher), max_length=16)
     with pytest.raises(UserError, match="'train-0' for one"):
-        run_sweep(sweep_of(args), tmp_path / "out", Reporter(Console(file=io.StringIO())))
+        run_table(
+            Classification(sweep_of(args)), tmp_path / "out", Reporter(Console(file=io.StringIO()))
+        )
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -18,10 +18,11 @@ from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import table_of
 from distill_jax.tasks.classification.supplies import Supplies
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.table import Classification
 from distill_jax.tasks.classification.teacher_check import Said, better_order
 from distill_jax.teachers.manifest import read_manifest
 from distill_jax.training.interrupt import StopRequest
@@ -169,7 +170,7 @@ def run(declared, folder):
     sweep, options = declared
     out = io.StringIO()
     reporter = Reporter(Console(file=out, width=200))
-    spec, rows = run_sweep(sweep, folder, reporter, track="none", options=options)
+    spec, rows = run_table(Classification(sweep), folder, reporter, track="none", options=options)
     return table_of(spec, rows), out.getvalue()
 
 

@@ -16,9 +16,10 @@ from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.classification.cells import TeacherConfig, TrainingConfig
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.table import Classification
 from distill_jax.tasks.classification.teacher_rates import best_of, how_it_ended, in_short
 from distill_jax.training.interrupt import Interrupted
 
@@ -43,8 +44,8 @@ def run(toy_teacher, toy_reviews, tmp_path, monkeypatch):
             max_length=16,
         )
         out = io.StringIO()
-        run_sweep(
-            sweep_of(dataclasses.replace(args, **changes)),
+        run_table(
+            Classification(sweep_of(dataclasses.replace(args, **changes))),
             tmp_path / folder,
             Reporter(Console(file=out, width=200)),
             track="none",

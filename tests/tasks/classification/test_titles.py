@@ -19,7 +19,8 @@ from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.engine.run import run_table
+from distill_jax.tasks.classification.table import Classification
 
 
 def rows_of(file):
@@ -63,7 +64,9 @@ def test_the_teacher_of_product_titles_beats_its_yardsticks(minilm_folder, tmp_p
         out = io.StringIO()
         sweep = sweep_of(dataclasses.replace(args, **changes))
         folder = tmp_path / f"out{len(changes)}"
-        _, rows = run_sweep(sweep, folder, Reporter(Console(file=out, width=200)), track="none")
+        _, rows = run_table(
+            Classification(sweep), folder, Reporter(Console(file=out, width=200)), track="none"
+        )
         [row] = [row for row in rows if row.row == "teacher"]
         return row.metrics["test/accuracy"], out.getvalue()
 

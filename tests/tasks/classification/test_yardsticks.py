@@ -20,15 +20,16 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import merge_ledgers
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
 from distill_jax.evaluation.yardsticks import Regression
 from distill_jax.tables.ledger import unpack_correct
 from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tables.spec import TableSpec, table_of
 from distill_jax.tasks.classification import yardsticks as module
 from distill_jax.tasks.classification.cells import DataConfig
-from distill_jax.tasks.classification.table import run_sweep
+from distill_jax.tasks.classification.table import Classification
 from distill_jax.tasks.classification.task import load_texts, prepare_digits
-from distill_jax.tasks.classification.yardsticks import Planned, Yardstick
+from distill_jax.tasks.classification.yardsticks import Placed, Yardstick
 
 ONE_DEVICE = partial(Engine, mesh=make_mesh(jax.devices()[:1]))
 ROWS = ["majority", "tfidf+logreg"]
@@ -43,8 +44,12 @@ def world(small_table):
 def run(args, folder, **options):
     out = io.StringIO()
     reporter = Reporter(Console(file=out, width=200))
-    spec, rows = run_sweep(
-        sweep_of(args), folder, reporter, track="none", options=RunOptions(**options)
+    spec, rows = run_table(
+        Classification(sweep_of(args)),
+        folder,
+        reporter,
+        track="none",
+        options=RunOptions(**options),
     )
     return spec, rows, out.getvalue()
 
@@ -156,7 +161,7 @@ def digits_row(recipe=None, **changes):
     yardstick = Yardstick(
         "pixels+logreg", task.config, task.labels_digest, recipe=recipe or Regression()
     )
-    return task, module._measured(Planned(yardstick, None, task), "test", None, lambda: None)
+    return task, module._measured(Placed(yardstick, None, task), "test", None, lambda: None)
 
 
 def test_digits_are_told_apart_by_their_pixels():
@@ -186,7 +191,7 @@ def test_the_penalty_is_chosen_by_what_selects():
     def measured(select, candidates=every):
         recipe = Regression(candidates=candidates)
         yardstick = Yardstick("pixels+logreg", task.config, task.labels_digest, select, recipe)
-        return module._measured(Planned(yardstick, None, task), "test", None, lambda: None)
+        return module._measured(Placed(yardstick, None, task), "test", None, lambda: None)
 
     alone = {c: measured("accuracy", (c,)).metrics for c in every}
     by_loss = min(alone, key=lambda c: alone[c]["validation/nll"])

@@ -11,40 +11,58 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.top_items import TopItems
 from distill_jax.data.continual_splits import ContinualRule, continual_split
 from distill_jax.data.histories import HistoryTable
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Point, Sweep, points
 from distill_jax.tables.evidence import unpack_numbers
 from distill_jax.tables.outputs import build
-from distill_jax.tasks.recommendation.cells import RecData, RecModel
+from distill_jax.tasks.recommendation.cells import (
+    RecData,
+    RecModel,
+    RecommenderSetup,
+    RecTeacher,
+    Update,
+)
 from distill_jax.tasks.recommendation.continual import (
+    COLUMNS,
     FORGOTTEN,
     NEW,
     OLD,
-    ContinualSweep,
-    Update,
+    Continual,
     by_user,
-    run_continual,
 )
 from distill_jax.training.recommender import FitConfig
 
 TRAINING = FitConfig(epochs=2, eval_every=1, batch_size=16)
 KL = "0.5*full_softmax + 0.5*kl(top=5)"
 RULE = ContinualRule(witnesses=0.4)
-SWEEP = ContinualSweep(
-    RecData("walks"),
-    RecModel("sasrec-1x8", max_length=8),
-    RecModel("sasrec-1x4", max_length=8),
-    (
-        Update("labels", "full_softmax"),
-        Update("rehearsal", KL, rehearse=1.0),
-        Update("anew", KL, anew=True),
+TEACHER = RecTeacher(RecModel("sasrec-1x8", max_length=8), training=TRAINING, top=8)
+SETUP = RecommenderSetup(RecData("walks"), RecModel("sasrec-1x4", max_length=8), TEACHER)
+SHORT = dataclasses.replace(TRAINING, epochs=1)
+SWEEP = Sweep(
+    name="continual",
+    title="Walks go on",
+    base=Cell(SETUP, (Train(KL, TRAINING),)),
+    rows=points(
+        {
+            "as it was": {},
+            "labels": {"objective": "full_softmax", "training": SHORT, "update": Update()},
+            "rehearsal": {"training": SHORT, "update": Update(rehearse=1.0)},
+            "anew": {"update": Update(anew=True)},
+        }
     ),
-    KL,
-    TRAINING,
-    dataclasses.replace(TRAINING, epochs=1),
-    RULE,
+    groups=(Point("sasrec-1x4"),),
     seeds=(0,),
-    top=8,
+    baseline="labels",
+    columns=COLUMNS,
+    tested=(OLD, NEW),
 )
+
+
+def run(sweep, data, folder):
+    task = Continual(sweep, continual_split(data, RULE), SHORT)
+    return run_table(task, folder, Reporter(Console(quiet=True)), strategy="sequential")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +98,7 @@ def test_each_user_hears_the_cache_that_knows_him(data):
 
 
 def test_a_run_reports_old_new_and_forgotten(data, tmp_path):
-    spec, rows = run_continual(SWEEP, data, tmp_path, Reporter(Console(quiet=True)))
+    spec, rows = run(SWEEP, data, tmp_path)
     by_row = {row.row: row for row in rows}
     assert set(by_row) == {"as it was", "labels", "rehearsal", "anew"}
     before = by_row["as it was"]
@@ -96,13 +114,13 @@ def test_a_run_reports_old_new_and_forgotten(data, tmp_path):
     assert steps["labels"] < steps["rehearsal"] <= steps["anew"]
     assert [place.row for place in spec.places] == ["as it was", "labels", "rehearsal", "anew"]
     assert "forgotten" in build(spec, rows).to_markdown()
-    again_spec, again = run_continual(SWEEP, data, tmp_path, Reporter(Console(quiet=True)))
+    again_spec, again = run(SWEEP, data, tmp_path)
     assert (again_spec, again) == (spec, rows)
 
 
 def test_mistakes_are_told(data, tmp_path):
-    with pytest.raises(UserError, match="different names"):
-        dataclasses.replace(SWEEP, updates=(Update("as it was", KL),))
-    strata = dataclasses.replace(SWEEP, first="kl(top=5, strata=2)")
+    with pytest.raises(UserError, match="without an update"):
+        run(dataclasses.replace(SWEEP, rows=SWEEP.rows[1:]), data, tmp_path)
+    strata = dataclasses.replace(SWEEP, base=SWEEP.base.but(objective="kl(top=5, strata=2)"))
     with pytest.raises(UserError, match="no strata in a continual run"):
-        run_continual(strata, data, tmp_path, Reporter(Console(quiet=True)))
+        run(strata, data, tmp_path)

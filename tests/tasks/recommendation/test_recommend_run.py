@@ -10,8 +10,11 @@ from recsys import small_split
 from rich.console import Console
 
 from distill_jax.core.errors import UserError
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Point, Sweep, axis, points
 from distill_jax.evaluation.open_recommender import open_recommender
 from distill_jax.evaluation.ranking import mean_metrics
 from distill_jax.models.recommenders.build import Recommender
@@ -20,35 +23,44 @@ from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import build, write_outputs
 from distill_jax.tasks.recommendation.build import build_recommender, start_from_items
 from distill_jax.tasks.recommendation.cells import (
-    RecCell,
     RecData,
     RecModel,
+    RecommenderSetup,
     RecTeacher,
     parse_model,
 )
-from distill_jax.tasks.recommendation.run import run_recommenders
-from distill_jax.tasks.recommendation.sweep import RecRow, RecSweep
+from distill_jax.tasks.recommendation.columns import COLUMNS, NDCG
+from distill_jax.tasks.recommendation.table import Recommendation
 from distill_jax.training.recommender import FitConfig
 
 TRAINING = FitConfig(epochs=2, eval_every=1, batch_size=16)
 TEACHER = RecTeacher(RecModel("sasrec-1x8", max_length=8), training=TRAINING, top=8)
 KL = "0.5*full_softmax + 0.5*kl(top=5)"
-ROWS = (
-    RecRow("labels", "full_softmax"),
-    RecRow("kl", KL),
-    RecRow("start", "full_softmax", start="teacher_items"),
-    RecRow("placebo", KL, placebo=True),
+ROWS = points(
+    {
+        "labels": {"objective": "full_softmax"},
+        "kl": {"objective": KL},
+        "start": {"objective": "full_softmax", "start": "teacher_items"},
+        "placebo": {"objective": KL, "placebo": True},
+    }
 )
-SWEEP = RecSweep(
+SETUP = RecommenderSetup(RecData("walks"), RecModel("sasrec-1x4", max_length=8), TEACHER)
+SWEEP = Sweep(
     name="walks",
     title="Walks",
-    data=RecData("walks"),
-    teacher=TEACHER,
-    students=(RecModel("sasrec-1x4", max_length=8),),
+    base=Cell(SETUP, (Train("full_softmax", TRAINING),)),
     rows=ROWS,
-    training=TRAINING,
+    groups=(Point("sasrec-1x4"),),
     seeds=(0, 1, 2),
+    references=("popularity", "ease"),
+    columns=COLUMNS,
+    tested=(NDCG.key,),
 )
+
+
+def run(sweep, folder, split):
+    task = Recommendation(sweep, split)
+    return run_table(task, folder, Reporter(Console(quiet=True)), strategy="sequential")
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +68,10 @@ def split():
     return small_split(num_users=40, num_items=25)
 
 
-def quiet():
-    return Reporter(Console(quiet=True))
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, split):
     folder = tmp_path_factory.mktemp("walks")
-    spec, rows = run_recommenders(SWEEP, folder, quiet(), split=split)
+    spec, rows = run(SWEEP, folder, split)
     return folder, spec, rows
 
 
@@ -114,17 +122,17 @@ def test_what_is_finished_is_not_trained_again(finished, split, monkeypatch):
         raise AssertionError("nothing is left to train")
 
     monkeypatch.setattr(Engine, "train", never)
-    again_spec, again = run_recommenders(SWEEP, folder, quiet(), split=split)
+    again_spec, again = run(SWEEP, folder, split)
     assert again_spec == spec and again == rows
     other = dataclasses.replace(SWEEP, seeds=(0, 3))
     with pytest.raises(AssertionError, match="nothing is left"):
-        run_recommenders(other, folder, quiet(), split=split)
+        run(other, folder, split)
 
 
 def test_a_run_comes_out_the_same_again(finished, split, tmp_path):
     _, _, rows = finished
     few = dataclasses.replace(SWEEP, rows=ROWS[:2], seeds=(1,), references=())
-    _, again = run_recommenders(few, tmp_path, quiet(), split=split)
+    _, again = run(few, tmp_path, split)
     for label in ("teacher", "labels", "kl"):
         seed = 0 if label == "teacher" else 1
         one, other = runs_of(rows, label)[seed], runs_of(again, label)[seed]
@@ -154,19 +162,24 @@ def test_a_finished_run_can_be_asked(finished):
 
 
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, split):
-    def run(**changes):
-        run_recommenders(dataclasses.replace(SWEEP, **changes), tmp_path, quiet(), split=split)
+    def changed(**changes):
+        run(dataclasses.replace(SWEEP, **changes), tmp_path, split)
 
     with pytest.raises(UserError, match="top=25 is not below the 25 items"):
-        run(rows=(RecRow("kl", "kl(top=25)"),))
+        changed(rows=axis("objective", ["kl(top=25)"]))
     with pytest.raises(UserError, match="Did you mean 'full_softmax'"):
-        run(rows=(RecRow("x", "full_softmx"),))
+        changed(rows=axis("objective", ["full_softmx"]))
+    with pytest.raises(UserError, match=r"reference 'popular'.*Did you mean 'popularity'"):
+        changed(references=("popular",))
+    with pytest.raises(UserError, match="needs a teacher, and the table has none"):
+        changed(base=SWEEP.base.but(teacher=None))
     assert not list(tmp_path.glob("runs/*/checkpoint"))
 
 
 def test_cells_have_hashes_of_content():
-    cell = RecCell(RecData("a"), RecModel(), "full_softmax", TRAINING, data_digest="d")
-    assert cell.hash == dataclasses.replace(cell, data=RecData("b")).hash
+    setup = RecommenderSetup(RecData("a"))
+    cell = Cell(setup, (Train("full_softmax", TRAINING),), data_digest="d")
+    assert cell.hash == cell.but(data=RecData("b"), teacher=TEACHER).hash
     changed = {
         "model": RecModel("gru4rec-1x16"),
         "objective": "kl",
@@ -178,18 +191,10 @@ def test_cells_have_hashes_of_content():
         "teacher_digest": "t",
         "top": 7,
     }
-    hashes = {dataclasses.replace(cell, **{k: v}).hash for k, v in changed.items()}
+    hashes = {cell.but(**{k: v}).hash for k, v in changed.items()}
     assert len(hashes | {cell.hash}) == len(changed) + 1
-    with pytest.raises(ValueError, match="when its data is known"):
-        _ = dataclasses.replace(cell, data_digest="").hash
-
-
-def test_sweeps_are_checked():
-    twice = (ROWS[0], ROWS[0])
-    with pytest.raises(UserError, match="rows must be there, each once"):
-        dataclasses.replace(SWEEP, rows=twice)
-    with pytest.raises(UserError, match="no reference 'eas'"):
-        dataclasses.replace(SWEEP, references=("eas",))
+    with pytest.raises(ValueError, match="when its data are known"):
+        _ = cell.but(data_digest="").hash
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """A search table in small, from words in files to a table; its teacher has learnt nothing."""
 
-import dataclasses
 import importlib.util
 import itertools
 import json
@@ -9,8 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from distill_jax.core.errors import UserError
+from distill_jax.engine.cell import Cell, Train
+from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Point, Sweep, points
 from distill_jax.evaluation.open_search import open_search
 from distill_jax.evaluation.search import Encoder
 from distill_jax.models.bert import BertConfig
@@ -20,13 +24,13 @@ from distill_jax.objectives.list_objective import resolve_lists
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import build, load_results, write_outputs
 from distill_jax.tasks.search.cells import (
-    SearchCell,
     SearchDataConfig,
-    SearchSweep,
+    SearchSetup,
     SearchTeacherConfig,
     SearchTraining,
 )
-from distill_jax.tasks.search.run import run_search
+from distill_jax.tasks.search.columns import COLUMNS, NDCG
+from distill_jax.tasks.search.table import Search
 from distill_jax.tasks.search.task import prepare
 
 MINILM = BertConfig(30522, 384, 6, 12, 1536, pooling="mean")
@@ -46,18 +50,31 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sweep(folder, toy_teacher):
-    base = SearchCell(
-        data=SearchDataConfig(f"pairs:{folder}", label_fraction=0.5),
-        teacher=SearchTeacherConfig(str(toy_teacher), candidates=5, training=SMALL),
+    setup = SearchSetup(
+        SearchDataConfig(f"pairs:{folder}", label_fraction=0.5),
+        SearchTeacherConfig(str(toy_teacher), candidates=5, training=SMALL),
         student="1x8x2",
-        training=SMALL,
     )
     rows = {
         "labels": {"objective": "ce"},
         "kl": {"objective": "ce + kl"},
         "placebo": {"objective": "ce + kl", "hears": "shuffled"},
     }
-    return SearchSweep("toy_search", "A toy", base, rows, {"1x8x2": {}}, seeds=(0,))
+    return Sweep(
+        name="toy_search",
+        title="A toy",
+        base=Cell(setup, (Train("ce", SMALL),)),
+        rows=points(rows),
+        groups=(Point("1x8x2"),),
+        seeds=(0,),
+        columns=COLUMNS,
+        tested=(NDCG.key,),
+    )
+
+
+def run(sweep, folder):
+    reporter = Reporter(Console(quiet=True))
+    return run_table(Search(sweep), folder, reporter, strategy="sequential")
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +82,8 @@ def finished(sweep, tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILL_JAX_HOME", str(tmp_path_factory.mktemp("home")))
-        spec, rows = run_search(sweep, folder)
-        again = run_search(sweep, folder)
+        spec, rows = run(sweep, folder)
+        again = run(sweep, folder)
     return folder, spec, rows, again
 
 
@@ -82,7 +99,7 @@ def test_a_table_has_its_students_and_what_they_are_compared_with(finished, swee
     for row in rows:
         assert 0 <= row.metrics["test/ndcg@10"] <= 1
         assert row.test_scores["ndcg@10"].startswith("10:")
-    students = [row for row in rows if row.row in sweep.rows]
+    students = [row for row in rows if row.row in {point.label for point in sweep.rows}]
     assert {row.selected_step for row in students} == {2}
     assert len({row.fingerprints["teacher"] for row in rows}) == 1
     write_outputs(spec, rows, folder)
@@ -99,14 +116,14 @@ def test_what_is_finished_is_not_run_again(finished):
 def test_a_kept_student_gives_its_vectors_again(finished, sweep):
     folder, spec, *_ = finished
     opened = open_search(folder / "runs" / spec.places[1].hash)
-    task = prepare(sweep.base.data, sweep.base.teacher)
+    task = prepare(sweep.base.setup.data, sweep.base.setup.teacher)
     found = task.find(Encoder(TwoTower(opened.config)), opened.params, "test")
     row = next(r for r in finished[2] if r.hash == spec.places[1].hash)
     assert found.means["ndcg@10"] == pytest.approx(row.metrics["test/ndcg@10"], abs=1e-6)
 
 
 def test_the_teacher_hears_no_label_that_is_hidden(sweep):
-    task = prepare(sweep.base.data, sweep.base.teacher)
+    task = prepare(sweep.base.setup.data, sweep.base.setup.teacher)
     table = task.table(list_size=3, kind="pairs")
     assert set(table.rows_Q) <= set(task.data.splits["train"])
     assert len(task.data.splits["transfer"]) == len(task.data.splits["train"]) == 7
@@ -115,28 +132,32 @@ def test_the_teacher_hears_no_label_that_is_hidden(sweep):
 
 
 def test_identity_is_content(sweep):
-    cell = sweep.cell("kl", "1x8x2", 0)
-    assert cell.hash == sweep.cell("kl", "1x8x2", 0).hash
+    cells = {entry.row: entry.cell.but(data_digest="d") for entry in sweep.entries()}
+    cell = cells["kl"]
     assert json.loads(json.dumps(cell.config)) == cell.config | {
         "teacher": json.loads(json.dumps(cell.config["teacher"]))
     }
     others = [
-        sweep.cell("placebo", "1x8x2", 0),
-        sweep.cell("kl", "1x8x2", 1),
-        dataclasses.replace(cell, data_digest="x"),
-        dataclasses.replace(cell, in_batch=False),
+        cells["placebo"],
+        cell.but(seed=1),
+        cell.but(data_digest="x"),
+        cell.but(in_batch=False),
     ]
     assert len({each.hash for each in (cell, *others)}) == 5
 
 
 def test_settings_that_cannot_be_are_refused():
+    def cell(training, **own):
+        made = Cell(SearchSetup(), (Train("ce", training),), **own)
+        return made.setup.settled(made)
+
     for wrong, message in (
-        (lambda: SearchCell(seed=-1), "a seed must be"),
-        (lambda: SearchCell(training=SearchTraining(list_size=99)), "99 products cannot come from"),
+        (lambda: cell(SearchTraining(), seed=-1), "seeds are from"),
+        (lambda: cell(SearchTraining(list_size=99)), "99 products cannot come from"),
         (lambda: SearchDataConfig(label_fraction=0.0), "label fraction"),
         (lambda: SearchTeacherConfig(candidates=4), "at least as many candidates"),
         (lambda: SearchTraining(steps=0), "must be at least 1"),
-        (lambda: SearchCell(start="teacher"), "start"),
+        (lambda: SearchSetup(start="teacher"), "start"),
     ):
         with pytest.raises(UserError, match=message):
             wrong()
@@ -151,14 +172,14 @@ def test_the_experiments_cells_can_be_built(preset):
         patch.setitem(sys.modules, path.stem, module)
         spec.loader.exec_module(module)
         sweep = module.table(module.SearchRelevance(preset=preset, students=("2x64x2", "l2")))
-    cells = [sweep.cell(*entry) for entry in sweep.entries]
+    cells = [entry.cell.but(data_digest="d") for entry in sweep.entries()]
     assert len({cell.hash for cell in cells}) == len(cells) >= 4
     for cell in cells:
         objective = resolve_lists(
             cell.objective,
             list_size=cell.training.list_size,
             teacher=True,
-            in_batch=cell.in_batch,
+            in_batch=cell.setup.in_batch,
         )
         assert objective.needs_teacher or cell.objective == "ce"
-        assert student_config(cell.student, MINILM).hidden_size in (64, 384)
+        assert student_config(cell.setup.student, MINILM).hidden_size in (64, 384)

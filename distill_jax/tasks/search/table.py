@@ -1,4 +1,4 @@
-"""A table of search students: what the runner asks of it, see ``interface.TableTask``."""
+"""Query-product search: a cross-encoder teaches two towers, see ``interface.Task``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core.distributed import is_lead, to_host
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.first_step import check_first_steps
 from distill_jax.engine.interface import Run
 from distill_jax.engine.merge import rows_in
-from distill_jax.engine.options import DEFAULTS, RunOptions, Strategy, TrackTo
-from distill_jax.engine.progress import Reporter
 from distill_jax.engine.resume import Known
 from distill_jax.engine.rows import ledger_row, training_facts
-from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Entry, Sweep, distinct
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.item_catalogue import Catalogue
 from distill_jax.evaluation.latency import cpu_latencies
@@ -40,11 +39,15 @@ from distill_jax.models.two_tower import (
 )
 from distill_jax.objectives.list_objective import ListObjective, resolve_lists
 from distill_jax.objectives.plugins import plugin_digest
-from distill_jax.tables.columns import Column
 from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger, LedgerRow
-from distill_jax.tables.spec import Place, TableSpec, Where
-from distill_jax.tasks.search.cells import SearchCell, SearchSweep
+from distill_jax.tables.spec import Place, TableSpec
+from distill_jax.tasks.search.cells import (
+    SearchCell,
+    SearchDataConfig,
+    SearchSetup,
+    SearchTeacherConfig,
+)
 from distill_jax.tasks.search.task import (
     SELECT,
     SearchTask,
@@ -61,35 +64,6 @@ from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
 
 TEACHER, RETRIEVER = "cross-encoder, reranks", "encoder as it came"
-COLUMNS = (
-    Column("test/ndcg@10", "nDCG@10", 1, 3, higher_is_better=True),
-    Column("test/mrr@10", "MRR@10", 1, 3, higher_is_better=True),
-    Column("test/recall@10", "recall@10", 1, 3, higher_is_better=True),
-    Column("test/recall@100", "recall@100", 1, 3, higher_is_better=True),
-    Column("parameters", "parameters (M)", 1e-6, 2, kind="value"),
-    Column("latency/p50_ms", "query p50 (ms)", 1, 2, kind="mean"),
-    Column("seconds/train", "train (s)", 1, 0, kind="mean"),
-)
-
-
-def run_search(
-    sweep: SearchSweep,
-    folder: Path,
-    reporter: Reporter | None = None,
-    *,
-    track: TrackTo = "none",
-    strategy: Strategy = "sequential",
-    options: RunOptions = DEFAULTS,
-) -> tuple[TableSpec, list[LedgerRow]]:
-    """``run.run_table`` of search students."""
-    return run_table(
-        SearchTable(sweep),
-        folder,
-        reporter or Reporter(),
-        track=track,
-        strategy=strategy,
-        options=options,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +81,7 @@ class _Taught:
 
     def heard(self, cell: SearchCell) -> PairScores:
         """What a cell hears of the teacher, one object for all that hear the same."""
-        if cell.hears == "teacher":
+        if cell.setup.hears == "teacher":
             return self.scores
         if cell.seed not in self.shuffled:
             self.shuffled[cell.seed] = self.scores.shuffled(cell.seed)
@@ -115,30 +89,20 @@ class _Taught:
 
 
 @dataclass(eq=False)
-class SearchTable:
+class Search:
     """What is needed for the runs of a sweep of search students, and the runs."""
 
-    sweep: SearchSweep
+    sweep: Sweep[SearchSetup]
+    entries: Sequence[Entry[SearchSetup]] = ()
     engine: Engine = field(init=False)
     _tasks: dict[Any, SearchTask] = field(default_factory=dict)
     _taught: dict[Any, _Taught] = field(default_factory=dict)
     _references: list[Place] = field(default_factory=list)
 
-    @property
-    def name(self) -> str:
-        return self.sweep.name
-
-    @property
-    def cells(self) -> list[tuple[str, str, SearchCell]]:
-        """(row, group, cell) in the order of the table."""
-        return [
-            (row, group, self.sweep.cell(row, group, s)) for row, group, s in self.sweep.entries
-        ]
-
-    def prepare(self, engine: Engine) -> None:
-        self.engine = engine
-        for cell in dict.fromkeys(dataclasses.replace(cell, seed=0) for _, _, cell in self.cells):
-            key = cell.data, cell.teacher
+    def prepare(self, engine: Engine, entries: Sequence[Entry[SearchSetup]]) -> None:
+        self.engine, self.entries = engine, entries
+        for cell in distinct(entries):
+            key = _key(cell)
             if key not in self._tasks:
                 self._tasks[key] = task = prepare(*key)
                 for note in (*task.data.notes, *task.told):
@@ -147,89 +111,55 @@ class SearchTable:
             objective_of(cell)
             config, _ = start_student(cell, self._tasks[key])
             search_model(config, compute_dtype(cell.precision), engine.options.remat)
-            for training in (cell.teacher.training, cell.training):
+            for training in (cell.setup.teacher.training, cell.training):
                 engine.check_batch_size(training.batch_size)
 
-    def settings(self) -> dict[Where, Known]:
-        return {
-            (row, group, cell.seed, ""): (
-                dataclasses.replace(
-                    cell, data_digest=self._tasks[cell.data, cell.teacher].digest
-                ).config,
-                ("teacher_digest", "plugin"),
-            )
-            for row, group, cell in self.cells
-        }
+    def known(self, cell: SearchCell) -> Known:
+        known = cell.but(data_digest=self._tasks[_key(cell)].digest)
+        return known.config, ("teacher_digest", "plugin")
 
     def raise_teachers(self, ledger: Ledger) -> None:
-        for _, _, cell in self.cells:
-            key = cell.data, cell.teacher
+        for entry in self.entries:
+            key = _key(entry.cell)
             if key in self._taught:
                 continue
             task = self._tasks[key]
-            teacher = train_teacher(self.engine, task, cell.teacher)
+            teacher = train_teacher(self.engine, task, entry.cell.setup.teacher)
             self.engine.check_stop()
             self.engine.reporter.say("asking the teacher about the candidates")
             self._taught[key] = _Taught(task, teacher, teacher.pair_scores(task))
-            self._file_references(cell, self._taught[key], ledger)
+            self._file_references(entry.cell, self._taught[key], ledger)
 
-    @cached_property
-    def everything(self) -> list[SearchRun]:
-        """Every entry, now that its teacher is known."""
-        runs = []
-        for row, group, cell in self.cells:
-            taught = self._taught[cell.data, cell.teacher]
-            cell = dataclasses.replace(
-                cell,
-                plugin=plugin_digest(cell.objective),
-                data_digest=taught.task.digest,
-                teacher_digest=taught.teacher.digest,
-            )
-            runs.append(SearchRun(self.name, row, group, cell, taught))
-        return runs
+    def run(self, entry: Entry[SearchSetup]) -> SearchRun:
+        taught = self._taught[_key(entry.cell)]
+        cell = entry.cell.but(
+            plugin=plugin_digest(entry.cell.objective),
+            data_digest=taught.task.digest,
+            teacher_digest=taught.teacher.digest,
+        )
+        return SearchRun(dataclasses.replace(entry, cell=cell), self.sweep.name, taught)
 
-    def runs(self) -> list[Run]:
-        runs: dict[str, Run] = {}
-        for run in self.everything:
-            runs.setdefault(run.hash, run)
-        return list(runs.values())
-
-    def configs(self) -> dict[str, dict[str, Any]]:
-        return {run.hash: run.cell.config for run in self.everything}
+    def described(self, spec: TableSpec) -> TableSpec:
+        protocol = (*spec.protocol, PROTOCOL)
+        return dataclasses.replace(spec, teachers=tuple(self._references), protocol=protocol)
 
     def self_check(self, runs: Sequence[Run]) -> None:
         check_first_steps(self.engine, runs)
 
-    def spec(self) -> TableSpec:
-        return TableSpec(
-            name=self.name,
-            title=self.sweep.title,
-            layout="metrics",
-            columns=COLUMNS,
-            baseline=next(iter(self.sweep.rows)),
-            places=tuple(Place(r.row, r.group, r.cell.seed, r.hash) for r in self.everything),
-            teachers=tuple(self._references),
-            tested=(f"test/{SELECT}",),
-            protocol=(*self.sweep.protocol, PROTOCOL),
-        )
-
     def _file_references(self, cell: SearchCell, taught: _Taught, ledger: Ledger) -> None:
         """The teacher, and the encoder that it and the candidates come from, in the ledger."""
-        group, task = next(iter(self.sweep.groups)), taught.task
+        group, task = self.sweep.groups[0].label, taught.task
         for label, digest_ in ((TEACHER, taught.teacher.digest), (RETRIEVER, task.encoder.digest)):
-            own = dataclasses.replace(
-                cell,
-                student=label,
-                objective="",
-                seed=0,
+            setup = SearchSetup(
+                cell.setup.data, cell.setup.teacher, label, in_batch=False, transfer=False
+            )
+            own = Cell(
+                setup,
+                (Train("", cell.setup.teacher.training),),
+                precision=cell.precision,
                 data_digest=task.digest,
                 teacher_digest=digest_,
-                training=cell.teacher.training,
             )
-            own = dataclasses.replace(
-                own, start="words", shared=True, similarity="cosine", in_batch=False,
-                hears="teacher", transfer=False,
-            )  # fmt: skip
             place = Place(label, group, 0, own.hash)
             if place in self._references:
                 continue
@@ -241,7 +171,7 @@ class SearchTable:
     def _reference(self, cell: SearchCell, label: str, group: str, taught: _Taught) -> LedgerRow:
         task, teacher = taught.task, taught.teacher
         if label == TEACHER:
-            found = teacher.rerank(task, "test", cell.teacher.candidates)
+            found = teacher.rerank(task, "test", cell.setup.teacher.candidates)
             params, training = teacher.params, teacher.training
         else:
             rows = task.data.splits["test"]
@@ -249,7 +179,7 @@ class SearchTable:
             params, training = task.encoder.params, {}
         return ledger_row(
             hash=cell.hash,
-            experiment=self.name,
+            experiment=self.sweep.name,
             row=label,
             group=group,
             seed=0,
@@ -263,22 +193,11 @@ class SearchTable:
 
 
 @dataclass(frozen=True, eq=False)
-class SearchRun:
-    """A student, see ``interface.Run``."""
+class SearchRun(Run):
+    """A student."""
 
     experiment: str
-    row: str
-    group: str
-    cell: SearchCell
     taught: _Taught
-
-    @property
-    def hash(self) -> str:
-        return self.cell.hash
-
-    @property
-    def title(self) -> str:
-        return f"{self.group}  {self.row}  seed {self.cell.seed}"
 
     @property
     def task(self) -> SearchTask:
@@ -293,7 +212,7 @@ class SearchRun:
     def works(self) -> tuple[Work, ...]:
         cell, task, config = self.cell, self.task, self._begun[0]
         objective, encoder = objective_of(cell), Encoder(TwoTower(config))
-        use_transfer = cell.transfer and objective.needs_teacher
+        use_transfer = cell.setup.transfer and objective.needs_teacher
         table = task.table(
             list_size=cell.training.list_size,
             use_transfer=use_transfer,
@@ -304,13 +223,13 @@ class SearchRun:
             return task.find(encoder, to_host(params), "validation").means
 
         work = search_work(
-            Identity(cell.hash, cell.config),
+            Identity(cell.hash, self.config),
             cell.seed,
             config,
             objective,
             cell.training,
             table,
-            data=f"{task.digest} {use_transfer} {cell.hears} {cell.teacher_digest}",
+            data=f"{task.digest} {use_transfer} {cell.setup.hears} {cell.teacher_digest}",
             evaluate=validate,
             precision=cell.precision,
         )
@@ -318,7 +237,7 @@ class SearchRun:
 
     @property
     def together(self) -> Mapping[str, Any]:
-        return {"start": self.cell.start}
+        return {"start": self.cell.setup.start}
 
     def start(self) -> Params:
         return self._begun[1]
@@ -334,10 +253,10 @@ class SearchRun:
         return ledger_row(
             hash=self.hash,
             experiment=self.experiment,
-            row=self.row,
-            group=self.group,
+            row=self.entry.label,
+            group=self.entry.group,
             seed=self.cell.seed,
-            config=self.cell.config,
+            config=self.config,
             metrics={
                 **_test_metrics(found),
                 **_query_costs(config, result.params, task),
@@ -356,8 +275,15 @@ class SearchRun:
 def objective_of(cell: SearchCell) -> ListObjective:
     """A cell's objective, fitted to its lists."""
     return resolve_lists(
-        cell.objective, list_size=cell.training.list_size, teacher=True, in_batch=cell.in_batch
+        cell.objective,
+        list_size=cell.training.list_size,
+        teacher=True,
+        in_batch=cell.setup.in_batch,
     )
+
+
+def _key(cell: SearchCell) -> tuple[SearchDataConfig, SearchTeacherConfig]:
+    return cell.setup.data, cell.setup.teacher
 
 
 def _shown(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
@@ -371,18 +297,18 @@ def start_student(cell: SearchCell, task: SearchTask) -> tuple[TwoTowerConfig, A
     Raises:
       UserError: for an unknown size.
     """
-    encoder = task.encoder
+    encoder, setup = task.encoder, cell.setup
     assert isinstance(encoder.config, BertConfig)
     rng = jax.random.key(cell.seed)
-    bert = student_config(cell.student, encoder.config)
-    if parse_preset(cell.student).copies_teacher:
-        layers = init_student(cell.student, encoder.config, encoder.params, rng)
-        config, params = pretrained_towers(bert, layers, shared=cell.shared)
-        return dataclasses.replace(config, similarity=cell.similarity), params
+    bert = student_config(setup.student, encoder.config)
+    if parse_preset(setup.student).copies_teacher:
+        layers = init_student(setup.student, encoder.config, encoder.params, rng)
+        config, params = pretrained_towers(bert, layers, shared=setup.shared)
+        return dataclasses.replace(config, similarity=setup.similarity), params
     bert = dataclasses.replace(bert, num_labels=bert.hidden_size)
-    config = TwoTowerConfig(bert, cell.shared, cell.similarity)
+    config = TwoTowerConfig(bert, setup.shared, setup.similarity)
     params = jax.device_get(init_two_tower(config, rng))
-    if cell.start == "words":
+    if setup.start == "words":
         params = {name: embeddings_from(own, encoder.params) for name, own in params.items()}
     return config, params
 

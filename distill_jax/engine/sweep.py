@@ -1,24 +1,21 @@
 """A table as an object: rows x columns x seeds, each a change of one base cell."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product as all_combinations
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
-from distill_jax.objectives.grammar import parse
+from distill_jax.engine.cell import Cell, SetupT, changed
+from distill_jax.tables.columns import Column
 from distill_jax.tables.spec import Place, TableSpec, Where
-from distill_jax.tables.table import Column
 from distill_jax.tables.trends import Trend
-from distill_jax.tasks.classification.cells import Cell, Stage
-from distill_jax.tasks.classification.draws import what_was_fixed
 
 
 @dataclass(frozen=True)
 class Point:
-    """A label and what it changes: dotted paths of a ``Cell`` and their values.
+    """A label and what it changes: paths in a ``Cell``, see ``cell.changed``, and their values.
 
     Attributes:
       label: of the row or group.
@@ -77,12 +74,12 @@ class Override:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[SetupT]):
     """A cell and the place it stands in; ``candidate`` as in ``Place``."""
 
     row: str
     group: str
-    cell: Cell
+    cell: Cell[SetupT]
     candidate: str = ""
 
     @property
@@ -91,13 +88,23 @@ class Entry:
         return self.row, self.group, self.cell.seed, self.candidate
 
     @property
+    def place(self) -> Place:
+        """Where its run stands, once the cell has a hash."""
+        return Place(self.row, self.group, self.cell.seed, self.cell.hash, self.candidate)
+
+    @property
     def label(self) -> str:
         """Of the row; of a candidate with its name."""
         return f"{self.row}: {self.candidate}" if self.candidate else self.row
 
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.group}  {self.label}  seed {self.cell.seed}"
+
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Generic[SetupT]):
     """A whole table, declared: nothing here runs.
 
     Attributes:
@@ -106,29 +113,32 @@ class Sweep:
       base: the cell that every entry changes.
       rows, groups: the axes; a group is a block of rows, or a column of a grid.
       seeds: one run each.
-      teacher_seeds, label_seeds: of the teacher's fine-tuning and of the draw of the labels: the
+      columns: metrics to show.
+      baseline: label of the row that others are tested against, within each group; None for the
+        first.
+      teacher_seeds, label_seeds: of the teacher's training and of the draw of the labels: the
         i-th seed has the i-th of each, from the start again when they run out; () leaves it to the
         cells, where one teacher and one draw serve all seeds.
-      baseline: label of the row that others are tested against, within each group.
-      columns: metrics to show.
       overrides: exceptions.
-      yardsticks: whether what the same labels give without a teacher is measured too.
-      layout, group_title, row_title, published, published_rows, trends, protocol: see
+      references: names of what stands beside the students without hearing the teacher: majority
+        class and TF-IDF, popularity and EASE. Each task knows its own.
+      tested, layout, group_title, row_title, published, published_rows, trends, protocol: see
         ``TableSpec``.
     """
 
     name: str
     title: str
-    base: Cell
+    base: Cell[SetupT]
     rows: Axis
     groups: Axis
     seeds: tuple[int, ...]
-    baseline: str
     columns: tuple[Column, ...]
+    baseline: str | None = None
     teacher_seeds: tuple[int, ...] = ()
     label_seeds: tuple[int, ...] = ()
     overrides: tuple[Override, ...] = ()
-    yardsticks: bool = False
+    references: tuple[str, ...] = ()
+    tested: tuple[str, ...] = ("test/accuracy",)
     layout: Literal["metrics", "grid"] = "metrics"
     group_title: str = "student"
     row_title: str = "objective"
@@ -152,7 +162,7 @@ class Sweep:
                 raise UserError(f"the {kind} repeat themselves: {', '.join(map(str, given))}")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise UserError("seeds are from 0 to 4294967295")
-        if self.baseline not in {p.label for p in self.rows}:
+        if self.baseline is not None and self.baseline not in {p.label for p in self.rows}:
             raise unknown("baseline", self.baseline, [p.label for p in self.rows])
         self._check_candidates()
         self._check_overrides()
@@ -178,8 +188,8 @@ class Sweep:
                 if name is not None and name not in {p.label for p in axis_}:
                     raise unknown(f"{what} in an override", name, [p.label for p in axis_])
 
-    def entries(self) -> tuple[Entry, ...]:
-        """Every entry, seeds innermost, objectives in canonical form."""
+    def entries(self) -> tuple[Entry[SetupT], ...]:
+        """Every entry, seeds innermost, cells in canonical form."""
         entries = []
         for group in self.groups:
             for row in self.rows:
@@ -188,18 +198,13 @@ class Sweep:
                     cell = changed(self.base, changes)
                     for override in self._overrides_of(row, group):
                         cell = changed(cell, override.changes)
-                    cell = _canonical(cell)
                     entries += [
-                        Entry(row.label, group.label, each, candidate.label)
+                        Entry(row.label, group.label, each.setup.settled(each), candidate.label)
                         for each in self._seeded(cell)
                     ]
-        if any(self.label_seeds) and not any(e.cell.data.draws_labels for e in entries):
-            raise UserError(
-                "label seeds are for draws of labels: here all labels are used, as they are"
-            )
         return tuple(entries)
 
-    def _seeded(self, cell: Cell) -> list[Cell]:
+    def _seeded(self, cell: Cell[SetupT]) -> list[Cell[SetupT]]:
         """The cell with each seed, and the teacher and the labels that go with it."""
         cells = []
         for index, seed in enumerate(self.seeds):
@@ -220,49 +225,28 @@ class Sweep:
             if override.row in (None, row.label) and override.group in (None, group.label)
         ]
 
-    def spec(
-        self,
-        places: Sequence[Place],
-        teachers: Sequence[Place],
-        yardsticks: Sequence[Place] = (),
-    ) -> TableSpec:
-        """The table's description, now that the runs have hashes."""
+    def spec(self, places: Sequence[Place]) -> TableSpec:
+        """The table's description, now that the runs have hashes; its task adds the rest."""
         return TableSpec(
             name=self.name,
             title=self.title,
             layout=self.layout,
             columns=self.columns,
-            baseline=self.baseline,
+            baseline=self.rows[0].label if self.baseline is None else self.baseline,
             places=tuple(places),
-            teachers=tuple(teachers),
-            yardsticks=tuple(yardsticks),
+            tested=self.tested,
             group_title=self.group_title,
             row_title=self.row_title,
             published=self.published,
             published_rows=self.published_rows,
             trends=self.trends,
-            protocol=(*self.protocol, what_was_fixed([e.cell for e in self.entries()])),
+            protocol=self.protocol,
         )
 
 
-def changed(cell: Any, changes: Iterable[tuple[str, Any]]) -> Any:
-    """A frozen dataclass with fields replaced, by dotted path.
-
-    Raises:
-      UserError: for a field that is not there.
-    """
-    for path, value in changes:
-        cell = _replaced(cell, path, path.split("."), value)
-    return cell
-
-
-def _replaced(node: Any, path: str, keys: Sequence[str], value: Any) -> Any:
-    names = [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
-    if keys[0] not in names:
-        raise unknown(f"field in {path!r}", keys[0], names)
-    if len(keys) > 1:
-        value = _replaced(getattr(node, keys[0]), path, keys[1:], value)
-    return dataclasses.replace(node, **{keys[0]: value})
+def distinct(entries: Iterable[Entry[SetupT]]) -> list[Cell[SetupT]]:
+    """The cells that differ in more than the seed."""
+    return list({repr(cell := entry.cell.but(seed=0)): cell for entry in entries}.values())
 
 
 def _join(combination: Sequence[Point]) -> Point:
@@ -270,10 +254,3 @@ def _join(combination: Sequence[Point]) -> Point:
     changes = tuple(change for point in combination for change in point.changes)
     chosen = [point.candidates for point in combination if point.candidates]
     return Point(label, changes, product(*chosen) if chosen else ())
-
-
-def _canonical(cell: Cell) -> Cell:
-    stage = cell.intermediate
-    if stage is not None:
-        stage = Stage(str(parse(stage.objective)), stage.training)
-    return dataclasses.replace(cell, objective=str(parse(cell.objective)), intermediate=stage)

@@ -7,27 +7,35 @@ import pytest
 
 from distill_jax.cli.experiment import Flags
 from distill_jax.core.errors import UserError
+from distill_jax.engine.cell import Cell, Train, changed
+from distill_jax.engine.sweep import (
+    Override,
+    Point,
+    Sweep,
+    axis,
+    points,
+    product,
+    zipped,
+)
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.build import ModelConfig
 from distill_jax.objectives.resolve import resolve
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.published import load_published
 from distill_jax.tables.spec import Place, TableSpec
-from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.tasks.classification.models import check_student, is_cnn, load_checkpoint
-from distill_jax.tasks.classification.sweep import (
-    Override,
-    Point,
-    Sweep,
-    axis,
-    changed,
-    points,
-    product,
-    zipped,
+from distill_jax.tasks.classification.cells import (
+    ClassifierSetup,
+    DataConfig,
+    TeacherConfig,
+    TrainingConfig,
 )
+from distill_jax.tasks.classification.models import check_student, is_cnn, load_checkpoint
 
-EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"
-BASE = Cell(DataConfig(), TeacherConfig(), "tiny", "ce", TrainingConfig())
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+BASE = Cell(
+    ClassifierSetup(data=DataConfig(), teacher=TeacherConfig(), student="tiny"),
+    (Train("ce", TrainingConfig()),),
+)
 MINILM = BertConfig(30522, 384, 6, 12, 1536, pooling="mean")
 
 
@@ -53,7 +61,7 @@ def test_rows_by_groups_by_seeds():
         ("ce", "tiny", 1),
         ("kl(T=4)", "tiny", 0),
     ]
-    assert entries[-1].cell.student == "l2"
+    assert entries[-1].cell.setup.student == "l2"
     assert entries[-1].cell.objective == "kl(T=4)"
 
 
@@ -70,9 +78,9 @@ def test_axes_combine():
     paired = zipped(fractions, rates)
     assert [point.label for point in paired] == ["few, 0.001", "all, 0.002"]
     cell = changed(BASE, paired[1].changes)
-    assert (cell.data.label_fraction, cell.training.optimizer.learning_rate) == (1.0, 2e-3)
+    assert (cell.setup.data.label_fraction, cell.training.optimizer.learning_rate) == (1.0, 2e-3)
     both = points({"x": {"student": "l2", "layers": "first"}})
-    assert changed(BASE, both[0].changes).layers == "first"
+    assert changed(BASE, both[0].changes).setup.layers == "first"
     with pytest.raises(UserError, match="2, 1 points"):
         zipped(fractions, rates[:1])
 
@@ -123,7 +131,9 @@ def test_settings_to_choose_from_need_names(row, message):
 
 def test_overrides_come_last():
     override = Override((("student", "l3"),), row="ce")
-    students = {(e.row, e.group): e.cell.student for e in small(overrides=(override,)).entries()}
+    students = {
+        (e.row, e.group): e.cell.setup.student for e in small(overrides=(override,)).entries()
+    }
     assert students["ce", "tiny"] == students["ce", "l2"] == "l3"
     assert students["kl(T=4)", "l2"] == "l2"
 
@@ -163,18 +173,17 @@ def test_every_declared_cell_can_be_built(path, preset):
     for sweep in declare(Flags(preset=preset)):
         entries = sweep.entries()
         if sweep.group_title == "student":
-            students = {(entry.group, entry.cell.student) for entry in entries}
+            students = {(entry.group, entry.cell.setup.student) for entry in entries}
             assert len(students) == len(sweep.groups) == len({each for _, each in students})
         for cell in {entry.cell for entry in entries if entry.cell.seed == entries[0].cell.seed}:
             teacher: ModelConfig = MINILM
-            if is_cnn(cell.teacher.name):
-                teacher = load_checkpoint(cell.teacher.name, num_labels=10, fresh=True).config
+            if is_cnn(cell.setup.teacher.name):
+                teacher = load_checkpoint(cell.setup.teacher.name, num_labels=10, fresh=True).config
             shape = check_student(cell, teacher).shape
-            stages = [cell.intermediate.objective] if cell.intermediate else []
-            for objective in (*stages, cell.objective):
+            for objective in cell.objectives:
                 assert resolve(objective, shape, teacher.shape).terms
         places = [Place(*e.where[:3], repr(e.cell), e.candidate) for e in entries]
-        spec = sweep.spec(places, [])
+        spec = sweep.spec(places)
         assert TableSpec.from_json(spec.to_json()) == spec
         known = {(place.row, place.group) for place in places}
         if sweep.published:

@@ -1,39 +1,48 @@
-"""A table of recommenders: what the runner asks of it, see ``interface.TableTask``."""
+"""Sequential recommendation, see ``interface.Task``."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from distill_jax.core.distributed import is_lead
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.histories import HistoryTable
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.data.load_interactions import load_ranking_split
+from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.first_step import check_first_steps
 from distill_jax.engine.interface import Run
 from distill_jax.engine.merge import rows_in
-from distill_jax.engine.options import DEFAULTS, RunOptions, Strategy, TrackTo
-from distill_jax.engine.progress import Reporter
 from distill_jax.engine.resume import Known
 from distill_jax.engine.rows import training_facts
-from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import Entry, Sweep
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import recommender_digest
 from distill_jax.models.recommenders.text_items import ItemTexts
-from distill_jax.objectives.ranking_objective import RankingObjective, resolve_ranking
+from distill_jax.objectives.plugins import plugin_digest
+from distill_jax.objectives.ranking_objective import (
+    RankingObjective,
+    parse_ranking,
+    resolve_ranking,
+)
 from distill_jax.tables.ledger import Ledger, LedgerRow
-from distill_jax.tables.spec import Place, TableSpec, Where
+from distill_jax.tables.spec import Place, TableSpec
 from distill_jax.tasks.recommendation.build import build_recommender, start_from_items
-from distill_jax.tasks.recommendation.cells import RecCell, RecModel, RecTeacher
+from distill_jax.tasks.recommendation.cells import (
+    CLOSED_FORMS,
+    RecModel,
+    RecommenderCell,
+    RecommenderSetup,
+    RecTeacher,
+)
 from distill_jax.tasks.recommendation.runs import (
     Catalogue,
     closed_form_cell,
@@ -43,7 +52,6 @@ from distill_jax.tasks.recommendation.runs import (
     trained_once,
     write_up,
 )
-from distill_jax.tasks.recommendation.sweep import RecRow, RecSweep
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
 from distill_jax.teachers.top_items import (
     TopItemsCache,
@@ -59,25 +67,6 @@ from distill_jax.training.state import Params
 TEACHER, PEER = "teacher", "not heard"
 SHUFFLE = 20_011
 """Seed of the placebo's permutation, the same for all rows and seeds."""
-
-
-def run_recommenders(
-    sweep: RecSweep,
-    folder: Path,
-    reporter: Reporter,
-    *,
-    split: RankingSplit | None = None,
-    track: TrackTo = "none",
-    strategy: Strategy = "sequential",
-    options: RunOptions = DEFAULTS,
-) -> tuple[TableSpec, list[LedgerRow]]:
-    """``run.run_table`` of recommenders.
-
-    Args:
-      split: the data, where it is loaded already.
-    """
-    table = RecTable(sweep, split)
-    return run_table(table, folder, reporter, track=track, strategy=strategy, options=options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,54 +87,73 @@ class TaughtBy:
 
 
 @dataclass(eq=False)
-class RecTable:
-    """What is needed for the runs of a sweep of recommenders, and the runs."""
+class Recommendation:
+    """What is needed for the runs of a sweep of recommenders, and the runs.
 
-    sweep: RecSweep
+    Attributes:
+      given: the data, where they are loaded already.
+      peers: other models of the teacher's training that stand beside it; nobody listens to them.
+    """
+
+    sweep: Sweep[RecommenderSetup]
     given: RankingSplit | None = None
+    peers: tuple[RecModel, ...] = ()
+    entries: Sequence[Entry[RecommenderSetup]] = ()
     engine: Engine = field(init=False)
     catalogue: Catalogue = field(init=False)
-    teacher: TaughtBy | None = None
+    taught: TaughtBy | None = None
     _models: dict[RecModel, Recommender] = field(default_factory=dict)
     _heard: dict[Any, TeacherOutputs | None] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        return self.sweep.name
+    def setup(self) -> RecommenderSetup:
+        """Of all entries, but for what they change."""
+        return self.sweep.base.setup
 
     @property
     def split(self) -> RankingSplit:
         """The data."""
         return self.catalogue.split
 
-    def prepare(self, engine: Engine) -> None:
+    def prepare(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
         """Every model can be built and every objective be computed."""
-        sweep, self.engine = self.sweep, engine
-        split = self.given or load_ranking_split(sweep.data.name, split=sweep.data.split)
+        self.engine, self.entries = engine, entries
+        for name in self.sweep.references:
+            if name not in CLOSED_FORMS:
+                raise unknown("reference", name, CLOSED_FORMS)
+        own = self.setup.data
+        split = self.given or load_ranking_split(own.name, split=own.split)
         self.catalogue = Catalogue(engine, split)
         data, say = split.data, engine.reporter.say
         say(f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {len(data):,}")
         say(f"protocol: {split.protocol}")
-        teacher = None
-        if sweep.teacher is not None:
-            teacher = self.build(sweep.teacher.model)
-            HistoryTable(split, "next", sweep.teacher.model.max_length)
-            self.resolve(self.teacher_cell(), teacher, None)
-            for peer in sweep.peers:
-                self.build(peer)
-            engine.check_batch_size(sweep.teacher.training.batch_size)
+        teacher = self._prepare_teacher()
         said = set()
-        for row, cell in self.cells("?"):
-            student = self.build(cell.model)
-            if row.start == "teacher_items" and student.config.items.source != "id":
-                raise UserError(f"row {row.label!r}: {cell.model.name} has no item vectors to set")
+        for entry in entries:
+            cell = entry.cell
+            student = self.build(cell.setup.model)
+            if cell.setup.start == "teacher_items" and student.config.items.source != "id":
+                name = cell.setup.model.name
+                raise UserError(f"row {entry.label!r}: {name} has no item vectors to set")
             objective = self.resolve(cell, student, teacher)
             engine.check_batch_size(cell.training.batch_size)
             student.computing_in(compute_dtype(cell.precision), engine.options.remat)
             for note in objective.notes:
                 if note not in said:
-                    say(f"{row.label}: {note}")
+                    say(f"{entry.label}: {note}")
                 said.add(note)
+
+    def _prepare_teacher(self) -> Recommender | None:
+        config = self.setup.teacher
+        if config is None:
+            return None
+        teacher = self.build(config.model)
+        HistoryTable(self.split, "next", config.model.max_length)
+        self.resolve(self.teacher_cell(), teacher, None)
+        for peer in self.peers:
+            self.build(peer)
+        self.engine.check_batch_size(config.training.batch_size)
+        return teacher
 
     def build(self, model: RecModel) -> Recommender:
         """The recommender of a name, one object for all its runs."""
@@ -157,42 +165,39 @@ class RecTable:
         return self.catalogue.texts[0]
 
     def resolve(
-        self, cell: RecCell, recommender: Recommender, teacher: Recommender | None
+        self, cell: RecommenderCell, recommender: Recommender, teacher: Recommender | None
     ) -> RankingObjective:
         """The objective of a cell, fitted."""
         return resolve_ranking(
             cell.objective,
             recommender.config.shape,
             teacher.config.shape if teacher else None,
-            positions=cell.training.batch_size * cell.model.max_length,
+            positions=cell.training.batch_size * cell.setup.model.max_length,
         )
 
-    def cells(self, teacher_digest: str) -> list[tuple[RecRow, RecCell]]:
-        """Every student, with the row that it stands in."""
-        return list(self.sweep.cells(self.split.digest, teacher_digest))
-
-    def teacher_cell(self, model: RecModel | None = None) -> RecCell:
+    def teacher_cell(self, model: RecModel | None = None) -> RecommenderCell:
         """The teacher's own training, or a peer's."""
-        return self.sweep.teacher_cell(self.split.digest, model)
+        config = self.setup.teacher
+        assert config is not None, "asked of tables with a teacher"
+        setup = RecommenderSetup(self.setup.data, model or config.model)
+        stages = (Train(config.objective, config.training),)
+        return Cell(setup, stages, config.seed, data_digest=self.split.digest)
 
-    def settings(self) -> dict[Where, Known]:
-        return {
-            (row.label, cell.model.name, cell.seed, ""): (cell.config, ("teacher_digest",))
-            for row, cell in self.cells("")
-        }
+    def known(self, cell: RecommenderCell) -> Known:
+        return cell.but(data_digest=self.split.digest).config, ("teacher_digest", "plugin")
 
     def raise_teachers(self, ledger: Ledger) -> None:
         """Train the teacher unless it is there, ask it about every training position; then all
         that stands beside it: recommenders in closed form, and peers."""
-        if self.sweep.teacher is not None:
-            self.teacher = self._taught_by(self.sweep.teacher, ledger)
+        if self.setup.teacher is not None:
+            self.taught = self._taught_by(self.setup.teacher, ledger)
         for name in self.sweep.references:
             cell = self._closed_form(name)
             if self._is_due(cell, ledger):
                 self.engine.check_stop()
-                row = closed_form_row(self.catalogue, self.name, name, cell, self.shown_EK)
+                row = closed_form_row(self.catalogue, self.sweep.name, name, cell, self.shown_EK)
                 self._append(ledger, name, row)
-        for peer in self.sweep.peers:
+        for peer in self.peers:
             cell = self.teacher_cell(peer)
             if self._is_due(cell, ledger):
                 self._trained(cell, PEER, ledger, self.shown_EK)
@@ -200,15 +205,15 @@ class RecTable:
     @property
     def shown_EK(self) -> np.ndarray | None:
         """What the teacher shows each test user; None without one."""
-        return None if self.teacher is None else self.teacher.top_EK
+        return None if self.taught is None else self.taught.top_EK
 
-    def _closed_form(self, name: str) -> RecCell:
+    def _closed_form(self, name: str) -> RecommenderCell:
         """The cell of a reference: one for all tables of one teacher."""
-        if self.sweep.teacher is not None:
-            return closed_form_cell(self.teacher_cell(), name)
-        return closed_form_cell(self.cells("")[0][1], name)
+        first = self.entries[0].cell.but(data_digest=self.split.digest)
+        own = first if self.setup.teacher is None else self.teacher_cell()
+        return closed_form_cell(own, name)
 
-    def _is_due(self, cell: RecCell, ledger: Ledger) -> bool:
+    def _is_due(self, cell: RecommenderCell, ledger: Ledger) -> bool:
         """Whether this part of the table has to make a row."""
         share = self.engine.options.share
         return share.holds(cell.hash) and cell.hash not in rows_in(ledger.path.parent)
@@ -222,10 +227,10 @@ class RecTable:
         return TaughtBy(recommender, params, digest, cache, top_EK)
 
     def _trained(
-        self, cell: RecCell, label: str, ledger: Ledger, teacher_top_EK: np.ndarray | None
+        self, cell: RecommenderCell, label: str, ledger: Ledger, teacher_top_EK: np.ndarray | None
     ) -> Params:
         """A teacher or a peer, trained on labels and filed."""
-        recommender, title = self.build(cell.model), f"{label} {cell.model.name}"
+        recommender, title = self.build(cell.setup.model), f"{label} {cell.setup.model.name}"
         objective = self.resolve(cell, recommender, None)
         start = recommender.init(jax.random.key(cell.seed))
         params, facts = trained_once(
@@ -234,13 +239,13 @@ class RecTable:
         if self._is_due(cell, ledger):
             row = write_up(
                 self.catalogue,
-                self.name,
+                self.sweep.name,
                 cell,
                 recommender,
                 params,
                 facts,
                 row=label,
-                group=cell.model.name,
+                group=cell.setup.model.name,
                 teacher_top_EK=teacher_top_EK,
             )
             self._append(ledger, title, row)
@@ -254,7 +259,7 @@ class RecTable:
     def _ask(
         self, recommender: Recommender, params: Params, digest: str, top: int
     ) -> TopItemsCache:
-        longest = max(model.max_length for model in self.sweep.students)
+        longest = max(entry.cell.setup.model.max_length for entry in self.entries)
         table = table_for(recommender, HistoryTable(self.split, "next", longest))
         provenance = TopItemsProvenance(digest, table.digest, top)
         folder = self.engine.folder / "teacher_outputs" / provenance.digest
@@ -270,43 +275,42 @@ class RecTable:
             )
         return open_top_items(folder, provenance)
 
-    @cached_property
-    def everything(self) -> list[tuple[RecRow, RecCell]]:
-        """Every student, now that its teacher is known."""
-        return self.cells(self.teacher.digest if self.teacher else "")
-
-    def runs(self) -> list[Run]:
-        runs: dict[str, Run] = {}
-        for row, cell in self.everything:
-            runs.setdefault(cell.hash, RecRun(self, row, cell))
-        return list(runs.values())
+    def run(self, entry: Entry[RecommenderSetup]) -> RecommenderRun:
+        cell = entry.cell
+        heard = self.taught if cell.setup.top else None
+        cell = cell.but(
+            plugin=plugin_digest(*cell.objectives, read=parse_ranking),
+            data_digest=self.split.digest,
+            teacher_digest=heard.digest if heard else "",
+        )
+        return RecommenderRun(dataclasses.replace(entry, cell=cell), self)
 
     def heard(self, objective: RankingObjective, placebo: bool) -> TeacherOutputs | None:
         """What an objective hears of the teacher, one object for all that hear the same."""
-        if not objective.needs_teacher or self.teacher is None:
+        if not objective.needs_teacher or self.taught is None:
             return None
         key = objective.wanted, placebo
         if key not in self._heard:
-            self._heard[key] = heard(self.split, objective, self.teacher.cache, placebo)
+            self._heard[key] = heard(self.split, objective, self.taught.cache, placebo)
         return self._heard[key]
 
-    def spec(self) -> TableSpec:
-        places = tuple(
-            Place(row.label, each.model.name, each.seed, each.hash) for row, each in self.everything
+    def described(self, spec: TableSpec) -> TableSpec:
+        config = self.setup.teacher
+        speakers = (
+            [(TEACHER, config.model), *((PEER, peer) for peer in self.peers)] if config else []
         )
-        labels = [TEACHER, *[PEER] * len(self.sweep.peers)]
         teachers = [
-            Place(label, model.name, 0, self.teacher_cell(model).hash)
-            for label, model in zip(labels, self.sweep.speakers, strict=False)
+            Place(label, model.name, 0, self.teacher_cell(model).hash) for label, model in speakers
         ]
-        teachers += [
+        closed = [
             Place(name, "closed form", 0, self._closed_form(name).hash)
             for name in self.sweep.references
         ]
-        return self.sweep.spec(places, tuple(teachers), self._protocol())
+        protocol = (*self._protocol(), *spec.protocol)
+        return dataclasses.replace(spec, teachers=(*teachers, *closed), protocol=protocol)
 
     def _protocol(self) -> tuple[str, ...]:
-        training, data, teacher = self.sweep.training, self.split.data, self.sweep.teacher
+        training, data, teacher = self.sweep.base.training, self.split.data, self.setup.teacher
         users_E = self.split.test.users_E
         weights = (
             "."
@@ -327,41 +331,27 @@ class RecTable:
             "same steps for every row; the step is chosen by validation NDCG@10, the test split "
             "is read once.",
             *data.notes,
-            *self.sweep.protocol,
         )
-
-    def configs(self) -> dict[str, dict[str, Any]]:
-        return {cell.hash: cell.config for _, cell in self.everything}
 
     def self_check(self, runs: Sequence[Run]) -> None:
         check_first_steps(self.engine, runs)
 
 
 @dataclass(frozen=True, eq=False)
-class RecRun:
-    """A student, see ``interface.Run``."""
+class RecommenderRun(Run):
+    """A student."""
 
-    table: RecTable
-    row: RecRow
-    cell: RecCell
-
-    @property
-    def hash(self) -> str:
-        return self.cell.hash
-
-    @property
-    def title(self) -> str:
-        return f"{self.cell.model.name}  {self.row.label}  seed {self.cell.seed}"
+    table: Recommendation
 
     @property
     def recommender(self) -> Recommender:
         """What is trained."""
-        return self.table.build(self.cell.model)
+        return self.table.build(self.cell.setup.model)
 
     @property
     def objective(self) -> RankingObjective:
         """Fitted."""
-        teacher = self.table.teacher.recommender if self.table.teacher else None
+        teacher = self.table.taught.recommender if self.table.taught else None
         return self.table.resolve(self.cell, self.recommender, teacher)
 
     @property
@@ -370,29 +360,29 @@ class RecRun:
 
     @property
     def together(self) -> Mapping[str, Any]:
-        return {"model": self.cell.model}
+        return {"model": self.cell.setup.model}
 
     def start(self) -> Params:
-        recommender, teacher = self.recommender, self.table.teacher
+        recommender, teacher = self.recommender, self.table.taught
         params = recommender.init(jax.random.key(self.cell.seed))
-        if self.cell.start != "teacher_items" or teacher is None:
+        if self.cell.setup.start != "teacher_items" or teacher is None:
             return params
         items_ID = np.asarray(teacher.recommender.item_vectors(teacher.params))
         return start_from_items(recommender, params, items_ID)
 
     def outputs(self) -> TeacherOutputs | None:
-        return self.table.heard(self.objective, self.cell.placebo)
+        return self.table.heard(self.objective, self.cell.setup.placebo)
 
     def finish(self, engine: Engine, result: TrainResult, seconds: float) -> LedgerRow:
         return write_up(
             self.table.catalogue,
-            self.table.name,
+            self.table.sweep.name,
             self.cell,
             self.recommender,
             result.params,
             training_facts(result, seconds),
-            row=self.row.label,
-            group=self.cell.model.name,
+            row=self.entry.label,
+            group=self.entry.group,
             teacher_top_EK=self.table.shown_EK,
         )
 
