@@ -4,12 +4,14 @@
 
 The sweep fine-tunes a teacher (training), asks it about every example (cache building) and trains
 a table of students with dropout, stages and losses that have parameters of their own (sweep), one
-after another or in populations. Each trial sends SIGKILL or SIGTERM at a moment drawn uniformly
-from one of the three phases; the table gets one in each phase and is then finished and compared:
+after another or in populations; in turn with it go a table of recommenders and one of search, which
+ask their teachers in a moment. Each trial sends SIGKILL or SIGTERM at a moment drawn uniformly
+from one of the phases; the table gets one in each phase and is then finished and compared:
 tables byte for byte, every metric but latencies, every model and every test logit byte for byte.
 After SIGTERM the process has to say that the state is saved, and to leave with 130.
 """
 
+import itertools
 import os
 import random
 import shutil
@@ -25,11 +27,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 if TYPE_CHECKING:
+    from distill_jax.engine.interface import Task
     from distill_jax.engine.sweep import Sweep
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,14 +53,20 @@ class Arguments:
     """How many signals are sent."""
     seed: int = 0
     """Of the moments and the signals."""
+    tables: tuple[str, ...] = ("classification", "recommendation", "search")
+    """Which tables, in turn."""
     strategies: tuple[str, ...] = ("sequential", "vmap")
-    """How the students are trained, in turn."""
+    """How the students are trained, in turn, of every table."""
     jobs: int = 1
     """Sweeps that are disturbed at a time."""
     report: Path | None = None
     """A Markdown file for the report."""
     child: tuple[str, ...] = ()
-    """Used by the tool itself: strategy, world and output of the sweep that is to be killed."""
+    """Used by the tool itself: table, strategy, world and output of what is to be killed."""
+
+
+Kind = tuple[str, str]
+"""Table and strategy."""
 
 
 @dataclass
@@ -65,7 +74,7 @@ class Trial:
     """A signal and what came of it."""
 
     phase: str
-    strategy: str
+    kind: Kind
     signal: str
     wait: float
     hit: str = ""
@@ -81,17 +90,26 @@ def main(args: Arguments) -> int:
         run(lambda: sweep_here(*args.child))
         return 0
     started = time.monotonic()
-    sweeps = -(-args.trials // len(PHASES))
+    kinds = list(itertools.product(args.tables, args.strategies))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
         world = make_world(Path(folder, "world"))
-        whole = {strategy: undisturbed(world, strategy) for strategy in args.strategies}
+        planned: list[tuple[Kind, tuple[str, ...]]] = []
+        whole: dict[Kind, Whole] = {}
+        left = args.trials
+        for kind in itertools.cycle(kinds):
+            if left <= 0:
+                break
+            if kind not in whole:
+                whole[kind] = undisturbed(world, kind)
+            planned.append((kind, whole[kind].names[:left]))
+            left -= len(planned[-1][1])
 
         def one_sweep(number: int) -> list[Trial]:
-            strategy = args.strategies[number % len(args.strategies)]
-            phases = PHASES[: args.trials - number * len(PHASES)]
+            kind, phases = planned[number]
             draw = random.Random(f"{args.seed}-{number}")
-            return disturb(world, strategy, phases, whole[strategy], draw)
+            return disturb(world, kind, phases, whole[kind], draw)
 
+        sweeps = len(planned)
         trials = [trial for own in pool.map(one_sweep, range(sweeps)) for trial in own]
         seconds = time.monotonic() - started
     print(text := report(trials, sweeps, seconds, args.seed))
@@ -107,10 +125,19 @@ class Whole:
     output: Path
     phases: tuple[tuple[str, float], ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The phases that take any time."""
+        there = {phase_of(stage) for stage, _ in self.phases}
+        return tuple(name for name in PHASES if name in there)
+
 
 def make_world(folder: Path) -> Path:
-    """A random checkpoint, a tokeniser and reviews, as the tests have them."""
+    """A random checkpoint, a tokeniser, reviews and products, as the tests have them."""
+    from small_tables import write_pairs
     from toys import make_reviews, make_teacher
+
+    write_pairs(folder / "pairs")
 
     make_teacher(folder / "teacher")
     make_reviews(folder / "reviews", {"train": 800, "dev": 48, "test": 60})
@@ -118,31 +145,32 @@ def make_world(folder: Path) -> Path:
     return folder
 
 
-def undisturbed(world: Path, strategy: str) -> Whole:
+def undisturbed(world: Path, kind: Kind) -> Whole:
     """The sweep without a signal."""
-    output = world / f"whole_{strategy}"
+    name = "_".join(kind)
+    output = world / f"whole_{name}"
     # Once more with programs that are compiled, for the times.
-    for attempt in (world / f"first_{strategy}", output):
-        child = Child(world, strategy, attempt, attempt.with_suffix(".home"))
+    for attempt in (world / f"first_{name}", output):
+        child = Child(world, kind, attempt, attempt.with_suffix(".home"))
         if child.wait():
             raise SystemExit(f"the undisturbed sweep ended with {child.code}:\n{child.said}")
-    print(f"undisturbed, {strategy}: {child.seconds:.1f} s", flush=True)
+    print(f"undisturbed, {', '.join(kind)}: {child.seconds:.1f} s", flush=True)
     return Whole(output, tuple(child.finished))
 
 
 def disturb(
-    world: Path, strategy: str, phases: Sequence[str], whole: Whole, draw: random.Random
+    world: Path, kind: Kind, phases: Sequence[str], whole: Whole, draw: random.Random
 ) -> list[Trial]:
     """One sweep that gets a signal in each phase, and is then finished and compared."""
     output = Path(tempfile.mkdtemp(dir=world))
     home = output.with_suffix(".home")
     trials = []
     for phase in phases:
-        trial = Trial(phase, strategy, draw.choice(("SIGKILL", "SIGTERM")), 0.0)
+        trial = Trial(phase, kind, draw.choice(("SIGKILL", "SIGTERM")), 0.0)
         stages = [(name, took) for name, took in whole.phases if phase_of(name) == phase]
         name, took = draw.choice(stages)
         trial.wait = draw.uniform(0, took)
-        child = Child(world, strategy, output, home)
+        child = Child(world, kind, output, home)
         if child.until(name, trial.wait):
             trial.hit = child.now or "between phases"
             child.send(trial.signal)
@@ -151,12 +179,9 @@ def disturb(
         else:
             trial.wrong.append(f"{name} did not come: {child.said[-500:]}")
         trials.append(trial)
-        print(
-            f"{trial.signal} in {phase} ({strategy}, {trial.hit}, after {trial.wait:.2f} s): "
-            f"exit {trial.code}",
-            flush=True,
-        )
-    last = Child(world, strategy, output, home)
+        where = f"{', '.join(kind)}, {trial.hit}, after {trial.wait:.2f} s"
+        print(f"{trial.signal} in {phase} ({where}): exit {trial.code}", flush=True)
+    last = Child(world, kind, output, home)
     last.wait()
     wrong = [f"ended with {last.code}: {last.said[-500:]}"] if last.code else []
     trials[-1].wrong += wrong or compare(whole.output, output)
@@ -182,7 +207,7 @@ def ends_wrongly(child: "Child", sent: str) -> list[str]:
 class Child:
     """The sweep in a process of its own; a thread reads what it says."""
 
-    def __init__(self, world: Path, strategy: str, output: Path, home: Path) -> None:
+    def __init__(self, world: Path, kind: Kind, output: Path, home: Path) -> None:
         home.mkdir(exist_ok=True)
         self._started = time.monotonic()
         self._changed = threading.Condition()
@@ -191,7 +216,7 @@ class Child:
         self._begun: dict[str, float] = {}
         self._lines: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--child", strategy, str(world), str(output)],
+            [sys.executable, __file__, "--child", *kind, str(world), str(output)],
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -261,12 +286,12 @@ class Child:
 
 def phase_of(stage: str) -> str:
     """The phase of one of the sweep's stages."""
-    if stage == "fine-tuning the teacher":
+    if "teacher" in stage.split()[:1] or stage.startswith(("fine-tuning", "training")):
         return "training"
     return "cache building" if stage == "asking the teacher" else "sweep"
 
 
-def sweep_here(strategy: str, world: str, output: str) -> None:
+def sweep_here(table: str, strategy: str, world: str, output: str) -> None:
     """The sweep itself, in a child; announces its phases."""
     import jax
 
@@ -274,7 +299,6 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
     from distill_jax.engine.progress import Reporter, Stage
     from distill_jax.engine.run import run_table
     from distill_jax.tables.outputs import write_outputs
-    from distill_jax.tasks.classification.table import Classification
 
     jax.config.update("jax_platforms", "cpu")
 
@@ -288,7 +312,7 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
 
     options = RunOptions(checkpoint_seconds=0.3)
     spec, rows = run_table(
-        Classification(declare(Path(world))),
+        declare(table, Path(world)),
         Path(output),
         Announcing(),
         track="none",
@@ -298,7 +322,25 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
     write_outputs(spec, rows, Path(output))
 
 
-def declare(world: Path) -> "Sweep":
+def declare(table: str, world: Path) -> "Task[Any]":
+    """A table at work on its data."""
+    from small_tables import FIT, LISTS, among_walks, pairs, walks
+
+    from distill_jax.tasks.classification.table import Classification
+    from distill_jax.tasks.search.table import Search
+
+    if table == "recommendation":
+        rows = {"labels": {}, "kl": {"objective": "0.5*full_softmax + 0.5*kl(top=5)"}}
+        return among_walks(walks(rows, training=replace(FIT, epochs=10), dropout=0.1, seeds=(0, 1)))
+    if table == "search":
+        rows = {"labels": {}, "kl": {"objective": "ce + kl"}}
+        training = replace(LISTS, steps=30, evaluations=2)
+        teacher = world / "teacher/model"
+        return Search(pairs(world / "pairs", teacher, rows, training=training, seeds=(0, 1)))
+    return Classification(declare_classifiers(world))
+
+
+def declare_classifiers(world: Path) -> "Sweep[Any]":
     """The table: three objectives, one of them after a stage on hidden states; two seeds."""
     from distill_jax.engine.cell import Cell, Train
     from distill_jax.engine.sweep import Sweep, axis, points
@@ -345,8 +387,9 @@ def declare(world: Path) -> "Sweep":
 def compare(undisturbed: Path, disturbed: Path) -> list[str]:
     """What differs between two folders of results, a line each."""
     names = [Path(name) for name in TIMELESS]
-    for pattern in ("runs/*/model/*", "runs/*/test_logits.npz", "runs/*/history.json"):
-        names += [path.relative_to(undisturbed) for path in sorted(undisturbed.glob(pattern))]
+    for pattern in ("runs/*/model/**/*", "runs/*/test_logits.npz", "runs/*/history.json"):
+        found = sorted(path for path in undisturbed.glob(pattern) if path.is_file())
+        names += [path.relative_to(undisturbed) for path in found]
     differences = []
     for name in names:
         ours, theirs = undisturbed / name, disturbed / name
@@ -373,6 +416,7 @@ def results(output: Path) -> dict[str, object]:
             {k: v for k, v in row.metrics.items() if not k.startswith("latency/")},
             row.selected_step,
             row.test_correct,
+            row.test_scores,
             row.history,
         )
         for row in Ledger(output / "ledger.jsonl").rows()
@@ -398,10 +442,10 @@ def report(trials: Sequence[Trial], sweeps: int, seconds: float, seed: int) -> s
         ),
         "",
         *(["Differences:", "", *(f"- {line}" for line in wrong), ""] if wrong else []),
-        "| # | strategy | signal | phase | hit | after (s) | exit |",
-        "|---:|---|---|---|---|---:|---:|",
+        "| # | table | strategy | signal | phase | hit | after (s) | exit |",
+        "|---:|---|---|---|---|---|---:|---:|",
         *(
-            f"| {number} | {t.strategy} | {t.signal} | {t.phase} | {t.hit} | {t.wait:.2f} "
+            f"| {number} | {' | '.join(t.kind)} | {t.signal} | {t.phase} | {t.hit} | {t.wait:.2f} "
             f"| {t.code} |"
             for number, t in enumerate(trials, 1)
         ),

@@ -2,77 +2,45 @@
 
 import dataclasses
 import io
-import itertools
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from recsys import small_split
 from rich.console import Console
 from safetensors.numpy import load_file
 from scripts import ROOT, SCRIPTS, module_at
+from small_tables import FIT, among_walks, pairs, walks, write_pairs
 
 from distill_jax.cli.compare import CompareLosses
 from distill_jax.cli.experiment import TableFlags
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
-from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import merge_ledgers
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
-from distill_jax.engine.sweep import Point, Sweep, points
+from distill_jax.engine.sweep import points
 from distill_jax.objectives.plugins import load_plugin
 from distill_jax.objectives.registry import forget
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.recommendation.cells import (
-    RecData,
     RecModel,
-    RecommenderSetup,
-    RecTeacher,
 )
-from distill_jax.tasks.recommendation.columns import COLUMNS as REC_COLUMNS
-from distill_jax.tasks.recommendation.table import Recommendation
-from distill_jax.tasks.search.cells import (
-    SearchDataConfig,
-    SearchSetup,
-    SearchTeacherConfig,
-    SearchTraining,
-)
-from distill_jax.tasks.search.columns import COLUMNS as SEARCH_COLUMNS
 from distill_jax.tasks.search.table import Search
-from distill_jax.training.recommender import FitConfig
 
-FIT = FitConfig(epochs=2, eval_every=1, batch_size=16)
-WALKS = Sweep(
-    name="walks",
-    title="Walks",
-    base=Cell(
-        RecommenderSetup(
-            RecData("walks"),
-            RecModel("sasrec-1x4", max_length=8, dropout=0.0),
-            RecTeacher(RecModel("sasrec-1x8", max_length=8), training=FIT, top=8),
-        ),
-        (Train("full_softmax", FIT),),
-    ),
-    rows=points(
-        {
-            "labels": {},
-            "kl": {"objective": "0.5*full_softmax + 0.5*kl(top=5)"},
-            "softer": {"objective": "0.5*full_softmax + 0.5*kl(top=5, T=2)"},
-        }
-    ),
-    groups=(Point("sasrec-1x4"),),
+WALKS = walks(
+    {
+        "labels": {},
+        "kl": {"objective": "0.5*full_softmax + 0.5*kl(top=5)"},
+        "softer": {"objective": "0.5*full_softmax + 0.5*kl(top=5, T=2)"},
+    },
     seeds=(0, 1),
     references=("popularity",),
-    columns=REC_COLUMNS,
-    tested=(),
 )
-LISTS = SearchTraining(steps=3, evaluations=1, batch_size=16, list_size=3)
 PLUGIN = '''
 import jax.numpy as jnp
 from distill_jax.losses.numeric import constant_pair
@@ -90,32 +58,10 @@ def squared_lists(student, teacher, *, where=None):
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory, toy_teacher):
     """Task -> (folder, options, changes) -> (spec, rows, what was said)."""
-    folder = tmp_path_factory.mktemp("pairs")
-    words = ("film", "good", "bad", "plot", "cast", "music")
-    pairs = list(itertools.permutations(words, 2))
-    for split, own in (("train", pairs[:14]), ("dev", pairs[14:20]), ("test", pairs[20:])):
-        lines = [f"{a} {b},the {a} and {b},1\n{a} {b},the {a},0.5\n" for a, b in own]
-        (folder / f"{split}.csv").write_text("query,product,gain\n" + "".join(lines))
-    setup = SearchSetup(
-        SearchDataConfig(f"pairs:{folder}", label_fraction=0.5),
-        SearchTeacherConfig(str(toy_teacher), candidates=5, training=LISTS),
-        student="1x8x2",
-    )
-    search = Sweep(
-        name="toy_search",
-        title="A toy",
-        base=Cell(setup, (Train("ce", LISTS),)),
-        rows=points({"labels": {}, "kl": {"objective": "ce + kl"}}),
-        groups=(Point("1x8x2"),),
-        seeds=(0, 1),
-        columns=SEARCH_COLUMNS,
-        tested=(),
-    )
-    split = small_split(num_users=40, num_items=25)
-    tasks = {
-        "recommendation": (WALKS, partial(Recommendation, given=split)),
-        "search": (search, Search),
-    }
+    folder = write_pairs(tmp_path_factory.mktemp("pairs"))
+    rows = {"labels": {}, "kl": {"objective": "ce + kl"}}
+    search = pairs(folder, toy_teacher, rows, seeds=(0, 1))
+    tasks = {"recommendation": (WALKS, among_walks), "search": (search, Search)}
 
     def run(task, folder, options=RunOptions(), changes=None, cells=None, **how):  # noqa: B008
         out, (sweep, at_work) = io.StringIO(), tasks[task]

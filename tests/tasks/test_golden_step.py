@@ -5,15 +5,14 @@ What changes them on purpose makes ``golden_step.json`` anew:
 """
 
 import io
-import itertools
 import json
 import os
 from pathlib import Path
 
 import jax
 import pytest
-from recsys import small_split
 from rich.console import Console
+from small_tables import among_walks, pairs, walks, write_pairs
 
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine.cell import Cell, Train
@@ -29,21 +28,9 @@ from distill_jax.tasks.classification.cells import (
     TrainingConfig,
 )
 from distill_jax.tasks.classification.table import Classification
-from distill_jax.tasks.recommendation.cells import (
-    RecData,
-    RecModel,
-    RecommenderSetup,
-    RecTeacher,
-)
-from distill_jax.tasks.recommendation.columns import COLUMNS as REC_COLUMNS
-from distill_jax.tasks.recommendation.table import Recommendation
 from distill_jax.tasks.search.cells import (
-    SearchDataConfig,
-    SearchSetup,
-    SearchTeacherConfig,
     SearchTraining,
 )
-from distill_jax.tasks.search.columns import COLUMNS as SEARCH_COLUMNS
 from distill_jax.tasks.search.table import Search
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.loop import step_numbers
@@ -78,28 +65,15 @@ def images():
 @pytest.fixture
 def recommendation():
     fit = FitConfig(epochs=1, eval_every=1, batch_size=16, optimizer=FAST)
-    teacher = RecTeacher(RecModel("sasrec-1x8", max_length=8), training=fit, top=8)
-    setup = RecommenderSetup(RecData("walks"), RecModel("sasrec-1x4", max_length=8), teacher)
-    cell = Cell(setup, (Train("0.5*full_softmax + 0.5*kl(top=5, T=2)", fit),))
-    sweep = Sweep("walks", "Walks", cell, (Point("kl"),), (Point("student"),), (0,), REC_COLUMNS)
-    return Recommendation(sweep, small_split(num_users=40, num_items=25))
+    rows = {"kl": {"objective": "0.5*full_softmax + 0.5*kl(top=5, T=2)"}}
+    return among_walks(walks(rows, training=fit, dropout=0.1))
 
 
 @pytest.fixture
 def search(toy_teacher, tmp_path):
-    pairs = list(itertools.permutations(("film", "good", "bad", "plot", "cast", "music"), 2))
-    for split, own in (("train", pairs[:14]), ("dev", pairs[14:20]), ("test", pairs[20:])):
-        lines = [f"{a} {b},the {a} and {b},1\n{a} {b},the {a},0.5\n" for a, b in own]
-        (tmp_path / f"{split}.csv").write_text("query,product,gain\n" + "".join(lines))
     short = SearchTraining(steps=2, evaluations=1, batch_size=8, list_size=3)
-    setup = SearchSetup(
-        SearchDataConfig(f"pairs:{tmp_path}", label_fraction=0.5),
-        SearchTeacherConfig(str(toy_teacher), candidates=5, training=short),
-        student="1x8x2",
-    )
-    cell = Cell(setup, (Train("ce + kl(T=2)", short),))
-    columns = SEARCH_COLUMNS
-    return Search(Sweep("toy", "toy", cell, (Point("kl"),), (Point("1x8x2"),), (0,), columns))
+    rows = {"kl": {"objective": "ce + kl(T=2)"}}
+    return Search(pairs(write_pairs(tmp_path), toy_teacher, rows, training=short))
 
 
 @pytest.mark.parametrize("task", ["text", "images", "recommendation", "search"])

@@ -18,15 +18,17 @@ def tool():
 
 
 @pytest.mark.slow
-def test_five_signals_make_no_difference(tool, tmp_path):
-    """Slow: nine processes, one after another, five of which are killed."""
+def test_seven_signals_make_no_difference(tool, tmp_path):
+    """Slow: sixteen processes, seven of which are killed."""
     report = tmp_path / "report.md"
-    args = tool.Arguments(trials=5, seed=3, report=report, strategies=("sequential",))
+    args = tool.Arguments(trials=7, seed=3, report=report, strategies=("sequential",))
     assert tool.main(args) == 0
     text = report.read_text()
-    assert "5 signals over 2 sweeps" in text and "**no difference**" in text
+    assert "7 signals over 3 sweeps" in text and "**no difference**" in text
     for phase in tool.PHASES:
         assert f"| {phase} |" in text
+    for table in args.tables:
+        assert f"| {table} | sequential |" in text
 
 
 @pytest.fixture

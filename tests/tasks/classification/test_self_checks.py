@@ -147,7 +147,7 @@ class Unmasked:
 
 @pytest.mark.parametrize("whose", ["teacher", "student"])
 def test_a_model_that_reads_padding(task, toy, models, whose):
-    broken = toy.config if whose == "teacher" else plan(task, toy, "kl").config
+    broken = toy.config if whose == "teacher" else plan(task, toy, "kl").model
     models(lambda config: Unmasked(config) if config == broken else build_model(config))
     with pytest.raises(UserError, match=rf"{whose}.*: padding changes the logits.*`where`"):
         check(plan(task, toy, "kl"))
@@ -284,7 +284,7 @@ def test_what_a_softmax_cancels_is_not_asked_for():
 
 
 def test_terms_that_count(task, toy):
-    objective = plan(task, toy, "0*kl + step({0: 0, 0.9: 2})*kl(T=linear(2, 4)) + ce").objective
+    objective = plan(task, toy, "0*kl + step({0: 0, 0.9: 2})*kl(T=linear(2, 4)) + ce").fitted[-1]
     late, ce = terms_that_count(objective, 1000)
     assert (late.label, late.weight, ce.label, ce.weight) == ("kl_2", 2, "ce", 1)
     assert [term.objective.terms[0].label for term in (late, ce)] == ["kl", "ce"]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from recsys import small_split
 from rich.console import Console
+from small_tables import walks
 
 from distill_jax.core.errors import UserError
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
-from distill_jax.engine.sweep import Point, Sweep, axis, points
+from distill_jax.engine.sweep import axis
 from distill_jax.evaluation.open_recommender import open_recommender
 from distill_jax.evaluation.ranking import mean_metrics
 from distill_jax.models.recommenders.build import Recommender
@@ -26,36 +27,28 @@ from distill_jax.tasks.recommendation.cells import (
     RecData,
     RecModel,
     RecommenderSetup,
-    RecTeacher,
     parse_model,
 )
-from distill_jax.tasks.recommendation.columns import COLUMNS, NDCG
+from distill_jax.tasks.recommendation.columns import NDCG
 from distill_jax.tasks.recommendation.table import Recommendation
 from distill_jax.training.recommender import FitConfig
 
 TRAINING = FitConfig(epochs=2, eval_every=1, batch_size=16)
-TEACHER = RecTeacher(RecModel("sasrec-1x8", max_length=8), training=TRAINING, top=8)
 KL = "0.5*full_softmax + 0.5*kl(top=5)"
-ROWS = points(
+SWEEP = walks(
     {
         "labels": {"objective": "full_softmax"},
         "kl": {"objective": KL},
         "start": {"objective": "full_softmax", "start": "teacher_items"},
         "placebo": {"objective": KL, "placebo": True},
-    }
-)
-SETUP = RecommenderSetup(RecData("walks"), RecModel("sasrec-1x4", max_length=8), TEACHER)
-SWEEP = Sweep(
-    name="walks",
-    title="Walks",
-    base=Cell(SETUP, (Train("full_softmax", TRAINING),)),
-    rows=ROWS,
-    groups=(Point("sasrec-1x4"),),
+    },
+    training=TRAINING,
+    dropout=0.1,
     seeds=(0, 1, 2),
     references=("popularity", "ease"),
-    columns=COLUMNS,
     tested=(NDCG.key,),
 )
+ROWS, TEACHER = SWEEP.rows, SWEEP.base.setup.teacher
 
 
 def run(sweep, folder, split):

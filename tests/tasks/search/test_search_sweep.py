@@ -1,7 +1,6 @@
 """A search table in small, from words in files to a table; its teacher has learnt nothing."""
 
 import importlib.util
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -9,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from small_tables import pairs, write_pairs
 
 from distill_jax.core.errors import UserError
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
-from distill_jax.engine.sweep import Point, Sweep, points
 from distill_jax.evaluation.open_search import open_search
 from distill_jax.evaluation.search import Encoder
 from distill_jax.models.bert import BertConfig
@@ -29,7 +28,7 @@ from distill_jax.tasks.search.cells import (
     SearchTeacherConfig,
     SearchTraining,
 )
-from distill_jax.tasks.search.columns import COLUMNS, NDCG
+from distill_jax.tasks.search.columns import NDCG
 from distill_jax.tasks.search.table import Search
 from distill_jax.tasks.search.task import prepare
 
@@ -38,38 +37,14 @@ SMALL = SearchTraining(steps=2, evaluations=1, batch_size=8, list_size=3)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pairs")
-    words = ("film", "good", "bad", "plot", "cast", "music")
-    pairs = list(itertools.permutations(words, 2))
-    for split, own in (("train", pairs[:14]), ("dev", pairs[14:20]), ("test", pairs[20:])):
-        lines = [f"{a} {b},the {a} and {b},1\n{a} {b},the {a},0.5\n" for a, b in own]
-        (folder / f"{split}.csv").write_text("query,product,gain\n" + "".join(lines))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sweep(folder, toy_teacher):
-    setup = SearchSetup(
-        SearchDataConfig(f"pairs:{folder}", label_fraction=0.5),
-        SearchTeacherConfig(str(toy_teacher), candidates=5, training=SMALL),
-        student="1x8x2",
-    )
+def sweep(tmp_path_factory, toy_teacher):
+    folder = write_pairs(tmp_path_factory.mktemp("pairs"))
     rows = {
         "labels": {"objective": "ce"},
         "kl": {"objective": "ce + kl"},
         "placebo": {"objective": "ce + kl", "hears": "shuffled"},
     }
-    return Sweep(
-        name="toy_search",
-        title="A toy",
-        base=Cell(setup, (Train("ce", SMALL),)),
-        rows=points(rows),
-        groups=(Point("1x8x2"),),
-        seeds=(0,),
-        columns=COLUMNS,
-        tested=(NDCG.key,),
-    )
+    return pairs(folder, toy_teacher, rows, training=SMALL, tested=(NDCG.key,))
 
 
 def run(sweep, folder):
