@@ -21,7 +21,7 @@ from distill_jax.data.lists import Examples, write_lists
 from distill_jax.engine.progress import Reporter
 from distill_jax.evaluation.open_classifier import Answer, OpenClassifier, open_classifier
 from distill_jax.tables.ledger import LedgerRow
-from distill_jax.tables.runs_kept import MODEL, RUNS
+from distill_jax.tables.names import MODEL, RUNS
 from distill_jax.tasks.classification.table import run_sweep
 
 _OWN = {"teacher", "data"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill_jax.tables.figure import (
+from distill_jax.tables.drawing import (
     TEACHER,
     WIDTH_INCHES,
     legend_below,

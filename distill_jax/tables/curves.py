@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.tables.figure import (
+from distill_jax.tables.drawing import (
     TITLE_CHARS,
     WIDTH_INCHES,
     legend_below,
@@ -102,7 +102,7 @@ def draw_curves(table: Table, *, title: str | None = None) -> "Figure":
             handles[row.row] = axes.plot(steps, mean_S, lw=1.2, **style)[0]
             colour = styles[row.row]["color"]
             axes.fill_between(steps, mean_S - sd_S, mean_S + sd_S, color=colour, alpha=0.12, lw=0)
-        full, chars = f"{table.group_title} {group}", 90 // width
+        full, chars = f"{table.spec.group_title} {group}", 90 // width
         axes.set_title(full if len(full) <= chars else wrap(group, chars), loc="left")
         axes.grid(axis="y", color="#E6E6E6", lw=0.6)
         axes.set_axisbelow(True)

@@ -4,8 +4,8 @@ import dataclasses
 
 from samples import sample_runs, sample_spec, sample_teacher, sample_yardstick
 
+from distill_jax.tables.build import table_of
 from distill_jax.tables.cost import draw_costs, has_costs, save_costs
-from distill_jax.tables.spec import table_of
 
 KEY = "test/accuracy"
 

@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from samples import sample_run, sample_runs, sample_spec
 
 from distill_jax.core.errors import UserError
+from distill_jax.tables.build import table_of
 from distill_jax.tables.curves import draw_curves, has_curves, mean_curve, save_curves, shown
-from distill_jax.tables.figure import STYLE
-from distill_jax.tables.spec import table_of
+from distill_jax.tables.drawing import STYLE
 
 
 def with_history(*points_by_seed):

@@ -10,9 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from samples import sample_run, sample_runs, sample_spec, sample_teacher, sample_yardstick
 
 from distill_jax.core.errors import UserError
-from distill_jax.tables.figure import STYLE, save_figure, styles_of
+from distill_jax.tables.build import table_of
+from distill_jax.tables.drawing import STYLE, styles_of
+from distill_jax.tables.figure import save_figure
 from distill_jax.tables.grid import draw_grid, panels_of, positions_of
-from distill_jax.tables.spec import table_of
+from distill_jax.tables.markdown import to_markdown
 
 SHARES = ("5%", "10%", "25%", "50%", "100%")
 MANY = tuple(["ce", *(f"hidden_mse(layers='last') + kl(T={i})" for i in range(9))])
@@ -200,6 +202,6 @@ def test_yardsticks_are_said_in_lines_and_in_heat_maps(rows):
     texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     texts += [figure.axes[0].get_xlabel()]
     assert any("12.3" in text and "tfidf+logreg" in text for text in texts)
-    assert "tfidf+logreg yardstick: 12.3" in table.to_markdown()
+    assert "tfidf+logreg yardstick: 12.3" in to_markdown(table)
     if rows == ("ce", "kl"):
         assert figure.axes[0].get_ylim()[0] > 40  # the lines keep their room

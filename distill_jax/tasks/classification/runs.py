@@ -25,8 +25,7 @@ from distill_jax.evaluation.size import model_size
 from distill_jax.models.build import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.ledger import LedgerRow, pack_correct
-from distill_jax.tables.runs_kept import MISTAKES
-from distill_jax.tables.yardstick_names import CLASSES
+from distill_jax.tables.names import CLASSES, MISTAKES
 from distill_jax.tasks.classification.cells import TEACHER, Cell, TrainingConfig, config_of
 from distill_jax.tasks.classification.classify import SCORES, classifier_work, predict, predictor
 from distill_jax.tasks.classification.models import check_saved, inputs_of, save_model

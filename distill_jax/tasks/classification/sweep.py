@@ -9,8 +9,8 @@ from typing import Any, Literal
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 from distill_jax.objectives.grammar import parse
+from distill_jax.tables.columns import Column
 from distill_jax.tables.spec import Place, TableSpec, Where
-from distill_jax.tables.table import Column
 from distill_jax.tables.trends import Trend
 from distill_jax.tasks.classification.cells import Cell, Stage
 from distill_jax.tasks.classification.draws import what_was_fixed

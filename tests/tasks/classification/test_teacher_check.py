@@ -18,8 +18,8 @@ from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
+from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tables.spec import table_of
 from distill_jax.tasks.classification.supplies import Supplies
 from distill_jax.tasks.classification.table import run_sweep
 from distill_jax.tasks.classification.teacher_check import Said, better_order
