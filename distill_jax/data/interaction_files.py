@@ -15,26 +15,17 @@ What a folder may hold:
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.data.build_interactions import Rows
+from distill_jax.data import recbole
+from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
 from distill_jax.data.separated import decode, name_in, number_in, seconds_in, separated
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 LINES = (".txt", ".txt.gz")
 PARTS = (("train",), ("validation", "dev", "valid"), ("test",))
-SEPARATOR = " | "
-
-
-class RawInteractions(NamedTuple):
-    """What files say: rows, item name -> text, and sentences on what was left out."""
-
-    rows: Rows
-    texts: dict[str, str] | None = None
-    notes: tuple[str, ...] = ()
 
 
 def read(place: Path) -> RawInteractions:
@@ -48,8 +39,6 @@ def read(place: Path) -> RawInteractions:
     if not place.is_dir():
         raise UserError(f"data files: no folder and no file {place}.")
     if list(place.glob("*.inter")):
-        from distill_jax.data import recbole
-
         return recbole.read(place)
     parts = [_find(place, stems, TABLES) for stems in PARTS]
     whole = _find(place, ("interactions",), (*TABLES, *LINES))
@@ -69,30 +58,6 @@ def read(place: Path) -> RawInteractions:
             raise UserError(f"data files: no {stem} file in {place}; an own split needs all three.")
     tables = [_read_table(path) for path in named.values() if path]
     return RawInteractions(joined(place, tables), _item_texts(place))
-
-
-def joined(place: Path, tables: list[Rows]) -> Rows:
-    """Train, validation and test rows as one, with their parts."""
-
-    def column(name: str) -> np.ndarray | None:
-        columns = [getattr(table, name) for table in tables]
-        if all(values is None for values in columns):
-            return None
-        if any(values is None for values in columns):
-            word = name.removesuffix("s_N")
-            raise UserError(
-                f"data files: some of the splits in {place} have a column {word!r} and some do "
-                "not; expected it in all three or in none."
-            )
-        return np.concatenate(columns)
-
-    return Rows(
-        users=[user for table in tables for user in table.users],
-        items=[item for table in tables for item in table.items],
-        times_N=column("times_N"),
-        ratings_N=column("ratings_N"),
-        parts_N=np.repeat(np.arange(len(tables)), [len(table.users) for table in tables]),
-    )
 
 
 def _find(folder: Path, stems: tuple[str, ...], endings: tuple[str, ...]) -> Path | None:
@@ -206,8 +171,3 @@ def _title_lines(path: Path) -> Iterator[tuple[int, str, str]]:
         title, genres = (cells[1], "") if len(cells) == 2 else cells[-2:]
         texts = [title, genres.replace("|", ", ")]
         yield line, name_in(path, line, "item", cells[0]), join_texts(texts)
-
-
-def join_texts(texts: list[str]) -> str:
-    """The parts that are not empty as one text, ``title | genres``."""
-    return SEPARATOR.join(" ".join(text.split()) for text in texts if text.strip())

@@ -20,6 +20,7 @@ from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
 from distill_jax.data.coverage import in_words
+from distill_jax.data.load_search import load_search
 from distill_jax.data.plan import choose_lengths
 from distill_jax.data.query_lists import (
     Candidates,
@@ -28,7 +29,7 @@ from distill_jax.data.query_lists import (
     pair_table,
     prior_scores,
 )
-from distill_jax.data.query_product import SearchData, load_search
+from distill_jax.data.query_product import SearchData
 from distill_jax.data.tokenise import TokenTable, tokenise_covered
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import Precision
