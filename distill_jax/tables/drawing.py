@@ -36,6 +36,9 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.spines.left": False,
     "axes.edgecolor": "#888888",
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
     "xtick.color": "#888888",
     "xtick.labelcolor": "black",
     "text.parse_math": False,  # a dollar sign in a label is a dollar sign

@@ -1,7 +1,6 @@
 """The figure of a comparison: means with intervals and single seeds, a panel per student."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill_jax.core.errors import UserError
@@ -14,7 +13,6 @@ from distill_jax.tables.drawing import (
     draw_teachers,
     draw_yardsticks,
     legend_below,
-    save_drawing,
     wrap,
 )
 from distill_jax.tables.grid import draw_grid
@@ -33,31 +31,13 @@ SEED_OFFSET = 0.25
 """Single seeds stand this far below their interval, in rows, so that neither hides the other."""
 
 
-def save_figure(
-    table: Table,
-    key: str,
-    stem: Path | str,
-    *,
-    title: str | None = None,
-    formats: Sequence[str] = ("png", "svg"),
-) -> list[Path]:
-    """Write the figure of one column, as ``stem.png`` and ``stem.svg``.
-
-    Args:
-      table: what to draw; a grid is drawn over its groups, otherwise a group is a panel.
-      key: the column.
-      stem: path without the suffix.
-      title: printed above the panels.
-      formats: suffixes that matplotlib can write.
-
-    Returns:
-      The paths written.
+def draw_figure(table: Table, key: str, *, title: str | None = None) -> "Figure":
+    """The figure of one column: a grid's over its groups, otherwise a panel a group.
 
     Raises:
       UserError: for a key that is no column, or a table with nothing but the teacher.
     """
-    drawing = draw_grid if table.spec.layout == "grid" else draw
-    return save_drawing(lambda: drawing(table, key, title=title), stem, formats)
+    return (draw_grid if table.spec.layout == "grid" else draw)(table, key, title=title)
 
 
 def draw(table: Table, key: str, *, title: str | None = None) -> "Figure":
@@ -83,8 +63,7 @@ def draw(table: Table, key: str, *, title: str | None = None) -> "Figure":
         axes.set_yticks(range(len(rows)), [labels[row.row] for row in rows])
         axes.set_ylim(len(rows) - 0.45, -0.55)
         axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x", color="#E6E6E6", lw=0.6)
-        axes.set_axisbelow(True)
+        axes.grid(axis="x")
         axes.set_title(f"{table.spec.group_title} {group}", loc="left")
     outside: dict[str, Artist] = {}
     for axes in panels:

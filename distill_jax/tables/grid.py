@@ -104,8 +104,7 @@ def _lines(table: Table, column: Column) -> "Figure":
     ):
         handles |= _panel(axes, table, column, groups)
         axes.set_title(name, loc="left")
-        axes.grid(axis="y", color="#E6E6E6", lw=0.6)
-        axes.set_axisbelow(True)
+        axes.grid(axis="y")
         if len(panels) == 1:
             axes.set_xlabel(table.spec.group_title)
     for axes in figure.get_axes():

@@ -10,19 +10,21 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import COLUMNS, Column
-from distill_jax.tables.cost import has_costs, save_costs
+from distill_jax.tables.cost import draw_costs, has_costs
 from distill_jax.tables.csv import to_csv
-from distill_jax.tables.curves import has_curves, save_curves
-from distill_jax.tables.figure import save_figure
+from distill_jax.tables.curves import draw_curves, has_curves
+from distill_jax.tables.drawing import save_drawing
+from distill_jax.tables.figure import draw_figure
 from distill_jax.tables.latex import to_latex
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.names import YARDSTICKS
-from distill_jax.tables.report import Drawings, report
+from distill_jax.tables.report import report
 from distill_jax.tables.spec import Place, TableSpec
 from distill_jax.tables.table import Table
 from distill_jax.tables.terminal import TerminalTable
-from distill_jax.tables.trends import TrendResult, evaluate_trend, trends_markdown
+from distill_jax.tables.trends import TrendResult, evaluate_trend
+from distill_jax.tables.trends_markdown import trends_markdown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,25 +104,22 @@ def write_outputs(spec: TableSpec, rows: Sequence[LedgerRow], folder: Path) -> l
         texts["trends.md"] = trends_markdown(trends)
     for name, text in texts.items():
         write_atomic(folder / name, text)
-    figures = save_figure(table, spec.figure_key, folder / "figure", title=spec.title)
-    curves: list[Path] = []
+    drawings = {"figure": lambda: draw_figure(table, spec.figure_key, title=spec.title)}
     if has_curves(table):
-        curves = save_curves(table, folder / "curves", title=spec.title)
-    costs: list[Path] = []
+        drawings["curves"] = lambda: draw_curves(table, title=spec.title)
     if has_costs(table, spec.figure_key):
-        costs = save_costs(table, spec.figure_key, folder / "costs", title=spec.title)
-    drawings = Drawings(*map(_svg, (figures, curves, costs)))
-    write_atomic(folder / "report.html", report(table, trends, drawings, folder))
-    paths = [*(folder / name for name in texts), *figures, *curves, *costs, folder / "report.html"]
+        drawings["costs"] = lambda: draw_costs(table, spec.figure_key, title=spec.title)
+    figures = [
+        path for name, draw in drawings.items() for path in save_drawing(draw, folder / name)
+    ]
+    svg = {name: (folder / f"{name}.svg").read_bytes() for name in drawings}
+    write_atomic(folder / "report.html", report(table, trends, svg, folder))
+    paths = [*(folder / name for name in texts), *figures, folder / "report.html"]
     for name in ("trends.md", "curves.png", "curves.svg", "costs.png", "costs.svg"):
         if folder / name not in paths:  # of an earlier description; it would tell of other runs
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
     return paths
-
-
-def _svg(paths: Sequence[Path]) -> bytes | None:
-    return next((path.read_bytes() for path in paths if path.suffix == ".svg"), None)
 
 
 def show(spec: TableSpec, rows: Sequence[LedgerRow], console: "Console") -> None:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +20,14 @@ from distill_jax.tables.sheet import (
     sources_of,
 )
 from distill_jax.tables.table import Table
-from distill_jax.tables.trends import Trend, TrendResult
-
-
-@dataclass(frozen=True)
-class Drawings:
-    """What is shown of a table, as SVG.
-
-    Attributes:
-      figure: its scores.
-      curves: validation by step; None where no run kept its history.
-      costs: score against latency; None where nobody was timed.
-    """
-
-    figure: bytes | None
-    curves: bytes | None = None
-    costs: bytes | None = None
+from distill_jax.tables.trends import TrendResult
+from distill_jax.tables.trends_markdown import claimed, estimate
 
 
 def report(
     table: Table,
     trends: Sequence[TrendResult],
-    drawings: "Drawings",
+    drawings: Mapping[str, bytes],
     folder: Path | None = None,
 ) -> str:
     """The page: what the table comes to, table and figures, then what they rest on.
@@ -50,6 +35,8 @@ def report(
     Args:
       table: as ``table_of`` builds it.
       trends: as evaluated.
+      drawings: SVG: ``figure``, where runs kept their history ``curves``, where they were timed
+        ``costs``.
       folder: in which the page and ``runs`` lie; None where only the ledger is known.
     """
     main, *published = sheets_of(table)
@@ -65,21 +52,15 @@ def report(
         body += ['<div class="conclusion">', *(f"<p>{html.prose(each)}</p>" for each in told)]
         body += [*taking(run_to_take(best), folder), "</div>"]
     body += html.section("Results", [*html.sheet(main)])
-    if drawings.figure is not None:
-        pictured = html.picture(drawings.figure, "figure", _described(table))
-        body += html.section("Figure", pictured)
-    if drawings.costs is not None:
-        described = f"{_described(table)}, against latency"
-        body += html.section(
-            "Score against latency", html.picture(drawings.costs, "costs", described)
-        )
+    body += _pictured("Figure", drawings, "figure", _described(table))
+    against = f"{_described(table)}, against latency"
+    body += _pictured("Score against latency", drawings, "costs", against)
     if best is not None and folder is not None:
         body += html.section("Where the best student is wrong", errors(run_to_take(best), folder))
     body += html.section("Trends", _trends(table, trends))
     body += html.section("Published numbers", _published(table, published))
-    if drawings.curves is not None:
-        described = f"Validation scores by optimiser step, {table.spec.title}"
-        body += html.section("Learning curves", html.picture(drawings.curves, "curves", described))
+    by_step = f"Validation scores by optimiser step, {table.spec.title}"
+    body += _pictured("Learning curves", drawings, "curves", by_step)
     body += html.section("Protocol", html.bullets(table.spec.protocol, "protocol"))
     statistics = html.bullets(table.notes)
     if tests is not None:
@@ -87,6 +68,13 @@ def report(
     body += html.section("How to read the numbers", statistics)
     body += html.section("Provenance", _provenance(table, runs))
     return html.page(table.spec.title, body)
+
+
+def _pictured(heading: str, drawings: Mapping[str, bytes], name: str, described: str) -> list[str]:
+    """A drawing in a section of its own, where there is one."""
+    if name not in drawings:
+        return []
+    return html.section(heading, html.picture(drawings[name], name, described))
 
 
 def _runs(table: Table) -> dict[str, list[LedgerRow]]:
@@ -136,12 +124,6 @@ def _contrasts(result: TrendResult, scale: float) -> list[tuple[str, ...]]:
     trend = result.trend
     lines: list[tuple[str, ...]] = []
     for index, contrast in enumerate(trend.contrasts):
-        summary, interval = result.summaries[index], MISSING
-        if summary.n:
-            mean, low, high = (
-                f"{value * scale:+.2f}" for value in (summary.mean, summary.low, summary.high)
-            )
-            interval = f"{mean} [{low}, {high}]"
         picked = [
             f"{row} ({group})"
             for pick, (row, group) in zip(contrast.picks, result.chosen[index], strict=False)
@@ -151,8 +133,8 @@ def _contrasts(result: TrendResult, scale: float) -> list[tuple[str, ...]]:
         if picked:
             label += f"; chosen on validation: {', '.join(picked)}"
         statement = trend.statement if index == 0 else ""
-        verdict = result.verdicts[index]
-        lines.append((statement, label, _claimed(trend, scale), interval, verdict))
+        interval, verdict = estimate(result.summaries[index], scale), result.verdicts[index]
+        lines.append((statement, label, claimed(trend, scale), interval, verdict))
     return lines
 
 
@@ -163,15 +145,6 @@ def _word(verdict: str) -> str:
 def _verdict(verdict: str) -> str:
     css = {"held": "held", "not held": "failed"}.get(_word(verdict), "soft")
     return f'<span class="{css}">{html.text(verdict)}</span>'
-
-
-def _claimed(trend: Trend, scale: float) -> str:
-    return {
-        "positive": "> 0",
-        "negative": "< 0",
-        "within": f"within ±{trend.margin * scale:g}",
-        "not_below": f"> −{trend.margin * scale:g}",
-    }[trend.claim]
 
 
 def _covered(rows: Sequence[LedgerRow]) -> list[str]:

@@ -10,7 +10,7 @@ from distill_jax.tables.latex import to_latex
 from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.outputs import evaluate, load_results
 from distill_jax.tables.significance import reference
-from distill_jax.tables.trends import trends_markdown
+from distill_jax.tables.trends_markdown import trends_markdown
 
 RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
 FOLDERS = sorted(path.parent for path in RESULTS.glob("*/table.md"))

@@ -12,8 +12,8 @@ from samples import place, sample_spec
 from distill_jax.core.errors import UserError
 from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import Column
-from distill_jax.tables.drawing import STYLE
-from distill_jax.tables.figure import draw, save_figure
+from distill_jax.tables.drawing import STYLE, save_drawing
+from distill_jax.tables.figure import draw
 from distill_jax.tables.ledger import LedgerRow, pack_correct
 from distill_jax.tables.spec import Place
 
@@ -134,8 +134,8 @@ def test_bold_numbers_are_those_of_the_table():
 
 
 def test_files_are_written_and_the_same_twice(tmp_path):
-    first = save_figure(make_table(), "test/accuracy", tmp_path / "a" / "figure.v1")
-    again = save_figure(make_table(), "test/accuracy", tmp_path / "b" / "figure.v1")
+    first = save_drawing(lambda: draw(make_table(), "test/accuracy"), tmp_path / "a" / "figure.v1")
+    again = save_drawing(lambda: draw(make_table(), "test/accuracy"), tmp_path / "b" / "figure.v1")
     assert [path.name for path in first] == ["figure.v1.png", "figure.v1.svg"]
     assert first[0].read_bytes().startswith(b"\x89PNG") and b"<svg" in first[1].read_bytes()
     for one, other in zip(first, again, strict=True):
@@ -143,9 +143,11 @@ def test_files_are_written_and_the_same_twice(tmp_path):
 
 
 def test_the_users_style_does_not_leak_in_or_out(tmp_path):
-    plain = save_figure(make_table(), "test/accuracy", tmp_path / "a")[0].read_bytes()
+    plain = save_drawing(lambda: draw(make_table(), "test/accuracy"), tmp_path / "a")[
+        0
+    ].read_bytes()
     with matplotlib.rc_context({"font.size": 30, "figure.facecolor": "red"}):
-        styled_file = save_figure(make_table(), "test/accuracy", tmp_path / "b")[0]
+        styled_file = save_drawing(lambda: draw(make_table(), "test/accuracy"), tmp_path / "b")[0]
         assert matplotlib.rcParams["font.size"] == 30
     assert styled_file.read_bytes() == plain
 

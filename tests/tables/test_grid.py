@@ -1,5 +1,6 @@
 """The figure of a grid: where lines and numbers stand, and that nothing overlaps."""
 
+import functools
 import itertools
 import math
 
@@ -11,8 +12,8 @@ from samples import sample_run, sample_runs, sample_spec, sample_teacher, sample
 
 from distill_jax.core.errors import UserError
 from distill_jax.tables.build import table_of
-from distill_jax.tables.drawing import STYLE, styles_of
-from distill_jax.tables.figure import save_figure
+from distill_jax.tables.drawing import STYLE, save_drawing, styles_of
+from distill_jax.tables.figure import draw_figure
 from distill_jax.tables.grid import draw_grid, panels_of, positions_of
 from distill_jax.tables.markdown import to_markdown
 
@@ -180,8 +181,8 @@ def test_unfinished_and_diverged_entries_do_not_break_the_rest(rows):
 
 def test_the_same_bytes_twice(tmp_path):
     for rows in (("ce", "kl"), MANY):
-        first = save_figure(tabulate(SHARES, rows), "test/accuracy", tmp_path / "a")
-        again = save_figure(tabulate(SHARES, rows), "test/accuracy", tmp_path / "b")
+        drawing = functools.partial(draw_figure, tabulate(SHARES, rows), "test/accuracy")
+        first, again = (save_drawing(drawing, tmp_path / name) for name in "ab")
         assert [path.suffix for path in first] == [".png", ".svg"]
         for one, other in zip(first, again, strict=True):
             assert one.read_bytes() == other.read_bytes()
