@@ -21,10 +21,12 @@ import numpy as np
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data import recbole
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
+from distill_jax.data.file_formats import one_file
 from distill_jax.data.separated import decode, name_in, number_in, seconds_in, separated
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 LINES = (".txt", ".txt.gz")
+DATA = "data files"
 PARTS = (("train",), ("validation", "dev", "valid"), ("test",))
 
 
@@ -40,8 +42,8 @@ def read(place: Path) -> RawInteractions:
         raise UserError(f"data files: no folder and no file {place}.")
     if list(place.glob("*.inter")):
         return recbole.read(place)
-    parts = [_find(place, stems, TABLES) for stems in PARTS]
-    whole = _find(place, ("interactions",), (*TABLES, *LINES))
+    parts = [one_file(place, stems, TABLES, DATA) for stems in PARTS]
+    whole = one_file(place, ("interactions",), (*TABLES, *LINES), DATA)
     if whole and any(parts):
         found = next(path for path in parts if path)
         raise UserError(f"data files: both {whole.name} and {found.name} in {place}.")
@@ -58,20 +60,6 @@ def read(place: Path) -> RawInteractions:
             raise UserError(f"data files: no {stem} file in {place}; an own split needs all three.")
     tables = [_read_table(path) for path in named.values() if path]
     return RawInteractions(joined(place, tables), _item_texts(place))
-
-
-def _find(folder: Path, stems: tuple[str, ...], endings: tuple[str, ...]) -> Path | None:
-    found = [
-        folder / f"{stem}{ending}"
-        for stem in stems
-        for ending in endings
-        if (folder / f"{stem}{ending}").is_file()
-    ]
-    if len(found) > 1:
-        raise UserError(
-            f"data files: both {found[0].name} and {found[1].name} in {folder}; expected one."
-        )
-    return found[0] if found else None
 
 
 def _read_file(path: Path) -> Rows:
@@ -126,8 +114,8 @@ def _read_lines(path: Path) -> Rows:
 
 
 def _item_texts(folder: Path) -> dict[str, str] | None:
-    table = _find(folder, ("items",), TABLES)
-    titles = _find(folder, ("titles",), (".tsv", ".tsv.gz"))
+    table = one_file(folder, ("items",), TABLES, DATA)
+    titles = one_file(folder, ("titles",), (".tsv", ".tsv.gz"), DATA)
     if table and titles:
         raise UserError(f"data files: both {table.name} and {titles.name} in {folder}.")
     path = table or titles
