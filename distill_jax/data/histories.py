@@ -13,7 +13,7 @@ import numpy as np
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
-from distill_jax.core.ranking_types import PADDING_ITEM, HistoryBatch, Negatives, Task
+from distill_jax.core.ranking_types import PADDING_ITEM, HistoryBatch, Negatives, Question
 from distill_jax.data.draws import draw_below, draw_unit
 from distill_jax.data.interactions import Histories, RankingSplit
 from distill_jax.data.plan import PADDING_ID, filled
@@ -33,7 +33,7 @@ class HistoryTable:
     """
 
     split: RankingSplit
-    task: Task = "next"
+    task: Question = "next"
     max_length: int = 200
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ def _with_negatives(
     return dataclasses.replace(batch, **arrays)
 
 
-def questions(histories: Histories, task: Task, length: int, batch_size: int) -> HistoryBatch:
+def questions(histories: Histories, task: Question, length: int, batch_size: int) -> HistoryBatch:
     """Histories as a batch whose last position is asked for the item that comes next.
 
     Args:
