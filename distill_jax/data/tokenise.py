@@ -110,27 +110,21 @@ def tokenise_texts(
     tokenizer_file: Path,
     *,
     max_length: int,
+    texts_b: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
-) -> TokenTable:
-    """Token ids of texts that belong to no data set, see ``tokenise_dataset``.
+    cache: Path | None = None,
+) -> tuple[TokenTable, Coverage]:
+    """Token ids of texts that belong to no data set, and how much of the texts is left.
 
     Args:
+      texts_b: the second text of each, of pairs.
       ids: of the texts; their numbers where None.
+      cache: as for ``tokenise_dataset``.
     """
-    return tokenise_covered(texts, tokenizer_file, max_length=max_length, ids=ids)[0]
-
-
-def tokenise_covered(
-    texts: Sequence[str],
-    tokenizer_file: Path,
-    *,
-    max_length: int,
-    ids: Sequence[str] | None = None,
-) -> tuple[TokenTable, Coverage]:
-    """``tokenise_texts``, and how much of the texts is left."""
-    table = TextTable(tuple(ids or map(str, range(len(texts)))), tuple(texts))
+    ids = tuple(ids or map(str, range(len(texts))))
+    table = TextTable(ids, tuple(texts), None if texts_b is None else tuple(texts_b))
     dataset = TextDataset("texts", (), {"train": table})
-    tokens = tokenise_dataset(dataset, tokenizer_file, max_length=max_length)
+    tokens = tokenise_dataset(dataset, tokenizer_file, max_length=max_length, cache=cache)
     return tokens.splits["train"], tokens.coverage["train"]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from distill_jax.tables.cautions import named_row, not_above
 from distill_jax.tables.columns import Column
 from distill_jax.tables.ledger import LedgerRow
-from distill_jax.tables.sheet import format_entry, format_p
+from distill_jax.tables.sheet import format_p, show
 from distill_jax.tables.table import Table, TableRow
 
 CHOSEN_BY = ("validation/accuracy", "validation/ndcg@10")
@@ -57,10 +57,6 @@ def run_to_take(row: TableRow) -> LedgerRow:
     return next(iter(row.runs.values()))
 
 
-def _score(row: TableRow, column: Column) -> str:
-    return format_entry(row.entries[column.key], column, seeds=len(row.seeds))
-
-
 def _teacher(table: Table, row: TableRow) -> TableRow | None:
     """The teacher of a row where there is one alone."""
     own = [each for each in table.teachers if each.group == row.group] or list(table.teachers)
@@ -69,10 +65,10 @@ def _teacher(table: Table, row: TableRow) -> TableRow | None:
 
 
 def _who(table: Table, best: TableRow, column: Column) -> str:
-    said = f"Best student: {named_row(best)}, {column.title} {_score(best, column)}"
+    said = f"Best student: {named_row(best)}, {column.title} {show(best, column)}"
     teacher = _teacher(table, best)
     if teacher and teacher.entries[column.key].summary.n:
-        said += f"; the teacher has {_score(teacher, column)}"
+        said += f"; the teacher has {show(teacher, column)}"
     return f"{said}."
 
 
@@ -86,7 +82,7 @@ def _not_above(table: Table, best: TableRow, column: Column) -> list[str]:
     for name, row in whose:
         unbeaten = [each for each in table.yardsticks if not_above(row, each, column)]
         if unbeaten:
-            named = " and ".join(f"`{each.row}` ({_score(each, column)})" for each in unbeaten)
+            named = " and ".join(f"`{each.row}` ({show(each, column)})" for each in unbeaten)
             said.append(f"{name} does not beat {named}")
     return [f"Beside the yardsticks: {'; '.join(said)}."] if said else []
 
@@ -95,8 +91,8 @@ def _cost(table: Table, best: TableRow) -> str:
     teacher = _teacher(table, best)
     said = []
     for key, name, shown in COSTS:
-        own = _mean(best, key)
-        theirs = _mean(teacher, key) if teacher else None
+        own = best.mean(key)
+        theirs = teacher.mean(key) if teacher else None
         if own is None:
             continue
         said.append(f"{name} {shown(own)}" + _beside(own, theirs, shown))
@@ -109,11 +105,6 @@ def _beside(own: float, theirs: float | None, shown: Callable[[float], str]) -> 
     if theirs is None or not own > 0 or not theirs > 0:
         return ""
     return f" against the teacher's {shown(theirs)} ({theirs / own:.1f} to 1)"
-
-
-def _mean(row: TableRow, key: str) -> float | None:
-    numbers = [number for run in row.runs.values() if (number := run.number(key)) is not None]
-    return sum(numbers) / len(numbers) if numbers else None
 
 
 def _significance(table: Table, best: TableRow, column: Column) -> str:

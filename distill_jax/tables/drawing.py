@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill_jax.core.files import write_atomic
 from distill_jax.tables.columns import Column
-from distill_jax.tables.sheet import format_entry
+from distill_jax.tables.sheet import show
 from distill_jax.tables.table import Table, TableRow
 
 if TYPE_CHECKING:
@@ -94,9 +94,8 @@ def draw_teachers(
     handles: dict[str, Artist] = {}
     draw_line = axes.axhline if horizontal else axes.axvline
     for row, style in zip(teachers, TEACHER_LINES * len(teachers), strict=False):
-        entry = row.entries[column.key]
-        value = format_entry(entry, column, seeds=len(row.seeds))
-        line = draw_line(entry.summary.mean * column.scale, color=TEACHER, lw=1.3, ls=style)
+        value, mean = show(row, column), row.entries[column.key].summary.mean
+        line = draw_line(mean * column.scale, color=TEACHER, lw=1.3, ls=style)
         handles[f"{row.row} {row.group}: {value}" if row.group else f"{row.row}: {value}"] = line
     return handles
 
@@ -119,10 +118,9 @@ def draw_yardsticks(
         entry = row.entries[column.key]
         if not entry.summary.n or not math.isfinite(entry.summary.mean):
             continue
-        value = format_entry(entry, column, seeds=len(row.seeds))
         values.append(entry.summary.mean * column.scale)
         line = draw_line(values[-1], color=YARDSTICK, lw=1.0, ls=style)
-        handles[f"{row.group} {row.row}: {value}"] = line
+        handles[f"{row.group} {row.row}: {show(row, column)}"] = line
     if values:
         margin = 0.03 * (high - low)
         if column.higher_is_better is False:

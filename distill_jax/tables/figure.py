@@ -16,7 +16,7 @@ from distill_jax.tables.drawing import (
     wrap,
 )
 from distill_jax.tables.grid import draw_grid
-from distill_jax.tables.sheet import format_entry
+from distill_jax.tables.sheet import show
 from distill_jax.tables.statistics import MIN_PAIRS
 from distill_jax.tables.table import Table, TableRow
 
@@ -100,7 +100,7 @@ def _draw_rows(axes: "Axes", rows: Sequence[TableRow], column: Column) -> "dict[
         axes.text(
             NUMBERS_X,
             position,
-            format_entry(entry, column, seeds=len(row.seeds)),
+            show(row, column),
             transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=8,

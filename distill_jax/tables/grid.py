@@ -16,7 +16,7 @@ from distill_jax.tables.drawing import (
     styles_of,
     wrap,
 )
-from distill_jax.tables.sheet import format_entry
+from distill_jax.tables.sheet import format_entry, outside_grid
 from distill_jax.tables.statistics import MIN_PAIRS
 from distill_jax.tables.table import Table, TableRow
 
@@ -191,12 +191,7 @@ def _heat_map(table: Table, column: Column) -> "Figure":
     axes.set_yticks(range(len(labels)), names, fontsize=8)
     axes.tick_params(length=0)
     _group_ticks(axes, groups, [float(index) for index in range(len(groups))])
-    outside = []
-    for row in (*table.teachers, *table.yardsticks):
-        if row not in inside:
-            text = format_entry(row.entries[column.key], column, seeds=len(row.seeds))
-            outside.append(f"{row.row} {row.group}: {text}")
-    axes.set_xlabel("\n".join([table.spec.group_title, *outside]))
+    axes.set_xlabel("\n".join([table.spec.group_title, *outside_grid(table, column)]))
     figure.colorbar(image, label=column.title, aspect=40, pad=0.02)
     return figure
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from distill_jax.tables.columns import Column
 from distill_jax.tables.published import Published
 from distill_jax.tables.statistics import PairedTest
-from distill_jax.tables.table import Entry, Table
+from distill_jax.tables.table import Entry, Table, TableRow
 
 MISSING = "–"
 MAX_ACROSS = 8
@@ -139,6 +139,17 @@ def format_entry(entry: Entry, column: Column, *, seeds: int) -> str:
     return text if summary.n == seeds else f"{text} (n={summary.n})"
 
 
+def show(row: TableRow, column: Column) -> str:
+    """A row's entry in a column as text."""
+    return format_entry(row.entries[column.key], column, seeds=len(row.seeds))
+
+
+def outside_grid(table: Table, column: Column) -> list[str]:
+    """A sentence for each teacher and yardstick that stands in no group of a grid."""
+    rows = [*(row for row in table.teachers if row.group not in table.groups), *table.yardsticks]
+    return [f"{row.row} {row.group}: {show(row, column)}" for row in rows]
+
+
 def format_p(p: float) -> str:
     """A p value with three digits, never as 0."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
@@ -161,8 +172,7 @@ def _metrics(table: Table) -> Sheet:
         cells = [SheetCell(row.group), SheetCell(row.row), SheetCell(str(len(row.seeds)))]
         for column in table.columns:
             entry = row.entries[column.key]
-            text = format_entry(entry, column, seeds=len(row.seeds))
-            cells.append(SheetCell(text, entry.bold(column.higher_is_better)))
+            cells.append(SheetCell(show(row, column), entry.bold(column.higher_is_better)))
             cells += [SheetCell(_test_text(entry, column, name)) for name in extras[column.key]]
         if published is not None and matched:
             cells += _published_cells(published, _published_label(table, row.row))
@@ -199,10 +209,7 @@ def _grid(table: Table) -> Sheet:
         ]
         down_title, across_title = table.spec.row_title, table.spec.group_title
     lead = [f"{column.title}, by {down_title} (rows) and {across_title} (columns)."]
-    for row in (*table.teachers, *table.yardsticks):
-        if row not in inside:
-            text = format_entry(row.entries[column.key], column, seeds=len(row.seeds))
-            lead.append(f"{row.row} {row.group}: {text}")
+    lead += outside_grid(table, column)
     return Sheet(heading, tuple(lines), labels=1, repeated=1, lead=tuple(lead))
 
 

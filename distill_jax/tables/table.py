@@ -123,6 +123,11 @@ class TableRow:
         """Of the finished runs."""
         return tuple(self.runs)
 
+    def mean(self, key: str) -> float | None:
+        """Of a number that some runs have, a column's or not; None where none has."""
+        numbers = [x for run in self.runs.values() if (x := run.number(key)) is not None]
+        return sum(numbers) / len(numbers) if numbers else None
+
 
 @dataclass(frozen=True)
 class Table:

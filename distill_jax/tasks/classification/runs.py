@@ -17,11 +17,10 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.work import Work
 from distill_jax.evaluation.calibration import write_temperature
-from distill_jax.evaluation.latency import cpu_latency
+from distill_jax.evaluation.latency import cpu_latency, parameter_count
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.evaluation.predict import one_by_one
-from distill_jax.evaluation.size import model_size
 from distill_jax.models.build import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.ledger import LedgerRow, pack_correct
@@ -233,7 +232,7 @@ def cost_metrics(
     examples = one_by_one(task.test, 50, shape_lengths=task.few_lengths)
     latency = cpu_latency(predictor(config), params, examples, repeats=5, on_call=engine.check_stop)
     return {
-        "parameters": model_size(params).parameters,
+        "parameters": parameter_count(params),
         "latency/p50_ms": latency.p50_ms,
         "latency/p95_ms": latency.p95_ms,
     }

@@ -30,7 +30,7 @@ from distill_jax.data.query_lists import (
     prior_scores,
 )
 from distill_jax.data.query_product import SearchData
-from distill_jax.data.tokenise import TokenTable, tokenise_covered
+from distill_jax.data.tokenise import TokenTable, tokenise_texts
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import Precision
 from distill_jax.engine.rows import training_facts
@@ -128,10 +128,10 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     encoder.params["classifier"] = jax.tree.map(np.zeros_like, encoder.params["classifier"])
     file = encoder.tokenizer_file
     limits = TokenLimits(data_config.query_length, data_config.item_length)
-    queries, of_queries = tokenise_covered(
+    queries, of_queries = tokenise_texts(
         data.queries, file, max_length=limits.query, ids=data.query_ids
     )
-    items, of_items = tokenise_covered(data.items, file, max_length=limits.item, ids=data.item_ids)
+    items, of_items = tokenise_texts(data.items, file, max_length=limits.item, ids=data.item_ids)
     told = (
         *in_words({"query": of_queries}, limits.query, flag="query_length"),
         *in_words({"product": of_items}, limits.item, flag="--item-length"),
