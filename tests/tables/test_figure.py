@@ -13,8 +13,9 @@ from distill_jax.core.errors import UserError
 from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import Column
 from distill_jax.tables.drawing import STYLE, save_drawing
+from distill_jax.tables.evidence import pack_correct
 from distill_jax.tables.figure import draw
-from distill_jax.tables.ledger import LedgerRow, pack_correct
+from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.spec import Place
 
 ACCURACY = Column("test/accuracy", "accuracy (%)", 100, 1, higher_is_better=True)

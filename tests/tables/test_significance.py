@@ -14,7 +14,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import ACCURACY, Column
 from distill_jax.tables.csv import to_csv
-from distill_jax.tables.ledger import pack_correct, unpack_correct
+from distill_jax.tables.evidence import pack_correct, unpack_correct
 from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.spec import Place
 from distill_jax.tables.statistics import (

@@ -15,7 +15,8 @@ from distill_jax.core.errors import UserError
 from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import COLUMNS, Column
 from distill_jax.tables.csv import to_csv
-from distill_jax.tables.ledger import LedgerRow, pack_correct
+from distill_jax.tables.evidence import pack_correct
+from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.sheet import sheets_of
 from distill_jax.tables.spec import Place

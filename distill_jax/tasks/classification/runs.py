@@ -23,7 +23,8 @@ from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.evaluation.predict import one_by_one
 from distill_jax.models.build import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.tables.ledger import LedgerRow, pack_correct
+from distill_jax.tables.evidence import pack_correct
+from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.names import CLASSES, MISTAKES
 from distill_jax.tasks.classification.cells import TEACHER, Cell, TrainingConfig, config_of
 from distill_jax.tasks.classification.classify import SCORES, classifier_work, predict, predictor

@@ -23,7 +23,7 @@ from distill_jax.engine.progress import Reporter
 from distill_jax.evaluation.yardsticks import Regression
 from distill_jax.tables.build import table_of
 from distill_jax.tables.csv import to_csv
-from distill_jax.tables.ledger import unpack_correct
+from distill_jax.tables.evidence import unpack_correct
 from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tables.spec import TableSpec
