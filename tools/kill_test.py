@@ -271,7 +271,7 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
     import jax
 
     from distill_jax.engine.options import RunOptions
-    from distill_jax.engine.progress import Reporter, Stage
+    from distill_jax.engine.progress import ProgressBar, Reporter
     from distill_jax.tables.outputs import write_outputs
     from distill_jax.tasks.classification.table import run_sweep
 
@@ -279,7 +279,7 @@ def sweep_here(strategy: str, world: str, output: str) -> None:
 
     class Announcing(Reporter):
         @contextmanager
-        def stage(self, name: str, total: int) -> Iterator[Stage]:
+        def stage(self, name: str, total: int) -> Iterator[ProgressBar]:
             with super().stage(name, total) as stage:
                 print(f"{BEGIN}{name}", flush=True)
                 yield stage
