@@ -22,7 +22,7 @@ from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.evaluation.open_classifier import Answer, OpenClassifier, open_classifier
 from distill_jax.tables.ledger import LedgerRow
-from distill_jax.tables.runs_kept import MODEL, RUNS
+from distill_jax.tables.names import MODEL, RUNS
 from distill_jax.tasks.classification.table import Classification
 
 _OWN = {"teacher", "data"}

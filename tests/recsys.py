@@ -8,7 +8,7 @@ from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interaction_splits import leave_one_out
 from distill_jax.data.interactions import Interactions
 from distill_jax.data.plan import choose_lengths
-from distill_jax.training.diagnose import make_probe
+from distill_jax.training.diagnose import make_diagnostics
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.layout import Layout
@@ -98,6 +98,6 @@ def fit(
         on_log=on_log,
         stop=stop or StopRequest(),
         checkpoints=checkpoints,
-        probe=make_probe(recommender, objective),
+        diagnostics=make_diagnostics(recommender, objective),
         say=say,
     )

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 
 from distill_jax.tables.columns import ACCURACY, Column
-from distill_jax.tables.ledger import LedgerRow, pack_correct
+from distill_jax.tables.evidence import pack_correct
+from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.spec import Place, TableSpec
 
 ROWS = ("ce", "kl", "0.9*kl(T=4) + 0.1*ce")

@@ -24,7 +24,9 @@ def knowing_head(toy_teacher, toy_reviews):
     head = {"kernel": np.eye(width, dtype=np.float32), "bias": np.zeros(width, np.float32)}
     with open(Path(toy_reviews) / "train.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    tokens = tokenise_texts([row["sentence"] for row in rows], loaded.tokenizer_file, max_length=16)
+    tokens, _ = tokenise_texts(
+        [row["sentence"] for row in rows], loaded.tokenizer_file, max_length=16
+    )
     batch = tokens.batch(np.arange(len(rows)), 16, len(rows))
     apply = jax.jit(Bert(wide).apply)
     seen_ND = np.asarray(apply({"params": {**params, "classifier": head}}, batch).logits_BC)

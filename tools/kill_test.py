@@ -296,7 +296,7 @@ def sweep_here(table: str, strategy: str, world: str, output: str) -> None:
     import jax
 
     from distill_jax.engine.options import RunOptions
-    from distill_jax.engine.progress import Reporter, Stage
+    from distill_jax.engine.progress import ProgressBar, Reporter
     from distill_jax.engine.run import run_table
     from distill_jax.tables.outputs import write_outputs
 
@@ -304,7 +304,7 @@ def sweep_here(table: str, strategy: str, world: str, output: str) -> None:
 
     class Announcing(Reporter):
         @contextmanager
-        def stage(self, name: str, total: int) -> Iterator[Stage]:
+        def stage(self, name: str, total: int) -> Iterator[ProgressBar]:
             with super().stage(name, total) as stage:
                 print(f"{BEGIN}{name}", flush=True)
                 yield stage

@@ -1,6 +1,6 @@
 """``distill-jax data``: a look at a data set, as an experiment would read it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,8 @@ from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
 
 if TYPE_CHECKING:
+    from distill_jax.data.table import TextDataset
+    from distill_jax.tasks.classification.cells import TeacherConfig
     from distill_jax.tasks.classification.models import Checkpoint
 
 
@@ -45,43 +47,50 @@ class Data:
 def main(arguments: Sequence[str]) -> None:
     """Load, check, print."""
     args = parse_flags(Data, arguments, "distill-jax data")
+    if args.examples < 0:
+        raise UserError(f"--examples must not be negative, not {args.examples}")
 
-    from distill_jax.data.coverage import in_words
     from distill_jax.data.load import load_dataset
-    from distill_jax.data.split_files import listed
-    from distill_jax.data.table import TextTable
-    from distill_jax.tasks.classification.cells import DataConfig, TeacherConfig, usual_fraction
+    from distill_jax.tasks.classification.cells import TeacherConfig
     from distill_jax.tasks.classification.label_map import parse_label_map
+
+    label_map = parse_label_map(args.label_map)
+    teacher = TeacherConfig(args.teacher, args.fine_tune, label_map=label_map)
+    dataset = load_dataset(args.name, text=args.text, text_b=args.text_b, label=args.label)
+    for line in described(dataset, args.examples):
+        print(line)
+    _check(args, dataset, teacher)
+    print(f"all checks of training passed (teacher {args.teacher})")
+
+
+def described(dataset: "TextDataset", examples: int) -> Iterator[str]:
+    """Classes, notes, and of each split how many examples there are and the first of them."""
+    from distill_jax.data.split_files import listed
+
+    names = dataset.label_names
+    yield f"{dataset.name}: classes {listed(names)}; digest {dataset.digest}"
+    for note in dataset.notes:
+        yield f"note: {note}"
+    for split, table in dataset.splits.items():
+        labels = [-1] * len(table) if table.labels_N is None else table.labels_N.tolist()
+        counts = [f"{labels.count(number):,} {name}" for number, name in enumerate(names)]
+        told = "no labels" if table.labels_N is None else ", ".join(counts)
+        yield f"  {split}: {len(table):,} examples ({told})"
+        for row in range(min(examples, len(table))):
+            name = names[labels[row]] if labels[row] >= 0 else "(no label)"
+            pair = f"  |  {table.texts_b[row]}" if table.texts_b else ""
+            yield f"    {table.ids[row]}  {name}: {table.texts[row]}{pair}"
+
+
+def _check(args: Data, dataset: "TextDataset", teacher: "TeacherConfig") -> None:
+    """Run the checks of training on data and teacher, and print what they say."""
+    from distill_jax.data.coverage import in_words
+    from distill_jax.tasks.classification.cells import DataConfig, usual_fraction
     from distill_jax.tasks.classification.models import load_checkpoint
     from distill_jax.tasks.classification.supplies import examples_for
 
-    if args.examples < 0:
-        raise UserError(f"--examples must not be negative, not {args.examples}")
     fraction = usual_fraction(args.name) if args.label_fraction is None else args.label_fraction
-    label_map = parse_label_map(args.label_map)
-    teacher = TeacherConfig(args.teacher, args.fine_tune, label_map=label_map)
     config = DataConfig(args.name, args.text, args.text_b, args.label, fraction, args.max_length)
-
-    def show(row: int, table: TextTable) -> str:
-        label = -1 if table.labels_N is None else int(table.labels_N[row])
-        name = dataset.label_names[label] if label >= 0 else "(no label)"
-        pair = f"  |  {table.texts_b[row]}" if table.texts_b else ""
-        return f"    {table.ids[row]}  {name}: {table.texts[row]}{pair}"
-
-    dataset = load_dataset(args.name, text=args.text, text_b=args.text_b, label=args.label)
-    print(f"{dataset.name}: classes {listed(dataset.label_names)}; digest {dataset.digest}")
-    for note in dataset.notes:
-        print(f"note: {note}")
-    for split, table in dataset.splits.items():
-        counts = ["no labels"]
-        if table.labels_N is not None:
-            counts = [
-                f"{int((table.labels_N == number).sum()):,} {name}"
-                for number, name in enumerate(dataset.label_names)
-            ]
-        print(f"  {split}: {len(table):,} examples ({', '.join(counts)})")
-        for row in range(min(args.examples, len(table))):
-            print(show(row, table))
 
     def load(name: str, num_labels: int | None, fresh: bool) -> "Checkpoint":
         return load_checkpoint(name, num_labels=num_labels, fresh=fresh)
@@ -94,4 +103,3 @@ def main(arguments: Sequence[str]) -> None:
         print(f"teacher: {line}")
     for line in in_words(task.coverage, args.max_length):
         print(line)
-    print(f"all checks of training passed (teacher {args.teacher})")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     if coverage is not None and coverage.cut:
         share = f"{100 * coverage.cut:.0f}% of the texts"
         print(f"{share} are cut at {opened.max_length} tokens", file=sys.stderr)
-    written = _WRITERS[shape](rows, names, answers, opened.label_names)
+    written = _WRITERS[shape](Said(rows, names, answers, opened.label_names))
     if args.output is None:
         sys.stdout.write(written)
     else:
@@ -161,62 +161,58 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     return "" if value is None else str(value)
 
 
-def _as_lines(
-    rows: Sequence[Cells],
-    names: Sequence[str],
-    answers: Sequence[Answer | None],
-    classes: Sequence[str],
-) -> str:
+class Said(NamedTuple):
+    """Rows, the columns of their texts, what a model says of each, and its classes."""
+
+    rows: Sequence[Cells]
+    names: Sequence[str]
+    answers: Sequence[Answer | None]
+    classes: Sequence[str]
+
+
+def _as_lines(said: Said) -> str:
     """A line each: class, probability, texts; what would break the line is shown as ``\\n``."""
     lines = []
-    for row, answer in zip(rows, answers, strict=True):
-        said = [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]
+    for row, answer in zip(said.rows, said.answers, strict=True):
+        own = [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]
         lines.append(
-            "\t".join(printable(cell) for cell in (*said, *(_text(row, n) for n in names)))
+            "\t".join(printable(cell) for cell in (*own, *(_text(row, n) for n in said.names)))
         )
     return "".join(f"{line}\n" for line in lines)
 
 
-def _as_csv(
-    rows: Sequence[Cells],
-    names: Sequence[str],
-    answers: Sequence[Answer | None],
-    classes: Sequence[str],
-) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def _as_csv(said: Said) -> str:
+    columns = list(dict.fromkeys(name for row in said.rows for name in row))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*columns, *ADDED_COLUMNS, *(f"probability of {name}" for name in classes)])
-    for row, answer in zip(rows, answers, strict=True):
-        said: list[Any] = [""] * (2 + len(classes))
+    writer.writerow(
+        [*columns, *ADDED_COLUMNS, *(f"probability of {name}" for name in said.classes)]
+    )
+    for row, answer in zip(said.rows, said.answers, strict=True):
+        own: list[Any] = [""] * (2 + len(said.classes))
         if answer:
-            said = [answer.label, answer.probability, *answer.probabilities.values()]
+            own = [answer.label, answer.probability, *answer.probabilities.values()]
         cells = [_cell(row.get(name)) for name in columns]
-        writer.writerow([*cells, *(x if isinstance(x, str) else f"{x:.6g}" for x in said)])
+        writer.writerow([*cells, *(x if isinstance(x, str) else f"{x:.6g}" for x in own)])
     return out.getvalue()
 
 
-def _as_jsonl(
-    rows: Sequence[Cells],
-    names: Sequence[str],
-    answers: Sequence[Answer | None],
-    classes: Sequence[str],
-) -> str:
+def _as_jsonl(said: Said) -> str:
     lines = []
-    for row, answer in zip(rows, answers, strict=True):
-        said: Cells = {"predicted": None, "probability": None, "probabilities": None}
+    for row, answer in zip(said.rows, said.answers, strict=True):
+        own: Cells = {"predicted": None, "probability": None, "probabilities": None}
         if answer:
             rounded = {name: float(f"{p:.6g}") for name, p in answer.probabilities.items()}
-            said = {
+            own = {
                 "predicted": answer.label,
                 "probability": rounded[answer.label],
                 "probabilities": rounded,
             }
-        lines.append(json.dumps({**row, **said}, ensure_ascii=False, default=str))
+        lines.append(json.dumps({**row, **own}, ensure_ascii=False, default=str))
     return "".join(f"{line}\n" for line in lines)
 
 
-_WRITERS: dict[Format, Callable[..., str]] = {
+_WRITERS: dict[Format, Callable[[Said], str]] = {
     "lines": _as_lines,
     "csv": _as_csv,
     "jsonl": _as_jsonl,

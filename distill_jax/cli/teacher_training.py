@@ -3,10 +3,10 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from distill_jax.cli.compare_flags import CompareLosses
 from distill_jax.core.errors import UserError
 
 if TYPE_CHECKING:
-    from distill_jax.cli.compare import CompareLosses
     from distill_jax.tasks.classification.cells import TrainingConfig
 
 EPOCHS, RATE = 3.0, 1e-4
@@ -16,7 +16,7 @@ RATES, RATES_WITHIN = (1e-4, 2e-4), 1000
 
 
 def teacher_training(
-    args: "CompareLosses", training: "TrainingConfig", own: bool
+    args: CompareLosses, training: "TrainingConfig", own: bool
 ) -> "TrainingConfig":
     """The teacher's fine-tuning.
 
@@ -48,7 +48,7 @@ def teacher_training(
     )
 
 
-def teacher_rates(args: "CompareLosses", own: bool) -> tuple[tuple[float, ...], int]:
+def teacher_rates(args: CompareLosses, own: bool) -> tuple[tuple[float, ...], int]:
     """Learning rates to choose from, and up to how many steps that is done; 0 for any number.
 
     Raises:

@@ -15,7 +15,7 @@ PADDING_ITEM = 0
 """In ``item_ids_BT``, where item number i is written i + 1."""
 
 
-Task = Literal["next", "hidden", "any"]
+Question = Literal["next", "hidden", "any"]
 """What a model is asked: the item that follows each item, hidden items, or any of the user's."""
 
 

@@ -1,4 +1,4 @@
-"""Models of several tasks: a ``Task`` a head. They read a ``TaskBatch``, say a ``ModelOutput``."""
+"""Models of several tasks: a ``TaskHead`` each; they read ``TaskBatch``, say ``ModelOutput``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distill_jax.core.fields import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class TaskHead:
     """One head.
 
     Attributes:
@@ -30,7 +30,7 @@ class Task:
             raise UserError(f"task {self.name!r}: a name of letters, digits and _ is needed.")
 
 
-SHOP = (Task("click"), Task("buy"), Task("rating", "number"))
+SHOP = (TaskHead("click"), TaskHead("buy"), TaskHead("rating", "number"))
 """What a shop asks."""
 
 

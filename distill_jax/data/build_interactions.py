@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.interactions import Interactions
 
 DUPLICATES = ("first", "last", "all")
+SEPARATOR = " | "
+"""Between the parts of an item's text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,43 @@ class Rows(NamedTuple):
     times_N: np.ndarray | None = None
     ratings_N: np.ndarray | None = None
     parts_N: np.ndarray | None = None
+
+
+class RawInteractions(NamedTuple):
+    """What files say: rows, item name -> text, and sentences on what was left out."""
+
+    rows: Rows
+    texts: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def joined(place: Path, tables: list[Rows]) -> Rows:
+    """Train, validation and test rows as one, with their parts."""
+
+    def column(name: str) -> np.ndarray | None:
+        columns = [getattr(table, name) for table in tables]
+        if all(values is None for values in columns):
+            return None
+        if any(values is None for values in columns):
+            word = name.removesuffix("s_N")
+            raise UserError(
+                f"data files: some of the splits in {place} have a column {word!r} and some do "
+                "not; expected it in all three or in none."
+            )
+        return np.concatenate(columns)
+
+    return Rows(
+        users=[user for table in tables for user in table.users],
+        items=[item for table in tables for item in table.items],
+        times_N=column("times_N"),
+        ratings_N=column("ratings_N"),
+        parts_N=np.repeat(np.arange(len(tables)), [len(table.users) for table in tables]),
+    )
+
+
+def join_texts(texts: list[str]) -> str:
+    """The parts that are not empty as one text, ``title | genres``."""
+    return SEPARATOR.join(" ".join(text.split()) for text in texts if text.strip())
 
 
 def build_interactions(

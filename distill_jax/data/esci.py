@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.data.file_formats import read_cells
+from distill_jax.data.file_formats import one_file, read_cells
 from distill_jax.data.query_product import TRANSFER, Judgement, SearchData, build_search_data
 from distill_jax.data.table import SPLITS
 
@@ -46,11 +46,11 @@ def load(folder: Path, *, locale: str = "us", version: str = "small") -> SearchD
     """
     if version not in VERSIONS:
         raise unknown("version of ESCI", version, VERSIONS)
-    examples = _find(folder, "examples")
+    examples = one_file(folder, [f"{_STEM}examples"], _ENDINGS, "data esci")
     if examples is None:
         names = " or ".join(f"{_STEM}examples{ending}" for ending in _ENDINGS)
         raise UserError(f"data esci: no {names} in {folder}.")
-    products_file = _find(folder, "products")
+    products_file = one_file(folder, [f"{_STEM}products"], _ENDINGS, "data esci")
     texts = {} if products_file is None else _products(products_file, locale)
     judgements, locales = [], set()
     for line, row in _rows(examples, _EXAMPLE_COLUMNS):
@@ -93,13 +93,6 @@ def _products(path: Path, locale: str) -> dict[str, str]:
 def _text(row: Mapping[str, Any]) -> str:
     cells = (row.get(name) for name in _PRODUCT_TEXTS)
     return " | ".join(str(cell).strip() for cell in cells if cell and str(cell).strip())
-
-
-def _find(folder: Path, what: str) -> Path | None:
-    found = [path for end in _ENDINGS if (path := folder / f"{_STEM}{what}{end}").is_file()]
-    if len(found) > 1:
-        raise UserError(f"data esci: both {found[0].name} and {found[1].name} in {folder}.")
-    return found[0] if found else None
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:

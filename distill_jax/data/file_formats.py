@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,24 @@ Rows = Iterator[tuple[int, Cells]]
 def kind_of(path: Path) -> str:
     """The ending that says what a file is: that before ``.gz``, in lower case."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def one_file(folder: Path, stems: Sequence[str], endings: Sequence[str], what: str) -> Path | None:
+    """The file of a folder that has one of these names; None where there is none.
+
+    Args:
+      what: is looked for, for errors.
+
+    Raises:
+      UserError: where there are several.
+    """
+    named = [folder / f"{stem}{ending}" for stem in stems for ending in endings]
+    found = [path for path in named if path.is_file()]
+    if len(found) > 1:
+        raise UserError(
+            f"{what}: both {found[0].name} and {found[1].name} in {folder}; expected one."
+        )
+    return found[0] if found else None
 
 
 def place(path: Path, number: int) -> str:

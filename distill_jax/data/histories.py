@@ -13,9 +13,10 @@ import numpy as np
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
-from distill_jax.core.ranking_types import PADDING_ITEM, HistoryBatch, Negatives, Task
+from distill_jax.core.ranking_types import PADDING_ITEM, HistoryBatch, Negatives, Question
 from distill_jax.data.draws import draw_below, draw_unit
 from distill_jax.data.interactions import Histories, RankingSplit
+from distill_jax.data.plan import PADDING_ID, filled
 
 HIDDEN, ONLY_LAST, NEGATIVES = range(3)
 """What a draw is for."""
@@ -32,7 +33,7 @@ class HistoryTable:
     """
 
     split: RankingSplit
-    task: Task = "next"
+    task: Question = "next"
     max_length: int = 200
 
     def __post_init__(self) -> None:
@@ -89,16 +90,14 @@ class HistoryTable:
         where_RT = place_RT >= starts[:, None]
         items_N = self.split.data.items_N
         place_RT = np.where(where_RT, place_RT, 0)
-        users_B = np.full(batch_size, -1, np.int32)
-        users_B[: len(rows)] = users
-        where_BT = _filled(where_RT, batch_size)
+        where_BT = filled(where_RT, batch_size)
         item_ids_RT = np.where(where_RT, items_N[place_RT] + 1, PADDING_ITEM)
         targets_RT = np.where(where_RT, items_N[place_RT + shift], 0)
         arrays: dict[str, Any] = {
-            "example_ids_B": users_B,
-            "item_ids_BT": _filled(item_ids_RT.astype(np.int32), batch_size),
+            "example_ids_B": filled(users, batch_size, PADDING_ID),
+            "item_ids_BT": filled(item_ids_RT, batch_size),
             "where_BT": where_BT,
-            "targets_BT": _filled(targets_RT.astype(np.int32), batch_size),
+            "targets_BT": filled(targets_RT, batch_size),
             "target_where_BT": where_BT.copy(),
         }
         return HistoryBatch(**arrays)
@@ -220,7 +219,7 @@ def _with_negatives(
     return dataclasses.replace(batch, **arrays)
 
 
-def questions(histories: Histories, task: Task, length: int, batch_size: int) -> HistoryBatch:
+def questions(histories: Histories, task: Question, length: int, batch_size: int) -> HistoryBatch:
     """Histories as a batch whose last position is asked for the item that comes next.
 
     Args:
@@ -235,20 +234,12 @@ def questions(histories: Histories, task: Task, length: int, batch_size: int) ->
         item_ids_ET = np.concatenate([known_ET, hidden_E1], axis=1)
     else:
         item_ids_ET = histories.padded(length)
-    item_ids_BT = _filled(item_ids_ET, batch_size)
-    users_B = np.full(batch_size, -1, np.int32)
-    users_B[: len(histories)] = histories.users_E
+    item_ids_BT = filled(item_ids_ET, batch_size)
     arrays: dict[str, Any] = {
-        "example_ids_B": users_B,
+        "example_ids_B": filled(histories.users_E, batch_size, PADDING_ID),
         "item_ids_BT": item_ids_BT,
         "where_BT": item_ids_BT != PADDING_ITEM,
         "targets_BT": np.zeros_like(item_ids_BT),
         "target_where_BT": np.zeros(item_ids_BT.shape, bool),
     }
     return HistoryBatch(**arrays)
-
-
-def _filled(array: np.ndarray, batch_size: int) -> np.ndarray:
-    """Rows of zeros added up to ``batch_size``."""
-    missing = batch_size - len(array)
-    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])

@@ -2,33 +2,27 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from distill_jax.core.digests import digest, digest_arrays, digest_strings
 from distill_jax.core.types import Batch
-from distill_jax.data.plan import example_arrays
-from distill_jax.data.table import NO_LABEL
+from distill_jax.data.plan import example_arrays, filled
+from distill_jax.data.table import Dataset, LabelledArrays, check_columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ImageTable:
+class ImageTable(LabelledArrays):
     """One split of images, all of one size.
 
     Plans and feeds treat an image as a row of one token, so every batch has one shape.
 
     Attributes:
-      ids: N unique example ids.
       pixels_NHWC: float32 [N, height, width, channels], in [0, 1].
-      labels_N: int32 [N], -1 for examples without a label.
       scores_N: float32 [N] mean human ratings, or None.
     """
 
-    ids: tuple[str, ...]
     pixels_NHWC: np.ndarray
-    labels_N: np.ndarray
     scores_N: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -37,31 +31,12 @@ class ImageTable:
                 f"pixels must be float32 [N, H, W, C], not {self.pixels_NHWC.dtype} "
                 f"{list(self.pixels_NHWC.shape)}"
             )
-        for name in ("pixels_NHWC", "labels_N", "scores_N"):
-            column = getattr(self, name)
-            if column is not None and len(column) != len(self.ids):
-                raise ValueError(f"{name} has {len(column)} entries for {len(self.ids)} ids")
-        if len(set(self.ids)) != len(self.ids):
-            raise ValueError("example ids are not unique")
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        check_columns(self)
 
     @functools.cached_property
     def lengths_N(self) -> np.ndarray:
         """int64 [N], all 1."""
         return np.ones(len(self), np.int64)
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Digest of ids, pixels, labels and scores."""
-        arrays = {
-            "pixels_NHWC": self.pixels_NHWC,
-            "labels_N": self.labels_N,
-            "scores_N": self.scores_N,
-        }
-        present = {name: array for name, array in arrays.items() if array is not None}
-        return digest({"ids": digest_strings(self.ids), "arrays": digest_arrays(present)})
 
     def take(self, rows: np.ndarray) -> "ImageTable":
         """The table of some rows, in the order given."""
@@ -73,18 +48,6 @@ class ImageTable:
             scores_N=None if self.scores_N is None else self.scores_N[rows],
         )
 
-    def without_labels(self, rows: np.ndarray) -> "ImageTable":
-        """The same table with the labels of ``rows`` hidden: they become a transfer set."""
-        labels_N = self.labels_N.copy()
-        labels_N[rows] = NO_LABEL
-        return self.with_labels(labels_N)
-
-    def with_labels(self, labels_N: np.ndarray) -> "ImageTable":
-        """The same examples with other labels, int32 [N], -1 for none."""
-        if labels_N.shape != self.labels_N.shape:
-            raise ValueError(f"labels of shape {labels_N.shape} for {len(self)} examples")
-        return dataclasses.replace(self, labels_N=labels_N.astype(np.int32))
-
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
         """Numpy arrays of ``rows``, filled up to ``batch_size`` with black images of id -1.
 
@@ -92,37 +55,15 @@ class ImageTable:
         """
         if length < 1:
             raise ValueError(f"a batch of images has length 1, not {length}")
-        pixels_BHWC = np.zeros((batch_size, *self.pixels_NHWC.shape[1:]), np.float32)
-        pixels_BHWC[: len(rows)] = self.pixels_NHWC[rows]
         where_BT = np.zeros((batch_size, length), bool)
         where_BT[: len(rows), 0] = True
         arrays: dict[str, Any] = dict(  # numpy arrays until the step takes them to a device
             input_ids_BT=np.zeros((batch_size, length), np.int32),
             token_type_ids_BT=np.zeros((batch_size, length), np.int32),
             where_BT=where_BT,
-            pixels_BHWC=pixels_BHWC,
+            pixels_BHWC=filled(self.pixels_NHWC[rows], batch_size),
         )
         return Batch(**arrays, **example_arrays(rows, self.labels_N, batch_size))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageDataset:
-    """Named splits of images with one set of labels.
-
-    Attributes:
-      name: what ``--data`` was given.
-      label_names: the classes; ``labels_N`` are positions in this tuple.
-      splits: tables under ``train``, ``validation`` and ``test``.
-      notes: what a reader of the results has to know of the data, one sentence each.
-    """
-
-    name: str
-    label_names: tuple[str, ...]
-    splits: Mapping[str, ImageTable]
-    notes: tuple[str, ...] = ()
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Digest of the content: label names and every table; the name does not enter."""
-        tables = {split: table.digest for split, table in self.splits.items()}
-        return digest({"label_names": self.label_names, "splits": tables})
+ImageDataset = Dataset[ImageTable]

@@ -15,26 +15,19 @@ What a folder may hold:
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.data.build_interactions import Rows
+from distill_jax.data import recbole
+from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
+from distill_jax.data.file_formats import one_file
 from distill_jax.data.separated import decode, name_in, number_in, seconds_in, separated
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 LINES = (".txt", ".txt.gz")
+DATA = "data files"
 PARTS = (("train",), ("validation", "dev", "valid"), ("test",))
-SEPARATOR = " | "
-
-
-class RawInteractions(NamedTuple):
-    """What files say: rows, item name -> text, and sentences on what was left out."""
-
-    rows: Rows
-    texts: dict[str, str] | None = None
-    notes: tuple[str, ...] = ()
 
 
 def read(place: Path) -> RawInteractions:
@@ -48,11 +41,9 @@ def read(place: Path) -> RawInteractions:
     if not place.is_dir():
         raise UserError(f"data files: no folder and no file {place}.")
     if list(place.glob("*.inter")):
-        from distill_jax.data import recbole
-
         return recbole.read(place)
-    parts = [_find(place, stems, TABLES) for stems in PARTS]
-    whole = _find(place, ("interactions",), (*TABLES, *LINES))
+    parts = [one_file(place, stems, TABLES, DATA) for stems in PARTS]
+    whole = one_file(place, ("interactions",), (*TABLES, *LINES), DATA)
     if whole and any(parts):
         found = next(path for path in parts if path)
         raise UserError(f"data files: both {whole.name} and {found.name} in {place}.")
@@ -69,44 +60,6 @@ def read(place: Path) -> RawInteractions:
             raise UserError(f"data files: no {stem} file in {place}; an own split needs all three.")
     tables = [_read_table(path) for path in named.values() if path]
     return RawInteractions(joined(place, tables), _item_texts(place))
-
-
-def joined(place: Path, tables: list[Rows]) -> Rows:
-    """Train, validation and test rows as one, with their parts."""
-
-    def column(name: str) -> np.ndarray | None:
-        columns = [getattr(table, name) for table in tables]
-        if all(values is None for values in columns):
-            return None
-        if any(values is None for values in columns):
-            word = name.removesuffix("s_N")
-            raise UserError(
-                f"data files: some of the splits in {place} have a column {word!r} and some do "
-                "not; expected it in all three or in none."
-            )
-        return np.concatenate(columns)
-
-    return Rows(
-        users=[user for table in tables for user in table.users],
-        items=[item for table in tables for item in table.items],
-        times_N=column("times_N"),
-        ratings_N=column("ratings_N"),
-        parts_N=np.repeat(np.arange(len(tables)), [len(table.users) for table in tables]),
-    )
-
-
-def _find(folder: Path, stems: tuple[str, ...], endings: tuple[str, ...]) -> Path | None:
-    found = [
-        folder / f"{stem}{ending}"
-        for stem in stems
-        for ending in endings
-        if (folder / f"{stem}{ending}").is_file()
-    ]
-    if len(found) > 1:
-        raise UserError(
-            f"data files: both {found[0].name} and {found[1].name} in {folder}; expected one."
-        )
-    return found[0] if found else None
 
 
 def _read_file(path: Path) -> Rows:
@@ -161,8 +114,8 @@ def _read_lines(path: Path) -> Rows:
 
 
 def _item_texts(folder: Path) -> dict[str, str] | None:
-    table = _find(folder, ("items",), TABLES)
-    titles = _find(folder, ("titles",), (".tsv", ".tsv.gz"))
+    table = one_file(folder, ("items",), TABLES, DATA)
+    titles = one_file(folder, ("titles",), (".tsv", ".tsv.gz"), DATA)
     if table and titles:
         raise UserError(f"data files: both {table.name} and {titles.name} in {folder}.")
     path = table or titles
@@ -206,8 +159,3 @@ def _title_lines(path: Path) -> Iterator[tuple[int, str, str]]:
         title, genres = (cells[1], "") if len(cells) == 2 else cells[-2:]
         texts = [title, genres.replace("|", ", ")]
         yield line, name_in(path, line, "item", cells[0]), join_texts(texts)
-
-
-def join_texts(texts: list[str]) -> str:
-    """The parts that are not empty as one text, ``title | genres``."""
-    return SEPARATOR.join(" ".join(text.split()) for text in texts if text.strip())

@@ -4,8 +4,12 @@ from pathlib import Path
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
-from distill_jax.data.build_interactions import Preparation, build_interactions, build_with_parts
-from distill_jax.data.interaction_files import RawInteractions
+from distill_jax.data.build_interactions import (
+    Preparation,
+    RawInteractions,
+    build_interactions,
+    build_with_parts,
+)
 from distill_jax.data.interaction_splits import own_split, parse_split, split_interactions
 from distill_jax.data.interactions import Interactions, RankingSplit
 

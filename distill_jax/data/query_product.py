@@ -18,6 +18,8 @@ from distill_jax.data.table import SPLITS, fold
 
 TRANSFER = "transfer"
 """The split of queries without judgements: only a teacher speaks on them."""
+_RANK = {split: place for place, split in enumerate((*reversed(SPLITS), TRANSFER))}
+"""Of several splits a query stays in the first, which must not be learnt from."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,6 +129,38 @@ class Judgement:
     split: str
 
 
+@dataclasses.dataclass
+class _Known:
+    """Judgements as they come, by folded query.
+
+    Attributes:
+      items: id -> text.
+      texts, split_of, gains: query -> its text, where it belongs, id of a product -> gain.
+      moved: queries that stood in several splits.
+    """
+
+    items: dict[str, str]
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
+    split_of: dict[str, str] = dataclasses.field(default_factory=dict)
+    gains: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    moved: set[str] = dataclasses.field(default_factory=set)
+
+    def add(self, row: Judgement) -> None:
+        """File one more."""
+        key = fold(row.query)
+        self.texts.setdefault(key, " ".join(row.query.split()))
+        self.items.setdefault(row.item_id, row.item)
+        before = self.split_of.setdefault(key, row.split)
+        if before != row.split:
+            if TRANSFER not in (before, row.split):
+                self.moved.add(key)
+            self.split_of[key] = min(before, row.split, key=_RANK.__getitem__)
+        gains = self.gains.setdefault(key, {})
+        gain = math.nan if row.gain is None else row.gain
+        known = gains.get(row.item_id, math.nan)
+        gains[row.item_id] = known if gain <= known or math.isnan(gain) else gain
+
+
 def build_search_data(
     name: str,
     judgements: Iterable[Judgement],
@@ -148,88 +182,38 @@ def build_search_data(
     Raises:
       UserError: for a split without queries.
     """
-    rank = {split: place for place, split in enumerate((*reversed(SPLITS), TRANSFER))}
-    texts: dict[str, str] = {}
-    split_of: dict[str, str] = {}
-    found: dict[str, dict[str, float]] = {}
-    items = dict(more_items or {})
-    notes_ = list(notes)
-    moved: set[str] = set()
+    known = _Known(items=dict(more_items or {}))
     for row in judgements:
-        key = fold(row.query)
-        texts.setdefault(key, " ".join(row.query.split()))
-        items.setdefault(row.item_id, row.item)
-        before = split_of.setdefault(key, row.split)
-        if before != row.split:
-            if TRANSFER not in (before, row.split):
-                moved.add(key)
-            split_of[key] = min(before, row.split, key=rank.__getitem__)
-        gains = found.setdefault(key, {})
-        gain = math.nan if row.gain is None else row.gain
-        known = gains.get(row.item_id, math.nan)
-        gains[row.item_id] = known if gain <= known or math.isnan(gain) else gain
-    if moved:
+        known.add(row)
+    notes_ = [*notes]
+    if known.moved:
         notes_.append(
-            f"{len(moved)} queries stood in several splits and count for one of them only"
+            f"{len(known.moved)} queries stood in several splits and count for one of them only"
         )
+    split_of = known.split_of
     if "validation" not in split_of.values():
         for key, split in split_of.items():
             if split == "train" and unit_interval(f"validation/{key}") < validation_share:
                 split_of[key] = "validation"
         notes_.append(f"{100 * validation_share:g}% of the training queries became validation")
-    number = {item_id: n for n, item_id in enumerate(items)}
-    judged = [sorted((number[i], g) for i, g in found.get(key, {}).items()) for key in texts]
+    number = {item_id: n for n, item_id in enumerate(known.items)}
+    judged = [sorted((number[i], g) for i, g in own.items()) for own in known.gains.values()]
     splits = {
-        split: np.array([n for n, key in enumerate(texts) if split_of[key] == split], np.int32)
+        split: np.array(
+            [n for n, key in enumerate(known.texts) if split_of[key] == split], np.int32
+        )
         for split in (*SPLITS, TRANSFER)
     }
     pairs = [pair for own in judged for pair in own]
     return SearchData(
         name=name,
-        query_ids=tuple(texts),
-        queries=tuple(texts.values()),
-        item_ids=tuple(items),
-        items=tuple(items.values()),
+        query_ids=tuple(known.texts),
+        queries=tuple(known.texts.values()),
+        item_ids=tuple(known.items),
+        items=tuple(known.items.values()),
         offsets_Q1=np.append(0, np.cumsum([len(own) for own in judged])).astype(np.int64),
         items_J=np.array([item for item, _ in pairs], np.int32),
         gains_J=np.array([gain for _, gain in pairs], np.float32),
         splits=splits,
         notes=tuple(notes_),
     )
-
-
-FORMS = ("icon_search", "esci:FOLDER", "pairs:FOLDER")
-
-
-def load_search(spec: str, **options: str) -> SearchData:
-    """Search data by name.
-
-    Args:
-      spec: ``icon_search``; ``esci:FOLDER`` for the files of Amazon's Shopping Queries data set;
-        ``pairs:FOLDER`` for the user's own query-product pairs.
-      options: of the source: ``locale`` and ``version`` of ESCI.
-
-    Raises:
-      UserError: if there is no such data, or its content is not as expected.
-    """
-    from distill_jax.core.errors import unknown
-    from distill_jax.core.files import user_path
-
-    kind, _, rest = spec.partition(":")
-    if kind == "esci" and rest:
-        from distill_jax.data import esci
-
-        return esci.load(user_path(rest), **options)
-    if options:
-        raise UserError(
-            f"{spec!r} takes no {', '.join(sorted(options))}: these are options of esci."
-        )
-    if kind == "pairs" and rest:
-        from distill_jax.data import search_pairs
-
-        return search_pairs.load(user_path(rest))
-    if spec != "icon_search":
-        raise unknown("search data", spec, FORMS)
-    from distill_jax.data import icon_search
-
-    return icon_search.load()

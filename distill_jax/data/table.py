@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -11,6 +12,50 @@ from distill_jax.core.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 NO_LABEL = -1
+
+
+def check_columns(table: Any) -> None:
+    """Raises ``ValueError`` where ids repeat themselves, or a column has not as many entries."""
+    for name, column in vars(table).items():
+        if column is not None and len(column) != len(table.ids):
+            raise ValueError(f"{name} has {len(column)} entries for {len(table.ids)} ids")
+    if len(set(table.ids)) != len(table.ids):
+        raise ValueError("example ids are not unique")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelledArrays:
+    """Examples as arrays: what tables of tokens and of images have in common.
+
+    Attributes:
+      ids: N unique example ids.
+      labels_N: int32 [N], -1 for examples without a label.
+    """
+
+    ids: tuple[str, ...]
+    labels_N: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of ids and of every array."""
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        arrays = {k: array for k, array in named.items() if k != "ids" and array is not None}
+        return digest({"ids": digest_strings(self.ids), "arrays": digest_arrays(arrays)})
+
+    def without_labels(self, rows: np.ndarray) -> Self:
+        """The same table with the labels of ``rows`` hidden: they become a transfer set."""
+        labels_N = self.labels_N.copy()
+        labels_N[rows] = NO_LABEL
+        return self.with_labels(labels_N)
+
+    def with_labels(self, labels_N: np.ndarray) -> Self:
+        """The same examples with other labels, int32 [N], -1 for none."""
+        if labels_N.shape != self.labels_N.shape:
+            raise ValueError(f"labels of shape {labels_N.shape} for {len(self)} examples")
+        return dataclasses.replace(self, labels_N=labels_N.astype(np.int32))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,12 +77,7 @@ class TextTable:
     scores_N: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("texts", "texts_b", "labels_N", "scores_N"):
-            column = getattr(self, name)
-            if column is not None and len(column) != len(self.ids):
-                raise ValueError(f"{name} has {len(column)} entries for {len(self.ids)} ids")
-        if len(set(self.ids)) != len(self.ids):
-            raise ValueError("example ids are not unique")
+        check_columns(self)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,9 +96,19 @@ class TextTable:
         )
 
 
+class _Table(Protocol):
+    @property
+    def digest(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+
+Table = TypeVar("Table", bound=_Table)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class TextDataset:
-    """Named splits of text with one set of labels.
+class Dataset(Generic[Table]):
+    """Named splits with one set of labels.
 
     Attributes:
       name: what ``--data`` was given.
@@ -70,7 +120,7 @@ class TextDataset:
 
     name: str
     label_names: tuple[str, ...]
-    splits: Mapping[str, TextTable]
+    splits: Mapping[str, Table]
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -83,6 +133,9 @@ class TextDataset:
         """Digest of the content: label names and every table; the name does not enter."""
         tables = {split: table.digest for split, table in self.splits.items()}
         return digest({"label_names": self.label_names, "splits": tables})
+
+
+TextDataset = Dataset[TextTable]
 
 
 def label_array(labels: Sequence[str | None], label_names: Sequence[str]) -> np.ndarray:

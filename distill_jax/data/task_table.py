@@ -11,6 +11,7 @@ import numpy as np
 from distill_jax.core.digests import digest, digest_arrays, digest_strings
 from distill_jax.core.errors import UserError
 from distill_jax.core.task_types import TaskBatch
+from distill_jax.data.plan import PADDING_ID, filled
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,22 +60,18 @@ class TaskTable:
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> TaskBatch:
         """The batch of ``rows``, filled up to ``batch_size`` rows; ``length`` is always 1."""
-
-        def filled(array: np.ndarray) -> np.ndarray:
-            whole = np.zeros((batch_size, *array.shape[1:]), array.dtype)
-            whole[: len(rows)] = array[rows]
-            return whole
-
-        example_ids_B = np.full(batch_size, -1, np.int32)
-        example_ids_B[: len(rows)] = rows
-        labels_BK = filled(self.labels_NK)
+        example_ids_B = filled(rows, batch_size, PADDING_ID)
+        labels_BK = filled(self.labels_NK[rows], batch_size)
+        privileged_NP = self.privileged_NP
         known_BK = ~np.isnan(labels_BK) & (example_ids_B >= 0)[:, None]
         arrays: dict[str, Any] = {
             "example_ids_B": example_ids_B,
-            "features_BF": filled(self.features_NF),
-            "ids_BC": filled(self.ids_NC),
+            "features_BF": filled(self.features_NF[rows], batch_size),
+            "ids_BC": filled(self.ids_NC[rows], batch_size),
             "labels_BK": np.where(known_BK, labels_BK, np.float32(0)),
             "label_where_BK": known_BK,
-            "privileged_BP": None if self.privileged_NP is None else filled(self.privileged_NP),
+            "privileged_BP": None
+            if privileged_NP is None
+            else filled(privileged_NP[rows], batch_size),
         }
         return TaskBatch(**arrays)

@@ -7,8 +7,7 @@ import numpy as np
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data import prepared
-from distill_jax.data.build_interactions import Rows
-from distill_jax.data.interaction_files import RawInteractions, join_texts
+from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts
 from distill_jax.data.tfds_source import prepared_builder
 
 COLUMNS = ("user_id", "movie_id", "timestamp", "user_rating", "movie_title", "movie_genres")

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.core.digests import digest, digest_arrays, digest_strings, sha256_file
+from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch
 from distill_jax.data.coverage import FITTING, Coverage
 from distill_jax.data.plan import example_arrays
-from distill_jax.data.table import NO_LABEL, TextDataset, TextTable
+from distill_jax.data.table import NO_LABEL, LabelledArrays, TextDataset, TextTable
 
 _FORMAT = 1
 _LAYOUT = 2
@@ -28,42 +28,25 @@ _ARRAYS = ("tokens_S", "token_types_S", "offsets_N1")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TokenTable:
+class TokenTable(LabelledArrays):
     """One split, tokenised: rows of different lengths one after another, no padding.
 
     Attributes:
-      ids: N unique example ids.
       tokens_S: int32 [S], the token ids of all rows, special tokens included.
       token_types_S: int8 [S], 0 for the first segment, 1 for the second.
       offsets_N1: int64 [N + 1]; row n is ``tokens_S[offsets_N1[n] : offsets_N1[n + 1]]``.
-      labels_N: int32 [N], -1 for examples without a label.
       scores_N: float32 [N] mean human ratings, or None.
     """
 
-    ids: tuple[str, ...]
     tokens_S: np.ndarray
     token_types_S: np.ndarray
     offsets_N1: np.ndarray
-    labels_N: np.ndarray
     scores_N: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     @functools.cached_property
     def lengths_N(self) -> np.ndarray:
         """int64 [N], tokens of every row."""
         return np.diff(self.offsets_N1)
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Digest of ids, tokens, labels and scores."""
-        arrays = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "ids" and getattr(self, field.name) is not None
-        }
-        return digest({"ids": digest_strings(self.ids), "arrays": digest_arrays(arrays)})
 
     def take(self, rows: np.ndarray) -> "TokenTable":
         """The table of some rows, in the order given."""
@@ -81,18 +64,6 @@ class TokenTable:
             labels_N=self.labels_N[rows],
             scores_N=None if self.scores_N is None else self.scores_N[rows],
         )
-
-    def without_labels(self, rows: np.ndarray) -> "TokenTable":
-        """The same table with the labels of ``rows`` hidden: they become a transfer set."""
-        labels_N = self.labels_N.copy()
-        labels_N[rows] = NO_LABEL
-        return self.with_labels(labels_N)
-
-    def with_labels(self, labels_N: np.ndarray) -> "TokenTable":
-        """The same examples with other labels, int32 [N], -1 for none."""
-        if labels_N.shape != self.labels_N.shape:
-            raise ValueError(f"labels of shape {labels_N.shape} for {len(self)} examples")
-        return dataclasses.replace(self, labels_N=labels_N.astype(np.int32))
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
         """Numpy arrays of ``rows``, padded to ``length`` tokens and ``batch_size`` rows."""
@@ -139,27 +110,21 @@ def tokenise_texts(
     tokenizer_file: Path,
     *,
     max_length: int,
+    texts_b: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
-) -> TokenTable:
-    """Token ids of texts that belong to no data set, see ``tokenise_dataset``.
+    cache: Path | None = None,
+) -> tuple[TokenTable, Coverage]:
+    """Token ids of texts that belong to no data set, and how much of the texts is left.
 
     Args:
+      texts_b: the second text of each, of pairs.
       ids: of the texts; their numbers where None.
+      cache: as for ``tokenise_dataset``.
     """
-    return tokenise_covered(texts, tokenizer_file, max_length=max_length, ids=ids)[0]
-
-
-def tokenise_covered(
-    texts: Sequence[str],
-    tokenizer_file: Path,
-    *,
-    max_length: int,
-    ids: Sequence[str] | None = None,
-) -> tuple[TokenTable, Coverage]:
-    """``tokenise_texts``, and how much of the texts is left."""
-    table = TextTable(tuple(ids or map(str, range(len(texts)))), tuple(texts))
+    ids = tuple(ids or map(str, range(len(texts))))
+    table = TextTable(ids, tuple(texts), None if texts_b is None else tuple(texts_b))
     dataset = TextDataset("texts", (), {"train": table})
-    tokens = tokenise_dataset(dataset, tokenizer_file, max_length=max_length)
+    tokens = tokenise_dataset(dataset, tokenizer_file, max_length=max_length, cache=cache)
     return tokens.splits["train"], tokens.coverage["train"]
 
 

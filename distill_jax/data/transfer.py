@@ -7,8 +7,8 @@ import numpy as np
 
 from distill_jax.core.digests import unit_interval
 from distill_jax.core.errors import UserError
-from distill_jax.data.splits import concatenate
-from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, fold
+from distill_jax.data.splits import concatenate, take, text_keys
+from distill_jax.data.table import TextDataset
 
 
 def add_texts(dataset: TextDataset, others: Sequence[TextDataset]) -> TextDataset:
@@ -20,7 +20,7 @@ def add_texts(dataset: TextDataset, others: Sequence[TextDataset]) -> TextDatase
     Raises:
       UserError: when one has pairs of sentences and another has not.
     """
-    known = {_key(t, i) for t in dataset.splits.values() for i in range(len(t))}
+    known = {key for table in dataset.splits.values() for key in text_keys(table)}
     train = dataset.splits["train"]
     notes = list(dataset.notes)
     for other in others:
@@ -28,11 +28,13 @@ def add_texts(dataset: TextDataset, others: Sequence[TextDataset]) -> TextDatase
         if (extra.texts_b is None) != (train.texts_b is None):
             raise UserError(f"{other.name} and {dataset.name}: one has pairs, the other has not")
         rows = []
-        for row in range(len(extra)):
-            if (key := _key(extra, row)) not in known:
+        for row, key in enumerate(text_keys(extra)):
+            if key not in known:
                 known.add(key)
                 rows.append(row)
-        train = concatenate(train, _unlabelled(extra, rows, other.name))
+        new = take(extra, rows)
+        ids = tuple(f"{other.name}#{each}" for each in new.ids)
+        train = concatenate(train, dataclasses.replace(new, ids=ids, labels_N=None))
         notes.append(f"{len(rows)} texts of {other.name} joined the transfer set")
     return dataclasses.replace(
         dataset, splits={**dataset.splits, "train": train}, notes=tuple(notes)
@@ -55,16 +57,3 @@ def noisy_labels(
     )
     shifted_N = (labels_N + 1 + other_N) % num_labels
     return np.where(wrong_N & (labels_N >= 0), shifted_N, labels_N).astype(np.int32)
-
-
-def _key(table: TextTable, row: int) -> tuple[str, str]:
-    return fold(table.texts[row]), "" if table.texts_b is None else fold(table.texts_b[row])
-
-
-def _unlabelled(table: TextTable, rows: Sequence[int], name: str) -> TextTable:
-    return TextTable(
-        ids=tuple(f"{name}#{table.ids[row]}" for row in rows),
-        texts=tuple(table.texts[row] for row in rows),
-        texts_b=None if table.texts_b is None else tuple(table.texts_b[row] for row in rows),
-        labels_N=np.full(len(rows), NO_LABEL, np.int32),
-    )

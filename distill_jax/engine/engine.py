@@ -24,7 +24,7 @@ from distill_jax.engine.progress import Reporter
 from distill_jax.engine.track import Tracker, open_tracker
 from distill_jax.engine.work import Work
 from distill_jax.training.checkpoint import Checkpoints, Identity, Policy
-from distill_jax.training.diagnose import Probe, make_probe
+from distill_jax.training.diagnose import Diagnostics, make_diagnostics
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.layout import Layout
@@ -140,7 +140,7 @@ class Engine:
                 on_log=on_log,
                 stop=self.stop,
                 checkpoints=checkpoints,
-                probe=self._probe(work),
+                diagnostics=self._diagnostics(work),
                 say=self.reporter.say,
                 on_resume=on_resume,
             )
@@ -215,7 +215,7 @@ class Engine:
                 stop=self.stop,
                 checkpoints=checkpoints,
                 seeds=[work.seed for work in works],
-                probe=self._probe(first),
+                diagnostics=self._diagnostics(first),
                 say=lambda line: self.reporter.say(f"{label}: {line}"),
                 on_resume=on_resume,
             )
@@ -241,8 +241,8 @@ class Engine:
             work.loop, checkpoint_seconds=options.checkpoint_seconds, on_nan=options.on_nan
         )
 
-    def _probe(self, work: Work) -> Probe:
-        return make_probe(self._model(work), work.objective)
+    def _diagnostics(self, work: Work) -> Diagnostics:
+        return make_diagnostics(self._model(work), work.objective)
 
     def step(self, work: Work) -> CompiledStep:
         """The compiled step of one student of this structure."""

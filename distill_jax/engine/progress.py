@@ -21,7 +21,7 @@ LINE_SECONDS = 15.0
 
 
 @dataclass(eq=False)
-class Stage:
+class ProgressBar:
     """One piece of long work with a known number of steps."""
 
     name: str
@@ -63,7 +63,7 @@ class Reporter:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Stage]:
+    def stage(self, name: str, total: int) -> Iterator[ProgressBar]:
         """A progress bar for one piece of work; it vanishes when the work is done."""
         bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -76,4 +76,6 @@ class Reporter:
             disable=not self.console.is_terminal,
         )
         with bar:
-            yield Stage(name, total, self.console, bar, bar.add_task(name, total=total, facts=""))
+            yield ProgressBar(
+                name, total, self.console, bar, bar.add_task(name, total=total, facts="")
+            )

@@ -1,6 +1,6 @@
-"""The parts of a table as tasks of a Ray cluster: Ray places, restarts and cancels them.
+"""The parts of a table as jobs of a Ray cluster: Ray places, restarts and cancels them.
 
-Each task runs the same command with ``--part I/N`` in a process of its own and sends back the
+Each job runs the same command with ``--part I/N`` in a process of its own and sends back the
 ledgers that it wrote, so that the machines need not share the output folder. Ray is an optional
 extra.
 """
@@ -66,7 +66,7 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class Task:
+class RayJob:
     """A part to be run, wherever Ray puts it.
 
     Attributes:
@@ -121,8 +121,8 @@ def run_parts(
     variables = resources.environment()
     if "DISTILL_JAX_HOME" in os.environ:
         variables["DISTILL_JAX_HOME"] = os.environ["DISTILL_JAX_HOME"]
-    tasks = [
-        Task(tuple(command), Part(number, parts), output_dir.resolve(), Path.cwd(), variables)
+    jobs = [
+        RayJob(tuple(command), Part(number, parts), output_dir.resolve(), Path.cwd(), variables)
         for number in range(1, parts + 1)
     ]
     _connect(ray, address)
@@ -134,12 +134,12 @@ def run_parts(
             max_retries=retries,
             retry_exceptions=[PartDied],
         )(run_part)
-        return _collect(ray, {remote.remote(task): task for task in tasks}, say)
+        return _collect(ray, {remote.remote(job): job for job in jobs}, say)
     finally:
         ray.shutdown()
 
 
-def run_part(task: Task) -> dict[str, bytes]:
+def run_part(job: RayJob) -> dict[str, bytes]:
     """Run one part to its end, on the machine where this is called.
 
     Returns:
@@ -149,15 +149,15 @@ def run_part(task: Task) -> dict[str, bytes]:
       PartDied: when the process was killed or stopped.
       PartFailed: when it ended with an error.
     """
-    task.output_dir.mkdir(parents=True, exist_ok=True)
-    command = [*task.command, "--part", str(task.part), "--output-dir", str(task.output_dir)]
-    with open(task.log, "a+b") as log:
+    job.output_dir.mkdir(parents=True, exist_ok=True)
+    command = [*job.command, "--part", str(job.part), "--output-dir", str(job.output_dir)]
+    with open(job.log, "a+b") as log:
         begin = log.seek(0, os.SEEK_END)
         try:
             process = subprocess.Popen(
                 command,
-                cwd=task.folder,
-                env={**os.environ, **task.environment},
+                cwd=job.folder,
+                env={**os.environ, **job.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -172,12 +172,12 @@ def run_part(task: Task) -> dict[str, bytes]:
         raise PartDied(f"ended by a signal (exit code {code})")
     if code:
         raise PartFailed(f"ended with exit code {code}:\n{said[-TAIL_CHARS:].strip()}")
-    ledgers = [Path(line) for line in said.splitlines() if line.endswith(f"/{task.part.ledger}")]
+    ledgers = [Path(line) for line in said.splitlines() if line.endswith(f"/{job.part.ledger}")]
     if not ledgers:
         raise PartFailed("the command named no ledger of its part: is it one that trains a table?")
     files = [file for ledger in ledgers for file in (ledger, ledger.with_name(SPEC))]
     return {
-        str(file.relative_to(task.output_dir)): file.read_bytes()
+        str(file.relative_to(job.output_dir)): file.read_bytes()
         for file in files
         if file.is_file()  # a part may be without runs, and has no ledger then
     }
@@ -195,25 +195,25 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
     return process.returncode
 
 
-def _collect(ray: Any, waiting: dict[Any, Task], say: Callable[[str], None]) -> list[Path]:
+def _collect(ray: Any, waiting: dict[Any, RayJob], say: Callable[[str], None]) -> list[Path]:
     """Join what the parts send back, as they end."""
     started, failures = time.monotonic(), []
     folders: dict[Path, None] = {}
-    for task in waiting.values():
-        say(f"part {task.part}: {task.log}")
+    for job in waiting.values():
+        say(f"part {job.part}: {job.log}")
     try:
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
-            task = waiting.pop(done)
+            job = waiting.pop(done)
             try:
-                added = _join(ray.get(done), task.output_dir, folders)
+                added = _join(ray.get(done), job.output_dir, folders)
             except (PartDied, PartFailed, UserError, ray.exceptions.RayError) as error:
                 cause = getattr(error, "cause", None) or error
-                failures.append(f"part {task.part}: {cause}")
+                failures.append(f"part {job.part}: {cause}")
                 say(f"{failures[-1]}")
             else:
                 seconds = time.monotonic() - started
-                say(f"part {task.part} is done after {seconds:.0f} s: {added} rows")
+                say(f"part {job.part} is done after {seconds:.0f} s: {added} rows")
     except BaseException:
         for reference in waiting:
             ray.cancel(reference)

@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill_jax.tables.ledger import LedgerRow, provenance
+from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tables.provenance import provenance
 from distill_jax.training.loop import TrainResult
 
 

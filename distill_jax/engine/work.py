@@ -10,10 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core.mesh import Placement
+from distill_jax.data.plan import TrainingTable
 from distill_jax.engine.options import Precision
 from distill_jax.objectives.interface import SweptObjective
 from distill_jax.training.checkpoint import Identity
-from distill_jax.training.feed import Feed, TeacherOutputs, TrainingTable
+from distill_jax.training.feed import Feed, TeacherOutputs
 from distill_jax.training.loop import LoopConfig
 from distill_jax.training.optimizer import OptimizerConfig, static_part
 from distill_jax.training.state import Params

@@ -1,8 +1,9 @@
-"""Latency of a model on the CPU, one batch at a time."""
+"""What a model costs: its parameters, and its latency on the CPU, one batch at a time."""
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +30,11 @@ class Latency:
     runs: int
 
 
+def parameter_count(params: Any) -> int:
+    """How many numbers a pytree of arrays (or of their shapes) holds."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
 def cpu_latency(
     apply: Apply,
     params: Any,
@@ -38,60 +44,41 @@ def cpu_latency(
     repeats: int = 10,
     on_call: Callable[[], None] = lambda: None,
 ) -> Latency:
-    """Latency of ``apply(params, batch)`` on the CPU; see ``cpu_latencies``."""
-    models = {"model": (apply, params)}
-    found = cpu_latencies(models, batches, warmup=warmup, repeats=repeats, on_call=on_call)
-    return found["model"]
+    """Latency of ``apply(params, batch)`` on the CPU backend.
 
-
-def cpu_latencies(
-    models: Mapping[str, tuple[Apply, Any]],
-    batches: Sequence[Any],
-    *,
-    warmup: int = 2,
-    repeats: int = 10,
-    on_call: Callable[[], None] = lambda: None,
-) -> dict[str, Latency]:
-    """Latencies of several models, compared fairly on the CPU backend.
-
-    Runs on the first CPU device even where a GPU or TPU is the default. Every model is
-    compiled once per batch shape and warmed up outside the timing. A repeat goes once through
-    all models and batches, so that a slow moment of the machine hits all of them alike.
+    Runs on the first CPU device even where a GPU or TPU is the default. It is compiled once per
+    batch shape and warmed up outside the timing. A repeat goes once through all batches, so that
+    a slow moment of the machine hits all of them alike.
 
     Args:
-      models: name -> (apply, params); ``apply(params, batch)`` is jitted here and may return
-        any pytree of arrays, all of which are waited for. The same function object in a later
-        call is not compiled again.
+      apply: jitted here; it may return any pytree of arrays, all of which are waited for. The same
+        function object in a later call is not compiled again.
       batches: what to time, typically batches of one example from the test split.
       warmup: untimed passes, of which the first compiles; at least 1.
       repeats: timed passes.
       on_call: called after every batch, outside the timing; may raise to stop.
 
     Raises:
-      UserError: without models, batches, warm-up or repeats, or without a CPU backend.
+      UserError: without batches, warm-up or repeats, or without a CPU backend.
     """
-    if not models or not batches or warmup < 1 or repeats < 1:
+    if not batches or warmup < 1 or repeats < 1:
         raise UserError(
-            "latency needs at least one model, one batch, one warm-up and one repeat, not "
-            f"{len(models)}, {len(batches)}, {warmup} and {repeats}."
+            "latency needs at least one batch, one warm-up and one repeat, not "
+            f"{len(batches)}, {warmup} and {repeats}."
         )
     device = _cpu_device()
-    calls = {
-        name: (jax.jit(apply), jax.device_put(params, device))
-        for name, (apply, params) in models.items()
-    }
-    placed = [jax.device_put(batch, device) for batch in batches]
-    nanoseconds = {name: np.empty((repeats, len(placed))) for name in calls}
+    call = jax.jit(apply)
+    params, placed = jax.device_put((params, list(batches)), device)
+    nanoseconds_RB = np.empty((repeats, len(placed)))
     for turn in range(-warmup, repeats):
         for index, batch in enumerate(placed):
-            for name, (call, params) in calls.items():
-                start = time.perf_counter_ns()
-                jax.block_until_ready(call(params, batch))
-                elapsed = time.perf_counter_ns() - start
-                if turn >= 0:
-                    nanoseconds[name][turn, index] = elapsed
+            start = time.perf_counter_ns()
+            jax.block_until_ready(call(params, batch))
+            elapsed = time.perf_counter_ns() - start
+            if turn >= 0:
+                nanoseconds_RB[turn, index] = elapsed
             on_call()
-    return {name: _summarise(times) for name, times in nanoseconds.items()}
+    return _summarise(nanoseconds_RB)
 
 
 def _summarise(nanoseconds_RB: np.ndarray) -> Latency:

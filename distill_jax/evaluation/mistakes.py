@@ -44,23 +44,12 @@ def confusion_matrix(logits_NC: ArrayLike, labels_N: ArrayLike) -> np.ndarray:
 
 def class_scores(confusion_CC: np.ndarray, names: Sequence[str]) -> list[ClassScores]:
     """Precision, recall and F1 of each class."""
-    right = np.diag(confusion_CC)
-    labelled, given = confusion_CC.sum(axis=1), confusion_CC.sum(axis=0)
-
-    def share(part: float, whole: float) -> float:
-        return float(part / whole) if whole else float("nan")
-
-    return [
-        ClassScores(
-            name,
-            int(labelled[c]),
-            int(given[c]),
-            share(right[c], given[c]),
-            share(right[c], labelled[c]),
-            share(2 * right[c], labelled[c] + given[c]),
-        )
-        for c, name in enumerate(names)
-    ]
+    right_C, labelled_C, given_C = np.diag(confusion_CC), confusion_CC.sum(1), confusion_CC.sum(0)
+    with np.errstate(invalid="ignore"):  # 0 of 0
+        shares = right_C / given_C, right_C / labelled_C, 2 * right_C / (labelled_C + given_C)
+    counts = labelled_C.tolist(), given_C.tolist()
+    columns = (*counts, *(share_C.tolist() for share_C in shares))
+    return [ClassScores(*row) for row in zip(names, *columns, strict=True)]
 
 
 def mistakes(

@@ -14,8 +14,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.data.coverage import Coverage
 from distill_jax.data.plan import choose_lengths
-from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.tokenise import tokenise_texts
 from distill_jax.evaluation.calibration import is_temperature, read_temperature
 from distill_jax.evaluation.predict import LogitsOf, check_token_types, logits_of, predict_logits
 from distill_jax.models.bert import Bert
@@ -87,7 +86,13 @@ class OpenClassifier:
         answers: list[Answer | None] = [None] * len(texts)
         if not rows:
             return answers, None
-        tokens, coverage = self._tokens(texts, texts_b, rows)
+        tokens, coverage = tokenise_texts(
+            [texts[row] for row in rows],
+            self.model.tokenizer_file,
+            max_length=self.max_length,
+            texts_b=None if texts_b is None else [texts_b[row] for row in rows],
+        )
+        check_token_types(tokens, self.model.config)
         logits_NC = predict_logits(
             self._apply,
             self.model.params,
@@ -113,19 +118,6 @@ class OpenClassifier:
             )
         if texts_b is not None and self.pairs is False:
             raise UserError("this model was trained on single texts: leave out the second ones.")
-
-    def _tokens(
-        self, texts: Sequence[str], texts_b: Sequence[str] | None, rows: Sequence[int]
-    ) -> tuple[TokenTable, Coverage]:
-        table = TextTable(
-            tuple(map(str, rows)),
-            tuple(texts[row] for row in rows),
-            None if texts_b is None else tuple(texts_b[row] for row in rows),
-        )
-        dataset = TextDataset("texts", self.label_names, {"test": table})
-        tokenised = tokenise_dataset(dataset, self.model.tokenizer_file, max_length=self.max_length)
-        check_token_types(tokenised.splits["test"], self.model.config)
-        return tokenised.splits["test"], tokenised.coverage["test"]
 
 
 def open_classifier(

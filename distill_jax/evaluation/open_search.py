@@ -68,7 +68,7 @@ class OpenSearch:
         """Vectors of all products, float32."""
         assert self.products.texts is not None
         texts, most = self.products.texts, self.limits.item
-        tokens = tokenise_texts(texts, self.tokenizer_file, max_length=most)
+        tokens, _ = tokenise_texts(texts, self.tokenizer_file, max_length=most)
         return Encoder(TwoTower(self.config))(self.params, tokens, "item")
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[Found]]:
@@ -81,7 +81,7 @@ class OpenSearch:
             raise UserError("a query is empty.")
         if not queries:
             return []
-        tokens = tokenise_texts(queries, self.tokenizer_file, max_length=self.limits.query)
+        tokens, _ = tokenise_texts(queries, self.tokenizer_file, max_length=self.limits.query)
         encode = Encoder(TwoTower(self.config), min(QUERIES_AT_ONCE, len(queries)))
         top_QK, scores_QK = exact_top_k(encode(self.params, tokens, "query"), self.items_ID, k)
         return [

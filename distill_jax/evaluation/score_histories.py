@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from distill_jax.core.ranking_types import HistoryBatch, Task, scores_last
+from distill_jax.core.ranking_types import HistoryBatch, Question, scores_last
 from distill_jax.data.histories import questions
 from distill_jax.data.interactions import Histories
 from distill_jax.models.recommenders.build import Recommender
@@ -50,7 +50,7 @@ class HistoryScorer:
 
     def batch(self, histories: Histories) -> HistoryBatch:
         """Histories at one of the few shapes that are compiled."""
-        task: Task = self.recommender.config.task
+        task: Question = self.recommender.config.task
         longest = int(histories.lengths_E.max(initial=0)) + (task == "hidden")
         length = next((n for n in self.lengths if n >= longest), self.lengths[-1])
         few, many = ROWS

@@ -18,6 +18,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.data.plan import choose_lengths, make_batch, plan_in_order
 from distill_jax.data.query_product import SearchData
 from distill_jax.data.tokenise import TokenTable
+from distill_jax.evaluation.recommend import top_items
 from distill_jax.models.two_tower import Side, TwoTower
 
 PROTOCOL = (
@@ -74,12 +75,7 @@ def exact_top_k(
 
 def top_k(scores_QI: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k highest scores of each row, ties by number: int32 [Q, K], float32 [Q, K]."""
-    k = min(k, scores_QI.shape[1])
-    kth_Q1 = np.partition(scores_QI, -k, axis=1)[:, -k, None]
-    items_QK = np.empty((len(scores_QI), k), np.int32)
-    for row, (scores_I, enough_I) in enumerate(zip(scores_QI, scores_QI >= kth_Q1, strict=True)):
-        found = np.flatnonzero(enough_I)  # more than k where scores are equal
-        items_QK[row] = found[np.argsort(-scores_I[found], kind="stable")[:k]]
+    items_QK = top_items(scores_QI, min(k, scores_QI.shape[1]))
     return items_QK, np.take_along_axis(scores_QI, items_QK, axis=1)
 
 

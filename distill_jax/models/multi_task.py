@@ -18,7 +18,7 @@ from jax import Array
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.core.task_types import SHOP, Task, TaskBatch
+from distill_jax.core.task_types import SHOP, TaskBatch, TaskHead
 from distill_jax.core.types import ModelOutput, ModelShape
 from distill_jax.models.bert import MAX_SIZE, Params
 from distill_jax.models.dropout import Dropout
@@ -37,7 +37,7 @@ class MultiTaskConfig:
       head: width of each head's own layer; 0 for none.
     """
 
-    tasks: tuple[Task, ...] = SHOP
+    tasks: tuple[TaskHead, ...] = SHOP
     num_features: int = 0
     num_privileged: int = 0
     vocabularies: tuple[int, ...] = ()

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.core.task_types import Task, TaskBatch
+from distill_jax.core.task_types import TaskBatch, TaskHead
 from distill_jax.core.types import Capture, ModelOutput
 from distill_jax.losses import bce, mse_regression
 from distill_jax.losses.numeric import FLOOR, floats, number
@@ -138,7 +138,7 @@ class MultiTaskObjective:
         return sum(rest, start=first), parts
 
 
-def resolve_tasks(texts: Mapping[str, str], tasks: Sequence[Task]) -> MultiTaskObjective:
+def resolve_tasks(texts: Mapping[str, str], tasks: Sequence[TaskHead]) -> MultiTaskObjective:
     """The objective of a model's tasks.
 
     Args:

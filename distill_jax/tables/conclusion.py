@@ -4,16 +4,12 @@ A fourth warns where the best student or the teacher does not beat a yardstick.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from distill_jax.tables.cautions import named_row, not_above
 from distill_jax.tables.columns import Column
-from distill_jax.tables.sheet import format_entry, format_p
-from distill_jax.tables.yardstick_notes import named_row as _named
-from distill_jax.tables.yardstick_notes import not_above
-
-if TYPE_CHECKING:
-    from distill_jax.tables.ledger import LedgerRow
-    from distill_jax.tables.table import Table, TableRow
+from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tables.sheet import format_p, show
+from distill_jax.tables.table import Table, TableRow
 
 CHOSEN_BY = ("validation/accuracy", "validation/ndcg@10")
 """Which of a row's runs is the one to take: the best on validation in the first of these."""
@@ -23,7 +19,7 @@ COSTS = (
 )
 
 
-def conclusion(table: "Table", key: str) -> tuple[str, ...]:
+def conclusion(table: Table, key: str) -> tuple[str, ...]:
     """Sentences on the column ``key``; () where there is no student with a score.
 
     What is called significant is what the joint test over seeds and test examples, corrected over
@@ -37,12 +33,12 @@ def conclusion(table: "Table", key: str) -> tuple[str, ...]:
         *_not_above(table, best, column),
         _cost(table, best),
         _significance_of_letters(table, best, column)
-        if table.against == "best"
+        if table.spec.against == "best"
         else _significance(table, best, column),
     )
 
 
-def best_student(table: "Table", key: str) -> "TableRow | None":
+def best_student(table: Table, key: str) -> TableRow | None:
     """The row with the best mean of all groups; the first of equals."""
     better = table.column(key).higher_is_better
     rows = [row for row in table.students if row.entries[key].summary.n]
@@ -52,7 +48,7 @@ def best_student(table: "Table", key: str) -> "TableRow | None":
     return (max if better else min)(rows, key=lambda row: row.entries[key].summary.mean)
 
 
-def run_to_take(row: "TableRow") -> "LedgerRow":
+def run_to_take(row: TableRow) -> LedgerRow:
     """Of a row's runs the best on validation; the test split has no say."""
     for name in CHOSEN_BY:
         scored = [run for run in row.runs.values() if run.number(name) is not None]
@@ -61,46 +57,42 @@ def run_to_take(row: "TableRow") -> "LedgerRow":
     return next(iter(row.runs.values()))
 
 
-def _score(row: "TableRow", column: Column) -> str:
-    return format_entry(row.entries[column.key], column, seeds=len(row.seeds))
-
-
-def _teacher(table: "Table", row: "TableRow") -> "TableRow | None":
+def _teacher(table: Table, row: TableRow) -> TableRow | None:
     """The teacher of a row where there is one alone."""
     own = [each for each in table.teachers if each.group == row.group] or list(table.teachers)
     own = [each for each in own if each.runs]
     return own[0] if len(own) == 1 else None
 
 
-def _who(table: "Table", best: "TableRow", column: Column) -> str:
-    said = f"Best student: {_named(best)}, {column.title} {_score(best, column)}"
+def _who(table: Table, best: TableRow, column: Column) -> str:
+    said = f"Best student: {named_row(best)}, {column.title} {show(best, column)}"
     teacher = _teacher(table, best)
     if teacher and teacher.entries[column.key].summary.n:
-        said += f"; the teacher has {_score(teacher, column)}"
+        said += f"; the teacher has {show(teacher, column)}"
     return f"{said}."
 
 
-def _not_above(table: "Table", best: "TableRow", column: Column) -> list[str]:
+def _not_above(table: Table, best: TableRow, column: Column) -> list[str]:
     """Where the best student, or a teacher, does not beat a yardstick; [] where all do."""
     teachers = [row for row in table.teachers if row.runs]
     alone = _teacher(table, best)
     whose = [("the best student", best)]
-    whose += [("the teacher" if row is alone else _named(row), row) for row in teachers]
+    whose += [("the teacher" if row is alone else named_row(row), row) for row in teachers]
     said = []
     for name, row in whose:
         unbeaten = [each for each in table.yardsticks if not_above(row, each, column)]
         if unbeaten:
-            named = " and ".join(f"`{each.row}` ({_score(each, column)})" for each in unbeaten)
+            named = " and ".join(f"`{each.row}` ({show(each, column)})" for each in unbeaten)
             said.append(f"{name} does not beat {named}")
     return [f"Beside the yardsticks: {'; '.join(said)}."] if said else []
 
 
-def _cost(table: "Table", best: "TableRow") -> str:
+def _cost(table: Table, best: TableRow) -> str:
     teacher = _teacher(table, best)
     said = []
     for key, name, shown in COSTS:
-        own = _mean(best, key)
-        theirs = _mean(teacher, key) if teacher else None
+        own = best.mean(key)
+        theirs = teacher.mean(key) if teacher else None
         if own is None:
             continue
         said.append(f"{name} {shown(own)}" + _beside(own, theirs, shown))
@@ -115,12 +107,7 @@ def _beside(own: float, theirs: float | None, shown: Callable[[float], str]) -> 
     return f" against the teacher's {shown(theirs)} ({theirs / own:.1f} to 1)"
 
 
-def _mean(row: "TableRow", key: str) -> float | None:
-    numbers = [number for run in row.runs.values() if (number := run.number(key)) is not None]
-    return sum(numbers) / len(numbers) if numbers else None
-
-
-def _significance(table: "Table", best: "TableRow", column: Column) -> str:
+def _significance(table: Table, best: TableRow, column: Column) -> str:
     """Of the best row against its group's baseline."""
     compared = [row for row in table.groups[best.group] if row.role == "compared"]
     if best.role == "baseline":
@@ -135,8 +122,8 @@ def _significance(table: "Table", best: "TableRow", column: Column) -> str:
     tests = entry.tests
     if tests is None or tests.joint is None or tests.p_joint is None:
         return (
-            f"Whether it differs from `{table.baseline}` is not known: there is no test over seeds "
-            "and test examples for it."
+            f"Whether it differs from `{table.spec.baseline}` is not known: there is no test over "
+            "seeds and test examples for it."
         )
     unit = " points" if column.scale == 100 else ""
     difference, low, high = (
@@ -145,13 +132,13 @@ def _significance(table: "Table", best: "TableRow", column: Column) -> str:
     )
     verdict = "significant" if tests.different else "not significant"
     return (
-        f"Its difference from `{table.baseline}`, {difference}{unit} [{low}, {high}], is {verdict} "
-        f"at 5% (p {format_p(tests.p_joint)} over seeds and test examples, corrected for all "
-        "comparisons of the table)."
+        f"Its difference from `{table.spec.baseline}`, {difference}{unit} [{low}, {high}], is "
+        f"{verdict} at 5% (p {format_p(tests.p_joint)} over seeds and test examples, corrected for "
+        "all comparisons of the table)."
     )
 
 
-def _significance_of_letters(table: "Table", best: "TableRow", column: Column) -> str:
+def _significance_of_letters(table: Table, best: TableRow, column: Column) -> str:
     """Of the best row against all others of its group."""
     others = [row for row in table.groups[best.group] if row is not best]
     lettered = [row for row in others if row.entries[column.key].letters]
@@ -165,15 +152,15 @@ def _significance_of_letters(table: "Table", best: "TableRow", column: Column) -
     )
 
 
-def _none_tested(rows: "list[TableRow]") -> str:
+def _none_tested(rows: list[TableRow]) -> str:
     return "no other row was tested" if rows else "there is no other row"
 
 
-def _joint(row: "TableRow", column: Column) -> bool:
+def _joint(row: TableRow, column: Column) -> bool:
     tests = row.entries[column.key].tests
     return bool(tests and tests.joint and tests.p_joint is not None)
 
 
-def _differs(row: "TableRow", column: Column) -> bool:
+def _differs(row: TableRow, column: Column) -> bool:
     tests = row.entries[column.key].tests
     return bool(tests and tests.different)

@@ -1,16 +1,13 @@
 """Score against latency: what a row gains, and what an answer of it costs."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill_jax.tables.figure import (
+from distill_jax.tables.drawing import (
     TEACHER,
     WIDTH_INCHES,
     legend_below,
-    save_drawing,
     styles_of,
     wrap,
 )
@@ -25,13 +22,6 @@ LATENCY = "latency/p50_ms"
 def has_costs(table: Table, key: str) -> bool:
     """Whether some student has a score and a latency."""
     return any(_point(row, key) for row in table.students)
-
-
-def save_costs(
-    table: Table, key: str, stem: Path, *, title: str, formats: Sequence[str] = ("png", "svg")
-) -> list[Path]:
-    """Write the figure of a column against latency; the paths written."""
-    return save_drawing(lambda: draw_costs(table, key, title=title), stem, formats)
 
 
 def draw_costs(table: Table, key: str, *, title: str | None = None) -> "Figure":
@@ -70,8 +60,7 @@ def draw_costs(table: Table, key: str, *, title: str | None = None) -> "Figure":
     axes.set_xscale("log")
     axes.set_xlabel("median CPU time of a single example, ms (logarithmic)")
     axes.set_ylabel(column.title)
-    axes.grid(color="#E6E6E6", lw=0.6)
-    axes.set_axisbelow(True)
+    axes.grid()
     legend_below(figure, handles)
     if title:
         figure.suptitle(title, fontsize=10.5)

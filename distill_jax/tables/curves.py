@@ -1,18 +1,16 @@
 """Learning curves: the validation score against the step, a panel per group."""
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.tables.figure import (
+from distill_jax.tables.drawing import (
     TITLE_CHARS,
     WIDTH_INCHES,
     legend_below,
-    save_drawing,
     styles_of,
     wrap,
 )
@@ -29,21 +27,6 @@ PANELS_A_LINE = 3
 def has_curves(table: Table) -> bool:
     """Whether any student kept its history."""
     return any(run.history for row in table.students for run in row.runs.values())
-
-
-def save_curves(
-    table: Table,
-    stem: Path | str,
-    *,
-    title: str | None = None,
-    formats: Sequence[str] = ("png", "svg"),
-) -> list[Path]:
-    """Write the learning curves as ``stem.png`` and ``stem.svg``; returns the paths.
-
-    Raises:
-      UserError: if no run kept its history.
-    """
-    return save_drawing(lambda: draw_curves(table, title=title), stem, formats)
 
 
 def mean_curve(runs: Mapping[int, LedgerRow]) -> tuple[list[float], list[float], list[float]]:
@@ -102,10 +85,9 @@ def draw_curves(table: Table, *, title: str | None = None) -> "Figure":
             handles[row.row] = axes.plot(steps, mean_S, lw=1.2, **style)[0]
             colour = styles[row.row]["color"]
             axes.fill_between(steps, mean_S - sd_S, mean_S + sd_S, color=colour, alpha=0.12, lw=0)
-        full, chars = f"{table.group_title} {group}", 90 // width
+        full, chars = f"{table.spec.group_title} {group}", 90 // width
         axes.set_title(full if len(full) <= chars else wrap(group, chars), loc="left")
-        axes.grid(axis="y", color="#E6E6E6", lw=0.6)
-        axes.set_axisbelow(True)
+        axes.grid(axis="y")
     for number, axes in enumerate(panels):
         axes.set_visible(number < len(groups))
         if number + width >= len(groups):

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.ranking import METRICS
-from distill_jax.tables.ledger import LedgerRow, unpack_correct
+from distill_jax.tables.ledger import LedgerRow
 
 RANK = "rank"
 """The name of the test examples' ranks among ``LedgerRow.test_scores``: from 1, the best."""
@@ -19,6 +19,34 @@ CASES = "cases"
 """How many cases stand behind each example's mean, of a slice ``cases/SLICE``; else one each."""
 
 _DTYPES = ("u1", "u2", "u4", "f4")
+
+
+def pack_correct(correct_N: ArrayLike) -> str:
+    """Per-example correctness as short text: the number of examples, a colon, base64 of the bits.
+
+    Args:
+      correct_N: [N], booleans (or 0 and 1), in the order of the test split.
+    """
+    values = np.asarray(correct_N)
+    if values.ndim != 1 or not np.isin(values, (0, 1)).all():
+        raise ValueError(f"correctness is a vector of booleans, not {values.dtype}{values.shape}")
+    bits = np.packbits(values.astype(bool))
+    return f"{len(values)}:{base64.b64encode(bits.tobytes()).decode()}"
+
+
+def unpack_correct(packed: str) -> np.ndarray:
+    """[N] booleans, as given to ``pack_correct``.
+
+    Raises:
+      UserError: when the text is damaged.
+    """
+    number, _, encoded = packed.partition(":")
+    what = f"damaged per-example correctness {packed[:40]!r}"
+    count, data = _decoded(number, encoded, what)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8)).astype(bool)
+    if count < 0 or len(data) != -(-count // 8) or bits[count:].any():
+        raise UserError(f"{what}: {len(data)} bytes for {count} examples")
+    return bits[:count]
 
 
 def pack_numbers(values_N: ArrayLike) -> str:
@@ -51,18 +79,22 @@ def unpack_numbers(packed: str) -> np.ndarray:
     """
     number, _, rest = packed.partition(":")
     kind, _, encoded = rest.partition(":")
+    what = f"damaged per-example numbers {packed[:40]!r}"
+    count, data = _decoded(number, encoded, what)
+    if kind not in _DTYPES:
+        raise UserError(f"{what}: no such type of numbers: {kind!r}")
+    size = np.dtype(kind).itemsize
+    if len(data) != count * size:
+        raise UserError(f"{what}: {len(data) // size} numbers for {count}")
+    return np.frombuffer(data, f"<{kind}")
+
+
+def _decoded(number: str, encoded: str, what: str) -> tuple[int, bytes]:
+    """How many examples, and the bytes; ``what`` is said of what cannot be read."""
     try:
-        count, data = int(number), base64.b64decode(encoded, validate=True)
-        if kind not in _DTYPES:
-            raise ValueError(f"no such type of numbers: {kind!r}")
-        values = np.frombuffer(data, f"<{kind}")
+        return int(number), base64.b64decode(encoded, validate=True)
     except (ValueError, binascii.Error) as error:
-        raise UserError(f"damaged per-example numbers {packed[:40]!r}: {error}") from error
-    if len(values) != count:
-        raise UserError(
-            f"damaged per-example numbers {packed[:40]!r}: {len(values)} numbers for {count}"
-        )
-    return values
+        raise UserError(f"{what}: {error}") from error
 
 
 def by_rank(metric: str, ranks_N: ArrayLike) -> np.ndarray | None:

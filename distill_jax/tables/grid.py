@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill_jax.core.errors import UserError
 from distill_jax.tables.columns import Column
-from distill_jax.tables.figure import (
+from distill_jax.tables.drawing import (
     TEACHER,
     TITLE_CHARS,
     WIDTH_INCHES,
@@ -16,7 +16,7 @@ from distill_jax.tables.figure import (
     styles_of,
     wrap,
 )
-from distill_jax.tables.sheet import format_entry
+from distill_jax.tables.sheet import format_entry, outside_grid
 from distill_jax.tables.statistics import MIN_PAIRS
 from distill_jax.tables.table import Table, TableRow
 
@@ -104,14 +104,13 @@ def _lines(table: Table, column: Column) -> "Figure":
     ):
         handles |= _panel(axes, table, column, groups)
         axes.set_title(name, loc="left")
-        axes.grid(axis="y", color="#E6E6E6", lw=0.6)
-        axes.set_axisbelow(True)
+        axes.grid(axis="y")
         if len(panels) == 1:
-            axes.set_xlabel(table.group_title)
+            axes.set_xlabel(table.spec.group_title)
     for axes in figure.get_axes():
         handles |= draw_yardsticks(axes, table, column, horizontal=True)
     if len(panels) > 1:
-        figure.get_axes()[len(panels) // 2].set_xlabel(table.group_title)
+        figure.get_axes()[len(panels) // 2].set_xlabel(table.spec.group_title)
     interval = any(row.entries[column.key].summary.n >= MIN_PAIRS for row in table.students)
     ylabel = f"{column.title} (mean{', 95% interval' if interval else ''})"
     figure.get_axes()[0].set_ylabel(ylabel)
@@ -192,12 +191,7 @@ def _heat_map(table: Table, column: Column) -> "Figure":
     axes.set_yticks(range(len(labels)), names, fontsize=8)
     axes.tick_params(length=0)
     _group_ticks(axes, groups, [float(index) for index in range(len(groups))])
-    outside = []
-    for row in (*table.teachers, *table.yardsticks):
-        if row not in inside:
-            text = format_entry(row.entries[column.key], column, seeds=len(row.seeds))
-            outside.append(f"{row.row} {row.group}: {text}")
-    axes.set_xlabel("\n".join([table.group_title, *outside]))
+    axes.set_xlabel("\n".join([table.spec.group_title, *outside_grid(table, column)]))
     figure.colorbar(image, label=column.title, aspect=40, pad=0.02)
     return figure
 

@@ -3,51 +3,10 @@
 import html
 import re
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from urllib.parse import quote
 
 from distill_jax.tables.sheet import Sheet
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d1f23; --soft: #5c6370; --line: #d9dce1;
-  --paper: #ffffff; --tint: #f4f6f8; --good: #00684a; --bad: #a33b00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e7ea; --soft: #a2a8b3; --line: #3b3f46;
-  --paper: #1a1a1a; --tint: #25272b; --good: #5fd3a8; --bad: #ff9d66; }
-  /* Hues stay, lightness turns round: white becomes the page's own dark. */
-  .picture svg { filter: invert(0.898) hue-rotate(180deg); } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 68rem; padding: 2rem 1.25rem 4rem; background: var(--paper);
-  color: var(--ink); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
-p, ul, dl { margin: .5rem 0; } ul { padding-left: 1.2rem; }
-.soft, .notes { color: var(--soft); font-size: .875rem; }
-table { margin: 0 0 1.25rem; border-collapse: collapse; font-size: .875rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; }
-th { border-bottom: 2px solid var(--line); font-weight: 600; }
-th { white-space: normal; vertical-align: bottom; }
-th.label, td.label { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-tbody tr:hover { background: var(--tint); }
-tr.section td { border-top: 1px solid var(--line); }
-tbody tr:last-child td { border-bottom: 2px solid var(--line); }
-code { font: .92em ui-monospace, "SF Mono", Menlo, Consolas, monospace; background: var(--tint);
-  padding: .05em .3em; border-radius: 3px; overflow-wrap: anywhere; }
-.picture { margin: 1rem 0; max-width: 52rem; } .picture svg { width: 100%; height: auto; }
-.held { color: var(--good); font-weight: 600; } .failed { color: var(--bad); font-weight: 600; }
-details { margin: .75rem 0; border-top: 1px solid var(--line); padding-top: .5rem; }
-summary { cursor: pointer; font-weight: 600; }
-dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0 0 0 1.2rem; }
-.copy { user-select: all; }
-.conclusion p { margin: .25rem 0; }
-@media (max-width: 70rem) { thead { display: none; }
-  table, tbody, tr, td, td.label { display: block; text-align: left; white-space: normal; }
-  td { padding: .1rem 0; overflow-wrap: anywhere; }
-  td::before { content: attr(data-title) ": "; color: var(--soft); }
-  tbody tr { padding: .5rem 0; border-top: 1px solid var(--line); }
-  tr.section td, tbody tr:last-child td { border: 0; } }
-@media print { details { display: block; } body { max-width: none; } }
-"""
-
 
 PAGE_WIDTH, CHAR_WIDTH, CELL_PADDING = 1040, 7.9, 23
 """In pixels, of tables at their own font size on a page of full width."""
@@ -57,6 +16,7 @@ LABEL_CHARS = 24
 
 def page(title: str, body: Iterable[str]) -> str:
     """A whole page; its policy forbids every request, whatever the content."""
+    style = (resources.files("distill_jax.tables") / "report.css").read_text("utf-8")
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     lines = [
         "<!DOCTYPE html>",
@@ -66,7 +26,7 @@ def page(title: str, body: Iterable[str]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{text(title)}</title>",
-        f"<style>{STYLE}</style>",
+        f"<style>\n{style}</style>",
         "</head>",
         "<body>",
         *body,

@@ -2,12 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from distill_jax.tables.sheet import Cell, Sheet, sheets_of
-
-if TYPE_CHECKING:
-    from distill_jax.tables.table import Table
+from distill_jax.tables.sheet import Sheet, SheetCell, sheets_of
+from distill_jax.tables.table import Table
 
 _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -42,7 +39,7 @@ _SPECIAL = {
 _MINUS = re.compile(r"(?<![\w.)])-(?=[\d.])")
 
 
-def to_latex(table: "Table", *, caption: str = "", label: str = "") -> str:
+def to_latex(table: Table, *, caption: str = "", label: str = "") -> str:
     r"""A ``table`` environment; the document needs ``\usepackage{booktabs}`` and UTF-8.
 
     Args:
@@ -59,9 +56,9 @@ def to_latex(table: "Table", *, caption: str = "", label: str = "") -> str:
     for sheet in sheets_of(table):
         lines += [rf"{escape(sentence)}\par\smallskip" for sentence in sheet.lead]
         lines += [*_tabular(sheet), r"\par\medskip"]
-    if table.protocol or table.notes:
+    if table.spec.protocol or table.notes:
         lines += [r"\begin{minipage}{\linewidth}", r"\footnotesize"]
-        lines += [rf"{_note(note)}\par" for note in (*table.protocol, *table.notes)]
+        lines += [rf"{_note(note)}\par" for note in (*table.spec.protocol, *table.notes)]
         lines.append(r"\end{minipage}")
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
@@ -88,7 +85,7 @@ def _join(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: SheetCell) -> str:
     text = escape(cell.text)
     # The minus and plus-minus signs are mathematics, which \textbf alone leaves light.
     return rf"{{\boldmath\textbf{{{text}}}}}" if cell.bold else text

@@ -6,8 +6,6 @@ short by a crash is left out on reading, with a warning, and cleared away by the
 Importing this module does not import JAX: listing a ledger takes a moment.
 """
 
-import base64
-import binascii
 import dataclasses
 import errno
 import fcntl
@@ -20,13 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.core.settings import flatten
-from distill_jax.tables.provenance import provenance as provenance
 
 SCHEMA = 1
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_APPEND
@@ -71,8 +65,8 @@ class LedgerRow:
       examples_per_second: training throughput; None where nothing was trained.
       finished_at: ISO 8601, UTC.
       schema: version of this layout.
-      test_correct: which test examples were classified rightly, as ``pack_correct`` writes it;
-        None where nobody kept it.
+      test_correct: which test examples were classified rightly, as ``evidence.pack_correct`` writes
+        it; None where nobody kept it.
       test_scores: name -> a number a test example, as ``evidence.pack_numbers`` writes them:
         ``rank``, the place of the one right item, or a metric's own name.
       history: what the validation split said on the way, ``{"step": .., "accuracy": ..}`` each.
@@ -154,39 +148,6 @@ class LedgerRow:
             for point in fields.get("history", ())
         ]
         return cls(**values)
-
-
-def pack_correct(correct_N: ArrayLike) -> str:
-    """Per-example correctness as short text: the number of examples, a colon, base64 of the bits.
-
-    Args:
-      correct_N: [N], booleans (or 0 and 1), in the order of the test split.
-    """
-    values = np.asarray(correct_N)
-    if values.ndim != 1 or not np.isin(values, (0, 1)).all():
-        raise ValueError(f"correctness is a vector of booleans, not {values.dtype}{values.shape}")
-    bits = np.packbits(values.astype(bool))
-    return f"{len(values)}:{base64.b64encode(bits.tobytes()).decode()}"
-
-
-def unpack_correct(packed: str) -> np.ndarray:
-    """[N] booleans, as given to ``pack_correct``.
-
-    Raises:
-      UserError: when the text is damaged.
-    """
-    number, _, encoded = packed.partition(":")
-    try:
-        count, data = int(number), base64.b64decode(encoded, validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise UserError(f"damaged per-example correctness {packed[:40]!r}: {error}") from error
-    bits = np.unpackbits(np.frombuffer(data, np.uint8)).astype(bool)
-    if count < 0 or len(data) != -(-count // 8) or bits[count:].any():
-        raise UserError(
-            f"damaged per-example correctness {packed[:40]!r}: {len(data)} bytes for "
-            f"{count} examples"
-        )
-    return bits[:count]
 
 
 class Ledger:

@@ -2,23 +2,20 @@
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from distill_jax.tables.sheet import Cell, Sheet, sheets_of
-
-if TYPE_CHECKING:
-    from distill_jax.tables.table import Table
+from distill_jax.tables.sheet import Sheet, SheetCell, sheets_of
+from distill_jax.tables.table import Table
 
 
-def to_markdown(table: "Table") -> str:
+def to_markdown(table: Table) -> str:
     """The table, the published numbers beside it, the protocol and the notes."""
     blocks = []
     for sheet in sheets_of(table):
         blocks += [escape(sentence) for sentence in sheet.lead]
         blocks.append(sheet_to_markdown(sheet))
-    if notes := (*map(escape, table.protocol), *table.notes):
+    if notes := (*map(escape, table.spec.protocol), *table.notes):
         blocks.append("\n".join(f"- {note}" for note in notes))
     return "\n\n".join(blocks) + "\n"
 
@@ -45,5 +42,5 @@ def escape(text: str) -> str:
     return re.sub(r"[\\|*]|<(?=[A-Za-z/!?])", r"\\\g<0>", " ".join(text.splitlines()))
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: SheetCell) -> str:
     return f"**{escape(cell.text)}**" if cell.bold else escape(cell.text)

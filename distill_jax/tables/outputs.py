@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
+from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import COLUMNS, Column
-from distill_jax.tables.cost import has_costs, save_costs
-from distill_jax.tables.curves import has_curves, save_curves
-from distill_jax.tables.figure import save_figure
+from distill_jax.tables.cost import draw_costs, has_costs
+from distill_jax.tables.csv import to_csv
+from distill_jax.tables.curves import draw_curves, has_curves
+from distill_jax.tables.drawing import save_drawing
+from distill_jax.tables.figure import draw_figure
+from distill_jax.tables.latex import to_latex
 from distill_jax.tables.ledger import Ledger, LedgerRow
-from distill_jax.tables.report import Drawings, figure_key, report
-from distill_jax.tables.spec import Place, TableSpec, table_of
+from distill_jax.tables.markdown import to_markdown
+from distill_jax.tables.names import YARDSTICKS
+from distill_jax.tables.report import report
+from distill_jax.tables.spec import Place, TableSpec
 from distill_jax.tables.table import Table
-from distill_jax.tables.trends import TrendResult, evaluate_trend, trends_markdown
-from distill_jax.tables.yardstick_names import NAMES
+from distill_jax.tables.terminal import TerminalTable
+from distill_jax.tables.trends import TrendResult, evaluate_trend
+from distill_jax.tables.trends_markdown import trends_markdown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +61,7 @@ def describe_ledger(rows: Sequence[LedgerRow], name: str) -> TableSpec:
 
     The baseline is ``ce``, or the first row where there is no ``ce``.
     """
-    yardsticks = [row for row in rows if row.config.get("student") in NAMES]
+    yardsticks = [row for row in rows if row.config.get("student") in YARDSTICKS]
     students = [row for row in rows if row.row != TEACHER and row not in yardsticks]
     if not rows:
         raise UserError("no results to tabulate: the ledger has no finished run.")
@@ -75,15 +82,6 @@ def describe_ledger(rows: Sequence[LedgerRow], name: str) -> TableSpec:
     )
 
 
-def build(spec: TableSpec, rows: Sequence[LedgerRow]) -> Table:
-    """The table with the published numbers that its description asks for."""
-    if spec.published is None:
-        return table_of(spec, rows)
-    from distill_jax.tables.published import load_published
-
-    return table_of(spec, rows, load_published(spec.published))
-
-
 def write_outputs(spec: TableSpec, rows: Sequence[LedgerRow], folder: Path) -> list[Path]:
     """Write description, table, figures, trends and report into ``folder``.
 
@@ -94,34 +92,29 @@ def write_outputs(spec: TableSpec, rows: Sequence[LedgerRow], folder: Path) -> l
       where there are trends, ``figure``, (where runs kept their history) ``curves`` and (where
       they were timed) ``costs`` as PNG and SVG, ``report.html``.
     """
-    return write_table(spec, build(spec, rows), folder)
-
-
-def write_table(spec: TableSpec, table: Table, folder: Path) -> list[Path]:
-    """``write_outputs`` for a table that is built already."""
-    trends = evaluate(spec, table)
+    table = table_of(spec, rows)
+    trends = evaluate(table)
     texts = {
         SPEC: spec.to_json() + "\n",
-        "table.md": table.to_markdown(),
-        "table.tex": table.to_latex(caption=spec.title, label=f"tab:{spec.name}"),
-        "table.csv": table.to_csv(),
+        "table.md": to_markdown(table),
+        "table.tex": to_latex(table, caption=spec.title, label=f"tab:{spec.name}"),
+        "table.csv": to_csv(table),
     }
     if trends:
         texts["trends.md"] = trends_markdown(trends)
-    paths = [folder / name for name in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        write_atomic(path, text)
-    figures = save_figure(table, figure_key(spec), folder / "figure", title=spec.title)
-    curves: list[Path] = []
+    for name, text in texts.items():
+        write_atomic(folder / name, text)
+    drawings = {"figure": lambda: draw_figure(table, spec.figure_key, title=spec.title)}
     if has_curves(table):
-        curves = save_curves(table, folder / "curves", title=spec.title)
-    costs: list[Path] = []
-    if has_costs(table, figure_key(spec)):
-        costs = save_costs(table, figure_key(spec), folder / "costs", title=spec.title)
-    drawings = Drawings(*map(_svg, (figures, curves, costs)))
-    page = report(spec, table, trends, drawings, folder)
-    write_atomic(folder / "report.html", page)
-    paths += [*figures, *curves, *costs, folder / "report.html"]
+        drawings["curves"] = lambda: draw_curves(table, title=spec.title)
+    if has_costs(table, spec.figure_key):
+        drawings["costs"] = lambda: draw_costs(table, spec.figure_key, title=spec.title)
+    figures = [
+        path for name, draw in drawings.items() for path in save_drawing(draw, folder / name)
+    ]
+    svg = {name: (folder / f"{name}.svg").read_bytes() for name in drawings}
+    write_atomic(folder / "report.html", report(table, trends, svg, folder))
+    paths = [*(folder / name for name in texts), *figures, folder / "report.html"]
     for name in ("trends.md", "curves.png", "curves.svg", "costs.png", "costs.svg"):
         if folder / name not in paths:  # of an earlier description; it would tell of other runs
             with contextlib.suppress(OSError):
@@ -129,23 +122,19 @@ def write_table(spec: TableSpec, table: Table, folder: Path) -> list[Path]:
     return paths
 
 
-def _svg(paths: Sequence[Path]) -> bytes | None:
-    return next((path.read_bytes() for path in paths if path.suffix == ".svg"), None)
-
-
 def show(spec: TableSpec, rows: Sequence[LedgerRow], console: "Console") -> None:
     """Print the table and what became of the trends."""
-    table = build(spec, rows)
-    console.print(table.to_rich())
-    for result in evaluate(spec, table):
+    table = table_of(spec, rows)
+    console.print(TerminalTable(table))
+    for result in evaluate(table):
         line = f"{result.verdict}: {result.trend.statement}"
         console.print(line, markup=False, highlight=False)
 
 
-def evaluate(spec: TableSpec, table: Table) -> list[TrendResult]:
-    """The trends of a description, on the runs of its table."""
+def evaluate(table: Table) -> list[TrendResult]:
+    """The trends of a table's description, on its runs."""
     scores = {(row.row, row.group): row.runs for row in table.students}
-    return [evaluate_trend(trend, scores) for trend in spec.trends]
+    return [evaluate_trend(trend, scores) for trend in table.spec.trends]
 
 
 def _columns(rows: Sequence[LedgerRow]) -> tuple[Column, ...]:

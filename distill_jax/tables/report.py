@@ -2,91 +2,82 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill_jax.data.table import SPLITS
 from distill_jax.tables import html
 from distill_jax.tables.conclusion import best_student, conclusion, run_to_take
+from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.report_errors import errors, taking
-from distill_jax.tables.sheet import MISSING, Cell, Line, Sheet, every_test, sheets_of, sources_of
-
-if TYPE_CHECKING:
-    from distill_jax.tables.ledger import LedgerRow
-    from distill_jax.tables.spec import TableSpec
-    from distill_jax.tables.table import Table
-    from distill_jax.tables.trends import Trend, TrendResult
-
-
-@dataclass(frozen=True)
-class Drawings:
-    """What is shown of a table, as SVG.
-
-    Attributes:
-      figure: its scores.
-      curves: validation by step; None where no run kept its history.
-      costs: score against latency; None where nobody was timed.
-    """
-
-    figure: bytes | None
-    curves: bytes | None = None
-    costs: bytes | None = None
+from distill_jax.tables.sheet import (
+    MISSING,
+    Line,
+    Sheet,
+    SheetCell,
+    every_test,
+    sheets_of,
+    sources_of,
+)
+from distill_jax.tables.table import Table
+from distill_jax.tables.trends import TrendResult
+from distill_jax.tables.trends_markdown import claimed, estimate
 
 
 def report(
-    spec: "TableSpec",
-    table: "Table",
-    trends: "Sequence[TrendResult]",
-    drawings: "Drawings",
+    table: Table,
+    trends: Sequence[TrendResult],
+    drawings: Mapping[str, bytes],
     folder: Path | None = None,
 ) -> str:
     """The page: what the table comes to, table and figures, then what they rest on.
 
     Args:
-      spec: of the table.
       table: as ``table_of`` builds it.
       trends: as evaluated.
+      drawings: SVG: ``figure``, where runs kept their history ``curves``, where they were timed
+        ``costs``.
       folder: in which the page and ``runs`` lie; None where only the ledger is known.
     """
     main, *published = sheets_of(table)
     tests = every_test(table)
     runs = _runs(table)
     body = [
-        f"<h1>{html.text(spec.title)}</h1>",
-        f'<p class="soft">{_summary(spec, table, runs)}</p>',
+        f"<h1>{html.text(table.spec.title)}</h1>",
+        f'<p class="soft">{_summary(table, runs)}</p>',
     ]
-    told = conclusion(table, figure_key(spec))
-    best = best_student(table, figure_key(spec))
+    told = conclusion(table, table.spec.figure_key)
+    best = best_student(table, table.spec.figure_key)
     if told and best is not None:
         body += ['<div class="conclusion">', *(f"<p>{html.prose(each)}</p>" for each in told)]
         body += [*taking(run_to_take(best), folder), "</div>"]
     body += html.section("Results", [*html.sheet(main)])
-    if drawings.figure is not None:
-        pictured = html.picture(drawings.figure, "figure", _described(spec, table))
-        body += html.section("Figure", pictured)
-    if drawings.costs is not None:
-        described = f"{_described(spec, table)}, against latency"
-        body += html.section(
-            "Score against latency", html.picture(drawings.costs, "costs", described)
-        )
+    body += _pictured("Figure", drawings, "figure", _described(table))
+    against = f"{_described(table)}, against latency"
+    body += _pictured("Score against latency", drawings, "costs", against)
     if best is not None and folder is not None:
         body += html.section("Where the best student is wrong", errors(run_to_take(best), folder))
     body += html.section("Trends", _trends(table, trends))
     body += html.section("Published numbers", _published(table, published))
-    if drawings.curves is not None:
-        described = f"Validation scores by optimiser step, {spec.title}"
-        body += html.section("Learning curves", html.picture(drawings.curves, "curves", described))
-    body += html.section("Protocol", html.bullets(spec.protocol, "protocol"))
+    by_step = f"Validation scores by optimiser step, {table.spec.title}"
+    body += _pictured("Learning curves", drawings, "curves", by_step)
+    body += html.section("Protocol", html.bullets(table.spec.protocol, "protocol"))
     statistics = html.bullets(table.notes)
     if tests is not None:
         statistics += html.folded("Every test in numbers", html.sheet(tests))
     body += html.section("How to read the numbers", statistics)
-    body += html.section("Provenance", _provenance(spec, table, runs))
-    return html.page(spec.title, body)
+    body += html.section("Provenance", _provenance(table, runs))
+    return html.page(table.spec.title, body)
 
 
-def _runs(table: "Table") -> "dict[str, list[LedgerRow]]":
+def _pictured(heading: str, drawings: Mapping[str, bytes], name: str, described: str) -> list[str]:
+    """A drawing in a section of its own, where there is one."""
+    if name not in drawings:
+        return []
+    return html.section(heading, html.picture(drawings[name], name, described))
+
+
+def _runs(table: Table) -> dict[str, list[LedgerRow]]:
     """Hash -> the run as it stands at each of its places, in the table's order."""
     runs: dict[str, list[LedgerRow]] = {}
     for row in table.rows:
@@ -95,31 +86,25 @@ def _runs(table: "Table") -> "dict[str, list[LedgerRow]]":
     return runs
 
 
-def _summary(spec: "TableSpec", table: "Table", runs: Mapping[str, object]) -> str:
-    names = f"<code>{html.text(spec.name)}</code>"
+def _summary(table: Table, runs: Mapping[str, object]) -> str:
+    names = f"<code>{html.text(table.spec.name)}</code>"
     missing, _ = table.unfinished
     state = f"{len(runs)} runs" + (f", {missing} more not finished" if missing else "")
-    return f"{names} · {state} · baseline <code>{html.text(spec.baseline)}</code>"
+    return f"{names} · {state} · baseline <code>{html.text(table.spec.baseline)}</code>"
 
 
-def _described(spec: "TableSpec", table: "Table") -> str:
-    column = table.column(figure_key(spec))
-    return f"{column.title} by {table.row_title} and {table.group_title}, {spec.title}"
+def _described(table: Table) -> str:
+    column = table.column(table.spec.figure_key)
+    spec = table.spec
+    return f"{column.title} by {spec.row_title} and {spec.group_title}, {spec.title}"
 
 
-def figure_key(spec: "TableSpec") -> str:
-    """The column that the figure shows."""
-    if spec.layout == "grid" or not spec.tested:
-        return spec.columns[0].key
-    return spec.tested[0]
-
-
-def _trends(table: "Table", results: "Sequence[TrendResult]") -> list[str]:
+def _trends(table: Table, results: Sequence[TrendResult]) -> list[str]:
     if not results:
         return []
     scales = {column.key: column.scale for column in table.columns}
     lines = [
-        Line(str(number), tuple(map(Cell, cells)))
+        Line(str(number), tuple(map(SheetCell, cells)))
         for number, result in enumerate(results)
         for cells in _contrasts(result, scales.get(result.trend.metric, 100.0))
     ]
@@ -134,17 +119,11 @@ def _trends(table: "Table", results: "Sequence[TrendResult]") -> list[str]:
     return [lead, "<ul>", *verdicts, "</ul>", *html.sheet(Sheet(heading, tuple(lines), 3, 3))]
 
 
-def _contrasts(result: "TrendResult", scale: float) -> list[tuple[str, ...]]:
+def _contrasts(result: TrendResult, scale: float) -> list[tuple[str, ...]]:
     """A line for each contrast of a trend; the first says what the paper says."""
     trend = result.trend
     lines: list[tuple[str, ...]] = []
     for index, contrast in enumerate(trend.contrasts):
-        summary, interval = result.summaries[index], MISSING
-        if summary.n:
-            mean, low, high = (
-                f"{value * scale:+.2f}" for value in (summary.mean, summary.low, summary.high)
-            )
-            interval = f"{mean} [{low}, {high}]"
         picked = [
             f"{row} ({group})"
             for pick, (row, group) in zip(contrast.picks, result.chosen[index], strict=False)
@@ -154,8 +133,8 @@ def _contrasts(result: "TrendResult", scale: float) -> list[tuple[str, ...]]:
         if picked:
             label += f"; chosen on validation: {', '.join(picked)}"
         statement = trend.statement if index == 0 else ""
-        verdict = result.verdicts[index]
-        lines.append((statement, label, _claimed(trend, scale), interval, verdict))
+        interval, verdict = estimate(result.summaries[index], scale), result.verdicts[index]
+        lines.append((statement, label, claimed(trend, scale), interval, verdict))
     return lines
 
 
@@ -168,16 +147,7 @@ def _verdict(verdict: str) -> str:
     return f'<span class="{css}">{html.text(verdict)}</span>'
 
 
-def _claimed(trend: "Trend", scale: float) -> str:
-    return {
-        "positive": "> 0",
-        "negative": "< 0",
-        "within": f"within ±{trend.margin * scale:g}",
-        "not_below": f"> −{trend.margin * scale:g}",
-    }[trend.claim]
-
-
-def _covered(rows: "Sequence[LedgerRow]") -> list[str]:
+def _covered(rows: Sequence[LedgerRow]) -> list[str]:
     """Of each split, the share of texts that were cut and of tokens that are unknown."""
     said = {
         f"{split}: {100 * row.metrics[f'{split}/cut']:.1f}% of the texts cut, "
@@ -189,7 +159,7 @@ def _covered(rows: "Sequence[LedgerRow]") -> list[str]:
     return sorted(said)
 
 
-def _published(table: "Table", sheets: Sequence[Sheet]) -> list[str]:
+def _published(table: Table, sheets: Sequence[Sheet]) -> list[str]:
     if table.published is None:
         return []
     published = table.published
@@ -200,9 +170,7 @@ def _published(table: "Table", sheets: Sequence[Sheet]) -> list[str]:
     return [*lines, *html.folded("Where each was read", html.sheet(sources_of(published)))]
 
 
-def _provenance(
-    spec: "TableSpec", table: "Table", runs: "Mapping[str, list[LedgerRow]]"
-) -> list[str]:
+def _provenance(table: Table, runs: Mapping[str, list[LedgerRow]]) -> list[str]:
     rows = [places[0] for places in runs.values()]
     if not rows:
         return []
@@ -225,20 +193,20 @@ def _provenance(
     lines += html.definitions([("Texts and tokens", covered)]) if covered else []
     shared = shared_settings(_students(table))
     if shared:
-        settings = [Line("", (Cell(key), Cell(value))) for key, value in shared.items()]
+        settings = [Line("", (SheetCell(key), SheetCell(value))) for key, value in shared.items()]
         sheet = Sheet(("setting", "value"), tuple(settings), labels=2, repeated=1)
         lines += html.folded("Settings that all students share", html.sheet(sheet))
     return [
         *lines,
-        *html.folded(f"All {len(runs)} runs", html.sheet(_run_sheet(spec, table, runs))),
+        *html.folded(f"All {len(runs)} runs", html.sheet(_run_sheet(table, runs))),
     ]
 
 
-def _students(table: "Table") -> "list[LedgerRow]":
+def _students(table: Table) -> list[LedgerRow]:
     return [run for row in table.students for run in row.runs.values()]
 
 
-def shared_settings(runs: "Sequence[LedgerRow]") -> dict[str, str]:
+def shared_settings(runs: Sequence[LedgerRow]) -> dict[str, str]:
     """Dotted path -> value, of the settings that are the same in all runs."""
     settings = [run.settings() for run in runs]
     return {
@@ -248,8 +216,8 @@ def shared_settings(runs: "Sequence[LedgerRow]") -> dict[str, str]:
     }
 
 
-def _run_sheet(spec: "TableSpec", table: "Table", runs: "Mapping[str, list[LedgerRow]]") -> Sheet:
-    column = table.column(figure_key(spec))
+def _run_sheet(table: Table, runs: Mapping[str, list[LedgerRow]]) -> Sheet:
+    column = table.column(table.spec.figure_key)
     lines = []
     for hash, places in runs.items():
         run = places[0]
@@ -264,8 +232,8 @@ def _run_sheet(spec: "TableSpec", table: "Table", runs: "Mapping[str, list[Ledge
             MISSING if score is None else f"{score * column.scale:.{column.decimals + 1}f}",
             MISSING if seconds is None else f"{seconds:,.1f}",
         ]
-        lines.append(Line("", tuple(Cell(text) for text in cells)))
-    heading = ("hash", table.group_title, table.row_title, "seed", "selected step")
+        lines.append(Line("", tuple(SheetCell(text) for text in cells)))
+    heading = ("hash", table.spec.group_title, table.spec.row_title, "seed", "selected step")
     return Sheet((*heading, column.title, "seconds"), tuple(lines), labels=3, repeated=3)
 
 

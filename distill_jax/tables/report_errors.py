@@ -3,22 +3,20 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill_jax.core.errors import UserError
 from distill_jax.tables import html
-from distill_jax.tables.runs_kept import MISTAKES, MODEL, RUNS, TOKENIZER
-from distill_jax.tables.sheet import MISSING, Cell, Line, Sheet
-
-if TYPE_CHECKING:
-    from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tables.names import MISTAKES, MODEL, RUNS, TOKENIZER
+from distill_jax.tables.sheet import MISSING, Line, Sheet, SheetCell
 
 MATRIX_CLASSES = 12
 """More classes than these make no matrix; their commonest confusions are listed."""
 COMMONEST = 20
 
 
-def taking(run: "LedgerRow", folder: Path | None) -> list[str]:
+def taking(run: LedgerRow, folder: Path | None) -> list[str]:
     """The run as a link, with the command that asks it; what is not there is not named."""
     if folder is None or not (folder / RUNS / run.hash / MODEL).is_dir():
         return []
@@ -33,7 +31,7 @@ def taking(run: "LedgerRow", folder: Path | None) -> list[str]:
     return [*lines, "</p>"]
 
 
-def errors(run: "LedgerRow", folder: Path) -> list[str]:
+def errors(run: LedgerRow, folder: Path) -> list[str]:
     """Scores by class, confusions and the surest errors; [] where the run kept none.
 
     Raises:
@@ -55,7 +53,7 @@ def errors(run: "LedgerRow", folder: Path) -> list[str]:
 
 
 def _sheet(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], labels: int) -> Sheet:
-    lines = tuple(Line("", tuple(map(Cell, cells))) for cells in rows)
+    lines = tuple(Line("", tuple(map(SheetCell, cells))) for cells in rows)
     return Sheet(heading, lines, labels, 1)
 
 

@@ -3,14 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from distill_jax.tables.columns import Column
-
-if TYPE_CHECKING:
-    from distill_jax.tables.published import Published
-    from distill_jax.tables.statistics import PairedTest
-    from distill_jax.tables.table import Entry, Table
+from distill_jax.tables.published import Published
+from distill_jax.tables.statistics import PairedTest
+from distill_jax.tables.table import Entry, Table, TableRow
 
 MISSING = "–"
 MAX_ACROSS = 8
@@ -18,7 +15,7 @@ MAX_ACROSS = 8
 
 
 @dataclass(frozen=True)
-class Cell:
+class SheetCell:
     """Text of one cell; bold where it is significantly better."""
 
     text: str
@@ -30,7 +27,7 @@ class Line:
     """One line; lines of one section stand together."""
 
     section: str
-    cells: tuple[Cell, ...]
+    cells: tuple[SheetCell, ...]
 
 
 @dataclass(frozen=True)
@@ -85,14 +82,14 @@ class Sheet:
         return blocks
 
 
-def sheets_of(table: "Table") -> list[Sheet]:
+def sheets_of(table: Table) -> list[Sheet]:
     """The table itself, then the published numbers that have no column in it."""
-    main = _grid(table) if table.layout == "grid" else _metrics(table)
+    main = _grid(table) if table.spec.layout == "grid" else _metrics(table)
     published = _published(table)
     return [main, published] if published else [main]
 
 
-def every_test(table: "Table") -> Sheet | None:
+def every_test(table: Table) -> Sheet | None:
     """Every comparison that was tested, in numbers; None where there is none."""
     lines = []
     for c in table.comparisons:
@@ -102,25 +99,27 @@ def every_test(table: "Table") -> Sheet | None:
         cells += [_interval(tests.joint, column), _p(tests.p_joint)]
         cells += [_interval(tests.seeds, column), _p(tests.p_seeds)]
         cells += [_interval(tests.examples, column), _p(tests.p_examples)]
-        lines.append(Line(row.group, tuple(Cell(t, bold and i > 3) for i, t in enumerate(cells))))
+        lines.append(
+            Line(row.group, tuple(SheetCell(t, bold and i > 3) for i, t in enumerate(cells)))
+        )
     heading = (
-        *(table.group_title, table.row_title, "metric", "pairs of seeds", "Δ [95%]", "p"),
+        *(table.spec.group_title, table.spec.row_title, "metric", "pairs of seeds", "Δ [95%]", "p"),
         *("Δ [95%, seeds]", "p seeds", "Δ [95%, examples]", "p examples"),
     )
     return Sheet(heading, tuple(lines), 3, 3) if lines else None
 
 
-def sources_of(published: "Published") -> Sheet:
+def sources_of(published: Published) -> Sheet:
     """Where each published number stands, and where it was read."""
     lines = []
     for n in published.numbers:
         cells = (n.row, n.column, n.metric, n.split, n.paper, n.table, n.read_in, n.remark)
-        lines.append(Line("", tuple(map(Cell, cells))))
+        lines.append(Line("", tuple(map(SheetCell, cells))))
     heading = ("row", "column", "metric", "split", "paper", "where", "read in", "remark")
     return Sheet(heading, tuple(lines), labels=len(heading), repeated=2)
 
 
-def format_entry(entry: "Entry", column: Column, *, seeds: int) -> str:
+def format_entry(entry: Entry, column: Column, *, seeds: int) -> str:
     """An entry as text: ``73.5 ± 0.4``; says how many seeds stand behind it if not all do."""
     summary = entry.summary
     if summary.n == 0:
@@ -140,14 +139,25 @@ def format_entry(entry: "Entry", column: Column, *, seeds: int) -> str:
     return text if summary.n == seeds else f"{text} (n={summary.n})"
 
 
+def show(row: TableRow, column: Column) -> str:
+    """A row's entry in a column as text."""
+    return format_entry(row.entries[column.key], column, seeds=len(row.seeds))
+
+
+def outside_grid(table: Table, column: Column) -> list[str]:
+    """A sentence for each teacher and yardstick that stands in no group of a grid."""
+    rows = [*(row for row in table.teachers if row.group not in table.groups), *table.yardsticks]
+    return [f"{row.row} {row.group}: {show(row, column)}" for row in rows]
+
+
 def format_p(p: float) -> str:
     """A p value with three digits, never as 0."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _metrics(table: "Table") -> Sheet:
+def _metrics(table: Table) -> Sheet:
     """A line for each row of each group, a column for each metric."""
-    heading = [table.group_title, table.row_title, "seeds"]
+    heading = [table.spec.group_title, table.spec.row_title, "seeds"]
     extras = {column.key: _test_columns(table, column.key) for column in table.columns}
     for column in table.columns:
         heading += [column.title, *extras[column.key]]
@@ -159,12 +169,11 @@ def _metrics(table: "Table") -> Sheet:
         heading += [f"{published.title}: {name}" for name in published.columns]
     lines = []
     for row in table.rows:
-        cells = [Cell(row.group), Cell(row.row), Cell(str(len(row.seeds)))]
+        cells = [SheetCell(row.group), SheetCell(row.row), SheetCell(str(len(row.seeds)))]
         for column in table.columns:
             entry = row.entries[column.key]
-            text = format_entry(entry, column, seeds=len(row.seeds))
-            cells.append(Cell(text, entry.bold(column.higher_is_better)))
-            cells += [Cell(_test_text(entry, column, name)) for name in extras[column.key]]
+            cells.append(SheetCell(show(row, column), entry.bold(column.higher_is_better)))
+            cells += [SheetCell(_test_text(entry, column, name)) for name in extras[column.key]]
         if published is not None and matched:
             cells += _published_cells(published, _published_label(table, row.row))
         section = f"group {row.group}" if row.is_student else row.role
@@ -172,7 +181,7 @@ def _metrics(table: "Table") -> Sheet:
     return Sheet(tuple(heading), tuple(lines), labels=2, repeated=3)
 
 
-def _grid(table: "Table") -> Sheet:
+def _grid(table: Table) -> Sheet:
     """Rows x groups of the first column's metric; teachers of a group stand with it.
 
     Where groups are many they are the lines, so that the sheet stays narrow.
@@ -183,31 +192,28 @@ def _grid(table: "Table") -> Sheet:
     rows += dict.fromkeys((False, row.row) for row in table.students)
     cells = _grid_cells(table, column)
     if len(groups) > MAX_ACROSS and len(groups) > len(rows):
-        heading = (table.group_title, *(label for _, label in rows))
+        heading = (table.spec.group_title, *(label for _, label in rows))
         lines = [
-            Line("", (Cell(group), *(cells.get((row, group), Cell("")) for row in rows)))
+            Line("", (SheetCell(group), *(cells.get((row, group), SheetCell("")) for row in rows)))
             for group in groups
         ]
-        down_title, across_title = table.group_title, table.row_title
+        down_title, across_title = table.spec.group_title, table.spec.row_title
     else:
-        heading = (table.row_title, *groups)
+        heading = (table.spec.row_title, *groups)
         lines = [
             Line(
                 "teacher" if row[0] else "",
-                (Cell(row[1]), *(cells.get((row, group), Cell("")) for group in groups)),
+                (SheetCell(row[1]), *(cells.get((row, group), SheetCell("")) for group in groups)),
             )
             for row in rows
         ]
-        down_title, across_title = table.row_title, table.group_title
+        down_title, across_title = table.spec.row_title, table.spec.group_title
     lead = [f"{column.title}, by {down_title} (rows) and {across_title} (columns)."]
-    for row in (*table.teachers, *table.yardsticks):
-        if row not in inside:
-            text = format_entry(row.entries[column.key], column, seeds=len(row.seeds))
-            lead.append(f"{row.row} {row.group}: {text}")
+    lead += outside_grid(table, column)
     return Sheet(heading, tuple(lines), labels=1, repeated=1, lead=tuple(lead))
 
 
-def _grid_cells(table: "Table", column: Column) -> dict[tuple[tuple[bool, str], str], Cell]:
+def _grid_cells(table: Table, column: Column) -> dict[tuple[tuple[bool, str], str], SheetCell]:
     """((whether a teacher, row), group) -> cell."""
     seeds = max((len(row.seeds) for row in table.students), default=0)
     cells = {}
@@ -216,44 +222,44 @@ def _grid_cells(table: "Table", column: Column) -> dict[tuple[tuple[bool, str], 
         text = format_entry(entry, column, seeds=len(row.seeds) if teacher else seeds)
         text += f" {entry.letters}" if entry.letters else ""
         bold = entry.bold(column.higher_is_better)
-        cells[(teacher, row.row), row.group] = Cell(text, bold)
+        cells[(teacher, row.row), row.group] = SheetCell(text, bold)
     return cells
 
 
-def _published(table: "Table") -> Sheet | None:
+def _published(table: Table) -> Sheet | None:
     """Published rows that the table above does not show."""
     published = table.published
     if published is None:
         return None
     shown = (
         {_published_label(table, row.row) for row in table.students}
-        if table.layout == "metrics"
+        if table.spec.layout == "metrics"
         else set()
     )
     lines = [
-        Line("", (Cell(label), *_published_cells(published, label)))
+        Line("", (SheetCell(label), *_published_cells(published, label)))
         for label in published.rows
         if label not in shown
     ]
-    heading = (table.row_title, *published.columns)
+    heading = (table.spec.row_title, *published.columns)
     lead = (f"{published.title}, as published ({published.source}):",)
     return Sheet(heading, tuple(lines), labels=1, repeated=1, lead=lead) if lines else None
 
 
-def _published_label(table: "Table", row: str) -> str:
-    return table.published_rows.get(row, row)
+def _published_label(table: Table, row: str) -> str:
+    return dict(table.spec.published_rows).get(row, row)
 
 
-def _published_cells(published: "Published", label: str) -> list[Cell]:
+def _published_cells(published: Published, label: str) -> list[SheetCell]:
     shown = {
         number.column: f"{number.value}" + (f" ± {number.spread}" if number.spread else "")
         for number in published.numbers
         if number.row == label
     }
-    return [Cell(shown.get(name, MISSING)) for name in published.columns]
+    return [SheetCell(shown.get(name, MISSING)) for name in published.columns]
 
 
-def _test_columns(table: "Table", key: str) -> tuple[str, ...]:
+def _test_columns(table: Table, key: str) -> tuple[str, ...]:
     """Which columns about tests follow a metric's."""
     entries = [row.entries[key] for row in table.rows]
     tests = [entry.tests for entry in entries if entry.tests]
@@ -263,7 +269,7 @@ def _test_columns(table: "Table", key: str) -> tuple[str, ...]:
     return ("p seeds",) if tests else ()
 
 
-def _test_text(entry: "Entry", column: Column, name: str) -> str:
+def _test_text(entry: Entry, column: Column, name: str) -> str:
     if name == "differ":
         return entry.letters or MISSING
     tests = entry.tests
@@ -279,7 +285,7 @@ def _p(p: float | None) -> str:
     return MISSING if p is None else format_p(p)
 
 
-def _interval(test: "PairedTest | None", column: Column) -> str:
+def _interval(test: PairedTest | None, column: Column) -> str:
     if test is None:
         return MISSING
     difference, low, high = (

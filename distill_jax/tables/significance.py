@@ -7,7 +7,7 @@ Holm's correction runs over all comparisons of the table, for each kind of test.
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,70 +17,17 @@ from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.letters import letters_of
 from distill_jax.tables.statistics import (
     MIN_PAIRS,
-    JointTest,
     MeanSquares,
-    PairedTest,
     crossed_tests,
     holm,
     mean_squares,
     paired_bootstrap,
     paired_test,
 )
-
-if TYPE_CHECKING:
-    from distill_jax.tables.table import Table, TableRow
-
-SIGNIFICANCE = 0.05
-KINDS = ("seeds", "examples", "joint")
-Runs = frozenset[tuple[str, str]]
-"""The runs that a comparison pairs, by hash."""
-T = TypeVar("T")
+from distill_jax.tables.table import KINDS, Comparison, Runs, Table, TableRow, Tests
 
 
-@dataclasses.dataclass(frozen=True)
-class Tests:
-    """What the runs of two rows say of their difference in one column.
-
-    Attributes:
-      seeds: over seeds; examples: over test examples; joint: over both at once. The last two are
-        None where the runs did not keep what each example contributed.
-      p_seeds, p_examples, p_joint: their p values after Holm's correction.
-    """
-
-    seeds: PairedTest
-    examples: PairedTest | None = None
-    joint: JointTest | None = None
-    p_seeds: float = 1.0
-    p_examples: float | None = None
-    p_joint: float | None = None
-
-    def reversed(self) -> "Tests":
-        """The same of the second row against the first."""
-        return dataclasses.replace(
-            self,
-            seeds=self.seeds.reversed(),
-            examples=self.examples and self.examples.reversed(),
-            joint=self.joint and self.joint.reversed(),
-        )
-
-    @property
-    def different(self) -> bool:
-        """Whether the joint test rejects at 5%; where there is none, nothing is known."""
-        return self.p_joint is not None and self.p_joint < SIGNIFICANCE
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Line ``line`` of the table minus line ``other``, in one column."""
-
-    key: str
-    line: int
-    other: int
-    runs: Runs
-    tests: Tests
-
-
-def compare_rows(table: "Table") -> list[Comparison]:
+def compare_rows(table: Table) -> list[Comparison]:
     """Every comparison that the table calls for and that can be made, corrected.
 
     A pair of runs that stands at several places of the table is one comparison: it counts once
@@ -89,7 +36,7 @@ def compare_rows(table: "Table") -> list[Comparison]:
     made: dict[tuple[str, Runs], Tests] = {}
     squares: dict[tuple[str, str], dict[tuple[str, Runs], MeanSquares]] = {}
     found = []
-    for key, (number, other) in itertools.product(table.tested, _pairs(table)):
+    for key, (number, other) in itertools.product(table.spec.tested, _pairs(table)):
         line, against = table.rows[number], table.rows[other]
         if obstacle(line, against, key) is not None:
             continue
@@ -110,14 +57,14 @@ def compare_rows(table: "Table") -> list[Comparison]:
     return [Comparison(*place, corrected[place[0], place[-1]]) for place in found]
 
 
-def add_tests(table: "Table", comparisons: Sequence[Comparison]) -> list["TableRow"]:
+def add_tests(table: Table, comparisons: Sequence[Comparison]) -> list[TableRow]:
     """The table's rows with their tests filled in, and letters where every pair was tested."""
     tests: dict[tuple[str, int, int], Tests] = {}
     for c in comparisons:
         tests[c.key, c.line, c.other] = c.tests
         tests[c.key, c.other, c.line] = c.tests.reversed()
     rows = list(table.rows)
-    for key in table.tested:
+    for key in table.spec.tested:
         for number, line in enumerate(table.rows):
             other = reference(table, line, key)
             found = tests.get((key, number, table.rows.index(other))) if other else None
@@ -125,27 +72,27 @@ def add_tests(table: "Table", comparisons: Sequence[Comparison]) -> list["TableR
             rows[number] = dataclasses.replace(
                 rows[number], entries={**rows[number].entries, key: entry}
             )
-        if table.against == "best":
+        if table.spec.against == "best":
             _add_letters(table, key, tests, rows)
     return rows
 
 
-def reference(table: "Table", line: "TableRow", key: str) -> "TableRow | None":
+def reference(table: Table, line: TableRow, key: str) -> TableRow | None:
     """The row that a row's tests are against; None where there is none, or it is that itself."""
     if not line.is_student:
         return None
-    if table.against == "baseline":
+    if table.spec.against == "baseline":
         return baselines_of(table).get(line.group) if line.role == "compared" else None
     best = best_of_group(table, line.group, key)
     return None if best is line else best
 
 
-def baselines_of(table: "Table") -> dict[str, "TableRow"]:
+def baselines_of(table: Table) -> dict[str, TableRow]:
     """Group -> its baseline."""
     return {line.group: line for line in table.rows if line.role == "baseline"}
 
 
-def best_of_group(table: "Table", group: str, key: str) -> "TableRow | None":
+def best_of_group(table: Table, group: str, key: str) -> TableRow | None:
     """The row with the best mean; None where no direction is better, or no mean is finite."""
     better = table.column(key).higher_is_better
     rows = [row for row in table.groups[group] if np.isfinite(row.entries[key].summary.mean)]
@@ -155,7 +102,7 @@ def best_of_group(table: "Table", group: str, key: str) -> "TableRow | None":
 
 
 def obstacle(
-    line: "TableRow", other: "TableRow | None", key: str
+    line: TableRow, other: TableRow | None, key: str
 ) -> Literal["few", "same", "diverged"] | None:
     """Why two rows are not tested; None if they are."""
     pairs = _common_runs(line, other, key) if other else []
@@ -167,10 +114,10 @@ def obstacle(
     return None if np.isfinite(np.array(scores, dtype=np.float64)).all() else "diverged"
 
 
-def _pairs(table: "Table") -> list[tuple[int, int]]:
+def _pairs(table: Table) -> list[tuple[int, int]]:
     """Numbers of the lines to compare."""
     numbered = [(n, row) for n, row in enumerate(table.rows) if row.is_student]
-    if table.against == "best":
+    if table.spec.against == "best":
         pairs = itertools.combinations(numbered, 2)
         return [(n, m) for (n, row), (m, other) in pairs if row.group == other.group]
     baselines = {row.group: n for n, row in numbered if row.role == "baseline"}
@@ -178,9 +125,7 @@ def _pairs(table: "Table") -> list[tuple[int, int]]:
     return [(n, baselines[group]) for n, group in compared if group in baselines]
 
 
-def _common_runs(
-    line: "TableRow", other: "TableRow", key: str
-) -> list[tuple[LedgerRow, LedgerRow]]:
+def _common_runs(line: TableRow, other: TableRow, key: str) -> list[tuple[LedgerRow, LedgerRow]]:
     """The runs of both, by common seed, that have the metric."""
     ours, theirs = line.entries[key].by_seed, other.entries[key].by_seed
     return [(line.runs[seed], other.runs[seed]) for seed in ours if seed in theirs]
@@ -228,7 +173,7 @@ def _corrected(made: Mapping[tuple[str, Runs], Tests]) -> dict[tuple[str, Runs],
 
 
 def _add_letters(
-    table: "Table", key: str, tests: Mapping[tuple[str, int, int], Tests], rows: list["TableRow"]
+    table: Table, key: str, tests: Mapping[tuple[str, int, int], Tests], rows: list[TableRow]
 ) -> None:
     """Letters for each group: rows without a common letter differ."""
     for group in table.groups:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
@@ -11,9 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from distill_jax.tables.sheet import Sheet, sheets_of
-
-if TYPE_CHECKING:
-    from distill_jax.tables.table import Table
+from distill_jax.tables.table import Table
 
 MIN_LABEL_WIDTH = 16
 MAX_TITLE_WIDTH = 20
@@ -29,14 +26,14 @@ class TerminalTable:
     columns that say which line it is.
     """
 
-    table: "Table"
+    table: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for sheet in sheets_of(self.table):
             for sentence in sheet.lead:
                 yield Text(sentence)
             yield from _blocks_of(sheet, options.max_width)
-        for note in (*self.table.protocol, *self.table.notes):
+        for note in (*self.table.spec.protocol, *self.table.notes):
             yield Text(note, style="dim")
 
 

@@ -283,36 +283,6 @@ def evaluate_trend(trend: Trend, scores: Scores) -> TrendResult:
     return TrendResult(trend, summaries, held, problems, chosen, examples)
 
 
-def trends_markdown(results: Sequence[TrendResult], *, scale: float = 100.0) -> str:
-    """Trends as a Markdown table: statement, contrasts, estimates with intervals, verdicts.
-
-    Args:
-      results: in the order shown.
-      scale: shown value = raw value * scale; 100 makes points of shares.
-    """
-    lines = ["| statement | contrast | estimate [95% interval], points | verdict |"]
-    lines.append("|---|---|---:|---|")
-    notes = []
-    for result in results:
-        statement = _escape(result.trend.statement)
-        contrasts = result.trend.contrasts
-        if len(contrasts) > 1:
-            lines.append(
-                f"| {statement} | all {len(contrasts)} below | | **{_escape(result.verdict)}** |"
-            )
-            statement = ""
-        for contrast, summary, words in zip(
-            contrasts, result.summaries, result.verdicts, strict=True
-        ):
-            claimed = _escape(_claimed(contrast.label, result.trend, scale))
-            words = _escape(words) if len(contrasts) > 1 else f"**{_escape(words)}**"
-            estimate = _estimate(summary, scale)
-            lines.append(f"| {statement} | {claimed} | {estimate} | {words} |")
-        notes += _choices(result)
-    notes += _intervals(results)
-    return "\n".join([*lines, "", *(f"- {note}" for note in dict.fromkeys(notes))]).rstrip() + "\n"
-
-
 def _pick(fields: Mapping[str, Any]) -> Pick:
     places = tuple((row, group) for row, group in fields["places"])
     return Pick(**{**fields, "places": places})
@@ -333,10 +303,15 @@ def _minus(better: Where | Pick, worse: Where | Pick) -> Contrast:
         names = [_several([group for _, group in pick.places]) for pick in (first, second)]
         ending = f" ({rows.pop()})"
     else:
-        names = [_several([_name(place) for place in pick.places]) for pick in (first, second)]
+        names = [_several([place_name(place) for place in pick.places]) for pick in (first, second)]
         ending = ""
     label = f"{names[0]} − {names[1]}{ending}"
     return Contrast(label, (first, Pick(second.places, -second.weight)))
+
+
+def place_name(where: Where) -> str:
+    """A place for people: ``kl (tiny)``."""
+    return f"{where[0]} ({where[1]})"
 
 
 def _names(first: Where, last: Where) -> tuple[str, str]:
@@ -345,11 +320,7 @@ def _names(first: Where, last: Where) -> tuple[str, str]:
         return first[0], f"{last[0]} ({last[1]})"
     if first[0] == last[0]:
         return first[1], f"{last[1]} ({last[0]})"
-    return _name(first), _name(last)
-
-
-def _name(where: Where) -> str:
-    return f"{where[0]} ({where[1]})"
+    return place_name(first), place_name(last)
 
 
 def _several(names: Sequence[str]) -> str:
@@ -366,7 +337,7 @@ def _evaluate(
     places = [place for pick in contrast.picks for place in pick.places]
     missing = [place for place in places if not scores.get(place)]
     if missing:
-        return nothing, (), f"no runs of {_name(missing[0])}", 0
+        return nothing, (), f"no runs of {place_name(missing[0])}", 0
     seeds = sorted(set.intersection(*(set(scores[place]) for place in places)))
     if len(seeds) < MIN_PAIRS:
         return nothing, (), f"{len(seeds)} seeds in common, at least {MIN_PAIRS} are needed", 0
@@ -374,13 +345,13 @@ def _evaluate(
     for pick in contrast.picks:
         place = _choose(pick, seeds, trend.select, scores)
         if place is None:
-            return nothing, (), f"{_name(pick.places[0])} has no finite {trend.select}", 0
+            return nothing, (), f"{place_name(pick.places[0])} has no finite {trend.select}", 0
         chosen.append(place)
     weights_P = np.array([pick.weight for pick in contrast.picks])
     scores_PS = np.array([_scores(place, seeds, trend.metric, scores) for place in chosen])
     for place, scores_S in zip(chosen, scores_PS, strict=True):
         if not np.isfinite(scores_S).all():
-            return nothing, (), f"{_name(place)} lacks a finite {trend.metric}", 0
+            return nothing, (), f"{place_name(place)} lacks a finite {trend.metric}", 0
     values_S = weights_P @ scores_PS
     # Rounding errors of the sum are neither an effect nor a spread.
     rounding = 8 * np.finfo(np.float64).eps * np.abs(weights_P[:, None] * scores_PS).sum(0).max()
@@ -421,66 +392,3 @@ def _choose(pick: Pick, seeds: Sequence[int], select: str, scores: Scores) -> Wh
 def _scores(where: Where, seeds: Sequence[int], key: str, scores: Scores) -> list[float]:
     numbers = [scores[where][seed].number(key) for seed in seeds]
     return [math.nan if number is None else float(number) for number in numbers]
-
-
-def _claimed(label: str, trend: Trend, scale: float) -> str:
-    margin = f"{trend.margin * scale:g}"
-    return {
-        "positive": f"{label} > 0",
-        "negative": f"{label} < 0",
-        "within": f"{label} within ±{margin}",
-        "not_below": f"{label} > −{margin}",
-    }[trend.claim]
-
-
-def _estimate(summary: Summary, scale: float) -> str:
-    if not summary.n:
-        return "–"
-    mean, low, high = (value * scale for value in (summary.mean, summary.low, summary.high))
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _intervals(results: Sequence[TrendResult]) -> list[str]:
-    """What the intervals are over."""
-    tested = [
-        (summary.n, examples)
-        for result in results
-        for summary, examples in zip(result.summaries, result.examples, strict=True)
-        if summary.n
-    ]
-    if not tested:
-        return []
-    seeds = sorted({n for n, _ in tested})
-    between = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    both = sorted({examples for _, examples in tested if examples})
-    alone = (
-        "they weigh the spread between training runs, not the choice of test examples"
-        if any(not examples for _, examples in tested)
-        else ""
-    )
-    if both:
-        many = " or ".join(f"{n:,}" for n in both)
-        words = f"over {between} seeds and {many} test examples at once, both random"
-        words += f"; where these were not kept, over seeds alone: {alone}" if alone else ""
-    else:
-        words = f"over {between} seeds, paired by seed; {alone}"
-    return [f"95% t intervals {words}. A statement held if all of its contrasts did."]
-
-
-def _choices(result: TrendResult) -> list[str]:
-    """What was chosen on validation, for the notes."""
-    notes = []
-    for contrast, chosen in zip(result.trend.contrasts, result.chosen, strict=True):
-        for pick, place in zip(contrast.picks, chosen, strict=False):
-            if len(pick.places) > 1:
-                notes.append(
-                    f"{_escape(contrast.label)}: by {result.trend.select} the best of "
-                    f"{len(pick.places)} is {_escape(_name(place))}."
-                )
-    return notes
-
-
-def _escape(text: str) -> str:
-    for special in "\\|*<":
-        text = text.replace(special, "\\" + special)
-    return text

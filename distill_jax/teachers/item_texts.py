@@ -14,38 +14,28 @@ from jax import Array
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.data.plan import choose_lengths, plan_in_order
-from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.tokenise import TokenTable, tokenise_texts
 from distill_jax.models.bert import Bert, BertConfig, Params
 from distill_jax.models.recommenders.text_items import ItemTexts, mean_of_tokens
 
 MAX_TOKENS = 32
+"""Of an item, special ones included; titles and genres have fewer."""
 BATCH = 64
 
 
-def item_tokens(
-    texts: Sequence[str] | None,
-    tokenizer_file: Path,
-    *,
-    max_length: int = MAX_TOKENS,
-    cache: Path | None = None,
-) -> TokenTable:
+def item_tokens(texts: Sequence[str] | None, tokenizer_file: Path) -> TokenTable:
     """The items' texts, tokenised; a row an item.
 
     Args:
       texts: of all items, as ``Interactions.item_texts`` has them, and perhaps of more.
-      max_length: tokens of an item, special ones included; titles and genres have fewer.
-      cache: see ``tokenise_dataset``.
 
     Raises:
       UserError: if there are no texts, or the tokeniser cannot be read.
     """
     if texts is None:
         raise UserError("the data has no item texts, which this recommender reads.")
-    table = TextTable(tuple(f"item-{number}" for number in range(len(texts))), tuple(texts))
-    dataset = TextDataset("items", (), {"train": table})
-    tokens = tokenise_dataset(dataset, tokenizer_file, max_length=max_length, cache=cache)
-    return tokens.splits["train"]
+    ids = [f"item-{number}" for number in range(len(texts))]
+    return tokenise_texts(texts, tokenizer_file, max_length=MAX_TOKENS, ids=ids)[0]
 
 
 def texts_as_tokens(table: TokenTable) -> ItemTexts:

@@ -113,11 +113,34 @@ def index_of(table: ExampleTable, shard_examples: int) -> Index:
     return Index(ids, np.asarray(table.lengths_N, np.int64)[order_N])
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_sealed(folder: Path, body: Mapping[str, Any]) -> None:
     """Write ``cache.json``; it carries its own digest."""
-    body = {"format": FORMAT, **asdict(manifest)}
     text = json.dumps({**body, "digest": digest(body)}, indent=1, ensure_ascii=False)
     write_atomic(folder / MANIFEST, text)
+
+
+def read_sealed(folder: Path, format: int) -> dict[str, Any]:
+    """What ``write_sealed`` wrote.
+
+    Raises:
+      UserError: when it is of another format.
+      OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError: when it is
+        missing or damaged.
+    """
+    body = json.loads((folder / MANIFEST).read_bytes())
+    if body["format"] != format:
+        raise UserError(
+            f"the teacher cache {folder} has format {body['format']}, not {format}; delete that "
+            "folder and run again"
+        )
+    if digest({k: v for k, v in body.items() if k != "digest"}) != body["digest"]:
+        raise ValueError(f"{MANIFEST} was changed after it was written")
+    return body
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``cache.json`` of a cache."""
+    write_sealed(folder, {"format": FORMAT, **asdict(manifest)})
 
 
 def write_index(folder: Path, index: Index) -> None:
@@ -135,14 +158,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not (folder / MANIFEST).exists() and (folder / "manifest.json").exists():
         raise UserError(f"the teacher cache {folder} has an older format; delete that folder")
     try:
-        body = json.loads((folder / MANIFEST).read_bytes())
-        if body["format"] != FORMAT:
-            raise UserError(
-                f"the teacher cache {folder} has format {body['format']}, not {FORMAT}; delete "
-                "that folder and run again"
-            )
-        if digest({k: v for k, v in body.items() if k != "digest"}) != body["digest"]:
-            raise ValueError("it was changed after it was written")
+        body = read_sealed(folder, FORMAT)
         said = body["provenance"]
         capture = Capture(**{kind: tuple(layers) for kind, layers in said["capture"].items()})
         return Manifest(
@@ -174,8 +190,12 @@ def read_index(folder: Path, manifest: Manifest) -> Index:
 
 def check_provenance(folder: Path, manifest: Manifest, wanted: Provenance) -> None:
     """Raises ``UserError`` where a cache was made of anything else than ``wanted``."""
-    theirs, ours = vars(manifest.provenance), vars(wanted)
-    differing = [key for key in ours if theirs[key] != ours[key]]
+    check_made_of(folder, vars(manifest.provenance), vars(wanted))
+
+
+def check_made_of(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raises ``UserError`` where what a cache was made of differs."""
+    differing = [key for key in ours if theirs.get(key) != ours[key]]
     if differing:
         raise UserError(
             f"the teacher cache {folder} was made of something else: {', '.join(differing)} "

@@ -6,23 +6,11 @@ A student that learns as much from it has not learnt from the teacher.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
 from distill_jax.core.types import Batch, ModelOutput
-
-
-class Examples(Protocol):
-    """The examples that a teacher is asked about."""
-
-    @property
-    def lengths_N(self) -> np.ndarray: ...
-
-    def __len__(self) -> int: ...
-
-    def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Any:
-        """The batch of ``rows``, padded to ``length`` and ``batch_size``."""
+from distill_jax.data.plan import TrainingTable
 
 
 def shuffled(count: int, seed: int) -> np.ndarray:
@@ -44,7 +32,7 @@ class Placebo:
     """
 
     teacher: Callable[[Batch], ModelOutput]
-    table: Examples
+    table: TrainingTable
     order_N: np.ndarray
 
     def __call__(self, batch: Batch) -> ModelOutput:

@@ -9,7 +9,6 @@ Shapes: M entries, K items, D width, U users, I items of the catalogue.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,15 @@ import numpy as np
 
 from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import atomic_folder, write_atomic
+from distill_jax.core.files import atomic_folder
 from distill_jax.core.ranking_types import HistoryBatch
 from distill_jax.core.top_items import TopItems, Wanted
 from distill_jax.data.histories import HistoryTable
+from distill_jax.teachers.manifest import check_made_of, read_sealed, write_sealed
 from distill_jax.teachers.placebo import shuffled
 from distill_jax.teachers.recommender_speaker import TOP, RecommenderSpeaker
 
 FORMAT = 1
-MANIFEST = "cache.json"
 LEAST_GAP = -6e4
 """Gaps to the best logit are kept as float16; what is further away is read as this."""
 BATCH_SIZE = 16
@@ -287,8 +286,7 @@ def _write(
 def _describe(folder: Path, provenance: TopItemsProvenance) -> None:
     files = {path.name: sha256_file(path) for path in sorted(folder.glob("*.npy"))}
     body = {"format": FORMAT, "provenance": dataclasses.asdict(provenance), "files": files}
-    text = json.dumps({**body, "digest": digest(body)}, indent=1)
-    write_atomic(folder / MANIFEST, text)
+    write_sealed(folder, body)
 
 
 def open_top_items(folder: Path, provenance: TopItemsProvenance) -> TopItemsCache:
@@ -298,11 +296,7 @@ def open_top_items(folder: Path, provenance: TopItemsProvenance) -> TopItemsCach
       UserError: when files are missing or damaged, or it was made of anything else.
     """
     try:
-        body = json.loads((folder / MANIFEST).read_bytes())
-        if digest({key: v for key, v in body.items() if key != "digest"}) != body["digest"]:
-            raise ValueError(f"{MANIFEST} was changed after it was written")
-        if body["format"] != FORMAT:
-            raise UserError(f"the teacher cache {folder} has another format; delete that folder.")
+        body = read_sealed(folder, FORMAT)
         for name, expected in body["files"].items():
             if sha256_file(folder / name) != expected:
                 raise ValueError(f"{name} was changed after it was written")
@@ -317,10 +311,5 @@ def open_top_items(folder: Path, provenance: TopItemsProvenance) -> TopItemsCach
             f"the teacher cache {folder} is damaged ({error}). Delete that folder; it is made "
             "again."
         ) from error
-    differing = [key for key in ours if theirs.get(key) != ours[key]]
-    if differing:
-        raise UserError(
-            f"the teacher cache {folder} was made of something else: {', '.join(differing)} "
-            "differ. Build a new one; this one is not used."
-        )
+    check_made_of(folder, theirs, ours)
     return TopItemsCache(provenance, **arrays)

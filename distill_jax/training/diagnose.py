@@ -22,7 +22,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Probe:
+class Diagnostics:
     """What may be asked about a training beside its steps; compiled when it is asked.
 
     Attributes:
@@ -34,8 +34,8 @@ class Probe:
     output: Callable[[Any, Any], Any]
 
 
-def make_probe(model: Any, objective: TrainingObjective) -> Probe:
-    """A probe that computes every term of a step by itself, with the step's own dropout.
+def make_diagnostics(model: Any, objective: TrainingObjective) -> Diagnostics:
+    """Diagnostics that compute every term of a step by itself, with the step's own dropout.
 
     Args:
       model, objective: as ``make_step`` takes them.
@@ -69,11 +69,11 @@ def make_probe(model: Any, objective: TrainingObjective) -> Probe:
     def output(params: Any, batch: Batch) -> Any:
         return model.apply({"params": params}, batch, train=False)
 
-    return Probe(jax.jit(finite), jax.jit(output))
+    return Diagnostics(jax.jit(finite), jax.jit(output))
 
 
 def explain(
-    probe: Probe,
+    diagnostics: Diagnostics,
     trained: Any,
     step: int,
     batch: Batch,
@@ -84,7 +84,7 @@ def explain(
     """What was not finite, in words: ``kl (gradient) not finite on example a, b``.
 
     Args:
-      probe: from ``make_probe``.
+      diagnostics: from ``make_diagnostics``.
       trained: what the optimiser moves, before the step.
       step: updates before it.
       batch, teacher_output, numbers: of the step.
@@ -96,7 +96,7 @@ def explain(
     def wrong(where_B: np.ndarray) -> dict[str, str]:
         alone, heard = _only((batch, teacher_output), where_B)  # zeros, as NaN * 0 is NaN
         alone = alone.replace(example_ids_B=np.where(where_B, rows_B, np.int32(-1)))
-        said = probe.finite(trained, np.int32(step), alone, heard, numbers)
+        said = diagnostics.finite(trained, np.int32(step), alone, heard, numbers)
         return {
             term: "" if not value else " (gradient)"
             for term, (value, gradient) in sorted(jax.device_get(said).items())

@@ -3,31 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import grain
-import numpy as np
 
-from distill_jax.data.plan import PlannedBatch, plan_epoch
+from distill_jax.data.plan import PlannedBatch, TrainingTable, plan_epoch
 
 TeacherOutputs = Callable[[Any], Any]
 """What a teacher says of a batch, computed live or looked up in a cache."""
-
-
-class TrainingTable(Protocol):
-    """What training needs of its examples: texts, images and histories make no difference."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Names by the example ids of batches."""
-
-    @property
-    def lengths_N(self) -> np.ndarray: ...
-
-    def __len__(self) -> int: ...
-
-    def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Any:
-        """The batch of ``rows``, each padded to ``length``, filled up to ``batch_size`` rows."""
 
 
 @dataclass(frozen=True, eq=False)

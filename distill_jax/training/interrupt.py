@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 
 WORD = "stopping: what is running is saved first; once more (Ctrl-C) stops at once"
 GRACE_SECONDS = 2.0
@@ -52,12 +52,7 @@ class StopRequest:
             self._watch = _Watch(self._on_first, self._on_unheeded)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._restore()
         if self._watch is not None:
             self._watch.close()

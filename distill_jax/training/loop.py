@@ -14,7 +14,7 @@ from distill_jax.core.fields import check_fields
 from distill_jax.core.types import Batch, Output
 from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
-from distill_jax.training.diagnose import Probe, explain
+from distill_jax.training.diagnose import Diagnostics, explain
 from distill_jax.training.drive import Drive, Taken, refused, window_means
 from distill_jax.training.drive import LoopConfig as LoopConfig
 from distill_jax.training.feed import Feed
@@ -125,7 +125,7 @@ def train(
     stop: StopRequest,
     checkpoints: Checkpoints | None = None,
     seed: int | None = None,
-    probe: Probe | None = None,
+    diagnostics: Diagnostics | None = None,
     say: Callable[[str], None] = silent,
     on_resume: OnResume = no_matter,
 ) -> TrainResult:
@@ -146,7 +146,7 @@ def train(
       stop: asked between steps; on a request a snapshot is written first. After the last step
         the run is finished and returns, whatever was asked.
       seed: of dropout; the feed's, which decides the order, where it is None.
-      probe: finds what went wrong where a loss or a gradient is not finite, and before step 1
+      diagnostics: finds what went wrong where a loss or a gradient is not finite, and before step 1
         what the student's scores are like.
       say: takes a line for people.
       on_resume: called before the first step with the number of finished steps, where a
@@ -166,7 +166,7 @@ def train(
     best_params = to_host(snapshot.best_params if snapshot else state.params)
     progress = Progress.of(snapshot.record) if snapshot else Progress()
     if not snapshot and jax.process_count() == 1:
-        warn_of_scales(probe, objective, best_params, feed, say)
+        warn_of_scales(diagnostics, objective, best_params, feed, say)
 
     def numbers(before: int) -> StepNumbers:
         return step_numbers(objective, optimizer, seed, before, loop.steps)
@@ -175,7 +175,7 @@ def train(
         return (*layout.put_batch(batch, said), layout.put_numbers(numbers(before)))
 
     def why(taken: Taken, state: TrainState) -> str:
-        return went_wrong(probe, feed, numbers(taken.step - 1), taken, state)
+        return went_wrong(diagnostics, feed, numbers(taken.step - 1), taken, state)
 
     recorder = _Run(loop, evaluate, on_log, why, say, checkpoints, best_params, progress)
     Drive(step, feed.read, arguments, recorder, loop, stop, checkpoints).run(state, int(state.step))
@@ -264,7 +264,11 @@ def step_numbers(
 
 
 def went_wrong(
-    probe: Probe | None, feed: Feed, numbers: StepNumbers, taken: Taken, state: TrainState
+    diagnostics: Diagnostics | None,
+    feed: Feed,
+    numbers: StepNumbers,
+    taken: Taken,
+    state: TrainState,
 ) -> str:
     """What was not finite in a step, in words, and on which examples.
 
@@ -274,12 +278,12 @@ def went_wrong(
       state: before the step, or where steps are skipped a few steps later.
     """
     elsewhere = any(not getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves(state))
-    if probe is None or elsewhere:
+    if diagnostics is None or elsewhere:
         metrics = jax.device_get(taken.metrics)
         terms = [term for term, (total, _) in metrics.terms.items() if not np.isfinite(total)]
         return f"{', '.join(terms) or 'the gradient'} not finite"
     batch, said = feed(taken.step - 1)
-    return explain(probe, state.trained, taken.step - 1, batch, said, numbers, feed.table.ids)
+    return explain(diagnostics, state.trained, taken.step - 1, batch, said, numbers, feed.table.ids)
 
 
 def diverged(step: int, why: str) -> str:

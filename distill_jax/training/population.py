@@ -21,7 +21,7 @@ from distill_jax.core.types import Batch, Output
 from distill_jax.objectives.interface import SweptObjective
 from distill_jax.objectives.schedules import Schedule
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
-from distill_jax.training.diagnose import Probe
+from distill_jax.training.diagnose import Diagnostics
 from distill_jax.training.drive import Drive, Taken, refused, window_means
 from distill_jax.training.feed import Feed
 from distill_jax.training.finite import thaw
@@ -79,7 +79,7 @@ def train_population(
     stop: StopRequest,
     checkpoints: Checkpoints | None = None,
     seeds: Sequence[int] | None = None,
-    probe: Probe | None = None,
+    diagnostics: Diagnostics | None = None,
     say: Callable[[str], None] = silent,
     on_resume: OnResume = no_matter,
 ) -> "list[TrainResult | Diverged]":
@@ -103,7 +103,7 @@ def train_population(
         diverged.
       stop, checkpoints: as in ``loop.train``. A checkpoint can be gone on from on any placement.
       seeds: of each member's dropout; the feeds' where None.
-      probe, say, on_resume: as in ``loop.train``.
+      diagnostics, say, on_resume: as in ``loop.train``.
 
     Returns:
       For each member its result, or how it ended: when a loss or a gradient is no longer finite
@@ -129,12 +129,12 @@ def train_population(
     def why(taken: Taken, state: TrainState, member: int) -> str:
         own = member_of(member_of(table, taken.step - 1), member)
         taken = replace(taken, metrics=member_of(jax.device_get(taken.metrics), member))
-        return went_wrong(probe, own_feeds[member], own, taken, state)
+        return went_wrong(diagnostics, own_feeds[member], own, taken, state)
 
     state = stack_members(states)
     snapshot = checkpoints.restore(state) if checkpoints else None
     if not snapshot:
-        warn_of_scales(probe, objectives[0], states[0].params, own_feeds[0], say)
+        warn_of_scales(diagnostics, objectives[0], states[0].params, own_feeds[0], say)
     if snapshot:
         on_resume(snapshot.step)
     first = snapshot or Snapshot(state, state.params, {})

@@ -8,13 +8,13 @@ import numpy as np
 from distill_jax.objectives.feeds import RankingFeed
 from distill_jax.objectives.interface import TrainingObjective
 from distill_jax.objectives.registry import lookup, names
-from distill_jax.training.diagnose import Probe
+from distill_jax.training.diagnose import Diagnostics
 from distill_jax.training.feed import Feed
 from distill_jax.training.state import Params
 
 
 def warn_of_scales(
-    probe: Probe | None,
+    diagnostics: Diagnostics | None,
     objective: TrainingObjective,
     params: Params,
     feed: Feed,
@@ -28,14 +28,14 @@ def warn_of_scales(
       params: the student's, in the host's memory.
     """
     terms = [term.label for term in objective.terms if _compares_margins(term)]
-    if probe is None or not terms:
+    if diagnostics is None or not terms:
         return
     batch, said = feed(0)
     for teacher in said if isinstance(said, tuple | list) else (said,):
         taught = _range_of(teacher, batch)
         if taught is None or not _are_shares(taught):
             continue
-        own = _range_of(probe.output(params, batch), batch)
+        own = _range_of(diagnostics.output(params, batch), batch)
         if own is not None and not _are_shares(own):
             say(
                 f"{', '.join(terms)}: on the first batch the teacher's scores lie in "

@@ -113,22 +113,30 @@ def make_step(
                 accumulate=accumulate,
                 axis=axis,
             )
-        grads, masters = in_float32(grads), in_float32(state.trained)
-        directions, opt_state = optimizer.update(grads, state.opt_state, masters)
-        rate = jnp.asarray(numbers.learning_rate)
-        updates = jax.tree.map(lambda d: -rate * d, directions)
-        trained = like(state.trained, optax.apply_updates(masters, updates))
-        new_state = TrainState(
-            step=state.step + jnp.int32(1),
-            params=trained["student"],
-            loss_params=trained["losses"],
-            opt_state=opt_state,
-        )
+        grads = in_float32(grads)
+        new_state = _updated(state, grads, optimizer, numbers.learning_rate)
         norm = optax.tree.norm(grads)
         new_state, applied = guard(new_state, state, total, norm, skip=skip_nonfinite)
         return new_state, StepMetrics(total, terms, norm, applied)
 
     return step
+
+
+def _updated(
+    state: TrainState, grads: Any, optimizer: optax.GradientTransformation, rate: ArrayLike
+) -> TrainState:
+    """The state after an update in float32, its parameters in their own dtypes."""
+    masters = in_float32(state.trained)
+    directions, opt_state = optimizer.update(grads, state.opt_state, masters)
+    rate = jnp.asarray(rate)
+    updates = jax.tree.map(lambda d: -rate * d, directions)
+    trained = like(state.trained, optax.apply_updates(masters, updates))
+    return TrainState(
+        step=state.step + jnp.int32(1),
+        params=trained["student"],
+        loss_params=trained["losses"],
+        opt_state=opt_state,
+    )
 
 
 class CompiledStep:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from distill_jax.cli import compare
+from distill_jax.cli.compare_flags import PRESETS
 from distill_jax.cli.main import COMMANDS, dispatch, usage
 from distill_jax.core.errors import UserError
 
@@ -145,14 +146,14 @@ def test_a_bug_of_ours_keeps_its_traceback():
 
 
 def test_every_preset_is_made_and_flags_change_it():
-    for preset in compare.PRESETS:
+    for preset in PRESETS:
         args = compare.parse_arguments(["--preset", preset, "--seeds", "7", "8"], "test")
         assert args.preset == preset
         assert args.seeds == (7, 8)
-        assert args.objectives == compare.PRESETS[preset].objectives
+        assert args.objectives == PRESETS[preset].objectives
         assert compare.sweep_of(args).seeds == (7, 8)
-    assert compare.output_folder(compare.PRESETS["default"]) == Path("results/compare_losses")
-    assert compare.output_folder(compare.PRESETS["full"]) == Path("results/compare_losses-full")
+    assert compare.output_folder(PRESETS["default"]) == Path("results/compare_losses")
+    assert compare.output_folder(PRESETS["full"]) == Path("results/compare_losses-full")
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from distill_jax.core.errors import UserError
-from distill_jax.data.query_product import TRANSFER, load_search
+from distill_jax.data.load_search import load_search
+from distill_jax.data.query_product import TRANSFER
 
 EXAMPLES = [
     ("red shoe", "1", "P1", "us", "E", "1", "1", "train"),

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from distill_jax.core.errors import UserError
 from distill_jax.data import icon_search
+from distill_jax.data.load_search import load_search
 from distill_jax.data.query_product import (
     TRANSFER,
     Judgement,
     build_search_data,
-    load_search,
 )
 
 

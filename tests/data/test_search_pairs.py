@@ -3,7 +3,8 @@ import json
 import pytest
 
 from distill_jax.core.errors import UserError
-from distill_jax.data.query_product import TRANSFER, load_search
+from distill_jax.data.load_search import load_search
+from distill_jax.data.query_product import TRANSFER
 
 
 @pytest.fixture

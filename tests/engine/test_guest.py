@@ -37,10 +37,11 @@ from distill_jax.losses.numeric import constant_pair
 from distill_jax.objectives.plugin_api import LogitFeed, register
 from distill_jax.objectives.registry import forget
 from distill_jax.objectives.resolve import resolve
+from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import Column
 from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tables.outputs import build, write_outputs
+from distill_jax.tables.outputs import write_outputs
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.loop import LoopConfig
@@ -271,7 +272,7 @@ def test_it_is_swept_tested_and_written_to_a_table(whole, tmp_path):
     spec, rows, said = whole
     assert len(rows) == 9 and "self-checks" in said
     assert min(row.metrics["test/accuracy"] for row in rows.values()) > 0.5  # of three classes
-    table = build(spec, list(rows.values()))
+    table = table_of(spec, list(rows.values()))
     entry = {row.row: row.entries["test/accuracy"] for row in table.rows}["0.5*ce + absolute_gap"]
     assert entry.summary.n == 3 and entry.tests.examples.n == len(TEST)
     write_outputs(spec, list(rows.values()), tmp_path / "whole")

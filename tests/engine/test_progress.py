@@ -12,7 +12,7 @@ def test_lines_say_how_much_time_is_left(monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     out = io.StringIO()
     reporter = progress.Reporter(Console(file=out, width=100))
-    stage = progress.Stage("asking", 100, reporter.console, _Bar(), 0, _line_at=0.0)
+    stage = progress.ProgressBar("asking", 100, reporter.console, _Bar(), 0, _line_at=0.0)
     stage.update(0, batch_size=32)
     stage.update(10, batch_size=32)
     stage.update(40, batch_size=32)

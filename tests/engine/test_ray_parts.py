@@ -13,30 +13,37 @@ from distill_jax.core.errors import UserError
 from distill_jax.engine import ray_parts
 from distill_jax.engine.merge import results_of
 from distill_jax.engine.parts import Part
-from distill_jax.engine.ray_parts import PartDied, PartFailed, Resources, Task, run_part, run_parts
+from distill_jax.engine.ray_parts import (
+    PartDied,
+    PartFailed,
+    RayJob,
+    Resources,
+    run_part,
+    run_parts,
+)
 from distill_jax.tables.ledger import Ledger
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments/compare_losses.py"
 
 
 @pytest.fixture
-def task(tmp_path):
-    """(shell command) -> the task that runs it; there ``$2`` is the part, ``$4`` the folder."""
+def job(tmp_path):
+    """(shell command) -> the job that runs it; there ``$2`` is the part, ``$4`` the folder."""
 
     def make(text, **environment):
         command = ("bash", "-c", text, "experiment")
-        return Task(command, Part(1, 2), tmp_path / "out", tmp_path, environment)
+        return RayJob(command, Part(1, 2), tmp_path / "out", tmp_path, environment)
 
     return make
 
 
-def test_a_part_sends_back_the_ledgers_it_names(task, tmp_path):
+def test_a_part_sends_back_the_ledgers_it_names(job, tmp_path):
     text = (
         'echo "$NPROC $PWD $1 $2"; cd "$4"; ledger=ledger-1-of-2.jsonl; echo old > $ledger; '
         "for t in a b; do mkdir $t; echo {} > $t/table.json; echo $t > $t/$ledger; "
         'echo "$4/$t/$ledger"; done; mkdir empty; echo "$4/empty/$ledger"'
     )
-    made = task(text, NPROC="3")
+    made = job(text, NPROC="3")
     made.output_dir.mkdir()
     made.log.write_text(f"{made.output_dir}/ledger-1-of-2.jsonl\n")  # of an attempt before
     assert run_part(made) == {
@@ -49,17 +56,17 @@ def test_a_part_sends_back_the_ledgers_it_names(task, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["kill -9 $$", "kill -TERM $$", "exit 130", "exit 143"])
-def test_a_process_that_died_may_be_started_again(task, text):
+def test_a_process_that_died_may_be_started_again(job, text):
     with pytest.raises(PartDied):
-        run_part(task(text))
+        run_part(job(text))
 
 
-def test_a_process_that_failed_may_not(task):
+def test_a_process_that_failed_may_not(job):
     with pytest.raises(PartFailed, match=r"exit code 2:\nerror: unknown loss"):
-        run_part(task("echo error: unknown loss >&2; exit 2"))
+        run_part(job("echo error: unknown loss >&2; exit 2"))
     with pytest.raises(PartFailed, match="named no ledger"):
-        run_part(task("echo hello"))
-    command = Task(("/no/such/program",), *list(vars(task("")).values())[1:])
+        run_part(job("echo hello"))
+    command = RayJob(("/no/such/program",), *list(vars(job("")).values())[1:])
     with pytest.raises(PartFailed, match="cannot run /no/such/program: No such file"):
         run_part(command)
 
@@ -79,10 +86,10 @@ PARENT = """
 import sys
 from pathlib import Path
 from distill_jax.engine.parts import Part
-from distill_jax.engine.ray_parts import Task, run_part
+from distill_jax.engine.ray_parts import RayJob, run_part
 text = "echo $$ > child; sleep 60"
 folder = Path(sys.argv[1])
-run_part(Task(("bash", "-c", text, "x"), Part(), folder, folder, {}))
+run_part(RayJob(("bash", "-c", text, "x"), Part(), folder, folder, {}))
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation import latency
-from distill_jax.evaluation.latency import Latency, cpu_latencies, cpu_latency
+from distill_jax.evaluation.latency import Latency, cpu_latency, parameter_count
 
 
 class Clock:
@@ -55,13 +55,17 @@ def test_percentiles_are_over_batches_of_medians_over_repeats(clocked_calls):
     assert measured == Latency(p50_ms=6.0, p95_ms=pytest.approx(9.6), runs=25)
 
 
-def test_repeats_go_round_all_models_and_batches(clocked_calls):
+def test_repeats_go_round_all_batches(clocked_calls):
     apply, order = clocked_calls
-    models = {name: (apply, {"id": i, "ms": i + 1}) for i, name in enumerate("ab")}
-    measured = cpu_latencies(models, [1, 2], warmup=1, repeats=9)
-    assert order == [(0, 1), (1, 1), (0, 2), (1, 2)] * 10
-    assert measured["a"].p50_ms == pytest.approx(1.5)
-    assert measured["b"].p50_ms == pytest.approx(3.0)
+    measured = cpu_latency(apply, {"id": 0, "ms": 2}, [1, 2], warmup=1, repeats=9)
+    assert order == [(0, 1), (0, 2)] * 10
+    assert measured.p50_ms == pytest.approx(3.0)
+
+
+def test_parameters_are_counted_by_hand_and_by_shapes_alone():
+    params = {"word": jnp.zeros((10, 4)), "layers": [{"kernel": jnp.zeros((4, 4), jnp.bfloat16)}]}
+    assert parameter_count(params) == 56 == parameter_count(jax.eval_shape(lambda: params))
+    assert parameter_count({"bias": jnp.zeros(())}) == 1 and parameter_count({}) == 0
 
 
 def test_runs_on_the_first_cpu_and_compiles_once_per_shape(monkeypatch):

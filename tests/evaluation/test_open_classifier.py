@@ -43,7 +43,7 @@ def test_texts_are_classified_in_order(toy_teacher):
     answers = opened.classify(TEXTS, batch_size=2)
     assert answers[1] == answers[3]
     loaded = load_pretrained(toy_teacher)
-    tokens = tokenise_texts(TEXTS, loaded.tokenizer_file, max_length=32)
+    tokens, _ = tokenise_texts(TEXTS, loaded.tokenizer_file, max_length=32)
     batch = tokens.batch(np.arange(4), int(tokens.lengths_N.max()), 4)
     logits_NC = Bert(loaded.config).apply({"params": loaded.params}, batch).logits_BC
     np.testing.assert_allclose(probabilities(answers), jax.nn.softmax(logits_NC), atol=1e-5)

@@ -24,9 +24,13 @@ from distill_jax.models.hf_config import (
 )
 from distill_jax.models.hf_weights import weight_table
 from distill_jax.objectives.resolve import resolve
+from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import ACCURACY, FIDELITY
+from distill_jax.tables.csv import to_csv
+from distill_jax.tables.latex import to_latex
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tables.outputs import build, evaluate, load_results
+from distill_jax.tables.markdown import to_markdown
+from distill_jax.tables.outputs import evaluate, load_results
 from distill_jax.tables.published import parse_published
 from distill_jax.tables.trends import difference, ordering
 from distill_jax.tasks.classification.cells import (
@@ -176,9 +180,9 @@ SPEC = sample_spec(
 def show(folder):
     """What ``distill-jax table`` computes, without the drawing."""
     spec, rows = load_results(folder)
-    table = build(spec, rows)
-    evaluate(spec, table)
-    return table.to_markdown(), table.to_latex(caption=spec.title, label="x"), table.to_csv()
+    table = table_of(spec, rows)
+    evaluate(table)
+    return to_markdown(table), to_latex(table, caption=spec.title, label="x"), to_csv(table)
 
 
 @pytest.fixture(scope="module")

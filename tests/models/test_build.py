@@ -24,7 +24,7 @@ def test_a_cnn():
     assert model == Cnn(config)
     params = init_model(config, rng)
     jax.tree.map(np.testing.assert_array_equal, params, init_cnn(config, rng))
-    table = ImageTable(("a", "b"), np.ones((2, 4, 4, 1), np.float32), np.zeros(2, np.int32))
+    table = ImageTable(("a", "b"), np.zeros(2, np.int32), np.ones((2, 4, 4, 1), np.float32))
     batch = table.batch(np.arange(2), 1, 2)
     assert model.apply({"params": params}, batch).logits_BC.shape == (2, 5)
 

@@ -30,7 +30,7 @@ def images(rows, *, batch_size=None, image=(8, 12, 2), seed=0) -> Batch:
     """``rows`` random images, then rows of padding."""
     pixels = np.random.default_rng(seed).random((rows, *image), np.float32)
     ids = tuple(f"e{n}" for n in range(rows))
-    table = ImageTable(ids, pixels, np.arange(rows, dtype=np.int32) % 4)
+    table = ImageTable(ids, np.arange(rows, dtype=np.int32) % 4, pixels)
     return table.batch(np.arange(rows), 1, batch_size or rows)
 
 

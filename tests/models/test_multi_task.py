@@ -7,7 +7,7 @@ import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
-from distill_jax.core.task_types import Task
+from distill_jax.core.task_types import TaskHead
 from distill_jax.data.task_table import TaskTable
 from distill_jax.models.multi_task import MultiTask, MultiTaskConfig, init_multi_task
 from distill_jax.objectives.multi_task_objective import resolve_tasks
@@ -109,11 +109,11 @@ def test_shapes_hidden_states_and_gradients():
 
 def test_configurations_and_data_that_do_not_fit_say_so():
     with pytest.raises(UserError, match="different names"):
-        MultiTaskConfig(tasks=(Task("a"), Task("a")), num_features=1)
+        MultiTaskConfig(tasks=(TaskHead("a"), TaskHead("a")), num_features=1)
     with pytest.raises(UserError, match="something to read"):
         MultiTaskConfig()
     with pytest.raises(UserError, match="kind"):
-        Task("a", "ordinal")
+        TaskHead("a", "ordinal")
     data = table(8)
     narrow = dataclasses.replace(CONFIG, num_features=2)
     with pytest.raises(UserError, match="reads 2 features and 2 categories, the data has 3 and 2"):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from samples import sample_run, sample_runs, sample_spec, sample_teacher, sample_yardstick
 
+from distill_jax.tables.build import table_of
 from distill_jax.tables.conclusion import best_student, conclusion, run_to_take
-from distill_jax.tables.spec import table_of
 
 KEY = "test/accuracy"
 

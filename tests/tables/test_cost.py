@@ -4,8 +4,9 @@ import dataclasses
 
 from samples import sample_runs, sample_spec, sample_teacher, sample_yardstick
 
-from distill_jax.tables.cost import draw_costs, has_costs, save_costs
-from distill_jax.tables.spec import table_of
+from distill_jax.tables.build import table_of
+from distill_jax.tables.cost import draw_costs, has_costs
+from distill_jax.tables.drawing import save_drawing
 
 KEY = "test/accuracy"
 
@@ -27,7 +28,10 @@ def test_a_point_a_row_at_its_means(tmp_path):
     ]
     assert points == sorted([*means, (8.0, 80.0)])
     first, second = (
-        [path.read_bytes() for path in save_costs(table, KEY, tmp_path / name, title="T")]
+        [
+            path.read_bytes()
+            for path in save_drawing(lambda: draw_costs(table, KEY, title="T"), tmp_path / name)
+        ]
         for name in ("a", "b")
     )
     assert first == second

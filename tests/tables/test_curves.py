@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from samples import sample_run, sample_runs, sample_spec
 
 from distill_jax.core.errors import UserError
-from distill_jax.tables.curves import draw_curves, has_curves, mean_curve, save_curves, shown
-from distill_jax.tables.figure import STYLE
-from distill_jax.tables.spec import table_of
+from distill_jax.tables.build import table_of
+from distill_jax.tables.curves import draw_curves, has_curves, mean_curve, shown
+from distill_jax.tables.drawing import STYLE, save_drawing
 
 
 def with_history(*points_by_seed):
@@ -111,8 +111,8 @@ def test_runs_without_a_history_are_left_out():
 
 
 def test_the_same_bytes_twice(tmp_path):
-    first = save_curves(tabulate(sample_runs()), tmp_path / "a")
-    again = save_curves(tabulate(sample_runs()), tmp_path / "b")
+    first = save_drawing(lambda: draw_curves(tabulate(sample_runs())), tmp_path / "a")
+    again = save_drawing(lambda: draw_curves(tabulate(sample_runs())), tmp_path / "b")
     assert [path.name for path in first] == ["a.png", "a.svg"]
     for one, other in zip(first, again, strict=True):
         assert one.read_bytes() == other.read_bytes()

@@ -11,10 +11,10 @@ from hypothesis.extra import numpy as hnp
 from samples import sample_run, sample_spec
 
 from distill_jax.core.errors import UserError
+from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import Column
 from distill_jax.tables.evidence import by_rank, pack_numbers, scores_by_example, unpack_numbers
 from distill_jax.tables.ledger import Ledger, LedgerRow
-from distill_jax.tables.spec import table_of
 from distill_jax.tables.statistics import paired_bootstrap
 
 NDCG = Column("test/ndcg@10", "NDCG@10", decimals=3, higher_is_better=True)

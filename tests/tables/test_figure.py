@@ -7,11 +7,16 @@ import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from samples import place, sample_spec
 
 from distill_jax.core.errors import UserError
-from distill_jax.tables.figure import STYLE, draw, save_figure
-from distill_jax.tables.ledger import LedgerRow, pack_correct
-from distill_jax.tables.table import Column, build_table
+from distill_jax.tables.build import table_of
+from distill_jax.tables.columns import Column
+from distill_jax.tables.drawing import STYLE, save_drawing
+from distill_jax.tables.evidence import pack_correct
+from distill_jax.tables.figure import draw
+from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tables.spec import Place
 
 ACCURACY = Column("test/accuracy", "accuracy (%)", 100, 1, higher_is_better=True)
 LONG = "0.5*attention_kl(layers='uniform') + hidden_mse(layers='last') + $kl$(T=4)"
@@ -45,7 +50,8 @@ def make_table(groups=("tiny", "l2"), seeds=4, labels=("ce", "kl", LONG), yardst
             accuracy = 0.5 + 0.1 * g + 0.05 * r + 0.004 * seed * (r + 1)
             rows.append(make_run(group, row, seed, accuracy))
     measured = [make_run("yardstick", f"y{n}", 0, score) for n, score in enumerate(yardsticks)]
-    return build_table(rows, [ACCURACY], baseline="ce", teachers=teachers, yardsticks=measured)
+    spec = sample_spec(rows, teachers, measured, columns=(ACCURACY,))
+    return table_of(spec, [*rows, *teachers, *measured])
 
 
 def styled(table, **options):
@@ -129,8 +135,8 @@ def test_bold_numbers_are_those_of_the_table():
 
 
 def test_files_are_written_and_the_same_twice(tmp_path):
-    first = save_figure(make_table(), "test/accuracy", tmp_path / "a" / "figure.v1")
-    again = save_figure(make_table(), "test/accuracy", tmp_path / "b" / "figure.v1")
+    first = save_drawing(lambda: draw(make_table(), "test/accuracy"), tmp_path / "a" / "figure.v1")
+    again = save_drawing(lambda: draw(make_table(), "test/accuracy"), tmp_path / "b" / "figure.v1")
     assert [path.name for path in first] == ["figure.v1.png", "figure.v1.svg"]
     assert first[0].read_bytes().startswith(b"\x89PNG") and b"<svg" in first[1].read_bytes()
     for one, other in zip(first, again, strict=True):
@@ -138,9 +144,11 @@ def test_files_are_written_and_the_same_twice(tmp_path):
 
 
 def test_the_users_style_does_not_leak_in_or_out(tmp_path):
-    plain = save_figure(make_table(), "test/accuracy", tmp_path / "a")[0].read_bytes()
+    plain = save_drawing(lambda: draw(make_table(), "test/accuracy"), tmp_path / "a")[
+        0
+    ].read_bytes()
     with matplotlib.rc_context({"font.size": 30, "figure.facecolor": "red"}):
-        styled_file = save_figure(make_table(), "test/accuracy", tmp_path / "b")[0]
+        styled_file = save_drawing(lambda: draw(make_table(), "test/accuracy"), tmp_path / "b")[0]
         assert matplotlib.rcParams["font.size"] == 30
     assert styled_file.read_bytes() == plain
 
@@ -148,7 +156,8 @@ def test_the_users_style_does_not_leak_in_or_out(tmp_path):
 def test_missing_and_diverged_entries_are_named_and_do_not_break_the_rest():
     rows = [make_run("tiny", "ce", seed, 0.5 + 0.01 * seed) for seed in range(3)]
     rows += [make_run("tiny", "kl", seed, math.nan) for seed in range(3)]
-    table = build_table(rows, [ACCURACY], baseline="ce", order=[("tiny", "absent")])
+    places = (Place("absent", "tiny", 0, "absent"), *map(place, rows))
+    table = table_of(sample_spec(rows, places=places, columns=(ACCURACY,)), rows)
     texts = [text.get_text() for text in styled(table).axes[0].texts]
     assert texts == ["–", "51.0 ± 1.0", "nan"]
 

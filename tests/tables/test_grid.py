@@ -1,5 +1,6 @@
 """The figure of a grid: where lines and numbers stand, and that nothing overlaps."""
 
+import functools
 import itertools
 import math
 
@@ -10,9 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from samples import sample_run, sample_runs, sample_spec, sample_teacher, sample_yardstick
 
 from distill_jax.core.errors import UserError
-from distill_jax.tables.figure import STYLE, save_figure, styles_of
+from distill_jax.tables.build import table_of
+from distill_jax.tables.drawing import STYLE, save_drawing, styles_of
+from distill_jax.tables.figure import draw_figure
 from distill_jax.tables.grid import draw_grid, panels_of, positions_of
-from distill_jax.tables.spec import table_of
+from distill_jax.tables.markdown import to_markdown
 
 SHARES = ("5%", "10%", "25%", "50%", "100%")
 MANY = tuple(["ce", *(f"hidden_mse(layers='last') + kl(T={i})" for i in range(9))])
@@ -178,8 +181,8 @@ def test_unfinished_and_diverged_entries_do_not_break_the_rest(rows):
 
 def test_the_same_bytes_twice(tmp_path):
     for rows in (("ce", "kl"), MANY):
-        first = save_figure(tabulate(SHARES, rows), "test/accuracy", tmp_path / "a")
-        again = save_figure(tabulate(SHARES, rows), "test/accuracy", tmp_path / "b")
+        drawing = functools.partial(draw_figure, tabulate(SHARES, rows), "test/accuracy")
+        first, again = (save_drawing(drawing, tmp_path / name) for name in "ab")
         assert [path.suffix for path in first] == [".png", ".svg"]
         for one, other in zip(first, again, strict=True):
             assert one.read_bytes() == other.read_bytes()
@@ -200,6 +203,6 @@ def test_yardsticks_are_said_in_lines_and_in_heat_maps(rows):
     texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     texts += [figure.axes[0].get_xlabel()]
     assert any("12.3" in text and "tfidf+logreg" in text for text in texts)
-    assert "tfidf+logreg yardstick: 12.3" in table.to_markdown()
+    assert "tfidf+logreg yardstick: 12.3" in to_markdown(table)
     if rows == ("ce", "kl"):
         assert figure.axes[0].get_ylim()[0] > 40  # the lines keep their room

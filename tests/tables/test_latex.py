@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import sample_runs, sample_spec, sample_teacher
 
+from distill_jax.tables.build import table_of
 from distill_jax.tables.latex import escape, to_latex
-from distill_jax.tables.spec import table_of
 
 NASTY = r"50% & $x_1^2$ #{a} ~ \foo <b> | [c] \"quoted\" ± τ ∞"
 
@@ -54,7 +54,7 @@ def test_a_table_is_balanced_and_escaped(layout):
 
 
 def test_groups_are_ruled_off_and_significance_is_bold():
-    text = tabulate().to_latex()
+    text = to_latex(tabulate())
     check(text)
     assert text.count(r"\midrule") == 3  # heading, teacher, tiny | l2
     assert len(re.findall(r"\\textbf\{\d\d\.\d \$\\pm\$ \d\.\d\}", text)) == 2
@@ -64,7 +64,7 @@ def test_groups_are_ruled_off_and_significance_is_bold():
 
 def test_notes_stand_below():
     table = tabulate()
-    text = table.to_latex()
+    text = to_latex(table)
     assert text.index(r"\end{tabular}") < text.index(r"\begin{minipage}")
     assert text.count(r"\par" + "\n") >= len(table.notes)
     assert r"not corrected" in text and r"$\Delta$" in text

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from distill_jax.core.errors import UserError
 from distill_jax.tables import ledger as ledger_module
-from distill_jax.tables.ledger import SCHEMA, Ledger, LedgerRow, pack_correct, unpack_correct
+from distill_jax.tables.evidence import pack_correct, unpack_correct
+from distill_jax.tables.ledger import SCHEMA, Ledger, LedgerRow
 
 pytestmark = pytest.mark.filterwarnings("error")
 

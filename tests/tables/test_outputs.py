@@ -11,16 +11,19 @@ from rich.console import Console
 from samples import sample_runs, sample_spec, sample_teacher
 
 from distill_jax.core.errors import UserError
+from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import ACCURACY
+from distill_jax.tables.csv import to_csv
+from distill_jax.tables.latex import to_latex
 from distill_jax.tables.ledger import Ledger
+from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.outputs import (
-    build,
     describe_ledger,
     load_results,
     show,
     write_outputs,
 )
-from distill_jax.tables.spec import TableSpec, table_of
+from distill_jax.tables.spec import TableSpec
 from distill_jax.tables.trends import ordering
 
 RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
@@ -65,9 +68,9 @@ def test_times_change_only_the_columns_of_times(tmp_path):
         *("table.md", "table.tex", "table.csv", "report.html")
     }
     timeless = dataclasses.replace(spec, columns=(ACCURACY,))
-    one, other = build(timeless, runs), build(timeless, later)
-    assert one.to_markdown() == other.to_markdown() and one.to_latex() == other.to_latex()
-    assert one.to_csv() == other.to_csv()
+    one, other = table_of(timeless, runs), table_of(timeless, later)
+    assert to_markdown(one) == to_markdown(other) and to_latex(one) == to_latex(other)
+    assert to_csv(one) == to_csv(other)
 
 
 def test_what_is_no_longer_true_is_taken_away(tmp_path):
@@ -137,7 +140,7 @@ def test_a_ledger_heads_its_groups_with_what_they_are(name, title):
     rows = Ledger(RESULTS / name / "ledger.jsonl").rows()
     spec = describe_ledger(rows, name)
     assert spec.group_title == title
-    assert table_of(spec, rows).to_csv()
+    assert to_csv(table_of(spec, rows))
 
 
 def test_a_ledger_without_ce_and_an_empty_one():

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from distill_jax.core.errors import UserError
+from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tables.outputs import build
 from distill_jax.tables.published import load_published, names, parse_published
 from distill_jax.tables.spec import TableSpec
 
@@ -100,7 +100,7 @@ def test_remarks_stand_beside_their_numbers_under_the_table():
     """First those on rows that the table has, by the name that they have here."""
     folder = Path(__file__).resolve().parents[2] / "experiments/results/glue_published"
     spec = TableSpec.from_json((folder / "table.json").read_text())
-    notes = list(build(spec, Ledger(folder / "ledger.jsonl").rows()).notes)
+    notes = list(table_of(spec, Ledger(folder / "ledger.jsonl").rows()).notes)
 
     def index(*words):
         (found,) = [n for n, note in enumerate(notes) if all(word in note for word in words)]

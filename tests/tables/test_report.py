@@ -12,12 +12,12 @@ from samples import sample_runs, sample_spec, sample_teacher
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.tables import html
+from distill_jax.tables.build import table_of
 from distill_jax.tables.conclusion import best_student, conclusion, run_to_take
 from distill_jax.tables.outputs import evaluate
 from distill_jax.tables.published import load_published
-from distill_jax.tables.report import Drawings, report, shared_settings
-from distill_jax.tables.sheet import Cell, Line, Sheet
-from distill_jax.tables.spec import table_of
+from distill_jax.tables.report import report, shared_settings
+from distill_jax.tables.sheet import Line, Sheet, SheetCell
 from distill_jax.tables.trends import best_of, difference, ordering
 
 NASTY = '<script>alert("1")</script> & `kl`'
@@ -67,7 +67,7 @@ def make(layout="metrics", published=None, drop=(), **changes):
     spec = sample_spec(runs, teachers, layout=layout, **changes)
     finished = [run for run in [*teachers, *runs] if run.hash not in drop]
     table = table_of(spec, finished, published)
-    return report(spec, table, evaluate(spec, table), Drawings(SVG, SVG))
+    return report(table, evaluate(table), {"figure": SVG, "curves": SVG})
 
 
 def test_everything_is_there_and_the_table_comes_first():
@@ -120,7 +120,7 @@ def test_nothing_is_markup_that_somebody_wrote(layout):
         runs, title=NASTY, name=NASTY, protocol=(NASTY,), group_title=NASTY, layout=layout
     )
     table = table_of(spec, runs)
-    text = report(spec, table, [], Drawings(SVG))
+    text = report(table, [], {"figure": SVG})
     page = Page(text)
     assert "script" not in page.tags and "<script" not in text
     assert "".join(page.words).count('<script>alert("1")</script>') > 10
@@ -153,7 +153,7 @@ def test_a_run_at_two_places_is_one_run():
     spec = sample_spec(runs)
     places = [*spec.places, *(dataclasses.replace(p, group="copy") for p in spec.places)]
     spec = dataclasses.replace(spec, places=tuple(places))
-    text = report(spec, table_of(spec, runs), [], Drawings(SVG))
+    text = report(table_of(spec, runs), [], {"figure": SVG})
     assert "All 3 runs" in text and text.count(f'data-title="hash">{runs[0].hash}</td>') == 1
     assert "tiny; copy" in text
 
@@ -164,7 +164,7 @@ def test_different_origins_are_counted():
         runs[0], code={"version": "0.1.0", "commit": "beef", "dirty": True}, device="gpu"
     )
     spec = sample_spec(runs)
-    text = report(spec, table_of(spec, runs), [], Drawings(SVG))
+    text = report(table_of(spec, runs), [], {"figure": SVG})
     assert "<code>beef</code> (with uncommitted changes): 1 run<" in text
     assert "cpu: 2 cores: 5 runs" in text and "gpu: 1 run<" in text
 
@@ -193,7 +193,7 @@ def reported(folder):
     runs = [dataclasses.replace(run, hash=f"h{n}") for n, run in enumerate(sample_runs())]
     spec = sample_spec(runs)
     table = table_of(spec, runs)
-    return table, lambda: report(spec, table, [], Drawings(SVG, None, SVG), folder)
+    return table, lambda: report(table, [], {"figure": SVG, "costs": SVG}, folder)
 
 
 def test_the_page_begins_with_the_conclusion_and_the_run_to_take(tmp_path):
@@ -220,7 +220,7 @@ def test_the_page_begins_with_the_conclusion_and_the_run_to_take(tmp_path):
 def test_no_table_is_wider_than_the_page_and_no_column_is_empty():
     titles = ("class", *(f"metric {n}" for n in range(30)), "nothing")
     cells = ("a class of a long name", *(f"{n}.5 ± 0.25" for n in range(30)), "–")
-    lines = html.sheet(Sheet(titles, (Line("", tuple(map(Cell, cells))),) * 3, 1, 1))
+    lines = html.sheet(Sheet(titles, (Line("", tuple(map(SheetCell, cells))),) * 3, 1, 1))
     text = "\n".join(lines)
     assert text.count("<table>") > 1 and "nothing" not in text
     for number in range(30):
@@ -228,5 +228,5 @@ def test_no_table_is_wider_than_the_page_and_no_column_is_empty():
     heads = re.findall("<thead>(.*?)</thead>", text, re.DOTALL)
     assert all(head.count("<th") * (8 * 11 + 23) <= 1040 + 2 * 111 for head in heads)
     assert all("class" in head for head in heads)
-    style = html.STYLE[html.STYLE.index("max-width: 70rem") :]
+    style = html.page("", []).partition("max-width: 70rem")[2]
     assert "display: block" in style and "attr(data-title)" in style and "anywhere" in style

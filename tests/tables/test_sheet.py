@@ -6,10 +6,10 @@ import math
 import pytest
 from samples import sample_run, sample_runs, sample_spec, sample_teacher
 
-from distill_jax.tables.markdown import escape
+from distill_jax.tables.build import table_of
+from distill_jax.tables.markdown import escape, to_markdown
 from distill_jax.tables.published import parse_published
 from distill_jax.tables.sheet import MISSING, every_test, sheets_of, sources_of
-from distill_jax.tables.spec import table_of
 
 PUBLISHED = parse_published(
     """
@@ -211,9 +211,9 @@ def test_markdown_escapes(text, escaped):
 
 @pytest.mark.parametrize("layout", ["metrics", "grid"])
 def test_markdown_lines_have_as_many_cells_as_the_heading(layout):
-    text = tabulate(
-        sample_runs(rows=("ce", "a | b")), [sample_teacher()], PUBLISHED, layout=layout
-    ).to_markdown()
+    text = to_markdown(
+        tabulate(sample_runs(rows=("ce", "a | b")), [sample_teacher()], PUBLISHED, layout=layout)
+    )
     blocks = [block for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 2
     for block in blocks:

@@ -11,9 +11,12 @@ import pytest
 from samples import place, sample_correct, sample_run, sample_runs, sample_spec
 
 from distill_jax.core.errors import UserError
+from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import ACCURACY, Column
-from distill_jax.tables.ledger import pack_correct, unpack_correct
-from distill_jax.tables.spec import Place, table_of
+from distill_jax.tables.csv import to_csv
+from distill_jax.tables.evidence import pack_correct, unpack_correct
+from distill_jax.tables.markdown import to_markdown
+from distill_jax.tables.spec import Place
 from distill_jax.tables.statistics import (
     crossed_tests,
     holm,
@@ -144,7 +147,7 @@ def test_fewer_than_three_seeds_have_no_test():
     table = tabulate(sample_runs(seeds=2))
     assert all(e.tests is None for e in entries(table).values())
     assert "accuracy %: no test: fewer than 3 seeds." in table.notes
-    assert "**" not in table.to_markdown() and "p seeds" not in table.to_markdown()
+    assert "**" not in to_markdown(table) and "p seeds" not in to_markdown(table)
 
 
 def test_a_run_that_did_not_keep_its_examples_is_named():
@@ -184,10 +187,10 @@ def test_against_the_best_all_pairs_are_tested_and_letters_say_which_differ():
     assert down.joint.p == pytest.approx(up.joint.p)
     table = tabulate(runs, against="best")
     assert len(table.comparisons) == 6 and "over 6 comparisons" in " ".join(table.notes)
-    assert "| differ |" in table.to_markdown()
+    assert "| differ |" in to_markdown(table)
     assert "Bold: not worse than the best" in " ".join(table.notes)
-    assert {line["letters"] for line in csv.DictReader(io.StringIO(table.to_csv()))} >= {"a", "b"}
-    grid = tabulate(runs, against="best", layout="grid").to_markdown()
+    assert {line["letters"] for line in csv.DictReader(io.StringIO(to_csv(table)))} >= {"a", "b"}
+    grid = to_markdown(tabulate(runs, against="best", layout="grid"))
     assert all(re.search(rf"± \d\.\d {letter}\b", grid) for letter in "abc")
 
 

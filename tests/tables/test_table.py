@@ -9,13 +9,19 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
+from samples import place, sample_spec
 
 from distill_jax.core.errors import UserError
-from distill_jax.tables.columns import COLUMNS
-from distill_jax.tables.ledger import LedgerRow, pack_correct
+from distill_jax.tables.build import table_of
+from distill_jax.tables.columns import COLUMNS, Column
+from distill_jax.tables.csv import to_csv
+from distill_jax.tables.evidence import pack_correct
+from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.sheet import sheets_of
+from distill_jax.tables.spec import Place
 from distill_jax.tables.statistics import holm, paired_test
-from distill_jax.tables.table import Column, build_table
+from distill_jax.tables.terminal import TerminalTable
 
 ACCURACY = Column("test/accuracy", "accuracy (%)", 100, 1, higher_is_better=True)
 CE = [0.50, 0.52, 0.51, 0.49]
@@ -63,10 +69,12 @@ def everything():
     ]
 
 
-def build(rows, columns=(ACCURACY,), **options):
+def build(rows, columns=(ACCURACY,), order=(), **changes):
     students = [row for row in rows if row.row != "teacher"]
     teachers = [row for row in rows if row.row == "teacher"]
-    return build_table(students, columns, baseline="ce", teachers=teachers, **options)
+    asked = [Place(row, group, 0, f"{group}/{row}") for group, row in order]
+    changes |= {"columns": tuple(columns), "places": (*asked, *map(place, students))}
+    return table_of(sample_spec(students, teachers, protocol=(), **changes), rows)
 
 
 def cells(table):
@@ -114,12 +122,12 @@ def test_order_teacher_first_then_as_asked_then_as_found():
         ("tiny", "kl", "compared"),
     ]
     assert entry(table, "mse", "l2").summary.n == 0  # asked for, not there: shown as missing
-    shown = table.to_markdown()
+    shown = to_markdown(table)
     assert "| l2      | mse       |     0 |              – |                   – |" in shown
 
 
 def test_markdown_as_it_is_printed():
-    assert build(everything()).to_markdown() == (
+    assert to_markdown(build(everything())) == (
         "| student | objective | seeds |   accuracy (%) |             Δ [95%] |      p | p seeds |"
         " p examples |\n"
         "| ------- | --------- | ----: | -------------: | ------------------: | -----: | ------: |"
@@ -153,7 +161,7 @@ def test_markdown_as_it_is_printed():
 def test_without_what_each_example_contributed_nothing_is_bold():
     rows = [dataclasses.replace(row, test_correct=None) for row in everything()]
     table = build(rows)
-    text = table.to_markdown()
+    text = to_markdown(table)
     assert entry(table, "kl").tests.p_seeds < 0.001 and entry(table, "kl").tests.joint is None
     assert "**" not in text and "| p seeds |" in text and "p examples" not in text
     assert "- Nothing is bold: the runs did not keep what each test example contributed" in text
@@ -161,16 +169,16 @@ def test_without_what_each_example_contributed_nothing_is_bold():
         dataclasses.replace(row, test_correct=None) if row.row == "mse" else row
         for row in everything()
     ]
-    assert "Never bold: tiny `mse`, for want of what" in build(some).to_markdown()
+    assert "Never bold: tiny `mse`, for want of what" in to_markdown(build(some))
 
 
 def test_bold_only_in_the_right_direction():
     worse = build([*runs("kl", CE), *runs("ce", KL)])
-    assert entry(worse, "kl").tests.p_joint < 0.05 and "**" not in worse.to_markdown()
+    assert entry(worse, "kl").tests.p_joint < 0.05 and "**" not in to_markdown(worse)
     for direction, bold in [(True, False), (False, True), (None, False)]:
         column = Column("test/accuracy", "error", higher_is_better=direction)
         table = build([*runs("kl", CE), *runs("ce", KL)], [column])
-        assert ("**" in table.to_markdown()) == bold
+        assert ("**" in to_markdown(table)) == bold
 
 
 def test_bold_heeds_the_corrected_p_value():
@@ -180,7 +188,7 @@ def test_bold_heeds_the_corrected_p_value():
     assert alone.tests.seeds == crowded.tests.seeds
     assert alone.tests.p_joint < 0.05 < crowded.tests.p_joint
     alone, crowded = build(rows), build([*rows, *many])
-    assert "**" in alone.to_markdown() and "**" not in crowded.to_markdown()
+    assert "**" in to_markdown(alone) and "**" not in to_markdown(crowded)
 
 
 def test_fewer_than_three_seeds_have_no_test_and_say_so():
@@ -191,7 +199,7 @@ def test_fewer_than_three_seeds_have_no_test_and_say_so():
         "accuracy (%): no test: fewer than 3 seeds.",
     )
     alone = build([*runs("kl", KL[:1]), *runs("ce", CE[:1])])
-    assert "60.0 |" in alone.to_markdown() and alone.notes[0] == "One seed: no spread."
+    assert "60.0 |" in to_markdown(alone) and alone.notes[0] == "One seed: no spread."
 
 
 def test_a_missing_seed_is_visible_and_the_rest_is_still_paired_rightly():
@@ -199,21 +207,21 @@ def test_a_missing_seed_is_visible_and_the_rest_is_still_paired_rightly():
     pairs = paired_test(dict(enumerate(KL)), {1: CE[1], 2: CE[2], 3: CE[3]})
     assert entry(table, "kl").tests.seeds == pairs and pairs.n == 3
     assert [len(row.seeds) for row in table.rows] == [4, 3, 2]
-    text = table.to_markdown()
+    text = to_markdown(table)
     assert "over 2 to 4 seeds" in text and "paired over 3 seeds" in text
     assert "fewer than 3 seeds in common with the baseline: tiny `mse`." in text
 
 
 def test_a_diverged_run_is_shown_and_not_tested():
     table = build([*runs("kl", [0.6, math.nan, 0.6]), *runs("ce", CE), *runs("mse", MSE)])
-    text = table.to_markdown()
+    text = to_markdown(table)
     assert "|          nan |" in text and "not a finite number: tiny `kl`" in text
     assert "Holm-corrected over 1 comparison." in text
 
 
 def test_a_metric_that_only_some_runs_have_says_how_many():
     rows = [run("kl", 0, 0.6, f=0.1), run("kl", 1, 0.6), *runs("ce", CE[:2])]
-    text = build(rows, [ACCURACY, Column("f", "F")]).to_markdown()
+    text = to_markdown(build(rows, [ACCURACY, Column("f", "F")]))
     assert "0.1 (n=1)" in text and "–" in text
 
 
@@ -233,7 +241,7 @@ def test_kinds_scales_and_separators():
 
 def test_csv_holds_raw_numbers():
     table = build(everything())
-    lines = list(csv.DictReader(io.StringIO(table.to_csv())))
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert [line["row"] for line in lines] == ["teacher", "kl", "ce", "mse"]
     kl = lines[1]
     assert float(kl["mean"]) == entry(table, "kl").summary.mean
@@ -255,7 +263,7 @@ def test_csv_holds_raw_numbers():
 
 def test_markdown_keeps_stars_and_bars_of_labels():
     table = build([*runs("0.9*kl + 0.1*ce | x", KL), *runs("ce", CE)])
-    assert r"| 0.9\*kl + 0.1\*ce \| x |" in table.to_markdown()
+    assert r"| 0.9\*kl + 0.1\*ce \| x |" in to_markdown(table)
 
 
 def test_the_last_run_with_a_hash_counts_and_two_settings_in_one_place_are_an_error():
@@ -274,7 +282,7 @@ def test_bad_input():
     with pytest.raises(UserError, match=r"unknown baseline row 'ce'.*Allowed: kl"):
         build(runs("kl", KL))
     with pytest.raises(UserError, match=r"unknown tested column 'test/acuracy'.*Did you mean"):
-        build(everything(), tested=["test/acuracy"])
+        build(everything(), tested=("test/acuracy",))
 
 
 def test_a_teacher_alone_is_a_table():
@@ -287,7 +295,7 @@ def test_terminal_shows_every_number_whole_at_any_width(width):
     label = "hidden_mse(layers='uniform') + [kl](T=4)"
     table = build([*everything(), *runs(label, [0.61, 0.63, 0.6, 0.6])], columns)
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(table.to_rich())
+    console.print(TerminalTable(table))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert text.count("11.5 ± 1.3") == 6 * 4 and text.count("50.5 ± 1.3") == 1
@@ -306,7 +314,7 @@ def test_all_columns_of_a_classifier_fit_a_terminal_of_80_and_empty_ones_are_lef
         for run in everything()
     ]
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(build(made, COLUMNS).to_rich())
+    console.print(TerminalTable(build(made, COLUMNS)))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     assert "Pearson" not in text
@@ -315,7 +323,7 @@ def test_all_columns_of_a_classifier_fit_a_terminal_of_80_and_empty_ones_are_lef
 
 def test_terminal_prints_bold_what_is_significant():
     console = Console(width=120, force_terminal=True, color_system="standard", file=io.StringIO())
-    console.print(build(everything()).to_rich())
+    console.print(TerminalTable(build(everything())))
     text = console.file.getvalue()
     bold = re.findall("\x1b\\[1m *([^\x1b]+?)\x1b", text)
     assert "60.8 ± 1.5" in bold and "50.5 ± 2.1" not in bold

@@ -22,8 +22,8 @@ from distill_jax.tables.trends import (
     gain_difference,
     ordering,
     slope,
-    trends_markdown,
 )
+from distill_jax.tables.trends_markdown import trends_markdown
 
 A, B, C = ("a", "g"), ("b", "g"), ("c", "g")
 LOW = [0.70, 0.71, 0.69, 0.70]

@@ -153,10 +153,10 @@ def test_every_example_is_in_one_record(tmp_path_factory, lengths, size, batch_s
     tokens = rng.integers(1, 50, sum(lengths)).astype(np.int32)
     table = TokenTable(
         tuple(f"id {n}" for n in range(len(lengths))),
+        np.zeros(len(lengths), np.int32),
         tokens,
         np.zeros(len(tokens), np.int8),
         np.append(0, np.cumsum(lengths)).astype(np.int64),
-        np.zeros(len(lengths), np.int32),
     )
     folder, asked = tmp_path_factory.mktemp("one") / "cache", Asked()
     build(folder, table, asked, shard_examples=size, batch_size=batch_size)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distill_jax.core.types import Batch, Capture
-from distill_jax.training.diagnose import explain, make_probe
+from distill_jax.training.diagnose import explain, make_diagnostics
 from distill_jax.training.step import StepNumbers
 
 IDS = tuple(f"id{n}" for n in range(20))
@@ -76,7 +76,9 @@ def said(student):
             },
         )
         trained = {"student": positive, "losses": {}}
-        return explain(make_probe(model, Stub(**terms)), trained, 4, batch, None, NUMBERS, IDS)
+        return explain(
+            make_diagnostics(model, Stub(**terms)), trained, 4, batch, None, NUMBERS, IDS
+        )
 
     return explained
 

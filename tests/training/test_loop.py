@@ -15,7 +15,7 @@ from distill_jax.objectives.resolve import resolve
 from distill_jax.teachers.live import LiveTeacher
 from distill_jax.training import loop as loop_module
 from distill_jax.training.checkpoint import Checkpoints, steps_in
-from distill_jax.training.diagnose import make_probe
+from distill_jax.training.diagnose import make_diagnostics
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.layout import Layout
@@ -45,7 +45,7 @@ def run(toy_table, student, teacher, student_config, teacher_config):
     objective = resolve(parse("hidden_mse + kl"), student_config.shape, teacher_config.shape)
     statics = make_optimizer(OptimizerConfig())
     speaker = LiveTeacher(*teacher, objective.teacher_capture)
-    probe = make_probe(student[0], objective)
+    diagnostics = make_diagnostics(student[0], objective)
 
     @lru_cache
     def step(on_nan, devices):
@@ -95,7 +95,7 @@ def run(toy_table, student, teacher, student_config, teacher_config):
             on_log=on_log or (lambda step, values: None),
             stop=stop or StopRequest(),
             checkpoints=checkpoints,
-            probe=probe,
+            diagnostics=diagnostics,
             say=say,
             on_resume=on_resume,
         )

@@ -21,7 +21,7 @@ from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, init_two_towe
 from distill_jax.objectives.list_objective import resolve_lists
 from distill_jax.objectives.ranking_objective import resolve_ranking
 from distill_jax.teachers.pair_scores import PairScores
-from distill_jax.training.diagnose import Probe, make_probe
+from distill_jax.training.diagnose import Diagnostics, make_diagnostics
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.layout import Layout
@@ -62,7 +62,7 @@ def test_search_tells_before_the_first_step(scale, told):
         evaluate=lambda params: {},
         on_log=lambda done, values: events.append(done),
         stop=StopRequest(),
-        probe=make_probe(model, objective),
+        diagnostics=make_diagnostics(model, objective),
         say=events.append,
     )
     assert events[-1] == 1 and len(events) == told + 1
@@ -122,8 +122,8 @@ def test_what_counts_is_the_range_of_both(student, teacher, told):
 
     batch = SimpleNamespace(where_B=np.array([True, False]))
     objective = SimpleNamespace(terms=[SimpleNamespace(name="margin_mse", label="margin_mse_2")])
-    probe, lines = Probe(finite=None, output=lambda params, batch: says(student)), []
-    warn_of_scales(probe, objective, {}, lambda step: (batch, says(teacher)), lines.append)
+    diagnostics, lines = Diagnostics(finite=None, output=lambda params, batch: says(student)), []
+    warn_of_scales(diagnostics, objective, {}, lambda step: (batch, says(teacher)), lines.append)
     assert len(lines) == told
     assert not told or (lines[0].startswith("margin_mse_2: ") and "[0.2, 0.9]" in lines[0])
     assert not told or "[-3, 4]" in lines[0]

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from distill_jax.core.ranking_types import HistoryBatch, RankingOutput, Task
+from distill_jax.core.ranking_types import HistoryBatch, Question, RankingOutput
 from distill_jax.models.bert import BertConfig, Dense, Layer, LayerNorm, gelu
 from distill_jax.models.dropout import Dropout
 from distill_jax.models.recommenders.sequence import Inputs, SequenceConfig, block_config
@@ -34,7 +34,7 @@ class Bert4RecConfig(SequenceConfig):
     attention_dropout: float = 0.2
     layer_norm_eps: float = 1e-12
 
-    task: ClassVar[Task] = "hidden"
+    task: ClassVar[Question] = "hidden"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,7 @@ from jax import Array
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.core.ranking_types import HistoryBatch, RankingOutput, Task
+from distill_jax.core.ranking_types import HistoryBatch, Question, RankingOutput
 from distill_jax.core.types import ModelShape
 from distill_jax.models.recommenders.sequence import look_up
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts, ItemVectors
@@ -35,7 +35,7 @@ class BprMfConfig:
     num_users: int
     max_length: int = 200
 
-    task: ClassVar[Task] = "any"
+    task: ClassVar[Question] = "any"
     num_layers: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from jax import Array
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.core.ranking_types import HistoryBatch, Task
+from distill_jax.core.ranking_types import HistoryBatch, Question
 from distill_jax.core.types import ModelShape
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.recommenders.text_items import ItemConfig
@@ -33,7 +33,7 @@ class SequenceConfig:
     max_length: int = 200
     dropout: float = 0.2
 
-    task: ClassVar[Task] = "next"
+    task: ClassVar[Question] = "next"
 
     def __post_init__(self) -> None:
         check_fields(self)

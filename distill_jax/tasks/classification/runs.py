@@ -22,17 +22,20 @@ from distill_jax.engine.interface import Run
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.work import Work
 from distill_jax.evaluation.calibration import write_temperature
-from distill_jax.evaluation.latency import cpu_latency
+from distill_jax.evaluation.latency import cpu_latency, parameter_count
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.evaluation.predict import one_by_one
-from distill_jax.evaluation.size import model_size
 from distill_jax.models.build import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.tables.ledger import LedgerRow, pack_correct
-from distill_jax.tables.runs_kept import MISTAKES
-from distill_jax.tables.yardstick_names import CLASSES
-from distill_jax.tasks.classification.cells import TEACHER, ClassifierCell, config_of
+from distill_jax.tables.evidence import pack_correct
+from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tables.names import CLASSES, MISTAKES
+from distill_jax.tasks.classification.cells import (
+    TEACHER,
+    ClassifierCell,
+    config_of,
+)
 from distill_jax.tasks.classification.classify import SCORES, classifier_work, predict, predictor
 from distill_jax.tasks.classification.models import (
     check_saved,
@@ -260,7 +263,7 @@ def cost_metrics(
     examples = one_by_one(task.test, 50, shape_lengths=task.few_lengths)
     latency = cpu_latency(predictor(config), params, examples, repeats=5, on_call=engine.check_stop)
     return {
-        "parameters": model_size(params).parameters,
+        "parameters": parameter_count(params),
         "latency/p50_ms": latency.p50_ms,
         "latency/p95_ms": latency.p95_ms,
     }

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from distill_jax.core.errors import UserError
 from distill_jax.data.split_files import listed
 from distill_jax.engine.engine import Engine
-from distill_jax.tables.teacher_notes import (
+from distill_jax.tables.cautions import (
     ACCURACY,
     MAJORITY,
     MAJORITY_ON_LABELS,

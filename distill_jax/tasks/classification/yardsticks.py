@@ -30,8 +30,8 @@ from distill_jax.evaluation.yardsticks import (
     text_features,
 )
 from distill_jax.tables.ledger import Ledger, LedgerRow
+from distill_jax.tables.names import MAJORITY, PIXELS, TFIDF, USED, YARDSTICK
 from distill_jax.tables.spec import Place
-from distill_jax.tables.yardstick_names import MAJORITY, PIXELS, TFIDF, USED, YARDSTICK
 from distill_jax.tasks.classification.cells import ClassifierCell, ClassifierSetup, DataConfig
 from distill_jax.tasks.classification.classify import SCORES
 from distill_jax.tasks.classification.runs import evidence, scores_on_test

@@ -27,11 +27,10 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.work import Work
-from distill_jax.evaluation.latency import Latency, cpu_latency
+from distill_jax.evaluation.latency import Latency, cpu_latency, parameter_count
 from distill_jax.evaluation.ranking import METRICS, overlap
 from distill_jax.evaluation.recommend import RankingReport, Scorer, evaluate
 from distill_jax.evaluation.score_histories import HistoryScorer
-from distill_jax.evaluation.size import model_size
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import load_recommender, save_recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
@@ -152,7 +151,7 @@ def write_up(
     report = catalogue.test(scorer_of(recommender).of(params))
     metrics = test_metrics(report, teacher_top_EK)
     metrics["validation/ndcg@10"] = training["best_score"]
-    metrics["parameters"] = model_size(params).parameters
+    metrics["parameters"] = parameter_count(params)
     timed = latency(catalogue, recommender, params)
     metrics |= {"latency/p50_ms": timed.p50_ms, "latency/p95_ms": timed.p95_ms}
     folder = catalogue.engine.run_folder(cell.hash)

@@ -24,10 +24,9 @@ from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.sweep import Entry, Sweep, distinct
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.item_catalogue import Catalogue
-from distill_jax.evaluation.latency import cpu_latencies
+from distill_jax.evaluation.latency import cpu_latency, parameter_count
 from distill_jax.evaluation.open_search import save_search
 from distill_jax.evaluation.search import PROTOCOL, Encoder, SearchScores, retrieval_scores
-from distill_jax.evaluation.size import model_size
 from distill_jax.models.bert import Bert, BertConfig
 from distill_jax.models.students import init_student, parse_preset, student_config
 from distill_jax.models.two_tower import (
@@ -184,7 +183,7 @@ class Search:
             group=group,
             seed=0,
             config=cell.config,
-            metrics={**_test_metrics(found), "parameters": model_size(params).parameters},
+            metrics={**_test_metrics(found), "parameters": parameter_count(params)},
             fingerprints=_fingerprints(task, teacher),
             training=training,
             history=_shown(training.get("history", [])),
@@ -338,10 +337,9 @@ def _query_costs(config: TwoTowerConfig, params: Any, task: SearchTask) -> dict[
         return jax.lax.top_k(vector_1D @ own["items"].T, min(10, len(task.items)))
 
     first = next(iter(params.values()))
-    models = {"model": (answer, {"tower": first, "items": items_ID})}
-    latency = cpu_latencies(models, batches, repeats=5)["model"]
+    latency = cpu_latency(answer, {"tower": first, "items": items_ID}, batches, repeats=5)
     return {
-        "parameters": model_size(params).parameters,
+        "parameters": parameter_count(params),
         "latency/p50_ms": latency.p50_ms,
         "latency/p95_ms": latency.p95_ms,
     }

@@ -20,6 +20,7 @@ from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
 from distill_jax.data.coverage import in_words
+from distill_jax.data.load_search import load_search
 from distill_jax.data.plan import choose_lengths
 from distill_jax.data.query_lists import (
     Candidates,
@@ -28,8 +29,8 @@ from distill_jax.data.query_lists import (
     pair_table,
     prior_scores,
 )
-from distill_jax.data.query_product import SearchData, load_search
-from distill_jax.data.tokenise import TokenTable, tokenise_covered
+from distill_jax.data.query_product import SearchData
+from distill_jax.data.tokenise import TokenTable, tokenise_texts
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import Precision
 from distill_jax.engine.rows import training_facts
@@ -127,10 +128,10 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     encoder.params["classifier"] = jax.tree.map(np.zeros_like, encoder.params["classifier"])
     file = encoder.tokenizer_file
     limits = TokenLimits(data_config.query_length, data_config.item_length)
-    queries, of_queries = tokenise_covered(
+    queries, of_queries = tokenise_texts(
         data.queries, file, max_length=limits.query, ids=data.query_ids
     )
-    items, of_items = tokenise_covered(data.items, file, max_length=limits.item, ids=data.item_ids)
+    items, of_items = tokenise_texts(data.items, file, max_length=limits.item, ids=data.item_ids)
     told = (
         *in_words({"query": of_queries}, limits.query, flag="query_length"),
         *in_words({"product": of_items}, limits.item, flag="--item-length"),

@@ -18,8 +18,9 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.engine.sweep import axis, points
+from distill_jax.tables.build import table_of
+from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.outputs import load_results, write_outputs
-from distill_jax.tables.spec import table_of
 from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.interrupt import Interrupted
 
@@ -85,7 +86,7 @@ def test_the_controls_from_end_to_end_alone_and_together(world, tmp_path):
 
     write_outputs(spec, rows, tmp_path / "alone")
     again = load_results(tmp_path / "alone")
-    assert table_of(*again).to_markdown() == table.to_markdown()
+    assert to_markdown(table_of(*again)) == to_markdown(table)
     trends = (tmp_path / "alone/trends.md").read_text().splitlines()
     assert len(trends) == 2 + 6
     assert "kl, no transfer set − ce" in trends[2] and "kl − kl, no transfer set" in trends[3]
@@ -176,9 +177,9 @@ def test_teachers_and_labels_of_several_seeds(world, tmp_path):
     scores = [run.metrics["test/accuracy"] for run in teacher.runs.values()]
     assert teacher.entries["test/accuracy"].summary.mean == pytest.approx(np.mean(scores))
     assert f"{100 * np.mean(scores):.1f} ± {100 * np.std(scores, ddof=1):.1f}" in (
-        table.to_markdown()
+        to_markdown(table)
     )
-    assert table.protocol[-1] == (
+    assert table.spec.protocol[-1] == (
         "Each seed has, in turn, one of 2 teachers (seeds 0, 7) and one of 3 draws of the labels "
         "(seeds 0, 1, 2)."
     )

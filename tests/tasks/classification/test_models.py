@@ -38,7 +38,7 @@ TEXTS = ["the film is good", "bad", "the plot and the cast and the music", "bad 
 def saved(toy_teacher, tmp_path):
     """A folder, a table, and the logits of its model."""
     loaded = load_pretrained(toy_teacher)
-    table = tokenise_texts(TEXTS, loaded.tokenizer_file, max_length=16)
+    table, _ = tokenise_texts(TEXTS, loaded.tokenizer_file, max_length=16)
     logits_NC = predict_logits(
         logits_of(Bert(loaded.config)), loaded.params, table, shape_lengths=(16,), batch_size=8
     )

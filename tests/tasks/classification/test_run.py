@@ -21,9 +21,10 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.objectives import plugins, registry
+from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
+from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.outputs import write_outputs
-from distill_jax.tables.spec import table_of
 from distill_jax.tasks.classification.table import Classification
 from distill_jax.teachers.manifest import read_manifest
 from distill_jax.training.interrupt import Interrupted
@@ -122,7 +123,7 @@ def test_the_whole_way(world, tmp_path):
     assert "6 of 6 runs are finished already" in said
     assert "self-checks" not in said
     assert (tmp_path / "out/ledger.jsonl").read_bytes() == before
-    assert table_of(*again).to_markdown() == table_of(spec, rows).to_markdown()
+    assert to_markdown(table_of(*again)) == to_markdown(table_of(spec, rows))
 
 
 def test_seeds_share_programs(world, tmp_path, monkeypatch):

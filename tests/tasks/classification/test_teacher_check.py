@@ -19,8 +19,8 @@ from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
+from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tables.spec import table_of
 from distill_jax.tasks.classification.supplies import Supplies
 from distill_jax.tasks.classification.table import Classification
 from distill_jax.tasks.classification.teacher_check import Said, better_order

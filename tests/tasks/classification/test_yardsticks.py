@@ -22,9 +22,12 @@ from distill_jax.engine.options import RunOptions
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.evaluation.yardsticks import Regression
-from distill_jax.tables.ledger import unpack_correct
+from distill_jax.tables.build import table_of
+from distill_jax.tables.csv import to_csv
+from distill_jax.tables.evidence import unpack_correct
+from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.outputs import load_results, write_outputs
-from distill_jax.tables.spec import TableSpec, table_of
+from distill_jax.tables.spec import TableSpec
 from distill_jax.tasks.classification import yardsticks as module
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.table import Classification
@@ -82,7 +85,7 @@ def test_they_are_measured_on_the_students_own_labels_and_stand_beside_the_teach
         assert 1 <= row.metrics["test/classes_predicted"] <= 2
         assert {"test/macro_f1", "test/ece_calibrated", "validation/accuracy"} <= set(row.metrics)
 
-    lines = list(csv.DictReader(io.StringIO(table.to_csv())))
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
     roles = {line["row"]: line["role"] for line in lines}
     assert roles["majority"] == roles["tfidf+logreg"] == "yardstick"
     assert all(not line["against"] for line in lines if line["role"] == "yardstick")
@@ -90,7 +93,7 @@ def test_they_are_measured_on_the_students_own_labels_and_stand_beside_the_teach
     for name in ("table.md", "table.tex", "report.html"):
         assert "tfidf+logreg" in (folder / name).read_text(encoding="utf-8"), name
     assert "tfidf+logreg" in (folder / "figure.svg").read_text(encoding="utf-8")
-    assert table_of(*load_results(folder)).to_markdown() == table.to_markdown()
+    assert to_markdown(table_of(*load_results(folder))) == to_markdown(table)
     (folder / "table.json").unlink()  # the ledger alone knows which rows they are
     alone = table_of(*load_results(folder))
     assert [row.row for row in alone.yardsticks] == ROWS and "yardstick" not in alone.groups

@@ -15,8 +15,9 @@ from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.engine.sweep import Point, Sweep, points
+from distill_jax.tables.build import table_of
 from distill_jax.tables.evidence import unpack_numbers
-from distill_jax.tables.outputs import build
+from distill_jax.tables.markdown import to_markdown
 from distill_jax.tasks.recommendation.cells import (
     RecData,
     RecModel,
@@ -113,7 +114,7 @@ def test_a_run_reports_old_new_and_forgotten(data, tmp_path):
     steps = {label: row.metrics["steps"] for label, row in by_row.items()}
     assert steps["labels"] < steps["rehearsal"] <= steps["anew"]
     assert [place.row for place in spec.places] == ["as it was", "labels", "rehearsal", "anew"]
-    assert "forgotten" in build(spec, rows).to_markdown()
+    assert "forgotten" in to_markdown(table_of(spec, rows))
     again_spec, again = run(SWEEP, data, tmp_path)
     assert (again_spec, again) == (spec, rows)
 

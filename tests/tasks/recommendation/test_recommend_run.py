@@ -19,9 +19,10 @@ from distill_jax.engine.sweep import axis
 from distill_jax.evaluation.open_recommender import open_recommender
 from distill_jax.evaluation.ranking import mean_metrics
 from distill_jax.models.recommenders.build import Recommender
+from distill_jax.tables.build import table_of
 from distill_jax.tables.evidence import unpack_numbers
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tables.outputs import build, write_outputs
+from distill_jax.tables.outputs import write_outputs
 from distill_jax.tasks.recommendation.build import build_recommender, start_from_items
 from distill_jax.tasks.recommendation.cells import (
     RecData,
@@ -134,7 +135,7 @@ def test_a_run_comes_out_the_same_again(finished, split, tmp_path):
 
 def test_the_table_has_paired_tests_over_users(finished, split, tmp_path):
     folder, spec, rows = finished
-    table = build(spec, rows)
+    table = table_of(spec, rows)
     entries = {row.row: row.entries["test/ndcg@10"] for row in table.rows}
     assert entries["kl"].tests.examples.n == len(split.test) and entries["labels"].tests is None
     paths = write_outputs(spec, rows, tmp_path)

@@ -20,8 +20,9 @@ from distill_jax.models.bert import BertConfig
 from distill_jax.models.students import student_config
 from distill_jax.models.two_tower import TwoTower
 from distill_jax.objectives.list_objective import resolve_lists
+from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tables.outputs import build, load_results, write_outputs
+from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tasks.search.cells import (
     SearchDataConfig,
     SearchSetup,
@@ -69,7 +70,7 @@ def test_a_table_has_its_students_and_what_they_are_compared_with(finished, swee
         "cross-encoder, reranks",
         "encoder as it came",
     ]
-    table = build(spec, rows)
+    table = table_of(spec, rows)
     assert len(table.rows) == 5
     for row in rows:
         assert 0 <= row.metrics["test/ndcg@10"] <= 1

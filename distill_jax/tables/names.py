@@ -1,10 +1,13 @@
-"""What yardsticks are called, in ledgers and tables. Importing this imports nothing else."""
+"""Names in ledgers and in the folders of finished runs. Importing this imports nothing else."""
 
+RUNS, MODEL, TOKENIZER = "runs", "model", "tokenizer.json"
+MISTAKES = "mistakes.json"
+"""Scores by class, confusions and the surest errors on the test split."""
 YARDSTICK = "yardstick"
-"""The group of their rows."""
+"""The group of yardsticks' rows."""
 MAJORITY, TFIDF, PIXELS = "majority", "tfidf+logreg", "pixels+logreg"
 """The rows: the commonest class; logistic regression on TF-IDF of the texts, or on the pixels."""
-NAMES = (MAJORITY, TFIDF, PIXELS)
+YARDSTICKS = (MAJORITY, TFIDF, PIXELS)
 USED = ("examples", "labelled")
 """Under ``train/``: to how many labelled examples one was fitted, and how many there are."""
 CLASSES = "test/classes_predicted"
