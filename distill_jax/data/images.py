@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from distill_jax.core.digests import digest, digest_arrays, digest_strings
-from distill_jax.core.types import Batch
+from distill_jax.core.types import Batch, TokenRange
 from distill_jax.data.plan import example_arrays
 from distill_jax.data.table import NO_LABEL
 
@@ -24,7 +24,11 @@ class ImageTable:
       pixels_NHWC: float32 [N, height, width, channels], in [0, 1].
       labels_N: int32 [N], -1 for examples without a label.
       scores_N: float32 [N] mean human ratings, or None.
+      asked_at_once, token_range: see ``TokenTable``.
     """
+
+    asked_at_once: ClassVar[int] = 256
+    token_range: ClassVar[TokenRange] = TokenRange()
 
     ids: tuple[str, ...]
     pixels_NHWC: np.ndarray
@@ -51,6 +55,11 @@ class ImageTable:
     def lengths_N(self) -> np.ndarray:
         """int64 [N], all 1."""
         return np.ones(len(self), np.int64)
+
+    @property
+    def features_NF(self) -> np.ndarray:
+        """float32 [N, F], the pixels in a row."""
+        return self.pixels_NHWC.reshape(len(self), -1)
 
     @functools.cached_property
     def digest(self) -> str:

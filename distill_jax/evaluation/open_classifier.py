@@ -18,8 +18,8 @@ from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
 from distill_jax.evaluation.calibration import is_temperature, read_temperature
 from distill_jax.evaluation.predict import LogitsOf, check_token_types, logits_of, predict_logits
-from distill_jax.models.bert import Bert
-from distill_jax.models.huggingface import Pretrained, load_pretrained
+from distill_jax.models.build import build_model, load_model
+from distill_jax.models.own_folder import Loaded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class OpenClassifier:
       temperature: by which logits are divided before the softmax; no class hangs on it.
     """
 
-    model: Pretrained
+    model: Loaded
     label_names: tuple[str, ...]
     max_length: int
     pairs: bool | None
@@ -123,8 +123,9 @@ class OpenClassifier:
             None if texts_b is None else tuple(texts_b[row] for row in rows),
         )
         dataset = TextDataset("texts", self.label_names, {"test": table})
+        assert self.model.tokenizer_file is not None
         tokenised = tokenise_dataset(dataset, self.model.tokenizer_file, max_length=self.max_length)
-        check_token_types(tokenised.splits["test"], self.model.config)
+        check_token_types(tokenised.splits["test"], self.model.config.token_range)
         return tokenised.splits["test"], tokenised.coverage["test"]
 
 
@@ -134,7 +135,7 @@ def open_classifier(
     max_length: int | None = None,
     temperature: float | Literal["auto"] = "auto",
 ) -> OpenClassifier:
-    """Open a run's folder, its ``model``, or any folder with a BERT classifier.
+    """Open a run's folder, its ``model``, or any folder with a classifier of texts.
 
     Args:
       max_length: tokens after which texts are cut; None for that of the training, or as many as
@@ -154,10 +155,12 @@ def open_classifier(
         temperature = read_temperature(inner if inner.is_dir() else folder) or 1.0
     if not is_temperature(temperature):
         raise UserError(f"the temperature must be a positive number or auto, not {temperature}")
-    model = load_pretrained(inner if inner.is_dir() else folder)
+    model = load_model(inner if inner.is_dir() else folder)
     if model.fresh:
         raise UserError(f"{folder} has no trained classifier head ({', '.join(model.fresh)})")
-    longest = model.config.max_positions
+    if model.tokenizer_file is None:
+        raise UserError(f"{folder} has a classifier of images; texts are asked about here")
+    longest = model.config.token_range.positions
     chosen = max_length or model.inputs.max_length or longest
     return OpenClassifier(
         model,
@@ -165,5 +168,5 @@ def open_classifier(
         min(chosen, longest),
         model.inputs.pairs,
         float(temperature),
-        logits_of(Bert(model.config)),
+        logits_of(build_model(model.config)),
     )

@@ -16,6 +16,8 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,11 @@ from jax import Array
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.layer_choice import spread, uniform
-from distill_jax.models.bert import BertConfig, Params, init_bert
+from distill_jax.models.bert import Bert, BertConfig, Params, init_bert
+from distill_jax.models.family import Classifiers, register
+from distill_jax.models.hf_reference import reference_logits
+from distill_jax.models.huggingface import Pretrained, load_pretrained, save_pretrained
+from distill_jax.models.own_folder import UNSAID, Loaded, TextInputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +59,8 @@ PRESETS: dict[str, Preset] = {
 }
 
 LAYER_CHOICES = ("spread", "uniform", "first", "last")
+_SIZES = re.compile(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)")
+_NAMES = (*PRESETS, "LAYERSxWIDTHxHEADS (3x256x4)")
 
 
 def parse_preset(text: str) -> Preset:
@@ -63,9 +71,9 @@ def parse_preset(text: str) -> Preset:
     """
     if text in PRESETS:
         return PRESETS[text]
-    sizes = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+    sizes = _SIZES.fullmatch(text)
     if not sizes:
-        raise unknown("student", text, [*PRESETS, "LAYERSxWIDTHxHEADS (3x256x4)"])
+        raise unknown("student", text, _NAMES)
     layers, width, heads = (int(size) for size in sizes.groups())
     if width % heads:
         raise UserError(f"student {text!r}: width {width} is not a multiple of {heads} heads.")
@@ -176,3 +184,51 @@ def init_student(
 @partial(jax.jit, static_argnums=(0, 2))
 def _drawn(config: BertConfig, rng: Array, part: str) -> Params:
     return init_bert(config, rng)[part]  # the compiler drops the rest
+
+
+class Berts(Classifiers):
+    """Transformers of BERT's kind: students of a teacher that is one too, and that teacher."""
+
+    model_type = "bert"
+
+    def claims(self, name: str) -> bool:
+        return name in PRESETS or _SIZES.fullmatch(name) is not None
+
+    def student(self, name: str, teacher: Any, **options: Any) -> BertConfig:
+        if not isinstance(teacher, BertConfig):
+            raise UserError(f"student {name!r} needs a BERT as teacher, whose tokens it reads")
+        config = student_config(name, teacher, pooling=options.get("pooling", "teacher"))
+        if self.copies(name):
+            choose_layers(
+                options.get("layers", "spread"),
+                student_layers=config.num_layers,
+                teacher_layers=teacher.num_layers,
+            )
+        return config
+
+    def copies(self, name: str) -> bool:
+        return parse_preset(name).copies_teacher
+
+    def start(self, name: str, teacher: Loaded, rng: Array, **options: Any) -> Params:
+        return init_student(name, teacher.config, teacher.params, rng, **options)
+
+    def init(self, config: Any, rng: Array) -> Params:
+        return init_bert(config, rng)
+
+    def save(
+        self,
+        folder: Path,
+        config: Any,
+        params: Params,
+        tokenizer_file: Path | None,
+        label_names: Sequence[str],
+        inputs: TextInputs = UNSAID,
+    ) -> None:
+        assert tokenizer_file is not None
+        save_pretrained(folder, config, params, tokenizer_file, label_names, inputs)
+
+    def load(self, folder: Path) -> Pretrained:
+        return load_pretrained(folder)
+
+
+BERTS = register(Berts("bert", BertConfig, Bert, _NAMES, pools=True, reference=reference_logits))

@@ -16,6 +16,8 @@ from jax import Array
 from distill_jax.core.ranking_types import HistoryBatch, RankingOutput, Task
 from distill_jax.models.bert import BertConfig, Dense, Layer, LayerNorm, gelu
 from distill_jax.models.dropout import Dropout
+from distill_jax.models.family import register
+from distill_jax.models.recommenders.family import Recommenders
 from distill_jax.models.recommenders.sequence import Inputs, SequenceConfig, block_config
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
@@ -87,3 +89,6 @@ class Bert4Rec(nn.Module):
         return RankingOutput(
             norm(gelu(head(hidden_BTD))), items_ID, jnp.pad(bias_I, (0, new)), hidden_states
         )
+
+
+register(Recommenders("bert4rec", Bert4RecConfig, Bert4Rec))

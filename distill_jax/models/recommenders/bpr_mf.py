@@ -17,6 +17,8 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.ranking_types import HistoryBatch, RankingOutput, Task
 from distill_jax.core.types import ModelShape
+from distill_jax.models.family import register
+from distill_jax.models.recommenders.family import Recommenders
 from distill_jax.models.recommenders.sequence import look_up
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts, ItemVectors
 
@@ -99,3 +101,6 @@ class BprMf(nn.Module):
             jnp.pad(bias_I, (0, new)),
             {0: taken_BTD, 1: queries_BTD},
         )
+
+
+register(Recommenders("bpr_mf", BprMfConfig, BprMf, layered=False))

@@ -20,6 +20,8 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
 from distill_jax.models.bert import ACTIVATIONS, BertConfig, Dense, LayerNorm, SelfAttention
 from distill_jax.models.dropout import Dropout
+from distill_jax.models.family import register
+from distill_jax.models.recommenders.family import Recommenders
 from distill_jax.models.recommenders.sequence import Inputs, SequenceConfig, block_config
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
@@ -126,3 +128,6 @@ class Block(nn.Module):
         )
         inner_BTF = drop(ACTIVATIONS[config.hidden_act](up_BTF))
         return hidden_BTD + drop(dense(config.hidden_size, name="output")(inner_BTF))
+
+
+register(Recommenders("sasrec", SasRecConfig, SasRec, says_last=True))

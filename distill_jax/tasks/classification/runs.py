@@ -22,7 +22,7 @@ from distill_jax.evaluation.metrics import classification_metrics, fit_temperatu
 from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.evaluation.predict import one_by_one
 from distill_jax.evaluation.size import model_size
-from distill_jax.models.build import ModelConfig
+from distill_jax.models.family import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.ledger import LedgerRow, pack_correct
 from distill_jax.tables.runs_kept import MISTAKES

@@ -11,19 +11,18 @@ import numpy as np
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.data.table import TextDataset
-from distill_jax.data.tokenise import TokenTable
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.evaluation.predict import check_token_types
-from distill_jax.models.bert import BertConfig
+from distill_jax.models.build import teacher_family
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.asked import rows_asked
 from distill_jax.tasks.classification.cells import TEACHER, Cell, DataConfig, TrainingConfig
 from distill_jax.tasks.classification.classify import predict
 from distill_jax.tasks.classification.label_map import Pairs
-from distill_jax.tasks.classification.models import Checkpoint, is_cnn, load_checkpoint
+from distill_jax.tasks.classification.models import Checkpoint, load_checkpoint
 from distill_jax.tasks.classification.runs import Planned, teacher_row
 from distill_jax.tasks.classification.self_checks import check_splits
 from distill_jax.tasks.classification.sweep import Entry
@@ -236,10 +235,11 @@ def examples_for(
     Raises:
       UserError: for what training would refuse about data, teacher, or the two together.
     """
-    if (data.name == DIGITS) != is_cnn(teacher):
+    given, reads = "images" if data.name == DIGITS else "texts", teacher_family(teacher).reads
+    if given != reads:
         raise UserError(
-            f"data {data.name!r} does not fit teacher {teacher!r}: digits want a CNN "
-            "(cnn-16-32-64), texts a BERT checkpoint"
+            f"data {data.name!r} does not fit teacher {teacher!r}: {given} are given to a model of "
+            f"{reads}; digits want a CNN (cnn-16-32-64), texts a BERT checkpoint"
         )
     if data.name == DIGITS:
         task = prepare_digits(data)
@@ -265,16 +265,15 @@ def _heard(planned: Planned) -> tuple[str, object]:
 
 def _check_inputs(task: Task, pretrained: Checkpoint) -> None:
     """The teacher has embeddings for every position and for both texts of a pair."""
-    assert isinstance(pretrained.config, BertConfig)
     tables = (task.everything, task.validation, task.test)
+    own = pretrained.config.token_range
     for table in tables:
-        if isinstance(table, TokenTable):
-            check_token_types(table, pretrained.config)
-    longest = max(int(table.lengths_N.max()) for table in tables)
-    if longest > pretrained.config.max_positions:
+        check_token_types(table, own)
+    longest = max(table.token_range.positions for table in tables)
+    if longest > own.positions:
         raise UserError(
-            f"texts of {longest} tokens do not fit the teacher's "
-            f"{pretrained.config.max_positions} positions; lower --max-length"
+            f"texts of {longest} tokens do not fit the teacher's {own.positions} positions; lower "
+            "--max-length"
         )
 
 

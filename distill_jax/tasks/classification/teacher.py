@@ -15,10 +15,11 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
 from distill_jax.core.sharding import ShardingRules, place
-from distill_jax.data.tokenise import TokenTable
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import training_facts
-from distill_jax.models.build import ModelConfig, build_model
+from distill_jax.models.build import build_model, load_model
+from distill_jax.models.family import ModelConfig
+from distill_jax.models.own_folder import Loaded
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.tasks.classification.cache_origin import origin_of
@@ -28,7 +29,6 @@ from distill_jax.tasks.classification.label_map import Pairs, order_of
 from distill_jax.tasks.classification.models import (
     Checkpoint,
     inputs_of,
-    load_model,
     save_model,
     with_classes,
 )
@@ -42,9 +42,6 @@ from distill_jax.teachers.cache import (
 )
 from distill_jax.teachers.live import LiveTeacher
 from distill_jax.training.feed import TeacherOutputs
-
-CACHE_BATCH = 32
-IMAGE_CACHE_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +184,7 @@ def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
     )
 
 
-def check_label_order(teacher: Checkpoint | Teacher, label_names: tuple[str, ...]) -> None:
+def check_label_order(teacher: Loaded | Teacher, label_names: tuple[str, ...]) -> None:
     """Raises ``UserError`` where the teacher's classes are not the data's, in their order."""
     if teacher.config.num_labels != len(label_names):
         raise UserError(
@@ -232,7 +229,7 @@ def outputs_for(
             f"the teacher is asked about the {len(rows):,} of {len(wider.everything):,} examples "
             "that the steps read"
         )
-    batch_size = CACHE_BATCH if isinstance(table, TokenTable) else IMAGE_CACHE_BATCH
+    batch_size = table.asked_at_once
     data = table.without_labels(np.arange(len(table))).digest
     provenance = Provenance(
         teacher.digest, data, capture, config.cache_dtype, config.cache_top_k, config.precision

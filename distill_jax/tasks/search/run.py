@@ -29,7 +29,8 @@ from distill_jax.evaluation.latency import cpu_latencies
 from distill_jax.evaluation.open_search import save_search
 from distill_jax.evaluation.search import PROTOCOL, Encoder, SearchScores, retrieval_scores
 from distill_jax.evaluation.size import model_size
-from distill_jax.models.bert import Bert, BertConfig
+from distill_jax.models.bert import Bert
+from distill_jax.models.build import build_model
 from distill_jax.models.students import init_student, parse_preset, student_config
 from distill_jax.models.two_tower import (
     TwoTower,
@@ -50,7 +51,6 @@ from distill_jax.tasks.search.task import (
     SearchTask,
     SearchTeacher,
     prepare,
-    search_model,
     search_work,
     train_teacher,
 )
@@ -146,7 +146,7 @@ class SearchTable:
             plugin_digest(cell.objective)
             objective_of(cell)
             config, _ = start_student(cell, self._tasks[key])
-            search_model(config, compute_dtype(cell.precision), engine.options.remat)
+            build_model(config, compute_dtype(cell.precision), engine.options.remat)
             for training in (cell.teacher.training, cell.training):
                 engine.check_batch_size(training.batch_size)
 
@@ -372,7 +372,6 @@ def start_student(cell: SearchCell, task: SearchTask) -> tuple[TwoTowerConfig, A
       UserError: for an unknown size.
     """
     encoder = task.encoder
-    assert isinstance(encoder.config, BertConfig)
     rng = jax.random.key(cell.seed)
     bert = student_config(cell.student, encoder.config)
     if parse_preset(cell.student).copies_teacher:
@@ -389,7 +388,6 @@ def start_student(cell: SearchCell, task: SearchTask) -> tuple[TwoTowerConfig, A
 
 def save_student(folder: Path, config: TwoTowerConfig, params: Any, task: SearchTask) -> None:
     """Keep a student with its products, for ``distill-jax search``."""
-    assert task.encoder.tokenizer_file is not None
     products = Catalogue(task.data.item_ids, task.data.items)
     save_search(folder, config, params, products, task.limits, task.encoder.tokenizer_file)
 

@@ -44,11 +44,12 @@ from distill_jax.evaluation.search import (
     retrieval_scores,
 )
 from distill_jax.models.bert import Bert, BertConfig
-from distill_jax.models.cross_encoder import CrossEncoder, CrossEncoderConfig
-from distill_jax.models.huggingface import load_pretrained, save_pretrained
+from distill_jax.models.build import build_model
+from distill_jax.models.cross_encoder import CrossEncoderConfig
+from distill_jax.models.huggingface import Pretrained, load_pretrained, save_pretrained
 from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, pretrained_towers
 from distill_jax.objectives.list_objective import ListObjective, resolve_lists
-from distill_jax.tasks.classification.models import Checkpoint, load_checkpoint
+from distill_jax.tasks.classification.models import load_encoder
 from distill_jax.tasks.search.cells import (
     SearchDataConfig,
     SearchTeacherConfig,
@@ -80,7 +81,7 @@ class SearchTask:
     """
 
     data: SearchData
-    encoder: Checkpoint
+    encoder: Pretrained
     queries: TokenTable
     items: TokenTable
     retrieved_QK: np.ndarray
@@ -117,9 +118,7 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     options = {"locale": data_config.locale, "version": data_config.version} if of_esci else {}
     data = load_search(data_config.name, **options)
     data = data.hide_labels(data_config.label_fraction)
-    encoder = load_checkpoint(config.name, num_labels=1, fresh=True)
-    if not isinstance(encoder.config, BertConfig) or encoder.tokenizer_file is None:
-        raise UserError(f"the teacher {config.name!r} is no BERT encoder of text.")
+    encoder = load_encoder(config.name, num_labels=1, fresh=True)
     if encoder.config.type_vocab_size < 2:
         raise UserError(
             f"the teacher {config.name!r} has type_vocab_size 1; a cross-encoder reads pairs."
@@ -223,7 +222,7 @@ def search_work(
         identity=identity,
         seed=seed,
         config=config,
-        build=partial(search_model, config),
+        build=partial(build_model, config),
         objective=objective,
         optimizer=training.optimizer,
         loop=LoopConfig(training.steps, -(-training.steps // training.evaluations), select=SELECT),
@@ -238,18 +237,6 @@ def search_work(
     )
 
 
-def search_model(config: TwoTowerConfig | CrossEncoderConfig, dtype: Any, remat: bool) -> Any:
-    """The model of a configuration.
-
-    Raises:
-      UserError: for ``remat``, which models of search do not know.
-    """
-    if remat:
-        raise UserError("--remat is for classifiers: search models keep their activations")
-    model = TwoTower if isinstance(config, TwoTowerConfig) else CrossEncoder
-    return model(config, dtype)  # type: ignore[arg-type]
-
-
 @functools.cache
 def _pair_logits(config: BertConfig) -> Any:
     return logits_of(Bert(config))
@@ -261,7 +248,6 @@ def train_teacher(engine: Engine, task: SearchTask, config: SearchTeacherConfig)
     Raises:
       UserError: where it diverges, or what was kept is damaged.
     """
-    assert isinstance(task.encoder.config, BertConfig) and task.encoder.tokenizer_file is not None
     name = teacher_hash(task.digest, task.encoder.digest, config)
     folder = home() / "search" / "teachers" / name
     if not folder.is_dir():

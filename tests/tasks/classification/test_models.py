@@ -17,7 +17,7 @@ from distill_jax.models.huggingface import TextInputs, load_pretrained
 from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
 from distill_jax.tasks.classification.models import (
     check_saved,
-    config_of_student,
+    check_student,
     inputs_of,
     load_checkpoint,
 )
@@ -61,7 +61,7 @@ def test_students_of_your_own_data_have_bert_s_pooler():
     def poolings(*arguments):
         args = compare.parse_arguments(["--students", "tiny", "l2", *arguments], "test")
         entries = compare.sweep_of(args).entries()
-        return {e.group: config_of_student(e.cell, MINILM).pooling for e in entries}
+        return {e.group: check_student(e.cell, MINILM).pooling for e in entries}
 
     assert poolings() == {"tiny": "mean", "l2": "mean"}
     assert poolings("--data", "files:x") == {"tiny": "pooler", "l2": "mean"}
@@ -75,9 +75,9 @@ def test_students_of_your_own_data_have_bert_s_pooler():
 def test_a_student_of_images_has_no_pooling():
     cell = Cell(DataConfig("digits"), TeacherConfig("cnn-4-8"), "cnn-2-4", "ce", TrainingConfig())
     teacher = load_checkpoint("cnn-4-8", num_labels=10, fresh=True).config
-    assert config_of_student(cell, teacher)
+    assert check_student(cell, teacher)
     with pytest.raises(UserError, match="of images has no pooling 'mean'"):
-        config_of_student(dataclasses.replace(cell, pooling="mean"), teacher)
+        check_student(dataclasses.replace(cell, pooling="mean"), teacher)
 
 
 def test_a_teacher_has_the_pooling_that_is_asked_for(toy_teacher, tmp_path):

@@ -8,13 +8,14 @@ import pytest
 from distill_jax.cli.experiment import Flags
 from distill_jax.core.errors import UserError
 from distill_jax.models.bert import BertConfig
-from distill_jax.models.build import ModelConfig
+from distill_jax.models.build import teacher_family
+from distill_jax.models.family import ModelConfig
 from distill_jax.objectives.resolve import resolve
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.published import load_published
 from distill_jax.tables.spec import Place, TableSpec
 from distill_jax.tasks.classification.cells import Cell, DataConfig, TeacherConfig, TrainingConfig
-from distill_jax.tasks.classification.models import check_student, is_cnn, load_checkpoint
+from distill_jax.tasks.classification.models import check_student, load_checkpoint
 from distill_jax.tasks.classification.sweep import (
     Override,
     Point,
@@ -167,7 +168,7 @@ def test_every_declared_cell_can_be_built(path, preset):
             assert len(students) == len(sweep.groups) == len({each for _, each in students})
         for cell in {entry.cell for entry in entries if entry.cell.seed == entries[0].cell.seed}:
             teacher: ModelConfig = MINILM
-            if is_cnn(cell.teacher.name):
+            if teacher_family(cell.teacher.name).reads == "images":
                 teacher = load_checkpoint(cell.teacher.name, num_labels=10, fresh=True).config
             shape = check_student(cell, teacher).shape
             stages = [cell.intermediate.objective] if cell.intermediate else []
