@@ -20,7 +20,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.models.bert import Params
 from distill_jax.models.hf_config import read_json
-from distill_jax.models.hf_folder import CONFIG, find_tokenizer
+from distill_jax.models.hf_folder import CONFIG, check_tokenizer
 from distill_jax.models.hf_tokenizer import TOKENIZER
 from distill_jax.models.hf_weights import WEIGHTS, read_tensors
 
@@ -149,9 +149,9 @@ def load_own(
     found = model_digest(config, params)
     if found != expected:
         raise UserError(f"{folder} is damaged: its content has changed since it was saved.")
-    tokenizer = None
-    if (folder / TOKENIZER).is_file():
-        tokenizer = find_tokenizer(folder, vocab_size=config.token_range.tokens).file
+    tokenizer = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
+    if tokenizer is not None:
+        check_tokenizer(tokenizer, config.token_range.tokens)
     return Loaded(config, params, tokenizer, found, names, inputs=inputs)
 
 
