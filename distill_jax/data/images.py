@@ -7,14 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distill_jax.core.digests import digest, digest_arrays, digest_strings
 from distill_jax.core.types import Batch, TokenRange
 from distill_jax.data.plan import example_arrays
-from distill_jax.data.table import NO_LABEL
+from distill_jax.data.table import LabelledTable, TextDataset
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ImageTable:
+class ImageTable(LabelledTable):
     """One split of images, all of one size.
 
     Plans and feeds treat an image as a row of one token, so every batch has one shape.
@@ -48,9 +47,6 @@ class ImageTable:
         if len(set(self.ids)) != len(self.ids):
             raise ValueError("example ids are not unique")
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     @functools.cached_property
     def lengths_N(self) -> np.ndarray:
         """int64 [N], all 1."""
@@ -61,17 +57,6 @@ class ImageTable:
         """float32 [N, F], the pixels in a row."""
         return self.pixels_NHWC.reshape(len(self), -1)
 
-    @functools.cached_property
-    def digest(self) -> str:
-        """Digest of ids, pixels, labels and scores."""
-        arrays = {
-            "pixels_NHWC": self.pixels_NHWC,
-            "labels_N": self.labels_N,
-            "scores_N": self.scores_N,
-        }
-        present = {name: array for name, array in arrays.items() if array is not None}
-        return digest({"ids": digest_strings(self.ids), "arrays": digest_arrays(present)})
-
     def take(self, rows: np.ndarray) -> "ImageTable":
         """The table of some rows, in the order given."""
         rows = np.asarray(rows)
@@ -81,18 +66,6 @@ class ImageTable:
             labels_N=self.labels_N[rows],
             scores_N=None if self.scores_N is None else self.scores_N[rows],
         )
-
-    def without_labels(self, rows: np.ndarray) -> "ImageTable":
-        """The same table with the labels of ``rows`` hidden: they become a transfer set."""
-        labels_N = self.labels_N.copy()
-        labels_N[rows] = NO_LABEL
-        return self.with_labels(labels_N)
-
-    def with_labels(self, labels_N: np.ndarray) -> "ImageTable":
-        """The same examples with other labels, int32 [N], -1 for none."""
-        if labels_N.shape != self.labels_N.shape:
-            raise ValueError(f"labels of shape {labels_N.shape} for {len(self)} examples")
-        return dataclasses.replace(self, labels_N=labels_N.astype(np.int32))
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
         """Numpy arrays of ``rows``, filled up to ``batch_size`` with black images of id -1.
@@ -115,23 +88,7 @@ class ImageTable:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ImageDataset:
-    """Named splits of images with one set of labels.
+class ImageDataset(TextDataset):
+    """The same of images."""
 
-    Attributes:
-      name: what ``--data`` was given.
-      label_names: the classes; ``labels_N`` are positions in this tuple.
-      splits: tables under ``train``, ``validation`` and ``test``.
-      notes: what a reader of the results has to know of the data, one sentence each.
-    """
-
-    name: str
-    label_names: tuple[str, ...]
-    splits: Mapping[str, ImageTable]
-    notes: tuple[str, ...] = ()
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Digest of the content: label names and every table; the name does not enter."""
-        tables = {split: table.digest for split, table in self.splits.items()}
-        return digest({"label_names": self.label_names, "splits": tables})
+    splits: Mapping[str, ImageTable]  # type: ignore[assignment]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -54,6 +55,36 @@ class TextTable:
                 "arrays": digest_arrays({k: v for k, v in arrays.items() if v is not None}),
             }
         )
+
+
+class LabelledTable:
+    """What tables of examples with ``ids`` and ``labels_N`` have in common, frozen dataclasses."""
+
+    ids: tuple[str, ...]
+    labels_N: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of the ids and of every array."""
+        names = {field.name for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        columns = {name: getattr(self, name) for name in names - {"ids"}}
+        arrays = {name: column for name, column in columns.items() if column is not None}
+        return digest({"ids": digest_strings(self.ids), "arrays": digest_arrays(arrays)})
+
+    def without_labels(self, rows: np.ndarray) -> Self:
+        """The same table with the labels of ``rows`` hidden: they become a transfer set."""
+        labels_N = self.labels_N.copy()
+        labels_N[rows] = NO_LABEL
+        return self.with_labels(labels_N)
+
+    def with_labels(self, labels_N: np.ndarray) -> Self:
+        """The same examples with other labels, int32 [N], -1 for none."""
+        if labels_N.shape != self.labels_N.shape:
+            raise ValueError(f"labels of shape {labels_N.shape} for {len(self)} examples")
+        return dataclasses.replace(self, labels_N=labels_N.astype(np.int32))  # type: ignore[type-var]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distill_jax.core.digests import digest, digest_arrays, digest_strings, sha256_file
+from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch, TokenRange
 from distill_jax.data.coverage import FITTING, Coverage
 from distill_jax.data.plan import example_arrays
-from distill_jax.data.table import NO_LABEL, TextDataset, TextTable
+from distill_jax.data.table import NO_LABEL, LabelledTable, TextDataset, TextTable
 
 _FORMAT = 1
 _LAYOUT = 2
@@ -28,7 +28,7 @@ _ARRAYS = ("tokens_S", "token_types_S", "offsets_N1")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TokenTable:
+class TokenTable(LabelledTable):
     """One split, tokenised: rows of different lengths one after another, no padding.
 
     Attributes:
@@ -52,9 +52,6 @@ class TokenTable:
     labels_N: np.ndarray
     scores_N: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     @functools.cached_property
     def lengths_N(self) -> np.ndarray:
         """int64 [N], tokens of every row."""
@@ -65,16 +62,6 @@ class TokenTable:
         """What is in it."""
         tokens, types = (int(x.max(initial=0)) for x in (self.tokens_S, self.token_types_S))
         return TokenRange(tokens + 1, types + 1, int(self.lengths_N.max(initial=0)))
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Digest of ids, tokens, labels and scores."""
-        arrays = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "ids" and getattr(self, field.name) is not None
-        }
-        return digest({"ids": digest_strings(self.ids), "arrays": digest_arrays(arrays)})
 
     def take(self, rows: np.ndarray) -> "TokenTable":
         """The table of some rows, in the order given."""
@@ -92,18 +79,6 @@ class TokenTable:
             labels_N=self.labels_N[rows],
             scores_N=None if self.scores_N is None else self.scores_N[rows],
         )
-
-    def without_labels(self, rows: np.ndarray) -> "TokenTable":
-        """The same table with the labels of ``rows`` hidden: they become a transfer set."""
-        labels_N = self.labels_N.copy()
-        labels_N[rows] = NO_LABEL
-        return self.with_labels(labels_N)
-
-    def with_labels(self, labels_N: np.ndarray) -> "TokenTable":
-        """The same examples with other labels, int32 [N], -1 for none."""
-        if labels_N.shape != self.labels_N.shape:
-            raise ValueError(f"labels of shape {labels_N.shape} for {len(self)} examples")
-        return dataclasses.replace(self, labels_N=labels_N.astype(np.int32))
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
         """Numpy arrays of ``rows``, padded to ``length`` tokens and ``batch_size`` rows."""

@@ -19,7 +19,7 @@ from distill_jax.data.tokenise import TokenTable, tokenise_dataset
 from distill_jax.evaluation.calibration import is_temperature, read_temperature
 from distill_jax.evaluation.predict import LogitsOf, check_token_types, logits_of, predict_logits
 from distill_jax.models.build import build_model, load_model
-from distill_jax.models.own_folder import Loaded
+from distill_jax.models.loaded import Loaded
 
 
 @dataclasses.dataclass(frozen=True)

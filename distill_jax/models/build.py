@@ -7,26 +7,19 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 
 from distill_jax.core.errors import unknown
 from distill_jax.models import cnn  # noqa: F401  being imported it is registered
-from distill_jax.models.bert import Params
 from distill_jax.models.family import Classifiers, family_of, registered
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_folder import CONFIG
-from distill_jax.models.own_folder import Loaded
+from distill_jax.models.loaded import Loaded
 from distill_jax.models.students import BERTS
 
 
 def build_model(config: Any, dtype: Any = jnp.float32, remat: bool = False) -> nn.Module:
     """The module of a config, see ``Family.build``."""
     return family_of(config).build(config, dtype, remat)
-
-
-def init_model(config: Any, rng: Array) -> Params:
-    """Fresh float32 parameters of ``build_model(config)``, drawn from a jax random key."""
-    return family_of(config).init(config, rng)
 
 
 def student_family(name: str) -> Classifiers:

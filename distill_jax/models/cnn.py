@@ -190,6 +190,8 @@ def parse_cnn(
 class Cnns(Classifiers):
     """Students of images, and teachers that start by chance."""
 
+    init: Any = staticmethod(init_cnn)
+
     def claims(self, name: str) -> bool:
         return name.startswith("cnn-")
 
@@ -202,9 +204,6 @@ class Cnns(Classifiers):
     def build(self, config: Any, dtype: Any = jnp.float32, remat: bool = False) -> nn.Module:
         """Too small to gain by another dtype or by ``remat``: it stays as it is."""
         return Cnn(config)
-
-    def init(self, config: Any, rng: Array) -> Params:
-        return init_cnn(config, rng)
 
 
 CNNS = register(Cnns("cnn", CnnConfig, Cnn, ("cnn-WIDTH-...-DENSE (cnn-4-8-16)",), "images"))

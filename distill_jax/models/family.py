@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -12,9 +14,23 @@ import jax.numpy as jnp
 from jax import Array
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.core.types import ModelShape, TokenRange, as_batch
 from distill_jax.models.bert import Params
-from distill_jax.models.own_folder import UNSAID, Loaded, TextInputs, load_own, save_own
+from distill_jax.models.hf_config import read_json
+from distill_jax.models.hf_folder import CONFIG, check_tokenizer
+from distill_jax.models.hf_tokenizer import TOKENIZER
+from distill_jax.models.hf_weights import WEIGHTS
+from distill_jax.models.loaded import (
+    UNSAID,
+    Loaded,
+    TextInputs,
+    check_free,
+    check_names,
+    flat_arrays,
+    model_digest,
+    read_params,
+)
 
 
 class ModelConfig(Hashable, Protocol):
@@ -146,16 +162,54 @@ class Classifiers(Family):
         label_names: Sequence[str],
         inputs: TextInputs = UNSAID,
     ) -> None:
-        """Write a folder that ``load`` opens, whole or not at all."""
-        save_own(folder, self.model_type, config, params, label_names, tokenizer_file, inputs)
-
-    def load(self, folder: Path) -> Loaded:
-        """Read what ``save`` wrote.
+        """Write a folder that ``load`` opens, whole or not at all.
 
         Raises:
-          UserError: it is missing, damaged, or of another family.
+          UserError: the folder exists and is not empty, or the label names do not fit the head.
         """
-        return load_own(folder, self.model_type, self.config_type, self.init)
+        check_free(folder)
+        check_names(label_names, config.num_labels)
+        raw: dict[str, Any] = {
+            "model_type": self.model_type,
+            **dataclasses.asdict(config),
+            "label_names": list(label_names),
+            "digest": model_digest(config, params),
+        }
+        if tokenizer_file is not None:
+            raw["inputs"] = dataclasses.asdict(inputs)
+        with atomic_folder(folder) as scratch:
+            text = json.dumps(raw, indent=2, ensure_ascii=False)
+            (scratch / CONFIG).write_text(text + "\n", encoding="utf-8")
+            save_tensors(scratch / WEIGHTS, flat_arrays(params))
+            if tokenizer_file is not None:
+                shutil.copyfile(tokenizer_file, scratch / TOKENIZER)
+
+    def load(self, folder: Path) -> Loaded:
+        """Read what ``save`` wrote, and verify it against the digest written with it.
+
+        Raises:
+          UserError: a file is missing, damaged, changed, or of another family.
+        """
+        where = folder / CONFIG
+        raw = read_json(where)
+        if raw.pop("model_type", None) != self.model_type:
+            raise UserError(f"{where} is not of a {self.model_type}.")
+        try:
+            names, expected = tuple(map(str, raw.pop("label_names"))), raw.pop("digest")
+            inputs = TextInputs(**raw.pop("inputs", {}))
+            fields = {name: tuple(x) if type(x) is list else x for name, x in raw.items()}
+            config: Any = self.config_type(**fields)
+        except (KeyError, TypeError, UserError) as error:
+            raise UserError(f"{where} is damaged: {error}") from error
+        if len(names) != config.num_labels:
+            raise UserError(f"{where}: {len(names)} label names for a head of {config.num_labels}.")
+        params = read_params(folder, lambda rng: self.init(config, rng))
+        if (found := model_digest(config, params)) != expected:
+            raise UserError(f"{folder} is damaged: its content has changed since it was saved.")
+        tokenizer = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
+        if tokenizer is not None:
+            check_tokenizer(tokenizer, config.token_range.tokens)
+        return Loaded(config, params, tokenizer, found, names, inputs=inputs)
 
 
 _FAMILIES: dict[type, Family] = {}

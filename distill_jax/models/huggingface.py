@@ -26,7 +26,7 @@ from distill_jax.models.hf_tokenizer import (
     load_tokenizer,
     special_tokens,
 )
-from distill_jax.models.own_folder import (
+from distill_jax.models.loaded import (
     UNSAID,
     Loaded,
     TextInputs,

@@ -16,7 +16,6 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,8 +27,8 @@ from distill_jax.core.layer_choice import spread, uniform
 from distill_jax.models.bert import Bert, BertConfig, Params, init_bert
 from distill_jax.models.family import Classifiers, register
 from distill_jax.models.hf_reference import reference_logits
-from distill_jax.models.huggingface import Pretrained, load_pretrained, save_pretrained
-from distill_jax.models.own_folder import UNSAID, Loaded, TextInputs
+from distill_jax.models.huggingface import load_pretrained, save_pretrained
+from distill_jax.models.loaded import Loaded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +189,9 @@ class Berts(Classifiers):
     """Transformers of BERT's kind: students of a teacher that is one too, and that teacher."""
 
     model_type = "bert"
+    init: Any = staticmethod(init_bert)
+    save: Any = staticmethod(save_pretrained)
+    load: Any = staticmethod(load_pretrained)
 
     def claims(self, name: str) -> bool:
         return name in PRESETS or _SIZES.fullmatch(name) is not None
@@ -211,24 +213,6 @@ class Berts(Classifiers):
 
     def start(self, name: str, teacher: Loaded, rng: Array, **options: Any) -> Params:
         return init_student(name, teacher.config, teacher.params, rng, **options)
-
-    def init(self, config: Any, rng: Array) -> Params:
-        return init_bert(config, rng)
-
-    def save(
-        self,
-        folder: Path,
-        config: Any,
-        params: Params,
-        tokenizer_file: Path | None,
-        label_names: Sequence[str],
-        inputs: TextInputs = UNSAID,
-    ) -> None:
-        assert tokenizer_file is not None
-        save_pretrained(folder, config, params, tokenizer_file, label_names, inputs)
-
-    def load(self, folder: Path) -> Pretrained:
-        return load_pretrained(folder)
 
 
 BERTS = register(Berts("bert", BertConfig, Bert, _NAMES, pools=True, reference=reference_logits))

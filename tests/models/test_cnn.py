@@ -20,7 +20,7 @@ from distill_jax.models.cnn import (
     parse_cnn,
     patches_3x3,
 )
-from distill_jax.models.own_folder import model_digest
+from distill_jax.models.loaded import model_digest
 
 CONFIG = CnnConfig(channels=(3, 5), dense=6, num_labels=4, image=(8, 12, 2))
 
@@ -278,7 +278,7 @@ def _edit(**changes):
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "cannot read"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot read"),
-        (_edit(model_type="bert"), "not of a distill_jax_cnn"),
+        (_edit(model_type="bert"), "is not of a distill_jax_cnn"),
         (_edit(dense=7), "does not hold the parameters"),
         (_edit(dense=6.0), r"config.json is damaged: (CNN config|CnnConfig)"),
         (_edit(channels=None), r"config.json is damaged: .*'channels'"),

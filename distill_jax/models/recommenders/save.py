@@ -18,7 +18,7 @@ from distill_jax.models.bert import BertConfig, Params
 from distill_jax.models.family import family_of
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_weights import WEIGHTS
-from distill_jax.models.own_folder import check_free, flat_arrays, read_params
+from distill_jax.models.loaded import check_free, flat_arrays, read_params
 from distill_jax.models.recommenders.build import Recommender, recommender_family
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
 

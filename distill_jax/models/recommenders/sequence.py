@@ -17,8 +17,29 @@ from distill_jax.models.bert import BertConfig
 from distill_jax.models.recommenders.text_items import ItemConfig
 
 
+class CatalogueConfig:
+    """What the configs of all recommenders tell others; their labels are the items."""
+
+    items: Any
+    num_layers: Any
+
+    @property
+    def hidden_size(self) -> int:
+        return self.items.hidden_size
+
+    @property
+    def num_items(self) -> int:
+        return self.items.num_items
+
+    @property
+    def shape(self) -> ModelShape:
+        """What objectives have to know of this model."""
+        heads = getattr(self, "num_heads", 1)
+        return ModelShape(self.num_layers, self.hidden_size, heads, self.num_items)
+
+
 @dataclasses.dataclass(frozen=True)
-class SequenceConfig:
+class SequenceConfig(CatalogueConfig):
     """What every model that reads a sequence of items is told.
 
     Attributes:
@@ -42,20 +63,6 @@ class SequenceConfig:
                 f"{type(self).__name__}: num_layers and max_length are at least 1 and dropout is "
                 f"in [0, 1), not {self.num_layers}, {self.max_length} and {self.dropout}."
             )
-
-    @property
-    def hidden_size(self) -> int:
-        return self.items.hidden_size
-
-    @property
-    def num_items(self) -> int:
-        return self.items.num_items
-
-    @property
-    def shape(self) -> ModelShape:
-        """What objectives have to know of this model; its labels are the items."""
-        heads = getattr(self, "num_heads", 1)
-        return ModelShape(self.num_layers, self.hidden_size, heads, self.num_items)
 
 
 def block_config(

@@ -12,7 +12,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
 from distill_jax.models.build import build_model, load_model
-from distill_jax.models.own_folder import Loaded
+from distill_jax.models.loaded import Loaded
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.models import (

@@ -16,7 +16,7 @@ from distill_jax.data.assets import fetch
 from distill_jax.models.build import family_in, family_of, student_family, teacher_family
 from distill_jax.models.family import ModelConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained
-from distill_jax.models.own_folder import UNSAID, Loaded, TextInputs, model_digest
+from distill_jax.models.loaded import Loaded, TextInputs, model_digest
 from distill_jax.tasks.classification.cells import Cell, DataConfig
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.task import Examples
@@ -136,18 +136,6 @@ def params_of_student(cell: Cell, pretrained: Checkpoint) -> Params:
         pooling=cell.pooling,
         layers=cell.layers,
     )
-
-
-def save_model(
-    folder: Path,
-    config: ModelConfig,
-    params: Params,
-    tokenizer_file: Path | None,
-    label_names: tuple[str, ...],
-    inputs: TextInputs = UNSAID,
-) -> None:
-    """A folder that can be loaded again: Hugging Face's layout for BERTs."""
-    family_of(config).save(folder, config, params, tokenizer_file, label_names, inputs)
 
 
 def inputs_of(data: DataConfig) -> TextInputs:

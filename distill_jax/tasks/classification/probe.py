@@ -166,14 +166,10 @@ def programs() -> Programs:
 
 def add_outputs(whole: ModelOutput, part: ModelOutput) -> ModelOutput:
     """Gradients of outputs; ``part`` may lack layers that ``whole`` has."""
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(whole):
-        mine, other = getattr(whole, field.name), getattr(part, field.name)
-        if isinstance(mine, dict):
-            fields[field.name] = mine | {layer: mine[layer] + other[layer] for layer in other}
-        else:
-            fields[field.name] = mine + other
-    return ModelOutput(**fields)
+    slopes = dict(jax.tree_util.tree_leaves_with_path(part))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf + slopes[path] if path in slopes else leaf, whole
+    )
 
 
 def _spread(rows: np.ndarray) -> np.ndarray:

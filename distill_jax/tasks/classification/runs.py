@@ -22,14 +22,14 @@ from distill_jax.evaluation.metrics import classification_metrics, fit_temperatu
 from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.evaluation.predict import one_by_one
 from distill_jax.evaluation.size import model_size
-from distill_jax.models.family import ModelConfig
+from distill_jax.models.family import ModelConfig, family_of
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.ledger import LedgerRow, pack_correct
 from distill_jax.tables.runs_kept import MISTAKES
 from distill_jax.tables.yardstick_names import CLASSES
 from distill_jax.tasks.classification.cells import TEACHER, Cell, TrainingConfig, config_of
 from distill_jax.tasks.classification.classify import SCORES, classifier_work, predict, predictor
-from distill_jax.tasks.classification.models import check_saved, inputs_of, save_model
+from distill_jax.tasks.classification.models import check_saved, inputs_of
 from distill_jax.tasks.classification.task import Examples, Task
 from distill_jax.tasks.classification.teacher import Teacher
 from distill_jax.tasks.classification.teacher_check import Checked
@@ -269,7 +269,9 @@ def keep_run(
         return
     shutil.rmtree(folder / "model", ignore_errors=True)  # left by a run killed at this place
     inputs = inputs_of(task.config)
-    save_model(folder / "model", config, params, tokenizer_file, task.label_names, inputs)
+    family_of(config).save(
+        folder / "model", config, params, tokenizer_file, task.label_names, inputs
+    )
     check_saved(folder / "model", task.test, test_logits_NC)
     if math.isfinite(temperature):
         write_temperature(folder / "model", temperature)

@@ -18,8 +18,8 @@ from distill_jax.core.sharding import ShardingRules, place
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import training_facts
 from distill_jax.models.build import build_model, load_model
-from distill_jax.models.family import ModelConfig
-from distill_jax.models.own_folder import Loaded
+from distill_jax.models.family import ModelConfig, family_of
+from distill_jax.models.loaded import Loaded
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.tasks.classification.cache_origin import origin_of
@@ -29,7 +29,6 @@ from distill_jax.tasks.classification.label_map import Pairs, order_of
 from distill_jax.tasks.classification.models import (
     Checkpoint,
     inputs_of,
-    save_model,
     with_classes,
 )
 from distill_jax.tasks.classification.task import Task
@@ -116,7 +115,7 @@ def fine_tuned(
             **training_facts(result),
         }
         with atomic_folder(folder) as scratch:
-            save_model(
+            family_of(config).save(
                 scratch,
                 config,
                 result.params,
@@ -127,22 +126,30 @@ def fine_tuned(
             (scratch / "training.json").write_text(json.dumps(training, indent=1))
     loaded = load_model(folder)
     check_label_order(loaded, task.label_names)
-    try:
-        training = json.loads((folder / "training.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the teacher in {folder} is damaged (training.json: {error}); delete that folder and "
-            "it is fine-tuned again"
-        ) from error
     return Teacher(
         pretrained,
         loaded.config,
         loaded.params,
         loaded.digest,
         folder,
-        training,
+        read_training(folder),
         loaded.label_names,
     )
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """What is kept with a teacher of its training.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        return json.loads((folder / "training.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the teacher in {folder} is damaged (training.json: {error}); delete that folder and "
+            "it is trained again"
+        ) from error
 
 
 def in_order_of(

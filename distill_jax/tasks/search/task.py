@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -50,6 +49,7 @@ from distill_jax.models.huggingface import Pretrained, load_pretrained, save_pre
 from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, pretrained_towers
 from distill_jax.objectives.list_objective import ListObjective, resolve_lists
 from distill_jax.tasks.classification.models import load_encoder
+from distill_jax.tasks.classification.teacher import read_training
 from distill_jax.tasks.search.cells import (
     SearchDataConfig,
     SearchTeacherConfig,
@@ -285,16 +285,5 @@ def train_teacher(engine: Engine, task: SearchTask, config: SearchTeacherConfig)
             )
             (scratch / "training.json").write_text(json.dumps(training_facts(result), indent=1))
         clear_checkpoints(own_folder)
-    return _read_teacher(folder)
-
-
-def _read_teacher(folder: Path) -> SearchTeacher:
     loaded = load_pretrained(folder / "model")
-    try:
-        training = json.loads((folder / "training.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the teacher in {folder} is damaged (training.json: {error}); delete that folder and "
-            "it is trained again"
-        ) from error
-    return SearchTeacher(loaded.config, loaded.params, loaded.digest, training)
+    return SearchTeacher(loaded.config, loaded.params, loaded.digest, read_training(folder))

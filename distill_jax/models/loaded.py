@@ -1,10 +1,8 @@
-"""A model as loaded, and the house's own folder: ``config.json`` and parameters by our names."""
+"""A model as loaded, and what the folders of models have in common."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,9 @@ from jax import Array
 
 from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import atomic_folder, save_tensors
+from distill_jax.core.fields import check_fields
 from distill_jax.models.bert import Params
-from distill_jax.models.hf_config import read_json
-from distill_jax.models.hf_folder import CONFIG, check_tokenizer
-from distill_jax.models.hf_tokenizer import TOKENIZER
+from distill_jax.models.hf_folder import CONFIG
 from distill_jax.models.hf_weights import WEIGHTS, read_tensors
 
 
@@ -36,6 +32,9 @@ class TextInputs:
 
     max_length: int | None = None
     pairs: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 UNSAID = TextInputs()
@@ -74,8 +73,7 @@ def model_digest(config: Any, params: Params) -> str:
 
 def flat_arrays(params: Params) -> dict[str, np.ndarray]:
     """Parameters by name, ``layer/kernel``."""
-    flat = flatten_dict(params, sep="/")
-    return {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
+    return {k: np.asarray(leaf, order="C") for k, leaf in flatten_dict(params, sep="/").items()}
 
 
 def check_free(folder: Path) -> None:
@@ -88,71 +86,6 @@ def check_names(label_names: Sequence[str], num_labels: int) -> None:
     """Raises ``UserError`` for label names that do not fit a head."""
     if (found := len(set(label_names))) != num_labels:
         raise UserError(f"{found} different label names for a head of {num_labels}.")
-
-
-def save_own(
-    folder: Path,
-    kind: str,
-    config: Any,
-    params: Params,
-    label_names: Sequence[str],
-    tokenizer_file: Path | None = None,
-    inputs: TextInputs = UNSAID,
-) -> None:
-    """Write a folder that ``load_own`` opens, whole or not at all.
-
-    Raises:
-      UserError: the folder exists and is not empty, or the label names do not fit the head.
-    """
-    check_free(folder)
-    check_names(label_names, config.num_labels)
-    raw: dict[str, Any] = {
-        "model_type": kind,
-        **dataclasses.asdict(config),
-        "label_names": list(label_names),
-        "digest": model_digest(config, params),
-    }
-    if tokenizer_file is not None:
-        raw["inputs"] = dataclasses.asdict(inputs)
-    with atomic_folder(folder) as scratch:
-        text = json.dumps(raw, indent=2, ensure_ascii=False)
-        (scratch / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_tensors(scratch / WEIGHTS, flat_arrays(params))
-        if tokenizer_file is not None:
-            shutil.copyfile(tokenizer_file, scratch / TOKENIZER)
-
-
-def load_own(
-    folder: Path, kind: str, config_type: Any, init: Callable[[Any, Array], Params]
-) -> Loaded:
-    """Read what ``save_own`` wrote, and verify it against the digest written with it.
-
-    Args:
-      init: draws the parameters of a config.
-
-    Raises:
-      UserError: a file is missing, damaged, changed, or not of this kind.
-    """
-    where = folder / CONFIG
-    raw = read_json(where)
-    if raw.pop("model_type", None) != kind:
-        raise UserError(f"{where} is not of a {kind} saved by distill_jax.")
-    try:
-        names, expected = tuple(map(str, raw.pop("label_names"))), raw.pop("digest")
-        inputs = TextInputs(**raw.pop("inputs", {}))
-        config = config_type(**{k: tuple(v) if type(v) is list else v for k, v in raw.items()})
-    except (KeyError, TypeError, UserError) as error:
-        raise UserError(f"{where} is damaged: {error}") from error
-    if len(names) != config.num_labels:
-        raise UserError(f"{where}: {len(names)} label names for a head of {config.num_labels}.")
-    params = read_params(folder, lambda rng: init(config, rng))
-    found = model_digest(config, params)
-    if found != expected:
-        raise UserError(f"{folder} is damaged: its content has changed since it was saved.")
-    tokenizer = folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
-    if tokenizer is not None:
-        check_tokenizer(tokenizer, config.token_range.tokens)
-    return Loaded(config, params, tokenizer, found, names, inputs=inputs)
 
 
 def read_params(folder: Path, init: Callable[[Array], Params]) -> Params:
