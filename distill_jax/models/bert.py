@@ -84,16 +84,7 @@ class BertConfig:
             raise unknown("hidden_act", self.hidden_act, ACTIVATIONS, where="in the BERT config")
         if self.pooling not in POOLINGS:
             raise unknown("pooling", self.pooling, POOLINGS, where="in the BERT config")
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_layers",
-            "num_heads",
-            "intermediate_size",
-            "max_positions",
-            "type_vocab_size",
-            "num_labels",
-        ):
+        for name in (each.name for each in dataclasses.fields(self) if each.type == "int"):
             most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
             if not 1 <= getattr(self, name) <= most:
                 raise UserError(

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
@@ -17,7 +15,7 @@ from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.models.bert import BertConfig, Params
 from distill_jax.models.family import family_of
 from distill_jax.models.hf_config import read_json
-from distill_jax.models.hf_weights import WEIGHTS
+from distill_jax.models.hf_weights import WEIGHTS, read_safetensors
 from distill_jax.models.loaded import check_free, flat_arrays, read_params
 from distill_jax.models.recommenders.build import Recommender, recommender_family
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
@@ -111,20 +109,13 @@ def load_recommender(folder: Path) -> SavedRecommender:
         config = config_from_json(raw)
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{where} is damaged: {error}") from error
-    texts = ItemTexts(**_read(folder / TEXTS)) if (folder / TEXTS).is_file() else None
+    texts = ItemTexts(**read_safetensors(folder / TEXTS)) if (folder / TEXTS).is_file() else None
     recommender = Recommender(config, texts)
     params = read_params(folder, recommender.init)
     found = recommender_digest(recommender, params)
     if found != expected:
         raise UserError(f"{folder} is damaged: its content has changed since it was saved.")
     return SavedRecommender(recommender, params, names, found)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def _text_arrays(texts: ItemTexts | None) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -241,18 +242,14 @@ def examples_for(
             f"data {data.name!r} does not fit teacher {teacher!r}: {given} are given to a model of "
             f"{reads}; digits want a CNN (cnn-16-32-64), texts a BERT checkpoint"
         )
-    if data.name == DIGITS:
-        task = prepare_digits(data)
-        pretrained = load(teacher, len(task.label_names), fresh)
-        if not fresh:
-            pretrained = in_order_of(task.label_names, pretrained, label_map)
-    else:
-        dataset = texts or load_texts(data)
-        pretrained = load(teacher, len(dataset.label_names) if fresh else None, fresh)
-        if not fresh:
-            pretrained = in_order_of(dataset.label_names, pretrained, label_map)
-        assert pretrained.tokenizer_file is not None
-        task = prepare_task(data, dataset, pretrained.tokenizer_file)
+    source = prepare_digits(data) if data.name == DIGITS else texts or load_texts(data)
+    known = len(source.label_names) if fresh or data.name == DIGITS else None
+    pretrained = load(teacher, known, fresh)
+    if not fresh:
+        pretrained = in_order_of(source.label_names, pretrained, label_map)
+    task: Any = source
+    if pretrained.tokenizer_file is not None:
+        task = prepare_task(data, task, pretrained.tokenizer_file)
         _check_inputs(task, pretrained)
     check_splits(task)
     return task, pretrained
