@@ -9,7 +9,7 @@ import numpy as np
 
 from distill_jax.core.types import Batch, TokenRange
 from distill_jax.data.plan import example_arrays
-from distill_jax.data.table import LabelledTable, TextDataset
+from distill_jax.data.table import LabelledTable, TextDataset, check_columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,12 +40,7 @@ class ImageTable(LabelledTable):
                 f"pixels must be float32 [N, H, W, C], not {self.pixels_NHWC.dtype} "
                 f"{list(self.pixels_NHWC.shape)}"
             )
-        for name in ("pixels_NHWC", "labels_N", "scores_N"):
-            column = getattr(self, name)
-            if column is not None and len(column) != len(self.ids):
-                raise ValueError(f"{name} has {len(column)} entries for {len(self.ids)} ids")
-        if len(set(self.ids)) != len(self.ids):
-            raise ValueError("example ids are not unique")
+        check_columns(self, "pixels_NHWC", "labels_N", "scores_N")
 
     @functools.cached_property
     def lengths_N(self) -> np.ndarray:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,6 +12,16 @@ from distill_jax.core.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 NO_LABEL = -1
+
+
+def check_columns(table: Any, *names: str) -> None:
+    """Raises ``ValueError`` where ids repeat themselves, or a column has more or fewer entries."""
+    for name in names:
+        column = getattr(table, name)
+        if column is not None and len(column) != len(table.ids):
+            raise ValueError(f"{name} has {len(column)} entries for {len(table.ids)} ids")
+    if len(set(table.ids)) != len(table.ids):
+        raise ValueError("example ids are not unique")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,12 +43,7 @@ class TextTable:
     scores_N: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("texts", "texts_b", "labels_N", "scores_N"):
-            column = getattr(self, name)
-            if column is not None and len(column) != len(self.ids):
-                raise ValueError(f"{name} has {len(column)} entries for {len(self.ids)} ids")
-        if len(set(self.ids)) != len(self.ids):
-            raise ValueError("example ids are not unique")
+        check_columns(self, "texts", "texts_b", "labels_N", "scores_N")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -9,10 +9,8 @@ from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import home as default_home
 from distill_jax.core.files import user_path
 from distill_jax.models.hf_tokenizer import (
-    ADDED_TOKENS,
-    SPECIAL_TOKENS,
+    FILES,
     TOKENIZER,
-    TOKENIZER_CONFIG,
     VOCAB,
     Found,
     load_tokenizer,
@@ -25,11 +23,7 @@ _HUB_FILES = (
     "model.safetensors",
     "model-*.safetensors",
     "model.safetensors.index.json",
-    TOKENIZER,
-    VOCAB,
-    TOKENIZER_CONFIG,
-    ADDED_TOKENS,
-    SPECIAL_TOKENS,
+    *FILES,
 )
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

@@ -17,8 +17,12 @@ from distill_jax.core.ranking_types import HistoryBatch, RankingOutput, Task
 from distill_jax.models.bert import BertConfig, Dense, Layer, LayerNorm, gelu
 from distill_jax.models.dropout import Dropout
 from distill_jax.models.family import register
-from distill_jax.models.recommenders.family import Recommenders
-from distill_jax.models.recommenders.sequence import Inputs, SequenceConfig, block_config
+from distill_jax.models.recommenders.sequence import (
+    Inputs,
+    Recommenders,
+    SequenceConfig,
+    block_config,
+)
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
 
@@ -45,13 +49,7 @@ class Bert4RecConfig(SequenceConfig):
     @property
     def blocks(self) -> BertConfig:
         """The same sizes, as the blocks of ``models.bert`` want them."""
-        return block_config(
-            self,
-            intermediate_size=4 * self.hidden_size,
-            attention_dropout=self.attention_dropout,
-            epsilon=self.layer_norm_eps,
-            act="gelu",
-        )
+        return block_config(self, 4 * self.hidden_size, "gelu")
 
 
 class Bert4Rec(nn.Module):

@@ -17,8 +17,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.ranking_types import HistoryBatch, RankingOutput, Task
 from distill_jax.models.family import register
-from distill_jax.models.recommenders.family import Recommenders
-from distill_jax.models.recommenders.sequence import CatalogueConfig, look_up
+from distill_jax.models.recommenders.sequence import CatalogueConfig, Recommenders, look_up
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts, ItemVectors
 
 

@@ -22,7 +22,7 @@ from distill_jax.models.recommenders import (  # noqa: F401  being imported they
     gru4rec,
     sasrec,
 )
-from distill_jax.models.recommenders.family import Recommenders
+from distill_jax.models.recommenders.sequence import Recommenders
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
 _SIZES = {

@@ -17,8 +17,7 @@ from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
 from distill_jax.models.bert import Dense
 from distill_jax.models.dropout import Dropout
 from distill_jax.models.family import register
-from distill_jax.models.recommenders.family import Recommenders
-from distill_jax.models.recommenders.sequence import Inputs, SequenceConfig
+from distill_jax.models.recommenders.sequence import Inputs, Recommenders, SequenceConfig
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
 
