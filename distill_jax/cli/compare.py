@@ -76,12 +76,13 @@ def student_length(
 
 def _pooling(args: CompareLosses, student: str) -> Pooling:
     """What the head of a student reads, see ``--student-pooling``."""
-    from distill_jax.models.students import parse_preset
+    from distill_jax.models.build import student_family
 
     if args.student_pooling != "auto":
         return args.student_pooling
-    random = not parse_preset(student).copies_teacher
-    return "pooler" if random and _is_own(args.data) else "teacher"
+    family = student_family(student)
+    own_head = family.pools and not family.copies(student)
+    return "pooler" if own_head and _is_own(args.data) else "teacher"
 
 
 def _weighing(given: str | None, data: "DataConfig") -> "tuple[Callable[[str], str], list[str]]":
@@ -98,9 +99,9 @@ def _weighing(given: str | None, data: "DataConfig") -> "tuple[Callable[[str], s
 
 def _copies_of_a_trained_teacher(args: CompareLosses) -> list[str]:
     """What is said below the table where students start from layers that are trained already."""
-    from distill_jax.models.students import parse_preset
+    from distill_jax.models.build import student_family
 
-    copies = [f"`{name}`" for name in args.students if parse_preset(name).copies_teacher]
+    copies = [f"`{name}`" for name in args.students if student_family(name).copies(name)]
     if args.fine_tune or not copies:
         return []
     return [
@@ -177,14 +178,14 @@ def _students(
     Raises:
       UserError: where one is named twice.
     """
-    from distill_jax.models.students import parse_preset
+    from distill_jax.models.build import student_family
 
     if len(set(args.students)) < len(args.students):
         raise UserError(f"the students repeat themselves: {', '.join(args.students)}")
     return {
         name: {
             "student": name,
-            "training": copied if parse_preset(name).copies_teacher else random,
+            "training": copied if student_family(name).copies(name) else random,
             "pooling": _pooling(args, name),
         }
         for name in args.students

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Self
 
+import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
@@ -48,6 +49,40 @@ class Batch:
     def where_B(self) -> Array:
         """bool [B], True for real examples."""
         return self.example_ids_B >= 0
+
+
+def as_batch(
+    ids_BT: Array,
+    where_BT: Array,
+    types_BT: Array | None = None,
+    pixels_BHWC: Array | None = None,
+) -> Batch:
+    """Inputs alone, without ids or labels."""
+    zeros_B = jnp.zeros(ids_BT.shape[:1], jnp.int32)
+    return Batch(
+        example_ids_B=zeros_B,
+        input_ids_BT=ids_BT,
+        token_type_ids_BT=jnp.zeros_like(ids_BT) if types_BT is None else types_BT,
+        where_BT=where_BT,
+        labels_B=zeros_B,
+        label_where_B=jnp.zeros(ids_BT.shape[:1], bool),
+        pixels_BHWC=pixels_BHWC,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenRange:
+    """Where the numbers of inputs end: those that a model has embeddings for, or a table holds.
+
+    An image is one token, 0.
+
+    Attributes:
+      tokens, types, positions: token ids, token types and positions are below these.
+    """
+
+    tokens: int = 1
+    types: int = 1
+    positions: int = 1
 
 
 class Output:

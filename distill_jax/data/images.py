@@ -2,11 +2,11 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from distill_jax.core.types import Batch
+from distill_jax.core.types import Batch, TokenRange
 from distill_jax.data.plan import example_arrays, filled
 from distill_jax.data.table import Dataset, LabelledArrays, check_columns
 
@@ -20,7 +20,11 @@ class ImageTable(LabelledArrays):
     Attributes:
       pixels_NHWC: float32 [N, height, width, channels], in [0, 1].
       scores_N: float32 [N] mean human ratings, or None.
+      asked_at_once, token_range: see ``TokenTable``.
     """
+
+    asked_at_once: ClassVar[int] = 256
+    token_range: ClassVar[TokenRange] = TokenRange()
 
     pixels_NHWC: np.ndarray
     scores_N: np.ndarray | None = None
@@ -37,6 +41,11 @@ class ImageTable(LabelledArrays):
     def lengths_N(self) -> np.ndarray:
         """int64 [N], all 1."""
         return np.ones(len(self), np.int64)
+
+    @property
+    def features_NF(self) -> np.ndarray:
+        """float32 [N, F], the pixels in a row."""
+        return self.pixels_NHWC.reshape(len(self), -1)
 
     def take(self, rows: np.ndarray) -> "ImageTable":
         """The table of some rows, in the order given."""

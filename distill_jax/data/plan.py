@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.types import Batch
+from distill_jax.core.types import Batch, TokenRange
 from distill_jax.data.table import NO_LABEL
 
 PADDING_ID = -1
@@ -42,6 +42,9 @@ class ExampleTable(TrainingTable, Protocol):
 
     @property
     def digest(self) -> str: ...
+
+    @property
+    def token_range(self) -> TokenRange: ...
 
     def take(self, rows: np.ndarray) -> "ExampleTable": ...
 

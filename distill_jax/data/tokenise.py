@@ -6,14 +6,14 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import atomic_folder
-from distill_jax.core.types import Batch
+from distill_jax.core.types import Batch, TokenRange
 from distill_jax.data.coverage import FITTING, Coverage
 from distill_jax.data.plan import example_arrays
 from distill_jax.data.table import NO_LABEL, LabelledArrays, TextDataset, TextTable
@@ -36,7 +36,12 @@ class TokenTable(LabelledArrays):
       token_types_S: int8 [S], 0 for the first segment, 1 for the second.
       offsets_N1: int64 [N + 1]; row n is ``tokens_S[offsets_N1[n] : offsets_N1[n + 1]]``.
       scores_N: float32 [N] mean human ratings, or None.
+      asked_at_once: rows of a batch that a teacher is asked about.
+      features_NF: float32 [N, F] that a linear model can read; None: tokens are no numbers.
     """
+
+    asked_at_once: ClassVar[int] = 32
+    features_NF: ClassVar[None] = None
 
     tokens_S: np.ndarray
     token_types_S: np.ndarray
@@ -47,6 +52,12 @@ class TokenTable(LabelledArrays):
     def lengths_N(self) -> np.ndarray:
         """int64 [N], tokens of every row."""
         return np.diff(self.offsets_N1)
+
+    @functools.cached_property
+    def token_range(self) -> TokenRange:
+        """What is in it."""
+        tokens, types = (int(x.max(initial=0)) for x in (self.tokens_S, self.token_types_S))
+        return TokenRange(tokens + 1, types + 1, int(self.lengths_N.max(initial=0)))
 
     def take(self, rows: np.ndarray) -> "TokenTable":
         """The table of some rows, in the order given."""

@@ -17,8 +17,8 @@ from distill_jax.data.plan import choose_lengths
 from distill_jax.data.tokenise import tokenise_texts
 from distill_jax.evaluation.calibration import is_temperature, read_temperature
 from distill_jax.evaluation.predict import LogitsOf, check_token_types, logits_of, predict_logits
-from distill_jax.models.bert import Bert
-from distill_jax.models.huggingface import Pretrained, load_pretrained
+from distill_jax.models.build import build_model, load_model
+from distill_jax.models.loaded import Loaded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class OpenClassifier:
       temperature: by which logits are divided before the softmax; no class hangs on it.
     """
 
-    model: Pretrained
+    model: Loaded
     label_names: tuple[str, ...]
     max_length: int
     pairs: bool | None
@@ -86,13 +86,14 @@ class OpenClassifier:
         answers: list[Answer | None] = [None] * len(texts)
         if not rows:
             return answers, None
+        assert self.model.tokenizer_file is not None, "found when it was opened"
         tokens, coverage = tokenise_texts(
             [texts[row] for row in rows],
             self.model.tokenizer_file,
             max_length=self.max_length,
             texts_b=None if texts_b is None else [texts_b[row] for row in rows],
         )
-        check_token_types(tokens, self.model.config)
+        check_token_types(tokens, self.model.config.token_range)
         logits_NC = predict_logits(
             self._apply,
             self.model.params,
@@ -126,7 +127,7 @@ def open_classifier(
     max_length: int | None = None,
     temperature: float | Literal["auto"] = "auto",
 ) -> OpenClassifier:
-    """Open a run's folder, its ``model``, or any folder with a BERT classifier.
+    """Open a run's folder, its ``model``, or any folder with a classifier of texts.
 
     Args:
       max_length: tokens after which texts are cut; None for that of the training, or as many as
@@ -146,10 +147,12 @@ def open_classifier(
         temperature = read_temperature(inner if inner.is_dir() else folder) or 1.0
     if not is_temperature(temperature):
         raise UserError(f"the temperature must be a positive number or auto, not {temperature}")
-    model = load_pretrained(inner if inner.is_dir() else folder)
+    model = load_model(inner if inner.is_dir() else folder)
     if model.fresh:
         raise UserError(f"{folder} has no trained classifier head ({', '.join(model.fresh)})")
-    longest = model.config.max_positions
+    if model.tokenizer_file is None:
+        raise UserError(f"{folder} has a classifier of images; texts are asked about here")
+    longest = model.config.token_range.positions
     chosen = max_length or model.inputs.max_length or longest
     return OpenClassifier(
         model,
@@ -157,5 +160,5 @@ def open_classifier(
         min(chosen, longest),
         model.inputs.pairs,
         float(temperature),
-        logits_of(Bert(model.config)),
+        logits_of(build_model(model.config)),
     )

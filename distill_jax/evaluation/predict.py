@@ -12,10 +12,8 @@ from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import Placement, make_mesh, shard_batch
 from distill_jax.core.sharding import ALONG_WIDTH, place
-from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.core.types import Batch, TokenRange
 from distill_jax.data.plan import ExampleTable, make_batch, plan_in_order
-from distill_jax.data.tokenise import TokenTable
-from distill_jax.models.bert import BertConfig
 
 LogitsOf = Callable[[Any, Batch], jax.Array]
 
@@ -24,8 +22,7 @@ def logits_of(model: nn.Module) -> LogitsOf:
     """``apply(params, batch) -> logits_BC`` in evaluation mode; compile it once and keep it."""
 
     def apply(params: Any, batch: Batch) -> jax.Array:
-        output = model.apply({"params": params}, batch, train=False)
-        assert isinstance(output, ModelOutput) and output.logits_BC is not None
+        output: Any = model.apply({"params": params}, batch, train=False)
         return output.logits_BC
 
     return jax.jit(apply)
@@ -122,12 +119,12 @@ def one_by_one(table: ExampleTable, count: int, *, shape_lengths: Sequence[int])
     return [make_batch(few, planned, batch_size=1) for planned in plan]
 
 
-def check_token_types(table: TokenTable, config: BertConfig) -> None:
+def check_token_types(table: ExampleTable, model: TokenRange) -> None:
     """Raises ``UserError`` for pairs of texts where the model cannot tell the second one."""
-    largest = int(table.token_types_S.max(initial=0))
-    if largest >= config.type_vocab_size:
+    types = table.token_range.types
+    if types > model.types:
         raise UserError(
-            f"the texts are pairs (token type {largest}), the model has type_vocab_size "
-            f"{config.type_vocab_size}: it was not made for pairs. Take another model, or join the "
+            f"the texts are pairs (token type {types - 1}), the model has type_vocab_size "
+            f"{model.types}: it was not made for pairs. Take another model, or join the "
             "two texts in one column"
         )

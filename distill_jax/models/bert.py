@@ -23,7 +23,7 @@ from jax import Array
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
-from distill_jax.core.types import Batch, ModelOutput, ModelShape
+from distill_jax.core.types import Batch, ModelOutput, ModelShape, TokenRange, as_batch
 from distill_jax.models.dropout import Dropout
 
 Params = dict[str, Any]
@@ -84,16 +84,7 @@ class BertConfig:
             raise unknown("hidden_act", self.hidden_act, ACTIVATIONS, where="in the BERT config")
         if self.pooling not in POOLINGS:
             raise unknown("pooling", self.pooling, POOLINGS, where="in the BERT config")
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_layers",
-            "num_heads",
-            "intermediate_size",
-            "max_positions",
-            "type_vocab_size",
-            "num_labels",
-        ):
+        for name in (each.name for each in dataclasses.fields(self) if each.type == "int"):
             most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
             if not 1 <= getattr(self, name) <= most:
                 raise UserError(
@@ -123,6 +114,11 @@ class BertConfig:
             num_heads=self.num_heads,
             num_labels=self.num_labels,
         )
+
+    @property
+    def token_range(self) -> TokenRange:
+        """What it has embeddings for."""
+        return TokenRange(self.vocab_size, self.type_vocab_size, self.max_positions)
 
 
 class Bert(nn.Module):
@@ -181,16 +177,7 @@ def init_bert(config: BertConfig, rng: Array) -> Params:
       config: hashable, so one compilation serves every seed.
       rng: a jax random key.
     """
-    tokens_BT = jnp.zeros((1, 2), jnp.int32)
-    row_B = jnp.zeros((1,), jnp.int32)
-    batch = Batch(
-        example_ids_B=row_B,
-        input_ids_BT=tokens_BT,
-        token_type_ids_BT=tokens_BT,
-        where_BT=jnp.ones((1, 2), bool),
-        labels_B=row_B,
-        label_where_B=jnp.zeros((1,), bool),
-    )
+    batch = as_batch(jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool))
     return Bert(config).init(rng, batch)["params"]
 
 

@@ -1,39 +1,56 @@
-"""From a config to its module and its parameters, whatever kind of model it is."""
+"""From names, configs and folders to models, whatever family they are of."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 
-from distill_jax.models.bert import Bert, BertConfig, Params, init_bert
-from distill_jax.models.cnn import Cnn, CnnConfig, init_cnn
+from distill_jax.core.errors import unknown
+from distill_jax.models import cnn  # noqa: F401  being imported it is registered
+from distill_jax.models.family import Classifiers, family_of, registered
+from distill_jax.models.hf_config import read_json
+from distill_jax.models.hf_folder import CONFIG
+from distill_jax.models.loaded import Loaded
+from distill_jax.models.students import BERTS
 
-ModelConfig = BertConfig | CnnConfig
+
+def build_model(config: Any, dtype: Any = jnp.float32, remat: bool = False) -> nn.Module:
+    """The module of a config, see ``Family.build``."""
+    return family_of(config).build(config, dtype, remat)
 
 
-def build_model(config: ModelConfig, *, dtype: Any = jnp.float32, remat: bool = False) -> nn.Module:
-    """The module of a config: ``apply({"params": params}, batch, train=...) -> ModelOutput``.
+def student_family(name: str) -> Classifiers:
+    """The family that claims a student's name.
 
-    Args:
-      dtype: of a transformer's computation; CNNs are too small to gain and stay in float32.
-      remat: save memory in a transformer's backward pass, see ``Bert``.
+    Raises:
+      UserError: none does.
     """
-    match config:
-        case BertConfig():
-            return Bert(config, dtype, remat)
-        case CnnConfig():
-            return Cnn(config)
-    raise TypeError(f"no model for a {type(config).__name__}")
+    families = registered(Classifiers)
+    for family in families:
+        if family.claims(name):
+            return family
+    raise unknown("student", name, [each for family in families for each in family.names])
 
 
-def init_model(config: ModelConfig, rng: Array) -> Params:
-    """Fresh float32 parameters of ``build_model(config)``, drawn from a jax random key."""
-    match config:
-        case BertConfig():
-            return init_bert(config, rng)
-        case CnnConfig():
-            return init_cnn(config, rng)
-    raise TypeError(f"no model for a {type(config).__name__}")
+def teacher_family(name: str) -> Classifiers:
+    """The family of a teacher's name: one whose models start by chance, or that of checkpoints."""
+    alone = (each for each in registered(Classifiers) if each.alone(name, 1) is not None)
+    return next(alone, BERTS)
+
+
+def family_in(folder: Path) -> Classifiers:
+    """The family of a saved model; BERTs where that cannot be told."""
+    kind = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
+    return next((each for each in registered(Classifiers) if each.model_type == kind), BERTS)
+
+
+def load_model(folder: Path) -> Loaded:
+    """A classifier of any family.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    return family_in(folder).load(folder)

@@ -10,34 +10,24 @@ Shape suffixes: B batch, H height, W width, C channels, T = H * W positions, D c
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
-from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.core.files import atomic_folder, save_tensors
-from distill_jax.core.types import Batch, ModelOutput, ModelShape
+from distill_jax.core.types import Batch, ModelOutput, ModelShape, TokenRange, as_batch
 from distill_jax.models.bert import Params
 from distill_jax.models.dropout import Dropout
-from distill_jax.models.hf_config import read_json
-from distill_jax.models.hf_weights import WEIGHTS, read_tensors
+from distill_jax.models.family import Classifiers, register
 
 MAX_SIZE = 2**20
 """Of a layer or an image: a damaged or hostile config is refused before it is worked on."""
-CONFIG = "config.json"
-_MODEL_TYPE = "distill_jax_cnn"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +72,11 @@ class CnnConfig:
             num_heads=1,
             num_labels=self.num_labels,
         )
+
+    @property
+    def token_range(self) -> TokenRange:
+        """An image is one token."""
+        return TokenRange()
 
 
 class Cnn(nn.Module):
@@ -157,16 +152,8 @@ def init_cnn(config: CnnConfig, rng: Array) -> Params:
       config: hashable, so one compilation serves every seed.
       rng: a jax random key; ``vmap`` over keys gives a population.
     """
-    tokens_BT, row_B = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1,), jnp.int32)
-    batch = Batch(
-        example_ids_B=row_B,
-        input_ids_BT=tokens_BT,
-        token_type_ids_BT=tokens_BT,
-        where_BT=jnp.ones((1, 1), bool),
-        labels_B=row_B,
-        label_where_B=jnp.zeros((1,), bool),
-        pixels_BHWC=jnp.zeros((1, *config.image), jnp.float32),
-    )
+    pixels_BHWC = jnp.zeros((1, *config.image), jnp.float32)
+    batch = as_batch(jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool), None, pixels_BHWC)
     return Cnn(config).init(rng, batch)["params"]
 
 
@@ -176,7 +163,7 @@ _EXAMPLES = "cnn-16-32-64 (convolutions of 16 and 32 channels, dense layer of 64
 
 def parse_cnn(
     text: str, *, num_labels: int = 10, image: tuple[int, int, int] = (8, 8, 1)
-) -> CnnConfig | None:
+) -> CnnConfig:
     """The config of ``cnn-WIDTH-...-DENSE``: convolutions, and last the dense layer.
 
     Args:
@@ -184,14 +171,9 @@ def parse_cnn(
       num_labels: classes of the task.
       image: height, width and channels of its images.
 
-    Returns:
-      None for a text that does not begin with ``cnn``: another kind of model.
-
     Raises:
-      UserError: it begins with ``cnn`` and goes wrong, or the image cannot be halved so often.
+      UserError: for another text, or where the image cannot be halved so often.
     """
-    if not text.startswith("cnn"):
-        return None
     match = _PRESET.fullmatch(text)
     if not match:
         raise UserError(
@@ -205,84 +187,26 @@ def parse_cnn(
         raise UserError(f"model {text!r}: {error}") from None
 
 
-def cnn_digest(config: CnnConfig, params: Params) -> str:
-    """Content digest of a model: its config, and every parameter's name, shape and bytes."""
-    return digest({"config": config, "params": digest_arrays(_flat(params))})
+class Cnns(Classifiers):
+    """Students of images, and teachers that start by chance."""
+
+    init: Any = staticmethod(init_cnn)
+
+    def claims(self, name: str) -> bool:
+        return name.startswith("cnn-")
+
+    def student(self, name: str, teacher: Any, **options: Any) -> CnnConfig:
+        return parse_cnn(name, num_labels=teacher.num_labels, image=teacher.image)
+
+    def alone(self, name: str, num_labels: int) -> CnnConfig | None:
+        return parse_cnn(name, num_labels=num_labels) if self.claims(name) else None
+
+    def build(self, config: Any, dtype: Any = jnp.float32, remat: bool = False) -> nn.Module:
+        """Too small to gain by another dtype or by ``remat``: it stays as it is."""
+        return Cnn(config)
 
 
-@dataclasses.dataclass(frozen=True)
-class SavedCnn:
-    """A CNN as loaded.
-
-    Attributes:
-      config: sizes.
-      params: float32, for ``Cnn(config).apply({"params": params}, ...)``.
-      label_names: the classes, in order.
-      digest: of the config and of every parameter's content.
-    """
-
-    config: CnnConfig
-    params: Params
-    label_names: tuple[str, ...]
-    digest: str
-
-
-def save_cnn(folder: Path, config: CnnConfig, params: Params, label_names: Sequence[str]) -> None:
-    """Write a folder that ``load_cnn`` opens, whole or not at all.
-
-    Raises:
-      UserError: the folder exists and is not empty, or the label names do not fit the head.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not empty; choose another folder.")
-    if len(set(label_names)) != config.num_labels:
-        raise UserError(
-            f"{len(set(label_names))} different label names for a head of {config.num_labels}."
-        )
-    raw = {
-        "model_type": _MODEL_TYPE,
-        **dataclasses.asdict(config),
-        "label_names": list(label_names),
-        "digest": cnn_digest(config, params),
-    }
-    with atomic_folder(folder) as scratch:
-        text = json.dumps(raw, indent=2, ensure_ascii=False)
-        (scratch / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_tensors(scratch / WEIGHTS, _flat(params))
-
-
-def load_cnn(folder: Path) -> SavedCnn:
-    """Read what ``save_cnn`` wrote, and verify it against the digest written with it.
-
-    Raises:
-      UserError: a file is missing, damaged, changed, or not of a CNN.
-    """
-    where = folder / CONFIG
-    raw = read_json(where)
-    if raw.pop("model_type", None) != _MODEL_TYPE:
-        raise UserError(f"{where} is not of a CNN saved by distill_jax.")
-    try:
-        names, expected = tuple(map(str, raw.pop("label_names"))), raw.pop("digest")
-        raw |= {name: tuple(raw[name]) for name in ("channels", "image")}
-        config = CnnConfig(**raw)
-    except (KeyError, TypeError, UserError) as error:
-        raise UserError(f"{where} is damaged: {error}") from error
-    if len(names) != config.num_labels:
-        raise UserError(f"{where}: {len(names)} label names for a head of {config.num_labels}.")
-    flat = read_tensors(folder)
-    template = jax.eval_shape(partial(init_cnn, config), jax.random.key(0))
-    shapes = {name: leaf.shape for name, leaf in flatten_dict(template, sep="/").items()}
-    if {name: array.shape for name, array in flat.items()} != shapes:
-        raise UserError(f"{folder / WEIGHTS} does not hold the parameters that {where} asks for.")
-    params = unflatten_dict({name: jnp.asarray(array) for name, array in flat.items()}, sep="/")
-    found = cnn_digest(config, params)
-    if found != expected:
-        raise UserError(f"{folder} is damaged: its content has changed since it was saved.")
-    return SavedCnn(config, params, names, found)
-
-
-def _flat(params: Params) -> dict[str, np.ndarray]:
-    return {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep="/").items()}
+CNNS = register(Cnns("cnn", CnnConfig, Cnn, ("cnn-WIDTH-...-DENSE (cnn-4-8-16)",), "images"))
 
 
 def _positions(x_BHWC: Array) -> Array:

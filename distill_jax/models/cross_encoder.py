@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.search_types import ListBatch, SearchOutput
+from distill_jax.core.types import as_batch
 from distill_jax.models.bert import Bert, BertConfig
 from distill_jax.models.dropout import rows_of_lists
-from distill_jax.models.two_tower import as_batch
+from distill_jax.models.family import Family, register
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,3 +60,6 @@ class CrossEncoder(nn.Module):
         if batch.prior_BN is not None:
             scores_BN = scores_BN + batch.prior_BN
         return SearchOutput(scores_BN=jnp.where(batch.there_BN, scores_BN, -jnp.inf))
+
+
+register(Family("cross_encoder", CrossEncoderConfig, CrossEncoder))

@@ -9,10 +9,8 @@ from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import home as default_home
 from distill_jax.core.files import user_path
 from distill_jax.models.hf_tokenizer import (
-    ADDED_TOKENS,
-    SPECIAL_TOKENS,
+    FILES,
     TOKENIZER,
-    TOKENIZER_CONFIG,
     VOCAB,
     Found,
     load_tokenizer,
@@ -25,11 +23,7 @@ _HUB_FILES = (
     "model.safetensors",
     "model-*.safetensors",
     "model.safetensors.index.json",
-    TOKENIZER,
-    VOCAB,
-    TOKENIZER_CONFIG,
-    ADDED_TOKENS,
-    SPECIAL_TOKENS,
+    *FILES,
 )
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -66,26 +60,31 @@ def find_tokenizer(folder: Path, *, vocab_size: int, home: Path | None = None) -
     What is made is kept under ``home`` by the digest of what it was made of.
 
     Raises:
-      UserError: neither file, a damaged one, or more tokens than the model has embeddings for
-        (their ids would be clamped in silence).
+      UserError: neither file, or as ``check_tokenizer``.
     """
     if not any((folder / name).is_file() for name in (TOKENIZER, VOCAB)):
         raise UserError(f"{folder} has neither {TOKENIZER} nor {VOCAB}. {_layout()}")
     found = read_tokenizer(folder, home or default_home())
-    tokenizer = load_tokenizer(found.file)
+    check_tokenizer(found.file, vocab_size)
+    return found
+
+
+def check_tokenizer(file: Path, vocab_size: int) -> None:
+    """Raises ``UserError`` for a damaged tokeniser, or one with more tokens than the model has
+    embeddings for (their ids would be clamped in silence)."""
+    tokenizer = load_tokenizer(file)
     try:  # The words and what is put around them: each names its own ids.
         around = tokenizer.encode("a").ids + tokenizer.encode("a", "b").ids
     except BaseException as error:  # as in load_tokenizer
         raise UserError(
-            f"{found.file} is damaged or not a tokeniser: {panics_reported(error)}."
+            f"{file} is damaged or not a tokeniser: {panics_reported(error)}."
         ) from error
     largest = max([*tokenizer.get_vocab().values(), *around], default=0)
     if largest >= vocab_size:
         raise UserError(
-            f"{found.file} has {largest + 1} tokens, the model has embeddings for {vocab_size}: "
+            f"{file} has {largest + 1} tokens, the model has embeddings for {vocab_size}: "
             "they do not belong together."
         )
-    return found
 
 
 def _layout() -> str:

@@ -3,18 +3,19 @@
 Where ``tokenizer_config.json`` names BERT's tokeniser (or nothing, in the folder of a BERT),
 transformers builds it anew: the words come from ``tokenizer.json`` or ``vocab.txt``, lower case and
 accents from ``tokenizer_config.json``, whatever ``tokenizer.json`` says of them. Tokens that were
-added later may stand in ``added_tokens.json``, ``special_tokens_map.json`` or
-``tokenizer_config.json``. For any other class ``tokenizer.json`` is taken as it is.
+added later may stand in three more files. Where all that changes nothing, ``tokenizer.json`` is
+taken as it stands; else transformers is asked, once.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokenizers import AddedToken, BertWordPieceTokenizer, Tokenizer
+from tokenizers import Tokenizer
 
 from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError, panics_reported
@@ -26,8 +27,9 @@ VOCAB = "vocab.txt"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 ADDED_TOKENS = "added_tokens.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
-_BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
+FILES = (TOKENIZER, VOCAB, TOKENIZER_CONFIG, ADDED_TOKENS, SPECIAL_TOKENS)
 _REQUIRED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
 _ROLES = {
     "unk": ("[UNK]", "<unk>"),
     "sep": ("[SEP]", "</s>"),
@@ -51,37 +53,29 @@ class Found(NamedTuple):
 
 
 def read_tokenizer(folder: Path, home: Path) -> Found:
-    """The tokeniser of ``folder``; what has to be made is kept under ``home``.
+    """The tokeniser of ``folder``; one that transformers has to make is kept under ``home``.
 
     Raises:
-      UserError: there is none, it is damaged, or transformers would read another.
+      UserError: there is none, it is damaged, or transformers has none for it either.
     """
-    options = _optional(folder / TOKENIZER_CONFIG)
+    file, options = folder / TOKENIZER, _optional(folder / TOKENIZER_CONFIG)
+    try:
+        beside = _beside(folder, options)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        files = f"{TOKENIZER_CONFIG}, {SPECIAL_TOKENS} and {ADDED_TOKENS}"
+        raise UserError(f"the added tokens of {folder} ({files}) are damaged: {error}.") from error
     name = options.get("tokenizer_class")
     berts = name is None or str(name).removesuffix("Fast") in _BERT_CLASSES
-    if (folder / TOKENIZER).is_file():
-        return _from_json(folder, home, options, berts)
-    if not berts:
-        raise UserError(
-            f"{folder} has no {TOKENIZER}, and {TOKENIZER_CONFIG} names {name!r}; of a {VOCAB} "
-            "only BertTokenizer is made. Save it once with "
-            f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)."
-        )
-    words = (folder / VOCAB).read_bytes().decode("utf-8", errors="replace").splitlines()
-    lacking = [word for word in _REQUIRED if word not in words]
-    if lacking:
-        raise UserError(f"{folder / VOCAB} lacks {', '.join(lacking)}: not a BERT vocabulary.")
-    settings = _settings(options)
-    added = _added(folder, options)
-    named: dict[str, Any] = {"vocab": sha256_file(folder / VOCAB), "settings": settings}
-    if added:
-        named["added"] = {i: token.__getstate__() for i, token in enumerate(added.values())}
-
-    def make() -> Tokenizer:
-        made = BertWordPieceTokenizer(str(folder / VOCAB), **settings)
-        return Tokenizer.from_str(made.to_str())
-
-    return Found(_kept(home, named, make, added, folder))
+    if file.is_file() and _stands(file, options, set(beside), berts):
+        return Found(file)
+    here = [folder / name for name in FILES if (folder / name).is_file()]
+    key = digest({each.name: sha256_file(each) for each in here})
+    kept = home / "tokenizers" / key / TOKENIZER
+    if not kept.is_file():
+        write_atomic(kept, _by_transformers(folder, beside, berts).to_str())
+    others = ", ".join(each.name for each in here[1:])
+    note = f"tokeniser: {TOKENIZER} as transformers reads it with {others} (case, added tokens)"
+    return Found(kept, (note,) if file.is_file() else ())
 
 
 def load_tokenizer(file: Path) -> Tokenizer:
@@ -110,133 +104,77 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     return found
 
 
-def _from_json(folder: Path, home: Path, options: Mapping[str, Any], berts: bool) -> Found:
-    file = folder / TOKENIZER
-    tokenizer = load_tokenizer(file)
-    added = _added(folder, options)
-    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    added = {number: token for number, token in added.items() if token.content not in known}
-    raw, notes = json.loads(tokenizer.to_str()), []
-    if berts:
-        notes = _as_berts(raw, options, file)
-    if added:
-        notes.append(f"{len(added)} tokens added beside {TOKENIZER}: {_some(added)}")
-    if not notes:
-        return Found(file)
-    named = {
-        "tokenizer": sha256_file(file),
-        "read_as": raw["normalizer"],
-        "added": [token.__getstate__() for token in added.values()],
-    }
-    kept = _kept(home, named, lambda: Tokenizer.from_str(json.dumps(raw)), added, folder)
-    return Found(kept, tuple(f"tokeniser: {note}" for note in notes))
+def _stands(file: Path, options: Mapping[str, Any], beside: set[str], berts: bool) -> bool:
+    """Whether a ``tokenizer.json`` is read as it stands.
 
-
-def _as_berts(raw: dict[str, Any], options: Mapping[str, Any], file: Path) -> list[str]:
-    """Change a ``tokenizer.json`` into what BERT's class makes of it; says what was changed."""
+    Raises:
+      UserError: BERT's class is to read one that is no WordPiece.
+    """
+    raw = json.loads(load_tokenizer(file).to_str())
+    if not beside <= {token["content"] for token in raw["added_tokens"]}:
+        return False
+    if not berts:
+        return True
     if (model := raw["model"]["type"]) != "WordPiece":
         raise UserError(
             f"{file} is no WordPiece but {model}, and BertTokenizer is to read it, which makes "
             f"other tokens of it. Name the class in {TOKENIZER_CONFIG}: "
             '"tokenizer_class": "PreTrainedTokenizerFast" takes the file as it is.'
         )
-    wanted = _settings(options)
-    normalizer = {"type": "BertNormalizer", "clean_text": True, **wanted}
-    notes = []
-    if raw["normalizer"] != normalizer:
-        found = raw["normalizer"] or {}
-        differs = [
-            f"{key}={_word(wanted[theirs])}"
-            for key, (theirs, _) in _CASE.items()
-            if found.get(theirs, "absent") != wanted[theirs]
-        ]
-        notes.append(
-            f"{TOKENIZER_CONFIG} decides, as in transformers, with {', '.join(differs) or 'its'} "
-            f"where {TOKENIZER} says otherwise"
-        )
-    if raw["pre_tokenizer"] != {"type": "BertPreTokenizer"}:
-        notes.append(f"words are split as BertTokenizer does, not as {TOKENIZER} says")
-    raw["normalizer"], raw["pre_tokenizer"] = normalizer, {"type": "BertPreTokenizer"}
-    return notes
+    case = {theirs: options.get(key, usual) for key, (theirs, usual) in _CASE.items()}
+    normalizer = {"type": "BertNormalizer", "clean_text": True, **case}
+    split = raw["pre_tokenizer"] == {"type": "BertPreTokenizer"}
+    return raw["normalizer"] == normalizer and split
 
 
-def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    for key, (_, usual) in _CASE.items():
-        said = options.get(key, usual)
-        if not (isinstance(said, bool) or (said is None and usual is None)):
-            raise UserError(f"{TOKENIZER_CONFIG}: {key} is {said!r}, expected true or false.")
-    return {theirs: options.get(key, usual) for key, (theirs, usual) in _CASE.items()}
-
-
-def _added(folder: Path, options: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """Tokens by id that stand beside the vocabulary, in transformers' order of precedence."""
-    try:
-        return _added_tokens(folder, options)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        files = f"{TOKENIZER_CONFIG}, {SPECIAL_TOKENS} and {ADDED_TOKENS}"
-        raise UserError(f"the added tokens of {folder} ({files}) are damaged: {error}.") from error
-
-
-def _added_tokens(folder: Path, options: Mapping[str, Any]) -> dict[int, AddedToken]:
+def _beside(folder: Path, options: Mapping[str, Any]) -> dict[str, int | None]:
+    """Tokens that were added to the vocabulary, with their ids where those are said."""
     decoder = options.get("added_tokens_decoder")
-    extra = _listed(options)
-    if isinstance(decoder, dict):
-        tokens = {int(number): AddedToken(**token) for number, token in decoder.items()}
-        return _with_extra(tokens, extra)
-    tokens = {}
-    for content, number in _optional(folder / ADDED_TOKENS).items():
-        special = content in extra  # in transformers 5 the map beside it has no say in this
-        tokens[int(number)] = AddedToken(content, special=special, normalized=not special)
-    extra += _listed(_optional(folder / SPECIAL_TOKENS))
-    return _with_extra(dict(sorted(tokens.items())), extra)
+    found: dict[str, int | None] = {}
+    if decoder is None:
+        found |= {name: int(number) for name, number in _optional(folder / ADDED_TOKENS).items()}
+    else:
+        found |= {token["content"]: int(number) for number, token in decoder.items()}
+    for source in (options, _optional(folder / SPECIAL_TOKENS)):
+        for key in ("extra_special_tokens", "additional_special_tokens"):
+            listed = source.get(key) or []
+            for each in listed.values() if isinstance(listed, dict) else listed:
+                found.setdefault(each["content"] if isinstance(each, dict) else str(each))
+    return found
 
 
-def _listed(options: Mapping[str, Any]) -> list[str]:
-    listed = options.get("extra_special_tokens") or options.get("additional_special_tokens") or []
-    found = listed.values() if isinstance(listed, dict) else listed
-    return [each["content"] if isinstance(each, dict) else str(each) for each in found]
+def _by_transformers(folder: Path, beside: Mapping[str, int | None], berts: bool) -> Tokenizer:
+    """What transformers makes of a folder; no code of the folder is run.
 
+    Raises:
+      UserError: it can make none, or would give an added token another id than is said.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it speaks of PyTorch otherwise
+    from transformers import AutoTokenizer, BertTokenizer  # slow to import, needed only here
 
-def _with_extra(tokens: dict[int, AddedToken], extra: list[str]) -> dict[int, AddedToken]:
-    """Further special tokens get the next ids, or keep that of the vocabulary."""
-    known = {token.content for token in tokens.values()}
-    new = [content for content in dict.fromkeys(extra) if content not in known]
-    return tokens | {-1 - i: AddedToken(content, special=True) for i, content in enumerate(new)}
-
-
-def _kept(
-    home: Path, named: Mapping[str, Any], make: Any, added: Mapping[int, AddedToken], folder: Path
-) -> Path:
-    """The file that ``make`` and the added tokens give, kept by what it is made of."""
-    target = home / "tokenizers" / digest(named) / TOKENIZER
-    if target.is_file():
-        return target
+    if berts and not (folder / TOKENIZER).is_file():
+        words = (folder / VOCAB).read_bytes().decode("utf-8", errors="replace").splitlines()
+        if lacking := [word for word in _REQUIRED if word not in words]:
+            raise UserError(f"{folder / VOCAB} lacks {', '.join(lacking)}: not a BERT vocabulary.")
     try:
-        tokenizer = make()
-        tokenizer.add_tokens(list(added.values()))
+        made = (
+            (BertTokenizer if berts else AutoTokenizer)
+            .from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            .backend_tokenizer
+        )
     except BaseException as error:  # as in load_tokenizer
         raise UserError(
-            f"the tokeniser of {folder} is damaged: {panics_reported(error)}."
+            f"transformers makes no fast tokeniser of {folder}, which is damaged or needs more "
+            f"than its files: {panics_reported(error)}."
         ) from error
-    for number, token in added.items():
-        found = tokenizer.token_to_id(token.content)
-        if number >= 0 and found != number:
+    for content, number in beside.items():
+        if number is not None and (found := made.token_to_id(content)) != number:
             raise UserError(
-                f"{folder}: the added token {token.content!r} is to be {number}, after the "
+                f"{folder}: the added token {content!r} is to be {number}, after the "
                 f"vocabulary it would be {found}; save the tokeniser once with transformers."
             )
-    write_atomic(target, tokenizer.to_str())
-    return target
+    return made
 
 
 def _optional(file: Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
-
-
-def _some(added: Mapping[int, AddedToken]) -> str:
-    names = [token.content for token in added.values()]
-    return ", ".join(map(repr, names[:3])) + (" ..." if len(names) > 3 else "")
-
-
-def _word(value: Any) -> str:
-    return json.dumps(value)

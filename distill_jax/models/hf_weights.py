@@ -91,17 +91,19 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: no such file, only pickled weights, a damaged file, or a missing shard.
     """
-    tensors: dict[str, np.ndarray] = {}
-    for file in _weight_files(folder):
-        try:
-            with safe_open(file, framework="numpy") as opened:
-                for name in opened.keys():  # noqa: SIM118  not a mapping
-                    array = opened.get_tensor(name)
-                    is_float = jnp.issubdtype(array.dtype, jnp.floating)
-                    tensors[name] = array.astype(np.float32) if is_float else array
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is damaged or not a safetensors file: {error}.") from error
-    return tensors
+    found = (read_safetensors(file) for file in _weight_files(folder))
+    return {name: array for tensors in found for name, array in tensors.items()}
+
+
+def read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file, floats as float32; a ``UserError`` where it is damaged."""
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged or not a safetensors file: {error}.") from error
+    floats = {k for k, array in tensors.items() if jnp.issubdtype(array.dtype, jnp.floating)}
+    return {k: x.astype(np.float32) if k in floats else x for k, x in tensors.items()}
 
 
 def standard_names(tensors: Mapping[str, Any], *, where: str) -> dict[str, Any]:

@@ -13,9 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
-from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
 from distill_jax.models import hf_config, hf_folder, hf_weights
@@ -27,49 +26,22 @@ from distill_jax.models.hf_tokenizer import (
     load_tokenizer,
     special_tokens,
 )
+from distill_jax.models.loaded import (
+    UNSAID,
+    Loaded,
+    TextInputs,
+    check_free,
+    check_names,
+    model_digest,
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class TextInputs:
-    """What texts a model was trained on, as far as its folder says.
-
-    Attributes:
-      max_length: tokens after which they are cut.
-      pairs: whether each example is a pair of texts.
-    """
-
-    max_length: int | None = None
-    pairs: bool | None = None
-
-
-UNSAID = TextInputs()
-
-
-@dataclasses.dataclass(frozen=True)
-class Pretrained:
-    """A model as loaded.
-
-    Attributes:
-      config: sizes, pooling, number of classes.
-      params: float32, for ``Bert(config).apply({"params": params}, ...)``.
-      tokenizer_file: a ``tokenizer.json``.
-      digest: of the config and of every parameter's content.
-      label_names: the classes the head was trained for, in order; None where the head is fresh
-        or the checkpoint does not say.
-      fresh: parts that were not in the checkpoint and were drawn by seed: ``classifier``,
-        ``pooler``.
-      notes: what was left out of the checkpoint and why, a line each.
-      inputs: what texts it was trained on.
-    """
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pretrained(Loaded):
+    """A BERT as loaded, for ``Bert(config).apply({"params": params}, ...)``."""
 
     config: BertConfig
-    params: Params
     tokenizer_file: Path
-    digest: str
-    label_names: tuple[str, ...] | None
-    fresh: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    inputs: TextInputs = UNSAID
 
 
 def load_pretrained(
@@ -137,7 +109,7 @@ def load_pretrained(
         config=config,
         params=params,
         tokenizer_file=tokenizer.file,
-        digest=params_digest(config, params),
+        digest=model_digest(config, params),
         label_names=None if head_is_fresh else label_names,
         fresh=tuple(sorted(fresh)),
         notes=tuple(notes),
@@ -167,12 +139,9 @@ def save_pretrained(
       UserError: the folder exists and is not empty, the label names do not fit the head, or it
         cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not empty; choose another folder.")
-    if label_names is not None and len(set(label_names)) != config.num_labels:
-        raise UserError(
-            f"{len(set(label_names))} different label names for a head of {config.num_labels}."
-        )
+    check_free(folder)
+    if label_names is not None:
+        check_names(label_names, config.num_labels)
     raw = hf_config.config_to_hf(config, label_names)
     if inputs.pairs is not None:
         raw[hf_config.PAIRS_KEY] = inputs.pairs
@@ -203,12 +172,6 @@ def _max_length(folder: Path, config: BertConfig) -> int | None:
     if isinstance(said, bool) or not isinstance(said, int) or said < 1:
         return None
     return min(said, config.max_positions)
-
-
-def params_digest(config: BertConfig, params: Params) -> str:
-    """Content digest of a model: its config, and every parameter's name, shape and bytes."""
-    arrays = {"/".join(path): np.asarray(leaf) for path, leaf in flatten_dict(params).items()}
-    return digest({"config": config, "params": digest_arrays(arrays)})
 
 
 def _choose_head(

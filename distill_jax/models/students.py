@@ -16,6 +16,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,11 @@ from jax import Array
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.layer_choice import spread, uniform
-from distill_jax.models.bert import BertConfig, Params, init_bert
+from distill_jax.models.bert import Bert, BertConfig, Params, init_bert
+from distill_jax.models.family import Classifiers, register
+from distill_jax.models.hf_reference import reference_logits
+from distill_jax.models.huggingface import load_pretrained, save_pretrained
+from distill_jax.models.loaded import Loaded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +58,8 @@ PRESETS: dict[str, Preset] = {
 }
 
 LAYER_CHOICES = ("spread", "uniform", "first", "last")
+_SIZES = re.compile(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)")
+_NAMES = (*PRESETS, "LAYERSxWIDTHxHEADS (3x256x4)")
 
 
 def parse_preset(text: str) -> Preset:
@@ -63,9 +70,9 @@ def parse_preset(text: str) -> Preset:
     """
     if text in PRESETS:
         return PRESETS[text]
-    sizes = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+    sizes = _SIZES.fullmatch(text)
     if not sizes:
-        raise unknown("student", text, [*PRESETS, "LAYERSxWIDTHxHEADS (3x256x4)"])
+        raise unknown("student", text, _NAMES)
     layers, width, heads = (int(size) for size in sizes.groups())
     if width % heads:
         raise UserError(f"student {text!r}: width {width} is not a multiple of {heads} heads.")
@@ -176,3 +183,36 @@ def init_student(
 @partial(jax.jit, static_argnums=(0, 2))
 def _drawn(config: BertConfig, rng: Array, part: str) -> Params:
     return init_bert(config, rng)[part]  # the compiler drops the rest
+
+
+class Berts(Classifiers):
+    """Transformers of BERT's kind: students of a teacher that is one too, and that teacher."""
+
+    model_type = "bert"
+    init: Any = staticmethod(init_bert)
+    save: Any = staticmethod(save_pretrained)
+    load: Any = staticmethod(load_pretrained)
+
+    def claims(self, name: str) -> bool:
+        return name in PRESETS or _SIZES.fullmatch(name) is not None
+
+    def student(self, name: str, teacher: Any, **options: Any) -> BertConfig:
+        if not isinstance(teacher, BertConfig):
+            raise UserError(f"student {name!r} needs a BERT as teacher, whose tokens it reads")
+        config = student_config(name, teacher, pooling=options.get("pooling", "teacher"))
+        if self.copies(name):
+            choose_layers(
+                options.get("layers", "spread"),
+                student_layers=config.num_layers,
+                teacher_layers=teacher.num_layers,
+            )
+        return config
+
+    def copies(self, name: str) -> bool:
+        return parse_preset(name).copies_teacher
+
+    def start(self, name: str, teacher: Loaded, rng: Array, **options: Any) -> Params:
+        return init_student(name, teacher.config, teacher.params, rng, **options)
+
+
+BERTS = register(Berts("bert", BertConfig, Bert, _NAMES, pools=True, reference=reference_logits))

@@ -20,9 +20,10 @@ from jax import Array
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.search_types import ListBatch, SearchOutput
-from distill_jax.core.types import Batch
+from distill_jax.core.types import as_batch
 from distill_jax.models.bert import Bert, BertConfig, Params, init_bert
 from distill_jax.models.dropout import rows_of_lists
+from distill_jax.models.family import Family, register
 
 Side = Literal["query", "item"]
 
@@ -95,19 +96,6 @@ class TwoTower(nn.Module):
             scale = self.config.cosine_scale if side == "query" else 1.0
             return vectors_BD * (scale * jax.lax.rsqrt(square_B1 + 1e-12))
         return vectors_BD * (self.config.vector_size**-0.25)
-
-
-def as_batch(ids_BT: Array, where_BT: Array, types_BT: Array | None = None) -> Batch:
-    """Tokens as the house's BERT reads them."""
-    zeros_B = jnp.zeros(ids_BT.shape[:1], jnp.int32)
-    return Batch(
-        example_ids_B=zeros_B,
-        input_ids_BT=ids_BT,
-        token_type_ids_BT=jnp.zeros_like(ids_BT) if types_BT is None else types_BT,
-        where_BT=where_BT,
-        labels_B=zeros_B,
-        label_where_B=jnp.zeros(ids_BT.shape[:1], bool),
-    )
 
 
 def init_two_tower(config: TwoTowerConfig, rng: Array) -> Params:
@@ -192,3 +180,6 @@ def embeddings_from(params: Params, source: Params) -> Params:
         "embeddings": narrow
         | {name: {"embedding": table.astype(np.float32)} for name, table in projected.items()}
     }
+
+
+register(Family("two_tower", TwoTowerConfig, TwoTower))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.types import Batch, ModelOutput
+from distill_jax.core.types import Batch
 from distill_jax.data.plan import choose_lengths, plan_in_order
 from distill_jax.data.tokenise import TokenTable, tokenise_texts
 from distill_jax.models.bert import Bert, BertConfig, Params
@@ -75,8 +76,7 @@ def encode(config: BertConfig, params: Params, table: TokenTable) -> np.ndarray:
     """float32 [I, E]: the mean of the last layer over each row's real tokens, no dropout."""
 
     def forward(params: Params, batch: Batch) -> Array:
-        output = Bert(config).apply({"params": params}, batch, train=False)
-        assert isinstance(output, ModelOutput)
+        output: Any = Bert(config).apply({"params": params}, batch, train=False)
         hidden_BTE = output.hidden_states[config.num_layers]
         return mean_of_tokens(hidden_BTE.astype(jnp.float32), batch.where_BT)
 

@@ -28,8 +28,7 @@ class LiveTeacher:
     @cached_property
     def _forward(self) -> Any:
         def forward(params: Any, batch: Batch) -> ModelOutput:
-            output = self.model.apply({"params": params}, batch, train=False)
-            assert isinstance(output, ModelOutput)
+            output: Any = self.model.apply({"params": params}, batch, train=False)
             return jax.tree.map(lambda x: x.astype(jnp.float32), self.capture.select(output))
 
         return jax.jit(forward)

@@ -18,7 +18,8 @@ from distill_jax.engine.sweep import (
     zipped,
 )
 from distill_jax.models.bert import BertConfig
-from distill_jax.models.build import ModelConfig
+from distill_jax.models.build import teacher_family
+from distill_jax.models.family import ModelConfig
 from distill_jax.objectives.resolve import resolve
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.published import load_published
@@ -29,7 +30,7 @@ from distill_jax.tasks.classification.cells import (
     TeacherConfig,
     TrainingConfig,
 )
-from distill_jax.tasks.classification.models import check_student, is_cnn, load_checkpoint
+from distill_jax.tasks.classification.models import check_student, load_checkpoint
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 BASE = Cell(
@@ -177,7 +178,7 @@ def test_every_declared_cell_can_be_built(path, preset):
             assert len(students) == len(sweep.groups) == len({each for _, each in students})
         for cell in {entry.cell for entry in entries if entry.cell.seed == entries[0].cell.seed}:
             teacher: ModelConfig = MINILM
-            if is_cnn(cell.setup.teacher.name):
+            if teacher_family(cell.setup.teacher.name).reads == "images":
                 teacher = load_checkpoint(cell.setup.teacher.name, num_labels=10, fresh=True).config
             shape = check_student(cell, teacher).shape
             for objective in cell.objectives:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from searches import VOCABULARY, toy_table
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.types import as_batch
 from distill_jax.data.query_product import Judgement, build_search_data
 from distill_jax.evaluation.search import (
     Encoder,
@@ -16,7 +17,7 @@ from distill_jax.evaluation.search import (
     top_k,
 )
 from distill_jax.models.bert import Bert, BertConfig
-from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, as_batch, init_two_tower
+from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, init_two_tower
 
 
 def toy(gains, more=3):

@@ -12,7 +12,7 @@ from distill_jax.core.errors import panics_reported
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import tokenise_dataset
 from distill_jax.models.bert import BertConfig
-from distill_jax.models.cnn import CnnConfig, init_cnn, load_cnn, save_cnn
+from distill_jax.models.cnn import CNNS, CnnConfig, init_cnn
 from distill_jax.models.huggingface import load_pretrained
 from distill_jax.models.students import student_config
 
@@ -100,7 +100,7 @@ def test_a_tokeniser_that_panics(toy_teacher, tmp_path):
 def test_a_cnn_larger_than_any(cnn_folder, tmp_path):
     raw = json.loads((cnn_folder / "config.json").read_text()) | {"channels": [2**63, True]}
     changes = {"config.json": json.dumps(raw).encode()}
-    _, refused = told(lambda: load_cnn(damaged_copy(cnn_folder, changes, tmp_path / "cnn")))
+    _, refused = told(lambda: CNNS.load(damaged_copy(cnn_folder, changes, tmp_path / "cnn")))
     assert refused
 
 
@@ -124,7 +124,7 @@ def cnn_folder(tmp_path_factory):
 
     config = CnnConfig((2,), 4, 3)
     folder = tmp_path_factory.mktemp("cnn") / "model"
-    save_cnn(folder, config, init_cnn(config, jax.random.key(0)), ("a", "b", "c"))
+    CNNS.save(folder, config, init_cnn(config, jax.random.key(0)), None, ("a", "b", "c"))
     return folder
 
 
@@ -136,8 +136,8 @@ def test_folders_of_cnns(cnn_folder, tmp_path_factory, data):
         raw = json.loads((cnn_folder / "config.json").read_text())
         changes = {"config.json": json.dumps(data.draw(damaged_json(raw))).encode()}
     target = tmp_path_factory.getbasetemp() / "cnn_damaged"
-    whole = load_cnn(cnn_folder)
-    loaded, _ = told(lambda: load_cnn(damaged_copy(cnn_folder, changes, target)))
+    whole = CNNS.load(cnn_folder)
+    loaded, _ = told(lambda: CNNS.load(damaged_copy(cnn_folder, changes, target)))
     if loaded is not None:  # its digest is of all that counts
         assert loaded.digest == whole.digest
         np.testing.assert_array_equal(

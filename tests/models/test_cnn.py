@@ -12,16 +12,15 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch
 from distill_jax.data.images import ImageTable
 from distill_jax.models.cnn import (
+    CNNS,
     Cnn,
     CnnConfig,
-    cnn_digest,
     init_cnn,
-    load_cnn,
     max_pool_2x2,
     parse_cnn,
     patches_3x3,
-    save_cnn,
 )
+from distill_jax.models.loaded import model_digest
 
 CONFIG = CnnConfig(channels=(3, 5), dense=6, num_labels=4, image=(8, 12, 2))
 
@@ -184,10 +183,11 @@ def test_a_wrong_batch_is_named(params, make_batch):
 def test_presets():
     assert parse_cnn("cnn-16-32-64") == CnnConfig((16, 32), 64, 10, (8, 8, 1))
     assert parse_cnn("cnn-4-8", num_labels=2, image=(4, 4, 3)) == CnnConfig((4,), 8, 2, (4, 4, 3))
-    assert parse_cnn("tiny") is None and parse_cnn("3x256x4") is None
 
 
-@pytest.mark.parametrize("text", ["cnn", "cnn-8", "cnn-8-0", "cnn-8-x", "cnn8-8", "cnn-08-4"])
+@pytest.mark.parametrize(
+    "text", ["cnn", "tiny", "3x256x4", "cnn-8", "cnn-8-0", "cnn-8-x", "cnn8-8", "cnn-08-4"]
+)
 def test_malformed_presets_come_with_examples(text):
     with pytest.raises(UserError, match=rf"^model '{text}': .*Examples: cnn-16-32-64"):
         parse_cnn(text)
@@ -221,31 +221,31 @@ NAMES = ("zéro", "one", "two", "three")
 
 
 def test_a_saved_model_is_the_same_model(tmp_path, params):
-    save_cnn(tmp_path / "model", CONFIG, params, NAMES)
-    loaded = load_cnn(tmp_path / "model")
+    CNNS.save(tmp_path / "model", CONFIG, params, None, NAMES)
+    loaded = CNNS.load(tmp_path / "model")
     assert loaded.config == CONFIG and loaded.label_names == NAMES
-    assert loaded.digest == cnn_digest(CONFIG, params)
+    assert loaded.digest == model_digest(CONFIG, params)
     np.testing.assert_array_equal(
         apply(loaded.params, images(2)).logits_BC, apply(params, images(2)).logits_BC
     )
     with pytest.raises(UserError, match="not empty"):
-        save_cnn(tmp_path / "model", CONFIG, params, NAMES)
+        CNNS.save(tmp_path / "model", CONFIG, params, None, NAMES)
 
 
 def test_label_names_have_to_fit_the_head(tmp_path, params):
     with pytest.raises(UserError, match="3 different label names for a head of 4"):
-        save_cnn(tmp_path / "model", CONFIG, params, ("a", "b", "c", "c"))
+        CNNS.save(tmp_path / "model", CONFIG, params, None, ("a", "b", "c", "c"))
     assert not (tmp_path / "model").exists()
 
 
 def test_the_digest_sees_config_and_every_parameter(params):
-    digest = cnn_digest(CONFIG, params)
+    digest = model_digest(CONFIG, params)
     other = CnnConfig(CONFIG.channels, CONFIG.dense, 4, CONFIG.image, dropout=0.1)
-    assert cnn_digest(other, params) != digest
+    assert model_digest(other, params) != digest
     for path in ("conv_1", "conv_2", "dense", "classifier"):
         for leaf in ("kernel", "bias"):
             changed = {**params, path: {**params[path], leaf: params[path][leaf] + 1}}
-            assert cnn_digest(CONFIG, changed) != digest
+            assert model_digest(CONFIG, changed) != digest
 
 
 def _flip_a_weight(folder):
@@ -278,10 +278,10 @@ def _edit(**changes):
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "cannot read"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot read"),
-        (_edit(model_type="bert"), "not of a CNN"),
+        (_edit(model_type="bert"), "is not of a distill_jax_cnn"),
         (_edit(dense=7), "does not hold the parameters"),
         (_edit(dense=6.0), r"config.json is damaged: (CNN config|CnnConfig)"),
-        (_edit(channels=None), r"config.json is damaged: 'channels'"),
+        (_edit(channels=None), r"config.json is damaged: .*'channels'"),
         (_edit(colour="red"), r"config.json is damaged: .*colour"),
         (_edit(dropout=0.5), "has changed since it was saved"),
         (_edit(digest=None), r"config.json is damaged: 'digest'"),
@@ -290,8 +290,8 @@ def _edit(**changes):
 )
 def test_damaged_folders_are_refused(tmp_path, params, damage, message):
     folder = tmp_path / "model"
-    save_cnn(folder, CONFIG, params, NAMES)
+    CNNS.save(folder, CONFIG, params, None, NAMES)
     damage(folder)
     with pytest.raises(UserError, match=message) as caught:
-        load_cnn(folder)
+        CNNS.load(folder)
     assert str(folder) in str(caught.value)

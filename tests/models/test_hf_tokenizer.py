@@ -65,12 +65,12 @@ def test_case_and_accents_are_those_that_transformers_takes(tmp_path, config, lo
         tmp_path / "model", vocab=settings is None, json_settings=settings, **files
     )
     if fast and settings is None:  # transformers has no tokeniser for it either
-        with pytest.raises(UserError, match=r"names 'PreTrainedTokenizerFast'.*AutoTokenizer"):
+        with pytest.raises(UserError, match=r"transformers makes no fast tokeniser of .*model"):
             read_tokenizer(folder, tmp_path / "home")
         return
     found = check_agrees(folder, tmp_path / "home")
     if settings and config == {"do_lower_case": False}:
-        told = "tokenizer_config.json decides, as in transformers, with do_lower_case=false"
+        told = "tokenizer.json as transformers reads it with tokenizer_config.json"
         assert any(told in note for note in found.notes) == lowercase
 
 
@@ -140,7 +140,7 @@ def test_what_is_damaged_is_said_in_one_line(tmp_path, files):
 def test_other_tokenisers_are_not_made_of_a_vocabulary(tmp_path):
     """BertJapaneseTokenizer, say, divides words with a dictionary of its own."""
     files = {"tokenizer_config": {"tokenizer_class": "BertJapaneseTokenizer"}}
-    with pytest.raises(UserError, match=r"names 'BertJapaneseTokenizer'; of a vocab.txt only Bert"):
+    with pytest.raises(UserError, match="BertJapaneseTokenizer has no attribute"):
         read_tokenizer(make_folder(tmp_path / "model", **files), tmp_path / "home")
 
 

@@ -16,7 +16,7 @@ from distill_jax.models.bert import Bert, init_bert
 from distill_jax.models.huggingface import (
     TextInputs,
     load_pretrained,
-    params_digest,
+    model_digest,
     save_pretrained,
 )
 
@@ -116,7 +116,7 @@ def test_round_trip(tmp_path, config, tokenizer_file, pooling):
     assert loaded.config == config
     assert equal(loaded.params, params)
     assert loaded.label_names == ("x", "y", "z")
-    assert loaded.digest == params_digest(config, params)
+    assert loaded.digest == model_digest(config, params)
     assert loaded.fresh == loaded.notes == ()
     assert loaded.inputs == TextInputs(9, True)
     assert loaded.tokenizer_file.read_bytes() == tokenizer_file.read_bytes()
@@ -255,12 +255,12 @@ def test_saving_does_not_overwrite_or_mislabel(saved, config, params, tokenizer_
 
 
 def test_digest_depends_on_every_parameter_and_the_config(config, params):
-    base = params_digest(config, params)
-    assert params_digest(dataclasses.replace(config, hidden_act="relu"), params) != base
+    base = model_digest(config, params)
+    assert model_digest(dataclasses.replace(config, hidden_act="relu"), params) != base
     leaves, tree = jax.tree.flatten(params)
     for i in range(len(leaves)):
         changed = [leaf + 1 if i == j else leaf for j, leaf in enumerate(leaves)]
-        assert params_digest(config, jax.tree.unflatten(tree, changed)) != base
+        assert model_digest(config, jax.tree.unflatten(tree, changed)) != base
 
 
 def test_the_saved_tokenizer_opens_in_transformers(saved, tokenizer_file):

@@ -7,12 +7,12 @@ import pytest
 from searches import VOCABULARY, toy_table
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.types import as_batch
 from distill_jax.models.bert import Bert, BertConfig, init_bert
 from distill_jax.models.cross_encoder import CrossEncoder, CrossEncoderConfig
 from distill_jax.models.two_tower import (
     TwoTower,
     TwoTowerConfig,
-    as_batch,
     embeddings_from,
     init_two_tower,
     pretrained_towers,

@@ -16,7 +16,13 @@ from jax import Array
 from distill_jax.core.ranking_types import HistoryBatch, Question, RankingOutput
 from distill_jax.models.bert import BertConfig, Dense, Layer, LayerNorm, gelu
 from distill_jax.models.dropout import Dropout
-from distill_jax.models.recommenders.sequence import Inputs, SequenceConfig, block_config
+from distill_jax.models.family import register
+from distill_jax.models.recommenders.sequence import (
+    Inputs,
+    Recommenders,
+    SequenceConfig,
+    block_config,
+)
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
 
@@ -43,13 +49,7 @@ class Bert4RecConfig(SequenceConfig):
     @property
     def blocks(self) -> BertConfig:
         """The same sizes, as the blocks of ``models.bert`` want them."""
-        return block_config(
-            self,
-            intermediate_size=4 * self.hidden_size,
-            attention_dropout=self.attention_dropout,
-            epsilon=self.layer_norm_eps,
-            act="gelu",
-        )
+        return block_config(self, 4 * self.hidden_size, "gelu")
 
 
 class Bert4Rec(nn.Module):
@@ -87,3 +87,6 @@ class Bert4Rec(nn.Module):
         return RankingOutput(
             norm(gelu(head(hidden_BTD))), items_ID, jnp.pad(bias_I, (0, new)), hidden_states
         )
+
+
+register(Recommenders("bert4rec", Bert4RecConfig, Bert4Rec))

@@ -16,13 +16,13 @@ from jax import Array
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.ranking_types import HistoryBatch, Question, RankingOutput
-from distill_jax.core.types import ModelShape
-from distill_jax.models.recommenders.sequence import look_up
+from distill_jax.models.family import register
+from distill_jax.models.recommenders.sequence import CatalogueConfig, Recommenders, look_up
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts, ItemVectors
 
 
 @dataclasses.dataclass(frozen=True)
-class BprMfConfig:
+class BprMfConfig(CatalogueConfig):
     """A matrix factorisation.
 
     Attributes:
@@ -42,19 +42,6 @@ class BprMfConfig:
         check_fields(self)
         if min(self.num_users, self.max_length) < 1:
             raise UserError("num_users and max_length must be at least 1.")
-
-    @property
-    def hidden_size(self) -> int:
-        return self.items.hidden_size
-
-    @property
-    def num_items(self) -> int:
-        return self.items.num_items
-
-    @property
-    def shape(self) -> ModelShape:
-        """What objectives have to know of this model; its labels are the items."""
-        return ModelShape(self.num_layers, self.hidden_size, 1, self.num_items)
 
 
 class BprMf(nn.Module):
@@ -99,3 +86,6 @@ class BprMf(nn.Module):
             jnp.pad(bias_I, (0, new)),
             {0: taken_BTD, 1: queries_BTD},
         )
+
+
+register(Recommenders("bpr_mf", BprMfConfig, BprMf, layered=False))

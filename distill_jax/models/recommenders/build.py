@@ -1,10 +1,11 @@
-"""From a recommender's config to something that can be trained, asked and written to disk."""
+"""From a recommender's name to something that can be trained, asked and written to disk."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -14,19 +15,63 @@ from jax import Array
 from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
 from distill_jax.models.bert import Params
-from distill_jax.models.recommenders.bert4rec import Bert4Rec, Bert4RecConfig
-from distill_jax.models.recommenders.bpr_mf import BprMf, BprMfConfig
-from distill_jax.models.recommenders.gru4rec import Gru4Rec, Gru4RecConfig
-from distill_jax.models.recommenders.sasrec import SasRec, SasRecConfig
+from distill_jax.models.family import family_of, registered
+from distill_jax.models.recommenders import (  # noqa: F401  being imported they are registered
+    bert4rec,
+    bpr_mf,
+    gru4rec,
+    sasrec,
+)
+from distill_jax.models.recommenders.sequence import Recommenders
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
-RecommenderConfig = SasRecConfig | Bert4RecConfig | Gru4RecConfig | BprMfConfig
-MODULES: dict[type, type[nn.Module]] = {
-    SasRecConfig: SasRec,
-    Bert4RecConfig: Bert4Rec,
-    Gru4RecConfig: Gru4Rec,
-    BprMfConfig: BprMf,
+_SIZES = {
+    True: re.compile(r"([1-9][0-9]?)x([1-9][0-9]{0,3})(?:-(id|text|both))?"),
+    False: re.compile(r"()([1-9][0-9]{0,3})()"),
 }
+"""What stands after the kind, of families with layers and without."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelName:
+    """A recommender by its name: ``sasrec-2x64``, ``gru4rec-1x32``, ``sasrec-2x64-both``,
+    ``bpr_mf-32``.
+
+    Attributes:
+      kind: of model.
+      layers, width: its size.
+      source: whence item vectors come: ``id``, ``text`` or ``both``.
+    """
+
+    kind: str
+    layers: int
+    width: int
+    source: Literal["id", "text", "both"] = "id"
+
+
+def recommender_family(kind: str) -> Recommenders:
+    """The family of a kind; raises ``KeyError`` where there is none."""
+    return {family.name: family for family in registered(Recommenders)}[kind]
+
+
+def parse_model(name: str) -> ModelName:
+    """Reads a model's name.
+
+    Raises:
+      UserError: for anything else.
+    """
+    kind, _, rest = name.partition("-")
+    families = registered(Recommenders)
+    for family in families:
+        found = _SIZES[family.layered].fullmatch(rest)
+        if family.name == kind and found:
+            source: Any = found[3] or "id"
+            return ModelName(kind, int(found[1] or 1), int(found[2]), source)
+    names = (f"{each.name}-{'LAYERSx' * each.layered}WIDTH" for each in families)
+    raise UserError(
+        f"no recommender is called {name!r}; expected {' or '.join(names)}; after layers and width "
+        "comes -text or -both for item vectors made of texts (sasrec-2x64-both)."
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,14 +84,13 @@ class Recommender:
       dtype: in which the layers compute; parameters, queries and item vectors are float32.
     """
 
-    config: RecommenderConfig
+    config: Any
     texts: ItemTexts | None = None
     dtype: Any = jnp.float32
 
     @property
     def module(self) -> nn.Module:
-        kind = MODULES[type(self.config)]
-        return kind(self.config, **({} if self.dtype == jnp.float32 else {"dtype": self.dtype}))
+        return family_of(self.config).build(self.config, self.dtype)
 
     def computing_in(self, dtype: Any, remat: bool) -> Recommender:
         """The same, computing in another dtype.
@@ -54,17 +98,7 @@ class Recommender:
         Raises:
           UserError: for a dtype that the model cannot compute in, and for ``remat``.
         """
-        kind = MODULES[type(self.config)]
-        if remat:
-            raise UserError("--remat is for BERTs: recommenders keep their activations")
-        if dtype != jnp.float32 and "dtype" not in kind.__dataclass_fields__:
-            able = [
-                each.__name__ for each in MODULES.values() if "dtype" in each.__dataclass_fields__
-            ]
-            raise UserError(
-                f"{kind.__name__} computes in float32 alone: leave --precision at f32, or take "
-                f"{' or '.join(able)}"
-            )
+        family_of(self.config).build(self.config, dtype, remat)
         return dataclasses.replace(self, dtype=dtype)
 
     def apply(
@@ -78,14 +112,11 @@ class Recommender:
         last_only: bool = False,
     ) -> RankingOutput:
         """What the model says, see ``SasRec``; models that save nothing by it say all of it."""
-        less: Any = (
-            {"last_only": True} if last_only and isinstance(self.config, SasRecConfig) else {}
-        )
-        output = self.module.apply(
+        less = {"last_only": True} if last_only and family_of(self.config).says_last else {}
+        module: Any = self.module
+        return module.apply(
             variables, batch, self.texts, items_ID, train=train, rngs=rngs or {}, **less
         )
-        assert isinstance(output, RankingOutput)
-        return output
 
     def init(self, rng: Array) -> Params:
         """Fresh float32 parameters, drawn from a jax random key."""
@@ -98,8 +129,8 @@ class Recommender:
 
 
 @partial(jax.jit, static_argnums=0)
-def _init(config: RecommenderConfig, rng: Array, texts: ItemTexts | None) -> Params:
+def _init(config: Any, rng: Array, texts: ItemTexts | None) -> Params:
     ids_BT = jnp.ones((1, 1), jnp.int32)
     where_BT = jnp.ones((1, 1), bool)
     batch = HistoryBatch(jnp.zeros((1,), jnp.int32), ids_BT, where_BT, ids_BT, where_BT)
-    return MODULES[type(config)](config).init(rng, batch, texts)["params"]
+    return family_of(config).build(config).init(rng, batch, texts)["params"]

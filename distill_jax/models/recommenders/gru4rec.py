@@ -16,7 +16,8 @@ from jax import Array
 from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
 from distill_jax.models.bert import Dense
 from distill_jax.models.dropout import Dropout
-from distill_jax.models.recommenders.sequence import Inputs, SequenceConfig
+from distill_jax.models.family import register
+from distill_jax.models.recommenders.sequence import Inputs, Recommenders, SequenceConfig
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
 
@@ -87,3 +88,6 @@ class Gru(nn.Module):
         over_time = jnp.swapaxes(given_BTG, 0, 1), where_BT.T[..., None]
         start_BD = jnp.zeros((x_BTD.shape[0], D), jnp.float32)
         return jnp.swapaxes(jax.lax.scan(step, start_BD, over_time)[1], 0, 1)
+
+
+register(Recommenders("gru4rec", Gru4RecConfig, Gru4Rec))

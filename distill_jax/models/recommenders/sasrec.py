@@ -20,7 +20,13 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
 from distill_jax.models.bert import ACTIVATIONS, BertConfig, Dense, LayerNorm, SelfAttention
 from distill_jax.models.dropout import Dropout
-from distill_jax.models.recommenders.sequence import Inputs, SequenceConfig, block_config
+from distill_jax.models.family import register
+from distill_jax.models.recommenders.sequence import (
+    Inputs,
+    Recommenders,
+    SequenceConfig,
+    block_config,
+)
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
 
@@ -49,13 +55,7 @@ class SasRecConfig(SequenceConfig):
     @property
     def blocks(self) -> BertConfig:
         """The same sizes, as the blocks of ``models.bert`` want them."""
-        return block_config(
-            self,
-            intermediate_size=self.expansion * self.hidden_size,
-            attention_dropout=self.attention_dropout,
-            epsilon=self.layer_norm_eps,
-            act="relu",
-        )
+        return block_config(self, self.expansion * self.hidden_size, "relu")
 
 
 class SasRec(nn.Module):
@@ -126,3 +126,6 @@ class Block(nn.Module):
         )
         inner_BTF = drop(ACTIVATIONS[config.hidden_act](up_BTF))
         return hidden_BTD + drop(dense(config.hidden_size, name="output")(inner_BTF))
+
+
+register(Recommenders("sasrec", SasRecConfig, SasRec, says_last=True))

@@ -7,33 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.models.bert import BertConfig, Params
+from distill_jax.models.family import family_of
 from distill_jax.models.hf_config import read_json
-from distill_jax.models.recommenders.bert4rec import Bert4RecConfig
-from distill_jax.models.recommenders.bpr_mf import BprMfConfig
-from distill_jax.models.recommenders.build import Recommender, RecommenderConfig
-from distill_jax.models.recommenders.gru4rec import Gru4RecConfig
-from distill_jax.models.recommenders.sasrec import SasRecConfig
+from distill_jax.models.hf_weights import WEIGHTS, read_safetensors
+from distill_jax.models.loaded import check_free, flat_arrays, read_params
+from distill_jax.models.recommenders.build import Recommender, recommender_family
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
 
-CONFIG, WEIGHTS, TEXTS = "config.json", "model.safetensors", "item_texts.safetensors"
+CONFIG, TEXTS = "config.json", "item_texts.safetensors"
 _MODEL_TYPE = "distill_jax_recommender"
-KINDS: dict[str, type] = {
-    "sasrec": SasRecConfig,
-    "bert4rec": Bert4RecConfig,
-    "gru4rec": Gru4RecConfig,
-    "bpr_mf": BprMfConfig,
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,26 +46,25 @@ def recommender_digest(recommender: Recommender, params: Params) -> str:
     return digest(
         {
             "config": config_to_json(recommender.config),
-            "params": digest_arrays(_flat(params)),
+            "params": digest_arrays(flat_arrays(params)),
             "texts": digest_arrays(_text_arrays(recommender.texts)),
         }
     )
 
 
-def config_to_json(config: RecommenderConfig) -> dict[str, Any]:
+def config_to_json(config: Any) -> dict[str, Any]:
     """Plain JSON, with the model's kind."""
-    [kind] = [name for name, cls in KINDS.items() if type(config) is cls]
-    return {"kind": kind, **dataclasses.asdict(config)}
+    return {"kind": family_of(config).name, **dataclasses.asdict(config)}
 
 
-def config_from_json(raw: dict[str, Any]) -> RecommenderConfig:
+def config_from_json(raw: dict[str, Any]) -> Any:
     """The inverse of ``config_to_json``.
 
     Raises:
       KeyError, TypeError, ValueError, UserError: for anything else.
     """
     fields = dict(raw)
-    kind = KINDS[fields.pop("kind")]
+    kind = recommender_family(fields.pop("kind")).config_type
     items = dict(fields.pop("items"))
     if items.get("tower") is not None:
         items["tower"] = BertConfig(**items["tower"])
@@ -92,8 +79,7 @@ def save_recommender(
     Raises:
       UserError: the folder exists and is not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not empty; choose another folder.")
+    check_free(folder)
     raw = {
         "model_type": _MODEL_TYPE,
         **config_to_json(recommender.config),
@@ -103,7 +89,7 @@ def save_recommender(
     with atomic_folder(folder) as scratch:
         text = json.dumps(raw, indent=1, ensure_ascii=False)
         (scratch / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_tensors(scratch / WEIGHTS, _flat(params))
+        save_tensors(scratch / WEIGHTS, flat_arrays(params))
         if recommender.texts is not None:
             save_tensors(scratch / TEXTS, _text_arrays(recommender.texts))
 
@@ -123,30 +109,13 @@ def load_recommender(folder: Path) -> SavedRecommender:
         config = config_from_json(raw)
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{where} is damaged: {error}") from error
-    flat = _read(folder / WEIGHTS)
-    texts = ItemTexts(**_read(folder / TEXTS)) if (folder / TEXTS).is_file() else None
+    texts = ItemTexts(**read_safetensors(folder / TEXTS)) if (folder / TEXTS).is_file() else None
     recommender = Recommender(config, texts)
-    template = jax.eval_shape(recommender.init, jax.random.key(0))
-    shapes = {name: leaf.shape for name, leaf in flatten_dict(template, sep="/").items()}
-    if {name: array.shape for name, array in flat.items()} != shapes:
-        raise UserError(f"{folder / WEIGHTS} does not hold the parameters that {where} asks for.")
-    params = unflatten_dict({name: jnp.asarray(array) for name, array in flat.items()}, sep="/")
+    params = read_params(folder, recommender.init)
     found = recommender_digest(recommender, params)
     if found != expected:
         raise UserError(f"{folder} is damaged: its content has changed since it was saved.")
     return SavedRecommender(recommender, params, names, found)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-
-
-def _flat(params: Params) -> dict[str, np.ndarray]:
-    flat = flatten_dict(params, sep="/")
-    return {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
 
 
 def _text_arrays(texts: ItemTexts | None) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What recommenders that read sequences share: items looked up, padding, positions."""
+"""What recommenders share: their families, items looked up, padding, positions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,51 @@ from distill_jax.core.fields import check_fields
 from distill_jax.core.ranking_types import HistoryBatch, Question
 from distill_jax.core.types import ModelShape
 from distill_jax.models.bert import BertConfig
+from distill_jax.models.family import Family
 from distill_jax.models.recommenders.text_items import ItemConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class SequenceConfig:
+class Recommenders(Family):
+    """Models that read a ``HistoryBatch`` and say a ``RankingOutput``.
+
+    Attributes:
+      layered: whether a name says how many layers: ``sasrec-2x64``, but ``bpr_mf-32``.
+      says_last: whether the module can be asked with ``last_only``.
+    """
+
+    layered: bool = True
+    says_last: bool = False
+
+    def fitted(self, items: ItemConfig, **sizes: Any) -> Any:
+        """The config for a catalogue, of those sizes that the family knows."""
+        known = {field.name for field in dataclasses.fields(self.config_type)}
+        return self.config_type(items, **{k: v for k, v in sizes.items() if k in known})
+
+
+class CatalogueConfig:
+    """What the configs of all recommenders tell others; their labels are the items."""
+
+    items: Any
+    num_layers: Any
+
+    @property
+    def hidden_size(self) -> int:
+        return self.items.hidden_size
+
+    @property
+    def num_items(self) -> int:
+        return self.items.num_items
+
+    @property
+    def shape(self) -> ModelShape:
+        """What objectives have to know of this model."""
+        heads = getattr(self, "num_heads", 1)
+        return ModelShape(self.num_layers, self.hidden_size, heads, self.num_items)
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceConfig(CatalogueConfig):
     """What every model that reads a sequence of items is told.
 
     Attributes:
@@ -43,24 +83,8 @@ class SequenceConfig:
                 f"in [0, 1), not {self.num_layers}, {self.max_length} and {self.dropout}."
             )
 
-    @property
-    def hidden_size(self) -> int:
-        return self.items.hidden_size
 
-    @property
-    def num_items(self) -> int:
-        return self.items.num_items
-
-    @property
-    def shape(self) -> ModelShape:
-        """What objectives have to know of this model; its labels are the items."""
-        heads = getattr(self, "num_heads", 1)
-        return ModelShape(self.num_layers, self.hidden_size, heads, self.num_items)
-
-
-def block_config(
-    config: Any, *, intermediate_size: int, attention_dropout: float, epsilon: float, act: str
-) -> BertConfig:
+def block_config(config: Any, intermediate_size: int, act: str) -> BertConfig:
     """The blocks of ``models.bert`` at the sizes of a recommender (its vocabulary is not used)."""
     return BertConfig(
         vocab_size=1,
@@ -70,9 +94,9 @@ def block_config(
         intermediate_size=intermediate_size,
         max_positions=config.max_length,
         hidden_act=act,
-        layer_norm_eps=epsilon,
+        layer_norm_eps=config.layer_norm_eps,
         dropout=config.dropout,
-        attention_dropout=attention_dropout,
+        attention_dropout=config.attention_dropout,
         initializer_range=config.items.initializer_range,
     )
 

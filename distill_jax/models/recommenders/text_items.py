@@ -17,7 +17,7 @@ from jax import Array
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.core.types import Batch
+from distill_jax.core.types import as_batch
 from distill_jax.models.bert import BertConfig, Dense, Embeddings, Layer, gelu
 
 
@@ -108,7 +108,7 @@ class ItemVectors(nn.Module):
             middle_ID = gelu(dense("text_inner")(jnp.asarray(texts.vectors_IE)))
             return dense("text_outer")(middle_ID) * config.initializer_range
         tokens_IL, where_IL = jnp.asarray(texts.tokens_IL), jnp.asarray(texts.where_IL)
-        batch = _as_batch(tokens_IL, where_IL)
+        batch = as_batch(tokens_IL, where_IL)
         hidden_ILE = Embeddings(config.tower, jnp.float32, name="embeddings")(batch, train=False)
         for number in range(1, config.tower.num_layers + 1):
             layer = Layer(config.tower, jnp.float32, name=f"layer_{number}")
@@ -121,18 +121,6 @@ def mean_of_tokens(hidden_ILE: Array, where_IL: Array) -> Array:
     where_IL1 = where_IL[:, :, None]
     total_IE = jnp.sum(hidden_ILE, axis=1, where=where_IL1, dtype=jnp.float32)
     return total_IE / jnp.maximum(jnp.sum(where_IL1, axis=1, dtype=jnp.float32), 1.0)
-
-
-def _as_batch(tokens_IL: Array, where_IL: Array) -> Batch:
-    number_I = jnp.arange(tokens_IL.shape[0], dtype=jnp.int32)
-    return Batch(
-        example_ids_B=number_I,
-        input_ids_BT=tokens_IL,
-        token_type_ids_BT=jnp.zeros_like(tokens_IL),
-        where_BT=where_IL,
-        labels_B=jnp.zeros_like(number_I),
-        label_where_B=jnp.zeros(number_I.shape, bool),
-    )
 
 
 def _given(texts: ItemTexts | None, config: ItemConfig) -> ItemTexts:

@@ -11,13 +11,12 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
-from distill_jax.models.build import build_model
+from distill_jax.models.build import build_model, load_model
+from distill_jax.models.loaded import Loaded
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.models import (
-    Checkpoint,
     load_checkpoint,
-    load_model,
     with_classes,
 )
 from distill_jax.tasks.classification.task import (
@@ -94,7 +93,7 @@ def _teacher(
     classes: int,
     pooling: str,
     columns: tuple[int, ...] | None,
-) -> Checkpoint:
+) -> Loaded:
     if fine_tuned is None and columns is None:
         return load_checkpoint(name, num_labels=classes, fresh=False, pooling=pooling)
     if fine_tuned is None:
@@ -109,7 +108,7 @@ def _teacher(
     return load_model(folder)
 
 
-def _task(data: DataConfig, teacher: Checkpoint) -> Task:
+def _task(data: DataConfig, teacher: Loaded) -> Task:
     if data.name == DIGITS:
         return prepare_digits(data)
     if teacher.tokenizer_file is None:

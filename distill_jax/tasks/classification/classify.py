@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +17,8 @@ from distill_jax.evaluation.predict import (
     population_logits_of,
     predict_logits,
 )
-from distill_jax.models.build import ModelConfig, build_model
+from distill_jax.models.build import build_model
+from distill_jax.models.family import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tasks.classification.cells import (
     TEACHER,
@@ -95,7 +95,7 @@ def classifier_work(
         identity=_identity(cell, config),
         seed=cell.seed,
         config=config,
-        build=partial(_build, config),
+        build=partial(build_model, config),
         objective=objective,
         optimizer=training.optimizer,
         loop=loop,
@@ -109,10 +109,6 @@ def classifier_work(
         precision=cell.precision,
         prefix="" if selects else "intermediate-",
     )
-
-
-def _build(config: ModelConfig, dtype: Any, remat: bool) -> Any:
-    return build_model(config, dtype=dtype, remat=remat)
 
 
 def _identity(cell: ClassifierCell, config: ModelConfig) -> Identity:

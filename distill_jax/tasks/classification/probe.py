@@ -13,8 +13,8 @@ import numpy as np
 import optax
 
 from distill_jax.core.types import Batch, ModelOutput
-from distill_jax.data.tokenise import TokenTable
-from distill_jax.models.build import ModelConfig, build_model
+from distill_jax.models.build import build_model
+from distill_jax.models.family import ModelConfig
 from distill_jax.objectives.resolve import Parts, ResolvedObjective
 from distill_jax.objectives.terms import Objective
 from distill_jax.tasks.classification.task import Examples
@@ -47,8 +47,6 @@ def take_probe(table: Examples, most_tokens: int) -> Probe:
     order = np.argsort(table.lengths_N, kind="stable")
     with_labels = order[table.labels_N[order] >= 0]
     rows = np.unique(np.concatenate([_spread(with_labels), _spread(order)])).astype(np.int32)
-    if not isinstance(table, TokenTable):
-        return Probe(table.batch(rows, 1, 2 * EXAMPLES), table.batch(rows, 1, 2 * EXAMPLES + 3))
     longest = int(table.lengths_N[rows].max())
     length = min(-(-longest // _ROUND_TO) * _ROUND_TO, most_tokens)
     longer = min(length + _ROUND_TO, most_tokens)
@@ -130,9 +128,8 @@ def programs() -> Programs:
     hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
     def forward(config: ModelConfig, params: Params, batch: Batch) -> ModelOutput:
-        output = build_model(config).apply({"params": params}, batch, train=False)
-        assert isinstance(output, ModelOutput)
-        return output
+        model: Any = build_model(config)
+        return model.apply({"params": params}, batch, train=False)
 
     def forward_and_pull(
         config: ModelConfig, params: Params, batch: Batch
@@ -169,14 +166,10 @@ def programs() -> Programs:
 
 def add_outputs(whole: ModelOutput, part: ModelOutput) -> ModelOutput:
     """Gradients of outputs; ``part`` may lack layers that ``whole`` has."""
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(whole):
-        mine, other = getattr(whole, field.name), getattr(part, field.name)
-        if isinstance(mine, dict):
-            fields[field.name] = mine | {layer: mine[layer] + other[layer] for layer in other}
-        else:
-            fields[field.name] = mine + other
-    return ModelOutput(**fields)
+    slopes = dict(jax.tree_util.tree_leaves_with_path(part))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf + slopes[path] if path in slopes else leaf, whole
+    )
 
 
 def _spread(rows: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill_jax.core.types import Batch
+from distill_jax.core.types import Batch, as_batch
 from distill_jax.models.bert import Bert, BertConfig, Params, init_bert
 from distill_jax.objectives.resolve import resolve
 from distill_jax.tasks.classification.recipes import VOCABULARY, RecipeStage, Size
@@ -73,23 +73,11 @@ def operations_per_second(tokens: int, *, repeats: int = 2) -> float:
         return jnp.sum(output.logits_BC)  # type: ignore[union-attr]
 
     gradient = jax.jit(jax.grad(loss))
-    given = jax.device_put((params, _batch(rows, tokens)))
+    ids_BT = jnp.arange(rows * tokens, dtype=jnp.int32).reshape(rows, tokens) % FEW_WORDS
+    given = jax.device_put((params, as_batch(ids_BT, jnp.ones(ids_BT.shape, bool))))
     times = []
     for _ in range(1 + repeats):
         start = time.perf_counter()
         jax.block_until_ready(gradient(*given))
         times.append(time.perf_counter() - start)
     return 3 * forward_operations(MEASURED, rows, tokens) / min(times[1:])
-
-
-def _batch(rows: int, tokens: int) -> Batch:
-    ids_BT = jnp.arange(rows * tokens, dtype=jnp.int32).reshape(rows, tokens) % FEW_WORDS
-    row_B = jnp.arange(rows, dtype=jnp.int32)
-    return Batch(
-        example_ids_B=row_B,
-        input_ids_BT=ids_BT,
-        token_type_ids_BT=jnp.zeros_like(ids_BT),
-        where_BT=jnp.ones(ids_BT.shape, bool),
-        labels_B=row_B % 2,
-        label_where_B=jnp.ones(row_B.shape, bool),
-    )

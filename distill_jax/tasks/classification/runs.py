@@ -26,7 +26,7 @@ from distill_jax.evaluation.latency import cpu_latency, parameter_count
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.evaluation.predict import one_by_one
-from distill_jax.models.build import ModelConfig
+from distill_jax.models.family import ModelConfig, family_of
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.evidence import pack_correct
 from distill_jax.tables.ledger import LedgerRow
@@ -41,7 +41,6 @@ from distill_jax.tasks.classification.models import (
     check_saved,
     inputs_of,
     params_of_student,
-    save_model,
 )
 from distill_jax.tasks.classification.task import Examples, Task
 from distill_jax.tasks.classification.teacher import Teacher
@@ -298,7 +297,9 @@ def keep_run(
         return
     shutil.rmtree(folder / "model", ignore_errors=True)  # left by a run killed at this place
     inputs = inputs_of(task.config)
-    save_model(folder / "model", config, params, tokenizer_file, task.label_names, inputs)
+    family_of(config).save(
+        folder / "model", config, params, tokenizer_file, task.label_names, inputs
+    )
     check_saved(folder / "model", task.test, test_logits_NC)
     if math.isfinite(temperature):
         write_temperature(folder / "model", temperature)

@@ -26,10 +26,8 @@ from flax.traverse_util import flatten_dict
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.data.splits import is_content_id
-from distill_jax.data.tokenise import TokenTable
 from distill_jax.engine.progress import Reporter
-from distill_jax.models.bert import BertConfig
-from distill_jax.models.build import ModelConfig
+from distill_jax.models.family import ModelConfig
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tasks.classification.models import params_of_student
 from distill_jax.tasks.classification.probe import (
@@ -151,13 +149,12 @@ def check_same_tokens(
             "tokenised differently. Delete the folders tokens and teacher_outputs under "
             "DISTILL_JAX_HOME and run again"
         )
+    tokens = max(each.token_range.tokens for each in (own, task.validation, task.test))
     for whose, config in (("teacher", teacher), ("student", student)):
-        tables = [t for t in (own, task.validation, task.test) if isinstance(t, TokenTable)]
-        largest = max((int(table.tokens_S.max()) for table in tables), default=0)
-        if isinstance(config, BertConfig) and largest >= config.vocab_size:
+        if tokens > config.token_range.tokens:
             raise UserError(
-                f"token id {largest} occurs, and the {whose} has embeddings for ids below "
-                f"{config.vocab_size}: its tokeniser is that of another model"
+                f"token id {tokens - 1} occurs, and the {whose} has embeddings for ids below "
+                f"{config.token_range.tokens}: its tokeniser is that of another model"
             )
 
 
@@ -248,7 +245,8 @@ def _check_group(
             raise UserError(
                 f"the student has {config.num_labels} classes, the data {len(task.label_names)}"
             )
-    probe = take_probe(task.everything, _positions(teacher.config, *(each.model for each in group)))
+    configs = (teacher.config, *(each.model for each in group))
+    probe = take_probe(task.everything, min(config.token_range.positions for config in configs))
     heard = any(fitted.needs_teacher for each in group for fitted in each.fitted)
     speaks = _teacher_on(probe, teacher) if heard else (None, None)
     students: dict[ModelConfig, _Student] = {}
@@ -363,10 +361,6 @@ def unreached_in(gradients: Mapping[str, Any]) -> list[str]:
 def _any(gradients: Any) -> bool:
     """Whether anything in a tree is not 0."""
     return any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradients))
-
-
-def _positions(*configs: ModelConfig) -> int:
-    return min([c.max_positions for c in configs if isinstance(c, BertConfig)], default=1)
 
 
 def _logits(output: ModelOutput, probe: Probe) -> dict[str, np.ndarray]:

@@ -4,19 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
 from distill_jax.data.table import TextDataset
-from distill_jax.data.tokenise import TokenTable
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.sweep import Entry
 from distill_jax.evaluation.predict import check_token_types
-from distill_jax.models.bert import BertConfig
+from distill_jax.models.build import teacher_family
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.asked import rows_asked
@@ -29,7 +29,7 @@ from distill_jax.tasks.classification.cells import (
 )
 from distill_jax.tasks.classification.classify import predict
 from distill_jax.tasks.classification.label_map import Pairs
-from distill_jax.tasks.classification.models import Checkpoint, is_cnn, load_checkpoint
+from distill_jax.tasks.classification.models import Checkpoint, load_checkpoint
 from distill_jax.tasks.classification.runs import ClassifierRun, teacher_row
 from distill_jax.tasks.classification.self_checks import check_splits
 from distill_jax.tasks.classification.task import (
@@ -244,23 +244,20 @@ def examples_for(
     Raises:
       UserError: for what training would refuse about data, teacher, or the two together.
     """
-    if (data.name == DIGITS) != is_cnn(teacher):
+    given, reads = "images" if data.name == DIGITS else "texts", teacher_family(teacher).reads
+    if given != reads:
         raise UserError(
-            f"data {data.name!r} does not fit teacher {teacher!r}: digits want a CNN "
-            "(cnn-16-32-64), texts a BERT checkpoint"
+            f"data {data.name!r} does not fit teacher {teacher!r}: {given} are given to a model of "
+            f"{reads}; digits want a CNN (cnn-16-32-64), texts a BERT checkpoint"
         )
-    if data.name == DIGITS:
-        task = prepare_digits(data)
-        pretrained = load(teacher, len(task.label_names), fresh)
-        if not fresh:
-            pretrained = in_order_of(task.label_names, pretrained, label_map)
-    else:
-        dataset = texts or load_texts(data)
-        pretrained = load(teacher, len(dataset.label_names) if fresh else None, fresh)
-        if not fresh:
-            pretrained = in_order_of(dataset.label_names, pretrained, label_map)
-        assert pretrained.tokenizer_file is not None
-        task = prepare_task(data, dataset, pretrained.tokenizer_file)
+    source = prepare_digits(data) if data.name == DIGITS else texts or load_texts(data)
+    known = len(source.label_names) if fresh or data.name == DIGITS else None
+    pretrained = load(teacher, known, fresh)
+    if not fresh:
+        pretrained = in_order_of(source.label_names, pretrained, label_map)
+    task: Any = source
+    if pretrained.tokenizer_file is not None:
+        task = prepare_task(data, task, pretrained.tokenizer_file)
         _check_inputs(task, pretrained)
     check_splits(task)
     return task, pretrained
@@ -273,16 +270,15 @@ def _heard(run: ClassifierRun) -> tuple[str, object]:
 
 def _check_inputs(task: Task, pretrained: Checkpoint) -> None:
     """The teacher has embeddings for every position and for both texts of a pair."""
-    assert isinstance(pretrained.config, BertConfig)
     tables = (task.everything, task.validation, task.test)
+    own = pretrained.config.token_range
     for table in tables:
-        if isinstance(table, TokenTable):
-            check_token_types(table, pretrained.config)
-    longest = max(int(table.lengths_N.max()) for table in tables)
-    if longest > pretrained.config.max_positions:
+        check_token_types(table, own)
+    longest = max(table.token_range.positions for table in tables)
+    if longest > own.positions:
         raise UserError(
-            f"texts of {longest} tokens do not fit the teacher's "
-            f"{pretrained.config.max_positions} positions; lower --max-length"
+            f"texts of {longest} tokens do not fit the teacher's {own.positions} positions; lower "
+            "--max-length"
         )
 
 

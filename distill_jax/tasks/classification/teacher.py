@@ -15,11 +15,12 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
 from distill_jax.core.sharding import ShardingRules, place
-from distill_jax.data.tokenise import TokenTable
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import training_facts
-from distill_jax.models.build import ModelConfig, build_model
+from distill_jax.models.build import build_model, load_model
+from distill_jax.models.family import ModelConfig, family_of
+from distill_jax.models.loaded import Loaded
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.tasks.classification.cache_origin import origin_of
@@ -34,8 +35,6 @@ from distill_jax.tasks.classification.label_map import Pairs, order_of
 from distill_jax.tasks.classification.models import (
     Checkpoint,
     inputs_of,
-    load_model,
-    save_model,
     with_classes,
 )
 from distill_jax.tasks.classification.task import Task
@@ -48,9 +47,6 @@ from distill_jax.teachers.cache import (
 )
 from distill_jax.teachers.live import LiveTeacher
 from distill_jax.training.feed import TeacherOutputs
-
-CACHE_BATCH = 32
-IMAGE_CACHE_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +119,7 @@ def fine_tuned(
             **training_facts(result),
         }
         with atomic_folder(folder) as scratch:
-            save_model(
+            family_of(config).save(
                 scratch,
                 config,
                 result.params,
@@ -134,22 +130,30 @@ def fine_tuned(
             (scratch / "training.json").write_text(json.dumps(training, indent=1))
     loaded = load_model(folder)
     check_label_order(loaded, task.label_names)
-    try:
-        training = json.loads((folder / "training.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the teacher in {folder} is damaged (training.json: {error}); delete that folder and "
-            "it is fine-tuned again"
-        ) from error
     return Teacher(
         pretrained,
         loaded.config,
         loaded.params,
         loaded.digest,
         folder,
-        training,
+        read_training(folder),
         loaded.label_names,
     )
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """What is kept with a teacher of its training.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        return json.loads((folder / "training.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the teacher in {folder} is damaged (training.json: {error}); delete that folder and "
+            "it is trained again"
+        ) from error
 
 
 def in_order_of(
@@ -191,7 +195,7 @@ def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
     )
 
 
-def check_label_order(teacher: Checkpoint | Teacher, label_names: tuple[str, ...]) -> None:
+def check_label_order(teacher: Loaded | Teacher, label_names: tuple[str, ...]) -> None:
     """Raises ``UserError`` where the teacher's classes are not the data's, in their order."""
     if teacher.config.num_labels != len(label_names):
         raise UserError(
@@ -236,7 +240,7 @@ def outputs_for(
             f"the teacher is asked about the {len(rows):,} of {len(wider.everything):,} examples "
             "that the steps read"
         )
-    batch_size = CACHE_BATCH if isinstance(table, TokenTable) else IMAGE_CACHE_BATCH
+    batch_size = table.asked_at_once
     data = table.without_labels(np.arange(len(table))).digest
     provenance = Provenance(
         teacher.digest, data, capture, config.cache_dtype, config.cache_top_k, config.precision

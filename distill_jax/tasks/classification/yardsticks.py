@@ -13,7 +13,6 @@ import numpy as np
 from distill_jax.core.digests import digest
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.data.images import ImageTable
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.engine.merge import rows_in
@@ -184,8 +183,8 @@ def _regression(
     splits = {"train": labelled, "validation": task.validation, "test": task.test}
     classes = len(task.label_names)
     features: list[Any]
-    if isinstance(labelled, ImageTable):
-        features = [_pixels(table) for table in splits.values()]
+    if labelled.features_NF is not None:
+        features = [table.features_NF for table in splits.values()]
     else:
         dataset = texts_of(task.config)
         texts = [_columns(dataset.splits[name], table.ids) for name, table in splits.items()]
@@ -199,10 +198,6 @@ def _regression(
         return -value if yardstick.select == "loss" else value
 
     return regression(recipe, labelled.labels_N, features, classes, score, check_stop)
-
-
-def _pixels(table: Any) -> np.ndarray:
-    return table.pixels_NHWC.reshape(len(table), -1)
 
 
 def _columns(table: TextTable, ids: Sequence[str]) -> Columns:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,13 +15,9 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.models.bert import Params
-from distill_jax.models.recommenders.bert4rec import Bert4RecConfig
-from distill_jax.models.recommenders.bpr_mf import BprMfConfig
-from distill_jax.models.recommenders.build import Recommender, RecommenderConfig
-from distill_jax.models.recommenders.gru4rec import Gru4RecConfig
-from distill_jax.models.recommenders.sasrec import SasRecConfig
+from distill_jax.models.recommenders.build import Recommender, parse_model, recommender_family
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
-from distill_jax.tasks.recommendation.cells import RecModel, parse_model
+from distill_jax.tasks.recommendation.cells import RecModel
 from distill_jax.teachers.item_texts import TextSpace
 
 ENCODER = "minilm-l6"
@@ -41,22 +36,15 @@ def build_recommender(
     vectors = texts() if name.source != "id" else None
     width = vectors.vectors_IE.shape[1] if vectors is not None else 0
     items = ItemConfig(split.data.num_items, name.width, name.source, text_width=width)
-    config: RecommenderConfig
-    if name.kind == "bpr_mf":
-        config = BprMfConfig(items, split.data.num_users, model.max_length)
-        return Recommender(config, vectors)
-    shared: dict[str, Any] = {
-        "num_layers": name.layers,
-        "max_length": model.max_length,
-        "dropout": model.dropout,
-    }
-    attention: dict[str, Any] = {"num_heads": model.heads, "attention_dropout": model.dropout}
-    if name.kind == "gru4rec":
-        config = Gru4RecConfig(items, **shared)
-    elif name.kind == "sasrec":
-        config = SasRecConfig(items, **shared, **attention)
-    else:
-        config = Bert4RecConfig(items, **shared, **attention)
+    config = recommender_family(name.kind).fitted(
+        items,
+        num_users=split.data.num_users,
+        num_layers=name.layers,
+        max_length=model.max_length,
+        dropout=model.dropout,
+        num_heads=model.heads,
+        attention_dropout=model.dropout,
+    )
     return Recommender(config, vectors)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +10,7 @@ from distill_jax.core.digests import fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.engine.cell import Cell
+from distill_jax.models.recommenders.build import parse_model
 from distill_jax.objectives.ranking_distillation_terms import needs_teacher
 from distill_jax.objectives.ranking_objective import parse_ranking
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
@@ -24,47 +24,6 @@ AS_HASHED = {"accumulate": 1, "log_every": 20, "checkpoint_seconds": 60.0, "on_n
 
 CLOSED_FORMS = ("popularity", "item_knn", "ease")
 """Recommenders without training, for comparison."""
-
-_NAME = re.compile(
-    r"(?P<kind>sasrec|gru4rec|bert4rec)-(?P<layers>[1-9][0-9]?)x(?P<width>[1-9][0-9]{0,3})"
-    r"(?:-(?P<source>id|text|both))?|(?P<mf>bpr_mf)-(?P<mf_width>[1-9][0-9]{0,3})"
-)
-
-
-@dataclass(frozen=True)
-class ModelName:
-    """A recommender by its name: ``sasrec-2x64``, ``gru4rec-1x32``, ``sasrec-2x64-both``,
-    ``bpr_mf-32``.
-
-    Attributes:
-      kind: of model.
-      layers, width: its size.
-      source: whence item vectors come: ``id``, ``text`` or ``both``.
-    """
-
-    kind: str
-    layers: int
-    width: int
-    source: Literal["id", "text", "both"] = "id"
-
-
-def parse_model(name: str) -> ModelName:
-    """Reads a model's name.
-
-    Raises:
-      UserError: for anything else.
-    """
-    found = _NAME.fullmatch(name)
-    if found is None:
-        raise UserError(
-            f"no recommender is called {name!r}; expected KIND-LAYERSxWIDTH with the kinds sasrec, "
-            "gru4rec and bert4rec, then -text or -both for item vectors made of texts "
-            "(sasrec-2x64-both), or bpr_mf-WIDTH."
-        )
-    if found["mf"]:
-        return ModelName("bpr_mf", 1, int(found["mf_width"]))
-    source: Any = found["source"] or "id"
-    return ModelName(found["kind"], int(found["layers"]), int(found["width"]), source)
 
 
 @dataclass(frozen=True)

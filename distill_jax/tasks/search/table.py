@@ -27,7 +27,8 @@ from distill_jax.evaluation.item_catalogue import Catalogue
 from distill_jax.evaluation.latency import cpu_latency, parameter_count
 from distill_jax.evaluation.open_search import save_search
 from distill_jax.evaluation.search import PROTOCOL, Encoder, SearchScores, retrieval_scores
-from distill_jax.models.bert import Bert, BertConfig
+from distill_jax.models.bert import Bert
+from distill_jax.models.build import build_model
 from distill_jax.models.students import init_student, parse_preset, student_config
 from distill_jax.models.two_tower import (
     TwoTower,
@@ -52,7 +53,6 @@ from distill_jax.tasks.search.task import (
     SearchTask,
     SearchTeacher,
     prepare,
-    search_model,
     search_work,
     train_teacher,
 )
@@ -109,7 +109,7 @@ class Search:
             plugin_digest(cell.objective)
             objective_of(cell)
             config, _ = start_student(cell, self._tasks[key])
-            search_model(config, compute_dtype(cell.precision), engine.options.remat)
+            build_model(config, compute_dtype(cell.precision), engine.options.remat)
             for training in (cell.setup.teacher.training, cell.training):
                 engine.check_batch_size(training.batch_size)
 
@@ -297,7 +297,6 @@ def start_student(cell: SearchCell, task: SearchTask) -> tuple[TwoTowerConfig, A
       UserError: for an unknown size.
     """
     encoder, setup = task.encoder, cell.setup
-    assert isinstance(encoder.config, BertConfig)
     rng = jax.random.key(cell.seed)
     bert = student_config(setup.student, encoder.config)
     if parse_preset(setup.student).copies_teacher:
@@ -314,7 +313,6 @@ def start_student(cell: SearchCell, task: SearchTask) -> tuple[TwoTowerConfig, A
 
 def save_student(folder: Path, config: TwoTowerConfig, params: Any, task: SearchTask) -> None:
     """Keep a student with its products, for ``distill-jax search``."""
-    assert task.encoder.tokenizer_file is not None
     products = Catalogue(task.data.item_ids, task.data.items)
     save_search(folder, config, params, products, task.limits, task.encoder.tokenizer_file)
 

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -45,11 +44,13 @@ from distill_jax.evaluation.search import (
     retrieval_scores,
 )
 from distill_jax.models.bert import Bert, BertConfig
-from distill_jax.models.cross_encoder import CrossEncoder, CrossEncoderConfig
-from distill_jax.models.huggingface import load_pretrained, save_pretrained
+from distill_jax.models.build import build_model
+from distill_jax.models.cross_encoder import CrossEncoderConfig
+from distill_jax.models.huggingface import Pretrained, load_pretrained, save_pretrained
 from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, pretrained_towers
 from distill_jax.objectives.list_objective import ListObjective, resolve_lists
-from distill_jax.tasks.classification.models import Checkpoint, load_checkpoint
+from distill_jax.tasks.classification.models import load_encoder
+from distill_jax.tasks.classification.teacher import read_training
 from distill_jax.tasks.search.cells import (
     SearchDataConfig,
     SearchTeacherConfig,
@@ -81,7 +82,7 @@ class SearchTask:
     """
 
     data: SearchData
-    encoder: Checkpoint
+    encoder: Pretrained
     queries: TokenTable
     items: TokenTable
     retrieved_QK: np.ndarray
@@ -118,9 +119,7 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     options = {"locale": data_config.locale, "version": data_config.version} if of_esci else {}
     data = load_search(data_config.name, **options)
     data = data.hide_labels(data_config.label_fraction)
-    encoder = load_checkpoint(config.name, num_labels=1, fresh=True)
-    if not isinstance(encoder.config, BertConfig) or encoder.tokenizer_file is None:
-        raise UserError(f"the teacher {config.name!r} is no BERT encoder of text.")
+    encoder = load_encoder(config.name, num_labels=1, fresh=True)
     if encoder.config.type_vocab_size < 2:
         raise UserError(
             f"the teacher {config.name!r} has type_vocab_size 1; a cross-encoder reads pairs."
@@ -224,7 +223,7 @@ def search_work(
         identity=identity,
         seed=seed,
         config=config,
-        build=partial(search_model, config),
+        build=partial(build_model, config),
         objective=objective,
         optimizer=training.optimizer,
         loop=LoopConfig(training.steps, -(-training.steps // training.evaluations), select=SELECT),
@@ -239,18 +238,6 @@ def search_work(
     )
 
 
-def search_model(config: TwoTowerConfig | CrossEncoderConfig, dtype: Any, remat: bool) -> Any:
-    """The model of a configuration.
-
-    Raises:
-      UserError: for ``remat``, which models of search do not know.
-    """
-    if remat:
-        raise UserError("--remat is for classifiers: search models keep their activations")
-    model = TwoTower if isinstance(config, TwoTowerConfig) else CrossEncoder
-    return model(config, dtype)  # type: ignore[arg-type]
-
-
 @functools.cache
 def _pair_logits(config: BertConfig) -> Any:
     return logits_of(Bert(config))
@@ -262,7 +249,6 @@ def train_teacher(engine: Engine, task: SearchTask, config: SearchTeacherConfig)
     Raises:
       UserError: where it diverges, or what was kept is damaged.
     """
-    assert isinstance(task.encoder.config, BertConfig) and task.encoder.tokenizer_file is not None
     name = teacher_hash(task.digest, task.encoder.digest, config)
     folder = home() / "search" / "teachers" / name
     if not folder.is_dir():
@@ -300,16 +286,5 @@ def train_teacher(engine: Engine, task: SearchTask, config: SearchTeacherConfig)
             )
             (scratch / "training.json").write_text(json.dumps(training_facts(result), indent=1))
         clear_checkpoints(own_folder)
-    return _read_teacher(folder)
-
-
-def _read_teacher(folder: Path) -> SearchTeacher:
     loaded = load_pretrained(folder / "model")
-    try:
-        training = json.loads((folder / "training.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the teacher in {folder} is damaged (training.json: {error}); delete that folder and "
-            "it is trained again"
-        ) from error
-    return SearchTeacher(loaded.config, loaded.params, loaded.digest, training)
+    return SearchTeacher(loaded.config, loaded.params, loaded.digest, read_training(folder))

@@ -269,7 +269,7 @@ def test_a_damaged_folder_is_told(tmp_path):
     (folder / "config.json").write_text(text)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is damaged or not a safetensors file"):
         load_recommender(folder)
 
 

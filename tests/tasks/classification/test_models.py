@@ -23,7 +23,7 @@ from distill_jax.tasks.classification.cells import (
 )
 from distill_jax.tasks.classification.models import (
     check_saved,
-    config_of_student,
+    check_student,
     inputs_of,
     load_checkpoint,
 )
@@ -67,7 +67,7 @@ def test_students_of_your_own_data_have_bert_s_pooler():
     def poolings(*arguments):
         args = compare.parse_arguments(["--students", "tiny", "l2", *arguments], "test")
         entries = compare.sweep_of(args).entries()
-        return {e.group: config_of_student(e.cell, MINILM).pooling for e in entries}
+        return {e.group: check_student(e.cell, MINILM).pooling for e in entries}
 
     assert poolings() == {"tiny": "mean", "l2": "mean"}
     assert poolings("--data", "files:x") == {"tiny": "pooler", "l2": "mean"}
@@ -86,9 +86,9 @@ def test_a_student_of_images_has_no_pooling():
         (Train("ce", TrainingConfig()),),
     )
     teacher = load_checkpoint("cnn-4-8", num_labels=10, fresh=True).config
-    assert config_of_student(cell, teacher)
+    assert check_student(cell, teacher)
     with pytest.raises(UserError, match="of images has no pooling 'mean'"):
-        config_of_student(cell.but(pooling="mean"), teacher)
+        check_student(cell.but(pooling="mean"), teacher)
 
 
 def test_a_teacher_has_the_pooling_that_is_asked_for(toy_teacher, tmp_path):
