@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from distill_jax.core.types import Batch, ModelOutput, ModelShape
+from distill_jax.core.types import ModelShape
 from distill_jax.losses.numeric import floats
-from distill_jax.objectives.feeds import Bound, Call
+from distill_jax.objectives.feeds import FROM_ONE, Bound, Call, Shape
 from distill_jax.objectives.layer_feeds import ExampleFeed
 from distill_jax.objectives.projections import init_projection, project
-from distill_jax.objectives.terms import Interval, Option
+from distill_jax.objectives.readers import Options, Params, Said
+from distill_jax.objectives.terms import Option
 
-EXPERTS = {"experts": Option(5, interval=Interval(1, closed="low"))}
+EXPERTS = {"experts": Option(5, interval=FROM_ONE)}
 
 
 def init_experts(
@@ -77,11 +78,8 @@ class ExpertFeed(ExampleFeed):
     def options(self) -> dict[str, Option]:
         return {**super().options(), **EXPERTS}
 
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
+    def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         bound = super().bind(options, student, teacher)
-        assert teacher is not None
         on_logits = bound.option("on") == "logits"
         widths = (
             (student.num_labels, teacher.num_labels)
@@ -104,15 +102,8 @@ class ExpertFeed(ExampleFeed):
             for key, name in zip(keys, self._names(bound), strict=True)
         }
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        calls = super().calls(bound, params, student, teacher, batch)
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
+        calls = super().calls(bound, params, said, teacher)
         return [
             self.with_experts(params[name], student_BD, teacher_BD, kwargs["where"])
             for ((student_BD, teacher_BD), kwargs), name in zip(

@@ -40,7 +40,7 @@ def parse(text: str, vocabulary: Vocabulary | None = None) -> Objective:
 
     Args:
       text: e.g. ``"0.9*kl(T=4) + 0.1*ce"``.
-      vocabulary: other losses than the registered ones.
+      vocabulary: the losses of other outputs than classes, see ``outputs.Outputs``.
 
     Returns:
       The objective; ``str`` of it is the canonical form, and ``parse(str(objective))`` equals it.
@@ -57,7 +57,7 @@ class _Registered:
     def names(self) -> tuple[str, ...]:
         from distill_jax.objectives.registry import names
 
-        return names()
+        return names("classes")
 
     def options(self, name: str) -> Mapping[str, Option]:
         from distill_jax.objectives.registry import lookup

@@ -10,7 +10,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from distill_jax.core.types import Batch, Output
-from distill_jax.objectives.interface import TrainingObjective
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.finite import guard
 from distill_jax.training.parts import gradients_by_parts
 from distill_jax.training.state import Params, TrainState, in_float32, like
@@ -53,7 +53,7 @@ Step = Callable[[TrainState, Batch, Output | None, StepNumbers], tuple[TrainStat
 
 def make_step(
     model: Any,
-    objective: TrainingObjective,
+    objective: ResolvedObjective,
     optimizer: optax.GradientTransformation,
     *,
     accumulate: int = 1,

@@ -7,7 +7,7 @@ import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import ModelShape
-from distill_jax.objectives.ranking_objective import resolve_ranking
+from distill_jax.objectives.items import resolve_ranking
 from distill_jax.tasks.recommendation.cells import parse_model
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -39,7 +39,7 @@ def test_every_row_of_a_preset_can_be_computed(preset):
         fitted = resolve_ranking(cell.objective, shape(cell.model), teacher, positions=1600)
         listens = fitted.needs_teacher or row.start != "random"
         assert bool(cell.teacher_digest) == listens, row
-        assert fitted.wanted.top <= sweep.teacher.top
+        assert fitted.teacher_capture.top <= sweep.teacher.top
     placebo = [cell for _, cell in cells if cell.placebo]
     assert {cell.objective for cell in placebo} < {c.objective for _, c in cells if not c.placebo}
     if preset == "default":

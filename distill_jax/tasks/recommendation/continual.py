@@ -41,7 +41,8 @@ from distill_jax.evaluation.ranking import ndcg, user_means
 from distill_jax.evaluation.recommend import rank_cases
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import load_recommender, recommender_digest
-from distill_jax.objectives.ranking_objective import RankingObjective, resolve_ranking
+from distill_jax.objectives.items import resolve_ranking
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.columns import Column
 from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger, LedgerRow
@@ -234,7 +235,7 @@ class ContinualTable:
         for text in (sweep.first, *(update.objective for update in sweep.updates)):
             cell = self.cell(sweep.student, text, sweep.training, before, 0)
             objective = self.resolve(cell)
-            if objective.needs_teacher and objective.wanted.strata:
+            if objective.needs_teacher and objective.teacher_capture.strata:
                 raise UserError(
                     "popularity changes with new interactions: no strata in a continual run"
                 )
@@ -341,7 +342,7 @@ class ContinualTable:
             precision=self.sweep.precision if model == self.sweep.student else "f32",
         )
 
-    def resolve(self, cell: RecCell) -> RankingObjective:
+    def resolve(self, cell: RecCell) -> ResolvedObjective:
         """A cell's objective, fitted."""
         student = self.teacher if cell.model == self.sweep.teacher else self.student
         positions = cell.training.batch_size * cell.model.max_length
@@ -349,16 +350,16 @@ class ContinualTable:
             cell.objective, student.config.shape, self.teacher.config.shape, positions=positions
         )
 
-    def heard(self, objective: RankingObjective, *, both: bool) -> Heard | None:
+    def heard(self, objective: ResolvedObjective, *, both: bool) -> Heard | None:
         """What an objective hears: of users with something new the later word, in updates."""
         if not objective.needs_teacher:
             return None
-        key = objective.wanted, both
+        key = objective.teacher_capture, both
         if key not in self._heard:
-            first = self.old.cache.listen(objective.wanted)
+            first = self.old.cache.listen(objective.teacher_capture)
             self._heard[key] = first
             if both:
-                second = self.new.cache.listen(objective.wanted)
+                second = self.new.cache.listen(objective.teacher_capture)
                 self._heard[key] = by_user(first, second, self.split.grown_U)
         return self._heard[key]
 

@@ -29,7 +29,8 @@ from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import recommender_digest
 from distill_jax.models.recommenders.text_items import ItemTexts
-from distill_jax.objectives.ranking_objective import RankingObjective, resolve_ranking
+from distill_jax.objectives.items import resolve_ranking
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import Place, TableSpec, Where
 from distill_jax.tasks.recommendation.build import build_recommender, start_from_items
@@ -158,7 +159,7 @@ class RecTable:
 
     def resolve(
         self, cell: RecCell, recommender: Recommender, teacher: Recommender | None
-    ) -> RankingObjective:
+    ) -> ResolvedObjective:
         """The objective of a cell, fitted."""
         return resolve_ranking(
             cell.objective,
@@ -281,11 +282,11 @@ class RecTable:
             runs.setdefault(cell.hash, RecRun(self, row, cell))
         return list(runs.values())
 
-    def heard(self, objective: RankingObjective, placebo: bool) -> TeacherOutputs | None:
+    def heard(self, objective: ResolvedObjective, placebo: bool) -> TeacherOutputs | None:
         """What an objective hears of the teacher, one object for all that hear the same."""
         if not objective.needs_teacher or self.teacher is None:
             return None
-        key = objective.wanted, placebo
+        key = objective.teacher_capture, placebo
         if key not in self._heard:
             self._heard[key] = heard(self.split, objective, self.teacher.cache, placebo)
         return self._heard[key]
@@ -359,7 +360,7 @@ class RecRun:
         return self.table.build(self.cell.model)
 
     @property
-    def objective(self) -> RankingObjective:
+    def objective(self) -> ResolvedObjective:
         """Fitted."""
         teacher = self.table.teacher.recommender if self.table.teacher else None
         return self.table.resolve(self.cell, self.recommender, teacher)
@@ -406,11 +407,11 @@ def told(row: LedgerRow) -> str:
 
 
 def heard(
-    split: RankingSplit, objective: RankingObjective, cache: TopItemsCache, placebo: bool
+    split: RankingSplit, objective: ResolvedObjective, cache: TopItemsCache, placebo: bool
 ) -> TeacherOutputs | None:
     """What an objective hears of a teacher; None where it listens to none."""
     if not objective.needs_teacher:
         return None
-    wanted = objective.wanted
+    wanted = objective.teacher_capture
     strata_I = popularity_strata(split.train_counts_I, wanted.strata) if wanted.strata else None
     return cache.listen(wanted, strata_I=strata_I, shuffle=SHUFFLE if placebo else None)

@@ -92,8 +92,8 @@ class RecSweep:
 
     def cells(self, data_digest: str, teacher_digest: str) -> Iterator[tuple[RecRow, RecCell]]:
         """Every run, all seeds of a row one after another: they share a compiled step."""
+        from distill_jax.objectives.items import parse_ranking
         from distill_jax.objectives.plugins import plugin_digest
-        from distill_jax.objectives.ranking_objective import parse_ranking
 
         for student in self.students:
             for row in self.rows:
@@ -152,7 +152,7 @@ class RecSweep:
 
 def listens_to_teacher(objective: str) -> bool:
     """Whether a term of an objective needs a teacher."""
-    from distill_jax.objectives.ranking_distillation_terms import needs_teacher
-    from distill_jax.objectives.ranking_objective import parse_ranking
+    from distill_jax.objectives.items import parse_ranking
+    from distill_jax.objectives.registry import lookup
 
-    return any(needs_teacher(term.name) for term in parse_ranking(objective).terms)
+    return any(lookup(term.name).feed.needs_teacher for term in parse_ranking(objective).terms)
