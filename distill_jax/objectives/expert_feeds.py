@@ -80,12 +80,9 @@ class ExpertFeed(ExampleFeed):
 
     def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         bound = super().bind(options, student, teacher)
-        on_logits = bound.option("on") == "logits"
-        widths = (
-            (student.num_labels, teacher.num_labels)
-            if on_logits
-            else (student.hidden_size, teacher.hidden_size)
-        )
+        widths = student.hidden_size, teacher.hidden_size
+        if bound.option("on") == "logits":
+            widths = student.num_labels, teacher.num_labels
         count = options["experts"]
         note = f"{count} learned experts {widths[0]} -> {widths[1]} for each pair"
         return dataclasses.replace(
@@ -103,16 +100,14 @@ class ExpertFeed(ExampleFeed):
         }
 
     def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
-        calls = super().calls(bound, params, said, teacher)
+        calls, names = super().calls(bound, params, said, teacher), self._names(bound)
         return [
-            self.with_experts(params[name], student_BD, teacher_BD, kwargs["where"])
-            for ((student_BD, teacher_BD), kwargs), name in zip(
-                calls, self._names(bound), strict=True
-            )
+            self.with_experts(params[name], student_BD, teacher_BD, given["where"])
+            for ((student_BD, teacher_BD), given), name in zip(calls, names, strict=True)
         ]
 
     def with_experts(
-        self, params: Mapping[str, Any], student_BD: Array, teacher_BD: Array, where_B: Array
+        self, params: Params, student_BD: Array, teacher_BD: Array, where_B: Array
     ) -> Call:
         """The call for one pair of vectors, and one set of experts."""
         teacher_BD = jnp.where(where_B[:, None], teacher_BD, 0)

@@ -118,7 +118,7 @@ class Feed:
         wanted = tuple(sorted(set(layers)))
         return Capture(**dict.fromkeys(self.kinds, wanted))
 
-    def where_B(self, batch: Batch) -> Array:
+    def where_B(self, batch: Any) -> Array:
         """The examples that count, bool [B]."""
         return batch.where_B & batch.label_where_B if self.labelled else batch.where_B
 
@@ -330,5 +330,6 @@ class HeadLabelFeed(Feed):
     """The loss on the labels of one head of several."""
 
     outputs: ClassVar[tuple[str, ...]] = ("heads",)
+    heads: ClassVar[tuple[str, ...]] = ("binary", "number")
     labelled: bool = True
     needs_teacher: bool = False

@@ -48,21 +48,14 @@ def parse(text: str, vocabulary: Vocabulary | None = None) -> Objective:
     Raises:
       UserError: with the column of the mistake and, for a name, the nearest one that exists.
     """
-    return _Reader(text, vocabulary or _Registered()).objective()
+    return _Reader(text, vocabulary or _classes()).objective()
 
 
-class _Registered:
-    """The registry, which imports jax: only when there is text to read."""
+def _classes() -> Vocabulary:
+    """The losses on classes; they import jax: only when there is text to read."""
+    from distill_jax.objectives.outputs import CLASSES
 
-    def names(self) -> tuple[str, ...]:
-        from distill_jax.objectives.registry import names
-
-        return names("classes")
-
-    def options(self, name: str) -> Mapping[str, Option]:
-        from distill_jax.objectives.registry import lookup
-
-        return lookup(name).options
+    return CLASSES
 
 
 class _Reader:

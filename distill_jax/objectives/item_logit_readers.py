@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import Negatives
 from distill_jax.core.top_items import TopItems, Wanted
 from distill_jax.losses.catalogue import chosen_logits
@@ -66,9 +65,6 @@ class TopLogits(ItemReader):
             "tail": Option(feed.items == "rest", choices=(False, True)),
             "strata": Option(1, interval=FROM_ONE),
         }
-
-    def check(self, num_items: int) -> None:
-        _check_top(self.option("top"), num_items)
 
     @property
     def teacher_capture(self) -> Wanted:
@@ -131,9 +127,6 @@ class RankedList(ItemReader):
             "stride": Option(5 if feed.sampled else 1, interval=FROM_ONE),
         }
 
-    def check(self, num_items: int) -> None:
-        _check_top(self.option("top"), num_items)
-
     @property
     def teacher_capture(self) -> Wanted:
         return Wanted(top=self.option("top"))
@@ -191,11 +184,6 @@ class RankedList(ItemReader):
         assert ids_BTN is not None, "a feed draws what the objective needs"
         inside = jnp.any(ids_BTN[..., :, None] == ids_BTK[..., None, :], axis=-1)
         return scores.negatives_BTK, ~inside
-
-
-def _check_top(top: int, num_items: int) -> None:
-    if top >= num_items:
-        raise UserError(f"top={top} is not below the {num_items} items.")
 
 
 def _at_columns(whole: Any, columns: Array) -> Any:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from distill_jax.core.ranking_types import HistoryBatch, Negatives, RankingOutput, logits_at
+from distill_jax.core.errors import UserError
+from distill_jax.core.ranking_types import HistoryBatch, Negatives, logits_at
 from distill_jax.losses.catalogue import catalogue_logsumexp
 from distill_jax.objectives.readers import Loss, Params, Reader, Said
 from distill_jax.objectives.terms import Option
@@ -19,6 +20,7 @@ NEVER = -1e9
 """The bias of an item that does not compete."""
 
 
+@dataclasses.dataclass(eq=False)
 class Scores(Said):
     """What a recommender says of a batch of histories.
 
@@ -27,15 +29,8 @@ class Scores(Said):
       unseen: items that no training interaction names.
     """
 
-    def __init__(
-        self,
-        output: RankingOutput,
-        batch: HistoryBatch,
-        rows: int | None,
-        unseen: tuple[int, ...] = (),
-    ) -> None:
-        super().__init__(output, batch)
-        self.rows, self.unseen = rows, unseen
+    rows: int | None
+    unseen: tuple[int, ...] = ()
 
     @functools.cached_property
     def log_partition_BT(self) -> Array:
@@ -113,6 +108,8 @@ class ItemReader(Reader):
 
     def check(self, num_items: int) -> None:
         """Raises ``UserError`` where the loss cannot be read."""
+        if (top := dict(self.options).get("top", 0)) >= num_items:
+            raise UserError(f"top={top} is not below the {num_items} items.")
 
     @property
     def negatives(self) -> Negatives | None:

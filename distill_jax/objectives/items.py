@@ -33,7 +33,7 @@ from distill_jax.objectives.item_vector_readers import Entities, Experts, Hidden
 from distill_jax.objectives.layer_feeds import ExampleFeed, HiddenFeed
 from distill_jax.objectives.outputs import Outputs, Statics
 from distill_jax.objectives.readers import Options
-from distill_jax.objectives.registry import TEACHER_OPTIONS, Spec, lookup
+from distill_jax.objectives.registry import Spec
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.objectives.terms import Objective, Option
 
@@ -74,21 +74,17 @@ class Items(Outputs):
     def teacher_capture(self) -> Wanted:
         return Wanted()
 
-    def options(self, name: str) -> Mapping[str, Option]:
-        spec = lookup(name)
-        shared = TEACHER_OPTIONS if spec.feed.needs_teacher else {}
-        return {**spec.own, **_reader_of(spec.feed).options_of(spec.feed), **shared}
+    def options_of(self, feed: Feed) -> Mapping[str, Option]:
+        return _reader_of(feed).options_of(feed)
 
     def statics(self, spec: Spec, given: Options) -> Statics:
-        allowed = self.options(spec.name)
-        named = (key for key in given if key not in TEACHER_OPTIONS and not allowed[key].dynamic)
-        return tuple((key, given[key]) for key in sorted(named))
+        own = {key for key, option in spec.own.items() if not option.dynamic}
+        return tuple((key, given[key]) for key in sorted({*own, *self.options_of(spec.feed)}))
 
     def fit(self, spec: Spec, given: Options, student: ModelShape, teacher: Shape) -> ItemReader:
-        kind = _reader_of(spec.feed)
-        own = tuple((key, given[key]) for key in sorted(kind.options_of(spec.feed)))
+        own = tuple((key, given[key]) for key in sorted(self.options_of(spec.feed)))
         widths = student.hidden_size, teacher.hidden_size if teacher else 0
-        reader = kind(spec.feed, own, widths)
+        reader = _reader_of(spec.feed)(spec.feed, own, widths)
         reader.check(student.num_labels)
         return reader
 

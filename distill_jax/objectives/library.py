@@ -5,6 +5,7 @@ from distill_jax.losses.catalogue import bpr, sampled_bce, sampled_softmax, soft
 from distill_jax.losses.labels import output_labels
 from distill_jax.objectives.expert_feeds import ExpertFeed
 from distill_jax.objectives.feeds import (
+    FROM_ONE,
     EitherLabelFeed,
     HeadLabelFeed,
     LogitFeed,
@@ -26,7 +27,7 @@ from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, SHARE, Interval
 
 BELOW_ONE = Interval(0, 1, closed="low")
 INSIDE = Interval(0, 1)
-COUNT = {"k": Interval(1, closed="low")}
+COUNT = {"k": FROM_ONE}
 DISTRIBUTION = LogitFeed(gaps=True)
 
 register(
@@ -35,15 +36,10 @@ register(
     ranges={"label_smoothing": BELOW_ONE},
 )
 register(
-    losses.focal,
-    feed=LogitFeed(labelled=True, needs_teacher=False),
-    ranges={"gamma": NOT_NEGATIVE},
+    losses.focal, feed=LogitFeed(labelled=True, needs_teacher=False), ranges={"gamma": NOT_NEGATIVE}
 )
-register(losses.soft_ce, feed=DISTRIBUTION)
-register(losses.kl, feed=DISTRIBUTION)
-register(losses.reverse_kl, feed=DISTRIBUTION)
-register(losses.jeffreys, feed=DISTRIBUTION)
-register(losses.js, feed=DISTRIBUTION)
+for loss in (losses.soft_ce, losses.kl, losses.reverse_kl, losses.jeffreys, losses.js):
+    register(loss, feed=DISTRIBUTION)
 register(losses.generalized_jsd, feed=DISTRIBUTION, ranges={"beta": INSIDE})
 register(losses.skew_kl, feed=DISTRIBUTION, ranges={"alpha": BELOW_ONE})
 register(losses.skew_reverse_kl, feed=DISTRIBUTION, ranges={"alpha": BELOW_ONE})
@@ -102,24 +98,14 @@ register(
     ranges={"relation_heads": NOT_NEGATIVE},
 )
 
-register(losses.rkd_distance, feed=ExampleFeed())
-register(losses.rkd_angle, feed=ExampleFeed())
-register(losses.sp, feed=ExampleFeed())
-register(losses.pkt, feed=ExampleFeed())
-register(
-    losses.correlation,
-    feed=ExampleFeed(),
-    ranges={"gamma": POSITIVE, "order": Interval(1, closed="low")},
-)
+for relation in (losses.rkd_distance, losses.rkd_angle, losses.sp, losses.pkt):
+    register(relation, feed=ExampleFeed())
+register(losses.correlation, feed=ExampleFeed(), ranges={"gamma": POSITIVE, "order": FROM_ONE})
 register(losses.crd, feed=ExampleFeed(projected=True))
 
 register(losses.topology, feed=ExampleFeed())
 register(losses.expert_hints, feed=ExpertFeed())
-register(
-    losses.hierarchical_topology,
-    feed=ExpertFeed(compares=True),
-    ranges={"gamma": SHARE},
-)
+register(losses.hierarchical_topology, feed=ExpertFeed(compares=True), ranges={"gamma": SHARE})
 
 register(losses.listnet, feed=RankingFeed())
 register(losses.listmle, feed=RankingFeed())

@@ -19,7 +19,7 @@ from distill_jax.core.search_types import ListBatch, SearchCapture, SearchOutput
 from distill_jax.core.types import ModelShape
 from distill_jax.losses.numeric import FLOOR
 from distill_jax.objectives import registry
-from distill_jax.objectives.feeds import LogitFeed, RankingFeed, Shape
+from distill_jax.objectives.feeds import Feed, RankingFeed, Shape
 from distill_jax.objectives.outputs import Outputs
 from distill_jax.objectives.readers import Loss, Options, Params, Reader, Said
 from distill_jax.objectives.registry import Spec
@@ -27,6 +27,7 @@ from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.objectives.terms import Objective
 
 
+@dataclasses.dataclass(eq=False)
 class ListScores(Said):
     """What a student says of a batch of lists.
 
@@ -34,9 +35,7 @@ class ListScores(Said):
       in_batch: whether lists go on with the first products of the other lists.
     """
 
-    def __init__(self, output: SearchOutput, batch: ListBatch, in_batch: bool) -> None:
-        super().__init__(output, batch)
-        self.in_batch = in_batch
+    in_batch: bool
 
     @cached_property
     def there_BN(self) -> Array:
@@ -77,17 +76,15 @@ class ListReader(Reader):
     Others compare the logits themselves; on scores of lists that is ``margin_mse``.
 
     Attributes:
-      labelled: see ``Feed``.
-      ranks: whether the loss takes scores with a mask, not logits.
+      feed: the loss's.
       notes: see ``Reader``.
     """
 
-    labelled: bool
-    ranks: bool
+    feed: Feed
     notes: tuple[str, ...] = ()
 
     def where(self, batch: ListBatch, teacher: Any) -> Array:
-        return batch.where_B & batch.label_where_B if self.labelled else batch.where_B
+        return self.feed.where_B(batch)
 
     def values(
         self, loss: Loss, params: Params, said: ListScores, teacher: Any, draw: Any
@@ -97,10 +94,10 @@ class ListReader(Reader):
         if teacher is not None:
             sides.append(said.scores_of(teacher))
             there_BN = there_BN & (sides[1] > -FLOOR)
-        if self.ranks:
+        if isinstance(self.feed, RankingFeed):  # scores and a mask, not logits
             return loss(*sides, where=there_BN & where_B[:, None])
         lists = [jnp.where(there_BN, scores_BN, -FLOOR) for scores_BN in sides]
-        labels = (said.batch.labels_B,) if self.labelled else ()
+        labels = (said.batch.labels_B,) if self.feed.labelled else ()
         return loss(*lists, *labels, where=where_B)
 
 
@@ -129,10 +126,9 @@ class Lists(Outputs):
         )  # all may be written; which speak of lists is said in words
 
     def refusal(self, spec: Spec) -> str:
-        lists = (name for name in super().names() if isinstance(_feed(name), LogitFeed))
         return (
-            "this loss does not speak of lists of products. Losses on lists: "
-            f"{', '.join(sorted(lists))} and those on rankings, margin_mse among them."
+            "this loss does not speak of lists of products; the logits of a distribution, rankings "
+            f"and margins (margin_mse) do: {', '.join(sorted(super().names()))}."
         )
 
     def fit(self, spec: Spec, given: Options, student: ModelShape, teacher: Shape) -> Reader:
@@ -140,14 +136,10 @@ class Lists(Outputs):
             if given.get(option):
                 raise UserError(f"{option} has no meaning on lists with gaps.")
         notes = spec.feed.bind(given, student, teacher).notes
-        return ListReader(spec.feed.labelled, isinstance(spec.feed, RankingFeed), notes)
+        return ListReader(spec.feed, notes)
 
     def said(self, output: Any, batch: Any) -> ListScores:
         return ListScores(output, batch, self.in_batch)
-
-
-def _feed(name: str) -> Any:
-    return registry.lookup(name).feed
 
 
 def resolve_lists(

@@ -16,7 +16,7 @@ from distill_jax.core.types import Capture, ModelOutput, ModelShape
 from distill_jax.losses.numeric import floats
 from distill_jax.losses.teachers import mean_logits, mean_probabilities
 from distill_jax.objectives import registry
-from distill_jax.objectives.feeds import Shape, logits_of
+from distill_jax.objectives.feeds import Feed, Shape, logits_of
 from distill_jax.objectives.readers import Options, Reader, Said
 from distill_jax.objectives.registry import Spec
 from distill_jax.objectives.terms import Option
@@ -57,7 +57,12 @@ class Outputs:
 
     def options(self, name: str) -> Mapping[str, Option]:
         """What a loss may be given here."""
-        return registry.lookup(name).options
+        spec = registry.lookup(name)
+        return spec.with_options(self.options_of(spec.feed))
+
+    def options_of(self, feed: Feed) -> Mapping[str, Option]:
+        """The static options that a feed has here, beside its loss's own."""
+        return feed.options()
 
     def refusal(self, spec: Spec) -> str:
         """Why a loss cannot be read here."""

@@ -15,11 +15,12 @@ Params = Mapping[str, Any]
 Options = Mapping[str, Any]
 
 
+@dataclasses.dataclass(eq=False)
 class Said:
     """What a student says of a batch, and the batch; what several losses ask for is made once."""
 
-    def __init__(self, output: Any, batch: Any) -> None:
-        self.output, self.batch = output, batch
+    output: Any
+    batch: Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,9 +64,12 @@ class Spec:
 
     @property
     def options(self) -> dict[str, Option]:
-        """Every argument that the text may give."""
-        shared = TEACHER_OPTIONS if self.feed.needs_teacher else {}
-        return {**self.own, **self.feed.options(), **shared}
+        """Every argument that the text may give of a loss on classes."""
+        return self.with_options(self.feed.options())
+
+    def with_options(self, of_feed: Mapping[str, Option]) -> dict[str, Option]:
+        """Every argument, where the feed has these."""
+        return {**self.own, **of_feed, **(TEACHER_OPTIONS if self.feed.needs_teacher else {})}
 
     @property
     def doc(self) -> str:

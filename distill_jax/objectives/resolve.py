@@ -289,8 +289,8 @@ def _resolve_term(
     spec = lookup(term.name)
     if outputs.name not in spec.feed.outputs:
         raise UserError(outputs.refusal(spec))
-    defaults = {key: option.default for key, option in outputs.options(term.name).items()}
-    given = defaults | dict(term.options)
+    allowed = outputs.options(term.name)
+    given = {key: option.default for key, option in allowed.items()} | dict(term.options)
     dynamics = tuple(sorted(key for key, option in spec.own.items() if option.dynamic))
     looked_at = _choose_teachers(spec, given, len(teachers), outputs)
     shapes: list[ModelShape | None] = [teachers[index] for index in looked_at]
