@@ -112,11 +112,14 @@ class ExpertFeed(ExampleFeed):
         """The call for one pair of vectors, and one set of experts."""
         teacher_BD = jnp.where(where_B[:, None], teacher_BD, 0)
         student_BD = jnp.where(where_B[:, None], student_BD, 0)
-        experts_BGD = ask_experts(params, student_BD)
-        kwargs = {"where": where_B, "selection": select_experts(params, teacher_BD)}
+        made_BGD, chosen_BG = ask_experts(params, student_BD), select_experts(params, teacher_BD)
+        return self.call(student_BD, teacher_BD, made_BGD, selection=chosen_BG, where=where_B)
+
+    def call(self, student_BD: Array, teacher_BD: Array, made_BGD: Array, **given: Any) -> Call:
+        """The call for vectors and what the experts make of the student's."""
         if self.compares:
-            return (student_BD, teacher_BD), {**kwargs, "experts": experts_BGD}
-        return (experts_BGD, teacher_BD), kwargs
+            return (student_BD, teacher_BD), {**given, "experts": made_BGD}
+        return (made_BGD, teacher_BD), given
 
     def _names(self, bound: Bound) -> list[str]:
         return [f"experts_{s}_{t}" for s, t in bound.pairs] or ["experts"]

@@ -186,12 +186,7 @@ class Experts(Entities):
             padding = ((0, 0), (first, after))
             selections.append(jnp.pad(chosen_BG, padding, constant_values=-FLOOR))
         student, heard = (jnp.concatenate(floats(*side)) for side in zip(*kinds, strict=True))
-        given = {
-            "where": self.where(said.batch, teacher),
-            "selection": jnp.concatenate(selections),
-            "draw": draw,
-        }
-        made = jnp.concatenate(experts)
-        if self.feed.compares:
-            return loss(student, heard, experts=made, **given)
-        return loss(made, heard, **given)
+        given = {"selection": jnp.concatenate(selections), "draw": draw}
+        where, made = self.where(said.batch, teacher), jnp.concatenate(experts)
+        args, kwargs = self.feed.call(student, heard, made, where=where, **given)
+        return loss(*args, **kwargs)

@@ -63,7 +63,8 @@ def make_step(
 ) -> Step:
     """The pure step ``(state, batch, teacher_output, numbers) -> (state, metrics)``.
 
-    It does not know where the teacher's outputs came from, nor on how many devices it runs:
+    It does not know where the teacher's outputs came from (of several teachers a tuple, in the
+    objective's order), nor on how many devices it runs:
     ``jit`` over a mesh gives it global arrays, so every sum is over the global batch. The losses,
     their sums and the optimiser are float32, whatever the model computes in.
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
+from distill_jax.core.ranking_types import HistoryBatch, Negatives, RankingOutput
 from distill_jax.core.search_types import ListBatch, SearchOutput
 from distill_jax.core.task_types import Task, TaskBatch
 from distill_jax.core.top_items import TopItems
@@ -13,9 +13,15 @@ from distill_jax.core.types import ModelOutput, ModelShape
 from distill_jax.losses.numeric import constant_pair
 from distill_jax.objectives.catalogue import describe, listing
 from distill_jax.objectives.heads import resolve_tasks
-from distill_jax.objectives.items import Items, resolve_ranking
+from distill_jax.objectives.items import Items, negatives_of, resolve_ranking
 from distill_jax.objectives.lists import resolve_lists
-from distill_jax.objectives.plugin_api import HiddenFeed, LogitFeed, RankingFeed, register
+from distill_jax.objectives.plugin_api import (
+    HiddenFeed,
+    LogitFeed,
+    RankingFeed,
+    SampledFeed,
+    register,
+)
 from distill_jax.objectives.registry import OUTPUTS, lookup, names
 from distill_jax.objectives.resolve import resolve
 
@@ -75,6 +81,24 @@ def test_items(gap):
     batch = HistoryBatch(IDS, targets, where, targets, where)
     objective = resolve_ranking("gap(top=4)", shape, shape, positions=3)
     assert total(objective, student, teacher, batch) == pytest.approx(gap.max(axis=1).mean())
+
+
+def test_a_users_loss_on_the_item_taken_draws_what_it_asks_for():
+    def hinge(target, negatives, *, where=None, margin: float = 1.0):
+        """How far the target stands above each sampled item, up to a margin."""
+        below = jnp.maximum(margin - target[..., None] + negatives, 0)
+        return jnp.where(where, jnp.mean(below, axis=-1), 0)
+
+    register(hinge, feed=SampledFeed(sampled=3))
+    shape = ModelShape(1, 4, 1, 5)
+    objective = resolve_ranking("hinge(n=2, margin=0.5)", shape, positions=3)
+    assert negatives_of(objective) == Negatives(2, "position") and not objective.needs_teacher
+    assert objective.outputs.options("hinge")["n"].default == 3
+    student = RankingOutput(jnp.array(STUDENT)[:, None], jnp.eye(5, 4))
+    where, drawn = jnp.ones((3, 1), bool), jnp.full((3, 1, 2), 4, jnp.int32)
+    batch = HistoryBatch(IDS, IDS[:, None], where, IDS[:, None], where, drawn)
+    expected = np.maximum(0.5 - STUDENT[range(3), range(3)], 0).mean()  # item 4 has logit 0
+    assert total(objective, student, None, batch) == pytest.approx(expected)
 
 
 def test_feeds_say_where_a_loss_is_found():
