@@ -103,6 +103,8 @@ class Feed:
 
     outputs: ClassVar[tuple[str, ...]] = ("classes",)
     """In which outputs the loss can find what it reads, see ``registry.OUTPUTS``."""
+    heads: ClassVar[tuple[str, ...]] = ()
+    """Of which kinds of heads it speaks, see ``task_types.Task``."""
     kinds: ClassVar[tuple[str, ...]] = ()
     reads_logits: ClassVar[bool] = False
     random: ClassVar[bool] = False

@@ -17,7 +17,7 @@ from jax import Array
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.task_types import Task, TaskBatch
 from distill_jax.core.types import ModelShape
-from distill_jax.objectives.feeds import Feed, HeadLabelFeed, LogitFeed, Shape, logits_of
+from distill_jax.objectives.feeds import Feed, Shape, logits_of
 from distill_jax.objectives.outputs import Outputs
 from distill_jax.objectives.readers import Loss, Options, Params, Reader, Said
 from distill_jax.objectives.registry import Spec, lookup
@@ -69,19 +69,13 @@ class Head(Outputs):
     column: int
 
     def names(self) -> tuple[str, ...]:
-        return tuple(n for n in super().names() if self.task.kind in _feed(n).heads)
+        return tuple(n for n in super().names() if self.task.kind in lookup(n).feed.heads)
 
     def options_of(self, feed: Feed) -> Mapping[str, Option]:
         return {}
 
     def fit(self, spec: Spec, given: Options, student: ModelShape, teacher: Shape) -> Reader:
         return HeadReader(self.column, self.task.kind == "binary", spec.feed.labelled)
-
-
-def _feed(name: str) -> LogitFeed | HeadLabelFeed:
-    feed = lookup(name).feed
-    assert isinstance(feed, LogitFeed | HeadLabelFeed), "no other is read off heads"
-    return feed
 
 
 def resolve_tasks(texts: Mapping[str, str], tasks: Sequence[Task]) -> ResolvedObjective:

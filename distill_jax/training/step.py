@@ -64,9 +64,9 @@ def make_step(
     """The pure step ``(state, batch, teacher_output, numbers) -> (state, metrics)``.
 
     It does not know where the teacher's outputs came from (of several teachers a tuple, in the
-    objective's order), nor on how many devices it runs:
-    ``jit`` over a mesh gives it global arrays, so every sum is over the global batch. The losses,
-    their sums and the optimiser are float32, whatever the model computes in.
+    objective's order), nor on how many devices it runs: ``jit`` over a mesh gives it global arrays,
+    so every sum is over the global batch. The losses, their sums and the optimiser are float32,
+    whatever the model computes in.
 
     Args:
       model: a Flax module, or what is applied like one (``models.recommenders.build``).
