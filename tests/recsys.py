@@ -8,6 +8,7 @@ from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interaction_splits import leave_one_out
 from distill_jax.data.interactions import Interactions
 from distill_jax.data.plan import choose_lengths
+from distill_jax.objectives.items import negatives_of, trained_on
 from distill_jax.training.diagnose import make_diagnostics
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import StopRequest
@@ -45,7 +46,7 @@ def feed_of(recommender, split, objective, config, *, seed, teacher=None):
         table.lengths_N, batch_size=config.batch_size, max_shapes=config.max_shapes
     )
     hiding = config.hiding if task == "hidden" else None
-    draws = Draws(table, hiding, objective.negatives)
+    draws = Draws(table, hiding, negatives_of(objective))
     return Feed(table, lengths, config.batch_size, seed, teacher, draws=draws)
 
 
@@ -68,7 +69,7 @@ def fit(
 ):
     """The house's loop around a recommender, without a table around it."""
     layout = layout or Layout(make_mesh())
-    objective = objective.trained_on(split.train_counts_I)
+    objective = trained_on(objective, split.train_counts_I)
     feed = feed_of(recommender, split, objective, config, seed=seed, teacher=teacher)
     key, optimizer = jax.random.key(seed), make_optimizer(config.optimizer)
     loss_params = objective.init_params(jax.random.fold_in(key, 1))

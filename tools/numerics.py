@@ -307,7 +307,7 @@ class Arguments:
 
 def main(args: Arguments) -> None:
     """Print the certificate."""
-    specs = [lookup(name) for name in args.losses or names()]
+    specs = [lookup(name) for name in args.losses or names("classes")]
     rows, findings = [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = pool.map(lambda spec: certify(spec, args.sizes), specs)

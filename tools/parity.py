@@ -80,7 +80,7 @@ WAYS = {
 def families() -> dict[str, list[str]]:
     """The losses by the module they stand in."""
     found: dict[str, list[str]] = {}
-    for name in names():
+    for name in names("classes"):
         module = lookup(name).function.__module__
         if module.startswith("distill_jax."):
             found.setdefault(module.rpartition(".")[2], []).append(name)

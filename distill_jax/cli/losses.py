@@ -24,15 +24,17 @@ def main(arguments: Sequence[str]) -> None:
     """List or describe."""
     args = parse_flags(Losses, arguments, "distill-jax losses")
 
+    from distill_jax.objectives.catalogue import describe, listing
     from distill_jax.objectives.plugins import load_plugin
-    from distill_jax.objectives.registry import describe, lookup, names
 
     if args.plugin is not None:
         load_plugin(args.plugin)
     if args.name is not None:
         print(describe(args.name))
         return
-    width = max(map(len, names()))
-    for name in names():
-        print(f"  {name:<{width}}  {lookup(name).doc.strip().splitlines()[0]}")
-    print("\ndistill-jax losses NAME shows formula, source and arguments.")
+    print(listing())
+    print(
+        "\nEach with what it can be read off: classes, the items of a catalogue (recommendation), "
+        "lists\nof products (search), heads of several labels."
+    )
+    print("distill-jax losses NAME shows formula, source and arguments.")

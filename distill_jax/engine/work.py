@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from distill_jax.core.mesh import Placement
 from distill_jax.data.plan import TrainingTable
 from distill_jax.engine.options import Precision
-from distill_jax.objectives.interface import SweptObjective
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.feed import Feed, TeacherOutputs
 from distill_jax.training.loop import LoopConfig
@@ -56,7 +56,7 @@ class Work:
     seed: int
     config: Hashable
     build: Callable[[Any, bool], Any]
-    objective: SweptObjective
+    objective: ResolvedObjective
     optimizer: OptimizerConfig
     loop: LoopConfig
     batch_size: int

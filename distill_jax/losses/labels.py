@@ -4,7 +4,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from distill_jax.losses.logit_matching import bce, mse_regression
 from distill_jax.losses.numeric import (
+    FLOOR,
     constant_pair,
     floats,
     kl_of_log_probs,
@@ -251,3 +253,33 @@ def pseudo_ce(
     given = _known_labels(labels, mask)
     hard = pick_label(log_probs(student), jnp.where(given == -1, said, given), mask)
     return jnp.where(mask, -hard, 0)
+
+
+def output_labels(
+    student: ArrayLike,
+    labels: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    binary: bool,
+) -> Array:
+    """The label of a single output: cross-entropy of a yes or no, squared error of a number.
+
+    ``-y log q - (1 - y) log(1 - q)`` with ``q = sigmoid(student)`` where ``binary``, else
+    ``(student - y)^2``.
+
+    Source: Ma et al. 2018, "Entire Space Multi-Task Model: An Effective Approach for Estimating
+    Post-Click Conversion Rate", eq. 3 (of the binary ones).
+
+    Args:
+      student: [..., 1], a logit or the number itself.
+      labels: [..., 1], 0 or 1, or a number; any value where ``where`` is False.
+      where: bool [...], False for examples that do not count.
+      binary: whether the output is a logit.
+
+    Returns:
+      [...], 0 where masked.
+    """
+    if not binary:
+        return mse_regression(student, labels, where=where)
+    # As logits: FLOOR is as good as infinity, see bce.
+    return bce(student, jnp.where(jnp.asarray(labels) > 0.5, FLOOR, -FLOOR), where=where)

@@ -297,9 +297,9 @@ def crd(
 
     For anchor i ``-log h[i, i] - sum_{j in others} log(1 - h[i, j])`` with
     ``h[i, j] = e / (e + N/M)``, ``e = exp(<s_i, t_j> / T)`` for embeddings of length 1, N others
-    and M = N + 1 candidates. The others are the unmasked examples of the batch.
-    Their sum grows with N, so its weight holds for one batch size; ``negatives="mean"`` divides it
-    by N.
+    and M = N + 1 candidates. The others are the unmasked examples of the batch, without a memory of
+    earlier ones. Their sum grows with N, so its weight holds for one batch size;
+    ``negatives="mean"`` divides it by N.
 
     The teacher is a constant, so a learned projection belongs on the student's side only; the paper
     learns one on each. RepDistiller's code adds the same loss with the teacher as the anchor, draws

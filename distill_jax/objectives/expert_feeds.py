@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from distill_jax.core.types import Batch, ModelOutput, ModelShape
+from distill_jax.core.types import ModelShape
 from distill_jax.losses.numeric import floats
-from distill_jax.objectives.feeds import Bound, Call
+from distill_jax.objectives.feeds import FROM_ONE, Bound, Call, Shape
 from distill_jax.objectives.layer_feeds import ExampleFeed
 from distill_jax.objectives.projections import init_projection, project
-from distill_jax.objectives.terms import Interval, Option
+from distill_jax.objectives.readers import Options, Params, Said
+from distill_jax.objectives.terms import Option
 
-EXPERTS = {"experts": Option(5, interval=Interval(1, closed="low"))}
+EXPERTS = {"experts": Option(5, interval=FROM_ONE)}
 
 
 def init_experts(
@@ -77,17 +78,11 @@ class ExpertFeed(ExampleFeed):
     def options(self) -> dict[str, Option]:
         return {**super().options(), **EXPERTS}
 
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
+    def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         bound = super().bind(options, student, teacher)
-        assert teacher is not None
-        on_logits = bound.option("on") == "logits"
-        widths = (
-            (student.num_labels, teacher.num_labels)
-            if on_logits
-            else (student.hidden_size, teacher.hidden_size)
-        )
+        widths = student.hidden_size, teacher.hidden_size
+        if bound.option("on") == "logits":
+            widths = student.num_labels, teacher.num_labels
         count = options["experts"]
         note = f"{count} learned experts {widths[0]} -> {widths[1]} for each pair"
         return dataclasses.replace(
@@ -104,33 +99,27 @@ class ExpertFeed(ExampleFeed):
             for key, name in zip(keys, self._names(bound), strict=True)
         }
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        calls = super().calls(bound, params, student, teacher, batch)
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
+        calls, names = super().calls(bound, params, said, teacher), self._names(bound)
         return [
-            self.with_experts(params[name], student_BD, teacher_BD, kwargs["where"])
-            for ((student_BD, teacher_BD), kwargs), name in zip(
-                calls, self._names(bound), strict=True
-            )
+            self.with_experts(params[name], student_BD, teacher_BD, given["where"])
+            for ((student_BD, teacher_BD), given), name in zip(calls, names, strict=True)
         ]
 
     def with_experts(
-        self, params: Mapping[str, Any], student_BD: Array, teacher_BD: Array, where_B: Array
+        self, params: Params, student_BD: Array, teacher_BD: Array, where_B: Array
     ) -> Call:
         """The call for one pair of vectors, and one set of experts."""
         teacher_BD = jnp.where(where_B[:, None], teacher_BD, 0)
         student_BD = jnp.where(where_B[:, None], student_BD, 0)
-        experts_BGD = ask_experts(params, student_BD)
-        kwargs = {"where": where_B, "selection": select_experts(params, teacher_BD)}
+        made_BGD, chosen_BG = ask_experts(params, student_BD), select_experts(params, teacher_BD)
+        return self.call(student_BD, teacher_BD, made_BGD, selection=chosen_BG, where=where_B)
+
+    def call(self, student_BD: Array, teacher_BD: Array, made_BGD: Array, **given: Any) -> Call:
+        """The call for vectors and what the experts make of the student's."""
         if self.compares:
-            return (student_BD, teacher_BD), {**kwargs, "experts": experts_BGD}
-        return (experts_BGD, teacher_BD), kwargs
+            return (student_BD, teacher_BD), {**given, "experts": made_BGD}
+        return (made_BGD, teacher_BD), given
 
     def _names(self, bound: Bound) -> list[str]:
         return [f"experts_{s}_{t}" for s, t in bound.pairs] or ["experts"]

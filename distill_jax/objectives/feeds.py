@@ -1,14 +1,15 @@
 """How losses are fed: which arrays of the models a kind of loss reads, which parameters it owns.
 
-A ``Feed`` is one kind (on logits, on hidden states, ...). Fitted to two models it becomes a
-``Bound``: layers, widths and options are then checked and fixed.
+A ``Feed`` is one kind (on logits, on hidden states, ...), and says in which outputs the loss can
+find what it reads. Fitted to two classifiers it becomes a ``Bound``: layers, widths and options are
+then checked and fixed. Other outputs have readers of their own, see ``outputs``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +19,22 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, Capture, ModelOutput, ModelShape
 from distill_jax.losses import standardize_logits
 from distill_jax.objectives.projections import init_projection
-from distill_jax.objectives.terms import Option
+from distill_jax.objectives.readers import Loss, Options, Params, Reader, Said
+from distill_jax.objectives.terms import Interval, Option
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of one call of a loss."""
 
 Pairs = tuple[tuple[int, int], ...]
+Shape = Any
+"""A teacher's ``ModelShape``; None only for losses that need no teacher."""
+
+FROM_ONE, FROM_ZERO = Interval(1, closed="low"), Interval(0, closed="low")
 
 
 @dataclasses.dataclass(frozen=True)
-class Bound:
-    """A feed fitted to two models.
+class Bound(Reader):
+    """A feed fitted to two classifiers: the mean of the loss over its calls.
 
     Attributes:
       options: the feed's static options, by name.
@@ -42,6 +48,11 @@ class Bound:
     pairs: Pairs = ()
     projection: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def random(self) -> bool:  # type: ignore[override]
+        """Whether it draws, see ``Feed``."""
+        return self.feed.random
 
     @property
     def student_capture(self) -> Capture:
@@ -66,6 +77,18 @@ class Bound:
         """The value of a static option."""
         return dict(self.options)[name]
 
+    def init_params(self, rng: Array) -> dict[str, Any]:
+        return self.feed.init_params(self, rng)
+
+    def where(self, batch: Batch, teacher: Any) -> Array:
+        return self.feed.where_B(batch)
+
+    def values(self, loss: Loss, params: Params, said: Said, teacher: Any, draw: Any) -> Array:
+        drawn = {"draw": draw} if self.random else {}
+        calls = self.feed.calls(self, params, said, teacher)
+        values = [loss(*args, **kwargs, **drawn) for args, kwargs in calls]
+        return sum(values[1:], start=values[0]) / len(values)
+
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
@@ -78,6 +101,10 @@ class Feed:
     A ``random`` feed's loss takes ``draw``, uint32 [2]: the seed and the step.
     """
 
+    outputs: ClassVar[tuple[str, ...]] = ("classes",)
+    """In which outputs the loss can find what it reads, see ``registry.OUTPUTS``."""
+    heads: ClassVar[tuple[str, ...]] = ()
+    """Of which kinds of heads it speaks, see ``task_types.Task``."""
     kinds: ClassVar[tuple[str, ...]] = ()
     reads_logits: ClassVar[bool] = False
     random: ClassVar[bool] = False
@@ -93,14 +120,12 @@ class Feed:
         wanted = tuple(sorted(set(layers)))
         return Capture(**dict.fromkeys(self.kinds, wanted))
 
-    def where_B(self, batch: Batch) -> Array:
+    def where_B(self, batch: Any) -> Array:
         """The examples that count, bool [B]."""
         return batch.where_B & batch.label_where_B if self.labelled else batch.where_B
 
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
-        """Fits the feed to two models.
+    def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
+        """Fits the feed to two classifiers.
 
         Args:
           options: every static option of the term, the loss's own among them.
@@ -122,14 +147,7 @@ class Feed:
             for key, pair in zip(keys, bound.pairs, strict=True)
         }
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
         """The calls of the loss whose values [B] are averaged."""
         raise NotImplementedError
 
@@ -137,13 +155,6 @@ class Feed:
 def projection_name(pair: tuple[int, int]) -> str:
     """What the projection of a pair of layers is called among the parameters."""
     return f"projection_{pair[0]}_{pair[1]}"
-
-
-def teacher_of(teacher: Any) -> Any:
-    """The teacher, which ``resolve`` has made sure of."""
-    if teacher is None:
-        raise UserError("this loss needs a teacher, and there is none.")
-    return teacher
 
 
 def logits_of(output: ModelOutput) -> Array:
@@ -174,20 +185,36 @@ class LogitFeed(Feed):
     Attributes:
       min_classes: 2 for losses that compare distributions over classes.
       of_two: which part of the loss two classes leave idle, for people; "" where none is.
+      gaps: whether a class of probability 0 is as good as none, so that lists may have gaps.
+      items: how a loss on a teacher's logits looks at a catalogue: at the likeliest items and, as
+        one class more, at the ``rest`` of them; at the ``top`` alone; "" for not at all.
+      heads: of which kinds of single outputs a loss speaks that needs no second class.
     """
 
     reads_logits: ClassVar[bool] = True
     min_classes: int = 2
     of_two: str = ""
+    gaps: bool = False
+    items: Literal["", "top", "rest"] = "rest"
+    heads: tuple[str, ...] = ("binary", "number")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]
+        heard = self.needs_teacher and not self.labelled
+        found = {
+            "classes": True,
+            "items": heard and bool(self.items),
+            "lists": self.gaps,
+            "heads": heard and self.min_classes == 1 and bool(self.heads),
+        }
+        return tuple(name for name, there in found.items() if there)
 
     def options(self) -> dict[str, Option]:
         if not self.needs_teacher:
             return {}
         return {"standardize": Option(False, choices=(False, True))}
 
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
+    def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         if self.needs_teacher:
             check_classes(student, teacher)
         if student.num_labels < self.min_classes:
@@ -212,23 +239,16 @@ class LogitFeed(Feed):
             notes=notes_of_two(self.of_two, student),
         )
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        logits = [logits_of(student)]
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
+        logits = [logits_of(said.output)]
         if self.needs_teacher:
-            logits.append(logits_of(teacher_of(teacher)))
+            logits.append(logits_of(teacher))
         if bound.options:
             logits = [standardize_logits(z_BC) for z_BC in logits]
         args: tuple[Any, ...] = tuple(logits)
         if self.labelled:
-            args += (batch.labels_B,)
-        return [(args, {"where": self.where_B(batch)})]
+            args += (said.batch.labels_B,)
+        return [(args, {"where": self.where_B(said.batch)})]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,19 +258,14 @@ class EitherLabelFeed(LogitFeed):
     Every example counts; the label of one without a label is -1.
     """
 
+    outputs: ClassVar[tuple[str, ...]] = ("classes",)
+
     def options(self) -> dict[str, Option]:
         return {}
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        labels_B = jnp.where(batch.label_where_B, batch.labels_B, -1)
-        calls = super().calls(bound, params, student, teacher, batch)
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
+        labels_B = jnp.where(said.batch.label_where_B, said.batch.labels_B, -1)
+        calls = super().calls(bound, params, said, teacher)
         return [((*args, labels_B), given) for args, given in calls]
 
 
@@ -261,30 +276,62 @@ class RankingFeed(Feed):
     Attributes:
       of_two: see ``LogitFeed``.
       margins: whether differences of the student's scores are to equal the teacher's, so that the
-        scale of both matters.
+        scale of both matters; the first item is then the one that was taken.
+      sampled: how many sampled items a list of a catalogue has beside the likeliest, where the
+        text does not say.
     """
 
-    margins: bool = False
-
+    outputs: ClassVar[tuple[str, ...]] = ("classes", "items", "lists")
     reads_logits: ClassVar[bool] = True
+    margins: bool = False
     of_two: str = ""
+    sampled: int = 0
 
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
+    def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         check_classes(student, teacher)
         if student.num_labels < 2:
             raise UserError("it ranks the outputs of a model, and there is only 1.")
         return Bound(self, notes=notes_of_two(self.of_two, student))
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        scores_BN = logits_of(teacher_of(teacher))
-        where_BN = jnp.broadcast_to(batch.where_B[:, None], scores_BN.shape)
-        return [((logits_of(student), scores_BN), {"where": where_BN})]
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
+        scores_BN = logits_of(teacher)
+        where_BN = jnp.broadcast_to(said.batch.where_B[:, None], scores_BN.shape)
+        return [((logits_of(said.output), scores_BN), {"where": where_BN})]
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetFeed(Feed):
+    """Losses on the item that was taken, among a whole catalogue."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("items",)
+    labelled: bool = True
+    needs_teacher: bool = False
+
+    def options(self) -> dict[str, Option]:
+        return {"items": Option("all", choices=("all", "trained"))}
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledFeed(TargetFeed):
+    """Losses on the item that was taken, among sampled others.
+
+    Attributes:
+      sampled: how many others, where the text does not say.
+      per: whether they are drawn for each position, or once for all of a row.
+    """
+
+    sampled: int = 1
+    per: Literal["position", "row"] = "position"
+
+    def options(self) -> dict[str, Option]:
+        return {"n": Option(self.sampled, interval=FROM_ONE)}
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadLabelFeed(Feed):
+    """The loss on the labels of one head of several."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("heads",)
+    heads: ClassVar[tuple[str, ...]] = ("binary", "number")
+    labelled: bool = True
+    needs_teacher: bool = False

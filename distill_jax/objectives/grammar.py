@@ -40,7 +40,7 @@ def parse(text: str, vocabulary: Vocabulary | None = None) -> Objective:
 
     Args:
       text: e.g. ``"0.9*kl(T=4) + 0.1*ce"``.
-      vocabulary: other losses than the registered ones.
+      vocabulary: the losses of other outputs than classes, see ``outputs.Outputs``.
 
     Returns:
       The objective; ``str`` of it is the canonical form, and ``parse(str(objective))`` equals it.
@@ -48,21 +48,14 @@ def parse(text: str, vocabulary: Vocabulary | None = None) -> Objective:
     Raises:
       UserError: with the column of the mistake and, for a name, the nearest one that exists.
     """
-    return _Reader(text, vocabulary or _Registered()).objective()
+    return _Reader(text, vocabulary or _classes()).objective()
 
 
-class _Registered:
-    """The registry, which imports jax: only when there is text to read."""
+def _classes() -> Vocabulary:
+    """The losses on classes; they import jax: only when there is text to read."""
+    from distill_jax.objectives.outputs import CLASSES
 
-    def names(self) -> tuple[str, ...]:
-        from distill_jax.objectives.registry import names
-
-        return names()
-
-    def options(self, name: str) -> Mapping[str, Option]:
-        from distill_jax.objectives.registry import lookup
-
-        return lookup(name).options
+    return CLASSES
 
 
 class _Reader:

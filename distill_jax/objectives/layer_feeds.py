@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.types import Batch, ModelOutput, ModelShape
+from distill_jax.core.types import ModelOutput, ModelShape
 from distill_jax.losses import vid_alpha
 from distill_jax.losses.inner_relations import default_relation_heads
 from distill_jax.losses.numeric import floats, masked_mean
@@ -19,13 +18,14 @@ from distill_jax.objectives.feeds import (
     Bound,
     Call,
     Feed,
+    Shape,
     check_classes,
     logits_of,
     projection_name,
 )
-from distill_jax.objectives.feeds import teacher_of as given
 from distill_jax.objectives.layer_maps import NAMED, layer_pairs, table
-from distill_jax.objectives.projections import project
+from distill_jax.objectives.projections import project, projects
+from distill_jax.objectives.readers import Options, Params, Said
 from distill_jax.objectives.terms import LayerMap, Option
 
 Layers = str | LayerMap
@@ -43,12 +43,19 @@ class HiddenFeed(Feed):
       fixed: whether the text may not give one.
       projection: ``auto`` for a learned map to the teacher's width where widths differ, ``always``,
         or ``never`` for losses that take any widths.
+      items: which vectors of a recommender it can compare as hidden states, the first where the
+        text says nothing: ``queries`` at all positions, vectors of the newest ``items``.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("hidden_states",)
     layers: Layers = "uniform"
     fixed: bool = False
     projection: str = "auto"
+    items: tuple[str, ...] = ("queries", "items")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("classes", "items") if self.items else ("classes",)
 
     def options(self) -> dict[str, Option]:
         options = {}
@@ -59,80 +66,51 @@ class HiddenFeed(Feed):
             options["projection"] = Option("auto", choices=("auto", True, False))
         return options
 
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
-        teacher = given(teacher)
+    def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         layers = options.get("layers", self.layers)
         pairs = layer_pairs(layers, student.num_layers, teacher.num_layers, lowest=0)
         if options.get("embeddings", False) and (0, 0) not in pairs:
             pairs = ((0, 0), *pairs)
         widths = student.hidden_size, teacher.hidden_size
-        wanted = options.get("projection", self.projection)
-        if wanted is False and widths[0] != widths[1]:
-            raise UserError(
-                f"projection=False needs equal widths: the student has {widths[0]}, the teacher "
-                f"{widths[1]}."
-            )
-        if wanted == "auto":
-            wanted = widths[0] != widths[1]
-        learned = wanted is True or wanted == "always"
+        learned = projects(options.get("projection", self.projection), widths)
         notes = [table(pairs)]
         if learned:
             notes.append(f"a learned projection {widths[0]} -> {widths[1]} for each pair")
         return Bound(self, (), pairs, widths if learned else None, tuple(notes))
 
     def hidden(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
+        self, bound: Bound, params: Params, said: Said, teacher: Any
     ) -> list[tuple[Array, Array]]:
         """Student's (projected) and teacher's hidden states [B, T, D], a pair of layers each."""
         hidden = []
         for s, t in bound.pairs:
-            hidden_BTD = student.hidden_states[s]
+            hidden_BTD = said.output.hidden_states[s]
             if bound.projection:
                 hidden_BTD = project(params[projection_name((s, t))], hidden_BTD)
-            hidden.append((hidden_BTD, given(teacher).hidden_states[t]))
+            hidden.append((hidden_BTD, teacher.hidden_states[t]))
         return hidden
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        pairs = self.hidden(bound, params, student, teacher)
-        return [(pair, {"where": batch.where_BT}) for pair in pairs]
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
+        pairs = self.hidden(bound, params, said, teacher)
+        return [(pair, {"where": said.batch.where_BT}) for pair in pairs]
 
 
 @dataclasses.dataclass(frozen=True)
 class FlowFeed(HiddenFeed):
     """Losses on two layers at once: each pair of layers with the next one in the map."""
 
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
+    items: tuple[str, ...] = ()
+
+    def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         bound = super().bind(options, student, teacher)
         if len(bound.pairs) < 2:
             raise UserError("it needs two pairs of layers at least: try embeddings=True.")
         return bound
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        hidden = self.hidden(bound, params, student, teacher)
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
+        hidden = self.hidden(bound, params, said, teacher)
         return [
-            (((early_s, late_s), (early_t, late_t)), {"where": batch.where_BT})
+            (((early_s, late_s), (early_t, late_t)), {"where": said.batch.where_BT})
             for (early_s, early_t), (late_s, late_t) in itertools.pairwise(hidden)
         ]
 
@@ -142,6 +120,7 @@ class VarianceFeed(HiddenFeed):
     """``vid``: hidden states with a learned mean and a learned variance for each feature."""
 
     projection: str = "always"
+    items: tuple[str, ...] = ()
 
     def init_params(self, bound: Bound, rng: Array) -> dict[str, Any]:
         params = super().init_params(bound, rng)
@@ -150,15 +129,8 @@ class VarianceFeed(HiddenFeed):
             params[f"alpha_{s}_{t}"] = vid_alpha(bound.projection[1])
         return params
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        calls = super().calls(bound, params, student, teacher, batch)
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
+        calls = super().calls(bound, params, said, teacher)
         return [
             (args, {**kwargs, "alpha": params[f"alpha_{s}_{t}"]})
             for (args, kwargs), (s, t) in zip(calls, bound.pairs, strict=True)
@@ -185,10 +157,7 @@ class InnerFeed(Feed):
     def options(self) -> dict[str, Option]:
         return {"layers": Option(self.layers, choices=NAMED, layer_map=True)}
 
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
-        teacher = given(teacher)
+    def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         pairs = layer_pairs(options["layers"], student.num_layers, teacher.num_layers)
         heads = student.num_heads, teacher.num_heads
         widths = student.hidden_size, teacher.hidden_size
@@ -210,20 +179,13 @@ class InnerFeed(Feed):
             notes.append(f"{count} relation heads")
         return Bound(self, (), pairs, None, tuple(notes))
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
         def at(output: ModelOutput, layer: int) -> Any:
             arrays = tuple(getattr(output, part)[layer] for part in self.parts)
             return arrays if len(arrays) > 1 else arrays[0]
 
         return [
-            ((at(student, s), at(given(teacher), t)), {"where": batch.where_BT})
+            ((at(said.output, s), at(teacher, t)), {"where": said.batch.where_BT})
             for s, t in bound.pairs
         ]
 
@@ -239,6 +201,7 @@ class ExampleFeed(Feed):
       projected: whether the loss compares feature by feature and needs equal widths.
     """
 
+    outputs: ClassVar[tuple[str, ...]] = ("classes", "items")
     kinds: ClassVar[tuple[str, ...]] = ("hidden_states",)
     projected: bool = False
 
@@ -248,10 +211,7 @@ class ExampleFeed(Feed):
             "layers": Option(LAST_ONLY, choices=NAMED, layer_map=True),
         }
 
-    def bind(
-        self, options: Mapping[str, Any], student: ModelShape, teacher: ModelShape | None
-    ) -> Bound:
-        teacher = given(teacher)
+    def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         on = ("on", options["on"])
         if options["on"] == "logits":
             if self.projected:
@@ -265,29 +225,22 @@ class ExampleFeed(Feed):
             notes.append(f"a learned projection {widths[0]} -> {widths[1]} for each pair")
         return Bound(self, (on,), pairs, widths if learned else None, tuple(notes))
 
-    def calls(
-        self,
-        bound: Bound,
-        params: Mapping[str, Any],
-        student: ModelOutput,
-        teacher: ModelOutput | None,
-        batch: Batch,
-    ) -> list[Call]:
-        where = {"where": batch.where_B}
+    def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
+        where = {"where": said.batch.where_B}
         if bound.option("on") == "logits":
-            return [((logits_of(student), logits_of(given(teacher))), where)]
+            return [((logits_of(said.output), logits_of(teacher)), where)]
 
         def vector(hidden_BTD: Array) -> Array:
             (hidden_BTD,) = floats(hidden_BTD)
             if bound.option("on") == "cls":
                 return hidden_BTD[:, 0]
-            return masked_mean(hidden_BTD, batch.where_BT[:, :, None], axis=1)
+            return masked_mean(hidden_BTD, said.batch.where_BT[:, :, None], axis=1)
 
         calls: list[Call] = []
         for s, t in bound.pairs:
-            student_BD = vector(student.hidden_states[s])
+            student_BD = vector(said.output.hidden_states[s])
             if bound.projection:
                 student_BD = project(params[projection_name((s, t))], student_BD)
-            teacher_BD = jnp.asarray(vector(given(teacher).hidden_states[t]))
+            teacher_BD = jnp.asarray(vector(teacher.hidden_states[t]))
             calls.append(((student_BD, teacher_BD), where))
         return calls

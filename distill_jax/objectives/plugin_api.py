@@ -1,6 +1,6 @@
 """All that a plugin needs: ``register``, the feeds, the ranges of numbers."""
 
-from distill_jax.objectives.feeds import LogitFeed, RankingFeed
+from distill_jax.objectives.feeds import LogitFeed, RankingFeed, SampledFeed, TargetFeed
 from distill_jax.objectives.layer_feeds import ExampleFeed, FlowFeed, HiddenFeed, InnerFeed
 from distill_jax.objectives.registry import register
 from distill_jax.objectives.terms import Interval
@@ -13,5 +13,7 @@ __all__ = [
     "Interval",
     "LogitFeed",
     "RankingFeed",
+    "SampledFeed",
+    "TargetFeed",
     "register",
 ]

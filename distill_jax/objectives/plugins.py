@@ -10,8 +10,8 @@ from pathlib import Path
 from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
+from distill_jax.core.sources import NOT_IN_A_FILE
 from distill_jax.objectives.grammar import parse
-from distill_jax.objectives.sources import NOT_IN_A_FILE
 from distill_jax.objectives.terms import Objective
 
 _LOADED: dict[Path, str] = {}
@@ -73,18 +73,16 @@ def plugin_digest(*objectives: str, read: Callable[[str], Objective] = parse) ->
     """Digest of the user's code behind the losses of objectives; None where all are the library's.
 
     Args:
-      read: parses an objective; what it knows beyond the registry is the library's own.
+      read: parses an objective.
 
     Raises:
       UserError: when a loss was registered by code that no file holds, so that nothing could tell
         when it changes.
     """
-    from distill_jax.objectives.registry import lookup, names
+    from distill_jax.objectives.registry import lookup
 
     codes = {}
     for term in (term for text in objectives for term in read(text).terms):
-        if term.name not in names():
-            continue
         if code := lookup(term.name).code:
             codes[term.name] = code
         if code == NOT_IN_A_FILE:

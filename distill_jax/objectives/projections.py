@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from distill_jax.core.errors import UserError
 from distill_jax.losses.numeric import floats
 
 
@@ -19,3 +20,22 @@ def project(params: dict[str, Array], features: Array) -> Array:
     """[..., width_in] -> [..., width_out], in the losses' working dtype."""
     features, kernel, bias = floats(features, params["kernel"], params["bias"])
     return features @ kernel + bias.reshape((1,) * (features.ndim - 1) + bias.shape)
+
+
+def projects(wanted: bool | str, widths: tuple[int, int]) -> bool:
+    """Whether a student's features need a projection to be compared with a teacher's.
+
+    Args:
+      wanted: True or ``always``, ``auto`` for where widths differ, False, or ``never`` for losses
+        that take any widths.
+      widths: the student's and the teacher's.
+
+    Raises:
+      UserError: for False where widths differ.
+    """
+    if wanted is False and widths[0] != widths[1]:
+        raise UserError(
+            f"projection=False needs equal widths: the student has {widths[0]}, the teacher "
+            f"{widths[1]}."
+        )
+    return widths[0] != widths[1] if wanted == "auto" else wanted in (True, "always")

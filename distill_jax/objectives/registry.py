@@ -15,12 +15,21 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.sources import caller_outside, code_digest
 from distill_jax.objectives.feeds import Feed
 from distill_jax.objectives.schedules import KINDS
-from distill_jax.objectives.sources import caller_outside, code_digest
-from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, Interval, Option, format_value
+from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, Interval, Option
 
 Loss = Callable[..., Any]
+
+OUTPUTS = {
+    "classes": "classification",
+    "items": "recommendation",
+    "lists": "search",
+    "heads": "several labels",
+}
+"""What models say (classes, a catalogue of items, lists of products, a head a label), and in which
+tasks: a loss can be used wherever it finds what it reads."""
 
 _SPECS: dict[str, Spec] = {}
 
@@ -55,9 +64,12 @@ class Spec:
 
     @property
     def options(self) -> dict[str, Option]:
-        """Every argument that the text may give."""
-        shared = TEACHER_OPTIONS if self.feed.needs_teacher else {}
-        return {**self.own, **self.feed.options(), **shared}
+        """Every argument that the text may give of a loss on classes."""
+        return self.with_options(self.feed.options())
+
+    def with_options(self, of_feed: Mapping[str, Option]) -> dict[str, Option]:
+        """Every argument, where the feed has these."""
+        return {**self.own, **of_feed, **(TEACHER_OPTIONS if self.feed.needs_teacher else {})}
 
     @property
     def doc(self) -> str:
@@ -108,10 +120,16 @@ def register(
     return function
 
 
-def names() -> tuple[str, ...]:
-    """Every loss, in the order of registration: the library's first."""
+def names(outputs: str | None = None) -> tuple[str, ...]:
+    """Every loss, in the order of registration: the library's first.
+
+    Args:
+      outputs: one of ``OUTPUTS``, for the losses that can be read there alone.
+    """
     _load_library()
-    return tuple(_SPECS)
+    return tuple(
+        name for name, spec in _SPECS.items() if outputs is None or outputs in spec.feed.outputs
+    )
 
 
 def lookup(name: str) -> Spec:
@@ -132,24 +150,6 @@ def forget(forgotten: Iterable[str]) -> None:
         _SPECS.pop(name, None)
 
 
-def describe(name: str) -> str:
-    """A loss for people: its docstring (formula, source, shapes) and its arguments in objectives.
-
-    Raises:
-      UserError: if there is no loss of that name.
-    """
-    spec = lookup(name)
-    rows = [
-        f"  {key} (default {format_value(option.default)}): {option.allowed}"
-        for key, option in spec.options.items()
-        if key not in TEACHER_OPTIONS
-    ]
-    if spec.feed.needs_teacher:
-        rows.append(f"  with several teachers: {', '.join(TEACHER_OPTIONS)}")
-    arguments = "\n".join(rows) if rows else "  none"
-    return f"{name}: {spec.doc}\n\nArguments in an objective:\n{arguments}"
-
-
 def _load_library() -> None:
     from distill_jax.objectives import library  # noqa: F401  (registers on import)
 
@@ -159,7 +159,8 @@ def _options(function: Loss, ranges: Mapping[str, Interval]) -> dict[str, Option
     hints = typing.get_type_hints(function)
     options = {}
     for key, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is None:
+        said = parameter.default not in (None, parameter.empty)
+        if parameter.kind is not parameter.KEYWORD_ONLY or not said:
             continue
         default, interval = parameter.default, ranges.get(key, Interval())
         if isinstance(default, bool):

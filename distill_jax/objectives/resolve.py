@@ -1,8 +1,13 @@
-"""An objective fitted to two models: checked before step 1, then pure functions of arrays."""
+"""An objective fitted to its models: checked before step 1, then pure functions of arrays.
+
+One class for every task. What a loss reads of a task's outputs is its reader's, see ``outputs``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +17,11 @@ import numpy as np
 from jax import Array
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.types import Batch, Capture, ModelOutput, ModelShape
+from distill_jax.core.types import ModelShape
 from distill_jax.losses.numeric import floats, number
-from distill_jax.losses.teachers import mean_logits, mean_probabilities
-from distill_jax.objectives.feeds import Bound, logits_of
 from distill_jax.objectives.grammar import parse
+from distill_jax.objectives.outputs import CLASSES, Outputs
+from distill_jax.objectives.readers import Options, Params, Reader, Said
 from distill_jax.objectives.registry import Spec, lookup
 from distill_jax.objectives.schedules import value_at
 from distill_jax.objectives.terms import Objective, Term, format_value
@@ -24,8 +29,7 @@ from distill_jax.objectives.terms import Objective, Term, format_value
 Parts = dict[str, tuple[Array, Array]]
 """(sum, count) of each term, by its label."""
 
-Teachers = ModelOutput | Sequence[ModelOutput] | None
-"""The teacher's output; a sequence where the objective was resolved for several teachers."""
+Numbers = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +39,11 @@ class ResolvedTerm:
     Attributes:
       label: unique in the objective.
       name: the loss.
-      statics: the loss's static arguments.
+      statics: static options, the loss's own arguments among them.
       dynamics: the names of its numbers.
       combine: ``each``, ``mean_probabilities`` or ``mean_logits`` of the teachers.
       teachers: which of the objective's teachers it looks at; () for none.
-      bounds: how it is fed, one for each of those teachers (one also where there is none).
+      readers: how it is read, one for each of those teachers (one also where there is none).
     """
 
     label: str
@@ -48,7 +52,7 @@ class ResolvedTerm:
     dynamics: tuple[str, ...]
     combine: str
     teachers: tuple[int, ...]
-    bounds: tuple[Bound, ...]
+    readers: tuple[Reader, ...]
 
     @property
     def spec(self) -> Spec:
@@ -58,7 +62,12 @@ class ResolvedTerm:
     @property
     def random(self) -> bool:
         """Whether its numbers hold a draw of each step."""
-        return self.spec.feed.random
+        return any(reader.random for reader in self.readers)
+
+    @property
+    def by_teacher(self) -> tuple[tuple[int, Reader], ...]:
+        """Its readers with the numbers of their teachers, 0 where it looks at none."""
+        return tuple(zip(self.teachers or (0,), self.readers, strict=True))
 
     @property
     def structure(self) -> str:
@@ -67,9 +76,44 @@ class ResolvedTerm:
         facts += [f"{key}={format_value(value)}" for key, value in self.statics]
         if self.teachers not in ((), (0,)):
             facts.append(f"{self.combine} of teachers {self.teachers}")
-        for bound in dict.fromkeys(self.bounds):
-            facts += bound.structure
+        for reader in dict.fromkeys(self.readers):
+            facts += reader.structure
         return f"#*{self.name}({', '.join(facts)})"
+
+    def values(
+        self, params: Params, numbers: Numbers, said: Said, teachers: Sequence[Any], kind: Outputs
+    ) -> tuple[Array, Array]:
+        """The loss over its teachers, unreduced, and where it counts.
+
+        Args:
+          params: its own, by teacher.
+          numbers: its own.
+          said: the student's output.
+          teachers: every teacher's output.
+          kind: of the outputs.
+        """
+        statics = {key: value for key, value in self.statics if key in self.spec.own}
+        dynamics = {key: numbers[key] for key in self.dynamics}
+        loss = functools.partial(self.spec.function, **statics, **dynamics)
+        if self.teachers and max(self.teachers) >= len(teachers):
+            raise UserError(f"{self.label} needs a teacher, and there is none.")
+        heard = [teachers[index] for index in self.teachers] or [None]
+        pairs = list(zip(self.by_teacher, heard, strict=True))
+        weights_K = numbers.get("teacher_weights")
+        if weights_K is not None and self.combine != "each":
+            one = kind.combined(heard, self.combine, weights_K, numbers.get("T", 1.0))
+            pairs = [(self.by_teacher[0], one)]
+        wheres, values = [], []
+        for (index, reader), teacher in pairs:
+            own = params.get(f"teacher_{index}", {})
+            wheres.append(reader.where(said.batch, teacher))
+            values.append(reader.values(loss, own, said, teacher, numbers.get("draw")))
+        if weights_K is None or len(values) == 1:
+            return values[0], wheres[0]
+        stacked = jnp.stack(floats(*values))
+        share_K = number(weights_K, stacked)
+        share = (share_K / jnp.sum(share_K)).reshape(-1, *(1,) * (stacked.ndim - 1))
+        return jnp.sum(stacked * share, axis=0), functools.reduce(jnp.logical_and, wheres)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +122,16 @@ class ResolvedObjective:
 
     Two are equal, and hash alike, when they compile to the same program: numbers (weights,
     temperatures, schedules) do not count. So it may be a static argument of ``jit``.
+
+    Attributes:
+      objective: the text, parsed.
+      outputs: what its models say.
+      student, teachers: their shapes.
+      terms: static parts, in the order of the text.
     """
 
     objective: Objective = dataclasses.field(compare=False)
+    outputs: Outputs
     student: ModelShape
     teachers: tuple[ModelShape, ...]
     terms: tuple[ResolvedTerm, ...]
@@ -88,24 +139,25 @@ class ResolvedObjective:
     @property
     def structure(self) -> str:
         """Canonical text of the static part; equal texts mean the same compiled program."""
-        return " + ".join(term.structure for term in self.terms)
+        return " + ".join(term.structure for term in self.terms) + self.outputs.structure
 
     @property
-    def student_capture(self) -> Capture:
+    def student_capture(self) -> Any:
         """What the objective needs of the student's output."""
-        return _union(bound.student_capture for term in self.terms for bound in term.bounds)
+        readers = (reader for term in self.terms for reader in term.readers)
+        return _union(self.outputs.student_capture, (each.student_capture for each in readers))
 
     @property
-    def teacher_captures(self) -> tuple[Capture, ...]:
+    def teacher_captures(self) -> tuple[Any, ...]:
         """What the objective needs of each teacher's output."""
-        captures = [Capture() for _ in self.teachers]
+        wanted: list[list[Any]] = [[] for _ in self.teachers]
         for term in self.terms:
-            for index, bound in zip(term.teachers, term.bounds, strict=False):
-                captures[index] = captures[index] | bound.teacher_capture
-        return tuple(captures)
+            for index, reader in zip(term.teachers, term.readers, strict=False):
+                wanted[index].append(reader.teacher_capture)
+        return tuple(_union(self.outputs.teacher_capture, captures) for captures in wanted)
 
     @property
-    def teacher_capture(self) -> Capture:
+    def teacher_capture(self) -> Any:
         """What the objective needs of its teacher; with several, see ``teacher_captures``.
 
         Raises:
@@ -113,7 +165,7 @@ class ResolvedObjective:
         """
         if len(self.teachers) > 1:
             raise ValueError("several teachers: use teacher_captures")
-        return _union(self.teacher_captures)
+        return _union(self.outputs.teacher_capture, self.teacher_captures)
 
     @property
     def needs_teacher(self) -> bool:
@@ -125,23 +177,20 @@ class ResolvedObjective:
         """What was decided (layer pairs, projections, heads), for people; a line a term."""
         lines = []
         for term in self.terms:
-            for index, bound in zip(term.teachers or (0,), term.bounds, strict=False):
+            for index, reader in term.by_teacher:
                 whose = f" (teacher {index})" if len(self.teachers) > 1 else ""
-                if bound.notes:
-                    lines.append(f"{term.label}{whose}: {'; '.join(bound.notes)}")
+                if reader.notes:
+                    lines.append(f"{term.label}{whose}: {'; '.join(reader.notes)}")
         return tuple(lines)
 
     def init_params(self, rng: Array) -> dict[str, Any]:
-        """The losses' own parameters by term label, float32; {} when no term has any."""
+        """The losses' own parameters by term label and teacher, float32; {} when there are none."""
         params: dict[str, Any] = {}
-        for index, term in enumerate(self.terms):
-            own = {
-                f"teacher_{teacher}": values
-                for teacher, bound in zip(term.teachers or (0,), term.bounds, strict=True)
-                if (values := _init(bound, jax.random.fold_in(rng, 1000 * index + teacher)))
-            }
-            if own:
-                params[term.label] = own
+        for number_, term in enumerate(self.terms):
+            for index, reader in term.by_teacher:
+                key = jax.random.fold_in(rng, self.outputs.seed(number_, index))
+                if own := reader.init_params(key):
+                    params.setdefault(term.label, {})[f"teacher_{index}"] = own
         return params
 
     def numbers(self, step: int, total_steps: int, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -163,28 +212,20 @@ class ResolvedObjective:
             values = {key: given.get(key, term.spec.own[key].default) for key in term.dynamics}
             values["weight"] = source.weight
             numbers[term.label] = {k: np.float32(value_at(v, share)) for k, v in values.items()}
-            if term.spec.feed.random:
+            if term.random:
                 numbers[term.label]["draw"] = np.asarray([seed, step], np.uint32)
             if len(term.teachers) > 1:
                 weights = given.get("teacher_weights") or (1.0,) * len(term.teachers)
                 numbers[term.label]["teacher_weights"] = np.asarray(weights, np.float32)
         return numbers
 
-    def counts(self, batch: Batch) -> dict[str, Array]:
-        """How many examples each term counts in a batch, float32 scalars."""
-        return {
-            term.label: jnp.sum(term.spec.feed.where_B(batch), dtype=jnp.float32)
-            for term in self.terms
-        }
-
     def __call__(
         self,
-        params: Mapping[str, Any],
-        numbers: Mapping[str, Mapping[str, Any]],
-        student: ModelOutput,
-        teacher: Teachers,
-        batch: Batch,
-        counts: Mapping[str, Array] | None = None,
+        params: Params,
+        numbers: Mapping[str, Numbers],
+        student: Any,
+        teacher: Any,
+        batch: Any,
     ) -> tuple[Array, Parts]:
         """The objective's value on a batch.
 
@@ -195,24 +236,21 @@ class ResolvedObjective:
           teacher: the teacher's, likewise; None for an objective that needs none, a sequence for
             several.
           batch: the batch.
-          counts: denominators to use instead of the batch's own: give the counts of the whole
-            batch to a micro-batch, and totals and gradients add up to the whole's.
 
         Returns:
-          ``total = sum_i weight_i * sum_i / max(count_i, 1)`` and ``{label: (sum, count)}``.
+          ``total = sum_i weight_i * sum_i / max(count_i, 1)``, sums and counts over what a term
+          looks at (examples, positions), and ``{label: (sum, count)}``.
         """
-        teachers = _as_sequence(teacher)
-        own_counts = self.counts(batch)
+        said, teachers = self.outputs.said(student, batch), _as_sequence(teacher)
         parts: Parts = {}
         totals = []
         for term in self.terms:
-            own = params.get(term.label, {})
-            values_B = _values(term, own, numbers[term.label], student, teachers, batch)
-            total = jnp.sum(jnp.where(term.spec.feed.where_B(batch), values_B, 0))
-            parts[term.label] = total, number(own_counts[term.label], total)
-            count = number((counts or own_counts)[term.label], total)
-            weight = number(numbers[term.label]["weight"], total)
-            totals.append(weight * total / jnp.maximum(count, 1))
+            own, given = params.get(term.label, {}), numbers[term.label]
+            values, where = term.values(own, given, said, teachers, self.outputs)
+            total = jnp.sum(jnp.where(where, values, 0))
+            count = jnp.sum(where, dtype=total.dtype)
+            parts[term.label] = total, count
+            totals.append(number(given["weight"], total) * total / jnp.maximum(count, 1))
         first, *rest = floats(*totals)
         return sum(rest, start=first), parts
 
@@ -221,6 +259,7 @@ def resolve(
     objective: Objective | str,
     student: ModelShape,
     teacher: ModelShape | Sequence[ModelShape] | None,
+    outputs: Outputs = CLASSES,
 ) -> ResolvedObjective:
     """Fits an objective to two models, or to a student and several teachers.
 
@@ -228,40 +267,40 @@ def resolve(
       objective: parsed, or its text.
       student: the student's shape.
       teacher: the teacher's shape, a sequence of several, or None when there is no teacher.
+      outputs: what the models say.
 
     Raises:
       UserError: if a term cannot be computed between them, before any step is taken.
     """
-    objective = parse(objective) if isinstance(objective, str) else objective
+    objective = parse(objective, outputs) if isinstance(objective, str) else objective
     teachers = tuple(_as_sequence(teacher))
     terms = []
     for label, term in zip(objective.labels, objective.terms, strict=True):
         try:
-            terms.append(_resolve_term(label, term, student, teachers))
+            terms.append(_resolve_term(label, term, student, teachers, outputs))
         except UserError as error:
             raise UserError(f"{term}: {error}") from error
-    return ResolvedObjective(objective, student, teachers, tuple(terms))
+    return ResolvedObjective(objective, outputs, student, teachers, tuple(terms))
 
 
 def _resolve_term(
-    label: str, term: Term, student: ModelShape, teachers: tuple[ModelShape, ...]
+    label: str, term: Term, student: ModelShape, teachers: tuple[ModelShape, ...], outputs: Outputs
 ) -> ResolvedTerm:
     spec = lookup(term.name)
-    given = {key: option.default for key, option in spec.options.items()} | dict(term.options)
-    own = sorted(spec.own.items())
-    fixed = [(key, given[key]) for key, option in own if not option.dynamic]
-    statics = tuple(
-        (key, value) for key, value in fixed if value != ()
-    )  # an empty list says nothing
-    dynamics = tuple(key for key, option in own if option.dynamic)
-    looked_at = _choose_teachers(spec, given, len(teachers))
+    if outputs.name not in spec.feed.outputs:
+        raise UserError(outputs.refusal(spec))
+    allowed = outputs.options(term.name)
+    given = {key: option.default for key, option in allowed.items()} | dict(term.options)
+    dynamics = tuple(sorted(key for key, option in spec.own.items() if option.dynamic))
+    looked_at = _choose_teachers(spec, given, len(teachers), outputs)
     shapes: list[ModelShape | None] = [teachers[index] for index in looked_at]
-    bounds = tuple(spec.feed.bind(given, student, shape) for shape in shapes or [None])
+    readers = tuple(outputs.fit(spec, given, student, shape) for shape in shapes or [None])
     combine = given.get("teachers", "each")
-    return ResolvedTerm(label, term.name, statics, dynamics, combine, looked_at, bounds)
+    statics = outputs.statics(spec, given)
+    return ResolvedTerm(label, term.name, statics, dynamics, combine, looked_at, readers)
 
 
-def _choose_teachers(spec: Spec, given: Mapping[str, Any], count: int) -> tuple[int, ...]:
+def _choose_teachers(spec: Spec, given: Options, count: int, outputs: Outputs) -> tuple[int, ...]:
     """Which teachers a term looks at, its options about them checked."""
     if not spec.feed.needs_teacher:
         return ()
@@ -278,15 +317,29 @@ def _choose_teachers(spec: Spec, given: Mapping[str, Any], count: int) -> tuple[
             if len(looked_at) > 1
             else "teacher_weights has no meaning with one teacher."
         )
-    if given["teachers"] != "each" and not spec.feed.reads_logits:
+    combined = given["teachers"] != "each"
+    if combined and not (spec.feed.reads_logits and (outputs.combines or len(looked_at) == 1)):
         raise UserError(
-            f"teachers='{given['teachers']}' is for losses on logits; this one takes 'each'."
+            f"teachers='{given['teachers']}' is for losses on logits of classes; this one takes "
+            "'each'."
         )
     return looked_at
 
 
-def _init(bound: Bound, rng: Array) -> dict[str, Any]:
-    return bound.feed.init_params(bound, rng)
+def joined(objectives: Mapping[str, ResolvedObjective]) -> ResolvedObjective:
+    """Several objectives of one student as one, a term's label with its objective's name before.
+
+    Args:
+      objectives: at least one, by name; fitted to one kind of outputs.
+    """
+    first = next(iter(objectives.values()))
+    sources = tuple(term for each in objectives.values() for term in each.objective.terms)
+    terms = tuple(
+        dataclasses.replace(term, label=f"{name}/{term.label}")
+        for name, each in objectives.items()
+        for term in each.terms
+    )
+    return dataclasses.replace(first, objective=Objective(sources), terms=terms)
 
 
 def _as_sequence(value: Any) -> Sequence[Any]:
@@ -296,60 +349,6 @@ def _as_sequence(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (tuple, list)) else (value,)
 
 
-def _union(captures: Iterable[Capture]) -> Capture:
-    union = Capture()
-    for capture in captures:
-        union = union | capture
-    return union
-
-
-def _values(
-    term: ResolvedTerm,
-    params: Mapping[str, Any],
-    numbers: Mapping[str, Any],
-    student: ModelOutput,
-    teachers: Sequence[ModelOutput],
-    batch: Batch,
-) -> Array:
-    """A term's values [B], over its teachers."""
-    if len(term.teachers) < 2:
-        teacher = teachers[term.teachers[0]] if term.teachers else None
-        own = params.get(f"teacher_{term.teachers[0]}", {}) if term.teachers else params
-        return _values_of(term, term.bounds[0], own, numbers, student, teacher, batch)
-    weights_K = numbers["teacher_weights"]
-    if term.combine != "each":
-        logits_KBC = jnp.stack(floats(*[logits_of(teachers[k]) for k in term.teachers]))
-        logits_BC = (
-            mean_logits(logits_KBC, weights=weights_K)
-            if term.combine == "mean_logits"
-            else mean_probabilities(logits_KBC, weights=weights_K, T=numbers.get("T", 1.0))
-        )
-        combined = ModelOutput(logits_BC=logits_BC)
-        return _values_of(term, term.bounds[0], {}, numbers, student, combined, batch)
-    values_KB = [
-        _values_of(
-            term, bound, params.get(f"teacher_{k}", {}), numbers, student, teachers[k], batch
-        )
-        for k, bound in zip(term.teachers, term.bounds, strict=True)
-    ]
-    stacked_KB = jnp.stack(floats(*values_KB))
-    share_K = number(weights_K, stacked_KB)
-    return jnp.sum(stacked_KB * (share_K / jnp.sum(share_K))[:, None], axis=0)
-
-
-def _values_of(
-    term: ResolvedTerm,
-    bound: Bound,
-    params: Mapping[str, Any],
-    numbers: Mapping[str, Any],
-    student: ModelOutput,
-    teacher: ModelOutput | None,
-    batch: Batch,
-) -> Array:
-    """A term's values [B] against one teacher: the mean over its layer pairs."""
-    hyper = dict(term.statics) | {key: numbers[key] for key in term.dynamics}
-    if bound.feed.random:
-        hyper["draw"] = numbers["draw"]
-    calls = bound.feed.calls(bound, params, student, teacher, batch)
-    values = [term.spec.function(*args, **kwargs, **hyper) for args, kwargs in calls]
-    return sum(values[1:], start=values[0]) / len(values)
+def _union(least: Any, captures: Iterable[Any]) -> Any:
+    """Captures joined; None is none."""
+    return functools.reduce(operator.or_, (each for each in captures if each is not None), least)

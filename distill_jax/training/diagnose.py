@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core.types import Batch, Output
-from distill_jax.objectives.interface import TrainingObjective
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.state import in_float32
 from distill_jax.training.step import StepNumbers
 
@@ -34,7 +34,7 @@ class Diagnostics:
     output: Callable[[Any, Any], Any]
 
 
-def make_diagnostics(model: Any, objective: TrainingObjective) -> Diagnostics:
+def make_diagnostics(model: Any, objective: ResolvedObjective) -> Diagnostics:
     """Diagnostics that compute every term of a step by itself, with the step's own dropout.
 
     Args:

@@ -12,7 +12,7 @@ from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.types import Batch, Output
-from distill_jax.objectives.interface import TrainingObjective
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
 from distill_jax.training.diagnose import Diagnostics, explain
 from distill_jax.training.drive import Drive, Taken, refused, window_means
@@ -116,7 +116,7 @@ def train(
     step: CompiledStep,
     feed: Feed,
     *,
-    objective: TrainingObjective,
+    objective: ResolvedObjective,
     optimizer: OptimizerConfig,
     loop: LoopConfig,
     layout: Layout,
@@ -253,7 +253,7 @@ class _Run:
 
 
 def step_numbers(
-    objective: TrainingObjective, optimizer: OptimizerConfig, seed: int, step: int, steps: int
+    objective: ResolvedObjective, optimizer: OptimizerConfig, seed: int, step: int, steps: int
 ) -> StepNumbers:
     """The numbers of one step, made on the host."""
     return StepNumbers(

@@ -18,7 +18,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import Placement
 from distill_jax.core.types import Batch, Output
-from distill_jax.objectives.interface import SweptObjective
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.objectives.schedules import Schedule
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
 from distill_jax.training.diagnose import Diagnostics
@@ -71,7 +71,7 @@ def train_population(
     step: PopulationStep,
     feeds: Feed | Sequence[Feed],
     *,
-    objectives: Sequence[SweptObjective],
+    objectives: Sequence[ResolvedObjective],
     optimizers: Sequence[OptimizerConfig],
     loop: LoopConfig,
     evaluate: EvaluateMembers,
@@ -169,7 +169,7 @@ def stack_members(trees: Sequence[Any]) -> Any:
 
 
 def number_table(
-    objectives: Sequence[SweptObjective],
+    objectives: Sequence[ResolvedObjective],
     optimizers: Sequence[OptimizerConfig],
     seeds: Sequence[int],
     steps: int,
@@ -180,7 +180,7 @@ def number_table(
     a step of a small population.
     """
 
-    def of_objective(resolved: SweptObjective, seed: int) -> Any:
+    def of_objective(resolved: ResolvedObjective, seed: int) -> Any:
         terms = resolved.objective.terms
         values = [value for term in terms for value in (term.weight, *dict(term.options).values())]
         constant = resolved.numbers(0, steps, seed)
@@ -188,7 +188,7 @@ def number_table(
             return stack_members([resolved.numbers(step, steps, seed) for step in range(steps)])
         return jax.tree.map(lambda x: np.broadcast_to(x, (steps, *np.shape(x))), constant)
 
-    def draws(resolved: SweptObjective) -> bool:
+    def draws(resolved: ResolvedObjective) -> bool:
         return any(term.random for term in resolved.terms)
 
     def of_optimizer(optimizer: OptimizerConfig) -> np.ndarray:
@@ -398,7 +398,7 @@ def _check_members(
     count: int,
     step: PopulationStep,
     feeds: Feed | Sequence[Feed],
-    objectives: Sequence[SweptObjective],
+    objectives: Sequence[ResolvedObjective],
     optimizers: Sequence[OptimizerConfig],
     seeds: Sequence[int],
 ) -> None:

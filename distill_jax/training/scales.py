@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from distill_jax.objectives.feeds import RankingFeed
-from distill_jax.objectives.interface import TrainingObjective
-from distill_jax.objectives.registry import lookup, names
+from distill_jax.objectives.registry import lookup
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.diagnose import Diagnostics
 from distill_jax.training.feed import Feed
 from distill_jax.training.state import Params
@@ -15,7 +15,7 @@ from distill_jax.training.state import Params
 
 def warn_of_scales(
     diagnostics: Diagnostics | None,
-    objective: TrainingObjective,
+    objective: ResolvedObjective,
     params: Params,
     feed: Feed,
     say: Callable[[str], None],
@@ -47,8 +47,7 @@ def warn_of_scales(
 
 
 def _compares_margins(term: Any) -> bool:
-    name = getattr(term, "name", "")
-    feed = lookup(name).feed if name in names() else None
+    feed = lookup(term.name).feed
     return isinstance(feed, RankingFeed) and feed.margins
 
 

@@ -10,7 +10,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from distill_jax.core.types import Batch, Output
-from distill_jax.objectives.interface import TrainingObjective
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.finite import guard
 from distill_jax.training.parts import gradients_by_parts
 from distill_jax.training.state import Params, TrainState, in_float32, like
@@ -53,7 +53,7 @@ Step = Callable[[TrainState, Batch, Output | None, StepNumbers], tuple[TrainStat
 
 def make_step(
     model: Any,
-    objective: TrainingObjective,
+    objective: ResolvedObjective,
     optimizer: optax.GradientTransformation,
     *,
     accumulate: int = 1,
@@ -63,9 +63,10 @@ def make_step(
 ) -> Step:
     """The pure step ``(state, batch, teacher_output, numbers) -> (state, metrics)``.
 
-    It does not know where the teacher's outputs came from, nor on how many devices it runs:
-    ``jit`` over a mesh gives it global arrays, so every sum is over the global batch. The losses,
-    their sums and the optimiser are float32, whatever the model computes in.
+    It does not know where the teacher's outputs came from (of several teachers a tuple, in the
+    objective's order), nor on how many devices it runs: ``jit`` over a mesh gives it global arrays,
+    so every sum is over the global batch. The losses, their sums and the optimiser are float32,
+    whatever the model computes in.
 
     Args:
       model: a Flax module, or what is applied like one (``models.recommenders.build``).

@@ -7,7 +7,7 @@ import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import ModelShape
-from distill_jax.objectives.ranking_objective import resolve_ranking
+from distill_jax.objectives.items import resolve_ranking
 from distill_jax.tasks.recommendation.cells import parse_model
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -40,7 +40,7 @@ def test_every_row_of_a_preset_can_be_computed(preset):
         fitted = resolve_ranking(cell.objective, student, teacher, positions=1600)
         listens = fitted.needs_teacher or cell.setup.start != "random"
         assert cell.setup.top == (config.top if listens else 0), cell.objective
-        assert fitted.wanted.top <= config.top
+        assert fitted.teacher_capture.top <= config.top
     placebo = {cell.objective for cell in cells if cell.setup.placebo}
     assert placebo < {cell.objective for cell in cells if not cell.setup.placebo}
     if preset == "default":

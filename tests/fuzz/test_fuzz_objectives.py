@@ -79,7 +79,7 @@ def everything(text, student, teacher):
 @st.composite
 def terms(draw):
     """A term with the right words and any values."""
-    name = draw(st.sampled_from(names()))
+    name = draw(st.sampled_from(names("classes")))
     keys = sorted({*lookup(name).options, "T", "layers", "on"})
     given = draw(st.dictionaries(st.sampled_from(keys), st.sampled_from(VALUES), max_size=3))
     weight = draw(st.one_of(st.just(""), st.sampled_from(VALUES).map("{}*".format)))

@@ -78,7 +78,9 @@ def run(toy_teacher, toy_reviews, tmp_path, monkeypatch):
         said = io.StringIO()
         reporter = Reporter(Console(file=said, width=200))
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
-        spec, rows = run_table(Classification(sweep_of(args)), out, reporter, track="none", strategy="vmap")
+        spec, rows = run_table(
+            Classification(sweep_of(args)), out, reporter, track="none", strategy="vmap"
+        )
         return spec, rows, out, said.getvalue()
 
     return run

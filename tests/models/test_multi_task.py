@@ -10,7 +10,7 @@ from distill_jax.core.mesh import make_mesh
 from distill_jax.core.task_types import TaskHead
 from distill_jax.data.task_table import TaskTable
 from distill_jax.models.multi_task import MultiTask, MultiTaskConfig, init_multi_task
-from distill_jax.objectives.multi_task_objective import resolve_tasks
+from distill_jax.objectives.heads import resolve_tasks
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.layout import Layout

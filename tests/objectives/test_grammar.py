@@ -144,7 +144,7 @@ def schedules(draw, numbers):
 def objectives(draw):
     terms = []
     for _ in range(draw(st.integers(1, 4))):
-        name = draw(st.sampled_from(names()))
+        name = draw(st.sampled_from(names("classes")))
         options = {}
         for key, option in lookup(name).options.items():
             if not draw(st.booleans()):

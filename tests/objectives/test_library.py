@@ -11,7 +11,7 @@ from distill_jax.core.types import ModelShape
 from distill_jax.objectives.registry import lookup, names
 from distill_jax.objectives.resolve import resolve
 
-LIBRARY = [name for name in names() if hasattr(losses, name)]
+LIBRARY = [name for name in names("classes") if hasattr(losses, name)]
 OWNERS = {"hidden_mse", "hidden_cosine", "hint", "embedding_mse", "pkd", "hidden_contrastive"} | {
     "fsp",
     "vid",

@@ -6,8 +6,9 @@ import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Capture
+from distill_jax.objectives.catalogue import describe
 from distill_jax.objectives.plugins import load_plugin
-from distill_jax.objectives.registry import describe, names
+from distill_jax.objectives.registry import names
 from distill_jax.objectives.resolve import resolve
 
 PLUGIN = '''

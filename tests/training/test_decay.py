@@ -16,7 +16,7 @@ from distill_jax.models.recommenders.gru4rec import Gru4RecConfig
 from distill_jax.models.recommenders.sasrec import SasRecConfig
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
 from distill_jax.models.two_tower import TwoTowerConfig, init_two_tower
-from distill_jax.objectives.ranking_objective import VOCABULARY, resolve_ranking
+from distill_jax.objectives.items import resolve_ranking
 from distill_jax.objectives.registry import names
 from distill_jax.objectives.resolve import resolve
 from distill_jax.training.optimizer import OptimizerConfig, decays, make_optimizer
@@ -45,10 +45,10 @@ VECTORS = {"bias", "scale", "item_bias", "recurrent_bias", "hidden_item", "alpha
 
 def losses():
     """Every loss that has parameters, of classifiers and of recommenders."""
-    for name in names():
+    for name in names("classes"):
         text = f"{name}(embeddings=True)" if name == "fsp" else name
         yield name, resolve(text, STUDENT, TEACHER).init_params
-    for name in VOCABULARY.names():
+    for name in names("items"):
         resolved = resolve_ranking(name, STUDENT, TEACHER, positions=8)
         yield f"ranking {name}", resolved.init_params
 

@@ -30,8 +30,9 @@ TEACHER = BertConfig(20, 12, 2, 3, 24, max_positions=16, pooling="mean", initial
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2)
 TOGETHER = 8
 """Losses in one objective: they share a program, and each keeps its own parameters."""
+NAMES = names("classes")
 OBJECTIVES = [
-    " + ".join(names()[first : first + TOGETHER]) for first in range(0, len(names()), TOGETHER)
+    " + ".join(NAMES[first : first + TOGETHER]) for first in range(0, len(NAMES), TOGETHER)
 ]
 
 

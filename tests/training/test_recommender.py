@@ -19,7 +19,7 @@ from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.gru4rec import Gru4RecConfig
 from distill_jax.models.recommenders.sasrec import SasRecConfig
 from distill_jax.models.recommenders.text_items import ItemConfig
-from distill_jax.objectives.ranking_objective import resolve_ranking
+from distill_jax.objectives.items import resolve_ranking
 from distill_jax.training.checkpoint import Checkpoints
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.layout import Layout

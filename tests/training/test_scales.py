@@ -18,8 +18,8 @@ from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.sasrec import SasRecConfig
 from distill_jax.models.recommenders.text_items import ItemConfig
 from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, init_two_tower
-from distill_jax.objectives.list_objective import resolve_lists
-from distill_jax.objectives.ranking_objective import resolve_ranking
+from distill_jax.objectives.items import resolve_ranking
+from distill_jax.objectives.lists import resolve_lists
 from distill_jax.teachers.pair_scores import PairScores
 from distill_jax.training.diagnose import Diagnostics, make_diagnostics
 from distill_jax.training.feed import Feed

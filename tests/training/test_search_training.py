@@ -13,7 +13,7 @@ from distill_jax.evaluation.search import Encoder, exact_top_k, retrieval_scores
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.cross_encoder import CrossEncoder, CrossEncoderConfig
 from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, init_two_tower
-from distill_jax.objectives.list_objective import resolve_lists
+from distill_jax.objectives.lists import resolve_lists
 from distill_jax.teachers.pair_scores import PairScores
 from distill_jax.training.checkpoint import Checkpoints
 from distill_jax.training.feed import Feed

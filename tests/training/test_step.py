@@ -55,6 +55,39 @@ def test_eight_devices_take_the_step_of_one(setting, text):
     assert_trees_close(one_metrics, eight_metrics, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_several_teachers_go_through_the_step_as_a_tuple(
+    toy_table, student, teacher, student_config, teacher_config, accumulate
+):
+    """As one value of the objective; whole, in parts, and on a mesh."""
+    shapes = (teacher_config.shape, teacher_config.shape)
+    text = "kl(teachers='mean_probabilities') + 0.5*kl(teacher=1) + hidden_mse"
+    objective = resolve(text, student_config.shape, shapes)
+    optimizer = make_optimizer(OPTIMIZER)
+    state = init_state(student[1], objective.init_params(jax.random.key(3)), optimizer)
+    lengths = choose_lengths(toy_table.lengths_N)
+    planned = next(iter(plan_in_order(toy_table.lengths_N, lengths, batch_size=16)))
+    batch = make_batch(toy_table, planned, batch_size=16)
+    model, params = teacher
+    other = jax.tree.map(lambda x: 0.5 * x, params)
+    said = tuple(
+        LiveTeacher(model, own, capture)(batch)
+        for own, capture in zip((params, other), objective.teacher_captures, strict=True)
+    )
+    numbers = step_numbers(objective, OPTIMIZER, 0, 0, 10)
+    step = make_step(student[0], objective, optimizer, accumulate=accumulate)
+    mesh = make_mesh(list(jax.devices()[:2]))
+    placed = replicate(jax.tree.map(np.asarray, state), mesh)
+    on_mesh = CompiledStep(step)(placed, *shard_batch((batch, said), mesh), numbers)
+    alone = jax.jit(step)(state, batch, said, numbers)
+    turned = jax.jit(step)(state, batch, said[::-1], numbers)
+    assert_trees_close(alone[1].terms, on_mesh[1].terms, rtol=1e-4)
+    assert_trees_close(alone[0].params, on_mesh[0].params, rtol=1e-4, atol=1e-6)
+    one, two = alone[1].terms, turned[1].terms
+    assert float(one["kl"][0]) == pytest.approx(float(two["kl"][0]), rel=1e-5)
+    assert float(one["kl_2"][0]) != pytest.approx(float(two["kl_2"][0]), rel=1e-2)
+
+
 def test_padding_rows_change_nothing(setting):
     """Trap 7: a batch filled up with padding is the batch without it."""
     step, state, batch, said, numbers = setting("hidden_mse + kl + ce")

@@ -11,8 +11,8 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.engine.cell import Cell
 from distill_jax.models.recommenders.build import parse_model
-from distill_jax.objectives.ranking_distillation_terms import needs_teacher
-from distill_jax.objectives.ranking_objective import parse_ranking
+from distill_jax.objectives.items import parse_ranking
+from distill_jax.objectives.registry import lookup
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.recommender import FitConfig
 
@@ -159,4 +159,4 @@ RecommenderCell = Cell[RecommenderSetup]
 
 def listens_to_teacher(objective: str) -> bool:
     """Whether a term of an objective needs a teacher."""
-    return any(needs_teacher(term.name) for term in parse_ranking(objective).terms)
+    return any(lookup(term.name).feed.needs_teacher for term in parse_ranking(objective).terms)

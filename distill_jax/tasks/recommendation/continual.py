@@ -39,12 +39,9 @@ from distill_jax.evaluation.ranking import ndcg, user_means
 from distill_jax.evaluation.recommend import rank_cases
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import load_recommender, recommender_digest
+from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
-from distill_jax.objectives.ranking_objective import (
-    RankingObjective,
-    parse_ranking,
-    resolve_ranking,
-)
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.columns import Column
 from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger, LedgerRow
@@ -194,7 +191,7 @@ class Continual:
         for entry in entries:
             engine.check_batch_size(entry.cell.training.batch_size)
             objective = self.resolve(entry.cell)
-            if objective.needs_teacher and objective.wanted.strata:
+            if objective.needs_teacher and objective.teacher_capture.strata:
                 raise UserError(
                     "popularity changes with new interactions: no strata in a continual run"
                 )
@@ -283,7 +280,7 @@ class Continual:
             teacher_digest=digest(teachers) if teachers else "",
         )
 
-    def resolve(self, cell: RecommenderCell) -> RankingObjective:
+    def resolve(self, cell: RecommenderCell) -> ResolvedObjective:
         """A cell's objective, fitted."""
         model = cell.setup.model
         student = self.teacher if model == self.config.model else self.student
@@ -292,16 +289,16 @@ class Continual:
             cell.objective, student.config.shape, self.teacher.config.shape, positions=positions
         )
 
-    def heard(self, objective: RankingObjective, *, both: bool) -> Heard | None:
+    def heard(self, objective: ResolvedObjective, *, both: bool) -> Heard | None:
         """What an objective hears: of users with something new the later word, in updates."""
         if not objective.needs_teacher:
             return None
-        key = objective.wanted, both
+        key = objective.teacher_capture, both
         if key not in self._heard:
-            first = self.old.cache.listen(objective.wanted)
+            first = self.old.cache.listen(objective.teacher_capture)
             self._heard[key] = first
             if both:
-                second = self.new.cache.listen(objective.wanted)
+                second = self.new.cache.listen(objective.teacher_capture)
                 self._heard[key] = by_user(first, second, self.split.grown_U)
         return self._heard[key]
 

@@ -34,7 +34,8 @@ from distill_jax.evaluation.score_histories import HistoryScorer
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import load_recommender, save_recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
-from distill_jax.objectives.ranking_objective import RankingObjective
+from distill_jax.objectives.items import negatives_of, trained_on
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.evidence import CASES, RANK, pack_numbers
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tasks.recommendation.build import ENCODER, item_vectors_of_texts
@@ -86,7 +87,7 @@ def recommender_work(
     split: RankingSplit,
     cell: RecommenderCell,
     recommender: Recommender,
-    objective: RankingObjective,
+    objective: ResolvedObjective,
 ) -> Work:
     """The training of a cell.
 
@@ -94,7 +95,7 @@ def recommender_work(
       split: its training part is learnt from, its validation part decides which step is best.
     """
     training, config = cell.training, recommender.config
-    objective = objective.trained_on(split.train_counts_I)
+    objective = trained_on(objective, split.train_counts_I)
     table = HistoryTable(split, config.task, config.max_length)
     lengths = choose_lengths(
         table.lengths_N, batch_size=training.batch_size, max_shapes=training.max_shapes
@@ -125,7 +126,7 @@ def recommender_work(
         data=split.digest,
         loss_params=lambda: objective.init_params(jax.random.fold_in(jax.random.key(cell.seed), 1)),
         evaluate=validate,
-        draws=Draws(table, hiding, objective.negatives),
+        draws=Draws(table, hiding, negatives_of(objective)),
         precision=cell.precision,
     )
 
@@ -177,7 +178,7 @@ def trained_once(
     split: RankingSplit,
     cell: RecommenderCell,
     recommender: Recommender,
-    objective: RankingObjective,
+    objective: ResolvedObjective,
     params: Params,
     label: str,
 ) -> tuple[Params, dict[str, Any]]:

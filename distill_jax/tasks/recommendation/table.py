@@ -27,12 +27,9 @@ from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import recommender_digest
 from distill_jax.models.recommenders.text_items import ItemTexts
+from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
-from distill_jax.objectives.ranking_objective import (
-    RankingObjective,
-    parse_ranking,
-    resolve_ranking,
-)
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import Place, TableSpec
 from distill_jax.tasks.recommendation.build import build_recommender, start_from_items
@@ -166,7 +163,7 @@ class Recommendation:
 
     def resolve(
         self, cell: RecommenderCell, recommender: Recommender, teacher: Recommender | None
-    ) -> RankingObjective:
+    ) -> ResolvedObjective:
         """The objective of a cell, fitted."""
         return resolve_ranking(
             cell.objective,
@@ -285,11 +282,11 @@ class Recommendation:
         )
         return RecommenderRun(dataclasses.replace(entry, cell=cell), self)
 
-    def heard(self, objective: RankingObjective, placebo: bool) -> TeacherOutputs | None:
+    def heard(self, objective: ResolvedObjective, placebo: bool) -> TeacherOutputs | None:
         """What an objective hears of the teacher, one object for all that hear the same."""
         if not objective.needs_teacher or self.taught is None:
             return None
-        key = objective.wanted, placebo
+        key = objective.teacher_capture, placebo
         if key not in self._heard:
             self._heard[key] = heard(self.split, objective, self.taught.cache, placebo)
         return self._heard[key]
@@ -349,7 +346,7 @@ class RecommenderRun(Run):
         return self.table.build(self.cell.setup.model)
 
     @property
-    def objective(self) -> RankingObjective:
+    def objective(self) -> ResolvedObjective:
         """Fitted."""
         teacher = self.table.taught.recommender if self.table.taught else None
         return self.table.resolve(self.cell, self.recommender, teacher)
@@ -396,11 +393,11 @@ def told(row: LedgerRow) -> str:
 
 
 def heard(
-    split: RankingSplit, objective: RankingObjective, cache: TopItemsCache, placebo: bool
+    split: RankingSplit, objective: ResolvedObjective, cache: TopItemsCache, placebo: bool
 ) -> TeacherOutputs | None:
     """What an objective hears of a teacher; None where it listens to none."""
     if not objective.needs_teacher:
         return None
-    wanted = objective.wanted
+    wanted = objective.teacher_capture
     strata_I = popularity_strata(split.train_counts_I, wanted.strata) if wanted.strata else None
     return cache.listen(wanted, strata_I=strata_I, shuffle=SHUFFLE if placebo else None)

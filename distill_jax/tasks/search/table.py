@@ -37,8 +37,9 @@ from distill_jax.models.two_tower import (
     init_two_tower,
     pretrained_towers,
 )
-from distill_jax.objectives.list_objective import ListObjective, resolve_lists
+from distill_jax.objectives.lists import resolve_lists
 from distill_jax.objectives.plugins import plugin_digest
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import Place, TableSpec
@@ -271,7 +272,7 @@ class SearchRun(Run):
         return f"nDCG@10 {row.metrics[f'test/{SELECT}']:.3f}"
 
 
-def objective_of(cell: SearchCell) -> ListObjective:
+def objective_of(cell: SearchCell) -> ResolvedObjective:
     """A cell's objective, fitted to its lists."""
     return resolve_lists(
         cell.objective,

@@ -48,7 +48,8 @@ from distill_jax.models.build import build_model
 from distill_jax.models.cross_encoder import CrossEncoderConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained, save_pretrained
 from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, pretrained_towers
-from distill_jax.objectives.list_objective import ListObjective, resolve_lists
+from distill_jax.objectives.lists import resolve_lists
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tasks.classification.models import load_encoder
 from distill_jax.tasks.classification.teacher import read_training
 from distill_jax.tasks.search.cells import (
@@ -204,7 +205,7 @@ def search_work(
     identity: Identity,
     seed: int,
     config: TwoTowerConfig | CrossEncoderConfig,
-    objective: ListObjective,
+    objective: ResolvedObjective,
     training: SearchTraining,
     table: ListTable,
     *,

@@ -49,7 +49,7 @@ def speaker():
     return LiveTeacher(Bert(TEACHER), init_bert(TEACHER, jax.random.key(1)), everything)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names("classes"))
 def test_it_falls_on_real_reviews_and_numbers_do_not_recompile(name, task, speaker):
     objective = resolve(f"0.5*{name}", STUDENT.shape, TEACHER.shape)
     lengths = task.training_lengths(TrainingConfig(batch_size=16, max_shapes=1))
@@ -78,7 +78,7 @@ def test_it_falls_on_real_reviews_and_numbers_do_not_recompile(name, task, speak
 def test_the_experiment_takes_every_name():
     """Every loss fits the default students and teacher, before any step."""
     teacher = BertConfig(30522, 384, 6, 12, 1536, pooling="mean")
-    args = CompareLosses(objectives=names(), students=("tiny", "l2", "l3"))
+    args = CompareLosses(objectives=names("classes"), students=("tiny", "l2", "l3"))
     for entry in sweep_of(args).entries():
         student = check_student(entry.cell, teacher)
         assert resolve(entry.cell.objective, student.shape, teacher.shape).terms

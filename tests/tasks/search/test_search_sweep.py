@@ -19,7 +19,7 @@ from distill_jax.evaluation.search import Encoder
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.students import student_config
 from distill_jax.models.two_tower import TwoTower
-from distill_jax.objectives.list_objective import resolve_lists
+from distill_jax.objectives.lists import resolve_lists
 from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import load_results, write_outputs

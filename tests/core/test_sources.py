@@ -7,11 +7,11 @@ import pytest
 
 from distill_jax import losses
 from distill_jax.core.errors import UserError
+from distill_jax.core.sources import NOT_IN_A_FILE
 from distill_jax.objectives import plugins, registry
 from distill_jax.objectives.feeds import LogitFeed
 from distill_jax.objectives.plugins import load_plugin, plugin_digest
 from distill_jax.objectives.registry import lookup, register
-from distill_jax.objectives.sources import NOT_IN_A_FILE
 
 PLUGIN = """
 import jax.numpy as jnp

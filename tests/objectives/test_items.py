@@ -1,5 +1,6 @@
 """Objectives of recommenders: text, sums and counts against plain loops, gradients."""
 
+import dataclasses
 import math
 
 import jax
@@ -18,8 +19,12 @@ from distill_jax.core.ranking_types import (
     scores_last,
 )
 from distill_jax.core.types import ModelShape
-from distill_jax.objectives.ranking_objective import parse_ranking, resolve_ranking
-from distill_jax.objectives.ranking_terms import Kind, RankingTerm, register_kind
+from distill_jax.objectives import items
+from distill_jax.objectives.feeds import Feed
+from distill_jax.objectives.item_readers import ItemReader
+from distill_jax.objectives.items import negatives_of, parse_ranking, resolve_ranking, trained_on
+from distill_jax.objectives.registry import register
+from distill_jax.objectives.resolve import resolve
 
 B, T, D, ITEMS, N = 3, 4, 5, 6, 2
 SHAPE = ModelShape(1, D, 1, ITEMS)
@@ -126,8 +131,10 @@ def test_equal_structure_means_equal_objects():
     assert one == other and hash(one) == hash(other) and one.structure == other.structure
     more = of("full_softmax + bpr(n=3)")
     assert more != one and more.structure != one.structure
-    assert one.negatives == Negatives(2, "position") and of("full_softmax").negatives is None
-    assert of("sampled_softmax").negatives == Negatives(256, "row")
+    assert (
+        negatives_of(one) == Negatives(2, "position") and negatives_of(of("full_softmax")) is None
+    )
+    assert negatives_of(of("sampled_softmax")) == Negatives(256, "row")
     assert not one.needs_teacher and one.init_params(jax.random.key(0)) == {}
 
 
@@ -166,28 +173,42 @@ def test_an_empty_batch_has_the_value_0_and_no_gradient():
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
 
 
-def test_a_new_kind_of_term_has_its_place(monkeypatch):
-    """Teachers' terms come from another module: what they get is what they ask for."""
-    from distill_jax.objectives import ranking_terms
+@dataclasses.dataclass(frozen=True)
+class NearFeed(Feed):
+    """Of a loss that no reader of the library's knows."""
 
-    monkeypatch.setattr(ranking_terms, "_KINDS", dict(ranking_terms._KINDS))
+    outputs = ("items",)
 
-    class Near(RankingTerm):
-        needs_teacher = True
-        capture = RankingCapture((0,))
 
-        def init_params(self, rng):
-            return {"scale": jnp.ones(())}
+class Near(ItemReader):
+    """It asks for hidden states, owns a parameter, and a teacher's word is an array."""
 
-        def values(self, params, numbers, scores, teacher):
-            gap_BTD = scores.output.hidden_states[0] * params["scale"] - teacher
-            return jnp.sum(gap_BTD**2, axis=-1)
+    student_capture = RankingCapture((0,))
 
-    register_kind(Kind("near", {}, lambda options, student, teacher: Near()))
+    def where(self, batch, teacher):
+        return batch.target_where_BT
+
+    def init_params(self, rng):
+        return {"scale": jnp.ones(())}
+
+    def values(self, loss, params, said, teacher, draw):
+        return loss(said.output.hidden_states[0] * params["scale"], teacher)
+
+
+def test_a_new_way_of_reading_is_a_feed_and_a_reader(monkeypatch, own_registry):
+    """What they get is what they ask for."""
+    monkeypatch.setitem(items.READERS, NearFeed, Near)
+
+    def near(student, teacher, *, where=None):
+        return jnp.sum((student - teacher) ** 2, axis=-1)
+
+    register(near, feed=NearFeed())
     with pytest.raises(UserError, match="not a free name"):
-        register_kind(Kind("near", {}, lambda options, student, teacher: Near()))
+        register(near, feed=NearFeed())
     with pytest.raises(UserError, match="needs a teacher, and there is none"):
         resolve_ranking("near", SHAPE, positions=9)
+    with pytest.raises(UserError, match="unknown loss 'near'"):
+        resolve("near", SHAPE, SHAPE)
     objective = resolve_ranking("full_softmax + near", SHAPE, SHAPE, positions=9)
     output, batch = make()
     assert objective.needs_teacher and objective.student_capture.hidden_states == (0,)
@@ -221,8 +242,8 @@ def test_items_that_training_never_names_may_stay_out(bias, rows):
     assert 0 < counts_I.sum() < ITEMS
     text = "full_softmax(items='trained', label_smoothing=0.2)"
     objective = resolve_ranking(text, SHAPE, positions=B * T, rows=rows)
-    told = objective.trained_on(counts_I)
-    assert told.unseen == tuple(np.flatnonzero(counts_I == 0))
+    told = trained_on(objective, counts_I)
+    assert told.outputs.unseen == tuple(np.flatnonzero(counts_I == 0))
 
     def value(output, objective, batch=batch):
         return objective({}, objective.numbers(0, 1), output, None, batch)[0]
@@ -240,13 +261,13 @@ def test_items_that_training_never_names_may_stay_out(bias, rows):
     np.testing.assert_allclose(value(output, told), value(smaller, plain, moved), rtol=1e-5)
 
     back = jax.grad(value)(output, told)
-    assert not back.items_ID[np.array(told.unseen)].any() and back.items_ID[seen].any()
+    assert not back.items_ID[np.array(told.outputs.unseen)].any() and back.items_ID[seen].any()
     assert value(output, told) < value(output, objective)  # nothing is known of the training yet
 
 
 def test_only_who_asks_is_told_which_items_training_names():
     objective = resolve_ranking("full_softmax", SHAPE, positions=B * T)
-    assert objective.trained_on(np.array([0, 1, 1, 1, 1, 1])) is objective
+    assert trained_on(objective, np.array([0, 1, 1, 1, 1, 1])) is objective
     assert str(parse_ranking("full_softmax(items='all')")) == "full_softmax"
     with pytest.raises(UserError, match="'trained'"):
         parse_ranking("full_softmax(items='seen')")

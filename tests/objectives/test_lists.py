@@ -6,9 +6,12 @@ import pytest
 from distill_jax import losses
 from distill_jax.core.errors import UserError
 from distill_jax.core.search_types import ListBatch, SearchOutput
-from distill_jax.objectives.list_objective import DISTRIBUTIONS, resolve_lists
+from distill_jax.objectives.feeds import LogitFeed
+from distill_jax.objectives.lists import resolve_lists
+from distill_jax.objectives.registry import lookup, names
 
 B, N, D = 4, 5, 3
+DISTRIBUTIONS = {n for n in names("lists") if isinstance(lookup(n).feed, LogitFeed)}
 THERE = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
 LABELLED = np.array([True, True, False, False])
 OTHER = np.array([[0, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)

@@ -6,7 +6,7 @@ import pytest
 from distill_jax.core.errors import UserError
 from distill_jax.core.task_types import SHOP, TaskBatch
 from distill_jax.core.types import ModelOutput
-from distill_jax.objectives.multi_task_objective import resolve_tasks
+from distill_jax.objectives.heads import resolve_tasks
 
 LABELS = np.array([[1, 0, 3.5], [0, 0, 0], [0, 1, 5], [0, 0, 0]], np.float32)
 KNOWN = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 1], [0, 0, 0]], bool)

@@ -12,8 +12,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
 from distill_jax.core.top_items import TopItems, Wanted
 from distill_jax.core.types import ModelShape
-from distill_jax.objectives.ranking_objective import resolve_ranking
-from distill_jax.objectives.ranking_terms import RankingVocabulary
+from distill_jax.objectives.items import Items, negatives_of, resolve_ranking
 
 B, T, D_S, D_T, N = 4, 5, 3, 6, 4
 ITEMS = 12
@@ -244,7 +243,7 @@ def test_a_sampled_item_is_never_above_the_teachers_last(world):
 
 def test_hidden_states_are_projected_and_padding_does_not_enter(world):
     total, parts, params, _ = evaluate("hidden_mse", world)
-    kernel = np.asarray(params["hidden_mse"]["projection"]["kernel"])
+    kernel = np.asarray(params["hidden_mse"]["teacher_0"]["projection"]["kernel"])
     values = []
     for b in range(B):
         there = world.teacher.where_BT[b]
@@ -261,7 +260,7 @@ def newest(world):
 
 def test_embeddings_are_those_of_the_newest_targets(world):
     total, _, params, _ = evaluate("embedding_mse", world)
-    kernel = np.asarray(params["embedding_mse"]["projection"]["kernel"])
+    kernel = np.asarray(params["embedding_mse"]["teacher_0"]["projection"]["kernel"])
     rows = newest(world)
     student = world.student.items_ID[world.batch.targets_BT[rows, -1]] @ kernel
     expected = np.mean((student - world.teacher.items_BD[rows]) ** 2)
@@ -286,11 +285,44 @@ def test_topology_of_users_and_items(world, on):
     assert evaluate(f"topology(on='{on}')", world)[0] == pytest.approx(expected, rel=1e-5)
 
 
+def test_contrast_between_items_goes_through_a_projection(world):
+    total, _, params, _ = evaluate("crd(on='items')", world)
+    student, teacher = sides(world, "items")
+    own = params["crd"]["teacher_0"]["projection"]
+    expected = losses.crd(student @ np.asarray(own["kernel"]) + np.asarray(own["bias"]), teacher)
+    assert total == pytest.approx(float(np.mean(expected)), rel=1e-4)
+
+
+def test_two_teachers_are_the_weighted_mean_of_both(world):
+    """Where both of them spoke."""
+    spoke = np.array(world.teacher.where_BT)
+    spoke[1, -1] = False
+    other = world.teacher.replace(logits_BTK=world.teacher.logits_BTK / 2, where_BT=spoke)
+
+    def value(text, teachers, where_BT):
+        shapes = TEACHER if len(teachers) == 1 else (TEACHER,) * len(teachers)
+        resolved = resolve_ranking(text, STUDENT, shapes, positions=B * T)
+        heard = tuple(each.replace(where_BT=where_BT) for each in teachers)
+        return float(resolved({}, resolved.numbers(0, 1), world.student, heard, world.batch)[0])
+
+    one, two = (value("kl(top=4)", (each,), spoke) for each in (world.teacher, other))
+    text = "kl(top=4, teacher_weights=[3, 1])"
+    assert value(text, (world.teacher, other), spoke) == pytest.approx(0.75 * one + 0.25 * two)
+    resolved = resolve_ranking("kl(top=4)", STUDENT, (TEACHER, TEACHER), positions=B * T)
+    _, parts = resolved(
+        {}, resolved.numbers(0, 1), world.student, (world.teacher, other), world.batch
+    )
+    assert float(parts["kl"][1]) == spoke.sum() == world.teacher.where_BT.sum() - 1
+    assert value("kl(top=4, teacher=1)", (world.teacher, other), spoke) == pytest.approx(two)
+    with pytest.raises(UserError, match="mean_logits' is for losses on logits of classes"):
+        resolve_ranking("kl(teachers='mean_logits')", STUDENT, (TEACHER, TEACHER), positions=20)
+
+
 @pytest.mark.parametrize("text", ["expert_hints", "hierarchical_topology"])
 def test_experts_belong_to_users_or_to_items_and_all_learn(world, text):
     resolved = fitted(f"{text}(experts=2)")
     params = resolved.init_params(jax.random.key(0))
-    assert set(params[text]) == {"queries", "items"}
+    assert set(params[text]["teacher_0"]) == {"queries", "items"}
     numbers = [resolved.numbers(*at) for at in ((0, 10), (1, 10), (0, 10, 7))]
 
     def value(params, student, numbers):
@@ -308,7 +340,7 @@ def test_experts_belong_to_users_or_to_items_and_all_learn(world, text):
 
 def test_the_list_of_ranking_distillation_has_120_items():
     """Over which its ``mu`` is, as docs/losses.md says."""
-    options = RankingVocabulary().options("ranking_distillation")
+    options = Items().options("ranking_distillation")
     assert (options["top"].default, options["sampled"].default) == (20, 100)
 
 
@@ -331,7 +363,7 @@ def test_experts_by_hand(world):
     noise = np.asarray(jax.random.gumbel(key, (2 * B, 4), np.float32))
     values = []
     for index, (kind, (student, teacher)) in enumerate(kinds.items()):
-        own = params["expert_hints"][kind]
+        own = params["expert_hints"]["teacher_0"][kind]
         made, chosen = ask_experts(own, student), select_experts(own, teacher)
         own_noise = noise[index * B : (index + 1) * B, 2 * index : 2 * index + 2]
         scores = (log_softmax(np.asarray(chosen), axis=-1) + own_noise) / 0.5
@@ -373,10 +405,10 @@ def test_what_is_read_of_the_teacher():
     }
     for text, wanted in texts.items():
         resolved = fitted(text)
-        assert resolved.wanted == wanted, text
+        assert resolved.teacher_capture == wanted, text
         assert resolved.needs_teacher == (wanted != Wanted())
-    assert fitted(f"relaxed_ranking(sampled={N}, top=3)").negatives.count == N
-    assert fitted("listmle(top=3)").negatives is None
+    assert negatives_of(fitted(f"relaxed_ranking(sampled={N}, top=3)")).count == N
+    assert negatives_of(fitted("listmle(top=3)")) is None
 
 
 def test_one_program_whatever_the_numbers():

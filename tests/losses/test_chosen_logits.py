@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax.objectives.chosen_logits import chosen_logits
+from distill_jax.losses.catalogue import chosen_logits
 
 
 @pytest.fixture
