@@ -142,7 +142,7 @@ def test_without_them_nothing_of_a_table_tells_of_them(world):
     assert parse_arguments(["--no-yardsticks"], "test").yardsticks is False
     assert parse_arguments([], "test").yardsticks is True
     sweep = sweep_of(world(yardsticks=False))
-    assert not sweep.yardsticks and "yardstick" not in sweep.spec((), ()).to_json()
+    assert not sweep.references and "yardstick" not in sweep.spec(()).to_json()
 
 
 def test_what_the_data_are_called_is_not_part_of_the_hash_but_labels_and_recipe_are():
