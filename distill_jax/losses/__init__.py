@@ -5,6 +5,11 @@ computed in float32 (float64 where float64 comes in), the teacher under ``stop_g
 gradients everywhere, usable under ``jit``, ``vmap`` and ``grad``. Keywords with a float default may
 be traced arrays: changing them never recompiles. Where a paper and its released code disagree,
 ``variant="paper"`` is the default and ``variant="as_released"`` follows the code.
+
+Unless a docstring says otherwise, a value is an array of the axes written ``...`` (or ``B``), 0
+where an example is masked or has nothing unmasked, and ``ValueError`` is raised if shapes do not
+fit and for words and counts that ``Args`` does not name. Examples need ``jnp`` and the losses; what
+they print is shown to three decimal places.
 """
 
 from distill_jax.losses.attention import attention_kl, attention_mse
