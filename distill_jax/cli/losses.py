@@ -12,7 +12,7 @@ from distill_jax.cli.run import parse_flags
 
 @dataclass(frozen=True)
 class Losses:
-    """List all losses, or show formula, source and arguments of one."""
+    """List all losses, or show formula, source, example and arguments of one."""
 
     name: Annotated[str | None, tyro.conf.Positional] = None
     """A loss, e.g. kl."""
@@ -35,4 +35,4 @@ def main(arguments: Sequence[str]) -> None:
     width = max(map(len, names()))
     for name in names():
         print(f"  {name:<{width}}  {lookup(name).doc.strip().splitlines()[0]}")
-    print("\ndistill-jax losses NAME shows formula, source and arguments.")
+    print("\ndistill-jax losses NAME shows formula, source, an example and arguments.")

@@ -6,10 +6,10 @@ gradients everywhere, usable under ``jit``, ``vmap`` and ``grad``. Keywords with
 be traced arrays: changing them never recompiles. Where a paper and its released code disagree,
 ``variant="paper"`` is the default and ``variant="as_released"`` follows the code.
 
-Unless a docstring says otherwise, a value is an array of the axes written ``...`` (or ``B``), 0
-where an example is masked or has nothing unmasked, and ``ValueError`` is raised if shapes do not
-fit and for words and counts that ``Args`` does not name. Examples need ``jnp`` and the losses; what
-they print is shown to three decimal places.
+Unless its docstring says otherwise, a loss returns an array of the axes written ``...`` and ``B``,
+0 where an example is masked or nothing of it is unmasked, and raises ``ValueError`` if shapes do
+not fit and for options that its ``Args`` do not allow. Examples need ``jnp`` and the losses alone;
+the numbers that they print are shown to three decimal places.
 """
 
 from distill_jax.losses.attention import attention_kl, attention_mse

@@ -76,7 +76,7 @@ def attention_mse(
       student: [..., H_s, T, T], attention scores before mask and softmax.
       teacher: [..., H_t, T, T], attention scores.
       where: bool [..., T], False for padding.
-      heads: ``"auto"``, ``"each"`` or ``"mean"``.
+      heads: ``"auto"``, ``"each"`` (their numbers agree) or ``"mean"``.
 
     Example:
       >>> student, teacher = jnp.array([[[[1.0, 7.0], [7.0, 7.0]]], [[[3.0, 0.0], [0.0, 0.0]]]])
@@ -110,7 +110,7 @@ def attention_kl(
       student: [..., H_s, T, T], attention scores before mask and softmax.
       teacher: [..., H_t, T, T], attention scores.
       where: bool [..., T], False for padding.
-      heads: ``"auto"``, ``"each"`` or ``"mean"``.
+      heads: ``"auto"``, ``"each"`` (their numbers agree) or ``"mean"``.
 
     Example:
       >>> student, teacher = jnp.array([[[[2.0, 0.0], [0.0, 0.0]]], [[[0.0, 0.0], [5.0, 5.0]]]])

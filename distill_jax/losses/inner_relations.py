@@ -71,7 +71,7 @@ def value_kl(
       student: [..., T, H_s, D_s], values.
       teacher: [..., T, H_t, D_t], values.
       where: bool [..., T], False for padding.
-      heads: ``"auto"``, ``"each"`` or ``"mean"``.
+      heads: ``"auto"``, ``"each"`` (their numbers agree) or ``"mean"``.
 
     Example:
       >>> student, teacher = jnp.array([[[[2.0]], [[0.0]]], [[[1.0]], [[0.0]]]])
@@ -101,7 +101,7 @@ def minilm(
       student: attention scores [..., H_s, T, T] and values [..., T, H_s, D_s].
       teacher: attention scores [..., H_t, T, T] and values [..., T, H_t, D_t].
       where: bool [..., T], False for padding.
-      heads: ``"auto"``, ``"each"`` or ``"mean"``.
+      heads: ``"auto"``, ``"each"`` (their numbers agree) or ``"mean"``.
 
     Example:
       >>> scores, values = jnp.array([[[2.0, 0.0], [0.0, 0.0]]]), jnp.array([[[2.0]], [[0.0]]])

@@ -46,8 +46,8 @@ def check_example(function):
 
 
 def test_every_registered_loss_is_looked_at():
-    registered = {lookup(name).function for name in names()}
-    assert registered <= set(PUBLIC.values()) and len(OF_CATALOGUE) == 5
+    ours = {lookup(name).function for name in dir(losses) if name in names()}
+    assert ours <= set(PUBLIC.values()) and len(ours) > 40 and "bpr" in OF_CATALOGUE
 
 
 @pytest.mark.parametrize("name", PUBLIC)
