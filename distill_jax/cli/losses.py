@@ -12,7 +12,7 @@ from distill_jax.cli.run import parse_flags
 
 @dataclass(frozen=True)
 class Losses:
-    """List all losses, or show formula, source and arguments of one."""
+    """List all losses, or show formula, source, example and arguments of one."""
 
     name: Annotated[str | None, tyro.conf.Positional] = None
     """A loss, e.g. kl."""
@@ -37,4 +37,4 @@ def main(arguments: Sequence[str]) -> None:
         "\nEach with what it can be read off: classes, the items of a catalogue (recommendation), "
         "lists\nof products (search), heads of several labels."
     )
-    print("distill-jax losses NAME shows formula, source and arguments.")
+    print("distill-jax losses NAME shows formula, source, an example and arguments.")

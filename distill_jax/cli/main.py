@@ -10,7 +10,7 @@ from distill_jax.core.errors import unknown
 
 COMMANDS = {
     "compare-losses": ("compare", "train students with several objectives and compare them"),
-    "losses": ("losses", "list the losses, or show formula, source and arguments of one"),
+    "losses": ("losses", "list the losses, or show formula, source, example and arguments of one"),
     "data": ("data", "look at a data set as an experiment would read it"),
     "assets": ("assets", "list or fetch what travels in packages: a teacher, reviews"),
     "ledger": ("ledger", "list, filter and export the results of runs"),

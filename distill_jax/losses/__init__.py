@@ -5,6 +5,11 @@ computed in float32 (float64 where float64 comes in), the teacher under ``stop_g
 gradients everywhere, usable under ``jit``, ``vmap`` and ``grad``. Keywords with a float default may
 be traced arrays: changing them never recompiles. Where a paper and its released code disagree,
 ``variant="paper"`` is the default and ``variant="as_released"`` follows the code.
+
+Unless its docstring says otherwise, a loss returns an array of the axes written ``...`` and ``B``,
+0 where an example is masked or nothing of it is unmasked, and raises ``ValueError`` if shapes do
+not fit and for options that its ``Args`` do not allow. Examples need ``jnp`` and the losses alone;
+the numbers that they print are shown to three decimal places.
 """
 
 from distill_jax.losses.attention import attention_kl, attention_mse

@@ -76,13 +76,12 @@ def attention_mse(
       student: [..., H_s, T, T], attention scores before mask and softmax.
       teacher: [..., H_t, T, T], attention scores.
       where: bool [..., T], False for padding.
-      heads: ``"auto"``, ``"each"`` or ``"mean"``.
+      heads: ``"auto"``, ``"each"`` (their numbers agree) or ``"mean"``.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit, or the numbers of heads with ``heads="each"``.
+    Example:
+      >>> student, teacher = jnp.array([[[[1.0, 7.0], [7.0, 7.0]]], [[[3.0, 0.0], [0.0, 0.0]]]])
+      >>> attention_mse(student, teacher, where=jnp.array([True, False]))
+      Array(4., dtype=float32)
     """
     student, teacher, mask, average = scores_pair(student, teacher, where, heads)
     if average:
@@ -111,13 +110,12 @@ def attention_kl(
       student: [..., H_s, T, T], attention scores before mask and softmax.
       teacher: [..., H_t, T, T], attention scores.
       where: bool [..., T], False for padding.
-      heads: ``"auto"``, ``"each"`` or ``"mean"``.
+      heads: ``"auto"``, ``"each"`` (their numbers agree) or ``"mean"``.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit, or the numbers of heads with ``heads="each"``.
+    Example:
+      >>> student, teacher = jnp.array([[[[2.0, 0.0], [0.0, 0.0]]], [[[0.0, 0.0], [5.0, 5.0]]]])
+      >>> attention_kl(student, teacher), attention_kl(teacher, student)
+      (Array(0.217, dtype=float32), Array(0.164, dtype=float32))
     """
     student, teacher, mask, average = scores_pair(student, teacher, where, heads)
     log_s = _attention_log_probs(student, mask, average)

@@ -36,6 +36,11 @@ def catalogue_logsumexp(
 
     Returns:
       [N], 0 where masked.
+
+    Example:
+      >>> queries, items, where = jnp.ones((2, 1)), jnp.zeros((8, 1)), jnp.array([True, False])
+      >>> catalogue_logsumexp(queries, items, where=where, rows=1)
+      Array([2.079, 0.   ], dtype=float32)
     """
     queries, items = floats(queries, items)
     bias = jnp.zeros(items.shape[0], items.dtype) if bias is None else floats(bias)[0]
@@ -185,8 +190,10 @@ def softmax_over_all(
       where: bool [...].
       label_smoothing: in [0, 1).
 
-    Returns:
-      [...], 0 where masked.
+    Example:
+      >>> logits = jnp.array([2.0, 1.0])
+      >>> softmax_over_all(logits[0], jnp.logaddexp(*logits)), ce(logits, jnp.array(0))
+      (Array(0.313, dtype=float32), Array(0.313, dtype=float32))
     """
     target, log_partition, mean = floats(target, log_partition, mean)
     smoothing = number(label_smoothing, target)
@@ -211,8 +218,9 @@ def sampled_softmax(
       negatives: [..., K], theirs.
       where: bool [...].
 
-    Returns:
-      [...], 0 where masked.
+    Example:
+      >>> sampled_softmax(jnp.array([0.0, 99.0]), jnp.array([[0.0], [0.0]]))
+      Array([0.693, 0.   ], dtype=float32)
     """
     target, negatives, mask = _clipped(target, negatives, where)
     logits = jnp.concatenate([target[..., None], negatives], axis=-1)
@@ -233,8 +241,9 @@ def sampled_bce(
       negatives: [..., K], theirs.
       where: bool [...].
 
-    Returns:
-      [...], 0 where masked.
+    Example:
+      >>> sampled_bce(jnp.array([0.0, 99.0]), jnp.array([[0.0], [-99.0]]))
+      Array([1.386, 0.   ], dtype=float32)
     """
     target, negatives, mask = _clipped(target, negatives, where)
     values = jax.nn.softplus(-target) + jnp.sum(jax.nn.softplus(negatives), axis=-1)
@@ -254,8 +263,9 @@ def bpr(target: ArrayLike, negatives: ArrayLike, *, where: ArrayLike | None = No
       negatives: [..., K], theirs.
       where: bool [...].
 
-    Returns:
-      [...], 0 where masked.
+    Example:
+      >>> bpr(jnp.array([0.0, 99.0]), jnp.array([[0.0], [0.0]]))
+      Array([0.693, 0.   ], dtype=float32)
     """
     target, negatives, mask = _clipped(target, negatives, where)
     values = jnp.mean(jax.nn.softplus(negatives - target[..., None]), axis=-1)

@@ -42,15 +42,13 @@ def hidden_mse(
     Source: Jiao et al. 2020, "TinyBERT", eq. 8.
 
     Args:
-      student: [..., T, D], hidden states.
-      teacher: [..., T, D], hidden states.
+      student, teacher: [..., T, D], hidden states.
       where: bool [..., T], False for padding.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[[2.0, 0.0], [9.0, 9.0]], [[1.0, 0.0], [0.0, 0.0]]])
+      >>> hidden_mse(student, teacher, where=jnp.array([True, False]))
+      Array(0.5, dtype=float32)
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     return masked_mean(jnp.mean((student - teacher) ** 2, axis=-1), mask, axis=-1)
@@ -71,15 +69,12 @@ def hidden_cosine(
     Source: Sanh et al. 2019, "DistilBERT", section 3 (the loss L_cos).
 
     Args:
-      student: [..., T, D], hidden states.
-      teacher: [..., T, D], hidden states.
+      student, teacher: [..., T, D], hidden states.
       where: bool [..., T], False for padding.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> hidden_cosine(jnp.array([[2.0, 0.0], [2.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]]))
+      Array(0.5, dtype=float32)
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     return masked_mean(cosine_distance(student, teacher), mask, axis=-1)
@@ -99,15 +94,13 @@ def hint(
     Source: Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", eq. 3.
 
     Args:
-      student: [..., T, D], hidden states.
-      teacher: [..., T, D], hidden states.
+      student, teacher: [..., T, D], hidden states.
       where: bool [..., T], False for padding.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[[2.0, 0.0]], [[1.0, 0.0]]])
+      >>> hint(student, teacher), hidden_mse(student, teacher)
+      (Array(0.25, dtype=float32), Array(0.5, dtype=float32))
     """
     return hidden_mse(student, teacher, where=where) / 2
 
@@ -120,20 +113,17 @@ def embedding_mse(
 ) -> Array:
     """Mean squared difference of the embeddings (hidden state 0), over features and tokens.
 
-    ``1/(|tokens| D) * sum_{t, d} (e_s[t, d] - e_t[t, d])^2``.
+    It is ``hidden_mse`` of them.
 
     Source: Jiao et al. 2020, "TinyBERT", eq. 9.
 
     Args:
-      student: [..., T, D], embeddings.
-      teacher: [..., T, D], embeddings.
+      student, teacher: [..., T, D], embeddings.
       where: bool [..., T], False for padding.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> embedding_mse(jnp.array([[[2.0, 0.0]], [[1.0, 0.0]]]), jnp.array([[[1.0, 0.0]]] * 2))
+      Array([0.5, 0. ], dtype=float32)
     """
     return hidden_mse(student, teacher, where=where)
 
@@ -152,15 +142,16 @@ def pkd(
     Source: Sun et al. 2019, "Patient Knowledge Distillation for BERT Model Compression", eq. 7.
 
     Args:
-      student: [..., T, D], hidden states.
-      teacher: [..., T, D], hidden states.
+      student, teacher: [..., T, D], hidden states.
       where: bool [..., T], False for padding.
 
     Returns:
       [...], 0 for an example whose first token is masked.
 
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[[2.0, 0.0], [5.0, 5.0]], [[7.0, 0.0], [0.0, 0.0]]])
+      >>> pkd(student, teacher), pkd(-student, teacher)
+      (Array(0., dtype=float32), Array(2., dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     first_s, first_t = l2_normalise(student[..., 0, :]), l2_normalise(teacher[..., 0, :])
@@ -184,16 +175,14 @@ def hidden_contrastive(
     Representations for Language Model Compression".
 
     Args:
-      student: [..., T, D], hidden states.
-      teacher: [..., T, D], hidden states.
+      student, teacher: [..., T, D], hidden states.
       where: bool [..., T], False for padding.
       T: temperature, above 0.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> tokens = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+      >>> hidden_contrastive(tokens, tokens, T=0.01), hidden_contrastive(1 - tokens, tokens, T=0.01)
+      (Array(0., dtype=float32), Array(100., dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     scores = inner_products("...td,...ud->...tu", l2_normalise(student), l2_normalise(teacher))
@@ -238,11 +227,10 @@ def nst(
       teacher: [..., T, D_t], hidden states; the width may differ.
       where: bool [..., T], False for padding.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> tokens = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+      >>> nst(tokens[:, ::-1], tokens), nst(tokens[:, :1], tokens)
+      (Array(0., dtype=float32), Array(0.5, dtype=float32))
     """
     student, teacher, _ = _free_widths(student, teacher, where)
     second_s, second_t = (
@@ -270,11 +258,10 @@ def fsp(
       teacher: two arrays [..., T, D], likewise.
       where: bool [..., T], False for padding.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> one, two = jnp.array([[1.0], [0.0]]), jnp.array([[3.0], [5.0]])
+      >>> fsp((one, two), (one, one)), fsp((one, two), (two, one))
+      (Array(1., dtype=float32), Array(0., dtype=float32))
     """
     first_s, first_t, mask = constant_pair(student[0], teacher[0], where, inner=1)
     second_s, second_t, _ = constant_pair(student[1], teacher[1], where, inner=1)
@@ -306,8 +293,10 @@ def cka(
     Returns:
       [...], 0 for an example with fewer than two tokens.
 
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> tokens = jnp.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
+      >>> cka(-2 * tokens, tokens), cka(tokens**2, tokens)
+      (Array(0., dtype=float32), Array(0.095, dtype=float32))
     """
     student, teacher, mask = _free_widths(student, teacher, where)
 
@@ -342,11 +331,10 @@ def vid(
       where: bool [..., T], False for padding.
       alpha: [D], the variances before the softplus; None for a variance of 5 everywhere.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[[1.0, 0.0]], [[2.0, 0.0]]])
+      >>> vid(student, teacher), vid(teacher, teacher)
+      (Array(0.855, dtype=float32), Array(0.805, dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     if alpha is None:
@@ -361,6 +349,11 @@ def vid(
 
 
 def vid_alpha(width: int) -> Array:
-    """The ``alpha`` [width], float32, with which ``vid`` starts: a variance of 5."""
+    """The ``alpha`` [width], float32, with which ``vid`` starts: a variance of 5.
+
+    Example:
+      >>> vid_alpha(2)
+      Array([4.993, 4.993], dtype=float32)
+    """
     start = jnp.float32(VID_VARIANCE - VID_LEAST_VARIANCE)
     return jnp.full((width,), jnp.log(jnp.expm1(start)))

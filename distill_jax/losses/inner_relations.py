@@ -71,13 +71,12 @@ def value_kl(
       student: [..., T, H_s, D_s], values.
       teacher: [..., T, H_t, D_t], values.
       where: bool [..., T], False for padding.
-      heads: ``"auto"``, ``"each"`` or ``"mean"``.
+      heads: ``"auto"``, ``"each"`` (their numbers agree) or ``"mean"``.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit, or the numbers of heads with ``heads="each"``.
+    Example:
+      >>> student, teacher = jnp.array([[[[2.0]], [[0.0]]], [[[1.0]], [[0.0]]]])
+      >>> value_kl(student, teacher), value_kl(-student, student)
+      (Array(0.256, dtype=float32), Array(0., dtype=float32))
     """
     student, teacher, mask = _pair(student, teacher, where)
     scores_s, scores_t = relation_scores(student), relation_scores(teacher)
@@ -93,8 +92,7 @@ def minilm(
 ) -> Array:
     """MiniLM: ``attention_kl`` plus ``value_kl`` of one layer.
 
-    ``L_AT + L_VR``, see the two. Where the numbers of heads differ, attention and relations are
-    averaged over heads first; the paper has equal numbers.
+    Where the numbers of heads differ, both are averaged over heads first; the paper has equal ones.
 
     Source: Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation for Task-Agnostic
     Compression of Pre-Trained Transformers", section 3.
@@ -103,13 +101,12 @@ def minilm(
       student: attention scores [..., H_s, T, T] and values [..., T, H_s, D_s].
       teacher: attention scores [..., H_t, T, T] and values [..., T, H_t, D_t].
       where: bool [..., T], False for padding.
-      heads: ``"auto"``, ``"each"`` or ``"mean"``.
+      heads: ``"auto"``, ``"each"`` (their numbers agree) or ``"mean"``.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit, or the numbers of heads with ``heads="each"``.
+    Example:
+      >>> scores, values = jnp.array([[[2.0, 0.0], [0.0, 0.0]]]), jnp.array([[[2.0]], [[0.0]]])
+      >>> minilm((scores, values), (scores, values)), minilm((scores, values), (0 * scores, values))
+      (Array(0., dtype=float32), Array(0.217, dtype=float32))
     """
     attention = attention_kl(student[0], teacher[0], where=where, heads=heads)
     relation = value_kl(student[1], teacher[1], where=where, heads=heads)
@@ -140,11 +137,10 @@ def minilm_v2(
       relation_heads: how many, dividing both widths; 0 for the most that do, at most the
         teacher's number of heads.
 
-    Returns:
-      [...], 0 for an example without tokens.
-
-    Raises:
-      ValueError: if the shapes do not fit, or relation_heads does not divide a width.
+    Example:
+      >>> vectors = jnp.array([[[2.0, 0.0]], [[0.0, 1.0]]])
+      >>> minilm_v2((vectors,) * 3, (vectors.reshape(2, 2, 1),) * 3, relation_heads=1)
+      Array(0., dtype=float32)
     """
     total: Array | None = None
     for vectors_s, vectors_t in zip(student, teacher, strict=True):

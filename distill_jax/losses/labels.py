@@ -56,16 +56,15 @@ def ce(
 
     Args:
       student: [..., C], logits.
-      labels: int [...], the class; any value where ``where`` is False.
+      labels: int [...], the class; the value is NaN unless it is in ``0..C-1`` or masked.
       where: bool [...], False for examples that do not count.
       label_smoothing: in [0, 1).
       class_weights: C numbers, 0 or more; () for 1 everywhere.
 
-    Returns:
-      [...], 0 where masked, NaN where an unmasked label is not in ``0..C-1``.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> logits, labels = jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([1, -1])
+      >>> ce(logits, labels, where=labels >= 0)
+      Array([0.693, 0.   ], dtype=float32)
     """
     (student,) = floats(student)
     mask = mask_of(where, student.shape[:-1])
@@ -106,16 +105,15 @@ def focal(
 
     Args:
       student: [..., C], logits.
-      labels: int [...], the class; any value where ``where`` is False.
+      labels: int [...], the class; the value is NaN unless it is in ``0..C-1`` or masked.
       where: bool [...], False for examples that do not count.
       gamma: 0 or more.
       class_weights: C numbers, 0 or more; () for 1 everywhere.
 
-    Returns:
-      [...], 0 where masked, NaN where an unmasked label is not in ``0..C-1``.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> logits, labels = jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([0, 0])
+      >>> focal(logits, labels), ce(logits, labels)
+      (Array([0.173, 0.002], dtype=float32), Array([0.693, 0.127], dtype=float32))
     """
     (student,) = floats(student)
     mask = mask_of(where, student.shape[:-1])
@@ -154,19 +152,18 @@ def dkd(
     Source: Zhao et al. 2022, "Decoupled Knowledge Distillation", eq. 7.
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
-      labels: int [...], the class; any value where ``where`` is False.
+      student, teacher: [..., C], logits.
+      labels: int [...], the class; the value is NaN unless it is in ``0..C-1`` or masked.
       where: bool [...], False for examples that do not count.
       T: temperature, above 0.
       alpha: weight of the target part.
       beta: weight of the other part.
 
-    Returns:
-      [...], 0 where masked, NaN where an unmasked label is not in ``0..C-1``.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[5.0, 1.0, 0.0], [2.0, 1.0, 0.0]])
+      >>> label = jnp.array(0)
+      >>> dkd(student, teacher, label, alpha=0.0), dkd(student, teacher, label, beta=0.0)
+      (Array(0., dtype=float32), Array(0.621, dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     _check_labels(labels, mask)
@@ -200,16 +197,14 @@ def mmi(
     parameters for speech recognition" (the criterion, there for one model).
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
-      labels: int [...], the class; any value where ``where`` is False.
+      student, teacher: [..., C], logits.
+      labels: int [...], the class; the value is NaN unless it is in ``0..C-1`` or masked.
       where: bool [...], False for examples that do not count.
 
-    Returns:
-      [...], 0 where masked, NaN where an unmasked label is not in ``0..C-1``.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher, label = jnp.array([0.0, 0.0]), jnp.array([2.0, 0.0]), jnp.array(0)
+      >>> mmi(student, teacher, label), ce(student, label) + ce(teacher, label)
+      (Array(0.82, dtype=float32), Array(0.82, dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     _check_labels(labels, mask)
@@ -243,8 +238,10 @@ def pseudo_ce(
       [...], 0 where masked, NaN where an unmasked label is not in ``-1..C-1``, or where the
       teacher is asked and says NaN.
 
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[[2.0, 0.0]] * 2, [[9.0, 0.0]] * 2])
+      >>> pseudo_ce(student, teacher, jnp.array([1, -1]))
+      Array([2.127, 0.127], dtype=float32)
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     _check_labels(labels, mask)

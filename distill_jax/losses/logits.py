@@ -45,16 +45,14 @@ def kl(
     section 2 (there as a cross-entropy, which differs by the teacher's entropy).
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
+      student, teacher: [..., C], logits.
       where: bool [...], False for examples that do not count.
       T: temperature, above 0.
 
-    Returns:
-      [...], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+      >>> kl(student, teacher, T=2.0), kl(teacher, student, T=2.0)
+      (Array(0.836, dtype=float32), Array(0.852, dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     values = kl_of_log_probs(log_probs(teacher, T), log_probs(student, T))
@@ -77,16 +75,14 @@ def reverse_kl(
     (there over sequences).
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
+      student, teacher: [..., C], logits.
       where: bool [...], False for examples that do not count.
       T: temperature, above 0.
 
-    Returns:
-      [...], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+      >>> reverse_kl(student, teacher), kl(teacher, student)
+      (Array(0.779, dtype=float32), Array(0.779, dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     values = kl_of_log_probs(log_probs(student, T), log_probs(teacher, T))
@@ -111,17 +107,15 @@ def soft_ce(
     Jiao et al. 2020, "TinyBERT", eq. 10.
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
+      student, teacher: [..., C], logits.
       where: bool [...], False for examples that do not count.
       T: temperature, above 0.
       variant: ``"paper"`` or ``"as_released"``.
 
-    Returns:
-      [...], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit, or for an unknown variant.
+    Example:
+      >>> logits = jnp.array([[0.0, 0.0], [2.0, 0.0]])
+      >>> soft_ce(logits, logits), kl(logits, logits)
+      (Array([0.693, 0.365], dtype=float32), Array([0., 0.], dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     released = check_variant(variant)
@@ -145,16 +139,14 @@ def jeffreys(
     Source: Jeffreys 1946, "An invariant form for the prior probability in estimation problems".
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
+      student, teacher: [..., C], logits.
       where: bool [...], False for examples that do not count.
       T: temperature, above 0.
 
-    Returns:
-      [...], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+      >>> jeffreys(student, teacher), kl(student, teacher) + kl(teacher, student)
+      (Array(1.62, dtype=float32), Array(1.62, dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     log_s, log_t = log_probs(student, T), log_probs(teacher, T)
@@ -189,18 +181,16 @@ def generalized_jsd(
     Self-Generated Mistakes", eq. 1.
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
+      student, teacher: [..., C], logits.
       where: bool [...], False for examples that do not count.
       beta: weight of the teacher, above 0 and below 1.
       T: temperature, above 0.
       variant: ``"paper"`` or ``"as_released"``.
 
-    Returns:
-      [...], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit, or for an unknown variant.
+    Example:
+      >>> student, teacher = jnp.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+      >>> generalized_jsd(student, teacher, beta=1e-3) / 1e-3, kl(student, teacher)
+      (Array(0.839, dtype=float32), Array(0.84, dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     log_s, log_t = log_probs(student, T), log_probs(teacher, T)
@@ -226,16 +216,13 @@ def js(
     Source: Lin 1991, "Divergence measures based on the Shannon entropy", section 4.
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
+      student, teacher: [..., C], logits.
       where: bool [...], False for examples that do not count.
       T: temperature, above 0.
 
-    Returns:
-      [...], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> js(jnp.array([99.0, 0.0]), jnp.array([0.0, 99.0]))
+      Array(0.693, dtype=float32)
     """
     return generalized_jsd(student, teacher, where=where, beta=0.5, T=T)
 
@@ -257,17 +244,15 @@ def skew_kl(
     section 3.1, after Lee 2001.
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
+      student, teacher: [..., C], logits.
       where: bool [...], False for examples that do not count.
       alpha: share of the teacher in the mixture, at least 0 and below 1.
       T: temperature, above 0.
 
-    Returns:
-      [...], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[99.0, 0.0], [0.0, 99.0]])
+      >>> skew_kl(student, teacher, alpha=0.1), kl(student, teacher)
+      (Array(2.303, dtype=float32), Array(99., dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     log_s, log_t = log_probs(student, T), log_probs(teacher, T)
@@ -292,17 +277,15 @@ def skew_reverse_kl(
     section 3.1.
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
+      student, teacher: [..., C], logits.
       where: bool [...], False for examples that do not count.
       alpha: share of the student in the mixture, at least 0 and below 1.
       T: temperature, above 0.
 
-    Returns:
-      [...], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> student, teacher = jnp.array([[99.0, 0.0], [0.0, 99.0]])
+      >>> skew_reverse_kl(student, teacher, alpha=0.1), reverse_kl(student, teacher)
+      (Array(2.303, dtype=float32), Array(99., dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     log_s, log_t = log_probs(student, T), log_probs(teacher, T)
@@ -324,15 +307,12 @@ def tvd(
     section 3.3.
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
+      student, teacher: [..., C], logits.
       where: bool [...], False for examples that do not count.
 
-    Returns:
-      [...], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> tvd(jnp.array([[0.0, 1.0], [99.0, 0.0]]), jnp.array([[0.0, 1.0], [0.0, 99.0]]))
+      Array([0., 1.], dtype=float32)
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     difference = jnp.exp(log_probs(teacher)) - jnp.exp(log_probs(student))
@@ -356,17 +336,15 @@ def topk_kl(
     LLMs" (the tail as one "ghost" class).
 
     Args:
-      student: [..., C], logits.
-      teacher: [..., C], logits.
+      student, teacher: [..., C], logits.
       where: bool [...], False for examples that do not count.
       k: how many classes are kept apart, at least 1.
       T: temperature, above 0.
 
-    Returns:
-      [...], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit, or k is below 1.
+    Example:
+      >>> student, teacher = jnp.array([[2.0, 0.0, 0.0, 0.0], [3.0, 2.0, 1.0, 0.0]])
+      >>> topk_kl(student, teacher, k=3), kl(student, teacher)
+      (Array(0.105, dtype=float32), Array(0.105, dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
     if k < 1:

@@ -38,8 +38,9 @@ def mean_probabilities(
     Returns:
       [..., C], constant: no gradient flows to the teachers.
 
-    Raises:
-      ValueError: if the weights are not [K].
+    Example:
+      >>> jnp.exp(mean_probabilities(jnp.array([[0.0, 0.0], [4.0, 0.0]])))
+      Array([0.741, 0.259], dtype=float32)
     """
     (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
     share = _weights(weights, logits)
@@ -62,8 +63,9 @@ def mean_logits(logits: ArrayLike, *, weights: ArrayLike | None = None) -> Array
     Returns:
       [..., C], constant: no gradient flows to the teachers.
 
-    Raises:
-      ValueError: if the weights are not [K].
+    Example:
+      >>> mean_logits(jnp.array([[0.0, 0.0], [4.0, 0.0]]), weights=jnp.array([3.0, 1.0]))
+      Array([1., 0.], dtype=float32)
     """
     (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
     return jnp.sum(clip_logits(logits) * _weights(weights, logits), axis=0)

@@ -57,11 +57,10 @@ def topology(student: ArrayLike, teacher: ArrayLike, *, where: ArrayLike | None 
       teacher: [B, D_t], likewise; the width may differ.
       where: bool [B], False for entities that do not count.
 
-    Returns:
-      [B], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> points = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+      >>> topology(3 * points, points), topology(jnp.ones((2, 1)), points)
+      (Array([0., 0.], dtype=float32), Array([0.5, 0.5], dtype=float32))
     """
     student, teacher, mask = _pair(student, teacher, where, 2)
     difference = _cosines(student, student) - _cosines(teacher, teacher)
@@ -96,11 +95,11 @@ def expert_hints(
         step alone, for seed 0; None for no noise.
       T: temperature of the choice, above 0.
 
-    Returns:
-      [B], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit.
+    Example:
+      >>> experts, teacher = jnp.array([[[1.0], [5.0]]]), jnp.array([[5.0]])
+      >>> selection = jnp.array([[0.0, 99.0]])
+      >>> expert_hints(experts, teacher), expert_hints(experts, teacher, selection=selection)
+      (Array([4.], dtype=float32), Array([0.], dtype=float32))
     """
     student, teacher, mask = _pair(student, teacher, where, 3)
     if student.shape[-1] != teacher.shape[-1]:
@@ -166,18 +165,16 @@ def hierarchical_topology(
       where: bool [B], False for entities that do not count.
       experts: [B, G, D_t], see ``expert_hints``; None for no assignment loss.
       selection: [B, G], logits of the groups, ``v(t)``; None for a single group.
-      draw: unsigned integers that decide the Gumbel noise: [2], the seed and the step, or the
-        step alone, for seed 0; None for no noise.
+      draw: what decides the Gumbel noise, see ``expert_hints``; None for no noise.
       T: temperature of the choice, above 0.
       gamma: weight of the topology, from 0 to 1.
       level: what the groups' prototypes are compared with.
       variant: ``"paper"`` or ``"as_released"``.
 
-    Returns:
-      [B], 0 where masked.
-
-    Raises:
-      ValueError: if the shapes do not fit, or for an unknown level or variant.
+    Example:
+      >>> student, teacher = jnp.ones((2, 1)), jnp.array([[1.0, 0.0], [0.0, 1.0]])
+      >>> hierarchical_topology(3 * teacher, teacher), hierarchical_topology(student, teacher)
+      (Array([0., 0.], dtype=float32), Array([0.293, 0.293], dtype=float32))
     """
     released = check_variant(variant)
     if level not in ("entities", "prototypes"):
