@@ -1,5 +1,6 @@
 """Every test runs on 8 simulated CPU devices, with strict dtype and rank promotion."""
 
+import gc
 import logging
 import os
 import sys
@@ -40,6 +41,13 @@ settings.load_profile("suite")
 def pytest_collection_modifyitems(items):
     """Slow tests first: none is left alone with a worker at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish():
+    """What was imported stays: the collector leaves it alone, and looks at the rest less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)
