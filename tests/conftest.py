@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from haste import HASTE
+from haste import HASTE, quick_options
 
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", HASTE]
@@ -56,6 +56,12 @@ def compile_once(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp().parent / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(scope="session")
+def quickly():
+    """Arguments of ``jax.jit`` for programs that run once or twice."""
+    return {"compiler_options": quick_options()}
 
 
 @pytest.fixture(scope="session", autouse=True)
