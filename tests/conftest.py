@@ -1,5 +1,6 @@
 """Every test runs on 8 simulated CPU devices, with strict dtype and rank promotion."""
 
+import gc
 import logging
 import os
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from haste import HASTE
+from haste import HASTE, quick_options
 
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", HASTE]
@@ -42,12 +43,25 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+def pytest_collection_finish():
+    """What was imported stays: the collector leaves it alone, and looks at the rest less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):
     """Programs compiled by one test, or by the worker beside, serve all."""
     folder = tmp_path_factory.getbasetemp().parent / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(scope="session")
+def quickly():
+    """Arguments of ``jax.jit`` for programs that run once or twice."""
+    return {"compiler_options": quick_options()}
 
 
 @pytest.fixture(scope="session", autouse=True)

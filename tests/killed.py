@@ -85,8 +85,8 @@ def sweep_of(kind: str, teacher: Path, reviews: Path) -> Sweep:
 
 def run(kind: str, teacher: Path, reviews: Path, folder: Path, reporter, **options):
     """The table, a checkpoint at every step."""
-    if kind != "sharded":  # compiles faster than for eight devices
-        run_module.Engine = partial(Engine, mesh=make_mesh(jax.devices()[:1]))
+    devices = jax.devices()[: 2 if kind == "sharded" else 1]  # less to compile than for eight
+    run_module.Engine = partial(Engine, mesh=make_mesh(devices))
     try:
         return run_table(
             Classification(sweep_of(kind, teacher, reviews)),

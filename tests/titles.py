@@ -82,10 +82,13 @@ def make_titles(folder: Path, sizes: dict[str, int]) -> Path:
 
 
 def make_small_teacher(minilm: Path, titles: Path, folder: Path) -> Path:
-    """The first layer of MiniLM with the word pieces that the titles have: a folder to start from.
+    """The first layer of MiniLM, a quarter of its feed-forward units, the pieces titles have.
 
     Args:
       minilm: folder of the packaged checkpoint.
+
+    Returns:
+      A folder to start from.
     """
     old = Tokenizer.from_file(str(minilm / "tokenizer.json"))
     texts = [line for file in sorted(titles.glob("*.csv")) for line in file.open(encoding="utf-8")]
@@ -101,8 +104,17 @@ def make_small_teacher(minilm: Path, titles: Path, folder: Path) -> Path:
 
     loaded = load_pretrained(minilm, pooling="mean", num_labels=len(NOUNS), fresh_classifier=True)
     assert isinstance(loaded.config, BertConfig)
-    config = dataclasses.replace(loaded.config, num_layers=1, vocab_size=len(pieces))
+    units = loaded.config.intermediate_size // 4
+    config = dataclasses.replace(
+        loaded.config, num_layers=1, vocab_size=len(pieces), intermediate_size=units
+    )
     params = {part: loaded.params[part] for part in ("classifier", "embeddings", "layer_1")}
+    up, down = params["layer_1"]["intermediate"], params["layer_1"]["output"]
+    fewer = {
+        "intermediate": {"kernel": up["kernel"][:, :units], "bias": up["bias"][:units]},
+        "output": {**down, "kernel": down["kernel"][:units]},
+    }
+    params["layer_1"] = {**params["layer_1"], **fewer}
     words = {"embedding": loaded.params["embeddings"]["word"]["embedding"][np.array(ids)]}
     params["embeddings"] = {**params["embeddings"], "word": words}
     save_pretrained(folder / "model", config, params, folder / "tokenizer.json")

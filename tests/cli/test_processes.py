@@ -21,14 +21,14 @@ def start(toy_teacher, toy_reviews, one_device, tmp_path):
         f"--data files:{toy_reviews} --teacher {toy_teacher} --students 1x8x2 --seeds 0 1 "
         "--objectives ce kl --label-fraction 0.5 --batch-size 16 --teacher-batch-size 16 "
         "--teacher-epochs 1 --teacher-learning-rate 1e-4 --max-shapes 1 --max-length 16 "
-        "--track none --evaluations 40"
+        "--track none --evaluations 20"
     ).split()
     environment = {
         **one_device,
         "DISTILL_JAX_HOME": str(tmp_path / "home"),
     }
 
-    def go(folder, steps=400, more=None):
+    def go(folder, steps=200, more=None):
         command = [sys.executable, str(SCRIPT), *flags, "--steps", str(steps)]
         return subprocess.Popen(
             [*command, "--output-dir", str(tmp_path / folder)],
@@ -69,7 +69,7 @@ def scores(folder):
 
 @pytest.mark.slow
 def test_stopped_and_killed_tables_come_out_like_the_undisturbed_one(start, tmp_path):
-    """Ctrl-C in one run, SIGKILL in the next. Slow: five processes that import and compile."""
+    """Ctrl-C in one run, SIGKILL in the next. Slow: four processes that import and compile."""
     undisturbed = finish(start("undisturbed"))
     assert undisturbed.strip().splitlines()[-1].endswith("ledger.jsonl")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from digit_tables import digit_sweep
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -21,47 +22,26 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import parts as parts_module
 from distill_jax.engine import run as run_module
-from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import merge_ledgers, results_of
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.parts import Part, ledgers_in, only_process
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
-from distill_jax.engine.sweep import Sweep, axis
-from distill_jax.tables.columns import ACCURACY
+from distill_jax.engine.sweep import axis
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tasks.classification.cells import (
     TEACHER,
-    ClassifierSetup,
-    DataConfig,
-    TeacherConfig,
-    TrainingConfig,
 )
 from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.interrupt import Interrupted
-from distill_jax.training.optimizer import OptimizerConfig
 
-QUICK = TrainingConfig(
-    epochs=1.0, steps=8, evaluations=2, batch_size=32, optimizer=OptimizerConfig(5e-3)
-)
-SWEEP = Sweep(
-    name="toy",
-    title="toy",
-    base=Cell(
-        ClassifierSetup(
-            data=DataConfig("digits", label_fraction=1.0),
-            teacher=TeacherConfig("cnn-4-8", training=QUICK),
-            student="cnn-2-4",
-        ),
-        (Train("ce", QUICK),),
-    ),
-    rows=axis("objective", ["ce", "0.5*ce + 0.5*kl(T=2)"]),
-    groups=axis("training.optimizer.learning_rate", [5e-3, 2e-3]),
+SWEEP = digit_sweep(
+    ["ce", "0.5*ce + 0.5*kl(T=2)"],
+    axis("training.optimizer.learning_rate", [5e-3, 2e-3]),
+    steps=8,
     seeds=(0, 1),
-    baseline="ce",
-    columns=(ACCURACY,),
     layout="grid",
 )
 RUNS = 8
@@ -129,26 +109,49 @@ def test_ledgers_of_a_folder_in_order(tmp_path):
     assert ledgers_in(tmp_path / "nowhere") == []
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """(folder, part, strategy) -> what was said; every machine has the same home."""
-    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
+class Runner:
+    """(folder, part, strategy) -> what was said; keeps the table's declaration and rows."""
 
-    def go(folder, part="1/1", strategy="sequential", make=Engine, sweep=SWEEP):
-        monkeypatch.setattr(run_module, "Engine", partial(make, mesh=make_mesh(jax.devices()[:1])))
+    def __init__(self, root, monkeypatch):
+        self._root, self._monkeypatch = root, monkeypatch
+
+    def __call__(self, folder, part="1/1", strategy="sequential", make=Engine):
+        one = partial(make, mesh=make_mesh(jax.devices()[:1]))
+        self._monkeypatch.setattr(run_module, "Engine", one)
         said = io.StringIO()
-        spec, rows = run_table(
-            Classification(sweep),
-            tmp_path / folder,
+        self.spec, self.rows = run_table(
+            Classification(SWEEP),
+            self._root / folder,
             Reporter(Console(file=said, width=200)),
             track="none",
             strategy=strategy,
             options=RunOptions(part=part),
         )
-        go.spec, go.rows = spec, rows
         return said.getvalue()
 
-    return go
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Every machine has the same home; a teacher that one test fine-tuned serves the others."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def run(home, tmp_path, monkeypatch):
+    """See ``Runner``; in an empty folder."""
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(home))
+    return Runner(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(home, tmp_path_factory):
+    """The folder of the table that was trained as one."""
+    root = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILL_JAX_HOME", str(home))
+        Runner(root, patch)("out")
+    write_outputs(*load_results(root / "out"), root / "out")
+    return root / "out"
 
 
 def rows_of(folder, part=None):
@@ -159,10 +162,8 @@ def results(folder):
     return {row.hash: results_of(row) for row in rows_of(folder)}
 
 
-def test_parts_in_one_folder_give_the_very_same_table(run, tmp_path):
-    run("whole")
-    whole, folder = tmp_path / "whole", tmp_path / "parts"
-    specs = set()
+def test_parts_in_one_folder_give_the_very_same_table(run, whole, tmp_path):
+    folder, specs = tmp_path / "parts", set()
     for number in (1, 2, 3):
         said = run("parts", f"{number}/3")
         assert f"runs of part {number}/3 are finished already" in said
@@ -173,7 +174,6 @@ def test_parts_in_one_folder_give_the_very_same_table(run, tmp_path):
     merged = merge_ledgers([folder], folder)
     assert (merged.added, merged.known, merged.notes) == (RUNS + 1, 0, ())  # nothing twice
     assert results(folder) == results(whole)
-    write_outputs(*load_results(whole), whole)
     timeless = [
         path
         for path in write_outputs(*load_results(folder), folder)
@@ -185,13 +185,12 @@ def test_parts_in_one_folder_give_the_very_same_table(run, tmp_path):
     assert f"{RUNS} of {RUNS} runs are finished already" in run("parts")
 
 
-def test_parts_in_folders_of_their_own(run, tmp_path):
-    run("whole")
+def test_parts_in_folders_of_their_own(run, whole, tmp_path):
     for number in (1, 2):
         run(f"machine-{number}", f"{number}/2")
     merge_ledgers([tmp_path / "machine-1", tmp_path / "machine-2"], tmp_path / "all")
-    assert results(tmp_path / "all") == results(tmp_path / "whole")
-    spec = (tmp_path / "whole/table.json").read_bytes()
+    assert results(tmp_path / "all") == results(whole)
+    spec = (whole / "table.json").read_bytes()
     assert (tmp_path / "all/table.json").read_bytes() == spec
     assert f"{RUNS} of {RUNS} runs are finished already" in run("all")
 
@@ -254,7 +253,7 @@ def test_cut_anew_nothing_is_trained_again(run, tmp_path):
 
 def test_a_teacher_that_two_parts_fine_tune_at_once_is_one_teacher(run, tmp_path, monkeypatch):
     """While part 1 is fine-tuning, part 2 begins and ends: part 1 takes what is there by then."""
-
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     folders = []
 
     class Overtaken(Engine):

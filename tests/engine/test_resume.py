@@ -6,54 +6,31 @@ from dataclasses import replace
 
 import jax
 import pytest
+from digit_tables import digit_sweep
 from rich.console import Console
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
-from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
-from distill_jax.engine.sweep import Sweep, axis
-from distill_jax.tables.columns import ACCURACY
+from distill_jax.engine.sweep import axis
 from distill_jax.tasks.classification import runs as runs_module
-from distill_jax.tasks.classification.cells import (
-    ClassifierSetup,
-    DataConfig,
-    TeacherConfig,
-    TrainingConfig,
-)
+from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.optimizer import OptimizerConfig
 from distill_jax.training.step import CompiledStep
 
-QUICK = TrainingConfig(steps=6, evaluations=2, batch_size=32, optimizer=OptimizerConfig(5e-3))
-SWEEP = Sweep(
-    name="toy",
-    title="toy",
-    base=Cell(
-        ClassifierSetup(
-            data=DataConfig("digits", label_fraction=1.0),
-            teacher=TeacherConfig("cnn-4-8", training=QUICK),
-            student="cnn-2-4",
-        ),
-        (Train("ce", QUICK),),
-    ),
-    rows=axis("objective", ["ce", "kl"]),
-    groups=axis("student", ["cnn-2-4"]),
-    seeds=(0,),
-    baseline="ce",
-    columns=(ACCURACY,),
-)
+SWEEP = digit_sweep(["ce", "kl"], axis("student", ["cnn-2-4"]), steps=6, seeds=(0,))
+TRAINING = SWEEP.base.training
 
 
 def changed(**fields):
     """The sweep with other settings of its cells' training."""
-    training = replace(SWEEP.base.training, **fields)
-    return replace(SWEEP, base=SWEEP.base.but(training=training))
+    return replace(SWEEP, base=SWEEP.base.but(training=replace(TRAINING, **fields)))
 
 
 @pytest.fixture
@@ -220,7 +197,7 @@ def test_a_stop_is_heeded_while_strategies_are_timed(run):
             replace(
                 SWEEP,
                 base=SWEEP.base.but(
-                    teacher=replace(SWEEP.base.setup.teacher, training=replace(QUICK, steps=4))
+                    teacher=replace(SWEEP.base.setup.teacher, training=replace(TRAINING, steps=4))
                 ),
             ),
             r"teacher.training.steps: 6 -> 4",

@@ -2,79 +2,79 @@
 
 import io
 import json
+import shutil
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from digit_tables import digit_sweep
 from rich.console import Console
 
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine import strategies
-from distill_jax.engine.cell import Cell, Train
+from distill_jax.engine.cell import Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.engine.sweep import Sweep, axis, points
-from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tasks.classification.cells import (
-    ClassifierSetup,
-    DataConfig,
-    TeacherConfig,
-    TrainingConfig,
-)
 from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.interrupt import Interrupted
-from distill_jax.training.optimizer import OptimizerConfig
 
-QUICK = TrainingConfig(
-    epochs=1.0, steps=12, evaluations=2, batch_size=32, optimizer=OptimizerConfig(5e-3)
-)
-BASE = Cell(
-    ClassifierSetup(
-        data=DataConfig("digits", label_fraction=1.0),
-        teacher=TeacherConfig("cnn-4-8", training=QUICK),
-        student="cnn-2-4",
-    ),
-    (Train("ce", QUICK),),
-)
-SWEEP = Sweep(
-    name="toy",
-    title="toy",
-    base=BASE,
-    rows=axis("objective", ["ce", "0.5*ce + 0.5*kl(T=2)", "0.9*ce + 0.1*kl(T=8)"]),
-    groups=axis("training.optimizer.learning_rate", [5e-3, 2e-3]),
+SWEEP = digit_sweep(
+    ["ce", "0.5*ce + 0.5*kl(T=2)", "0.9*ce + 0.1*kl(T=8)"],
+    axis("training.optimizer.learning_rate", [5e-3, 2e-3]),
+    steps=12,
     seeds=(0, 1),
-    baseline="ce",
-    columns=(ACCURACY,),
     layout="grid",
 )
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """(sweep, folder, strategy, engine) -> rows by place; keeps the engine."""
-    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
+class Runner:
+    """(sweep, folder, strategy, engine) -> rows by place; keeps the engine and what was said."""
 
-    def go(sweep, folder, strategy, make=None):
+    def __init__(self, root, monkeypatch):
+        self._root, self._monkeypatch = root, monkeypatch
+
+    def __call__(self, sweep, folder, strategy, make=None):
         make = make or partial(Engine, mesh=make_mesh(jax.devices()[:1]))
 
         def watched(*args):
-            go.engine = make(*args)
-            return go.engine
+            self.engine = make(*args)
+            return self.engine
 
-        monkeypatch.setattr(run_module, "Engine", watched)
-        go.said = io.StringIO()
-        reporter = Reporter(Console(file=go.said, width=200))
+        self._monkeypatch.setattr(run_module, "Engine", watched)
+        self.said = io.StringIO()
+        reporter = Reporter(Console(file=self.said, width=200))
         spec, rows = run_table(
-            Classification(sweep), tmp_path / folder, reporter, track="none", strategy=strategy
+            Classification(sweep), self._root / folder, reporter, track="none", strategy=strategy
         )
         by_hash = {row.hash: row for row in rows}
         return {(p.row, p.group, p.seed): by_hash[p.hash] for p in spec.places}
 
-    return go
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """One teacher for all tables."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def run(home, tmp_path, monkeypatch):
+    """See ``Runner``; in an empty folder."""
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(home))
+    return Runner(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def usual(home, tmp_path_factory):
+    """The folder and the rows of the table, trained in populations."""
+    root = tmp_path_factory.mktemp("usual")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILL_JAX_HOME", str(home))
+        return root / "out", Runner(root, patch)(SWEEP, "out", "vmap")
 
 
 def scores(rows):
@@ -89,8 +89,9 @@ def assert_same(rows, others, tolerance):
         np.testing.assert_allclose(first[place], second[place], rtol=tolerance, atol=tolerance)
 
 
-def test_all_strategies_give_one_table(run):
+def test_all_strategies_give_one_table(run, tmp_path, monkeypatch):
     """Own data orders, two structures, eight devices for the sharded population."""
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     alone = run(SWEEP, "sequential", "sequential")
     assert run.engine.compilations == 1 + 2  # the teacher, ce, ce + kl
     together = run(SWEEP, "vmap", "vmap")
@@ -101,12 +102,11 @@ def test_all_strategies_give_one_table(run):
     assert not list((run.engine.folder / strategies.POPULATIONS).glob("*/crew.json"))
 
 
-def test_groups_of_populations_are_cut_into_crews_of_one_size(run, monkeypatch):
-    whole = run(SWEEP, "whole", "vmap")
+def test_groups_of_populations_are_cut_into_crews_of_one_size(run, usual, monkeypatch):
     monkeypatch.setattr(strategies, "MAX_MEMBERS", 3)
     cut = run(SWEEP, "cut", "vmap")
     assert run.engine.compilations == 2
-    assert_same(whole, cut, 2e-3)
+    assert_same(usual[1], cut, 2e-3)
     crews = strategies._cut([str(number) for number in range(10)], "vmap")
     assert [len(crew.hashes) for crew in crews] == [3, 3, 3, 1]
     assert {crew.size for crew in crews} == {3}
@@ -114,10 +114,11 @@ def test_groups_of_populations_are_cut_into_crews_of_one_size(run, monkeypatch):
 
 def test_a_stage_before_in_a_population(run):
     """The first stage's end is the second one's start, in either strategy."""
+    before = Train("mse_logits", SWEEP.base.training)
     stages = points(
         {
             "ce": {"objective": "ce"},
-            "mse, then kl": {"objective": "kl", "intermediate": Train("mse_logits", QUICK)},
+            "mse, then kl": {"objective": "kl", "intermediate": before},
         }
     )
     sweep = Sweep(**(vars(SWEEP) | {"rows": stages, "groups": SWEEP.groups[:1]}))
@@ -130,9 +131,7 @@ def test_a_stage_before_in_a_population(run):
     assert all(row.metrics["test/nll"] != mixed.metrics["test/nll"] for row in plain.values())
 
 
-def test_a_stopped_population_goes_on_to_the_very_same_table(run, tmp_path):
-    undisturbed = run(SWEEP, "undisturbed", "vmap")
-
+def test_a_stopped_population_goes_on_to_the_very_same_table(run, usual, tmp_path):
     class Impatient(Engine):
         """Asked to stop after its seventh step of a population."""
 
@@ -160,12 +159,12 @@ def test_a_stopped_population_goes_on_to_the_very_same_table(run, tmp_path):
     crews = list((tmp_path / "disturbed/runs/populations").glob("*/crew.json"))
     assert len(crews) == 2
     again = run(SWEEP, "disturbed", "vmap")
-    assert scores(again) == scores(undisturbed)
-    assert again.keys() == undisturbed.keys()
+    assert scores(again) == scores(usual[1])
+    assert again.keys() == usual[1].keys()
 
 
-def test_finished_members_are_not_written_twice(run, tmp_path):
-    run(SWEEP, "out", "vmap")
+def test_finished_members_are_not_written_twice(run, usual, tmp_path):
+    shutil.copytree(usual[0], tmp_path / "out")
     ledger = tmp_path / "out/ledger.jsonl"
     before = ledger.read_text()
     run(SWEEP, "out", "auto")

@@ -6,24 +6,6 @@ import numpy as np
 import pytest
 
 
-def quick_options():
-    """Compiler options for programs that run once or twice, whose time goes into compiling."""
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    for wanted in ({"xla_cpu_use_fusion_emitters": False}, {}):  # newer releases have lost it
-        try:
-            jax.jit(lambda x: x, compiler_options=options | wanted)(0.0)
-        except jax.errors.JaxRuntimeError:
-            continue
-        return options | wanted
-    return {}
-
-
-@pytest.fixture(scope="session")
-def quickly():
-    """Arguments of ``jax.jit`` for programs that run once or twice."""
-    return {"compiler_options": quick_options()}
-
-
 class Bench:
     """Runs losses under ``jit``, values and gradients together, and compares them with loops."""
 

@@ -49,24 +49,6 @@ def make_batch(labelled=4, rows=5):
     )
 
 
-def quick_options():
-    """Compiler options for programs that run once or twice, whose time goes into compiling."""
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    for wanted in ({"xla_cpu_use_fusion_emitters": False}, {}):  # newer releases have lost it
-        try:
-            jax.jit(lambda x: x, compiler_options=options | wanted)(0.0)
-        except jax.errors.JaxRuntimeError:
-            continue
-        return options | wanted
-    return {}
-
-
-@pytest.fixture(scope="session")
-def quickly():
-    """Arguments of ``jax.jit`` for programs that run once or twice."""
-    return {"compiler_options": quick_options()}
-
-
 @dataclasses.dataclass(frozen=True)
 class World:
     """A student's and a teacher's shape, their outputs, a batch."""

@@ -7,15 +7,13 @@ import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from samples import place, sample_spec
+from samples import place, sample_run, sample_spec
 
 from distill_jax.core.errors import UserError
 from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import Column
 from distill_jax.tables.drawing import STYLE, save_drawing
-from distill_jax.tables.evidence import pack_correct
 from distill_jax.tables.figure import draw
-from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.spec import Place
 
 ACCURACY = Column("test/accuracy", "accuracy (%)", 100, 1, higher_is_better=True)
@@ -23,24 +21,9 @@ LONG = "0.5*attention_kl(layers='uniform') + hidden_mse(layers='last') + $kl$(T=
 
 
 def make_run(group, row, seed, accuracy):
-    return LedgerRow(
-        hash=f"{group}/{row}/{seed}",
-        experiment="compare",
-        row=row,
-        group=group,
-        seed=seed,
-        config={},
-        metrics={"test/accuracy": accuracy},
-        selected_step=None,
-        fingerprints={},
-        code={},
-        packages={},
-        device="cpu",
-        seconds={},
-        examples_per_second=None,
-        finished_at="2026-01-02T03:04:05+00:00",
-        test_correct=pack_correct(np.arange(1000) < np.round(1000 * accuracy)),
-    )
+    correct = np.arange(1000) < np.round(1000 * accuracy)
+    metrics = {"test/accuracy": accuracy}
+    return sample_run(row, group, seed, correct=correct, metrics=metrics)
 
 
 def make_table(groups=("tiny", "l2"), seeds=4, labels=("ce", "kl", LONG), yardsticks=()):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import sample_run
 from scipy import stats
 
 from distill_jax.core.errors import UserError
-from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.trends import (
     Contrast,
     Pick,
@@ -31,23 +31,8 @@ HIGH = [0.80, 0.82, 0.81, 0.79]
 
 
 def run(row, group, seed, test, validation):
-    return LedgerRow(
-        hash=f"{row}/{group}/{seed}",
-        experiment="trends",
-        row=row,
-        group=group,
-        seed=seed,
-        config={},
-        metrics={"test/accuracy": test, "validation/accuracy": validation},
-        selected_step=None,
-        fingerprints={},
-        code={},
-        packages={},
-        device="cpu",
-        seconds={},
-        examples_per_second=None,
-        finished_at="2026-01-02T03:04:05+00:00",
-    )
+    metrics = {"test/accuracy": test, "validation/accuracy": validation}
+    return sample_run(row, group, seed, metrics=metrics)
 
 
 def runs(where, test, validation=None, seeds=None):

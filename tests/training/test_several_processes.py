@@ -8,23 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from haste import HASTE
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
 OBJECTIVE = "0.5*kl(T=2) + 0.5*ce + hidden_mse + rkd_distance + sp"
 DEVICES = 4
 
 
-def start(folder, processes, fsdp):
+def start(folder, processes, fsdp, one_device):
     """Starts all processes of a run, which share four simulated devices equally."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // processes} {HASTE}",
-    }
+    share = f"--xla_force_host_platform_device_count={DEVICES // processes}"
+    environment = {**one_device, "XLA_FLAGS": f"{share} {one_device['XLA_FLAGS']}"}
     if processes > 1:
         environment["DISTILL_JAX_COORDINATOR"] = f"127.0.0.1:{port}"
         environment["DISTILL_JAX_NUM_PROCESSES"] = str(processes)
@@ -49,17 +45,17 @@ def end(folder, processes):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(one_device, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
-    return end(folder, start(folder, 1, 1))
+    return end(folder, start(folder, 1, 1, one_device))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "fsdp"), [(2, 1), (4, 2)])
-def test_several_processes_are_one(processes, fsdp, alone, tmp_path):
-    """Slow: every process starts JAX and compiles for itself."""
+def test_several_processes_are_one(processes, fsdp, alone, one_device, tmp_path):
+    """Slow: every process starts JAX; what they run together each compiles for itself."""
     folder = tmp_path / "run"
-    together = end(folder, start(folder, processes, fsdp))
+    together = end(folder, start(folder, processes, fsdp, one_device))
     assert together.keys() == alone.keys()
     for name, values in alone.items():
         np.testing.assert_allclose(together[name], values, rtol=2e-4, atol=2e-5, err_msg=name)

@@ -27,9 +27,16 @@ from distill_jax.training.interrupt import Interrupted
 ONE_DEVICE = partial(Engine, mesh=make_mesh(jax.devices()[:1]))
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A teacher that one test fine-tuned serves the others."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture
-def world(small_table):
+def world(small_table, home, monkeypatch):
     """(changes) -> arguments of a small table, see ``small_table``."""
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(home))
     return partial(small_table, controls=True, steps=8)
 
 
