@@ -13,8 +13,6 @@ import pytest
 import distill_jax
 
 ROOMS = [room.name for room in pkgutil.iter_modules(distill_jax.__path__) if room.ispkg]
-OPEN = {"objectives": "the registry loads the library, which registers there"}
-"""Rooms that still have a circle, and why; strict, so that a name here goes with its circle."""
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +31,7 @@ def circle_of(imports, room):
     return ()
 
 
-@pytest.mark.parametrize(
-    "room",
-    [
-        pytest.param(room, marks=pytest.mark.xfail(strict=True, reason=OPEN[room]))
-        if room in OPEN
-        else room
-        for room in ROOMS
-    ],
-)
+@pytest.mark.parametrize("room", ROOMS)
 def test_the_files_of_a_room_form_no_circle(imports, room):
     assert not circle_of(imports, room)
 

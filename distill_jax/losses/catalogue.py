@@ -136,6 +136,11 @@ def chosen_logits(
 
     Returns:
       [N, K], 0 where masked.
+
+    Example:
+      >>> items, ids = jnp.array([[1.0], [2.0], [4.0]]), jnp.array([[2, 0]])
+      >>> chosen_logits(jnp.array([[3.0]]), items, None, ids, where=jnp.array([True]))
+      Array([[12.,  3.]], dtype=float32)
     """
     queries, items = floats(queries, items)
     bias = jnp.zeros(items.shape[0], items.dtype) if bias is None else floats(bias)[0]

@@ -273,8 +273,9 @@ def output_labels(
       where: bool [...], False for examples that do not count.
       binary: whether the output is a logit.
 
-    Returns:
-      [...], 0 where masked.
+    Example:
+      >>> output_labels(jnp.array([[0.0], [9.0]]), jnp.array([[1.0], [0.0]]), binary=True)
+      Array([0.693, 9.   ], dtype=float32)
     """
     if not binary:
         return mse_regression(student, labels, where=where)

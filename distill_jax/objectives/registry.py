@@ -8,6 +8,7 @@ number, one with a tuple a fixed list of numbers, one annotated with ``Literal``
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import keyword
 import typing
@@ -17,6 +18,7 @@ from typing import Any
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.sources import caller_outside, code_digest
 from distill_jax.objectives.feeds import Feed
+from distill_jax.objectives.library import LIBRARY
 from distill_jax.objectives.schedules import KINDS
 from distill_jax.objectives.terms import NOT_NEGATIVE, POSITIVE, Interval, Option
 
@@ -110,14 +112,23 @@ def register(
     """
     if function is None:
         return lambda decorated: register(decorated, feed=feed, name=name, ranges=ranges)
+    _add(function, feed, name, ranges, code_digest(function, caller_outside(__file__)))
+    return function
+
+
+def _add(
+    function: Loss,
+    feed: Feed,
+    name: str | None,
+    ranges: Mapping[str, Interval] | None,
+    code: str,
+) -> None:
     label = str(name or getattr(function, "__name__", ""))
     free = label.isidentifier() and not keyword.iskeyword(label) and label not in (*_SPECS, *KINDS)
     if not free:
         raise UserError(f"cannot register a loss as {label!r}: not a free name.")
     own = _options(function, {"T": POSITIVE, **(ranges or {})})
-    code = code_digest(function, caller_outside(__file__))
     _SPECS[label] = Spec(label, function, feed, own, code)
-    return function
 
 
 def names(outputs: str | None = None) -> tuple[str, ...]:
@@ -150,8 +161,10 @@ def forget(forgotten: Iterable[str]) -> None:
         _SPECS.pop(name, None)
 
 
+@functools.cache
 def _load_library() -> None:
-    from distill_jax.objectives import library  # noqa: F401  (registers on import)
+    for fed in LIBRARY:
+        _add(fed.function, fed.feed, fed.name, fed.ranges, code="")
 
 
 def _options(function: Loss, ranges: Mapping[str, Interval]) -> dict[str, Option]:

@@ -162,7 +162,7 @@ def test_clipping_apart_is_of_students_of_both_kinds_and_not_of_the_teacher(apar
     args = compare.parse_arguments([*flags, "--students", "tiny", "l2"], "test")
     for entry in compare.sweep_of(args).entries():
         assert entry.cell.training.optimizer.clip_apart == apart
-        assert not entry.cell.teacher.training.optimizer.clip_apart
+        assert not entry.cell.setup.teacher.training.optimizer.clip_apart
 
 
 def test_an_output_folder_that_is_a_file(tmp_path):

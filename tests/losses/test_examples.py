@@ -9,7 +9,9 @@ import pytest
 
 from distill_jax import losses
 from distill_jax.losses import catalogue
-from distill_jax.objectives.registry import describe, lookup, names
+from distill_jax.losses.labels import output_labels
+from distill_jax.objectives.catalogue import describe
+from distill_jax.objectives.registry import lookup, names
 
 OF_CATALOGUE = [
     name
@@ -18,6 +20,7 @@ OF_CATALOGUE = [
 ]
 PUBLIC = {name: getattr(losses, name) for name in losses.__all__}
 PUBLIC |= {name: getattr(catalogue, name) for name in OF_CATALOGUE}
+PUBLIC["output_labels"] = output_labels
 
 NUMBER = re.compile(r"-?\d+\.\d*(?:e[-+]\d+)?")
 PLACES = 6e-4  # half of the last of three decimal places, and some of rounding
@@ -58,9 +61,10 @@ def test_the_example_prints_what_it_says(name):
 @pytest.mark.parametrize("name", names())
 def test_a_description_ends_with_the_example_and_the_arguments(name):
     _, _, text = describe(name).partition("\n\nExample:\n")
-    example, _, arguments = text.partition("\n\nArguments in an objective:\n")
+    example, _, rest = text.partition("\n\nTasks: ")
+    _, _, arguments = rest.partition("\n\nArguments in an objective:\n")
     assert arguments and all(line.startswith("  ") for line in example.splitlines())
-    assert f"{name}(" in example and max(map(len, example.splitlines())) <= 100
+    assert f"{lookup(name).function.__name__}(" in example and max(map(len, example.splitlines())) <= 100
 
 
 def shown(text):
