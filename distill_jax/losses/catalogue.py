@@ -197,7 +197,8 @@ def softmax_over_all(
 
     Example:
       >>> logits = jnp.array([2.0, 1.0])
-      >>> softmax_over_all(logits[0], jnp.logaddexp(*logits)), ce(logits, jnp.array(0))
+      >>> over_all = softmax_over_all(logits[0], jnp.logaddexp(*logits), logits.mean())
+      >>> over_all, ce(logits, jnp.array(0))
       (Array(0.313, dtype=float32), Array(0.313, dtype=float32))
     """
     target, log_partition, mean = floats(target, log_partition, mean)
