@@ -42,7 +42,7 @@ class Student:
 
     Attributes:
       scores: of the student on the test split, ``accuracy`` and ``macro_f1`` among them.
-      teacher_scores: the same of the teacher.
+      teacher_scores: the same of the teacher, of several of the first.
       folder: of the run; it goes with this object where ``distil`` was given none.
       classifier: the opened model.
     """
@@ -81,7 +81,7 @@ class Student:
 
 
 def distil(
-    teacher: str | Path,
+    teacher: str | Path | Sequence[str | Path],
     data: str | Examples,
     student: str = "tiny",
     objective: str = "kl",
@@ -99,7 +99,8 @@ def distil(
     It is a table of ``compare-losses`` with one row and one seed, and has its defaults.
 
     Args:
-      teacher: ``minilm-l6``, a folder with a BERT checkpoint, or a hub id.
+      teacher: ``minilm-l6``, a folder with a BERT checkpoint, or a hub id; a list of several that
+        teach together, see ``docs/losses.md``.
       data: ``(texts, labels)`` of the training examples, a label being a word, a whole number, or
         None; or a name as of ``--data``, ``files:FOLDER`` say.
       student: ``tiny``, ``l2``, ``l3`` or ``LAYERSxWIDTHxHEADS``.
@@ -145,7 +146,7 @@ def distil(
         options=args.options,
     )
     by_hash = {row.hash: row for row in rows}
-    (place,), (teachers_place,) = spec.places, spec.teachers
+    (place,), (teachers_place, *_) = spec.places, spec.teachers
     run = home / RUNS / place.hash
     return Student(
         _on_test(by_hash[place.hash]),
@@ -157,16 +158,21 @@ def distil(
 
 
 def _checked(
-    teacher: str | Path, student: str, objective: str, seed: int, settings: Mapping[str, Any]
+    teacher: str | Path | Sequence[str | Path],
+    student: str,
+    objective: str,
+    seed: int,
+    settings: Mapping[str, Any],
 ) -> CompareLosses:
     """The flags of a table with one row and one seed."""
+    teachers = (teacher,) if isinstance(teacher, (str, Path)) else teacher
     for name in settings:
         if name not in SETTINGS:
             raise unknown("setting", name, SETTINGS)
     if isinstance(plugin := settings.get("plugin"), str):
         settings = {**settings, "plugin": Path(plugin)}
     args = CompareLosses(
-        teacher=str(teacher),
+        teacher=tuple(map(str, teachers)),
         students=(student,),
         objectives=(objective,),
         seeds=(seed,),

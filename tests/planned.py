@@ -65,7 +65,7 @@ def plan(task, teacher, objective, *, before=None, student="2x8x2", seed=0):
     model = check_student(cell, teacher.config)
     fitted = [resolve(stage.objective, model.shape, teacher.config.shape) for stage in stages]
     entry = Entry(objective, student, cell)
-    return ClassifierRun(entry, task, teacher, model, tuple(fitted))
+    return ClassifierRun(entry, task, (teacher,), model, tuple(fitted))
 
 
 def check(*runs):

@@ -87,7 +87,7 @@ def _pooling(args: CompareLosses, student: str) -> Pooling:
 
 def _weighing(given: str | None, data: "DataConfig") -> "tuple[Callable[[str], str], list[str]]":
     """What ``--class-weights`` makes of an objective, and what is said of it below the table."""
-    from distill_jax.cli.class_weights import class_weights, with_class_weights
+    from distill_jax.cli.weights import class_weights, with_class_weights
 
     if given is None:
         return str, []
@@ -95,6 +95,14 @@ def _weighing(given: str | None, data: "DataConfig") -> "tuple[Callable[[str], s
     shown = ", ".join(f"{weight:g}" for weight in weights)
     said = f"`ce` (and `focal`) of students weighs the classes: {shown}; the teacher's does not."
     return (lambda text: with_class_weights(text, weights)), [said]
+
+
+def _weighing_teachers(args: CompareLosses, objective: str) -> str:
+    """What ``--teacher-weights`` makes of an objective."""
+    from distill_jax.cli.weights import with_teacher_weights
+
+    weights = args.teacher_weights
+    return with_teacher_weights(objective, weights) if weights else objective
 
 
 def _copies_of_a_trained_teacher(args: CompareLosses) -> list[str]:
@@ -152,20 +160,25 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
     own = _is_own(args.data)
     chosen_from, within = teacher_rates(args, own)
     fraction = usual_fraction(args.data) if args.label_fraction is None else args.label_fraction
+    first, *others = args.teacher
+    if others and args.label_map:
+        raise UserError("--label-map is for one teacher; several have to name the data's classes")
+    teacher = TeacherConfig(
+        first,
+        args.fine_tune,
+        teacher_training(args, training, own),
+        args.teacher_outputs,
+        args.cache_dtype,
+        args.teacher_precision,
+        pooling=args.teacher_pooling,
+        label_map=parse_label_map(args.label_map),
+        rates=chosen_from,
+        rates_within=within,
+    )
     setup = ClassifierSetup(
         DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length),
-        TeacherConfig(
-            args.teacher,
-            args.fine_tune,
-            teacher_training(args, training, own),
-            args.teacher_outputs,
-            args.cache_dtype,
-            args.teacher_precision,
-            pooling=args.teacher_pooling,
-            label_map=parse_label_map(args.label_map),
-            rates=chosen_from,
-            rates_within=within,
-        ),
+        teacher,
+        more_teachers=tuple(dataclasses.replace(teacher, name=name) for name in others),
     )
     return Cell(setup, (Train("ce", training),), precision=args.precision)
 
@@ -222,7 +235,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     else:
         baseline = "ce" if "ce" in objectives else (objectives or [""])[0]
     weigh, weighing = _weighing(args.class_weights, base.setup.data)
-    rows = axis("objective", {text: weigh(text) for text in objectives})
+    rows = axis("objective", {text: weigh(_weighing_teachers(args, text)) for text in objectives})
     if len(rows) < len(objectives):
         raise UserError(f"the objectives repeat themselves: {', '.join(objectives)}")
     trends: tuple[Trend, ...] = ()
@@ -237,6 +250,8 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         check_controls(objectives, args.steps)
         if args.class_weights:
             raise UserError("--class-weights does not reach the rows of --controls; leave one out")
+        if len(args.teacher) > 1:
+            raise UserError("--controls are for one teacher: the placebo has the words of one")
         rates = [each["training"].optimizer.learning_rate for each in students.values()]
         rows += control_rows(args.steps, rates)
         trends = control_trends(args.students)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from distill_jax.cli.run import parse_flags
-from distill_jax.core.errors import unknown
+from distill_jax.core.errors import UserError, unknown
 from distill_jax.engine.options import DEFAULTS, Pooling, Precision, RunOptions, Select
 
 FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
@@ -44,8 +44,12 @@ class CompareLosses:
     max_length: int = 128
     """Tokens after which a text is cut."""
 
-    teacher: str = "minilm-l6"
-    """minilm-l6 (comes as a package), a folder with a BERT checkpoint, or a hub id."""
+    teacher: tuple[str, ...] = ("minilm-l6",)
+    """minilm-l6 (comes as a package), a folder with a BERT checkpoint, or a hub id. Several teach
+    together: every term listens to all of them, kl(teacher=1) to the second alone, and
+    kl(teachers='mean_probabilities') or 'mean_logits' to one word of them all."""
+    teacher_weights: tuple[float, ...] = ()
+    """Of several teachers, in terms that listen to all and do not say so themselves."""
     fine_tune: bool = True
     """Fine-tune the teacher first; --no-fine-tune for one whose head is trained already."""
     teacher_pooling: Literal["auto", "pooler", "mean", "cls"] = "auto"
@@ -145,6 +149,19 @@ class CompareLosses:
     options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="run")] = DEFAULTS
     output_dir: Path | None = None
     """Default: results/compare_losses, with -PRESET behind it for the other presets."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.teacher, str):
+            object.__setattr__(self, "teacher", (self.teacher,))
+        if not self.teacher or len(set(self.teacher)) < len(self.teacher):
+            raise UserError(f"--teacher needs names, each once, not {' '.join(self.teacher)!r}")
+        if self.teacher_weights and len(self.teacher_weights) != len(self.teacher):
+            raise UserError(
+                f"--teacher-weights needs a number for each of {len(self.teacher)} teachers, not "
+                f"{len(self.teacher_weights)}"
+            )
+        if self.teacher_weights and len(self.teacher) == 1:
+            raise UserError("--teacher-weights has no meaning with one teacher")
 
 
 PRESETS = {

@@ -167,6 +167,12 @@ class ResolvedObjective:
             raise ValueError("several teachers: use teacher_captures")
         return _union(self.outputs.teacher_capture, self.teacher_captures)
 
+    def heard(self, said: Any) -> Any:
+        """What is read of a teacher's output; of several a tuple, as ``said`` is."""
+        if isinstance(said, tuple):
+            return tuple(c.select(own) for c, own in zip(self.teacher_captures, said, strict=True))
+        return self.teacher_capture.select(said)
+
     @property
     def needs_teacher(self) -> bool:
         """Whether any term looks at a teacher."""

@@ -213,6 +213,8 @@ class ClassifierSetup:
         the teacher's.
       placebo: whether each example is taught what the teacher says of another one, drawn by the
         seed; for objectives that read logits.
+      more_teachers: who teaches beside the first, number 1 and on in objectives. Copied students
+        are made of the first.
     """
 
     Training: ClassVar[type] = TrainingConfig
@@ -224,9 +226,17 @@ class ClassifierSetup:
     teacher_dtype: str = "float32"
     pooling: Pooling = field(default="teacher", metadata=LATE)
     placebo: bool = field(default=False, metadata=LATE)
+    more_teachers: tuple[TeacherConfig, ...] = field(default=(), metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.placebo and self.more_teachers:
+            raise UserError("a placebo gives one teacher's words to other examples: name one")
+
+    @property
+    def teachers(self) -> tuple[TeacherConfig, ...]:
+        """All of them."""
+        return self.teacher, *self.more_teachers
 
     def settled(self, cell: ClassifierCell) -> ClassifierCell:
         """Objectives in canonical form."""
@@ -246,10 +256,20 @@ class ClassifierSetup:
             raise ValueError("a cell has a hash when its teacher is known")
         revised = EXPERTS_REVISED if any(map(has_experts, cell.objectives)) else {}
         always = {"intermediate": None, "plugin": None}  # they were there from the beginning
-        return {"recipe": RECIPE, **revised, **always, **cell.counted("data", "teacher")}
+        return {
+            "recipe": RECIPE,
+            **revised,
+            **always,
+            **cell.counted("data", "teacher", "more_teachers"),
+        }
 
 
 ClassifierCell = Cell[ClassifierSetup]
+
+
+def with_each_teacher(cell: ClassifierCell) -> list[ClassifierCell]:
+    """The cell with each of its teachers alone."""
+    return [cell.but(teacher=teacher, more_teachers=()) for teacher in cell.setup.teachers]
 
 
 def _check_seed(whose: str, seed: int) -> None:

@@ -34,6 +34,7 @@ from distill_jax.tables.names import CLASSES, MISTAKES
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierCell,
+    TeacherConfig,
     config_of,
 )
 from distill_jax.tasks.classification.classify import SCORES, classifier_work, predict, predictor
@@ -59,15 +60,27 @@ class ClassifierRun(Run):
 
     Attributes:
       task: its examples.
+      teachers: whom it hears; of the first copied students are made.
       fitted: the objectives of its stages.
       supplies: what it shares with the other runs; None for one that is only checked.
     """
 
     task: Task
-    teacher: Teacher
+    teachers: tuple[Teacher, ...]
     model: ModelConfig
     fitted: tuple[ResolvedObjective, ...]
     supplies: Supplies | None = None
+
+    @property
+    def teacher(self) -> Teacher:
+        """The first."""
+        return self.teachers[0]
+
+    @property
+    def hears(self) -> tuple[tuple[str, TeacherConfig], ...]:
+        """Which teachers, and how each is heard."""
+        digests = [teacher.digest for teacher in self.teachers]
+        return tuple(zip(digests, self.cell.setup.teachers, strict=True))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -156,7 +169,7 @@ def finish_run(
         seed=cell.seed,
         config=run.config,
         metrics=metrics,
-        fingerprints=fingerprints(task, teacher),
+        fingerprints={**fingerprints(task, teacher), "teacher": cell.teacher_digest},
         training=training_facts(result, seconds),
         **evidence(task, logits_NC, progress.history),
     )

@@ -78,9 +78,10 @@ def run_self_checks(
     if not runs:
         return
     started = time.perf_counter()
-    groups: dict[tuple[str, str], list[ClassifierRun]] = {}
+    groups: dict[tuple[str, ...], list[ClassifierRun]] = {}
     for each in runs:
-        groups.setdefault((each.teacher.digest, each.task.digest), []).append(each)
+        digests = tuple(teacher.digest for teacher in each.teachers)
+        groups.setdefault((*digests, each.task.digest), []).append(each)
     count = 0
     orders: dict[str | None, None] = {}
     with (
@@ -90,7 +91,7 @@ def run_self_checks(
     ):
         for done, group in enumerate(groups.values(), 1):
             check_stop()
-            orders.setdefault(_order_known(group[0].teacher))
+            orders.update(dict.fromkeys(map(_order_known, group[0].teachers)))
             count += _check_group(group, widest, reporter.say, check_stop)
             stage.update(done)
     seconds = time.perf_counter() - started
@@ -237,18 +238,20 @@ def _check_group(
     check_stop: Callable[[], None],
 ) -> int:
     """The checks of the runs that share teacher and examples; returns how many objectives."""
-    task, teacher = group[0].task, group[0].teacher
-    check_label_order(teacher, task.label_names)
+    task, teachers = group[0].task, group[0].teachers
+    for teacher in teachers:
+        check_label_order(teacher, task.label_names)
     for config, each in {each.model: each for each in group}.items():
-        check_same_tokens(task, teacher.config, config, widest(each))
+        for teacher in teachers:
+            check_same_tokens(task, teacher.config, config, widest(each))
         if config.num_labels != len(task.label_names):
             raise UserError(
                 f"the student has {config.num_labels} classes, the data {len(task.label_names)}"
             )
-    configs = (teacher.config, *(each.model for each in group))
+    configs = [*(teacher.config for teacher in teachers), *(each.model for each in group)]
     probe = take_probe(task.everything, min(config.token_range.positions for config in configs))
     heard = any(fitted.needs_teacher for each in group for fitted in each.fitted)
-    speaks = _teacher_on(probe, teacher) if heard else (None, None)
+    speaks = _teachers_on(probe, teachers) if heard else (None, None)
     students: dict[ModelConfig, _Student] = {}
     shares = Shares(programs(), probe.little, speaks[0])
     seen: set[Any] = set()
@@ -276,6 +279,15 @@ def _order_known(teacher: Teacher) -> str | None:
     return None if teacher.label_names is None else "label orders agree"
 
 
+def _teachers_on(probe: Probe, teachers: Sequence[Teacher]) -> tuple[Any, Any]:
+    """What the teachers say of both batches, checked; of several a tuple each."""
+    said = [_teacher_on(probe, teacher) for teacher in teachers]
+    if len(said) == 1:
+        return said[0]
+    little, much = zip(*said, strict=True)
+    return little, much
+
+
 def _teacher_on(probe: Probe, teacher: Teacher) -> tuple[ModelOutput, ModelOutput]:
     """What the teacher says of both batches, checked."""
 
@@ -290,9 +302,7 @@ def _teacher_on(probe: Probe, teacher: Teacher) -> tuple[ModelOutput, ModelOutpu
 class _Student:
     """A student of one shape, a little off its start, and what it says of a probe."""
 
-    def __init__(
-        self, run: ClassifierRun, probe: Probe, speaks: Sequence[ModelOutput | None]
-    ) -> None:
+    def __init__(self, run: ClassifierRun, probe: Probe, speaks: Sequence[Any]) -> None:
         params = nudged(params_of_student(run.cell, run.teacher.pretrained))
         compiled = programs()
         little, self._pull = compiled.forward_and_pull(run.model, params, probe.little)
@@ -317,7 +327,7 @@ class _Student:
     def _check_term(self, whose: str, term: ResolvedObjective, numbers: Any) -> ModelOutput:
         """The gradient of a term with respect to the student's output."""
         little, much = (
-            (term.student_capture.select(own), teacher and term.teacher_capture.select(teacher), b)
+            (term.student_capture.select(own), teacher and term.heard(teacher), b)
             for own, teacher, b in self._ends
         )
         own = nudged(term.init_params(jax.random.key(0)))

@@ -31,10 +31,10 @@ class Shares:
     Args:
       compiled: the programs of the self-checks.
       batch: those examples.
-      heard: what the teacher says of them, all of it; None where nobody listens.
+      heard: what the teachers say of them, all of it; None where nobody listens.
     """
 
-    def __init__(self, compiled: Programs, batch: Batch, heard: ModelOutput | None) -> None:
+    def __init__(self, compiled: Programs, batch: Batch, heard: Any) -> None:
         self._compiled, self._batch, self._heard = compiled, batch, heard
         self._starts: dict[Any, tuple[ModelOutput, Any]] = {}
         self._norms: dict[Any, float] = {}
@@ -67,7 +67,7 @@ class Shares:
         if key not in self._norms:
             said, pull = self._start(run, start)
             student = term.objective.student_capture.select(said)
-            heard = self._heard and term.objective.teacher_capture.select(self._heard)
+            heard = self._heard and term.objective.heard(self._heard)
             arguments = {name: own} if own else {}, term.numbers, student, heard, self._batch
             *_, slope = self._compiled.slope(term.objective, *arguments)
             whole = add_outputs(jax.tree.map(jnp.zeros_like, said), slope)

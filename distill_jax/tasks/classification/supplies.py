@@ -16,6 +16,7 @@ from distill_jax.engine.merge import rows_in
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.sweep import Entry
 from distill_jax.evaluation.predict import check_token_types
+from distill_jax.losses.teachers import mean_probabilities
 from distill_jax.models.build import teacher_family
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place
@@ -26,6 +27,7 @@ from distill_jax.tasks.classification.cells import (
     ClassifierSetup,
     DataConfig,
     TrainingConfig,
+    with_each_teacher,
 )
 from distill_jax.tasks.classification.classify import predict
 from distill_jax.tasks.classification.label_map import Pairs
@@ -64,7 +66,7 @@ class Supplies:
     experiment: str
     runs: dict[str, ClassifierRun] = field(default_factory=dict)
     _teachers: dict[tuple[str, object], tuple[Teacher, str]] = field(default_factory=dict)
-    _outputs: dict[tuple[str, str, object], TeacherOutputs | None] = field(default_factory=dict)
+    _outputs: dict[tuple[object, ...], TeacherOutputs | None] = field(default_factory=dict)
     _placebos: dict[tuple[object, ...], Placebo] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
     _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
@@ -108,6 +110,17 @@ class Supplies:
                 teacher.name, classes, teacher.fine_tune, teacher.seed, teacher.pooling
             )
         return task, pretrained
+
+    def check_tokens(self, cell: ClassifierCell) -> None:
+        """Raises ``UserError`` where the teachers of a cell do not read the same tokens."""
+        first, *others = with_each_teacher(cell)
+        for other in others:
+            if self.of(other)[0].tokens_digest != self.of(first)[0].tokens_digest:
+                one, two = first.setup.teacher.name, other.setup.teacher.name
+                raise UserError(
+                    f"the teachers {one} and {two} do not read the same tokens; those that teach "
+                    "together need one tokeniser"
+                )
 
     def raise_teacher(self, cell: ClassifierCell, ledger: Ledger) -> None:
         """Fine-tune the teacher of a cell, unless that is done; its row goes to the ledger.
@@ -156,17 +169,28 @@ class Supplies:
         return self._teachers[task.labels_digest, cell.setup.teacher]
 
     def teacher_places(self, entries: Sequence[Entry[ClassifierSetup]]) -> list[Place]:
-        """One teacher stands under its own name; several stand in the groups that they teach.
+        """Where the teachers stand, the first of every entry before the second.
 
-        The teachers that the seeds of an entry hear in turn are replicates of one: each stands at
-        the first seed that hears it. Entries of one group that hear other teachers get a row each.
+        Of those of one number, one stands under its own name; several stand in the groups that
+        they teach. The teachers that the seeds of an entry hear in turn are replicates of one: each
+        stands at the first seed that hears it. Entries of one group that hear other teachers get a
+        row each.
         """
+        places: dict[str, Place] = {}
+        for number in range(max(len(entry.cell.setup.teachers) for entry in entries)):
+            taught = [entry for entry in entries if number < len(entry.cell.setup.teachers)]
+            for place in self._places_of(taught, number):
+                places.setdefault(f"{place.group} {place.hash}", place)
+        return list(places.values())
+
+    def _places_of(self, entries: Sequence[Entry[ClassifierSetup]], number: int) -> list[Place]:
         heard: dict[tuple[str, str], dict[str, int]] = {}
         for entry in entries:
             first = heard.setdefault((entry.group, entry.row), {})
-            first.setdefault(self.teacher(entry.cell)[1], entry.cell.seed)
+            cell = with_each_teacher(entry.cell)[number]
+            first.setdefault(self.teacher(cell)[1], entry.cell.seed)
         if len({tuple(hashes) for hashes in heard.values()}) == 1:
-            name = Path(entries[0].cell.setup.teacher.name).name
+            name = Path(entries[0].cell.setup.teachers[number].name).name
             heard = {(name, ""): next(iter(heard.values()))}
         rows: dict[str, dict[tuple[str, ...], str]] = {}
         places: dict[tuple[str, str], Place] = {}
@@ -180,38 +204,60 @@ class Supplies:
         return list(places.values())
 
     def outputs(self, run: ClassifierRun) -> TeacherOutputs | None:
-        """What the teacher says of a run's training examples: one cache for the whole table."""
-        teacher = run.cell.setup.teacher
-        key = (run.task.digest, *_heard(run))
+        """What a run's teachers say of its training examples; of several a tuple."""
+        key = (run.task.digest, *run.hears)
         if key not in self._outputs:
-            pupils = [other for other in self.runs.values() if _heard(other) == _heard(run)]
-            wider = self.widest(run)
-            beside = [other for other in pupils if self.widest(other).digest == wider.digest]
-            self._outputs[key] = outputs_for(
-                self.engine,
-                run.task,
-                run.teacher,
-                [objective for other in pupils for objective in other.fitted],
-                teacher,
-                wider,
-                rows_asked(beside, wider),
-            )
-        said = self._outputs[key]
-        if said is None or not run.cell.setup.placebo:
-            return said
+            said = [self._outputs_of(run, number) for number in range(len(run.teachers))]
+            self._outputs[key] = said[0] if len(said) == 1 else together(said)
+        heard = self._outputs[key]
+        if heard is None or not run.cell.setup.placebo:
+            return heard
         table, seed = run.task.everything, run.cell.seed
         if (*key, seed) not in self._placebos:
-            self._placebos[*key, seed] = Placebo(said, table, shuffled(len(table), seed))
+            self._placebos[*key, seed] = Placebo(heard, table, shuffled(len(table), seed))
         return self._placebos[*key, seed]
 
-    def widest(self, run: ClassifierRun) -> Task:
+    def _outputs_of(self, run: ClassifierRun, number: int) -> TeacherOutputs | None:
+        """What one teacher says: one cache for all of the table who hear it."""
+        pupils = self._pupils(run, number)
+        wider = self.widest(run, number)
+        beside = [pupil for pupil, its in pupils if self.widest(pupil, its).digest == wider.digest]
+        captures = [
+            objective.teacher_captures[its]
+            for pupil, its in pupils
+            for objective in pupil.fitted
+            if objective.needs_teacher
+        ]
+        return outputs_for(
+            self.engine,
+            run.task,
+            run.teachers[number],
+            captures,
+            run.cell.setup.teachers[number],
+            wider,
+            rows_asked(beside, wider),
+        )
+
+    def _pupils(self, run: ClassifierRun, number: int) -> list[tuple[ClassifierRun, int]]:
+        """All who hear a run's teacher, and which of theirs it is."""
+        heard = run.hears[number]
+        return [
+            (other, other.hears.index(heard))
+            for other in self.runs.values()
+            if heard in other.hears
+        ]
+
+    def widest(self, run: ClassifierRun, number: int = 0) -> Task:
         """That among whose examples a run's are, and about which its teacher is asked, once."""
-        pupils = [other for other in self.runs.values() if _heard(other) == _heard(run)]
-        return _widest(run.task, [other.task for other in pupils])
+        return _widest(run.task, [other.task for other, _ in self._pupils(run, number)])
 
     def teacher_on_test(self, run: ClassifierRun) -> np.ndarray:
-        """The teacher's logits [N, C] on the test split, for fidelity."""
-        task, teacher = run.task, run.teacher
+        """The teacher's logits [N, C] on the test split, for fidelity; of several the logits of
+        their mean probabilities."""
+        said = [self._on_test_split(run.task, teacher) for teacher in run.teachers]
+        return said[0] if len(said) == 1 else np.asarray(mean_probabilities(np.stack(said)))
+
+    def _on_test_split(self, task: Task, teacher: Teacher) -> np.ndarray:
         key = (task.tokens_digest, teacher.digest)
         if key not in self._on_test:
             self._on_test[key] = predict(
@@ -223,6 +269,13 @@ class Supplies:
                 on_batch=self.engine.check_stop,
             )
         return self._on_test[key]
+
+
+def together(speakers: Sequence[TeacherOutputs | None]) -> TeacherOutputs | None:
+    """Several teachers as one, who says a tuple; None where nobody listens."""
+    if not any(speakers):
+        return None
+    return lambda batch: tuple(speak(batch) if speak else None for speak in speakers)
 
 
 def examples_for(
@@ -261,11 +314,6 @@ def examples_for(
         _check_inputs(task, pretrained)
     check_splits(task)
     return task, pretrained
-
-
-def _heard(run: ClassifierRun) -> tuple[str, object]:
-    """Which teacher a run hears, and how."""
-    return run.teacher.digest, run.cell.setup.teacher
 
 
 def _check_inputs(task: Task, pretrained: Checkpoint) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Capture
 from distill_jax.engine.engine import Engine
@@ -13,7 +14,12 @@ from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place, TableSpec
-from distill_jax.tasks.classification.cells import ClassifierCell, ClassifierSetup, config_of
+from distill_jax.tasks.classification.cells import (
+    ClassifierCell,
+    ClassifierSetup,
+    config_of,
+    with_each_teacher,
+)
 from distill_jax.tasks.classification.draws import check_label_seeds, what_was_fixed
 from distill_jax.tasks.classification.models import check_student
 from distill_jax.tasks.classification.runs import ClassifierRun
@@ -21,7 +27,7 @@ from distill_jax.tasks.classification.self_checks import run_self_checks
 from distill_jax.tasks.classification.supplies import Supplies
 from distill_jax.tasks.classification.yardsticks import check_references, measure
 
-KNOWN_LATE = ("teacher_digest", "teacher_dtype", "plugin", "model")
+KNOWN_LATE = ("teacher_digest", "teacher_dtype", "plugin", "model", "more_teachers")
 NAMES = tuple(
     f"teacher.{key}"
     for key in ("name", "pooling", "label_map", "outputs", "cache_dtype", "precision")
@@ -61,25 +67,28 @@ class Classification:
     def raise_teachers(self, ledger: Ledger) -> None:
         """Fine-tune every teacher that the entries hear; then the yardsticks."""
         for cell in distinct(self.entries):
-            self.supplies.engine.check_stop()
-            self.supplies.raise_teacher(cell, ledger)
+            for each in with_each_teacher(cell):
+                self.supplies.engine.check_stop()
+                self.supplies.raise_teacher(each, ledger)
         if self.sweep.references:
             self.yardsticks = tuple(measure(self.entries, self.supplies, ledger))
 
     def run(self, entry: Entry[ClassifierSetup]) -> ClassifierRun:
         cell = entry.cell
         task, _ = self.supplies.of(cell)
-        teacher, _ = self.supplies.teacher(cell)
-        model = check_student(cell, teacher.pretrained.config)
-        fitted = tuple(resolve(text, model.shape, teacher.config.shape) for text in cell.objectives)
+        teachers = tuple(self.supplies.teacher(each)[0] for each in with_each_teacher(cell))
+        model = check_student(cell, teachers[0].pretrained.config)
+        shapes = [teacher.config.shape for teacher in teachers]
+        fitted = tuple(resolve(text, model.shape, shapes) for text in cell.objectives)
+        digests = [teacher.digest for teacher in teachers]
         cell = cell.but(
             plugin=plugin_digest(*cell.objectives),
             teacher_dtype=_dtype(cell, fitted),
             data_digest=task.digest,
-            teacher_digest=teacher.digest,
+            teacher_digest=digests[0] if len(digests) == 1 else digest(digests),
         )
         bound = dataclasses.replace(entry, cell=cell)
-        run = ClassifierRun(bound, task, teacher, model, fitted, self.supplies)
+        run = ClassifierRun(bound, task, teachers, model, fitted, self.supplies)
         return self.supplies.runs.setdefault(cell.hash, run)
 
     def described(self, spec: TableSpec) -> TableSpec:
@@ -87,8 +96,18 @@ class Classification:
             spec,
             teachers=tuple(self.supplies.teacher_places(self.entries)),
             yardsticks=self.yardsticks,
-            protocol=(*spec.protocol, what_was_fixed([entry.cell for entry in self.entries])),
+            protocol=(*spec.protocol, *self._protocol()),
         )
+
+    def _protocol(self) -> tuple[str, ...]:
+        cells = [entry.cell for entry in self.entries]
+        several = dict.fromkeys(
+            ", ".join(f"{number}: {each.name}" for number, each in enumerate(cell.setup.teachers))
+            for cell in cells
+            if cell.setup.more_teachers
+        )
+        named = (f"Teachers, by their numbers in objectives: {names}." for names in several)
+        return *named, what_was_fixed(cells)
 
     def self_check(self, runs: Sequence[ClassifierRun]) -> None:
         supplies = self.supplies
@@ -102,13 +121,14 @@ class Classification:
 
 def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     """What was decided for a cell, once every objective is known to fit student and teacher."""
-    _, pretrained = supplies.of(cell)
+    pretrained = [supplies.of(each)[1] for each in with_each_teacher(cell)]
+    supplies.check_tokens(cell)
     plugin_digest(*cell.objectives)
-    shape = check_student(cell, pretrained.config).shape
-    for training in (cell.setup.teacher.training, cell.training):
+    shape = check_student(cell, pretrained[0].config).shape
+    for training in (*(each.training for each in cell.setup.teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)
     for objective in cell.objectives[::-1]:
-        resolved = resolve(objective, shape, pretrained.config.shape)
+        resolved = resolve(objective, shape, [each.config.shape for each in pretrained])
         if cell.setup.placebo:
             _check_placebo(objective, resolved)
         yield from resolved.notes
@@ -133,7 +153,8 @@ def _dtype(cell: ClassifierCell, fitted: Sequence[ResolvedObjective]) -> str:
     many logits where not all, and in what they were computed."""
     teacher = cell.setup.teacher
     cached = teacher.outputs == "cache"
-    tokenwise = any(objective.teacher_capture != Capture() for objective in fitted)
+    captures = [capture for objective in fitted for capture in objective.teacher_captures]
+    tokenwise = any(capture != Capture() for capture in captures)
     kept: str = teacher.cache_dtype if cached and tokenwise else "float32"
     if cached and teacher.cache_top_k is not None:
         kept = f"{kept}, top {teacher.cache_top_k}"

@@ -15,6 +15,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
 from distill_jax.core.sharding import ShardingRules, place
+from distill_jax.core.types import Capture
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import training_facts
@@ -22,7 +23,7 @@ from distill_jax.models.build import build_model, load_model
 from distill_jax.models.family import ModelConfig, family_of
 from distill_jax.models.loaded import Loaded
 from distill_jax.objectives.grammar import parse
-from distill_jax.objectives.resolve import ResolvedObjective, resolve
+from distill_jax.objectives.resolve import resolve
 from distill_jax.tasks.classification.cache_origin import origin_of
 from distill_jax.tasks.classification.cells import (
     TEACHER,
@@ -212,23 +213,22 @@ def outputs_for(
     engine: Engine,
     task: Task,
     teacher: Teacher,
-    objectives: Sequence[ResolvedObjective],
+    captures: Sequence[Capture],
     config: TeacherConfig,
     wider: Task,
     rows: np.ndarray | None = None,
 ) -> TeacherOutputs | None:
-    """What the teacher says of the training examples; None when no objective listens.
+    """What the teacher says of the training examples; None when nobody listens.
 
     Args:
-      objectives: all that will listen, so that one cache serves the whole table.
+      captures: what all who will listen read, so that one cache serves the whole table.
       wider: a task among whose examples the task's are; the teacher is asked about all of them,
         by the hosts together where there are several.
       rows: of ``wider.everything``, where it is asked about some only, see ``asked``.
     """
-    listeners = [objective for objective in objectives if objective.needs_teacher]
-    if not listeners:
+    if not captures:
         return None
-    capture = union_of(objective.teacher_capture for objective in listeners)
+    capture = union_of(captures)
     dtype = jnp.float32 if config.precision == "f32" else jnp.bfloat16
     params = place(teacher.params, ShardingRules().teacher, engine.mesh.local_mesh)
     speaker = LiveTeacher(build_model(teacher.config, dtype=dtype), params, capture)

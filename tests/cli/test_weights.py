@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from distill_jax.cli.class_weights import class_weights, with_class_weights
 from distill_jax.cli.compare import CompareLosses, sweep_of
+from distill_jax.cli.weights import class_weights, with_class_weights
 from distill_jax.core.errors import UserError
 from distill_jax.tasks.classification.cells import DataConfig
 

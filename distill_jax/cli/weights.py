@@ -1,8 +1,9 @@
-"""``--class-weights``: how much a label of each class counts in the hard term."""
+"""``--class-weights``, how much a label of each class counts in the hard term, and
+``--teacher-weights``, how much each teacher counts in the others."""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
 
 if TYPE_CHECKING:
+    from distill_jax.objectives.terms import Term
     from distill_jax.tasks.classification.cells import DataConfig
 
 HARD = ("ce", "focal")
@@ -50,14 +52,31 @@ def class_weights(given: str, data: "DataConfig") -> tuple[float, ...]:
 
 def with_class_weights(objective: str, weights: Sequence[float]) -> str:
     """An objective whose hard terms weigh the classes, except those that say so themselves."""
+    return _with_option(objective, lambda term: term.name in HARD, OPTION, weights)
+
+
+def with_teacher_weights(objective: str, weights: Sequence[float]) -> str:
+    """An objective whose terms weigh the teachers, except those that say so themselves, or listen
+    to one of them."""
+    from distill_jax.objectives.registry import lookup
+
+    def listens_to_all(term: "Term") -> bool:
+        return lookup(term.name).feed.needs_teacher and "teacher" not in dict(term.options)
+
+    return _with_option(objective, listens_to_all, "teacher_weights", weights)
+
+
+def _with_option(
+    objective: str, chosen: Callable[["Term"], bool], name: str, values: Sequence[float]
+) -> str:
     from distill_jax.objectives.grammar import parse
 
     parsed = parse(objective)
     terms = [
         dataclasses.replace(
-            term, options=tuple(sorted({OPTION: tuple(weights), **dict(term.options)}.items()))
+            term, options=tuple(sorted({name: tuple(values), **dict(term.options)}.items()))
         )
-        if term.name in HARD
+        if chosen(term)
         else term
         for term in parsed.terms
     ]
