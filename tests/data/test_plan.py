@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 
@@ -205,10 +206,18 @@ PADDING = {
 }
 
 
+@pytest.fixture(scope="module")
+def reviews(review_dataset, minilm_folder):
+    """(domain) -> its training split in tokens, cut once."""
+    tokenizer = minilm_folder / "tokenizer.json"
+    return functools.cache(
+        lambda domain: tokenise_dataset(review_dataset(domain), tokenizer).splits["train"]
+    )
+
+
 @pytest.mark.parametrize(("domain", "batch_size"), PADDING)
-def test_padding_of_the_review_data(domain, batch_size, review_dataset, minilm_folder):
-    tokens = tokenise_dataset(review_dataset(domain), minilm_folder / "tokenizer.json")
-    lengths = tokens.splits["train"].lengths_N
+def test_padding_of_the_review_data(domain, batch_size, reviews):
+    lengths = reviews(domain).lengths_N
     shapes = choose_lengths(lengths, batch_size=batch_size)
     assert len(shapes) <= 16
     for epoch in range(5):
@@ -218,9 +227,8 @@ def test_padding_of_the_review_data(domain, batch_size, review_dataset, minilm_f
 
 
 @pytest.mark.parametrize("batch_size", [32, 64])
-def test_padding_of_a_tenth_of_the_movie_snippets(batch_size, review_dataset, minilm_folder):
-    tokens = tokenise_dataset(review_dataset("movie"), minilm_folder / "tokenizer.json")
-    train = tokens.splits["train"]
+def test_padding_of_a_tenth_of_the_movie_snippets(batch_size, reviews):
+    train = reviews("movie")
     lengths = train.take(labelled_rows(train, 0.1)).lengths_N
     shapes = choose_lengths(lengths, batch_size=batch_size)
     plan = plan_epoch(lengths, shapes, batch_size=batch_size, seed=0, epoch=0)

@@ -1,40 +1,32 @@
 """A table cut into parts: every run is somebody's, and together they are the table."""
 
 import dataclasses
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
 import pytest
-from digit_tables import digit_sweep
+from digit_tables import Runner, digit_sweep
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
-from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import parts as parts_module
-from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import merge_ledgers, results_of
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.parts import Part, ledgers_in, only_process
-from distill_jax.engine.progress import Reporter
-from distill_jax.engine.run import run_table
 from distill_jax.engine.sweep import axis
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tasks.classification.cells import (
     TEACHER,
 )
-from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.interrupt import Interrupted
 
 SWEEP = digit_sweep(
@@ -109,25 +101,12 @@ def test_ledgers_of_a_folder_in_order(tmp_path):
     assert ledgers_in(tmp_path / "nowhere") == []
 
 
-class Runner:
-    """(folder, part, strategy) -> what was said; keeps the table's declaration and rows."""
-
-    def __init__(self, root, monkeypatch):
-        self._root, self._monkeypatch = root, monkeypatch
+class Parts(Runner):
+    """(folder, part, strategy) -> what was said."""
 
     def __call__(self, folder, part="1/1", strategy="sequential", make=Engine):
-        one = partial(make, mesh=make_mesh(jax.devices()[:1]))
-        self._monkeypatch.setattr(run_module, "Engine", one)
-        said = io.StringIO()
-        self.spec, self.rows = run_table(
-            Classification(SWEEP),
-            self._root / folder,
-            Reporter(Console(file=said, width=200)),
-            track="none",
-            strategy=strategy,
-            options=RunOptions(part=part),
-        )
-        return said.getvalue()
+        super().__call__(SWEEP, folder, strategy, make=make, part=part)
+        return self.said
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +117,9 @@ def home(tmp_path_factory):
 
 @pytest.fixture
 def run(home, tmp_path, monkeypatch):
-    """See ``Runner``; in an empty folder."""
+    """See ``Parts``; in an empty folder."""
     monkeypatch.setenv("DISTILL_JAX_HOME", str(home))
-    return Runner(tmp_path, monkeypatch)
+    return Parts(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +128,7 @@ def whole(home, tmp_path_factory):
     root = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILL_JAX_HOME", str(home))
-        Runner(root, patch)("out")
+        Parts(root, patch)("out")
     write_outputs(*load_results(root / "out"), root / "out")
     return root / "out"
 

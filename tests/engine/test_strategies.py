@@ -1,26 +1,18 @@
 """However a table is trained, it is the same table; and it is compiled once a group."""
 
-import io
 import json
 import shutil
-from functools import partial
 
-import jax
 import numpy as np
 import pytest
-from digit_tables import digit_sweep
-from rich.console import Console
+from digit_tables import Runner, digit_sweep
 
-from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine import strategies
 from distill_jax.engine.cell import Train
 from distill_jax.engine.engine import Engine
-from distill_jax.engine.progress import Reporter
-from distill_jax.engine.run import run_table
 from distill_jax.engine.sweep import Sweep, axis, points
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.interrupt import Interrupted
 
 SWEEP = digit_sweep(
@@ -30,29 +22,6 @@ SWEEP = digit_sweep(
     seeds=(0, 1),
     layout="grid",
 )
-
-
-class Runner:
-    """(sweep, folder, strategy, engine) -> rows by place; keeps the engine and what was said."""
-
-    def __init__(self, root, monkeypatch):
-        self._root, self._monkeypatch = root, monkeypatch
-
-    def __call__(self, sweep, folder, strategy, make=None):
-        make = make or partial(Engine, mesh=make_mesh(jax.devices()[:1]))
-
-        def watched(*args):
-            self.engine = make(*args)
-            return self.engine
-
-        self._monkeypatch.setattr(run_module, "Engine", watched)
-        self.said = io.StringIO()
-        reporter = Reporter(Console(file=self.said, width=200))
-        spec, rows = run_table(
-            Classification(sweep), self._root / folder, reporter, track="none", strategy=strategy
-        )
-        by_hash = {row.hash: row for row in rows}
-        return {(p.row, p.group, p.seed): by_hash[p.hash] for p in spec.places}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +66,7 @@ def test_all_strategies_give_one_table(run, tmp_path, monkeypatch):
     together = run(SWEEP, "vmap", "vmap")
     assert run.engine.compilations == 2  # the teacher is there already
     assert_same(alone, together, 2e-3)
-    sharded = run(SWEEP, "sharded", "sharded", make=Engine)
+    sharded = run(SWEEP, "sharded", "sharded", devices=8)
     assert_same(together, sharded, 2e-3)
     assert not list((run.engine.folder / strategies.POPULATIONS).glob("*/crew.json"))
 
@@ -153,9 +122,8 @@ def test_a_stopped_population_goes_on_to_the_very_same_table(run, usual, tmp_pat
                 step._compile = compile_stopping
             return step
 
-    one = partial(Impatient, mesh=make_mesh(jax.devices()[:1]))
     with pytest.raises(Interrupted):
-        run(SWEEP, "disturbed", "vmap", make=one)
+        run(SWEEP, "disturbed", "vmap", make=Impatient)
     crews = list((tmp_path / "disturbed/runs/populations").glob("*/crew.json"))
     assert len(crews) == 2
     again = run(SWEEP, "disturbed", "vmap")
@@ -169,12 +137,12 @@ def test_finished_members_are_not_written_twice(run, usual, tmp_path):
     before = ledger.read_text()
     run(SWEEP, "out", "auto")
     assert ledger.read_text() == before
-    assert "12 of 12 runs are finished already" in run.said.getvalue()
+    assert "12 of 12 runs are finished already" in run.said
 
 
 def test_auto_times_both_and_keeps_its_choice(run, tmp_path):
     rows = run(SWEEP, "out", "auto")
-    assert "a step of a student takes: sequential" in run.said.getvalue()
+    assert "a step of a student takes: sequential" in run.said
     choices = json.loads((tmp_path / "out/runs/populations/choices.json").read_text())
     assert len(choices) == 2
     assert set(choices.values()) <= {"sequential", "vmap"}
