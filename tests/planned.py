@@ -15,14 +15,14 @@ from distill_jax.tasks.classification.cells import ClassifierSetup, DataConfig, 
 from distill_jax.tasks.classification.models import Checkpoint, check_student
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
-from distill_jax.tasks.classification.task import Task
+from distill_jax.tasks.classification.splits import Splits
 from distill_jax.tasks.classification.teacher import Teacher
 
 TRAINING = TrainingConfig(steps=10, batch_size=8)
 LABELS = ("bad", "good")
 
 
-def toy_task(toy_table):
+def toy_splits(toy_table):
     """Twenty labelled examples among some more, the rest for validation and test."""
 
     def part(rows, name):
@@ -30,7 +30,7 @@ def toy_task(toy_table):
         return dataclasses.replace(table, ids=tuple(f"{name}-{n}" for n in range(len(rows))))
 
     labelled = np.flatnonzero(toy_table.labels_N >= 0)
-    return Task(
+    return Splits(
         config=DataConfig(),
         label_names=LABELS,
         labelled=part(labelled[:20], "train"),
@@ -52,11 +52,11 @@ def toy_teacher(teacher):
     return Teacher(checkpoint, model.config, params, "teacher", None, {}, LABELS)
 
 
-def plan(task, teacher, objective, *, before=None, student="2x8x2", seed=0):
+def plan(splits, teacher, objective, *, before=None, student="2x8x2", seed=0):
     """A run as a sweep would plan it."""
     stages = [Train(str(parse(text)), TRAINING) for text in (before, objective) if text]
     cell = Cell(
-        ClassifierSetup(task.config, student=student),
+        ClassifierSetup(splits.config, student=student),
         tuple(stages),
         seed,
         data_digest="data",
@@ -65,12 +65,12 @@ def plan(task, teacher, objective, *, before=None, student="2x8x2", seed=0):
     model = check_student(cell, teacher.config)
     fitted = [resolve(stage.objective, model.shape, teacher.config.shape) for stage in stages]
     entry = Entry(objective, student, cell)
-    return ClassifierRun(entry, task, (teacher,), model, tuple(fitted))
+    return ClassifierRun(entry, splits, (teacher,), model, tuple(fitted))
 
 
 def check(*runs):
     """Runs the checks; returns what was said."""
     out = io.StringIO()
     reporter = Reporter(Console(file=out, width=400))
-    run_self_checks(runs, lambda each: each.task.everything, reporter)
+    run_self_checks(runs, lambda each: each.splits.everything, reporter)
     return out.getvalue()

@@ -29,7 +29,7 @@ def class_weights(given: str, data: "DataConfig") -> tuple[float, ...]:
       UserError: for anything else.
     """
     from distill_jax.data.subsets import labelled_rows
-    from distill_jax.tasks.classification.task import DIGITS, load_texts
+    from distill_jax.tasks.classification.splits import DIGITS, load_texts
 
     if data.name == DIGITS:
         raise UserError("--class-weights is for texts, not for digits")

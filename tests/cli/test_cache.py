@@ -14,7 +14,7 @@ from distill_jax.models.build import build_model
 from distill_jax.tasks.classification.cache_origin import origin_of
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.models import load_checkpoint
-from distill_jax.tasks.classification.task import load_texts, prepare_task
+from distill_jax.tasks.classification.splits import load_texts, prepare_texts
 from distill_jax.teachers.cache import Provenance, cache_folder, teacher_outputs
 from distill_jax.teachers.live import LiveTeacher
 
@@ -29,7 +29,7 @@ def pristine(toy_teacher, toy_reviews, tmp_path_factory):
         patch.setenv("DISTILL_JAX_HOME", str(root))
         data = DataConfig(name=f"files:{toy_reviews}")
         checkpoint = load_checkpoint(str(toy_teacher), num_labels=2, fresh=False)
-        task = prepare_task(data, load_texts(data), checkpoint.tokenizer_file)
+        task = prepare_texts(data, load_texts(data), checkpoint.tokenizer_file)
     table = task.everything
     unlabelled = table.without_labels(np.arange(len(table)))
     provenance = Provenance(checkpoint.digest, unlabelled.digest, CAPTURE, "bfloat16")
@@ -131,7 +131,7 @@ def test_verify_finds_a_teacher_that_says_something_else(
     original = json.loads((cache / "cache.json").read_text())["origin"]
     checkpoint = load_checkpoint(str(toy_teacher), num_labels=2, fresh=False)
     data = DataConfig(name=f"files:{toy_reviews}")
-    table = prepare_task(data, load_texts(data), checkpoint.tokenizer_file).everything
+    table = prepare_texts(data, load_texts(data), checkpoint.tokenizer_file).everything
     honest = LiveTeacher(build_model(checkpoint.config), checkpoint.params, CAPTURE)
 
     def lying(batch):

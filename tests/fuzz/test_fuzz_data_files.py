@@ -16,7 +16,7 @@ from distill_jax.data import files
 from distill_jax.data.archives import extract
 from distill_jax.data.tokenise import tokenise_dataset
 from distill_jax.tasks.classification.cells import DataConfig
-from distill_jax.tasks.classification.task import prepare_task
+from distill_jax.tasks.classification.splits import prepare_texts
 
 ROWS = [
     {"id": f"n{n}", "sentence": f"the film is {word} {n}", "other": "a, \"b\"", "label": label}
@@ -54,7 +54,7 @@ def load(folder, toy_teacher, contents, **columns):
     for split, table in dataset.splits.items():
         assert tokens.splits[split].ids == table.ids
     config = DataConfig(f"files:{folder}", label_fraction=0.5, max_length=16)
-    task = prepare_task(config, dataset, toy_teacher / "tokenizer.json")
+    task = prepare_texts(config, dataset, toy_teacher / "tokenizer.json")
     assert task.summary and task.training_table(with_teacher=True).digest
 
 

@@ -6,13 +6,13 @@ import numpy as np
 
 from distill_jax.engine.work import Work
 from distill_jax.tasks.classification.runs import ClassifierRun
-from distill_jax.tasks.classification.task import Task
+from distill_jax.tasks.classification.splits import Splits
 
 WORTHWHILE = 0.9
 """Of a larger share than this, the teacher is asked about all: other runs may want the rest."""
 
 
-def rows_asked(pupils: Sequence[ClassifierRun], wider: Task) -> np.ndarray | None:
+def rows_asked(pupils: Sequence[ClassifierRun], wider: Splits) -> np.ndarray | None:
     """int64, ascending rows of ``wider.everything`` that the pupils read; None for all of them.
 
     Args:
@@ -20,7 +20,7 @@ def rows_asked(pupils: Sequence[ClassifierRun], wider: Task) -> np.ndarray | Non
     """
     read: set[str] = set()
     for pupil in pupils:
-        ids = pupil.task.everything.ids
+        ids = pupil.splits.everything.ids
         for work in pupil.works:
             if not work.objective.needs_teacher:
                 continue

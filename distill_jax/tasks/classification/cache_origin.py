@@ -19,35 +19,39 @@ from distill_jax.tasks.classification.models import (
     load_checkpoint,
     with_classes,
 )
-from distill_jax.tasks.classification.task import (
+from distill_jax.tasks.classification.splits import (
     DIGITS,
     Examples,
-    Task,
+    Splits,
     load_texts,
     prepare_digits,
-    prepare_task,
+    prepare_texts,
 )
 from distill_jax.teachers.cache import Provenance
 from distill_jax.teachers.live import LiveTeacher
 
 
 def origin_of(
-    name: str, folder: Path | None, task: Task, pooling: str = "auto", order: Order | None = None
+    name: str,
+    folder: Path | None,
+    splits: Splits,
+    pooling: str = "auto",
+    order: Order | None = None,
 ) -> dict[str, Any]:
     """What a cache's manifest says of its origin.
 
     Args:
       name: of the teacher's checkpoint.
       folder: of the fine-tuned teacher, None for one that is used as it came.
-      task: whose training examples the teacher was asked about.
+      splits: whose training examples the teacher was asked about.
       pooling: of the teacher, see ``TeacherConfig``.
       order: of its classes, where it is used as it came.
     """
     return {
         "teacher": name,
         "fine_tuned": folder.name if folder else None,
-        "classes": len(task.label_names),
-        "data": dataclasses.asdict(task.config),
+        "classes": len(splits.label_names),
+        "data": dataclasses.asdict(splits.config),
         "pooling": pooling,
         "columns": list(order.columns) if order and not order.as_it_is else None,
     }
@@ -76,7 +80,7 @@ def load_origin(
     teacher = _teacher(name, fine_tuned, classes, pooling, columns)
     if teacher.digest != provenance.teacher:
         raise UserError(f"the teacher {name} has changed since the cache was made")
-    table = _task(data, teacher).everything
+    table = _splits(data, teacher).everything
     if ids is not None:
         asked = set(ids)
         table = table.take(np.flatnonzero([example in asked for example in table.ids]))
@@ -108,9 +112,9 @@ def _teacher(
     return load_model(folder)
 
 
-def _task(data: DataConfig, teacher: Loaded) -> Task:
+def _splits(data: DataConfig, teacher: Loaded) -> Splits:
     if data.name == DIGITS:
         return prepare_digits(data)
     if teacher.tokenizer_file is None:
         raise UserError("the teacher has no tokeniser")
-    return prepare_task(data, load_texts(data), teacher.tokenizer_file)
+    return prepare_texts(data, load_texts(data), teacher.tokenizer_file)

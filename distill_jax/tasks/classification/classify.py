@@ -26,7 +26,7 @@ from distill_jax.tasks.classification.cells import (
     TrainingConfig,
     config_of,
 )
-from distill_jax.tasks.classification.task import Examples, Task
+from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.loop import LoopConfig
 from distill_jax.training.state import Params
@@ -47,7 +47,7 @@ def _population_predictor(config: ModelConfig, placement: Placement) -> LogitsOf
 
 
 def predict(
-    task: Task,
+    splits: Splits,
     config: ModelConfig,
     params: Params,
     table: Examples,
@@ -60,8 +60,8 @@ def predict(
         predictor(config),
         params,
         table,
-        shape_lengths=task.few_lengths,
-        batch_size=task.evaluation_batch * mesh.size,
+        shape_lengths=splits.few_lengths,
+        batch_size=splits.evaluation_batch * mesh.size,
         mesh=mesh,
         on_batch=on_batch,
     )
@@ -69,7 +69,7 @@ def predict(
 
 def classifier_work(
     cell: ClassifierCell,
-    task: Task,
+    splits: Splits,
     config: ModelConfig,
     objective: ResolvedObjective,
     training: TrainingConfig,
@@ -83,7 +83,9 @@ def classifier_work(
       selects: whether the best step on validation is kept; off for a stage before the last, whose
         end is what counts.
     """
-    lengths = task.training_lengths(training) if cell.setup.student != TEACHER else task.few_lengths
+    lengths = (
+        splits.training_lengths(training) if cell.setup.student != TEACHER else splits.few_lengths
+    )
     loop = LoopConfig(
         steps=steps,
         eval_every=max(1, -(-steps // training.evaluations)),
@@ -101,11 +103,11 @@ def classifier_work(
         loop=loop,
         batch_size=training.batch_size,
         lengths=lengths,
-        table=task.training_table(with_teacher=objective.needs_teacher),
-        data=task.digest,
+        table=splits.training_table(with_teacher=objective.needs_teacher),
+        data=splits.digest,
         loss_params=lambda: objective.init_params(jax.random.key(cell.seed)),
-        evaluate=partial(_evaluate, task, config),
-        evaluate_members=partial(_evaluate_members, task, config),
+        evaluate=partial(_evaluate, splits, config),
+        evaluate_members=partial(_evaluate_members, splits, config),
         precision=cell.precision,
         prefix="" if selects else "intermediate-",
     )
@@ -116,15 +118,15 @@ def _identity(cell: ClassifierCell, config: ModelConfig) -> Identity:
 
 
 def _evaluate(
-    task: Task, config: ModelConfig, params: Params, mesh: Mesh, on_batch: Callable[[], None]
+    splits: Splits, config: ModelConfig, params: Params, mesh: Mesh, on_batch: Callable[[], None]
 ) -> dict[str, float]:
-    validation = task.validation
-    logits_NC = predict(task, config, params, validation, mesh=mesh, on_batch=on_batch)
+    validation = splits.validation
+    logits_NC = predict(splits, config, params, validation, mesh=mesh, on_batch=on_batch)
     return classification_metrics(logits_NC, validation.labels_N)
 
 
 def _evaluate_members(
-    task: Task,
+    splits: Splits,
     config: ModelConfig,
     stacked: Params,
     placement: Placement,
@@ -133,13 +135,13 @@ def _evaluate_members(
     logits_PNC = population_logits(
         _population_predictor(config, placement),
         stacked,
-        task.validation,
-        shape_lengths=task.few_lengths,
-        batch_size=task.evaluation_batch,
+        splits.validation,
+        shape_lengths=splits.few_lengths,
+        batch_size=splits.evaluation_batch,
         placement=placement,
         on_batch=on_batch,
     )
-    return [_scores(logits_NC, task.validation.labels_N) for logits_NC in logits_PNC]
+    return [_scores(logits_NC, splits.validation.labels_N) for logits_NC in logits_PNC]
 
 
 def _scores(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:

@@ -19,7 +19,7 @@ from distill_jax.models.huggingface import Pretrained, load_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
 from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig
 from distill_jax.tasks.classification.label_map import Order
-from distill_jax.tasks.classification.task import Examples
+from distill_jax.tasks.classification.splits import Examples
 from distill_jax.training.state import Params
 
 SAVED_EXAMPLES = 4

@@ -17,7 +17,7 @@ from distill_jax.models.build import build_model
 from distill_jax.models.family import ModelConfig
 from distill_jax.objectives.resolve import Parts, ResolvedObjective
 from distill_jax.objectives.terms import Objective
-from distill_jax.tasks.classification.task import Examples
+from distill_jax.tasks.classification.splits import Examples
 from distill_jax.training.state import Params
 
 EXAMPLES = 8

@@ -43,7 +43,7 @@ from distill_jax.tasks.classification.models import (
     inputs_of,
     params_of_student,
 )
-from distill_jax.tasks.classification.task import Examples, Task
+from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.tasks.classification.teacher import Teacher
 from distill_jax.tasks.classification.teacher_check import Checked
 from distill_jax.training.feed import TeacherOutputs
@@ -59,13 +59,13 @@ class ClassifierRun(Run):
     """A student.
 
     Attributes:
-      task: its examples.
+      splits: its examples.
       teachers: whom it hears; of the first copied students are made.
       fitted: the objectives of its stages.
       supplies: what it shares with the other runs; None for one that is only checked.
     """
 
-    task: Task
+    splits: Splits
     teachers: tuple[Teacher, ...]
     model: ModelConfig
     fitted: tuple[ResolvedObjective, ...]
@@ -91,11 +91,11 @@ class ClassifierRun(Run):
         return tuple(
             classifier_work(
                 self.cell,
-                self.task,
+                self.splits,
                 self.model,
                 objective,
                 stage.training,
-                stage.training.total_steps(len(self.task.everything)),
+                stage.training.total_steps(len(self.splits.everything)),
                 selects=number == len(self.fitted),
             )
             for number, (stage, objective) in enumerate(
@@ -107,7 +107,7 @@ class ClassifierRun(Run):
     def together(self) -> Mapping[str, Any]:
         """One test of the steps, one way of hearing the teacher."""
         return {
-            "evaluation": self.task.tokens_digest,
+            "evaluation": self.splits.tokens_digest,
             "live": self.cell.setup.teacher.outputs == "live",
         }
 
@@ -140,20 +140,20 @@ def finish_run(
     Args:
       seconds: since it was last resumed.
     """
-    cell, config, task, teacher = run.cell, run.model, run.task, run.teacher
-    logits_NC = _logits(engine, task, config, result.params, task.test)
-    temperature = temperature_of(engine, task, config, result.params)
+    cell, config, splits, teacher = run.cell, run.model, run.splits, run.teacher
+    logits_NC = _logits(engine, splits, config, result.params, splits.test)
+    temperature = temperature_of(engine, splits, config, result.params)
     progress = result.progress
-    metrics = scores_on_test(task, logits_NC, teacher_test_NC, temperature)
-    metrics |= as_metrics(task.coverage)
-    metrics |= cost_metrics(engine, task, config, result.params)
+    metrics = scores_on_test(splits, logits_NC, teacher_test_NC, temperature)
+    metrics |= as_metrics(splits.coverage)
+    metrics |= cost_metrics(engine, splits, config, result.params)
     chosen = progress.at_best()
     metrics |= {f"validation/{name}": chosen.get(name, math.nan) for name in SCORES.values()}
     if progress.skipped:
         metrics["skipped_steps"] = progress.skipped
     keep_run(
         engine.run_folder(cell.hash),
-        task,
+        splits,
         config,
         result.params,
         teacher.pretrained.tokenizer_file,
@@ -169,9 +169,9 @@ def finish_run(
         seed=cell.seed,
         config=run.config,
         metrics=metrics,
-        fingerprints={**fingerprints(task, teacher), "teacher": cell.teacher_digest},
+        fingerprints={**fingerprints(splits, teacher), "teacher": cell.teacher_digest},
         training=training_facts(result, seconds),
-        **evidence(task, logits_NC, progress.history),
+        **evidence(splits, logits_NC, progress.history),
     )
 
 
@@ -179,7 +179,7 @@ def teacher_row(
     engine: Engine,
     experiment: str,
     cell: ClassifierCell,
-    task: Task,
+    splits: Splits,
     teacher: Teacher,
     group: str,
     checked: Checked,
@@ -190,21 +190,21 @@ def teacher_row(
       checked: what ``check_teacher`` found; its metrics are kept with the scores.
     """
     training = teacher.training
-    logits_NC = _logits(engine, task, teacher.config, teacher.params, task.test)
+    logits_NC = _logits(engine, splits, teacher.config, teacher.params, splits.test)
     if checked.validation_NC is None:
-        temperature = temperature_of(engine, task, teacher.config, teacher.params)
+        temperature = temperature_of(engine, splits, teacher.config, teacher.params)
     else:
-        temperature = fit_temperature(checked.validation_NC, task.validation.labels_N)
-    metrics = scores_on_test(task, logits_NC, None, temperature) | checked.metrics
-    metrics |= as_metrics(task.coverage)
-    metrics |= cost_metrics(engine, task, teacher.config, teacher.params)
+        temperature = fit_temperature(checked.validation_NC, splits.validation.labels_N)
+    metrics = scores_on_test(splits, logits_NC, None, temperature) | checked.metrics
+    metrics |= as_metrics(splits.coverage)
+    metrics |= cost_metrics(engine, splits, teacher.config, teacher.params)
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
     if "steps" in training:
         metrics["train/steps"] = training["steps"]
     history = training.get("history", [])
     keep_run(
         engine.run_folder(cell.hash),
-        task,
+        splits,
         teacher.config,
         teacher.params,
         teacher.pretrained.tokenizer_file,
@@ -220,15 +220,17 @@ def teacher_row(
         seed=cell.seed,
         config=config_of(cell, teacher.config),
         metrics=metrics,
-        fingerprints=fingerprints(task, teacher),
+        fingerprints=fingerprints(splits, teacher),
         training=training,
-        **evidence(task, logits_NC, history),
+        **evidence(splits, logits_NC, history),
     )
 
 
-def evidence(task: Task, logits_NC: np.ndarray, history: list[dict[str, float]]) -> dict[str, Any]:
+def evidence(
+    splits: Splits, logits_NC: np.ndarray, history: list[dict[str, float]]
+) -> dict[str, Any]:
     """What tests over examples and learning curves need of a run."""
-    correct_N = logits_NC.argmax(axis=-1) == task.test.labels_N
+    correct_N = logits_NC.argmax(axis=-1) == splits.test.labels_N
     return {
         "test_correct": pack_correct(correct_N),
         "history": [{"step": at["step"], "accuracy": at["accuracy"]} for at in history],
@@ -236,26 +238,26 @@ def evidence(task: Task, logits_NC: np.ndarray, history: list[dict[str, float]])
 
 
 def _logits(
-    engine: Engine, task: Task, config: ModelConfig, params: Params, table: Examples
+    engine: Engine, splits: Splits, config: ModelConfig, params: Params, table: Examples
 ) -> np.ndarray:
-    return predict(task, config, params, table, mesh=engine.mesh, on_batch=engine.check_stop)
+    return predict(splits, config, params, table, mesh=engine.mesh, on_batch=engine.check_stop)
 
 
-def temperature_of(engine: Engine, task: Task, config: ModelConfig, params: Params) -> float:
+def temperature_of(engine: Engine, splits: Splits, config: ModelConfig, params: Params) -> float:
     """The temperature that calibrates a model, fitted on validation; the test split has no say."""
-    logits_NC = _logits(engine, task, config, params, task.validation)
-    return fit_temperature(logits_NC, task.validation.labels_N)
+    logits_NC = _logits(engine, splits, config, params, splits.validation)
+    return fit_temperature(logits_NC, splits.validation.labels_N)
 
 
 def scores_on_test(
-    task: Task, logits_NC: np.ndarray, teacher_test_NC: np.ndarray | None, temperature: float
+    splits: Splits, logits_NC: np.ndarray, teacher_test_NC: np.ndarray | None, temperature: float
 ) -> dict[str, float]:
     """Scores on the test split, under ``test/``, how many classes are predicted there, and the
     temperature of the calibrated one."""
     scores = classification_metrics(
         logits_NC,
-        task.test.labels_N,
-        ratings_N=task.test.scores_N,
+        splits.test.labels_N,
+        ratings_N=splits.test.scores_N,
         teacher_logits_NC=teacher_test_NC,
         temperature=temperature,
     )
@@ -269,10 +271,10 @@ def scores_on_test(
 
 
 def cost_metrics(
-    engine: Engine, task: Task, config: ModelConfig, params: Params
+    engine: Engine, splits: Splits, config: ModelConfig, params: Params
 ) -> dict[str, float]:
     """What a model costs: parameters, and latency of single test examples on the CPU."""
-    examples = one_by_one(task.test, 50, shape_lengths=task.few_lengths)
+    examples = one_by_one(splits.test, 50, shape_lengths=splits.few_lengths)
     latency = cpu_latency(predictor(config), params, examples, repeats=5, on_call=engine.check_stop)
     return {
         "parameters": parameter_count(params),
@@ -281,19 +283,19 @@ def cost_metrics(
     }
 
 
-def fingerprints(task: Task, teacher: Teacher) -> dict[str, str]:
+def fingerprints(splits: Splits, teacher: Teacher) -> dict[str, str]:
     """Content digests of everything a run stood on."""
     return {
         "teacher": teacher.digest,
         "pretrained": teacher.pretrained.digest,
-        "data": task.digest,
-        "tokens": task.tokens_digest,
+        "data": splits.digest,
+        "tokens": splits.tokens_digest,
     }
 
 
 def keep_run(
     folder: Path,
-    task: Task,
+    splits: Splits,
     config: ModelConfig,
     params: Params,
     tokenizer_file: Path | None,
@@ -309,14 +311,14 @@ def keep_run(
     if not is_lead():
         return
     shutil.rmtree(folder / "model", ignore_errors=True)  # left by a run killed at this place
-    inputs = inputs_of(task.config)
+    inputs = inputs_of(splits.config)
     family_of(config).save(
-        folder / "model", config, params, tokenizer_file, task.label_names, inputs
+        folder / "model", config, params, tokenizer_file, splits.label_names, inputs
     )
-    check_saved(folder / "model", task.test, test_logits_NC)
+    check_saved(folder / "model", splits.test, test_logits_NC)
     if math.isfinite(temperature):
         write_temperature(folder / "model", temperature)
-    names, test = task.label_names, task.test
+    names, test = splits.label_names, splits.test
     said = io.BytesIO()
     np.savez(
         said,
@@ -328,7 +330,7 @@ def keep_run(
     write_atomic(folder / "test_logits.npz", said.getvalue())
     if np.isfinite(test_logits_NC).all():
         found = mistakes(
-            test_logits_NC, test.labels_N, names, test.ids, task.test_texts, temperature
+            test_logits_NC, test.labels_N, names, test.ids, splits.test_texts, temperature
         )
         write_atomic(folder / MISTAKES, json.dumps(found, ensure_ascii=False, allow_nan=False))
     write_atomic(folder / "history.json", json.dumps(history, indent=1))

@@ -42,7 +42,7 @@ from distill_jax.tasks.classification.probe import (
 )
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.shares import Shares
-from distill_jax.tasks.classification.task import Examples, Task
+from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.tasks.classification.teacher import Teacher, check_label_order
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.state import Params
@@ -81,7 +81,7 @@ def run_self_checks(
     groups: dict[tuple[str, ...], list[ClassifierRun]] = {}
     for each in runs:
         digests = tuple(teacher.digest for teacher in each.teachers)
-        groups.setdefault((*digests, each.task.digest), []).append(each)
+        groups.setdefault((*digests, each.splits.digest), []).append(each)
     count = 0
     orders: dict[str | None, None] = {}
     with (
@@ -102,7 +102,7 @@ def run_self_checks(
     reporter.say(f"self-checks: {passed}: passed ({objectives}, {seconds:.1f} s)")
 
 
-def check_splits(task: Task) -> None:
+def check_splits(splits: Splits) -> None:
     """No example of validation or test is trained on, or spoken of by the teacher.
 
     Public benchmarks hold a few texts twice. Where ids are made of the texts, up to one in a
@@ -111,8 +111,8 @@ def check_splits(task: Task) -> None:
     Raises:
       UserError: naming one.
     """
-    training = set(task.everything.ids) | set(task.labelled.ids)
-    for split, table in (("test", task.test), ("validation", task.validation)):
+    training = set(splits.everything.ids) | set(splits.labelled.ids)
+    for split, table in (("test", splits.test), ("validation", splits.validation)):
         shared = [example for example in table.ids if example in training]
         few = len(shared) <= MOST_REPEATED * len(table)
         if shared and not (few and all(map(is_content_id, shared))):
@@ -124,7 +124,7 @@ def check_splits(task: Task) -> None:
 
 
 def check_same_tokens(
-    task: Task, teacher: ModelConfig, student: ModelConfig, widest: Examples
+    splits: Splits, teacher: ModelConfig, student: ModelConfig, widest: Examples
 ) -> None:
     """Student and teacher read the same tokens of the same examples, and have embeddings for them.
 
@@ -136,7 +136,7 @@ def check_same_tokens(
       UserError: naming what differs.
     """
     row_of = {example: row for row, example in enumerate(widest.ids)}
-    own = task.everything
+    own = splits.everything
     missing = [example for example in own.ids if example not in row_of]
     if missing:
         raise UserError(
@@ -150,7 +150,7 @@ def check_same_tokens(
             "tokenised differently. Delete the folders tokens and teacher_outputs under "
             "DISTILL_JAX_HOME and run again"
         )
-    tokens = max(each.token_range.tokens for each in (own, task.validation, task.test))
+    tokens = max(each.token_range.tokens for each in (own, splits.validation, splits.test))
     for whose, config in (("teacher", teacher), ("student", student)):
         if tokens > config.token_range.tokens:
             raise UserError(
@@ -238,18 +238,18 @@ def _check_group(
     check_stop: Callable[[], None],
 ) -> int:
     """The checks of the runs that share teacher and examples; returns how many objectives."""
-    task, teachers = group[0].task, group[0].teachers
+    splits, teachers = group[0].splits, group[0].teachers
     for teacher in teachers:
-        check_label_order(teacher, task.label_names)
+        check_label_order(teacher, splits.label_names)
     for config, each in {each.model: each for each in group}.items():
         for teacher in teachers:
-            check_same_tokens(task, teacher.config, config, widest(each))
-        if config.num_labels != len(task.label_names):
+            check_same_tokens(splits, teacher.config, config, widest(each))
+        if config.num_labels != len(splits.label_names):
             raise UserError(
-                f"the student has {config.num_labels} classes, the data {len(task.label_names)}"
+                f"the student has {config.num_labels} classes, the data {len(splits.label_names)}"
             )
     configs = [*(teacher.config for teacher in teachers), *(each.model for each in group)]
-    probe = take_probe(task.everything, min(config.token_range.positions for config in configs))
+    probe = take_probe(splits.everything, min(config.token_range.positions for config in configs))
     heard = any(fitted.needs_teacher for each in group for fitted in each.fitted)
     speaks = _teachers_on(probe, teachers) if heard else (None, None)
     students: dict[ModelConfig, _Student] = {}

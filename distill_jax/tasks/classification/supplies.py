@@ -34,12 +34,12 @@ from distill_jax.tasks.classification.label_map import Pairs
 from distill_jax.tasks.classification.models import Checkpoint, load_checkpoint
 from distill_jax.tasks.classification.runs import ClassifierRun, teacher_row
 from distill_jax.tasks.classification.self_checks import check_splits
-from distill_jax.tasks.classification.task import (
+from distill_jax.tasks.classification.splits import (
     DIGITS,
-    Task,
+    Splits,
     load_texts,
     prepare_digits,
-    prepare_task,
+    prepare_texts,
 )
 from distill_jax.tasks.classification.teacher import (
     Teacher,
@@ -73,7 +73,7 @@ class Supplies:
 
     def __post_init__(self) -> None:
         self.pretrained = lru_cache(None)(self._pretrained)
-        self.task = lru_cache(None)(self._task)
+        self.splits = lru_cache(None)(self._splits)
 
     def _pretrained(
         self, name: str, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
@@ -85,31 +85,31 @@ class Supplies:
             self.engine.reporter.say(f"teacher: {note}")
         return pretrained
 
-    def _task(
+    def _splits(
         self, data: DataConfig, teacher_name: str, fresh: bool, pooling: str, label_map: Pairs
-    ) -> tuple[Task, Checkpoint]:
+    ) -> tuple[Splits, Checkpoint]:
         load = partial(self.pretrained, pooling=pooling)
-        task, pretrained = examples_for(data, teacher_name, fresh, load, label_map=label_map)
-        order = pretrained.order.told(task.label_names) if pretrained.order else []
-        lines = [*task.told(), *(f"teacher: {line}" for line in order)]
+        splits, pretrained = examples_for(data, teacher_name, fresh, load, label_map=label_map)
+        order = pretrained.order.told(splits.label_names) if pretrained.order else []
+        lines = [*splits.told(), *(f"teacher: {line}" for line in order)]
         for line in lines:
             if line not in self._said:  # draws of the labels are alike
                 self.engine.reporter.say(line)
         self._said.update(lines)
-        return task, pretrained
+        return splits, pretrained
 
-    def of(self, cell: ClassifierCell) -> tuple[Task, Checkpoint]:
+    def of(self, cell: ClassifierCell) -> tuple[Splits, Checkpoint]:
         """The examples of a cell, and the checkpoint of its teacher."""
         teacher = cell.setup.teacher
-        task, pretrained = self.task(
+        splits, pretrained = self.splits(
             cell.setup.data, teacher.name, teacher.fine_tune, teacher.pooling, teacher.label_map
         )
         if teacher.seed:
-            classes = len(task.label_names)
+            classes = len(splits.label_names)
             pretrained = self.pretrained(
                 teacher.name, classes, teacher.fine_tune, teacher.seed, teacher.pooling
             )
-        return task, pretrained
+        return splits, pretrained
 
     def check_tokens(self, cell: ClassifierCell) -> None:
         """Raises ``UserError`` where the teachers of a cell do not read the same tokens."""
@@ -130,24 +130,24 @@ class Supplies:
         Raises:
           UserError: for a useless teacher, where such are refused, see ``teacher_check``.
         """
-        task, pretrained = self.of(cell)
-        key = (task.labels_digest, cell.setup.teacher)
+        splits, pretrained = self.of(cell)
+        key = (splits.labels_digest, cell.setup.teacher)
         if key in self._teachers:
             return
         which = f" (seed {cell.setup.teacher.seed}, labels {cell.setup.data.label_seed})"
         shown = which if cell.setup.teacher.seed or cell.setup.data.label_seed else ""
         name = f"teacher{shown}"
-        own_cell = teacher_cell(task, pretrained, cell)
+        own_cell = teacher_cell(splits, pretrained, cell)
         if cell.setup.teacher.fine_tune:
-            teacher, own_cell = best_fine_tuned(self.engine, task, pretrained, own_cell, name)
+            teacher, own_cell = best_fine_tuned(self.engine, splits, pretrained, own_cell, name)
         else:
-            teacher = as_it_came(task, pretrained)
+            teacher = as_it_came(splits, pretrained)
             own_cell = own_cell.but(objective="as it came", training=TrainingConfig())
         self.engine.stop.check()
         row = rows_in(ledger.path.parent).get(own_cell.hash)
         if row is not None and row.fingerprints["teacher"] != teacher.digest:
             row = None
-        checked = check_teacher(self.engine, task, teacher, shown, row.metrics if row else {})
+        checked = check_teacher(self.engine, splits, teacher, shown, row.metrics if row else {})
         self._teachers[key] = teacher, own_cell.hash
         share = self.engine.options.share
         if not share.whole:  # its checkpoints are of no use to anybody now
@@ -156,7 +156,9 @@ class Supplies:
             return
         if row is None:
             group = Path(cell.setup.teacher.name).name
-            row = teacher_row(self.engine, self.experiment, own_cell, task, teacher, group, checked)
+            row = teacher_row(
+                self.engine, self.experiment, own_cell, splits, teacher, group, checked
+            )
             if is_lead():
                 ledger.append(row)
         clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
@@ -165,8 +167,8 @@ class Supplies:
 
     def teacher(self, cell: ClassifierCell) -> tuple[Teacher, str]:
         """The teacher of a cell and the hash of the teacher's own row."""
-        task, _ = self.of(cell)
-        return self._teachers[task.labels_digest, cell.setup.teacher]
+        splits, _ = self.of(cell)
+        return self._teachers[splits.labels_digest, cell.setup.teacher]
 
     def teacher_places(self, entries: Sequence[Entry[ClassifierSetup]]) -> list[Place]:
         """Where the teachers stand, the first of every entry before the second.
@@ -205,14 +207,14 @@ class Supplies:
 
     def outputs(self, run: ClassifierRun) -> TeacherOutputs | None:
         """What a run's teachers say of its training examples; of several a tuple."""
-        key = (run.task.digest, *run.hears)
+        key = (run.splits.digest, *run.hears)
         if key not in self._outputs:
             said = [self._outputs_of(run, number) for number in range(len(run.teachers))]
             self._outputs[key] = said[0] if len(said) == 1 else together(said)
         heard = self._outputs[key]
         if heard is None or not run.cell.setup.placebo:
             return heard
-        table, seed = run.task.everything, run.cell.seed
+        table, seed = run.splits.everything, run.cell.seed
         if (*key, seed) not in self._placebos:
             self._placebos[*key, seed] = Placebo(heard, table, shuffled(len(table), seed))
         return self._placebos[*key, seed]
@@ -230,7 +232,7 @@ class Supplies:
         ]
         return outputs_for(
             self.engine,
-            run.task,
+            run.splits,
             run.teachers[number],
             captures,
             run.cell.setup.teachers[number],
@@ -247,24 +249,24 @@ class Supplies:
             if heard in other.hears
         ]
 
-    def widest(self, run: ClassifierRun, number: int = 0) -> Task:
+    def widest(self, run: ClassifierRun, number: int = 0) -> Splits:
         """That among whose examples a run's are, and about which its teacher is asked, once."""
-        return _widest(run.task, [other.task for other, _ in self._pupils(run, number)])
+        return _widest(run.splits, [other.splits for other, _ in self._pupils(run, number)])
 
     def teacher_on_test(self, run: ClassifierRun) -> np.ndarray:
         """The teacher's logits [N, C] on the test split, for fidelity; of several the logits of
         their mean probabilities."""
-        said = [self._on_test_split(run.task, teacher) for teacher in run.teachers]
+        said = [self._on_test_split(run.splits, teacher) for teacher in run.teachers]
         return said[0] if len(said) == 1 else np.asarray(mean_probabilities(np.stack(said)))
 
-    def _on_test_split(self, task: Task, teacher: Teacher) -> np.ndarray:
-        key = (task.tokens_digest, teacher.digest)
+    def _on_test_split(self, splits: Splits, teacher: Teacher) -> np.ndarray:
+        key = (splits.tokens_digest, teacher.digest)
         if key not in self._on_test:
             self._on_test[key] = predict(
-                task,
+                splits,
                 teacher.config,
                 teacher.params,
-                task.test,
+                splits.test,
                 mesh=self.engine.mesh,
                 on_batch=self.engine.check_stop,
             )
@@ -285,7 +287,7 @@ def examples_for(
     load: Callable[[str, int | None, bool], Checkpoint],
     texts: TextDataset | None = None,
     label_map: Pairs = (),
-) -> tuple[Task, Checkpoint]:
+) -> tuple[Splits, Checkpoint]:
     """The examples of a data set, and the checkpoint that is to teach them, all checked.
 
     Args:
@@ -308,17 +310,17 @@ def examples_for(
     pretrained = load(teacher, known, fresh)
     if not fresh:
         pretrained = in_order_of(source.label_names, pretrained, label_map)
-    task: Any = source
+    splits: Any = source
     if pretrained.tokenizer_file is not None:
-        task = prepare_task(data, task, pretrained.tokenizer_file)
-        _check_inputs(task, pretrained)
-    check_splits(task)
-    return task, pretrained
+        splits = prepare_texts(data, splits, pretrained.tokenizer_file)
+        _check_inputs(splits, pretrained)
+    check_splits(splits)
+    return splits, pretrained
 
 
-def _check_inputs(task: Task, pretrained: Checkpoint) -> None:
+def _check_inputs(splits: Splits, pretrained: Checkpoint) -> None:
     """The teacher has embeddings for every position and for both texts of a pair."""
-    tables = (task.everything, task.validation, task.test)
+    tables = (splits.everything, splits.validation, splits.test)
     own = pretrained.config.token_range
     for table in tables:
         check_token_types(table, own)
@@ -330,11 +332,12 @@ def _check_inputs(task: Task, pretrained: Checkpoint) -> None:
         )
 
 
-def _widest(task: Task, others: Sequence[Task]) -> Task:
-    """That with the largest set of training examples that the task's are among; itself at least."""
-    same = [other for other in others if other.tokens_digest == task.tokens_digest]
+def _widest(splits: Splits, others: Sequence[Splits]) -> Splits:
+    """That with the largest set of training examples that the given ones are among, itself at
+    least."""
+    same = [other for other in others if other.tokens_digest == splits.tokens_digest]
     tasks = {other.digest: other for other in same}
     for other in sorted(tasks.values(), key=lambda each: -len(each.everything)):
-        if set(task.everything.ids) <= set(other.everything.ids):
+        if set(splits.everything.ids) <= set(other.everything.ids):
             return other
-    return task
+    return splits

@@ -58,8 +58,8 @@ class Classification:
                 said.add((cell.setup.student, note))
 
     def known(self, cell: ClassifierCell) -> Known:
-        task, pretrained = self.supplies.of(cell)
-        cell = dataclasses.replace(cell, data_digest=task.digest)
+        splits, pretrained = self.supplies.of(cell)
+        cell = dataclasses.replace(cell, data_digest=splits.digest)
         config = config_of(cell, check_student(cell, pretrained.config))
         unread = () if cell.setup.teacher.fine_tune else ("teacher.training",)
         return config, (*KNOWN_LATE, *NAMES, *unread)
@@ -75,7 +75,7 @@ class Classification:
 
     def run(self, entry: Entry[ClassifierSetup]) -> ClassifierRun:
         cell = entry.cell
-        task, _ = self.supplies.of(cell)
+        splits, _ = self.supplies.of(cell)
         teachers = tuple(self.supplies.teacher(each)[0] for each in with_each_teacher(cell))
         model = check_student(cell, teachers[0].pretrained.config)
         shapes = [teacher.config.shape for teacher in teachers]
@@ -84,11 +84,11 @@ class Classification:
         cell = cell.but(
             plugin=plugin_digest(*cell.objectives),
             teacher_dtype=_dtype(cell, fitted),
-            data_digest=task.digest,
+            data_digest=splits.digest,
             teacher_digest=digests[0] if len(digests) == 1 else digest(digests),
         )
         bound = dataclasses.replace(entry, cell=cell)
-        run = ClassifierRun(bound, task, teachers, model, fitted, self.supplies)
+        run = ClassifierRun(bound, splits, teachers, model, fitted, self.supplies)
         return self.supplies.runs.setdefault(cell.hash, run)
 
     def described(self, spec: TableSpec) -> TableSpec:

@@ -38,7 +38,7 @@ from distill_jax.tasks.classification.models import (
     inputs_of,
     with_classes,
 )
-from distill_jax.tasks.classification.task import Task
+from distill_jax.tasks.classification.splits import Splits
 from distill_jax.teachers.cache import (
     Provenance,
     cache_folder,
@@ -73,20 +73,20 @@ class Teacher:
     label_names: tuple[str, ...] | None = None
 
 
-def teacher_cell(task: Task, pretrained: Checkpoint, cell: ClassifierCell) -> ClassifierCell:
+def teacher_cell(splits: Splits, pretrained: Checkpoint, cell: ClassifierCell) -> ClassifierCell:
     """The cell of the fine-tuning of a cell's teacher. The transfer set is not part of it."""
     config = cell.setup.teacher
     return Cell(
         ClassifierSetup(cell.setup.data, config, TEACHER),
         (Train("ce", config.training),),
         config.seed,
-        data_digest=task.labels_digest,
+        data_digest=splits.labels_digest,
         teacher_digest=pretrained.digest,
     )
 
 
 def fine_tuned(
-    engine: Engine, task: Task, pretrained: Checkpoint, cell: ClassifierCell, label: str
+    engine: Engine, splits: Splits, pretrained: Checkpoint, cell: ClassifierCell, label: str
 ) -> Teacher:
     """The teacher of this cell, fine-tuned now or found from an earlier run.
 
@@ -96,11 +96,11 @@ def fine_tuned(
     folder = home() / "teachers" / cell.hash
     if not folder.is_dir():
         config = pretrained.config
-        planned = cell.training.total_steps(len(task.labelled))
+        planned = cell.training.total_steps(len(splits.labelled))
         result = engine.train(
             classifier_work(
                 cell,
-                task,
+                splits,
                 config,
                 resolve(parse(cell.objective), config.shape, None),
                 cell.training,
@@ -125,12 +125,12 @@ def fine_tuned(
                 config,
                 result.params,
                 pretrained.tokenizer_file,
-                task.label_names,
-                inputs_of(task.config),
+                splits.label_names,
+                inputs_of(splits.config),
             )
             (scratch / "training.json").write_text(json.dumps(training, indent=1))
     loaded = load_model(folder)
-    check_label_order(loaded, task.label_names)
+    check_label_order(loaded, splits.label_names)
     return Teacher(
         pretrained,
         loaded.config,
@@ -175,7 +175,7 @@ def in_order_of(
     return dataclasses.replace(with_classes(pretrained, order.columns, names), order=order)
 
 
-def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
+def as_it_came(splits: Splits, pretrained: Checkpoint) -> Teacher:
     """A teacher whose head was trained elsewhere.
 
     Args:
@@ -184,7 +184,7 @@ def as_it_came(task: Task, pretrained: Checkpoint) -> Teacher:
     Raises:
       UserError: when its labels are not the data's.
     """
-    check_label_order(pretrained, task.label_names)
+    check_label_order(pretrained, splits.label_names)
     return Teacher(
         pretrained,
         pretrained.config,
@@ -211,18 +211,18 @@ def check_label_order(teacher: Loaded | Teacher, label_names: tuple[str, ...]) -
 
 def outputs_for(
     engine: Engine,
-    task: Task,
+    splits: Splits,
     teacher: Teacher,
     captures: Sequence[Capture],
     config: TeacherConfig,
-    wider: Task,
+    wider: Splits,
     rows: np.ndarray | None = None,
 ) -> TeacherOutputs | None:
     """What the teacher says of the training examples; None when nobody listens.
 
     Args:
       captures: what all who will listen read, so that one cache serves the whole table.
-      wider: a task among whose examples the task's are; the teacher is asked about all of them,
+      wider: splits among whose examples the run's are; the teacher is asked about all of them,
         by the hosts together where there are several.
       rows: of ``wider.everything``, where it is asked about some only, see ``asked``.
     """
@@ -270,4 +270,4 @@ def outputs_for(
             on_rebuild=engine.reporter.say,
         )
     folder = cache_folder(home(), provenance)
-    return open_cache(folder, provenance, task.everything, partial=rows is not None)
+    return open_cache(folder, provenance, splits.everything, partial=rows is not None)

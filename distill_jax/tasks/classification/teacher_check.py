@@ -22,7 +22,7 @@ from distill_jax.tables.cautions import (
 )
 from distill_jax.tasks.classification.classify import predict
 from distill_jax.tasks.classification.label_map import shown_label_map
-from distill_jax.tasks.classification.task import Task
+from distill_jax.tasks.classification.splits import Splits
 from distill_jax.tasks.classification.teacher import Teacher
 
 MOST_ROWS = 1000
@@ -73,7 +73,11 @@ class Checked:
 
 
 def check_teacher(
-    engine: Engine, task: Task, teacher: Teacher, which: str = "", known: Mapping[str, float] = {}
+    engine: Engine,
+    splits: Splits,
+    teacher: Teacher,
+    which: str = "",
+    known: Mapping[str, float] = {},
 ) -> Checked:
     """Ask a teacher about rows whose labels are known, say how it did, and warn or refuse.
 
@@ -91,21 +95,21 @@ def check_teacher(
         return Checked()
     if ACCURACY in known and known[ACCURACY] > known[MAJORITY] and REORDERED not in known:
         return Checked()
-    rows = np.unique(np.linspace(0, len(task.labelled) - 1, MOST_ROWS).astype(np.int64))
-    few = task.labelled.take(rows)
+    rows = np.unique(np.linspace(0, len(splits.labelled) - 1, MOST_ROWS).astype(np.int64))
+    few = splits.labelled.take(rows)
     few_NC, validation_NC = (
         predict(
-            task,
+            splits,
             teacher.config,
             teacher.params,
             table,
             mesh=engine.mesh,
             on_batch=engine.check_stop,
         )
-        for table in (few, task.validation)
+        for table in (few, splits.validation)
     )
     labelled = Said(few_NC.argmax(axis=-1), few.labels_N)
-    validation = Said(validation_NC.argmax(axis=-1), task.validation.labels_N)
+    validation = Said(validation_NC.argmax(axis=-1), splits.validation.labels_N)
     say(
         f"teacher{which}: right in {labelled.told()} of {len(labelled.labels_N):,} labelled "
         f"training rows, {validation.told()} of {len(validation.labels_N):,} of validation"
@@ -115,7 +119,7 @@ def check_teacher(
         np.concatenate([labelled.labels_N, validation.labels_N]),
     )
     order = teacher.pretrained.order
-    columns_C = better_order(both, len(task.label_names)) if order else None
+    columns_C = better_order(both, len(splits.label_names)) if order else None
     metrics = {
         ACCURACY: validation.accuracy,
         MAJORITY: validation.majority,
@@ -125,9 +129,9 @@ def check_teacher(
     wrong = []
     if columns_C is not None and order is not None:
         metrics[REORDERED] = float((columns_C[both.said_N] == both.labels_N).mean())
-        wrong.append(_in_another_order(task, order.taken, columns_C, both, metrics[REORDERED]))
+        wrong.append(_in_another_order(splits, order.taken, columns_C, both, metrics[REORDERED]))
     elif not validation.accuracy > validation.majority:
-        wrong.append(_no_better(task, validation, as_it_came=order is not None))
+        wrong.append(_no_better(splits, validation, as_it_came=order is not None))
     for each in wrong:
         if how == "refuse":
             raise UserError(f"{each} (--teacher-check warn goes on all the same)")
@@ -178,9 +182,9 @@ def _error(values_N: np.ndarray) -> float:
 
 
 def _in_another_order(
-    task: Task, taken: tuple[str, ...], meant_C: np.ndarray, said: Said, accuracy: float
+    splits: Splits, taken: tuple[str, ...], meant_C: np.ndarray, said: Said, accuracy: float
 ) -> str:
-    pairs = [(head, task.label_names[meant]) for head, meant in zip(taken, meant_C, strict=True)]
+    pairs = [(head, splits.label_names[meant]) for head, meant in zip(taken, meant_C, strict=True)]
     return (
         "the teacher's classes seem to be in another order: "
         f"{listed([f'{head} is {name}' for head, name in pairs])} "
@@ -189,11 +193,11 @@ def _in_another_order(
     )
 
 
-def _no_better(task: Task, said: Said, *, as_it_came: bool) -> str:
-    commonest = task.label_names[int(np.bincount(said.labels_N).argmax())]
+def _no_better(splits: Splits, said: Said, *, as_it_came: bool) -> str:
+    commonest = splits.label_names[int(np.bincount(said.labels_N).argmax())]
     constant = len(set(said.said_N.tolist())) == 1
     always = (
-        f" (it says {task.label_names[int(said.said_N[0])]!r} of every row)" if constant else ""
+        f" (it says {splits.label_names[int(said.said_N[0])]!r} of every row)" if constant else ""
     )
     way_out = (
         "leave out --no-fine-tune, or see whether its classes are the data's"

@@ -8,7 +8,7 @@ from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.tasks.classification.cells import ClassifierCell, TrainingConfig
 from distill_jax.tasks.classification.classify import SCORES
 from distill_jax.tasks.classification.models import Checkpoint
-from distill_jax.tasks.classification.task import Task
+from distill_jax.tasks.classification.splits import Splits
 from distill_jax.tasks.classification.teacher import Teacher, fine_tuned
 from distill_jax.training.loop import LoopConfig
 
@@ -16,7 +16,7 @@ Scores = dict[str, float]
 
 
 def best_fine_tuned(
-    engine: Engine, task: Task, pretrained: Checkpoint, cell: ClassifierCell, name: str
+    engine: Engine, splits: Splits, pretrained: Checkpoint, cell: ClassifierCell, name: str
 ) -> tuple[Teacher, ClassifierCell]:
     """The teacher of a cell, of several learning rates that of the best score on validation.
 
@@ -29,18 +29,18 @@ def best_fine_tuned(
     Returns:
       The teacher, and the cell of the run that it came from.
     """
-    tried = candidates(cell, len(task.labelled))
+    tried = candidates(cell, len(splits.labelled))
     labels = ["fine-tuning the teacher"]
     if len(tried) > 1:
         labels = [f"{labels[0]} at {in_short(rate_of(each))}" for each in tried]
     teachers = [
-        fine_tuned(engine, task, pretrained, each, label)
+        fine_tuned(engine, splits, pretrained, each, label)
         for each, label in zip(tried, labels, strict=True)
     ]
     best = best_of([at_best(teacher.training) for teacher in teachers], cell.training)
     for other in tried[:best] + tried[best + 1 :]:
         clear_checkpoints(engine.run_folder(other.hash, shared=True))
-    said = why_this_rate(cell, tried, [at_best(t.training) for t in teachers], best, task)
+    said = why_this_rate(cell, tried, [at_best(t.training) for t in teachers], best, splits)
     for line in (said, how_it_ended(teachers[best].training, cell.training)):
         if line:
             engine.reporter.say(f"{name}: {line}")
@@ -78,12 +78,12 @@ def why_this_rate(
     tried: Sequence[ClassifierCell],
     scores: Sequence[Scores],
     best: int,
-    task: Task,
+    splits: Splits,
 ) -> str | None:
     """Which learning rate was chosen and why, for people; None where there was no choice."""
     config = cell.setup.teacher
-    if config.rates and _is_long(cell, len(task.labelled)):
-        steps = cell.training.total_steps(len(task.labelled))
+    if config.rates and _is_long(cell, len(splits.labelled)):
+        steps = cell.training.total_steps(len(splits.labelled))
         return (
             f"rate {in_short(rate_of(cell))}, not chosen on validation: fine-tuning takes up to "
             f"{steps:,} steps, more than {config.rates_within:,}"

@@ -34,7 +34,7 @@ from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.cells import ClassifierCell, ClassifierSetup, DataConfig
 from distill_jax.tasks.classification.classify import SCORES
 from distill_jax.tasks.classification.runs import evidence, scores_on_test
-from distill_jax.tasks.classification.task import DIGITS, Examples, Task, load_texts
+from distill_jax.tasks.classification.splits import DIGITS, Examples, Splits, load_texts
 
 if TYPE_CHECKING:
     from distill_jax.tasks.classification.supplies import Supplies
@@ -46,7 +46,7 @@ class Yardstick:
 
     Attributes:
       student: its name, that of the row.
-      data: of the task.
+      data: what is learnt from.
       data_digest: content of data and choice of labels, as of a teacher.
       select: what decides on validation.
       recipe: of a logistic regression; None where nothing is fitted.
@@ -71,7 +71,7 @@ class Placed:
 
     yardstick: Yardstick
     place: Place
-    task: Task
+    splits: Splits
 
 
 def check_references(names: Sequence[str]) -> None:
@@ -82,20 +82,20 @@ def check_references(names: Sequence[str]) -> None:
 
 
 def yardsticks_of(
-    entries: Sequence[Entry[ClassifierSetup]], task_of: Callable[[ClassifierCell], Task]
+    entries: Sequence[Entry[ClassifierSetup]], task_of: Callable[[ClassifierCell], Splits]
 ) -> list[Placed]:
     """Two for each data set and choice of labels, at the first seed that trains on it."""
     planned: dict[str, Placed] = {}
     for entry in entries:
-        task, select = task_of(entry.cell), entry.cell.training.select
-        fitted = PIXELS if task.config.name == DIGITS else TFIDF
+        splits, select = task_of(entry.cell), entry.cell.training.select
+        fitted = PIXELS if splits.config.name == DIGITS else TFIDF
         for yardstick in (
-            Yardstick(MAJORITY, task.config, task.labels_digest),
-            Yardstick(fitted, task.config, task.labels_digest, select, Regression()),
+            Yardstick(MAJORITY, splits.config, splits.labels_digest),
+            Yardstick(fitted, splits.config, splits.labels_digest, select, Regression()),
         ):
             hash_ = yardstick.hash
             place = Place(yardstick.student, YARDSTICK, entry.cell.seed, hash_)
-            planned.setdefault(hash_, Placed(yardstick, place, task))
+            planned.setdefault(hash_, Placed(yardstick, place, splits))
     return sorted(planned.values(), key=lambda each: each.yardstick.student != MAJORITY)
 
 
@@ -137,64 +137,64 @@ def _measured(
 ) -> LedgerRow:
     """Fit it, choose on validation, and read the test split once."""
     started = time.perf_counter()
-    yardstick, task = planned.yardstick, planned.task
-    labelled = task.labelled
+    yardstick, splits = planned.yardstick, planned.splits
+    labelled = splits.labelled
     fitted = majority(
-        labelled.labels_N, len(task.label_names), len(task.validation), len(task.test)
+        labelled.labels_N, len(splits.label_names), len(splits.validation), len(splits.test)
     )
     if yardstick.recipe is not None:
-        share = yardstick.recipe.share(len(labelled), len(task.label_names))
+        share = yardstick.recipe.share(len(labelled), len(splits.label_names))
         if share < 1:
             labelled = labelled.take(labelled_rows(labelled, share, salt=YARDSTICK))
-        fitted = _regression(yardstick, yardstick.recipe, task, labelled, texts_of, check_stop)
+        fitted = _regression(yardstick, yardstick.recipe, splits, labelled, texts_of, check_stop)
     seconds = time.perf_counter() - started
-    validation_N = task.validation.labels_N
+    validation_N = splits.validation.labels_N
     metrics = scores_on_test(
-        task, fitted.test_NC, None, fit_temperature(fitted.validation_NC, validation_N)
+        splits, fitted.test_NC, None, fit_temperature(fitted.validation_NC, validation_N)
     )
     chosen = classification_metrics(fitted.validation_NC, validation_N)
     metrics |= {f"validation/{name}": chosen[name] for name in SCORES.values()}
-    metrics |= {f"train/{USED[0]}": len(labelled), f"train/{USED[1]}": len(task.labelled)}
+    metrics |= {f"train/{USED[0]}": len(labelled), f"train/{USED[1]}": len(splits.labelled)}
     metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
-    config = {**dataclasses.asdict(yardstick), "seed": task.config.label_seed}
+    config = {**dataclasses.asdict(yardstick), "seed": splits.config.label_seed}
     return ledger_row(
         hash=yardstick.hash,
         experiment=experiment,
         row=yardstick.student,
         group=YARDSTICK,
-        seed=task.config.label_seed,
+        seed=splits.config.label_seed,
         config=config if fitted.chosen is None else {**config, "chosen": fitted.chosen},
         metrics=metrics,
-        fingerprints={"labels": task.labels_digest, "tokens": task.tokens_digest},
+        fingerprints={"labels": splits.labels_digest, "tokens": splits.tokens_digest},
         training={"seconds": {"train": seconds, "total": seconds}},
-        **evidence(task, fitted.test_NC, []),
+        **evidence(splits, fitted.test_NC, []),
     )
 
 
 def _regression(
     yardstick: Yardstick,
     recipe: Regression,
-    task: Task,
+    splits: Splits,
     labelled: Examples,
     texts_of: Callable[[DataConfig], TextDataset],
     check_stop: Callable[[], None],
 ) -> Fitted:
-    """Logistic regression on the pixels or the texts of a task."""
-    splits = {"train": labelled, "validation": task.validation, "test": task.test}
-    classes = len(task.label_names)
+    """Logistic regression on the pixels or the texts of the examples."""
+    tables = {"train": labelled, "validation": splits.validation, "test": splits.test}
+    classes = len(splits.label_names)
     features: list[Any]
     if labelled.features_NF is not None:
-        features = [table.features_NF for table in splits.values()]
+        features = [table.features_NF for table in tables.values()]
     else:
-        dataset = texts_of(task.config)
-        texts = [_columns(dataset.splits[name], table.ids) for name, table in splits.items()]
+        dataset = texts_of(splits.config)
+        texts = [_columns(dataset.splits[name], table.ids) for name, table in tables.items()]
         if not any(text.strip() for column in texts[0] for text in column):
-            return majority(labelled.labels_N, classes, len(task.validation), len(task.test))
+            return majority(labelled.labels_N, classes, len(splits.validation), len(splits.test))
         features = text_features(recipe, texts[0], texts[1:], classes)
     metric = SCORES[yardstick.select]
 
     def score(logits_NC: np.ndarray) -> float:
-        value = classification_metrics(logits_NC, task.validation.labels_N)[metric]
+        value = classification_metrics(logits_NC, splits.validation.labels_N)[metric]
         return -value if yardstick.select == "loss" else value
 
     return regression(recipe, labelled.labels_N, features, classes, score, check_stop)

@@ -11,7 +11,7 @@ from distill_jax.core.types import Capture
 from distill_jax.tasks.classification.cache_origin import load_origin, origin_of
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.models import load_checkpoint
-from distill_jax.tasks.classification.task import load_texts, prepare_digits, prepare_task
+from distill_jax.tasks.classification.splits import load_texts, prepare_digits, prepare_texts
 from distill_jax.teachers.manifest import Provenance
 
 CAPTURE = Capture(hidden_states=(1,))
@@ -25,7 +25,7 @@ def texts(toy_teacher, toy_reviews, tmp_path, monkeypatch):
     shutil.copytree(toy_teacher, folder)
     data = DataConfig(name=f"files:{toy_reviews}", label_fraction=0.5)
     checkpoint = load_checkpoint(str(toy_teacher), num_labels=2, fresh=False)
-    task = prepare_task(data, load_texts(data), checkpoint.tokenizer_file)
+    task = prepare_texts(data, load_texts(data), checkpoint.tokenizer_file)
     return origin_of("toy", folder, task), provenance_of(checkpoint, task), folder
 
 

@@ -17,7 +17,7 @@ from distill_jax.objectives.registry import names
 from distill_jax.objectives.resolve import resolve
 from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
 from distill_jax.tasks.classification.models import check_student
-from distill_jax.tasks.classification.task import prepare_task
+from distill_jax.tasks.classification.splits import prepare_texts
 from distill_jax.teachers.live import LiveTeacher
 from distill_jax.training.feed import Feed
 from distill_jax.training.loop import step_numbers
@@ -34,7 +34,7 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def task(review_dataset, minilm_folder):
     """Product reviews: a fifth has labels, the rest is the transfer set."""
-    return prepare_task(
+    return prepare_texts(
         DataConfig("review_snippets/product", label_fraction=0.2, max_length=24),
         review_dataset("product"),
         minilm_folder / "tokenizer.json",

@@ -27,8 +27,8 @@ from distill_jax.tasks.classification.models import (
     inputs_of,
     load_checkpoint,
 )
+from distill_jax.tasks.classification.splits import prepare_texts
 from distill_jax.tasks.classification.supplies import _check_inputs
-from distill_jax.tasks.classification.task import prepare_task
 
 MINILM = BertConfig(30522, 384, 6, 12, 1536, pooling="mean")
 TEXTS = ["the film is good", "bad", "the plot and the cast and the music", "bad film", "x"]
@@ -114,7 +114,7 @@ def test_pairs_want_a_teacher_that_tells_two_texts_apart(toy_teacher, tmp_path):
     checkpoint = load_checkpoint(str(toy_teacher), num_labels=2, fresh=True)
     data = DataConfig(f"files:{tmp_path}", "a", "b", label_fraction=1.0)
     dataset = load_dataset(data.name, text="a", text_b="b", label="label")
-    task = prepare_task(data, dataset, checkpoint.tokenizer_file)
+    task = prepare_texts(data, dataset, checkpoint.tokenizer_file)
     _check_inputs(task, checkpoint)
     one = dataclasses.replace(checkpoint.config, type_vocab_size=1)
     with pytest.raises(UserError, match="has type_vocab_size 1: it was not made for pairs"):

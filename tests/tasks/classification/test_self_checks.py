@@ -36,8 +36,8 @@ from distill_jax.tasks.classification.self_checks import (
     check_splits,
     unreached_in,
 )
+from distill_jax.tasks.classification.splits import prepare_digits
 from distill_jax.tasks.classification.table import Classification
-from distill_jax.tasks.classification.task import prepare_digits
 from distill_jax.tasks.classification.teacher import Teacher, check_label_order
 from distill_jax.teachers.live import LiveTeacher
 

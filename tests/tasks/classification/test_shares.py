@@ -40,7 +40,7 @@ def norm_of_step(planned, text_term):
     """The norm of a term's gradient, by differentiating the model and the objective at once."""
     whole = planned.objective
     (term,) = [term for term in whole.terms if term.label == text_term]
-    batch = take_probe(planned.task.everything, 12).little
+    batch = take_probe(planned.splits.everything, 12).little
     params = params_of_student(planned.cell, planned.teacher.pretrained)
     teacher = build_model(planned.teacher.config).apply({"params": planned.teacher.params}, batch)
     own = whole.init_params(jax.random.key(planned.cell.seed))

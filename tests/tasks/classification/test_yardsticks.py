@@ -30,8 +30,8 @@ from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tables.spec import TableSpec
 from distill_jax.tasks.classification import yardsticks as module
 from distill_jax.tasks.classification.cells import DataConfig
+from distill_jax.tasks.classification.splits import load_texts, prepare_digits
 from distill_jax.tasks.classification.table import Classification
-from distill_jax.tasks.classification.task import load_texts, prepare_digits
 from distill_jax.tasks.classification.yardsticks import Placed, Yardstick
 
 ONE_DEVICE = partial(Engine, mesh=make_mesh(jax.devices()[:1]))

@@ -6,12 +6,12 @@ from padding import padding_fraction
 
 from distill_jax.data.plan import plan_epoch
 from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
-from distill_jax.tasks.classification.task import prepare_digits, prepare_task
+from distill_jax.tasks.classification.splits import prepare_digits, prepare_texts
 
 
 @pytest.fixture(scope="module")
 def task(review_dataset, minilm_folder):
-    return prepare_task(
+    return prepare_texts(
         DataConfig("review_snippets/movie", label_fraction=0.1),
         review_dataset("movie"),
         minilm_folder / "tokenizer.json",
@@ -57,7 +57,7 @@ def test_the_few_lengths_are_few_and_cover_all_splits(task):
 
 def prepared(review_dataset, minilm_folder, **changes):
     config = DataConfig("review_snippets/movie", **changes)
-    return prepare_task(config, review_dataset("movie"), minilm_folder / "tokenizer.json")
+    return prepare_texts(config, review_dataset("movie"), minilm_folder / "tokenizer.json")
 
 
 def test_more_texts_join_the_transfer_set_and_nothing_else(

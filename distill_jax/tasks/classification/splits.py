@@ -31,7 +31,7 @@ IMAGE_EVALUATION_BATCH = 512
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Splits:
     """What a table is trained and tested on.
 
     Attributes:
@@ -113,7 +113,7 @@ def load_texts(config: DataConfig) -> TextDataset:
     return load_dataset(config.name, **columns)  # type: ignore[arg-type]
 
 
-def prepare_task(config: DataConfig, dataset: TextDataset, tokenizer_file: Path) -> Task:
+def prepare_texts(config: DataConfig, dataset: TextDataset, tokenizer_file: Path) -> Splits:
     """Tokenise a data set and choose the labels to use. What was prepared before is reused."""
 
     def tokenise(texts: TextDataset):
@@ -132,7 +132,7 @@ def prepare_task(config: DataConfig, dataset: TextDataset, tokenizer_file: Path)
     fine = choose_lengths(
         np.append(own.splits["train"].lengths_N, longest), batch_size=EVALUATION_BATCH
     )
-    task = Task(
+    splits = Splits(
         config=config,
         label_names=own.label_names,
         labelled=train,
@@ -148,7 +148,7 @@ def prepare_task(config: DataConfig, dataset: TextDataset, tokenizer_file: Path)
         coverage=own.coverage,
         test_texts=_texts_by_id(dataset.splits["test"]),
     )
-    return _with_labels_chosen(task)
+    return _with_labels_chosen(splits)
 
 
 def _texts_by_id(table: TextTable) -> dict[str, tuple[str, ...]]:
@@ -156,11 +156,11 @@ def _texts_by_id(table: TextTable) -> dict[str, tuple[str, ...]]:
     return dict(zip(table.ids, zip(*columns, strict=True), strict=True))
 
 
-def prepare_digits(config: DataConfig) -> Task:
+def prepare_digits(config: DataConfig) -> Splits:
     """The digits that come with scikit-learn, 8 x 8 pixels."""
     dataset = digits.load()
     train = dataset.splits["train"]
-    task = Task(
+    splits = Splits(
         config=config,
         label_names=dataset.label_names,
         labelled=train,
@@ -174,17 +174,17 @@ def prepare_digits(config: DataConfig) -> Task:
         tokens_digest=dataset.digest,
         notes=dataset.notes,
     )
-    return _with_labels_chosen(task)
+    return _with_labels_chosen(splits)
 
 
-def _with_labels_chosen(task: Task) -> Task:
+def _with_labels_chosen(splits: Splits) -> Splits:
     """Labels dropped, made noisy, and the transfer set cut as the configuration says."""
-    config, train = task.config, task.everything
+    config, train = splits.config, splits.everything
     draw = config.label_seed if config.draws_labels else 0
     rows = labelled_rows(train, config.label_fraction, salt=f"labels/{draw}" if draw else "labels")
     if config.label_noise:
         noisy_N = noisy_labels(
-            train.ids, train.labels_N, config.label_noise, len(task.label_names), seed=draw
+            train.ids, train.labels_N, config.label_noise, len(splits.label_names), seed=draw
         )
         train = train.with_labels(noisy_N)
     labelled = train.take(rows)
@@ -197,7 +197,7 @@ def _with_labels_chosen(task: Task) -> Task:
             np.setdiff1d(np.arange(len(train)), np.setdiff1d(originals, rows))
         )
     chosen: dict[str, Any] = {
-        "tokens": task.tokens_digest,
+        "tokens": splits.tokens_digest,
         "label_fraction": config.label_fraction,
         "label_noise": config.label_noise,
     }
@@ -205,7 +205,7 @@ def _with_labels_chosen(task: Task) -> Task:
         chosen["label_seed"] = draw
     labels_digest = digest(chosen)
     return dataclasses.replace(
-        task,
+        splits,
         labelled=labelled,
         everything=everything,
         labels_digest=labels_digest,
