@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -50,8 +50,16 @@ from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
 
-if TYPE_CHECKING:
-    from distill_jax.tasks.classification.supplies import Supplies
+
+class Shared(Protocol):
+    """What the runs of a table share, see ``supplies.Supplies``."""
+
+    @property
+    def experiment(self) -> str: ...
+
+    def outputs(self, run: ClassifierRun) -> TeacherOutputs | None: ...
+
+    def teacher_on_test(self, run: ClassifierRun) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +77,7 @@ class ClassifierRun(Run):
     teachers: tuple[Teacher, ...]
     model: ModelConfig
     fitted: tuple[ResolvedObjective, ...]
-    supplies: Supplies | None = None
+    supplies: Shared | None = None
 
     @property
     def teacher(self) -> Teacher:

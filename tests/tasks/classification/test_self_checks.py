@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from planned import LABELS, check, plan, toy_task, toy_teacher
+from planned import LABELS, check, plan, toy_splits, toy_teacher
 from rich.console import Console
 
 from distill_jax.cli.compare import CompareLosses, sweep_of
@@ -56,7 +56,7 @@ def models(monkeypatch):
 
 @pytest.fixture(scope="module")
 def task(toy_table):
-    return toy_task(toy_table)
+    return toy_splits(toy_table)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planned import check, plan, toy_task, toy_teacher
+from planned import check, plan, toy_splits, toy_teacher
 
 from distill_jax.models.build import build_model
 from distill_jax.tasks.classification.models import params_of_student
@@ -15,7 +15,7 @@ from distill_jax.tasks.classification.shares import NEGLIGIBLE, describe, shares
 
 @pytest.fixture(scope="module")
 def task(toy_table):
-    return toy_task(toy_table)
+    return toy_splits(toy_table)
 
 
 @pytest.fixture(scope="module")
