@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, first_line
 
 Tree = TypeVar("Tree")
 COORDINATOR = "DISTILL_JAX_COORDINATOR"
@@ -41,8 +42,7 @@ def join_processes() -> None:
     try:
         jax.distributed.initialize(**named)
     except (RuntimeError, ValueError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot join the processes at {address}: {first_line}") from error
+        raise UserError(f"cannot join the processes at {address}: {first_line(error)}") from error
 
 
 def is_lead() -> bool:
@@ -57,8 +57,6 @@ def wait_for_all(where: str) -> None:
       where: a name of the place, the same in all processes.
     """
     if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
         multihost_utils.sync_global_devices(where)
 
 
@@ -66,8 +64,6 @@ def any_says(flag: bool) -> bool:
     """Whether the flag is set in any process; all must ask."""
     if jax.process_count() == 1:
         return flag
-    from jax.experimental import multihost_utils
-
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
@@ -77,8 +73,6 @@ def to_host(tree: Tree) -> Tree:
     def gathered(x: Any) -> np.ndarray:
         if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
             return np.array(x)
-        from jax.experimental import multihost_utils
-
         return np.array(multihost_utils.process_allgather(x, tiled=True))
 
     return jax.tree.map(gathered, tree)

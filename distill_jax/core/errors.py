@@ -26,6 +26,11 @@ def panics_reported(error: BaseException) -> str:
     """
     if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
         raise error
+    return first_line(error)
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an error says; the name of its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

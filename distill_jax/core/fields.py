@@ -26,14 +26,15 @@ def check_fields(config: Any) -> None:
     number may stand where a number is asked for; a bool may stand for neither.
     """
     kind = typing.cast(Hashable, type(config))
+    owner = type(config).__name__
     for name, hint in _hints(kind).items():
         value = getattr(config, name)
         if not _fits(value, hint):
             if typing.get_origin(hint) is typing.Literal and isinstance(value, str):
-                raise unknown(name, value, typing.get_args(hint), where=f"in {_name(config)}")
+                raise unknown(name, value, typing.get_args(hint), where=f"in {owner}")
             shown = repr(value)
             raise UserError(
-                f"{_name(config)}: {name} must be {_described(hint)}, not "
+                f"{owner}: {name} must be {_described(hint)}, not "
                 f"{shown if len(shown) < 80 else shown[:77] + '...'}"
             )
 
@@ -48,7 +49,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is Any or isinstance(hint, typing.TypeVar):
         return True
     if hint in _SCALARS:
-        return isinstance(value, _SCALARS[hint][0]) and (hint is bool or not _is_bool(value))
+        return isinstance(value, _SCALARS[hint][0]) and (
+            hint is bool or not isinstance(value, bool)
+        )
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return any(value == each and type(value) is type(each) for each in inner)
@@ -66,14 +69,6 @@ def _fits(value: Any, hint: Any) -> bool:
         whole = isinstance(value, origin) and not isinstance(value, str)
         return whole and all(_fits(item, inner[0]) for item in value)
     return isinstance(value, origin or hint)
-
-
-def _name(config: Any) -> str:
-    return type(config).__name__
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
 
 
 def _described(hint: Any) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from distill_jax.core.types import LayerArrays, Output
+from distill_jax.core.types import Examples, LayerArrays, Output
 
 PADDING_ITEM = 0
 """In ``item_ids_BT``, where item number i is written i + 1."""
@@ -20,7 +20,7 @@ Question = Literal["next", "hidden", "any"]
 
 
 @struct.dataclass
-class HistoryBatch:
+class HistoryBatch(Examples):
     """Histories of one step, left-padded: the newest item stands at T - 1.
 
     Attributes:
@@ -40,11 +40,6 @@ class HistoryBatch:
     targets_BT: Array
     target_where_BT: Array
     negatives_BTN: Array | None = None
-
-    @property
-    def where_B(self) -> Array:
-        """bool [B], True for real users."""
-        return self.example_ids_B >= 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 from flax import struct
 from jax import Array
 
-from distill_jax.core.types import Output
+from distill_jax.core.types import Examples, Output
 
 
 @struct.dataclass
-class ListBatch:
+class ListBatch(Examples):
     """Queries of one step, each with a list of products.
 
     Models with two towers read queries and products, a cross-encoder reads pairs; what the model
@@ -50,11 +50,6 @@ class ListBatch:
     pair_types_BNT: Any = None
     pair_where_BNT: Any = None
     prior_BN: Any = None
-
-    @property
-    def where_B(self) -> Array:
-        """bool [B], True for real queries."""
-        return self.example_ids_B >= 0
 
 
 @struct.dataclass

@@ -10,6 +10,7 @@ from jax import Array
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.core.types import Examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ SHOP = (TaskHead("click"), TaskHead("buy"), TaskHead("rating", "number"))
 
 
 @struct.dataclass
-class TaskBatch:
+class TaskBatch(Examples):
     """Examples of one step with a label for each task. A row of padding has example id -1.
 
     Attributes:
@@ -55,8 +56,3 @@ class TaskBatch:
     labels_BK: Array
     label_where_BK: Array
     privileged_BP: Array | None = None
-
-    @property
-    def where_B(self) -> Array:
-        """bool [B], True for real examples."""
-        return self.example_ids_B >= 0

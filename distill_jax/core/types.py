@@ -22,8 +22,23 @@ _BY_LAYER = (
 )
 
 
+class Examples:
+    """Arrays of one step, a row an example.
+
+    Attributes:
+      example_ids_B: int32 [B], -1 for a row of padding.
+    """
+
+    example_ids_B: Array
+
+    @property
+    def where_B(self) -> Array:
+        """bool [B], True for real examples."""
+        return self.example_ids_B >= 0
+
+
 @struct.dataclass
-class Batch:
+class Batch(Examples):
     """The arrays of one step. A row of padding has example id -1 and no real token.
 
     Attributes:
@@ -44,11 +59,6 @@ class Batch:
     labels_B: Array
     label_where_B: Array
     pixels_BHWC: Array | None = None
-
-    @property
-    def where_B(self) -> Array:
-        """bool [B], True for real examples."""
-        return self.example_ids_B >= 0
 
 
 def as_batch(
@@ -101,16 +111,12 @@ class Output:
 
     def split_shared(self) -> tuple[Self, dict[str, Any]]:
         """The output without what it shares, and that."""
-        return self._replaced(**dict.fromkeys(self.SHARED)), {
-            name: getattr(self, name) for name in self.SHARED
-        }
+        shared = {name: getattr(self, name) for name in self.SHARED}
+        return self.with_shared(dict.fromkeys(self.SHARED)), shared
 
     def with_shared(self, shared: dict[str, Any]) -> Self:
         """The inverse of ``split_shared``."""
-        return self._replaced(**shared)
-
-    def _replaced(self, **fields: Any) -> Self:
-        return self.replace(**fields)  # type: ignore[attr-defined]
+        return self.replace(**shared)  # type: ignore[attr-defined]
 
 
 @struct.dataclass

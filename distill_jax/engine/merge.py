@@ -56,18 +56,19 @@ def merge_ledgers(sources: Sequence[Path], into: Path, *, prefer: Prefer = "refu
     if into.exists() and not into.is_dir():
         raise UserError(f"--into {into} is a file; a folder is wanted")
     target = into / Part().ledger
-    paths = [path for path in _ledgers(sources) if not _same_file(path, target)]
+    paths = [path for path in _ledgers(sources) if path.resolve() != target.resolve()]
     found, notes = _read(paths)
     spec, said = _common_spec(into, [path.parent for path in paths])
     notes += said
     counts = {"added": 0, "known": 0}
 
     def choose(own: list[LedgerRow]) -> list[LedgerRow]:
-        chosen = _Choice(prefer, {row.hash: (row, target) for row in own})
+        there = {row.hash: row for row in own}
+        chosen = {hash: (row, target) for hash, row in there.items()}
         for path, rows in found:
             for row in rows:
-                chosen.offer(row, path)
-        new = chosen.differing_from(own)
+                _offer(chosen, row, path, prefer)
+        new = [row for row, _ in chosen.values() if there.get(row.hash) is not row]
         counts["added"] = len(new)
         counts["known"] = sum(len(rows) for _, rows in found) - len(new)
         return new
@@ -114,36 +115,26 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     return None
 
 
-class _Choice:
-    """One row a hash, from ledgers that are offered one after another."""
+def _offer(
+    chosen: dict[str, tuple[LedgerRow, Path]], row: LedgerRow, path: Path, prefer: Prefer
+) -> None:
+    """Take a row of a ledger among those chosen, one a hash, or leave it.
 
-    def __init__(self, prefer: Prefer, chosen: dict[str, tuple[LedgerRow, Path]]) -> None:
-        self._prefer = prefer
-        self._chosen = chosen
-
-    def offer(self, row: LedgerRow, path: Path) -> None:
-        """Take a row, or leave it.
-
-        Raises:
-          UserError: when it has other results than the one there is, unless one is preferred.
-        """
-        kept, kept_path = self._chosen.setdefault(row.hash, (row, path))
-        differs = difference(results_of(kept), results_of(row))
-        if differs is None:
-            return
-        if self._prefer == "refuse":
-            raise UserError(
-                f"run {row.hash} ({row.group}, {row.row}, seed {row.seed}) came out differently: "
-                f"{differs}, in {kept_path} and {path}; nothing was written. Choose with --prefer "
-                "newest or --prefer first"
-            )
-        if self._prefer == "newest" and row.finished_at > kept.finished_at:
-            self._chosen[row.hash] = (row, path)
-
-    def differing_from(self, own: Sequence[LedgerRow]) -> list[LedgerRow]:
-        """The chosen rows that are not among ``own``."""
-        there = {row.hash: row for row in own}
-        return [row for row, _ in self._chosen.values() if there.get(row.hash) is not row]
+    Raises:
+      UserError: when it has other results than the one there is, unless one is preferred.
+    """
+    kept, kept_path = chosen.setdefault(row.hash, (row, path))
+    differs = difference(results_of(kept), results_of(row))
+    if differs is None:
+        return
+    if prefer == "refuse":
+        raise UserError(
+            f"run {row.hash} ({row.group}, {row.row}, seed {row.seed}) came out differently: "
+            f"{differs}, in {kept_path} and {path}; nothing was written. Choose with --prefer "
+            "newest or --prefer first"
+        )
+    if prefer == "newest" and row.finished_at > kept.finished_at:
+        chosen[row.hash] = (row, path)
 
 
 def _ledgers(sources: Iterable[Path]) -> list[Path]:
@@ -231,7 +222,3 @@ def _equal(one: Any, other: Any) -> bool:
 def _short(value: Any) -> str:
     text = "missing" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()

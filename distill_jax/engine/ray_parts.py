@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, first_line
 from distill_jax.engine.merge import merge_ledgers
 from distill_jax.engine.parts import Part
 from distill_jax.tables.outputs import SPEC
@@ -210,7 +210,7 @@ def _collect(ray: Any, waiting: dict[Any, RayJob], say: Callable[[str], None]) -
             except (PartDied, PartFailed, UserError, ray.exceptions.RayError) as error:
                 cause = getattr(error, "cause", None) or error
                 failures.append(f"part {job.part}: {cause}")
-                say(f"{failures[-1]}")
+                say(failures[-1])
             else:
                 seconds = time.monotonic() - started
                 say(f"part {job.part} is done after {seconds:.0f} s: {added} rows")
@@ -260,9 +260,8 @@ def _connect(ray: Any, address: str | None) -> None:
         except Exception as error:  # Ray raises many kinds, the bare one among them
             ray.shutdown()
             if not tries_left:
-                lines = str(error).splitlines() or [type(error).__name__]
                 where = f"the Ray cluster at {address}" if address else "a Ray on this machine"
-                raise UserError(f"cannot reach {where}: {lines[0]}") from error
+                raise UserError(f"cannot reach {where}: {first_line(error)}") from error
 
 
 def _die_with_parent() -> None:

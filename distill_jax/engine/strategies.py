@@ -31,10 +31,11 @@ from distill_jax.training.ends import Ended, kept_or
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult, step_numbers
 from distill_jax.training.optimizer import static_part
-from distill_jax.training.population import number_table, stack_members
+from distill_jax.training.population import member_of, number_table, stack_members
 from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep
 
+Chosen = Literal["sequential", "vmap", "sharded"]
 MAX_MEMBERS = 32
 """Students in one step: more take memory and give no more speed."""
 TIMED_STEPS = 3
@@ -55,7 +56,7 @@ class Population:
     """
 
     hashes: tuple[str, ...]
-    strategy: Literal["sequential", "vmap", "sharded"]
+    strategy: Chosen
     size: int
 
     @property
@@ -231,17 +232,14 @@ def run_together(
         params = [ended_well(end).params for end in stage(number, works, params)]
     results = stage(len(before), last, params)[: len(members)]
     seconds = (time.perf_counter() - started) / len(members)
-    finished = ledger.finished_hashes()
+    finished, diverged = ledger.finished_hashes(), []
     for run, result in zip(members, results, strict=True):
-        if isinstance(result, UserError) or run.hash in finished:
-            continue
-        _file(engine, run, run.finish(engine, result, seconds), ledger, run.title)
+        if isinstance(result, UserError):
+            diverged.append(UserError(f"{run.title}: {result}"))
+        elif run.hash not in finished:
+            _file(engine, run, run.finish(engine, result, seconds), ledger, run.title)
     rmtree(folder, ignore_errors=True)
-    return [
-        UserError(f"{run.title}: {result}")
-        for run, result in zip(members, results, strict=True)
-        if isinstance(result, UserError)
-    ]
+    return diverged
 
 
 def ended_well(end: Ended) -> TrainResult:
@@ -276,9 +274,7 @@ def is_begun(folder: Path) -> bool:
     )
 
 
-def _cut(
-    hashes: Sequence[str], strategy: Literal["sequential", "vmap", "sharded"]
-) -> list[Population]:
+def _cut(hashes: Sequence[str], strategy: Chosen) -> list[Population]:
     """Populations of one size, as few as can be: one size is one compilation."""
     if strategy == "sequential":
         return [Population((member,), strategy, 1) for member in hashes]
@@ -301,9 +297,7 @@ def _read_populations(folder: Path) -> list[Population]:
     return [population for _, population in sorted(found, key=lambda pair: pair[0])]
 
 
-def _choose(
-    engine: Engine, key: str, members: Sequence[Run], strategy: Strategy
-) -> Literal["sequential", "vmap", "sharded"]:
+def _choose(engine: Engine, key: str, members: Sequence[Run], strategy: Strategy) -> Chosen:
     """The strategy of a group: as asked, or the fastest, timed once and kept."""
     options = engine.options
     if options.parallel == "pmap" or options.fsdp > 1 or jax.process_count() > 1:
@@ -331,9 +325,7 @@ def _choose(
     return choices[key]
 
 
-def time_strategies(
-    engine: Engine, members: Sequence[Run]
-) -> dict[Literal["sequential", "vmap", "sharded"], float]:
+def time_strategies(engine: Engine, members: Sequence[Run]) -> dict[Chosen, float]:
     """Seconds that a step takes for one student, by strategy; compilation does not count."""
     count = _cut([run.hash for run in members], "vmap")[0].size
     members = list(members)[:count]
@@ -343,25 +335,24 @@ def time_strategies(
     stacked = stack_members(states)  # on the host: a timed step donates what it is given
     batches = [work.feed(said)(0) for work, said in zip(works, outputs, strict=True)]
     first = works[0]
+    layout = engine.layout
     alone = step_numbers(first.objective, first.optimizer, first.seed, 0, first.steps)
-    one = engine.step(first)
-    seconds: dict[Literal["sequential", "vmap", "sharded"], float] = {
-        "sequential": _timed(
-            one,
-            engine.layout.put_state(states[0]),
-            (*engine.layout.put_batch(*batches[0]), engine.layout.put_numbers(alone)),
-        )
+    given = (*layout.put_batch(*batches[0]), layout.put_numbers(alone))
+    seconds: dict[Chosen, float] = {
+        "sequential": _timed(engine.step(first), layout.put_state(states[0]), given)
     }
     names: list[Placed] = ["vmap", "sharded"] if engine.mesh.size > 1 else ["vmap"]
-    objectives = [work.objective for work in works]
-    optimizers = [work.optimizer for work in works]
-    seeds = [work.seed for work in works]
+    table = number_table(
+        [work.objective for work in works],
+        [work.optimizer for work in works],
+        [work.seed for work in works],
+        first.steps,
+    )
     for name in names:
         engine.check_stop()
         step = engine.population_step(works, outputs, name)
         place = step.placement
-        table = place.fill(number_table(objectives, optimizers, seeds, first.steps), axis=1)
-        numbers = jax.tree.map(lambda values: values[0], table)
+        numbers = place.fill(member_of(table, 0))
         if step.shared_batch:
             batch = place.put_shared(batches[0])
         else:

@@ -108,12 +108,7 @@ class BertConfig:
     @property
     def shape(self) -> ModelShape:
         """What objectives have to know of this model."""
-        return ModelShape(
-            num_layers=self.num_layers,
-            hidden_size=self.hidden_size,
-            num_heads=self.num_heads,
-            num_labels=self.num_labels,
-        )
+        return ModelShape(self.num_layers, self.hidden_size, self.num_heads, self.num_labels)
 
     @property
     def token_range(self) -> TokenRange:
@@ -206,7 +201,8 @@ class Embeddings(nn.Module):
         type_BTD = embed(config.type_vocab_size, name="token_type")(batch.token_type_ids_BT)
         positions_PD = embed(config.max_positions, name="position").embedding
         position_1TD = positions_PD[None, :num_tokens].astype(self.dtype)
-        hidden_BTD = _layer_norm(config, self.dtype, "norm")(word_BTD + type_BTD + position_1TD)
+        norm = LayerNorm(config.layer_norm_eps, self.dtype, name="norm")
+        hidden_BTD = norm(word_BTD + type_BTD + position_1TD)
         return Dropout(config.dropout)(hidden_BTD, train=train)
 
 
@@ -223,6 +219,7 @@ class Layer(nn.Module):
     ) -> tuple[Array, dict[str, Array]]:
         config = self.config
         dense = partial(_dense, config, dtype=self.dtype)
+        norm = partial(LayerNorm, config.layer_norm_eps, self.dtype)
         drop = Dropout(config.dropout)
 
         context_BTD, attention = SelfAttention(config, self.dtype, self.causal, name="attention")(
@@ -231,12 +228,12 @@ class Layer(nn.Module):
         attended_BTD = drop(
             dense(config.hidden_size, name="attention_output")(context_BTD), train=train
         )
-        middle_BTD = _layer_norm(config, self.dtype, "attention_norm")(hidden_BTD + attended_BTD)
+        middle_BTD = norm(name="attention_norm")(hidden_BTD + attended_BTD)
 
         up_BTF = dense(config.intermediate_size, name="intermediate")(middle_BTD)
         down_BTD = dense(config.hidden_size, name="output")(ACTIVATIONS[config.hidden_act](up_BTF))
         down_BTD = drop(down_BTD, train=train)
-        return _layer_norm(config, self.dtype, "output_norm")(middle_BTD + down_BTD), attention
+        return norm(name="output_norm")(middle_BTD + down_BTD), attention
 
 
 class SelfAttention(nn.Module):
@@ -294,14 +291,18 @@ class Pooling(nn.Module):
     @nn.compact
     def __call__(self, hidden_BTD: Array, where_BT: Array) -> Array:
         if self.config.pooling == "mean":
-            where_BT1 = where_BT[:, :, None]
-            total_BD = jnp.sum(hidden_BTD, axis=1, where=where_BT1, dtype=jnp.float32)
-            count_B1 = jnp.sum(where_BT1, axis=1, dtype=jnp.float32)
-            return total_BD / jnp.maximum(count_B1, 1.0)
+            return mean_of_tokens(hidden_BTD, where_BT)
         cls_BD = hidden_BTD[:, 0]
         if self.config.pooling == "cls":
             return cls_BD
         return jnp.tanh(_dense(self.config, cls_BD.shape[-1], self.dtype, "dense")(cls_BD))
+
+
+def mean_of_tokens(hidden_BTD: Array, where_BT: Array) -> Array:
+    """The mean over real tokens, float32 [B, D]; 0 for a row without any."""
+    where_BT1 = where_BT[:, :, None]
+    total_BD = jnp.sum(hidden_BTD, axis=1, where=where_BT1, dtype=jnp.float32)
+    return total_BD / jnp.maximum(jnp.sum(where_BT1, axis=1, dtype=jnp.float32), 1.0)
 
 
 class Dense(nn.Module):
@@ -350,7 +351,3 @@ class LayerNorm(nn.Module):
         normal = centred * jax.lax.rsqrt(variance + self.epsilon)
         scale, bias = (p.astype(jnp.float32).reshape(vector) for p in (scale_D, bias_D))
         return (normal * scale + bias).astype(self.dtype)
-
-
-def _layer_norm(config: BertConfig, dtype: Any, name: str) -> LayerNorm:
-    return LayerNorm(config.layer_norm_eps, dtype, name=name)

@@ -66,12 +66,7 @@ class CnnConfig:
     @property
     def shape(self) -> ModelShape:
         """What objectives have to know of this model: the width is the last block's."""
-        return ModelShape(
-            num_layers=len(self.channels),
-            hidden_size=self.channels[-1],
-            num_heads=1,
-            num_labels=self.num_labels,
-        )
+        return ModelShape(len(self.channels), self.channels[-1], 1, self.num_labels)
 
     @property
     def token_range(self) -> TokenRange:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.core.types import ModelShape, TokenRange, as_batch
 from distill_jax.models.bert import Params
-from distill_jax.models.hf_config import read_json
+from distill_jax.models.hf_config import read_json, write_json
 from distill_jax.models.hf_folder import CONFIG, check_tokenizer
 from distill_jax.models.hf_tokenizer import TOKENIZER
 from distill_jax.models.hf_weights import WEIGHTS
@@ -178,8 +177,7 @@ class Classifiers(Family):
         if tokenizer_file is not None:
             raw["inputs"] = dataclasses.asdict(inputs)
         with atomic_folder(folder) as scratch:
-            text = json.dumps(raw, indent=2, ensure_ascii=False)
-            (scratch / CONFIG).write_text(text + "\n", encoding="utf-8")
+            write_json(scratch / CONFIG, raw)
             save_tensors(scratch / WEIGHTS, flat_arrays(params))
             if tokenizer_file is not None:
                 shutil.copyfile(tokenizer_file, scratch / TOKENIZER)

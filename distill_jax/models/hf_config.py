@@ -56,6 +56,11 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """What ``read_json`` reads, as people read it too."""
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def config_from_hf(raw: Mapping[str, Any], *, where: str) -> BertConfig:
     """The ``BertConfig`` that a ``config.json`` describes.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from distill_jax.core.errors import UserError, panics_reported
+from distill_jax.core.errors import UserError, first_line, panics_reported
 from distill_jax.core.files import home as default_home
 from distill_jax.core.files import user_path
 from distill_jax.models.hf_tokenizer import (
@@ -47,10 +47,9 @@ def find_folder(reference: str | Path) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(text, allow_patterns=list(_HUB_FILES)))
     except Exception as error:  # whatever its network stack raises, the user's way out is one
-        cause = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise UserError(
             f"{text!r} is no local folder and the Hugging Face hub did not give it "
-            f"({type(error).__name__}: {cause}). Offline, {_layout()}"
+            f"({type(error).__name__}: {first_line(error)}). Offline, {_layout()}"
         ) from error
 
 

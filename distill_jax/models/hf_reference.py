@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
-from scipy.special import erf
+from scipy.special import erf, softmax
 
 _GELU = {
     "gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
@@ -84,9 +84,9 @@ def _encode(
         )
         scores_BHTT = query @ key.transpose(0, 1, 3, 2) / math.sqrt(query.shape[-1])
         scores_BHTT = np.where(where_BT[:, None, None], scores_BHTT, np.finfo(np.float32).min)
-        weights_BHTT = np.exp(scores_BHTT - scores_BHTT.max(-1, keepdims=True))
-        weights_BHTT /= weights_BHTT.sum(-1, keepdims=True)
-        context_BTD = (weights_BHTT @ value).transpose(0, 2, 1, 3).reshape(x_BTD.shape)
+        context_BTD = (
+            (softmax(scores_BHTT, axis=-1) @ value).transpose(0, 2, 1, 3).reshape(x_BTD.shape)
+        )
         attended = _linear(tensors, f"{layer}.attention.output.dense", context_BTD)
         x_BTD = norm(f"{layer}.attention.output.LayerNorm", attended + x_BTD)
         up = act(_linear(tensors, f"{layer}.intermediate.dense", x_BTD))

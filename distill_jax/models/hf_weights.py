@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError, safe_open
 
 from distill_jax.core.errors import UserError, nearest
@@ -75,8 +75,7 @@ def weight_table(config: BertConfig) -> tuple[Entry, ...]:
     name_of = {path: name for name, path in modules.items()}
     shapes = jax.eval_shape(lambda rng: init_bert(config, rng), jax.random.key(0))
     entries = []
-    for key_path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        path = tuple(entry.key for entry in key_path)
+    for path, leaf in flatten_dict(shapes).items():
         suffix = "bias" if path[-1] == "bias" else "weight"
         hf_name = f"{name_of[path[:-1]]}.{suffix}"
         entries.append(Entry(hf_name, path, leaf.shape, transposed=path[-1] == "kernel"))
@@ -165,12 +164,10 @@ def write_tensors(file: Path, config: BertConfig, params: Params) -> None:
     """Save parameters as ``BertForSequenceClassification`` names them, or the class in
     ``modeling_distill_jax`` where the pooling is not BERT's own."""
     backbone = "bert." if config.pooling == "pooler" else "backbone."
+    leaves = flatten_dict(params)
     tensors = {}
     for entry in weight_table(config):
-        leaf: Any = params
-        for key in entry.path:
-            leaf = leaf[key]
-        array = np.asarray(leaf, np.float32)
+        array = np.asarray(leaves[entry.path], np.float32)
         prefix = "" if entry.hf_name.startswith("classifier.") else backbone
         tensors[prefix + entry.hf_name] = np.ascontiguousarray(
             array.T if entry.transposed else array
@@ -183,9 +180,7 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         weight_map = read_json(folder / INDEX).get("weight_map")
-        names: set[str] = set()
-        with contextlib.suppress(AttributeError):
-            names = {str(name) for name in weight_map.values()}  # type: ignore[union-attr]
+        names = {*map(str, weight_map.values())} if isinstance(weight_map, dict) else set()
         if not names:
             raise UserError(f"{folder / INDEX} has no weight_map from keys to files.")
         for name in sorted(names):

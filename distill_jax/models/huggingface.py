@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -153,8 +152,8 @@ def save_pretrained(
         **special_tokens(load_tokenizer(tokenizer_file)),
     }
     with atomic_folder(folder) as scratch:
-        _write_json(scratch / hf_folder.CONFIG, raw)
-        _write_json(scratch / TOKENIZER_CONFIG, tokenizer_config)
+        hf_config.write_json(scratch / hf_folder.CONFIG, raw)
+        hf_config.write_json(scratch / TOKENIZER_CONFIG, tokenizer_config)
         shutil.copyfile(tokenizer_file, scratch / TOKENIZER)
         hf_weights.write_tensors(scratch / hf_weights.WEIGHTS, config, params)
         if config.pooling != "pooler":
@@ -218,7 +217,3 @@ def _complete(
 def _summary(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -55,6 +55,11 @@ class TwoTowerConfig:
         """Numbers of a vector."""
         return self.tower.num_labels
 
+    @property
+    def tower_names(self) -> tuple[str, ...]:
+        """Of the parameters' parts, the queries' first."""
+        return ("tower",) if self.shared else ("query_tower", "item_tower")
+
 
 class TwoTower(nn.Module):
     """Scores of lists, and the vectors behind them."""
@@ -63,8 +68,8 @@ class TwoTower(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        names = ("tower",) if self.config.shared else ("query_tower", "item_tower")
-        towers = [Bert(self.config.tower, self.dtype, name=name) for name in names]
+        config = self.config
+        towers = [Bert(config.tower, self.dtype, name=name) for name in config.tower_names]
         self.query_encoder, self.item_encoder = towers[0], towers[-1]
 
     def __call__(self, batch: ListBatch, *, train: bool = False) -> SearchOutput:
@@ -103,13 +108,9 @@ def init_two_tower(config: TwoTowerConfig, rng: Array) -> Params:
 
     A head as wide as the tower starts as the identity: the vector is then what is pooled.
     """
-    if config.shared:
-        return {"tower": _init_tower(config.tower, rng)}
-    query, item = jax.random.split(rng)
-    return {
-        "query_tower": _init_tower(config.tower, query),
-        "item_tower": _init_tower(config.tower, item),
-    }
+    keys = [rng] if config.shared else jax.random.split(rng)
+    towers = zip(config.tower_names, keys, strict=True)
+    return {name: _init_tower(config.tower, key) for name, key in towers}
 
 
 @partial(jax.jit, static_argnums=0)
@@ -136,10 +137,10 @@ def pretrained_towers(
     """
     tower = dataclasses.replace(encoder, num_labels=encoder.hidden_size)
     whole = params | {"classifier": _identity(encoder.hidden_size)}
-    names = ("tower",) if shared else ("query_tower", "item_tower")
     config = TwoTowerConfig(tower, shared, "cosine", cosine_scale)
     return config, {
-        name: jax.tree.map(lambda leaf: np.array(leaf, np.float32), whole) for name in names
+        name: jax.tree.map(lambda leaf: np.array(leaf, np.float32), whole)
+        for name in config.tower_names
     }
 
 

@@ -16,8 +16,8 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch
 from distill_jax.data.plan import choose_lengths, plan_in_order
 from distill_jax.data.tokenise import TokenTable, tokenise_texts
-from distill_jax.models.bert import Bert, BertConfig, Params
-from distill_jax.models.recommenders.text_items import ItemTexts, mean_of_tokens
+from distill_jax.models.bert import Bert, BertConfig, Params, mean_of_tokens
+from distill_jax.models.recommenders.text_items import ItemTexts
 
 MAX_TOKENS = 32
 """Of an item, special ones included; titles and genres have fewer."""

@@ -36,7 +36,8 @@ def write_shard(folder: Path, number: int, total: int, payloads: Iterable[bytes]
     Raises:
       UserError: when the disk is full or the folder cannot be written. No part stays.
     """
-    scratch = folder / _scratch_name()
+    own = f".shard-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    scratch = folder / own
     writer = None
     try:
         with _disk_errors(folder):
@@ -138,17 +139,11 @@ class ShardReader:
         return payloads
 
 
-def _scratch_name() -> str:
-    return f".shard-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-
-
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:  # somebody else's process is alive all the same
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

@@ -92,8 +92,7 @@ class TopItemsCache:
         users_B, where_BT = np.asarray(batch.example_ids_B), np.asarray(batch.where_BT)
         real_B = (users_B >= 0) & (users_B < len(self.ends_U1) - 1)
         user_B = np.where(real_B, users_B, 0)
-        from_end_T = np.arange(where_BT.shape[1], 0, -1)
-        entry_BT = self.ends_U1[user_B + 1][:, None] - from_end_T[None]
+        entry_BT = _entries(self.ends_U1, user_B, where_BT.shape[1])
         known_BT = entry_BT >= self.ends_U1[user_B][:, None]
         return np.where(known_BT, entry_BT, 0), known_BT & where_BT & real_B[:, None]
 
@@ -159,8 +158,7 @@ class _Listener:
 
         best_BT = read(cache.best_M)
         ids_BTK = read(cache.ids_MK[:, : wanted.top], np.int32)
-        queries = read(cache.queries_MD) if wanted.queries else None
-        items = cache.items_ID[cache.targets_M[entry_BT[:, -1]]] if wanted.items else None
+        newest_B = cache.targets_M[entry_BT[:, -1]]
         given: dict[str, Any] = {
             "ids_BTK": ids_BTK,
             "logits_BTK": best_BT[..., None] + read(cache.gaps_MK[:, : wanted.top]),
@@ -168,8 +166,8 @@ class _Listener:
             "target_BT": read(cache.target_M),
             "where_BT": where_BT,
             "strata_BTK": self.strata_I[ids_BTK] if self.strata_I is not None else None,
-            "queries_BTD": queries,
-            "items_BD": items,
+            "queries_BTD": read(cache.queries_MD) if wanted.queries else None,
+            "items_BD": cache.items_ID[newest_B] if wanted.items else None,
         }
         return TopItems(**given)
 
@@ -181,6 +179,11 @@ class _Listener:
         said = self.cache.targets_M[entry_BT[asked_BT]]
         if not np.array_equal(said, np.asarray(batch.targets_BT)[asked_BT]):
             raise ValueError("the teacher's cache and the batch disagree about the targets")
+
+
+def _entries(ends_U1: np.ndarray, users_B: np.ndarray, length: int) -> np.ndarray:
+    """int64 [B, length], those of each user's newest targets, the newest last."""
+    return ends_U1[users_B + 1][:, None] - np.arange(length, 0, -1)[None]
 
 
 def popularity_strata(counts_I: np.ndarray, count: int) -> np.ndarray:
@@ -251,7 +254,9 @@ def build_top_items(
         del arrays
         np.save(scratch / "ends_U1.npy", ends_U1)
         np.save(scratch / "items_ID.npy", speaker.items_ID)
-        _describe(scratch, provenance)
+        files = {path.name: sha256_file(path) for path in sorted(scratch.glob("*.npy"))}
+        made_of = dataclasses.asdict(provenance)
+        write_sealed(scratch, {"format": FORMAT, "provenance": made_of, "files": files})
 
 
 def _write(
@@ -259,10 +264,7 @@ def _write(
 ) -> None:
     """File what a teacher said of a batch."""
     where_BT = np.asarray(said.where_BT)
-    users_B = np.asarray(batch.example_ids_B)
-    from_end_T = np.arange(where_BT.shape[1], 0, -1)
-    entry_BT = ends_U1[users_B + 1][:, None] - from_end_T[None]
-    entries = entry_BT[where_BT]
+    entries = _entries(ends_U1, np.asarray(batch.example_ids_B), where_BT.shape[1])[where_BT]
     logits = np.asarray(said.logits_BTK)[where_BT]
     values = {
         "ids_MK": np.asarray(said.ids_BTK)[where_BT],
@@ -281,12 +283,6 @@ def _write(
                 "or did it diverge?"
             )
         arrays[name][entries] = kept
-
-
-def _describe(folder: Path, provenance: TopItemsProvenance) -> None:
-    files = {path.name: sha256_file(path) for path in sorted(folder.glob("*.npy"))}
-    body = {"format": FORMAT, "provenance": dataclasses.asdict(provenance), "files": files}
-    write_sealed(folder, body)
 
 
 def open_top_items(folder: Path, provenance: TopItemsProvenance) -> TopItemsCache:

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 
 from distill_jax.core.digests import sha256_file
 from distill_jax.core.distributed import is_lead, wait_for_all
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, first_line
 from distill_jax.core.fields import check_fields
 from distill_jax.core.settings import changes, describe, not_allowed, plain
 from distill_jax.training.state import Params, TrainState
@@ -285,11 +285,11 @@ class Checkpoints:
     def _cannot_read(self, step: int, error: Exception) -> UserError:
         return UserError(
             f"the checkpoint of step {step} in {self.folder} cannot be read "
-            f"({_first_line(error)}); delete that folder to start this run afresh"
+            f"({_reason(error)}); delete that folder to start this run afresh"
         )
 
     def _cannot_write(self, error: Exception) -> UserError:
-        return UserError(f"cannot write a checkpoint to {self.folder}: {_first_line(error)}")
+        return UserError(f"cannot write a checkpoint to {self.folder}: {_reason(error)}")
 
     def _is_damaged(self, damaged: Mapping[int, str]) -> str:
         told = ", ".join(f"step {step} ({wrong})" for step, wrong in damaged.items())
@@ -321,7 +321,7 @@ def damage(folder: Path) -> str | None:
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, AttributeError) as error:
-        return f"its digests cannot be read: {_first_line(error)}"
+        return f"its digests cannot be read: {_reason(error)}"
     return None
 
 
@@ -339,7 +339,5 @@ def _files_in(folder: Path) -> Sequence[str]:
     return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or first_line(error)[:200]

@@ -148,24 +148,18 @@ class Drive:
         if start >= loop.steps or not recorder.alive():
             return state
         batches = self.read(start, loop.steps)
+        window: list[Taken] = []
         try:
-            return self._take_all(state, enumerate(batches, start + 1))
+            return self._take_all(state, enumerate(batches, start + 1), window)
+        except Interrupted:
+            if window:  # what goes on reports the steps after these
+                recorder.log(window, window[-1].step)
+            raise
         finally:
             if hasattr(batches, "close"):  # ends the thread that reads ahead
                 batches.close()
 
     def _take_all(
-        self, state: TrainState, batches: Iterable[tuple[int, tuple[Batch, Output | None]]]
-    ) -> TrainState:
-        window: list[Taken] = []
-        try:
-            return self._take_each(state, batches, window)
-        except Interrupted:
-            if window:  # what goes on reports the steps after these
-                self.recorder.log(window, window[-1].step)
-            raise
-
-    def _take_each(
         self,
         state: TrainState,
         batches: Iterable[tuple[int, tuple[Batch, Output | None]]],

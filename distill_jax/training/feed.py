@@ -1,8 +1,8 @@
 """Batches as a pure function of the step: there is no iterator to lose."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import grain
@@ -34,9 +34,11 @@ class Feed:
     teacher: TeacherOutputs | None = None
     rows: slice | None = None
     draws: Callable[[Any, int, int], Any] | None = None
-    _plan: Callable[[int], tuple[PlannedBatch, ...]] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def planned(self) -> Callable[[int], tuple[PlannedBatch, ...]]:
+        """``planned(epoch)`` is the batches of an epoch, in order."""
+
         def plan(epoch: int) -> tuple[PlannedBatch, ...]:
             return plan_epoch(
                 self.table.lengths_N,
@@ -46,19 +48,15 @@ class Feed:
                 epoch=epoch,
             )
 
-        object.__setattr__(self, "_plan", lru_cache(maxsize=2)(plan))
+        return lru_cache(maxsize=2)(plan)
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.table) // self.batch_size)
 
-    def planned(self, epoch: int) -> tuple[PlannedBatch, ...]:
-        """The batches of an epoch, in order."""
-        return self._plan(epoch)
-
     def __call__(self, step: int) -> tuple[Any, Any]:
         epoch, position = divmod(step, self.steps_per_epoch)
-        planned = self._plan(epoch)[position]
+        planned = self.planned(epoch)[position]
         batch_size = self.batch_size
         if self.rows is not None:
             planned = replace(planned, rows=planned.rows[self.rows])

@@ -107,10 +107,6 @@ OnLog = Callable[[int, dict[str, float]], None]
 OnResume = Callable[[int], None]
 
 
-def no_matter(step: int) -> None:
-    """An ``OnResume`` that does nothing."""
-
-
 def train(
     state: TrainState,
     step: CompiledStep,
@@ -127,7 +123,7 @@ def train(
     seed: int | None = None,
     diagnostics: Diagnostics | None = None,
     say: Callable[[str], None] = silent,
-    on_resume: OnResume = no_matter,
+    on_resume: OnResume = lambda step: None,
 ) -> TrainResult:
     """Train to the end, going on from the latest checkpoint where there is one.
 

@@ -7,7 +7,7 @@ temperatures and schedules. Each member's run is the run that ``loop.train`` wou
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import grain
@@ -34,7 +34,6 @@ from distill_jax.training.loop import (
     Progress,
     TrainResult,
     diverged,
-    no_matter,
     skipped_all,
     went_wrong,
 )
@@ -81,7 +80,7 @@ def train_population(
     seeds: Sequence[int] | None = None,
     diagnostics: Diagnostics | None = None,
     say: Callable[[str], None] = silent,
-    on_resume: OnResume = no_matter,
+    on_resume: OnResume = lambda step: None,
 ) -> "list[TrainResult | Diverged]":
     """Train all members to the end, going on from the latest checkpoint where there is one.
 
@@ -138,7 +137,7 @@ def train_population(
     if snapshot:
         on_resume(snapshot.step)
     first = snapshot or Snapshot(state, state.params, {})
-    recorder = _Members.of(first, count, loop, evaluate, on_log, why, say)
+    recorder = _Members(first, count, loop, evaluate, on_log, why, say)
     del state, snapshot
     drive = Drive(
         step, lambda *span: _read(feeds, *span), arguments, recorder, loop, stop, checkpoints
@@ -213,7 +212,6 @@ def number_table(
     )
 
 
-@dataclass
 class _Members:
     """What is kept of each member: a ``drive.Recorder``.
 
@@ -224,19 +222,8 @@ class _Members:
       skipped_now: steps in a row that each member skipped.
     """
 
-    best_params: Params
-    progress: list[Progress]
-    failures: list[str | None]
-    loop: LoopConfig
-    evaluate_fn: EvaluateMembers
-    on_log: OnMembersLog
-    why: Callable[[Taken, TrainState, int], str]
-    say: Callable[[str], None]
-    skipped_now: list[int]
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         snapshot: Snapshot,
         count: int,
         loop: LoopConfig,
@@ -244,13 +231,15 @@ class _Members:
         on_log: OnMembersLog,
         why: Callable[[Taken, TrainState, int], str],
         say: Callable[[str], None],
-    ) -> "_Members":
+    ) -> None:
         """As a snapshot left them; an empty record is that of a population before step 0."""
         records = snapshot.record.get("members", [{}] * count)
-        progress = [Progress.of(record) for record in records]
-        failures = snapshot.record.get("failures", [None] * count)
-        best_params = jax.tree.map(np.array, snapshot.best_params)
-        return cls(best_params, progress, failures, loop, evaluate, on_log, why, say, [0] * count)
+        self.progress = [Progress.of(record) for record in records]
+        self.failures: list[str | None] = snapshot.record.get("failures", [None] * count)
+        self.best_params = jax.tree.map(np.array, snapshot.best_params)
+        self.skipped_now = [0] * count
+        self.loop, self.evaluate_fn, self.on_log = loop, evaluate, on_log
+        self.why, self.say = why, say
 
     def snapshot(self, state: TrainState) -> Snapshot:
         record = {"members": [vars(p) for p in self.progress], "failures": self.failures}

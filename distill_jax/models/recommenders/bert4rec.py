@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
@@ -18,12 +17,12 @@ from distill_jax.models.bert import BertConfig, Dense, Layer, LayerNorm, gelu
 from distill_jax.models.dropout import Dropout
 from distill_jax.models.family import register
 from distill_jax.models.recommenders.sequence import (
+    HistoryModel,
     Inputs,
     Recommenders,
     SequenceConfig,
     block_config,
 )
-from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,25 +51,15 @@ class Bert4RecConfig(SequenceConfig):
         return block_config(self, 4 * self.hidden_size, "gelu")
 
 
-class Bert4Rec(nn.Module):
+class Bert4Rec(HistoryModel):
     """The query of a position is the item that the model believes is hidden there."""
 
     config: Bert4RecConfig
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: HistoryBatch,
-        texts: ItemTexts | None = None,
-        items_ID: Array | None = None,
-        *,
-        train: bool = False,
-    ) -> RankingOutput:
-        """As ``SasRec``; item number + 1 = I + 1 is a hidden item."""
+    def say(self, batch: HistoryBatch, items_ID: Array, *, train: bool) -> RankingOutput:
+        """Item number + 1 = I + 1 is a hidden item."""
         config = self.config
-        if items_ID is None:
-            items_ID = ItemVectors(config.items, name="items")(texts)
         inputs = Inputs(config, hidden_item=True, name="inputs")(batch, items_ID)
         hidden_BTD = LayerNorm(config.layer_norm_eps, self.dtype, name="input_norm")(inputs)
         hidden_BTD = Dropout(config.dropout)(hidden_BTD, train=train)
@@ -82,11 +71,8 @@ class Bert4Rec(nn.Module):
         init_std = config.items.initializer_range
         head = Dense(config.hidden_size, jnp.float32, init_std, name="head")
         norm = LayerNorm(config.layer_norm_eps, jnp.float32, name="head_norm")
-        bias_I = self.param("item_bias", nn.initializers.zeros, (config.num_items,), jnp.float32)
-        new = items_ID.shape[0] - config.num_items
-        return RankingOutput(
-            norm(gelu(head(hidden_BTD))), items_ID, jnp.pad(bias_I, (0, new)), hidden_states
-        )
+        queries_BTD = norm(gelu(head(hidden_BTD)))
+        return RankingOutput(queries_BTD, items_ID, self.item_bias(items_ID), hidden_states)
 
 
 register(Recommenders("bert4rec", Bert4RecConfig, Bert4Rec))

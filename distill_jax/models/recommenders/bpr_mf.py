@@ -16,9 +16,15 @@ from jax import Array
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.ranking_types import HistoryBatch, Question, RankingOutput
+from distill_jax.models.bert import mean_of_tokens
 from distill_jax.models.family import register
-from distill_jax.models.recommenders.sequence import CatalogueConfig, Recommenders, look_up
-from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts, ItemVectors
+from distill_jax.models.recommenders.sequence import (
+    CatalogueConfig,
+    HistoryModel,
+    Recommenders,
+    look_up,
+)
+from distill_jax.models.recommenders.text_items import ItemConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +50,7 @@ class BprMfConfig(CatalogueConfig):
             raise UserError("num_users and max_length must be at least 1.")
 
 
-class BprMf(nn.Module):
+class BprMf(HistoryModel):
     """Every position of a row has the same query, the user's vector.
 
     A user without one (number -1, or U and above) gets the mean vector of the items of the
@@ -53,39 +59,19 @@ class BprMf(nn.Module):
 
     config: BprMfConfig
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: HistoryBatch,
-        texts: ItemTexts | None = None,
-        items_ID: Array | None = None,
-        *,
-        train: bool = False,
-    ) -> RankingOutput:
-        """As ``SasRec``; hidden states 0 (the items) and 1 (the queries)."""
+    def say(self, batch: HistoryBatch, items_ID: Array, *, train: bool) -> RankingOutput:
+        """Hidden states are 0 (the items) and 1 (the queries)."""
         config = self.config
-        if items_ID is None:
-            items_ID = ItemVectors(config.items, name="items")(texts)
         init = nn.initializers.normal(config.items.initializer_range)
         shape = (config.num_users, config.hidden_size)
         users_UD = self.param("user_embedding", init, shape, jnp.float32)
-        bias_I = self.param("item_bias", nn.initializers.zeros, (config.num_items,), jnp.float32)
-
         taken_BTD = look_up(items_ID, batch.item_ids_BT)
-        where_BT1 = batch.where_BT[..., None]
-        count_B1 = jnp.maximum(jnp.sum(where_BT1, axis=1, dtype=jnp.float32), 1.0)
-        mean_BD = jnp.sum(taken_BTD, axis=1, where=where_BT1) / count_B1
         known_B = (batch.example_ids_B >= 0) & (batch.example_ids_B < config.num_users)
         own_BD = users_UD[jnp.clip(batch.example_ids_B, 0, config.num_users - 1)]
-        query_BD = jnp.where(known_B[:, None], own_BD, mean_BD)
+        query_BD = jnp.where(known_B[:, None], own_BD, mean_of_tokens(taken_BTD, batch.where_BT))
         queries_BTD = jnp.broadcast_to(query_BD[:, None], taken_BTD.shape)
-        new = items_ID.shape[0] - config.num_items
-        return RankingOutput(
-            queries_BTD,
-            items_ID,
-            jnp.pad(bias_I, (0, new)),
-            {0: taken_BTD, 1: queries_BTD},
-        )
+        hidden_states = {0: taken_BTD, 1: queries_BTD}
+        return RankingOutput(queries_BTD, items_ID, self.item_bias(items_ID), hidden_states)
 
 
 register(Recommenders("bpr_mf", BprMfConfig, BprMf, layered=False))

@@ -111,7 +111,7 @@ class Recommender:
         items_ID: Array | None = None,
         last_only: bool = False,
     ) -> RankingOutput:
-        """What the model says, see ``SasRec``; models that save nothing by it say all of it."""
+        """See ``HistoryModel``; models that save nothing by ``last_only`` say all of it."""
         less = {"last_only": True} if last_only and family_of(self.config).says_last else {}
         module: Any = self.module
         return module.apply(

@@ -17,8 +17,12 @@ from distill_jax.core.ranking_types import HistoryBatch, RankingOutput
 from distill_jax.models.bert import Dense
 from distill_jax.models.dropout import Dropout
 from distill_jax.models.family import register
-from distill_jax.models.recommenders.sequence import Inputs, Recommenders, SequenceConfig
-from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
+from distill_jax.models.recommenders.sequence import (
+    HistoryModel,
+    Inputs,
+    Recommenders,
+    SequenceConfig,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,24 +32,13 @@ class Gru4RecConfig(SequenceConfig):
     num_layers: int = 1
 
 
-class Gru4Rec(nn.Module):
+class Gru4Rec(HistoryModel):
     """The query of a position is what the model expects after it."""
 
     config: Gru4RecConfig
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: HistoryBatch,
-        texts: ItemTexts | None = None,
-        items_ID: Array | None = None,
-        *,
-        train: bool = False,
-    ) -> RankingOutput:
-        """As ``SasRec``."""
+    def say(self, batch: HistoryBatch, items_ID: Array, *, train: bool) -> RankingOutput:
         config = self.config
-        if items_ID is None:
-            items_ID = ItemVectors(config.items, name="items")(texts)
         scale = config.hidden_size**0.5
         hidden_BTD = Inputs(config, scale, positions=False, name="inputs")(batch, items_ID)
         hidden_BTD = Dropout(config.dropout)(hidden_BTD, train=train)

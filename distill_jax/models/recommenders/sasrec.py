@@ -22,12 +22,12 @@ from distill_jax.models.bert import ACTIVATIONS, BertConfig, Dense, LayerNorm, S
 from distill_jax.models.dropout import Dropout
 from distill_jax.models.family import register
 from distill_jax.models.recommenders.sequence import (
+    HistoryModel,
     Inputs,
     Recommenders,
     SequenceConfig,
     block_config,
 )
-from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,35 +58,22 @@ class SasRecConfig(SequenceConfig):
         return block_config(self, self.expansion * self.hidden_size, "relu")
 
 
-class SasRec(nn.Module):
+class SasRec(HistoryModel):
     """The query of a position is what the model expects after it."""
 
     config: SasRecConfig
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: HistoryBatch,
-        texts: ItemTexts | None = None,
-        items_ID: Array | None = None,
-        *,
-        train: bool = False,
-        last_only: bool = False,
+    def say(
+        self, batch: HistoryBatch, items_ID: Array, *, train: bool, last_only: bool = False
     ) -> RankingOutput:
-        """Everything the model says of a batch; values at padding are finite and mean nothing.
+        """As ``HistoryModel.say``.
 
         Args:
-          batch: histories [B, T].
-          texts: of the items, where their vectors are made of text.
-          items_ID: item vectors made before, so that nothing is encoded again.
-          train: dropout on; needs the rng stream ``"dropout"``.
           last_only: say only what follows the newest item: queries and the last hidden states are
             [B, 1, D], and the last block is a fraction of the work.
         """
         config = self.config
-        if items_ID is None:
-            items_ID = ItemVectors(config.items, name="items")(texts)
         inputs = Inputs(config, math.sqrt(config.hidden_size), name="inputs")(batch, items_ID)
         hidden_BTD = Dropout(config.dropout)(inputs.astype(self.dtype), train=train)
         hidden_states = {0: hidden_BTD}

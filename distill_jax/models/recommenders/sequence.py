@@ -11,11 +11,11 @@ from jax import Array
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.core.ranking_types import HistoryBatch, Question
+from distill_jax.core.ranking_types import HistoryBatch, Question, RankingOutput
 from distill_jax.core.types import ModelShape
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.family import Family
-from distill_jax.models.recommenders.text_items import ItemConfig
+from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts, ItemVectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +99,52 @@ def block_config(config: Any, intermediate_size: int, act: str) -> BertConfig:
         attention_dropout=config.attention_dropout,
         initializer_range=config.items.initializer_range,
     )
+
+
+class HistoryModel(nn.Module):
+    """A recommender as a module; each kind has its own ``say``.
+
+    Attributes:
+      config: a ``CatalogueConfig``.
+    """
+
+    config: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        batch: HistoryBatch,
+        texts: ItemTexts | None = None,
+        items_ID: Array | None = None,
+        *,
+        train: bool = False,
+        **how: bool,
+    ) -> RankingOutput:
+        """Everything the model says of a batch; values at padding are finite and mean nothing.
+
+        Args:
+          batch: histories [B, T].
+          texts: of the items, where their vectors are made of text.
+          items_ID: item vectors made before, so that nothing is encoded again.
+          train, how: see ``say``.
+        """
+        if items_ID is None:
+            items_ID = ItemVectors(self.config.items, name="items")(texts)
+        return self.say(batch, items_ID, train=train, **how)
+
+    def say(self, batch: HistoryBatch, items_ID: Array, *, train: bool) -> RankingOutput:
+        """The same, of item vectors that are there.
+
+        Args:
+          train: dropout on; needs the rng stream ``"dropout"``.
+        """
+        raise NotImplementedError
+
+    def item_bias(self, items_ID: Array) -> Array:
+        """[I], learned; 0 of items that came after the training."""
+        num_items = self.config.num_items
+        bias_I = self.param("item_bias", nn.initializers.zeros, (num_items,), jnp.float32)
+        return jnp.pad(bias_I, (0, items_ID.shape[0] - num_items))
 
 
 class Inputs(nn.Module):

@@ -18,7 +18,7 @@ from jax import Array
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.types import as_batch
-from distill_jax.models.bert import BertConfig, Dense, Embeddings, Layer, gelu
+from distill_jax.models.bert import BertConfig, Dense, Embeddings, Layer, gelu, mean_of_tokens
 
 
 @struct.dataclass
@@ -114,13 +114,6 @@ class ItemVectors(nn.Module):
             layer = Layer(config.tower, jnp.float32, name=f"layer_{number}")
             hidden_ILE, _ = layer(hidden_ILE, where_IL, False)
         return dense("text_outer")(mean_of_tokens(hidden_ILE, where_IL)) * config.initializer_range
-
-
-def mean_of_tokens(hidden_ILE: Array, where_IL: Array) -> Array:
-    """The mean over real tokens, [I, E]; 0 for an item without any."""
-    where_IL1 = where_IL[:, :, None]
-    total_IE = jnp.sum(hidden_ILE, axis=1, where=where_IL1, dtype=jnp.float32)
-    return total_IE / jnp.maximum(jnp.sum(where_IL1, axis=1, dtype=jnp.float32), 1.0)
 
 
 def _given(texts: ItemTexts | None, config: ItemConfig) -> ItemTexts:
