@@ -64,7 +64,10 @@ def test_a_description_ends_with_the_example_and_the_arguments(name):
     example, _, rest = text.partition("\n\nTasks: ")
     _, _, arguments = rest.partition("\n\nArguments in an objective:\n")
     assert arguments and all(line.startswith("  ") for line in example.splitlines())
-    assert f"{lookup(name).function.__name__}(" in example and max(map(len, example.splitlines())) <= 100
+    assert (
+        f"{lookup(name).function.__name__}(" in example
+        and max(map(len, example.splitlines())) <= 100
+    )
 
 
 def shown(text):
