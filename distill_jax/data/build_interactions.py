@@ -98,37 +98,27 @@ def build_interactions(
     name: str,
     rows: Rows,
     *,
-    texts: Mapping[str, str] | None = None,
+    texts: dict[str, str] | None = None,
     preparation: Preparation | None = None,
-    notes: Sequence[str] = (),
 ) -> Interactions:
     """Rows as ``Interactions``; see ``build_with_parts``."""
-    return build_with_parts(name, rows, texts=texts, preparation=preparation, notes=notes)[0]
+    return build_with_parts(name, RawInteractions(rows, texts), preparation)[0]
 
 
 def build_with_parts(
-    name: str,
-    rows: Rows,
-    *,
-    texts: Mapping[str, str] | None = None,
-    preparation: Preparation | None = None,
-    notes: Sequence[str] = (),
+    name: str, raw: RawInteractions, preparation: Preparation | None = None
 ) -> tuple[Interactions, np.ndarray | None]:
-    """Rows as ``Interactions``, with ``parts_N`` in their order.
+    """What files say as ``Interactions``, with ``parts_N`` in their order.
 
     Users and items are numbered in the order of their names (by value if all are whole
     numbers), so that the order of the rows does not matter. Each user's interactions are put
     in the order of time; those of one time stay in the order of the rows. Ratings are filtered
     first, then duplicates, then rare users and items.
 
-    Args:
-      texts: item name -> text.
-      notes: what was decided before.
-
     Raises:
       UserError: if nothing is left, or if parts and times contradict each other.
     """
-    preparation = preparation or Preparation()
+    (rows, texts, notes), preparation = raw, preparation or Preparation()
     told = list(notes)
     user_names, users_N = _numbered(rows.users)
     item_names, items_N = _numbered(rows.items)

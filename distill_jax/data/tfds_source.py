@@ -15,7 +15,7 @@ from distill_jax.core.errors import UserError, nearest, unknown
 from distill_jax.data import prepared
 from distill_jax.data.classes import check_classes, class_order, label_word
 from distill_jax.data.splits import build_dataset, content_ids
-from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, label_array
+from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, check_named, label_array
 
 _SPLITS = {"train": ("train",), "validation": ("validation", "dev"), "test": ("test",)}
 _AREAS = ("text", "question_answering", "ranking", "recommendation", "structured")
@@ -44,9 +44,7 @@ def load(
     """
     builder = prepared_builder(name, home)
     features = builder.info.features
-    for column in filter(None, (text, text_b, label)):
-        if column not in features:
-            raise unknown("column", column, features, where=f"in tfds:{name}")
+    check_named(filter(None, (text, text_b, label)), features, f"tfds:{name}")
     for column in filter(None, (text, text_b)):
         if not isinstance(features[column], tfds.features.Text):
             raise UserError(f"tfds:{name}: column {column!r} is no text.")
