@@ -86,19 +86,20 @@ def prepared_builder(name: str, home: Path | None) -> Any:
         configs = tfds.builder_cls(base).builder_configs
         if config and config not in configs:
             raise unknown("configuration", config, configs, where=f"of tfds:{base}") from error
-        raise UserError(f"tfds:{name}: {_first_line(error)}") from error
+        raise UserError(f"tfds:{name}: {prepared.first_line(error)}") from error
     except json_format.Error as error:
         raise UserError(
             f"tfds:{name}: the prepared data under {prepared.data_dir(home) / base} is damaged "
-            f"({_first_line(error)}). Delete that folder to have it made again."
+            f"({prepared.first_line(error)}). Delete that folder to have it made again."
         ) from error
     try:
         prepared.prepare(ours)
     except UserError:
         raise
     except Exception as error:  # whatever the builder's own code and its downloads raise
+        told = f"{type(error).__name__}: {prepared.first_line(error)}"
         raise UserError(
-            f"tfds:{name} cannot be prepared here ({type(error).__name__}: {_first_line(error)})."
+            f"tfds:{name} cannot be prepared here ({told})."
             " Where it is prepared already, in ArrayRecord files, point TFDS_DATA_DIR there."
         ) from error
     return ours
@@ -155,7 +156,3 @@ def _label(value: Any, label_names: tuple[str, ...]) -> str | None:
     if value == NO_LABEL:
         return None
     return label_names[value] if str(value) not in label_names else str(value)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0]

@@ -100,18 +100,14 @@ class TokenDataset:
     """The tokenised splits of a ``TextDataset``.
 
     Attributes:
-      name: as the text data set's.
       label_names: the classes, in label order.
       splits: token tables under the text splits' names.
-      max_length: rows were cut to this many tokens.
       digest: digest of text, tokeniser file and ``max_length``.
       coverage: of each split.
     """
 
-    name: str
     label_names: tuple[str, ...]
     splits: Mapping[str, TokenTable]
-    max_length: int
     digest: str
     coverage: Mapping[str, Coverage]
 
@@ -173,7 +169,6 @@ def tokenise_dataset(
             _save(kept, *_encode(dataset, tokenizer_file, max_length))
         arrays, coverage = _load(kept)
     return TokenDataset(
-        name=dataset.name,
         label_names=dataset.label_names,
         splits={
             split: TokenTable(
@@ -188,7 +183,6 @@ def tokenise_dataset(
             )
             for split, table in dataset.splits.items()
         },
-        max_length=max_length,
         digest=key,
         coverage=coverage,
     )

@@ -165,12 +165,10 @@ class Continual:
     def prepare(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
         self.engine, self.entries = engine, entries
         before = self.split.before()
-
-        def texts() -> Any:
-            return self.catalogue(before).texts[0]
-
-        self.teacher = build_recommender(self.config.model, before, texts)
-        self.student = build_recommender(self.setup.model, before, texts)
+        self.teacher, self.student = (
+            build_recommender(model, before, lambda: self.catalogue(before).texts[0])
+            for model in (self.config.model, self.setup.model)
+        )
         grown = int(self.split.grown_U.sum())
         engine.reporter.say(f"{self.split.data.name}: {self.split.protocol}")
         engine.reporter.say(f"{grown} users have something new")

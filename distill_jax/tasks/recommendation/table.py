@@ -25,7 +25,6 @@ from distill_jax.engine.rows import training_facts
 from distill_jax.engine.sweep import Entry, Sweep
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.models.recommenders.build import Recommender
-from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective
@@ -147,11 +146,10 @@ class Recommendation:
     def build(self, model: RecModel) -> Recommender:
         """The recommender of a name, one object for all its runs."""
         if model not in self._models:
-            self._models[model] = build_recommender(model, self.split, self._vectors)
+            self._models[model] = build_recommender(
+                model, self.split, lambda: self.catalogue.texts[0]
+            )
         return self._models[model]
-
-    def _vectors(self) -> ItemTexts:
-        return self.catalogue.texts[0]
 
     def resolve(
         self, cell: RecommenderCell, recommender: Recommender, teacher: Recommender | None
