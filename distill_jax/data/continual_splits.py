@@ -10,6 +10,7 @@ import numpy as np
 
 from distill_jax.core.digests import unit_interval
 from distill_jax.core.errors import UserError
+from distill_jax.data.interaction_splits import count_up, first_at
 from distill_jax.data.interactions import Cases, Interactions, RankingSplit
 
 
@@ -111,9 +112,7 @@ def continual_split(data: Interactions, rule: ContinualRule) -> ContinualSplit:
         raise UserError(f"data {data.name!r} has no times, which a continual run needs.")
     moment = np.sort(data.times_N)[int(rule.old * len(data))]
     starts_U = data.offsets_U1[:-1]
-    later_N1 = np.concatenate([[0], np.cumsum(data.times_N >= moment)])
-    ends_U = data.offsets_U1[1:]
-    borders_U = ends_U - np.diff(later_N1[data.offsets_U1])
+    ends_U, borders_U = data.offsets_U1[1:], first_at(data, data.times_N >= moment)
     luck_U = np.array([unit_interval(f"witness {name}") for name in data.user_names])
     witness_U = luck_U < rule.witnesses
     first_U = luck_U < rule.witnesses / 2
@@ -152,5 +151,4 @@ def _cases(
     first_U = np.maximum(np.maximum(high_U - count, low_U), data.offsets_U1[:-1] + 1)
     counts_U = np.where(chosen_U, np.maximum(high_U - first_U, 0), 0)
     users_E = np.repeat(np.arange(data.num_users, dtype=np.int32), counts_U)
-    place_E = np.arange(len(users_E)) - np.repeat(np.cumsum(counts_U) - counts_U, counts_U)
-    return Cases(users_E, first_U[users_E] + place_E)
+    return Cases(users_E, first_U[users_E] + count_up(counts_U))

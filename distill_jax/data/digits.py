@@ -4,8 +4,6 @@ The test part of "Optical Recognition of Handwritten Digits" (Alpaydin and Kayna
 Machine Learning Repository, https://doi.org/10.24432/C50P49).
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from distill_jax.data.images import ImageDataset, ImageTable
@@ -16,16 +14,12 @@ _TRAIN, _VALIDATION = 0.5, 0.2  # shares of every class; the rest is test
 _MOST_INK = 16  # each pixel counts the dark ones among 4 x 4 of the scan
 
 
-def load(home: Path | None = None) -> ImageDataset:
+def load() -> ImageDataset:
     """The digits in fixed splits: of every class 50% train, 20% validation, 30% test.
 
     A hash of the example's id decides the split. No image occurs twice in the data, so none
     stands in two splits.
-
-    Args:
-      home: not used; nothing has to be fetched or prepared.
     """
-    del home
     from sklearn.datasets import load_digits  # slow to import
 
     bunch = load_digits()

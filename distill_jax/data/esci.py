@@ -16,7 +16,7 @@ from typing import Any
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.file_formats import one_file, read_cells
 from distill_jax.data.query_product import TRANSFER, Judgement, SearchData, build_search_data
-from distill_jax.data.table import SPLITS
+from distill_jax.data.table import SPLITS, check_named
 
 GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}
 """Exact, substitute, complement, irrelevant: the gains of the paper's ranking task (section 4)."""
@@ -98,7 +98,5 @@ def _text(row: Mapping[str, Any]) -> str:
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line or row number, cells) of any of the forms, the needed columns there."""
     for line, cells in read_cells(path):
-        for name in columns:
-            if name not in cells:
-                raise unknown("column", name, cells, where=f"in {path}")
+        check_named(columns, cells, str(path))
         yield line, cells

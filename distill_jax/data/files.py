@@ -16,7 +16,7 @@ from distill_jax.core.errors import UserError, nearest, unknown
 from distill_jax.data.classes import check_classes, class_order, label_word, settle
 from distill_jax.data.file_formats import class_names, kind_of, place, read_cells, read_lines
 from distill_jax.data.split_files import TEXT, TRANSFER, find_split_files
-from distill_jax.data.splits import build_dataset, concatenate, content_ids, take, text_keys
+from distill_jax.data.splits import build_dataset, concatenate, content_ids, text_keys
 from distill_jax.data.table import TextDataset, TextTable, label_array
 
 
@@ -214,4 +214,4 @@ def _with_transfer(
             "train, validation or test and left out"
         )
     notes.append(f"{len(new)} rows of the transfer file joined train without labels")
-    return concatenate(tables["train"], take(transfer, new))
+    return concatenate(tables["train"], transfer.take(new))

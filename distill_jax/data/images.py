@@ -47,16 +47,6 @@ class ImageTable(LabelledArrays):
         """float32 [N, F], the pixels in a row."""
         return self.pixels_NHWC.reshape(len(self), -1)
 
-    def take(self, rows: np.ndarray) -> "ImageTable":
-        """The table of some rows, in the order given."""
-        rows = np.asarray(rows)
-        return ImageTable(
-            ids=tuple(self.ids[row] for row in rows),
-            pixels_NHWC=self.pixels_NHWC[rows],
-            labels_N=self.labels_N[rows],
-            scores_N=None if self.scores_N is None else self.scores_N[rows],
-        )
-
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
         """Numpy arrays of ``rows``, filled up to ``batch_size`` with black images of id -1.
 

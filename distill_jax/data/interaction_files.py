@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.errors import UserError
 from distill_jax.data import recbole
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
-from distill_jax.data.file_formats import one_file
-from distill_jax.data.separated import decode, name_in, number_in, seconds_in, separated
+from distill_jax.data.file_formats import one_file, read_lines
+from distill_jax.data.separated import name_in, number_in, seconds_in, separated
+from distill_jax.data.table import check_named
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 LINES = (".txt", ".txt.gz")
@@ -76,9 +77,7 @@ def _read_table(path: Path) -> Rows:
     """Columns ``user``, ``item`` and where they are ``time`` and ``rating``."""
     users, items, times, ratings = [], [], [], []
     for line, cells in separated(path):
-        for required in ("user", "item"):
-            if required not in cells:
-                raise unknown("column", required, cells, where=f"in {path}, line 1")
+        check_named(("user", "item"), cells, f"{path}, line 1")
         users.append(name_in(path, line, "user", cells["user"]))
         items.append(name_in(path, line, "item", cells["item"]))
         if "time" in cells:
@@ -98,16 +97,15 @@ def _read_table(path: Path) -> Rows:
 def _read_lines(path: Path) -> Rows:
     """``user item`` a line."""
     users, items = [], []
-    for line, text in enumerate(decode(path).split("\n"), start=1):
+    for line, text in read_lines(path):
         cells = text.split()
-        if len(cells) == 2:
-            users.append(cells[0])
-            items.append(cells[1])
-        elif cells:
+        if len(cells) != 2:
             raise UserError(
                 f"{path}, line {line}: {len(cells)} words ({text[:40]!r}); expected two, a user "
                 "and an item."
             )
+        users.append(cells[0])
+        items.append(cells[1])
     if not users:
         raise UserError(f"{path}: no lines; expected 'user item' in every line.")
     return Rows(users, items)
@@ -137,8 +135,7 @@ def _item_texts(folder: Path) -> dict[str, str] | None:
 
 def _text_table(path: Path) -> Iterator[tuple[int, str, str]]:
     for line, cells in separated(path):
-        if "item" not in cells:
-            raise unknown("column", "item", cells, where=f"in {path}, line 1")
+        check_named(["item"], cells, f"{path}, line 1")
         if len(cells) == 1:
             raise UserError(f"{path}, line 1: expected a column with texts beside 'item'.")
         texts = [text for column, text in cells.items() if column != "item"]
@@ -147,9 +144,7 @@ def _text_table(path: Path) -> Iterator[tuple[int, str, str]]:
 
 def _title_lines(path: Path) -> Iterator[tuple[int, str, str]]:
     """``item, title``, ``item, title, genres`` or ``item, original id, title, genres`` a line."""
-    for line, text in enumerate(decode(path).split("\n"), start=1):
-        if not text.strip():
-            continue
+    for line, text in read_lines(path):
         cells = text.rstrip("\r").split("\t")
         if not 2 <= len(cells) <= 4:
             raise UserError(

@@ -138,8 +138,8 @@ def temporal_at(
             f"{test_from:g}; expected an earlier and a later time."
         )
     times_N = _times(data)
-    validation_U = _first_at(data, times_N >= validation_from)
-    test_U = _first_at(data, times_N >= test_from)
+    validation_U = first_at(data, times_N >= validation_from)
+    test_U = first_at(data, times_N >= test_from)
     parts = {
         "validation": _period(data, validation_U, test_U, targets),
         "test": _period(data, test_U, data.offsets_U1[1:], targets),
@@ -174,8 +174,8 @@ def own_split(data: Interactions, parts_N: np.ndarray) -> RankingSplit:
     before it. Users without any history are not asked about.
     """
     starts_U = data.offsets_U1[:-1]
-    validation_U = _first_at(data, parts_N >= 1)
-    test_U = _first_at(data, parts_N >= 2)
+    validation_U = first_at(data, parts_N >= 1)
+    test_U = first_at(data, parts_N >= 2)
     validation = _period(data, validation_U, test_U, "all")
     test = _period(data, test_U, data.offsets_U1[1:], "all")
     if not (validation_U > starts_U).any():
@@ -208,7 +208,7 @@ def _times(data: Interactions) -> np.ndarray:
     return data.times_N
 
 
-def _first_at(data: Interactions, later_N: np.ndarray) -> np.ndarray:
+def first_at(data: Interactions, later_N: np.ndarray) -> np.ndarray:
     """int64 [U], where each user's later interactions start; ``later_N`` ascends in a user."""
     later_before_N1 = np.concatenate([[0], np.cumsum(later_N)])
     counts_U = np.diff(later_before_N1[data.offsets_U1])
@@ -220,7 +220,7 @@ def _period(data: Interactions, starts_U: Any, stops_U: Any, targets: str) -> Ca
     history_U = data.offsets_U1[:-1]
     lengths_U = stops_U - starts_U
     users_E = np.repeat(np.arange(data.num_users, dtype=np.int32), lengths_U)
-    ends_E = np.repeat(starts_U, lengths_U) + _count_up(lengths_U)
+    ends_E = np.repeat(starts_U, lengths_U) + count_up(lengths_U)
     kept_E = ends_E > history_U[users_E]
     if targets == "last":
         kept_E &= ends_E == stops_U[users_E] - 1
@@ -229,7 +229,7 @@ def _period(data: Interactions, starts_U: Any, stops_U: Any, targets: str) -> Ca
     return Cases(users_E[kept_E], ends_E[kept_E])
 
 
-def _count_up(lengths_U: np.ndarray) -> np.ndarray:
+def count_up(lengths_U: np.ndarray) -> np.ndarray:
     """0, 1, ... length - 1 of every user, one after another."""
     ends_U = np.cumsum(lengths_U)
     return np.arange(ends_U[-1]) - np.repeat(ends_U - lengths_U, lengths_U)

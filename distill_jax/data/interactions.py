@@ -271,12 +271,8 @@ class RankingSplit:
 
     def train_histories(self) -> Histories:
         """The training part of every user, of some nothing."""
-        lengths_U = self.train_ends_U - self.data.offsets_U1[:-1]
-        return Histories(
-            users_E=np.arange(self.data.num_users, dtype=np.int32),
-            offsets_E1=np.concatenate([[0], np.cumsum(lengths_U)]).astype(np.int64),
-            items_S=self.data.items_N[self.train_where_N],
-            num_items=self.data.num_items,
+        return Cases(np.arange(self.data.num_users, dtype=np.int32), self.train_ends_U).histories(
+            self.data
         )
 
     def train_matrix(self) -> sparse.csr_array:

@@ -4,12 +4,7 @@ from pathlib import Path
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
-from distill_jax.data.build_interactions import (
-    Preparation,
-    RawInteractions,
-    build_interactions,
-    build_with_parts,
-)
+from distill_jax.data.build_interactions import Preparation, RawInteractions, build_with_parts
 from distill_jax.data.interaction_splits import own_split, parse_split, split_interactions
 from distill_jax.data.interactions import Interactions, RankingSplit
 
@@ -32,9 +27,7 @@ def load_interactions(
       UserError: if there is no such data, or its content is not as expected.
     """
     raw = read_raw(spec, home)
-    return build_interactions(
-        short_name(spec), raw.rows, texts=raw.texts, preparation=preparation, notes=raw.notes
-    )
+    return build_with_parts(short_name(spec), raw, preparation)[0]
 
 
 def load_ranking_split(
@@ -62,9 +55,7 @@ def load_ranking_split(
             f"data {spec!r} brings its own split, so it cannot be divided by {split!r}; put all "
             "interactions into one file for that."
         )
-    data, parts_N = build_with_parts(
-        short_name(spec), raw.rows, texts=raw.texts, preparation=preparation, notes=raw.notes
-    )
+    data, parts_N = build_with_parts(short_name(spec), raw, preparation)
     if parts_N is not None:
         return own_split(data, parts_N)
     return split_interactions(data, rule or parse_split("leave-one-out"))

@@ -65,7 +65,6 @@ def choose_lengths(
     batch_size: int = 1,
     max_padding: float = 0.1,
     max_shapes: int = 16,
-    multiple_of: int = 1,
 ) -> tuple[int, ...]:
     """The fewest batch lengths that keep the padding of ``plan_epoch`` at ``max_padding``.
 
@@ -81,20 +80,17 @@ def choose_lengths(
       max_padding: share of an epoch's tokens that may be padding, missing rows of the partial
         batch included. Where ``max_shapes`` lengths cannot reach it, the best ones are used.
       max_shapes: how many lengths may be used, each a compilation.
-      multiple_of: every length is a multiple of this (8 or 128 suit some accelerators).
 
     Returns:
       The lengths, ascending.
     """
     if not len(lengths_N):
         raise UserError("no rows to choose batch lengths for.")
-    if min(batch_size, max_shapes, multiple_of) < 1:
-        raise UserError("batch_size, max_shapes and multiple_of must be at least 1.")
+    if min(batch_size, max_shapes) < 1:
+        raise UserError("batch_size and max_shapes must be at least 1.")
     lengths_N = np.asarray(lengths_N, np.int64)
     allowed = lengths_N.sum() / (1 - max_padding)
-    candidates_K, counts_K = np.unique(
-        -(-lengths_N // multiple_of) * multiple_of, return_counts=True
-    )
+    candidates_K, counts_K = np.unique(lengths_N, return_counts=True)
     # Index 0 is "no shape yet": length 0, nothing filled.
     length_K = np.append(0, candidates_K)
     filled_K = np.append(0, _filled(np.cumsum(counts_K), batch_size))

@@ -43,15 +43,19 @@ _DAMAGE = (
 """What the readers below raise when files are damaged, found by damaging files."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    return (str(error).strip().splitlines() or [repr(error)])[0]
+
+
 @contextlib.contextmanager
 def damage_reported(where: Path) -> Iterator[None]:
     """Turn what damaged files cause into one line that says how to mend it."""
     try:
         yield
     except _DAMAGE as error:
-        reason = (str(error).strip().splitlines() or [repr(error)])[0]
         raise UserError(
-            f"prepared data in {where} cannot be read: {reason}. "
+            f"prepared data in {where} cannot be read: {first_line(error)}. "
             "Delete that folder to have it made again."
         ) from error
 

@@ -18,6 +18,8 @@ from distill_jax.data.table import SPLITS, fold
 
 TRANSFER = "transfer"
 """The split of queries without judgements: only a teacher speaks on them."""
+VALIDATION_SHARE = 0.1
+"""Of the training queries, where none is meant for validation."""
 _RANK = {split: place for place, split in enumerate((*reversed(SPLITS), TRANSFER))}
 """Of several splits a query stays in the first, which must not be learnt from."""
 
@@ -93,7 +95,7 @@ class SearchData:
         part = slice(self.offsets_Q1[query], self.offsets_Q1[query + 1])
         return self.items_J[part], self.gains_J[part]
 
-    def hide_labels(self, fraction: float, *, salt: str = "labels") -> SearchData:
+    def hide_labels(self, fraction: float) -> SearchData:
         """The same data where only a fixed share of the training queries keeps its judgements.
 
         The others join the transfer set. The choice is a hash of the query's id: it is the same
@@ -102,7 +104,7 @@ class SearchData:
         if not 0 < fraction <= 1:
             raise UserError(f"the share of labelled queries must be in (0, 1], not {fraction}.")
         train = self.splits["train"]
-        draws = np.array([unit_interval(f"{salt}/{self.query_ids[q]}") for q in train])
+        draws = np.array([unit_interval(f"labels/{self.query_ids[q]}") for q in train])
         keep = np.zeros(len(train), bool)
         keep[np.argsort(draws, kind="stable")[: max(round(fraction * len(train)), 1)]] = True
         others = np.concatenate([self.splits.get(TRANSFER, np.zeros(0, np.int32)), train[~keep]])
@@ -166,7 +168,6 @@ def build_search_data(
     judgements: Iterable[Judgement],
     *,
     more_items: Mapping[str, str] | None = None,
-    validation_share: float = 0.1,
     notes: tuple[str, ...] = (),
 ) -> SearchData:
     """Data from judgements in any order.
@@ -193,9 +194,9 @@ def build_search_data(
     split_of = known.split_of
     if "validation" not in split_of.values():
         for key, split in split_of.items():
-            if split == "train" and unit_interval(f"validation/{key}") < validation_share:
+            if split == "train" and unit_interval(f"validation/{key}") < VALIDATION_SHARE:
                 split_of[key] = "validation"
-        notes_.append(f"{100 * validation_share:g}% of the training queries became validation")
+        notes_.append(f"{100 * VALIDATION_SHARE:g}% of the training queries became validation")
     number = {item_id: n for n, item_id in enumerate(known.items)}
     judged = [sorted((number[i], g) for i, g in own.items()) for own in known.gains.values()]
     splits = {

@@ -70,14 +70,8 @@ def read_atomic(path: Path) -> AtomicTable:
     return AtomicTable(path, types, columns, lines)
 
 
-def read(folder: Path, *, genres: str | None = None) -> RawInteractions:
-    """The atomic files of a folder.
-
-    An item's text joins all its ``token_seq`` columns as ``title | genres``.
-
-    Args:
-      genres: a ``token_seq`` column whose words are set apart by commas.
-    """
+def read(folder: Path) -> RawInteractions:
+    """The atomic files of a folder; an item's text joins all its ``token_seq`` columns."""
     whole = [
         p for p in folder.glob("*.inter") if not p.stem.endswith(tuple(f".{x}" for x in PARTS))
     ]
@@ -97,7 +91,7 @@ def read(folder: Path, *, genres: str | None = None) -> RawInteractions:
     notes = []
     texts = None
     if (folder / f"{name}.item").is_file():
-        texts = _texts(read_atomic(folder / f"{name}.item"), genres)
+        texts = _texts(read_atomic(folder / f"{name}.item"))
     if (folder / f"{name}.user").is_file():
         read_atomic(folder / f"{name}.user").column("user_id", "token")
         notes.append("features of users are not used")
@@ -152,7 +146,7 @@ def _floats(table: AtomicTable, column: str) -> np.ndarray | None:
     return values
 
 
-def _texts(table: AtomicTable, genres: str | None) -> dict[str, str] | None:
+def _texts(table: AtomicTable) -> dict[str, str] | None:
     words = {name: table.columns[name] for name, kind in table.types.items() if kind == "token_seq"}
     items = table.column("item_id", "token")
     if not words:
@@ -161,6 +155,5 @@ def _texts(table: AtomicTable, genres: str | None) -> dict[str, str] | None:
     for row, (line, item) in enumerate(zip(table.lines, items, strict=True)):
         if item in texts:
             raise UserError(f"{table.path}, line {line}: item {item!r} occurs a second time.")
-        parts = [(", " if name == genres else " ").join(words[name][row]) for name in words]
-        texts[item] = join_texts(parts)
+        texts[item] = join_texts([" ".join(words[name][row]) for name in words])
     return texts

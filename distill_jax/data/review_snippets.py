@@ -111,7 +111,8 @@ def load(domain: str, home: Path | None = None) -> TextDataset:
 
 
 def _table(examples: list[dict[str, Any]]) -> TextTable:
-    rated = sorted((e for e in examples if e["rating"] != 0), key=lambda e: _natural(e["id"]))
+    rated = [e for e in examples if e["rating"] != 0]
+    rated.sort(key=lambda e: [int(part) for part in e["id"].split("_")])
     scores_N = np.array([e["rating"] for e in rated], np.float32)
     return TextTable(
         ids=tuple(e["id"] for e in rated),
@@ -119,10 +120,6 @@ def _table(examples: list[dict[str, Any]]) -> TextTable:
         labels_N=(scores_N > 0).astype(np.int32),
         scores_N=scores_N,
     )
-
-
-def _natural(example: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in example.split("_"))
 
 
 def _rows(path: Path) -> list[list[str]]:

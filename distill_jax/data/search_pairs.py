@@ -16,6 +16,7 @@ from distill_jax.data.esci import GAINS
 from distill_jax.data.file_formats import ENDINGS, one_file, place, read_cells
 from distill_jax.data.query_product import TRANSFER, Judgement, SearchData, build_search_data
 from distill_jax.data.split_files import TEXT, find_split_files
+from distill_jax.data.table import check_named
 
 _TEXTS = ("query", "product")
 _PRODUCTS = "products"
@@ -44,9 +45,7 @@ def _read(path: Path, split: str) -> list[Judgement]:
     if path.suffix == TEXT:
         raise UserError(f"{path}: a text a line is no pair; expected transfer.csv.")
     for line, cells in read_cells(path):
-        for name in _TEXTS:
-            if name not in cells:
-                raise unknown("column", name, cells, where=f"in {place(path, line)}")
+        check_named(_TEXTS, cells, place(path, line))
         query, product = (_text(path, line, name, cells[name]) for name in _TEXTS)
         gain = None if split == TRANSFER else _gain(path, line, cells)
         where = split if gain is not None else TRANSFER
@@ -59,8 +58,7 @@ def _read(path: Path, split: str) -> list[Judgement]:
 def _products(path: Path) -> dict[str, str]:
     items: dict[str, str] = {}
     for line, cells in read_cells(path):
-        if "product" not in cells:
-            raise unknown("column", "product", cells, where=f"in {place(path, line)}")
+        check_named(["product"], cells, place(path, line))
         text = _text(path, line, "product", cells["product"])
         items[str(cells.get("product_id") or text)] = text
     return items

@@ -1,6 +1,5 @@
 """Train, validation and test out of what somebody else's data brings."""
 
-import dataclasses
 import logging
 import re
 from collections.abc import Iterable
@@ -136,23 +135,7 @@ def _hold_out(name: str, train: TextTable) -> tuple[TextTable, TextTable]:
             f"data {name!r}: train has too few rows ({len(train)}) to hold out a validation "
             "split; add a validation and a test split."
         )
-    return take(train, rest), take(train, held)
-
-
-def take(table: TextTable, rows: np.ndarray | list[int]) -> TextTable:
-    """The table of some rows, in the order given."""
-
-    def pick(column: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(column[row] for row in rows)
-
-    return dataclasses.replace(
-        table,
-        ids=pick(table.ids),
-        texts=pick(table.texts),
-        texts_b=None if table.texts_b is None else pick(table.texts_b),
-        labels_N=None if table.labels_N is None else table.labels_N[rows],
-        scores_N=None if table.scores_N is None else table.scores_N[rows],
-    )
+    return train.take(rest), train.take(held)
 
 
 def _contradictions(train: TextTable) -> list[str]:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
 from distill_jax.core.digests import digest, digest_arrays, digest_strings
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, unknown
 
 SPLITS = ("train", "validation", "test")
 NO_LABEL = -1
@@ -24,19 +24,40 @@ def check_columns(table: Any) -> None:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LabelledArrays:
-    """Examples as arrays: what tables of tokens and of images have in common.
+class Examples:
+    """What all tables have in common: fields that are columns, an entry an example, or None.
 
     Attributes:
-      ids: N unique example ids.
-      labels_N: int32 [N], -1 for examples without a label.
+      ids: N unique ids that stay the same when the data is read again.
     """
 
     ids: tuple[str, ...]
-    labels_N: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: np.ndarray | list[int]) -> Self:
+        """The table of some rows, in the order given."""
+
+        def pick(column: Any) -> Any:
+            if isinstance(column, tuple):
+                return tuple(column[row] for row in rows)
+            return None if column is None else column[rows]
+
+        columns = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: pick(own) for name, own in columns.items()})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelledArrays(Examples):
+    """Examples as arrays: what tables of tokens and of images have in common.
+
+    Attributes:
+      ids: see ``Examples``.
+      labels_N: int32 [N], -1 for examples without a label.
+    """
+
+    labels_N: np.ndarray
 
     @functools.cached_property
     def digest(self) -> str:
@@ -59,18 +80,17 @@ class LabelledArrays:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TextTable:
+class TextTable(Examples):
     """One split, as text.
 
     Attributes:
-      ids: N unique ids that stay the same when the data is read again.
+      ids: see ``Examples``.
       texts: N texts, the first sentences where the task has pairs.
       texts_b: N second sentences, or None.
       labels_N: int32 [N] class numbers, -1 where an example has no label; None where none has.
       scores_N: float32 [N] mean human ratings, or None where the data has none.
     """
 
-    ids: tuple[str, ...]
     texts: tuple[str, ...]
     texts_b: tuple[str, ...] | None = None
     labels_N: np.ndarray | None = None
@@ -78,9 +98,6 @@ class TextTable:
 
     def __post_init__(self) -> None:
         check_columns(self)
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -142,6 +159,19 @@ def label_array(labels: Sequence[str | None], label_names: Sequence[str]) -> np.
     """Int32 [N] class numbers of label names; None becomes -1."""
     number = {name: i for i, name in enumerate(label_names)}
     return np.array([NO_LABEL if x is None else number[x] for x in labels], np.int32)
+
+
+def check_named(names: Iterable[str], there: Collection[str], where: str) -> None:
+    """Raises ``UserError`` for a column that is not there.
+
+    Args:
+      names: of the columns that are needed.
+      there: the names there are.
+      where: file and line, say.
+    """
+    for name in names:
+        if name not in there:
+            raise unknown("column", name, there, where=f"in {where}")
 
 
 def fold(text: str) -> str:

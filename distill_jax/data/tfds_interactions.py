@@ -5,18 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.errors import UserError
 from distill_jax.data import prepared
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts
+from distill_jax.data.table import check_named
 from distill_jax.data.tfds_source import prepared_builder
 
 COLUMNS = ("user_id", "movie_id", "timestamp", "user_rating", "movie_title", "movie_genres")
 """User, item, seconds, rating, title, genres: the features of TFDS's MovieLens."""
 
 
-def read(
-    name: str, *, columns: tuple[str, ...] = COLUMNS, home: Path | None = None
-) -> RawInteractions:
+def read(name: str, *, home: Path | None = None) -> RawInteractions:
     """All rows of the split ``train``, the only one that rating data in TFDS has.
 
     Data that is prepared already in the user's own TFDS folder is used; otherwise it is
@@ -24,20 +23,17 @@ def read(
 
     Args:
       name: as TFDS spells it, ``"movielens/1m-ratings"``.
-      columns: the features that hold user, item, seconds, rating, title and genres.
 
     Raises:
       UserError: for an unknown name or feature, or data that cannot be brought here.
     """
     builder = prepared_builder(name, home)
     features = builder.info.features
-    for column in columns:
-        if column not in features:
-            raise unknown("column", column, features, where=f"in tfds:{name}")
+    check_named(COLUMNS, features, f"tfds:{name}")
     if list(builder.info.splits) != ["train"]:
         found = ", ".join(builder.info.splits)
         raise UserError(f"tfds:{name}: splits {found}; expected 'train' alone.")
-    user, item, time, rating, title, genres = columns
+    user, item, time, rating, title, genres = COLUMNS
     rows = prepared.read(builder, "train")
     genre_names = _class_names(features[genres])
     texts = {str(row[item]): _text(row[title], row[genres], genre_names) for row in rows}

@@ -15,7 +15,7 @@ from distill_jax.core.errors import UserError, nearest, unknown
 from distill_jax.data import prepared
 from distill_jax.data.classes import check_classes, class_order, label_word
 from distill_jax.data.splits import build_dataset, content_ids
-from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, label_array
+from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, check_named, label_array
 
 _SPLITS = {"train": ("train",), "validation": ("validation", "dev"), "test": ("test",)}
 _AREAS = ("text", "question_answering", "ranking", "recommendation", "structured")
@@ -44,9 +44,7 @@ def load(
     """
     builder = prepared_builder(name, home)
     features = builder.info.features
-    for column in filter(None, (text, text_b, label)):
-        if column not in features:
-            raise unknown("column", column, features, where=f"in tfds:{name}")
+    check_named(filter(None, (text, text_b, label)), features, f"tfds:{name}")
     for column in filter(None, (text, text_b)):
         if not isinstance(features[column], tfds.features.Text):
             raise UserError(f"tfds:{name}: column {column!r} is no text.")
@@ -88,19 +86,20 @@ def prepared_builder(name: str, home: Path | None) -> Any:
         configs = tfds.builder_cls(base).builder_configs
         if config and config not in configs:
             raise unknown("configuration", config, configs, where=f"of tfds:{base}") from error
-        raise UserError(f"tfds:{name}: {_first_line(error)}") from error
+        raise UserError(f"tfds:{name}: {prepared.first_line(error)}") from error
     except json_format.Error as error:
         raise UserError(
             f"tfds:{name}: the prepared data under {prepared.data_dir(home) / base} is damaged "
-            f"({_first_line(error)}). Delete that folder to have it made again."
+            f"({prepared.first_line(error)}). Delete that folder to have it made again."
         ) from error
     try:
         prepared.prepare(ours)
     except UserError:
         raise
     except Exception as error:  # whatever the builder's own code and its downloads raise
+        told = f"{type(error).__name__}: {prepared.first_line(error)}"
         raise UserError(
-            f"tfds:{name} cannot be prepared here ({type(error).__name__}: {_first_line(error)})."
+            f"tfds:{name} cannot be prepared here ({told})."
             " Where it is prepared already, in ArrayRecord files, point TFDS_DATA_DIR there."
         ) from error
     return ours
@@ -157,7 +156,3 @@ def _label(value: Any, label_names: tuple[str, ...]) -> str | None:
     if value == NO_LABEL:
         return None
     return label_names[value] if str(value) not in label_names else str(value)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0]

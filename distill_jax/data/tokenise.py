@@ -59,7 +59,7 @@ class TokenTable(LabelledArrays):
         tokens, types = (int(x.max(initial=0)) for x in (self.tokens_S, self.token_types_S))
         return TokenRange(tokens + 1, types + 1, int(self.lengths_N.max(initial=0)))
 
-    def take(self, rows: np.ndarray) -> "TokenTable":
+    def take(self, rows: np.ndarray | list[int]) -> "TokenTable":
         """The table of some rows, in the order given."""
         rows = np.asarray(rows)
         if np.array_equal(rows, np.arange(len(self))):
@@ -100,18 +100,14 @@ class TokenDataset:
     """The tokenised splits of a ``TextDataset``.
 
     Attributes:
-      name: as the text data set's.
       label_names: the classes, in label order.
       splits: token tables under the text splits' names.
-      max_length: rows were cut to this many tokens.
       digest: digest of text, tokeniser file and ``max_length``.
       coverage: of each split.
     """
 
-    name: str
     label_names: tuple[str, ...]
     splits: Mapping[str, TokenTable]
-    max_length: int
     digest: str
     coverage: Mapping[str, Coverage]
 
@@ -123,19 +119,17 @@ def tokenise_texts(
     max_length: int,
     texts_b: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
-    cache: Path | None = None,
 ) -> tuple[TokenTable, Coverage]:
     """Token ids of texts that belong to no data set, and how much of the texts is left.
 
     Args:
       texts_b: the second text of each, of pairs.
       ids: of the texts; their numbers where None.
-      cache: as for ``tokenise_dataset``.
     """
     ids = tuple(ids or map(str, range(len(texts))))
     table = TextTable(ids, tuple(texts), None if texts_b is None else tuple(texts_b))
     dataset = TextDataset("texts", (), {"train": table})
-    tokens = tokenise_dataset(dataset, tokenizer_file, max_length=max_length, cache=cache)
+    tokens = tokenise_dataset(dataset, tokenizer_file, max_length=max_length)
     return tokens.splits["train"], tokens.coverage["train"]
 
 
@@ -175,7 +169,6 @@ def tokenise_dataset(
             _save(kept, *_encode(dataset, tokenizer_file, max_length))
         arrays, coverage = _load(kept)
     return TokenDataset(
-        name=dataset.name,
         label_names=dataset.label_names,
         splits={
             split: TokenTable(
@@ -190,7 +183,6 @@ def tokenise_dataset(
             )
             for split, table in dataset.splits.items()
         },
-        max_length=max_length,
         digest=key,
         coverage=coverage,
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from distill_jax.core.digests import unit_interval
 from distill_jax.core.errors import UserError
-from distill_jax.data.splits import concatenate, take, text_keys
+from distill_jax.data.splits import concatenate, text_keys
 from distill_jax.data.table import TextDataset
 
 
@@ -32,7 +32,7 @@ def add_texts(dataset: TextDataset, others: Sequence[TextDataset]) -> TextDatase
             if key not in known:
                 known.add(key)
                 rows.append(row)
-        new = take(extra, rows)
+        new = extra.take(rows)
         ids = tuple(f"{other.name}#{each}" for each in new.ids)
         train = concatenate(train, dataclasses.replace(new, ids=ids, labels_N=None))
         notes.append(f"{len(rows)} texts of {other.name} joined the transfer set")

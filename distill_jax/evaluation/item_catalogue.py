@@ -7,7 +7,7 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distill_jax.core.errors import UserError
@@ -85,8 +85,7 @@ class Catalogue:
     def _loose(self) -> dict[str, list[int]]:
         return self._keyed(_loosely)
 
-    def _keyed(self, key: object) -> dict[str, list[int]]:
-        assert callable(key)
+    def _keyed(self, key: Callable[[str], str]) -> dict[str, list[int]]:
         keyed: dict[str, list[int]] = {}
         for item in range(len(self)):
             keyed.setdefault(key(self.title(item)), []).append(item)

@@ -78,13 +78,7 @@ def cpu_latency(
             if turn >= 0:
                 nanoseconds_RB[turn, index] = elapsed
             on_call()
-    return _summarise(nanoseconds_RB)
-
-
-def _summarise(nanoseconds_RB: np.ndarray) -> Latency:
-    """Median over repeats R for each batch, then percentiles over the batches B."""
-    per_batch_ms = np.median(nanoseconds_RB, axis=0) / 1e6
-    p50, p95 = np.percentile(per_batch_ms, [50, 95])
+    p50, p95 = np.percentile(np.median(nanoseconds_RB, axis=0) / 1e6, [50, 95])
     return Latency(p50_ms=float(p50), p95_ms=float(p95), runs=nanoseconds_RB.size)
 
 

@@ -119,7 +119,7 @@ def pearson(score_N: ArrayLike, rating_N: ArrayLike) -> float:
     Examples without a rating (NaN) are left out. Undefined: fewer than two examples, a side
     that is constant, or a score that is not finite.
     """
-    score, rating = _float64(score_N), _float64(rating_N)
+    score, rating = np.asarray(score_N, np.float64), np.asarray(rating_N, np.float64)
     if score.ndim != 1 or score.shape != rating.shape:
         raise UserError(
             f"pearson wants two vectors of one length, not shapes {score.shape}, {rating.shape}."
@@ -220,12 +220,8 @@ def classification_metrics(
     return results
 
 
-def _float64(values: ArrayLike) -> Floats:
-    return np.asarray(values, dtype=np.float64)
-
-
 def _matrix(values_NC: ArrayLike, name: str) -> Floats:
-    values = _float64(values_NC)
+    values = np.asarray(values_NC, np.float64)
     if values.ndim != 2 or values.shape[1] == 0:
         raise UserError(f"{name} must have shape [examples, classes], not {values.shape}.")
     if not len(values):

@@ -128,7 +128,9 @@ def evaluate(
         name if name.startswith("cases/") else prefix + name: value
         for name, value in (metrics | parts).items()
     }
-    protocol = f"{data.name}, {split.protocol}; {_ranking_rule(data, sampled)}; {part} split"
+    among = f"all {data.num_items} items" if sampled is None else f"{sampled} SAMPLED items"
+    rule = f"ranks among {among}, those of the history left out, ties against the model"
+    protocol = f"{data.name}, {split.protocol}; {rule}; {part} split"
     return RankingReport(protocol, named | lists, cases.users_E, ranked, dict(slices))
 
 
@@ -166,9 +168,7 @@ def rank_cases(
     return RankedCases(ranks_E, top_EK)
 
 
-def recommend(
-    scorer: Scorer, histories: Histories, k: int = 10, *, batch_size: int = BATCH
-) -> tuple[np.ndarray, np.ndarray]:
+def recommend(scorer: Scorer, histories: Histories, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
     """The k best items for each history that are not in it.
 
     Returns:
@@ -179,7 +179,7 @@ def recommend(
     k = min(k, histories.num_items)
     top_EK = np.empty((len(histories), k), np.int32)
     scores_EK = np.empty((len(histories), k), np.float32)
-    for rows, part, scores_BI in _scored(scorer, histories, batch_size):
+    for rows, part, scores_BI in _scored(scorer, histories, BATCH):
         if np.isnan(scores_BI).any():
             raise UserError("the model's scores are not numbers (NaN): its training diverged.")
         top_BK = top_items(scores_BI, k, _taken(part))
@@ -285,8 +285,3 @@ def _all_but_sampled(
         result_BI[row, chosen] = False
         result_BI[row, target] = False
     return result_BI
-
-
-def _ranking_rule(data: Interactions, sampled: int | None) -> str:
-    among = f"all {data.num_items} items" if sampled is None else f"{sampled} SAMPLED items"
-    return f"ranks among {among}, those of the history left out, ties against the model"

@@ -110,7 +110,10 @@ def retrieval_scores(
         row |= {f"recall@{k}": float(hits[:k].sum() / len(relevant)) for k in recall_at}
         kept.append(query)
         rows.append(row)
-    return _collected(kept, rows, data)
+    if not rows:
+        raise UserError(f"data {data.name!r}: none of these queries has a relevant product.")
+    by_query = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return SearchScores(np.array(kept, np.int32), by_query)
 
 
 def ndcg(found_gains_K: np.ndarray, judged_gains: np.ndarray, k: int) -> float:
@@ -166,12 +169,3 @@ class Encoder:
             said_BD = self._apply(params, batch.input_ids_BT, batch.where_BT, side)
             vectors_ND[planned.rows] = np.asarray(said_BD)[: len(planned.rows)]
         return vectors_ND
-
-
-def _collected(
-    kept: Sequence[Any], rows: Sequence[dict[str, float]], data: SearchData
-) -> SearchScores:
-    if not rows:
-        raise UserError(f"data {data.name!r}: none of these queries has a relevant product.")
-    by_query = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return SearchScores(np.array(kept, np.int32), by_query)

@@ -48,14 +48,11 @@ def parse(text: str, vocabulary: Vocabulary | None = None) -> Objective:
     Raises:
       UserError: with the column of the mistake and, for a name, the nearest one that exists.
     """
-    return _Reader(text, vocabulary or _classes()).objective()
+    if vocabulary is None:
+        from distill_jax.objectives.outputs import CLASSES  # imports jax
 
-
-def _classes() -> Vocabulary:
-    """The losses on classes; they import jax: only when there is text to read."""
-    from distill_jax.objectives.outputs import CLASSES
-
-    return CLASSES
+        vocabulary = CLASSES
+    return _Reader(text, vocabulary).objective()
 
 
 class _Reader:

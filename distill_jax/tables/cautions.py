@@ -1,7 +1,6 @@
 """Under a table: what should make its reader doubt it."""
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill_jax.data.coverage import WARNED
@@ -33,7 +32,11 @@ def identical_rows(table: Table) -> list[list[TableRow]]:
         said = {seed: _said(run) for seed, run in row.runs.items()}
         if said and all(said.values()):
             alike.setdefault((row.group, tuple(sorted(said.items()))), []).append(row)
-    return [rows for rows in alike.values() if len({_hashes(row.runs) for row in rows}) > 1]
+    return [
+        rows
+        for rows in alike.values()
+        if len({tuple(run.hash for run in row.runs.values()) for row in rows}) > 1
+    ]
 
 
 def notes_of_identical(table: Table) -> list[str]:
@@ -57,24 +60,18 @@ def _said(run: LedgerRow) -> str:
     return repr(sorted(run.test_scores.items())) if run.test_scores else ""
 
 
-def _hashes(runs: Mapping[int, LedgerRow]) -> tuple[str, ...]:
-    return tuple(run.hash for run in runs.values())
-
-
 def notes_of_coverage(table: Table) -> list[str]:
     """A footnote for texts that were cut, one for unknown tokens, each from 5% of a split on."""
     runs = [run.metrics for row in table.rows for run in row.runs.values()]
     notes = []
     for name, said in _SAID.items():
-        split, share = max(_largest_shares(runs, name).items(), key=lambda item: item[1])
+        shares = {
+            s: max((run.get(f"{s}/{name}", 0.0) for run in runs), default=0.0) for s in SPLITS
+        }
+        split, share = max(shares.items(), key=lambda item: item[1])
         if share >= WARNED:
             notes.append(f"{100 * share:.0f}% of the {split} {said}.")
     return notes
-
-
-def _largest_shares(runs: Sequence[Mapping[str, float]], name: str) -> dict[str, float]:
-    """Split -> the largest share of any run."""
-    return {s: max((run.get(f"{s}/{name}", 0.0) for run in runs), default=0.0) for s in SPLITS}
 
 
 def notes_of_teachers(table: Table) -> list[str]:

@@ -50,23 +50,21 @@ TITLE_CHARS = 90
 LEGEND_CHARS = 120
 
 
-def save_drawing(
-    drawing: Callable[[], "Figure"], stem: Path | str, formats: Sequence[str] = ("png", "svg")
-) -> list[Path]:
+def save_drawing(drawing: Callable[[], "Figure"], stem: Path | str) -> list[Path]:
     """Draw in the house style and write; the same drawing gives the same bytes, for one matplotlib.
 
     Returns:
-      The paths written: ``stem`` with the formats as suffixes.
+      The paths written: ``stem.png`` and ``stem.svg``.
     """
     import matplotlib.style
 
-    metadata: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
+    undated: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
     paths = []
     with matplotlib.style.context(["default", STYLE]):
         figure = drawing()
-        for suffix in formats:
+        for suffix, metadata in undated.items():
             out = io.BytesIO()
-            figure.savefig(out, format=suffix, dpi=200, metadata=metadata.get(suffix))
+            figure.savefig(out, format=suffix, dpi=200, metadata=metadata)
             paths.append(Path(f"{stem}.{suffix}"))
             write_atomic(paths[-1], out.getvalue())
     return paths

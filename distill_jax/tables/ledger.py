@@ -219,10 +219,6 @@ class Ledger:
             ) from error
         return self._parse_all(data)[0]
 
-    def find(self, hash: str) -> LedgerRow | None:
-        """The row of this hash, or None."""
-        return next((row for row in self.rows() if row.hash == hash), None)
-
     def finished_hashes(self) -> set[str]:
         """Hashes of all finished runs."""
         return {row.hash for row in self.rows()}

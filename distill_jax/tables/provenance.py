@@ -22,13 +22,8 @@ def provenance() -> dict[str, Any]:
         "code": dict(code_version()),
         "packages": package_versions(),
         "device": device_description(),
-        "finished_at": utc_now(),
+        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def utc_now() -> str:
-    """The time in ISO 8601, UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def package_versions() -> dict[str, str]:

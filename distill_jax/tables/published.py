@@ -10,12 +10,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from importlib.resources.abc import Traversable
 from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 
+_FOLDER = resources.files("distill_jax.tables") / "published_numbers"
 _SPLITS = ("dev", "test")
 
 
@@ -84,7 +84,8 @@ class Published:
 
 def names() -> tuple[str, ...]:
     """The sets there are."""
-    return tuple(sorted(file.name.removesuffix(".toml") for file in _files()))
+    files = (file.name for file in _FOLDER.iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml")))
 
 
 @functools.cache
@@ -96,8 +97,7 @@ def load_published(name: str) -> Published:
     """
     if name not in names():
         raise unknown("set of published numbers", name, names())
-    file = next(file for file in _files() if file.name == f"{name}.toml")
-    return parse_published(file.read_text("utf-8"), where=file.name)
+    return parse_published((_FOLDER / f"{name}.toml").read_text("utf-8"), where=f"{name}.toml")
 
 
 def parse_published(text: str, *, where: str) -> Published:
@@ -147,8 +147,3 @@ def _number(entry: Mapping[str, Any], papers: Mapping[str, str], where: str) -> 
     if not math.isfinite(number.value):
         raise UserError(f"{where}: the value of {number.row!r} is not a number")
     return number
-
-
-def _files() -> list[Traversable]:
-    folder = resources.files("distill_jax.tables") / "published_numbers"
-    return [file for file in folder.iterdir() if file.name.endswith(".toml")]

@@ -18,6 +18,7 @@ from distill_jax.tables.sheet import (
     every_test,
     sheets_of,
     sources_of,
+    text_sheet,
 )
 from distill_jax.tables.table import Table
 from distill_jax.tables.trends import TrendResult
@@ -191,19 +192,11 @@ def _provenance(table: Table, runs: Mapping[str, list[LedgerRow]]) -> list[str]:
     )
     covered = _covered(rows)
     lines += html.definitions([("Texts and tokens", covered)]) if covered else []
-    shared = shared_settings(_students(table))
+    shared = shared_settings([run for row in table.students for run in row.runs.values()])
     if shared:
-        settings = [Line("", (SheetCell(key), SheetCell(value))) for key, value in shared.items()]
-        sheet = Sheet(("setting", "value"), tuple(settings), labels=2, repeated=1)
+        sheet = text_sheet(("setting", "value"), shared.items(), labels=2, repeated=1)
         lines += html.folded("Settings that all students share", html.sheet(sheet))
-    return [
-        *lines,
-        *html.folded(f"All {len(runs)} runs", html.sheet(_run_sheet(table, runs))),
-    ]
-
-
-def _students(table: Table) -> list[LedgerRow]:
-    return [run for row in table.students for run in row.runs.values()]
+    return [*lines, *html.folded(f"All {len(runs)} runs", html.sheet(_run_sheet(table, runs)))]
 
 
 def shared_settings(runs: Sequence[LedgerRow]) -> dict[str, str]:
@@ -232,9 +225,9 @@ def _run_sheet(table: Table, runs: Mapping[str, list[LedgerRow]]) -> Sheet:
             MISSING if score is None else f"{score * column.scale:.{column.decimals + 1}f}",
             MISSING if seconds is None else f"{seconds:,.1f}",
         ]
-        lines.append(Line("", tuple(SheetCell(text) for text in cells)))
+        lines.append(cells)
     heading = ("hash", table.spec.group_title, table.spec.row_title, "seed", "selected step")
-    return Sheet((*heading, column.title, "seconds"), tuple(lines), labels=3, repeated=3)
+    return text_sheet((*heading, column.title, "seconds"), lines, labels=3, repeated=3)
 
 
 def _code(code: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """Of the run to take: where it lies, how it is asked, and where it is wrong."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.tables import html
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.names import MISTAKES, MODEL, RUNS, TOKENIZER
-from distill_jax.tables.sheet import MISSING, Line, Sheet, SheetCell
+from distill_jax.tables.sheet import MISSING, Sheet, text_sheet
 
 MATRIX_CLASSES = 12
 """More classes than these make no matrix; their commonest confusions are listed."""
@@ -52,11 +51,6 @@ def errors(run: LedgerRow, folder: Path) -> list[str]:
         raise UserError(f"{path} is damaged ({error!r}); delete it") from error
 
 
-def _sheet(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], labels: int) -> Sheet:
-    lines = tuple(Line("", tuple(map(SheetCell, cells))) for cells in rows)
-    return Sheet(heading, lines, labels, 1)
-
-
 def _by_class(kept: dict[str, Any]) -> Sheet:
     def percent(value: float | None) -> str:
         return MISSING if value is None else f"{100 * value:.1f}"
@@ -71,7 +65,7 @@ def _by_class(kept: dict[str, Any]) -> Sheet:
         for each in kept["classes"]
     ]
     heading = ("class", "examples", "predicted", "precision %", "recall %", "F1 %")
-    return _sheet(heading, rows, 1)
+    return text_sheet(heading, rows, 1, repeated=1)
 
 
 def _confusions(kept: dict[str, Any]) -> Sheet:
@@ -79,7 +73,7 @@ def _confusions(kept: dict[str, Any]) -> Sheet:
     counts = kept["confusion"]
     if len(names) <= MATRIX_CLASSES:
         rows = [(name, *(f"{n:,}" for n in row)) for name, row in zip(names, counts, strict=True)]
-        return _sheet(("label (down), predicted (across)", *names), rows, 1)
+        return text_sheet(("label (down), predicted (across)", *names), rows, 1, repeated=1)
     pairs = [
         (count, names[label], names[given])
         for label, row in enumerate(counts)
@@ -88,7 +82,7 @@ def _confusions(kept: dict[str, Any]) -> Sheet:
     ]
     pairs.sort(key=lambda pair: -pair[0])
     rows = [(label, given, f"{count:,}") for count, label, given in pairs[:COMMONEST]]
-    return _sheet(("label", "predicted", "examples"), rows, 2)
+    return text_sheet(("label", "predicted", "examples"), rows, 2, repeated=1)
 
 
 def _worst(kept: dict[str, Any]) -> Sheet:
@@ -101,4 +95,5 @@ def _worst(kept: dict[str, Any]) -> Sheet:
         )
         for each in kept["worst"]
     ]
-    return _sheet(("text", "label", "predicted", "probability"), rows, 3)
+    heading = ("text", "label", "predicted", "probability")
+    return text_sheet(heading, rows, 3, repeated=1)

@@ -1,7 +1,7 @@
 """A table as text in cells: what Markdown, LaTeX, the terminal and the report have in common."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from distill_jax.tables.columns import Column
@@ -82,6 +82,14 @@ class Sheet:
         return blocks
 
 
+def text_sheet(
+    heading: Sequence[str], rows: Iterable[Sequence[str]], labels: int, repeated: int
+) -> Sheet:
+    """A sheet of plain text, see ``Sheet``."""
+    lines = tuple(Line("", tuple(map(SheetCell, cells))) for cells in rows)
+    return Sheet(tuple(heading), lines, labels, repeated)
+
+
 def sheets_of(table: Table) -> list[Sheet]:
     """The table itself, then the published numbers that have no column in it."""
     main = _grid(table) if table.spec.layout == "grid" else _metrics(table)
@@ -111,12 +119,12 @@ def every_test(table: Table) -> Sheet | None:
 
 def sources_of(published: Published) -> Sheet:
     """Where each published number stands, and where it was read."""
-    lines = []
-    for n in published.numbers:
-        cells = (n.row, n.column, n.metric, n.split, n.paper, n.table, n.read_in, n.remark)
-        lines.append(Line("", tuple(map(SheetCell, cells))))
+    rows = [
+        (n.row, n.column, n.metric, n.split, n.paper, n.table, n.read_in, n.remark)
+        for n in published.numbers
+    ]
     heading = ("row", "column", "metric", "split", "paper", "where", "read in", "remark")
-    return Sheet(heading, tuple(lines), labels=len(heading), repeated=2)
+    return text_sheet(heading, rows, labels=len(heading), repeated=2)
 
 
 def format_entry(entry: Entry, column: Column, *, seeds: int) -> str:

@@ -82,14 +82,10 @@ def reference(table: Table, line: TableRow, key: str) -> TableRow | None:
     if not line.is_student:
         return None
     if table.spec.against == "baseline":
-        return baselines_of(table).get(line.group) if line.role == "compared" else None
+        baselines = {row.group: row for row in table.rows if row.role == "baseline"}
+        return baselines.get(line.group) if line.role == "compared" else None
     best = best_of_group(table, line.group, key)
     return None if best is line else best
-
-
-def baselines_of(table: Table) -> dict[str, TableRow]:
-    """Group -> its baseline."""
-    return {line.group: line for line in table.rows if line.role == "baseline"}
 
 
 def best_of_group(table: Table, group: str, key: str) -> TableRow | None:

@@ -96,7 +96,8 @@ class TableSpec:
     @property
     def hashes(self) -> tuple[str, ...]:
         """Of all runs, each once, in the order of the table."""
-        return tuple(dict.fromkeys(place.hash for place in self._all))
+        places = (*self.teachers, *self.yardsticks, *self.places)
+        return tuple(dict.fromkeys(place.hash for place in places))
 
     @property
     def figure_key(self) -> str:
@@ -104,10 +105,6 @@ class TableSpec:
         if self.layout == "grid" or not self.tested:
             return self.columns[0].key
         return self.tested[0]
-
-    @property
-    def _all(self) -> tuple[Place, ...]:
-        return *self.teachers, *self.yardsticks, *self.places
 
     def to_json(self) -> str:
         """As JSON, for people too."""

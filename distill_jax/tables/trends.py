@@ -188,14 +188,12 @@ def difference(
     return Trend(statement, contrasts, claim, margin, metric)
 
 
-def ordering(
-    statement: str, places: Sequence[Where | Pick], *, metric: str = "test/accuracy"
-) -> Trend:
+def ordering(statement: str, places: Sequence[Where | Pick]) -> Trend:
     """Each place is better than the next: as many contrasts as there are neighbours."""
     if len(places) < 2:
         raise UserError(f"the ordering {statement!r} needs at least two places.")
     contrasts = tuple(_minus(*pair) for pair in itertools.pairwise(places))
-    return Trend(statement, contrasts, metric=metric)
+    return Trend(statement, contrasts)
 
 
 def slope(
@@ -238,10 +236,6 @@ def gain_difference(
     statement: str,
     here: tuple[Where | Pick, Where | Pick],
     there: tuple[Where | Pick, Where | Pick],
-    *,
-    claim: Claim = "positive",
-    margin: float = 0.0,
-    metric: str = "test/accuracy",
 ) -> Trend:
     """``(a - b) here - (a - b) there``: by how much a gain is larger here than there.
 
@@ -249,12 +243,11 @@ def gain_difference(
       statement: as the paper says it.
       here: (a, b).
       there: (a, b), each the counterpart.
-      claim, margin, metric: see ``Trend``.
     """
     gain, other = _minus(*here), _minus(*there)
     picks = gain.picks + tuple(Pick(pick.places, -pick.weight) for pick in other.picks)
     contrast = Contrast(f"[{gain.label}] − [{other.label}]", picks)
-    return Trend(statement, (contrast,), claim, margin, metric)
+    return Trend(statement, (contrast,))
 
 
 def evaluate_trend(trend: Trend, scores: Scores) -> TrendResult:

@@ -7,14 +7,12 @@ from distill_jax.tables.sheet import MISSING
 from distill_jax.tables.statistics import Summary
 from distill_jax.tables.trends import Trend, TrendResult, place_name
 
+POINTS = 100.0
+"""Shown value = raw value * this: points of shares."""
 
-def trends_markdown(results: Sequence[TrendResult], *, scale: float = 100.0) -> str:
-    """Trends as a Markdown table: statement, contrasts, estimates with intervals, verdicts.
 
-    Args:
-      results: in the order shown.
-      scale: shown value = raw value * scale; 100 makes points of shares.
-    """
+def trends_markdown(results: Sequence[TrendResult]) -> str:
+    """Trends as a Markdown table: statement, contrasts, estimates with intervals, verdicts."""
     lines = ["| statement | contrast | estimate [95% interval], points | verdict |"]
     lines.append("|---|---|---:|---|")
     notes = []
@@ -29,9 +27,9 @@ def trends_markdown(results: Sequence[TrendResult], *, scale: float = 100.0) -> 
         for contrast, summary, words in zip(
             contrasts, result.summaries, result.verdicts, strict=True
         ):
-            label = escape(f"{contrast.label} {claimed(result.trend, scale)}")
+            label = escape(f"{contrast.label} {claimed(result.trend, POINTS)}")
             words = escape(words) if len(contrasts) > 1 else f"**{escape(words)}**"
-            lines.append(f"| {statement} | {label} | {estimate(summary, scale)} | {words} |")
+            lines.append(f"| {statement} | {label} | {estimate(summary, POINTS)} | {words} |")
         notes += _choices(result)
     notes += _intervals(results)
     return "\n".join([*lines, "", *(f"- {note}" for note in dict.fromkeys(notes))]).rstrip() + "\n"

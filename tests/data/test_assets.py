@@ -85,11 +85,6 @@ def test_fetch_happens_once_and_terms_are_shown_once(toy, index, tmp_path, capfd
     assert capfd.readouterr() == ("", "")
 
 
-def test_quiet_hides_progress_but_never_the_terms(toy, tmp_path, capfd):
-    assets.fetch("toy", tmp_path / "home", quiet=True)
-    assert capfd.readouterr().err == "TERMS OF USE\n"
-
-
 def test_another_artefact_under_the_same_name_is_refused(toy, index, tmp_path):
     wheel(index, {**CONTENT, "toy_data/three.txt": b"smuggled"})
     with pytest.raises(UserError, match="another SHA-256 than the pinned one"):

@@ -124,12 +124,6 @@ def test_choose_lengths_uses_no_more_shapes_than_the_target_needs():
     assert choose_lengths(lengths, batch_size=32, max_shapes=1) == (40,)
 
 
-def test_choose_lengths_rounds_up_to_a_multiple():
-    lengths = np.array([3, 9, 17, 33])
-    shapes = choose_lengths(lengths, multiple_of=8, max_padding=0.0)
-    assert shapes == (8, 16, 24, 40)
-
-
 def test_mistakes_are_reported():
     with pytest.raises(UserError, match="no rows"):
         choose_lengths(np.array([], np.int64))

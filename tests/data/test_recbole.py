@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.load_interactions import load_interactions, load_ranking_split
-from distill_jax.data.recbole import read, read_atomic
+from distill_jax.data.recbole import read_atomic
 
 INTER = (
     "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
@@ -38,9 +38,6 @@ def test_types_of_cells(tmp_path):
     assert table.types["vector"] == "float_seq" and table.lines == [2, 3, 4]
     assert table.columns["vector"] == [(0.1, 0.2), (), (1.0,)]
     assert table.columns["name"][0] == ("Toy", "Story") and table.columns["year"][1] == ""
-    assert read(write(tmp_path, inter=INTER), genres="genre").texts["i1"] == (
-        "Toy Story | Animation, Comedy"
-    )
 
 
 def test_only_interactions_with_users_and_items(tmp_path):

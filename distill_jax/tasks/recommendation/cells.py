@@ -135,7 +135,8 @@ class RecommenderSetup:
             dataclasses.replace(stage, objective=str(parse_ranking(stage.objective)))
             for stage in cell.stages
         )
-        heard = any(listens_to_teacher(stage.objective) for stage in stages)
+        terms = [term for each in stages for term in parse_ranking(each.objective).terms]
+        heard = any(lookup(term.name).feed.needs_teacher for term in terms)
         listens = heard or self.start != "random" or self.update is not None
         if listens and self.teacher is None:
             raise UserError(
@@ -155,8 +156,3 @@ class RecommenderSetup:
 
 
 RecommenderCell = Cell[RecommenderSetup]
-
-
-def listens_to_teacher(objective: str) -> bool:
-    """Whether a term of an objective needs a teacher."""
-    return any(lookup(term.name).feed.needs_teacher for term in parse_ranking(objective).terms)

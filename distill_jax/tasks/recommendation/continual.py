@@ -38,7 +38,7 @@ from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.ranking import ndcg, user_means
 from distill_jax.evaluation.recommend import rank_cases
 from distill_jax.models.recommenders.build import Recommender
-from distill_jax.models.recommenders.save import load_recommender, recommender_digest
+from distill_jax.models.recommenders.save import load_recommender
 from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective
@@ -47,26 +47,16 @@ from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import TableSpec
 from distill_jax.tasks.recommendation.build import build_recommender
-from distill_jax.tasks.recommendation.cells import (
-    RecommenderCell,
-    RecommenderSetup,
-    RecTeacher,
-)
+from distill_jax.tasks.recommendation.cells import RecommenderCell, RecommenderSetup, RecTeacher
 from distill_jax.tasks.recommendation.runs import (
     Catalogue,
+    asked,
     keep_model,
     recommender_work,
     scorer_of,
     trained_once,
 )
-from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
-from distill_jax.teachers.top_items import (
-    Heard,
-    TopItemsCache,
-    TopItemsProvenance,
-    build_top_items,
-    open_top_items,
-)
+from distill_jax.teachers.top_items import Heard, TopItemsCache
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.recommender import FitConfig
@@ -175,12 +165,10 @@ class Continual:
     def prepare(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
         self.engine, self.entries = engine, entries
         before = self.split.before()
-
-        def texts() -> Any:
-            return self.catalogue(before).texts[0]
-
-        self.teacher = build_recommender(self.config.model, before, texts)
-        self.student = build_recommender(self.setup.model, before, texts)
+        self.teacher, self.student = (
+            build_recommender(model, before, lambda: self.catalogue(before).texts[0])
+            for model in (self.config.model, self.setup.model)
+        )
         grown = int(self.split.grown_U.sum())
         engine.reporter.say(f"{self.split.data.name}: {self.split.protocol}")
         engine.reporter.say(f"{grown} users have something new")
@@ -213,9 +201,9 @@ class Continual:
         split: RankingSplit,
         training: FitConfig,
         start: _Known | None,
-        asked: RankingSplit,
+        about: RankingSplit,
     ) -> _Known:
-        """A teacher trained on everything up to a moment, and its words about ``asked``."""
+        """A teacher trained on everything up to a moment, and its words about some users."""
         setup = RecommenderSetup(
             self.setup.data, self.config.model, top=self.config.top if start else 0
         )
@@ -226,16 +214,8 @@ class Continual:
         params, _ = trained_once(
             self.engine, split, cell, self.teacher, self.resolve(cell), begun, title
         )
-        own = recommender_digest(self.teacher, params)
-        table = table_for(self.teacher, HistoryTable(asked, "next", self.setup.model.max_length))
-        provenance = TopItemsProvenance(own, table.digest, self.config.top)
-        cached = self.engine.folder / "teacher_outputs" / provenance.digest
-        if not cached.is_dir():
-            speaker = RecommenderSpeaker(self.teacher, params, self.config.top)
-            build_top_items(
-                cached, provenance, table, speaker, on_batch=lambda *_: self.engine.check_stop()
-            )
-        return _Known(params, own, open_top_items(cached, provenance))
+        table = HistoryTable(about, "next", self.setup.model.max_length)
+        return _Known(params, *asked(self.engine, self.teacher, params, table, self.config.top))
 
     def _first(self, entry: Entry[RecommenderSetup], ledger: Ledger) -> _First:
         """The student of the first moment, filed before the others need it."""
@@ -356,9 +336,8 @@ class UpdateRun(Run):
         """Ask the witnesses, keep the model, write the run up."""
         table = self.table
         scorer = scorer_of(table.student).of(result.params)
-        asked = {"old": table.split.old, "new": table.split.new}
         values = {}
-        for name, cases in asked.items():
+        for name, cases in (("old", table.split.old), ("new", table.split.new)):
             ranks_E = rank_cases(scorer, table.split.data, cases).ranks_E
             # Targets of one witness are no independent cases: each witness counts once.
             _, values[name], _ = user_means(ndcg(ranks_E, 10), cases.users_E)

@@ -32,7 +32,11 @@ from distill_jax.evaluation.ranking import METRICS, overlap
 from distill_jax.evaluation.recommend import RankingReport, Scorer, evaluate
 from distill_jax.evaluation.score_histories import HistoryScorer
 from distill_jax.models.recommenders.build import Recommender
-from distill_jax.models.recommenders.save import load_recommender, save_recommender
+from distill_jax.models.recommenders.save import (
+    load_recommender,
+    recommender_digest,
+    save_recommender,
+)
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.items import negatives_of, trained_on
 from distill_jax.objectives.resolve import ResolvedObjective
@@ -41,6 +45,13 @@ from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tasks.recommendation.build import ENCODER, item_vectors_of_texts
 from distill_jax.tasks.recommendation.cells import RecommenderCell
 from distill_jax.teachers.item_texts import TextSpace
+from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
+from distill_jax.teachers.top_items import (
+    TopItemsCache,
+    TopItemsProvenance,
+    build_top_items,
+    open_top_items,
+)
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.loop import LoopConfig
 from distill_jax.training.state import Params
@@ -215,6 +226,25 @@ def trained_once(
         ) from error
 
 
+def asked(
+    engine: Engine, recommender: Recommender, params: Params, table: HistoryTable, top: int
+) -> tuple[str, TopItemsCache]:
+    """A teacher's digest, and what it says at every position: its cache, made where there is none.
+
+    Args:
+      table: of students that learn from it.
+      top: how many of its likeliest items are kept.
+    """
+    own, table = recommender_digest(recommender, params), table_for(recommender, table)
+    provenance = TopItemsProvenance(own, table.digest, top)
+    folder = engine.folder / "teacher_outputs" / provenance.digest
+    if not folder.is_dir():
+        engine.reporter.say("asking the teacher about every training position")
+        speaker = RecommenderSpeaker(recommender, params, top)
+        build_top_items(folder, provenance, table, speaker, on_batch=lambda *_: engine.check_stop())
+    return own, open_top_items(folder, provenance)
+
+
 def closed_form_row(
     catalogue: Catalogue,
     experiment: str,
@@ -325,8 +355,3 @@ def keep_model(
         "objective": cell.objective,
     }
     write_atomic(folder / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-
-
-def closed_form_cell(cell: RecommenderCell, name: str) -> RecommenderCell:
-    """The identity of a closed form's row; its model's fields say nothing."""
-    return cell.but(objective=name, teacher_digest="", top=0, seed=0)

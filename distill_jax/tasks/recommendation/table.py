@@ -25,8 +25,6 @@ from distill_jax.engine.rows import training_facts
 from distill_jax.engine.sweep import Entry, Sweep
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.models.recommenders.build import Recommender
-from distill_jax.models.recommenders.save import recommender_digest
-from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective
@@ -42,21 +40,14 @@ from distill_jax.tasks.recommendation.cells import (
 )
 from distill_jax.tasks.recommendation.runs import (
     Catalogue,
-    closed_form_cell,
+    asked,
     closed_form_row,
     recommender_work,
     scorer_of,
     trained_once,
     write_up,
 )
-from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
-from distill_jax.teachers.top_items import (
-    TopItemsCache,
-    TopItemsProvenance,
-    build_top_items,
-    open_top_items,
-    popularity_strata,
-)
+from distill_jax.teachers.top_items import TopItemsCache, popularity_strata
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
@@ -100,7 +91,7 @@ class Recommendation:
     catalogue: Catalogue = field(init=False)
     taught: TaughtBy | None = None
     _models: dict[RecModel, Recommender] = field(default_factory=dict)
-    _heard: dict[Any, TeacherOutputs | None] = field(default_factory=dict)
+    _heard: dict[Any, TeacherOutputs] = field(default_factory=dict)
 
     @property
     def setup(self) -> RecommenderSetup:
@@ -155,11 +146,10 @@ class Recommendation:
     def build(self, model: RecModel) -> Recommender:
         """The recommender of a name, one object for all its runs."""
         if model not in self._models:
-            self._models[model] = build_recommender(model, self.split, self._vectors)
+            self._models[model] = build_recommender(
+                model, self.split, lambda: self.catalogue.texts[0]
+            )
         return self._models[model]
-
-    def _vectors(self) -> ItemTexts:
-        return self.catalogue.texts[0]
 
     def resolve(
         self, cell: RecommenderCell, recommender: Recommender, teacher: Recommender | None
@@ -205,10 +195,11 @@ class Recommendation:
         return None if self.taught is None else self.taught.top_EK
 
     def _closed_form(self, name: str) -> RecommenderCell:
-        """The cell of a reference: one for all tables of one teacher."""
+        """The cell of a reference, whose model's fields say nothing: one for all tables of one
+        teacher."""
         first = self.entries[0].cell.but(data_digest=self.split.digest)
         own = first if self.setup.teacher is None else self.teacher_cell()
-        return closed_form_cell(own, name)
+        return own.but(objective=name, teacher_digest="", top=0, seed=0)
 
     def _is_due(self, cell: RecommenderCell, ledger: Ledger) -> bool:
         """Whether this part of the table has to make a row."""
@@ -218,8 +209,9 @@ class Recommendation:
     def _taught_by(self, config: RecTeacher, ledger: Ledger) -> TaughtBy:
         params = self._trained(self.teacher_cell(), TEACHER, ledger, None)
         recommender = self.build(config.model)
-        digest = recommender_digest(recommender, params)
-        cache = self._ask(recommender, params, digest, config.top)
+        longest = max(entry.cell.setup.model.max_length for entry in self.entries)
+        table = HistoryTable(self.split, "next", longest)
+        digest, cache = asked(self.engine, recommender, params, table, config.top)
         top_EK = self.catalogue.test(scorer_of(recommender).of(params)).ranked.top_EK
         return TaughtBy(recommender, params, digest, cache, top_EK)
 
@@ -253,25 +245,6 @@ class Recommendation:
             ledger.append(row)
         self.engine.reporter.say(f"{label}: {told(row)}, {row.seconds['total']:.0f} s")
 
-    def _ask(
-        self, recommender: Recommender, params: Params, digest: str, top: int
-    ) -> TopItemsCache:
-        longest = max(entry.cell.setup.model.max_length for entry in self.entries)
-        table = table_for(recommender, HistoryTable(self.split, "next", longest))
-        provenance = TopItemsProvenance(digest, table.digest, top)
-        folder = self.engine.folder / "teacher_outputs" / provenance.digest
-        if not folder.is_dir():
-            speaker = RecommenderSpeaker(recommender, params, provenance.top)
-            self.engine.reporter.say("asking the teacher about every training position")
-            build_top_items(
-                folder,
-                provenance,
-                table,
-                speaker,
-                on_batch=lambda done, total: self.engine.check_stop(),
-            )
-        return open_top_items(folder, provenance)
-
     def run(self, entry: Entry[RecommenderSetup]) -> RecommenderRun:
         cell = entry.cell
         heard = self.taught if cell.setup.top else None
@@ -286,10 +259,14 @@ class Recommendation:
         """What an objective hears of the teacher, one object for all that hear the same."""
         if not objective.needs_teacher or self.taught is None:
             return None
-        key = objective.teacher_capture, placebo
-        if key not in self._heard:
-            self._heard[key] = heard(self.split, objective, self.taught.cache, placebo)
-        return self._heard[key]
+        wanted = objective.teacher_capture
+        if (wanted, placebo) not in self._heard:
+            counts_I = self.split.train_counts_I
+            strata_I = popularity_strata(counts_I, wanted.strata) if wanted.strata else None
+            shuffle = SHUFFLE if placebo else None
+            heard = self.taught.cache.listen(wanted, strata_I=strata_I, shuffle=shuffle)
+            self._heard[wanted, placebo] = heard
+        return self._heard[wanted, placebo]
 
     def described(self, spec: TableSpec) -> TableSpec:
         config = self.setup.teacher
@@ -390,14 +367,3 @@ class RecommenderRun(Run):
 def told(row: LedgerRow) -> str:
     """Main scores, in a line."""
     return f"NDCG@10 {row.metrics['test/ndcg@10']:.4f}, HR@10 {row.metrics['test/hr@10']:.4f}"
-
-
-def heard(
-    split: RankingSplit, objective: ResolvedObjective, cache: TopItemsCache, placebo: bool
-) -> TeacherOutputs | None:
-    """What an objective hears of a teacher; None where it listens to none."""
-    if not objective.needs_teacher:
-        return None
-    wanted = objective.teacher_capture
-    strata_I = popularity_strata(split.train_counts_I, wanted.strata) if wanted.strata else None
-    return cache.listen(wanted, strata_I=strata_I, shuffle=SHUFFLE if placebo else None)

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -249,7 +248,10 @@ class SearchRun(Run):
         task, (config, _) = self.task, self._begun
         found = task.find(Encoder(TwoTower(config)), result.params, "test")
         if is_lead():
-            save_student(engine.run_folder(self.hash) / "model", config, result.params, task)
+            folder = engine.run_folder(self.hash) / "model"
+            products = Catalogue(task.data.item_ids, task.data.items)
+            tokenizer = task.encoder.tokenizer_file
+            save_search(folder, config, result.params, products, task.limits, tokenizer)
         return ledger_row(
             hash=self.hash,
             experiment=self.experiment,
@@ -310,12 +312,6 @@ def start_student(cell: SearchCell, task: SearchTask) -> tuple[TwoTowerConfig, A
     if setup.start == "words":
         params = {name: embeddings_from(own, encoder.params) for name, own in params.items()}
     return config, params
-
-
-def save_student(folder: Path, config: TwoTowerConfig, params: Any, task: SearchTask) -> None:
-    """Keep a student with its products, for ``distill-jax search``."""
-    products = Catalogue(task.data.item_ids, task.data.items)
-    save_search(folder, config, params, products, task.limits, task.encoder.tokenizer_file)
 
 
 def _test_metrics(found: SearchScores) -> dict[str, float]:

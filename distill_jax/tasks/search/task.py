@@ -195,7 +195,7 @@ class SearchTeacher:
         """Its scores of all candidates, kept under the home folder."""
         return kept_scores(
             task.candidates,
-            lambda query_P, item_P: self.score(task, query_P, item_P),
+            partial(self.score, task),
             teacher_digest=digest([self.digest, task.digest]),
             cache=home() / "search" / "scores",
         )
