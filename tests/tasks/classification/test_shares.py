@@ -38,7 +38,7 @@ def shares_in(line):
 
 def norm_of_step(planned, text_term):
     """The norm of a term's gradient, by differentiating the model and the objective at once."""
-    whole = planned.objective
+    whole = planned.fitted[-1]
     (term,) = [term for term in whole.terms if term.label == text_term]
     batch = take_probe(planned.splits.everything, 12).little
     params = params_of_student(planned.cell, planned.teacher.pretrained)
