@@ -50,7 +50,7 @@ def norm_of_step(planned, text_term):
     }
 
     def value(params):
-        said = build_model(planned.config).apply({"params": params}, batch)
+        said = build_model(planned.model).apply({"params": params}, batch)
         return whole(own, numbers, said, teacher, batch)[0]
 
     grads = jax.jit(jax.grad(value))(params)
