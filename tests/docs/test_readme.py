@@ -1,6 +1,7 @@
 """README.md says what is so."""
 
 import dataclasses
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -98,3 +99,14 @@ def test_every_flag_that_the_pages_name_exists():
     }
 
     assert set(re.findall(r"(?<![\w-])--(?!xla_)([a-z][a-z-]+)", PAGES)) <= known
+
+
+def test_the_way_from_script_to_loss_is_the_one_that_it_names():
+    """Each file of the way imports the next."""
+    way = README.partition("from script to loss:")[2].partition("Every task")[0]
+    files = re.findall(r"\]\(([\w/]+\.py)\)", way)
+    assert files[0] == "experiments/compare_losses.py" and len(files) == 9
+    for one, following in itertools.pairwise(files):
+        module = following.removesuffix(".py").replace("/", ".")
+        assert f"from {module} import" in (ROOT / one).read_text(encoding="utf-8"), (one, following)
+    assert "spec.function" in (ROOT / files[-1]).read_text(encoding="utf-8")  # the loss itself
