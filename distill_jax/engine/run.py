@@ -2,6 +2,7 @@
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from distill_jax.core.distributed import is_lead, wait_for_all
@@ -63,9 +64,10 @@ def run_table(
         task.raise_teachers(ledger)
         runs: dict[str, RunT] = {}
         places = []
-        for run in map(task.run, entries):
+        for entry in entries:
+            run = task.run(entry)
             runs.setdefault(run.hash, run)  # one run may stand at several places
-            places.append(run.entry.place)
+            places.append(replace(entry, cell=run.cell).place)
         spec = task.described(task.sweep.spec(places))
         configs = {hash: run.config for hash, run in runs.items()}
         before.refuse([(place, configs[place.hash]) for place in places])
