@@ -314,7 +314,8 @@ def _choose_teachers(spec: Spec, given: Options, count: int, outputs: Outputs) -
         raise UserError("this loss needs a teacher, and there is none.")
     chosen = given["teacher"]
     if chosen >= count:
-        raise UserError(f"there is no teacher {chosen}: they are numbered 0 to {count - 1}.")
+        there = f"they are numbered 0 to {count - 1}" if count > 1 else "there is one, number 0"
+        raise UserError(f"there is no teacher {chosen}: {there}.")
     looked_at = (chosen,) if chosen >= 0 else tuple(range(count))
     weights = given["teacher_weights"]
     if weights and (len(weights) != len(looked_at) or len(looked_at) == 1 or sum(weights) <= 0):
