@@ -112,7 +112,7 @@ def main(args: Arguments) -> int:
         sweeps = len(planned)
         trials = [trial for own in pool.map(one_sweep, range(sweeps)) for trial in own]
         seconds = time.monotonic() - started
-    print(text := report(trials, sweeps, seconds, args.seed))
+    print(text := report(trials, sweeps, seconds, args))
     if args.report:
         args.report.write_text(text)
     return 1 if any(trial.wrong for trial in trials) else 0
@@ -423,15 +423,16 @@ def results(output: Path) -> dict[str, object]:
     }
 
 
-def report(trials: Sequence[Trial], sweeps: int, seconds: float, seed: int) -> str:
+def report(trials: Sequence[Trial], sweeps: int, seconds: float, args: Arguments) -> str:
     """All trials as Markdown."""
     wrong = [line for trial in trials for line in trial.wrong]
     counts = Counter((trial.phase, trial.signal) for trial in trials)
     lines = [
         "# Kill report",
         "",
-        f"`python tools/kill_test.py --trials {len(trials)} --seed {seed}`: {len(trials)} signals "
-        f"over {sweeps} sweeps in {seconds / 60:.0f} minutes, "
+        f"`python tools/kill_test.py --tables {' '.join(args.tables)} --trials {len(trials)} "
+        f"--seed {args.seed}`: {len(trials)} signals over {sweeps} sweeps in "
+        f"{seconds / 60:.0f} minutes, "
         f"**{len(wrong) or 'no'} difference{'s' * (len(wrong) > 1)}** from the undisturbed sweeps.",
         "",
         "| phase | SIGKILL | SIGTERM |",
