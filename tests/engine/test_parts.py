@@ -109,12 +109,6 @@ class Parts(Runner):
         return self.said
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """Every machine has the same home; a teacher that one test fine-tuned serves the others."""
-    return tmp_path_factory.mktemp("home")
-
-
 @pytest.fixture
 def run(home, tmp_path, monkeypatch):
     """See ``Parts``; in an empty folder."""

@@ -24,12 +24,6 @@ SWEEP = digit_sweep(
 )
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """One teacher for all tables."""
-    return tmp_path_factory.mktemp("home")
-
-
 @pytest.fixture
 def run(home, tmp_path, monkeypatch):
     """See ``Runner``; in an empty folder."""
