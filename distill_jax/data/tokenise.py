@@ -59,6 +59,11 @@ class TokenTable(LabelledArrays):
         tokens, types = (int(x.max(initial=0)) for x in (self.tokens_S, self.token_types_S))
         return TokenRange(tokens + 1, types + 1, int(self.lengths_N.max(initial=0)))
 
+    @functools.cached_property
+    def occurring_tokens(self) -> np.ndarray:
+        """The token ids that batches of it may hold, ascending; 0 of padding among them."""
+        return np.union1d(self.tokens_S, 0)
+
     def take(self, rows: np.ndarray | list[int]) -> "TokenTable":
         """The table of some rows, in the order given."""
         rows = np.asarray(rows)

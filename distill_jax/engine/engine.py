@@ -1,7 +1,7 @@
 """Trains what it is given, whatever the task, compiling once for each structure and shape."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +113,7 @@ class Engine:
         """
         self.check_batch_size(work.batch_size)
         folder = folder or self.run_folder(work.identity.hash)
+        work, params, whole = self.of_occurring(work, params)
         with (
             self._checkpoints(folder / f"{work.prefix}checkpoint", work.identity) as checkpoints,
             self._tracker(work, folder) as tracker,
@@ -144,7 +145,15 @@ class Engine:
                 say=self.reporter.say,
                 on_resume=on_resume,
             )
-            return dataclasses.replace(result, params=in_float32(result.params))
+            return dataclasses.replace(result, params=whole(in_float32(result.params)))
+
+    def of_occurring(
+        self, work: Work, params: Params
+    ) -> tuple[Work, Params, Callable[[Params], Params]]:
+        """See ``Work.of_occurring``; not where parameters are cut or lie in several processes."""
+        if self.options.fsdp > 1 or jax.process_count() > 1:
+            return work, params, lambda same: same
+        return work.of_occurring(params)
 
     def train_population(
         self,

@@ -337,10 +337,10 @@ def time_strategies(engine: Engine, members: Sequence[Run]) -> dict[Chosen, floa
     first = works[0]
     layout = engine.layout
     alone = step_numbers(first.objective, first.optimizer, first.seed, 0, first.steps)
-    given = (*layout.put_batch(*batches[0]), layout.put_numbers(alone))
-    seconds: dict[Chosen, float] = {
-        "sequential": _timed(engine.step(first), layout.put_state(states[0]), given)
-    }
+    smaller, start, _ = engine.of_occurring(first, members[0].start())
+    given = (*layout.put_batch(*smaller.feed(outputs[0])(0)), layout.put_numbers(alone))
+    state = layout.put_state(engine.new_state(smaller, start))
+    seconds: dict[Chosen, float] = {"sequential": _timed(engine.step(smaller), state, given)}
     names: list[Placed] = ["vmap", "sharded"] if engine.mesh.size > 1 else ["vmap"]
     table = number_table(
         [work.objective for work in works],

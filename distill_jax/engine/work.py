@@ -1,7 +1,9 @@
 """One stage of one run, ready to be trained: all that the engine has to know of it."""
 
+import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +14,8 @@ from jax.sharding import Mesh
 from distill_jax.core.mesh import Placement
 from distill_jax.data.plan import TrainingTable
 from distill_jax.engine.options import Precision
+from distill_jax.models.build import build_model
+from distill_jax.models.occurring import OccurringTokens
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.feed import Feed, TeacherOutputs
@@ -48,7 +52,8 @@ class Work:
       loss_params: () -> the losses' own parameters before the first step.
       evaluate: gives validation scores, those of ``loop.select`` among them.
       evaluate_members: the same for many at once; without it they are evaluated one by one.
-      draws: see ``Feed``.
+      draws, renumber: see ``Feed``.
+      occurring: the tokens that its table holds, where the model has embeddings for more.
       prefix: of the names of this stage's files.
     """
 
@@ -67,6 +72,8 @@ class Work:
     evaluate: Evaluate
     evaluate_members: EvaluateMembers | None = None
     draws: Callable[[Any, int, int], Any] | None = None
+    renumber: Callable[[Any], Any] | None = None
+    occurring: OccurringTokens | None = None
     precision: Precision = "f32"
     prefix: str = ""
 
@@ -93,7 +100,37 @@ class Work:
     def feed(self, teacher: TeacherOutputs | None, rows: slice | None = None) -> Feed:
         """The batches, or some rows of each, a pure function of the step."""
         said = teacher if self.objective.needs_teacher else None
-        return Feed(self.table, self.lengths, self.batch_size, self.seed, said, rows, self.draws)
+        return Feed(
+            self.table,
+            self.lengths,
+            self.batch_size,
+            self.seed,
+            said,
+            rows,
+            self.draws,
+            self.renumber,
+        )
+
+    def of_occurring(self, start: Params) -> tuple["Work", Params, Callable[[Params], Params]]:
+        """The same work on a model of the tokens that occur alone, where that is smaller; its
+        parameters; and the way back to those of the whole model.
+
+        Args:
+          start: parameters before the first step.
+        """
+        if (tokens := self.occurring) is None:
+            return self, start, lambda params: params
+        whole = partial(tokens.whole, before=start)
+
+        def evaluate(params: Params, mesh: Mesh, on_batch: OnBatch) -> dict[str, float]:
+            return self.evaluate(whole(params), mesh, on_batch)
+
+        config = dataclasses.replace(self.config, vocab_size=tokens.count)  # type: ignore[type-var]
+        build = partial(build_model, config)
+        smaller = dataclasses.replace(
+            self, config=config, build=build, evaluate=evaluate, renumber=tokens.renumber
+        )
+        return smaller, tokens.cut(start), whole
 
     def model(self, *, remat: bool = False) -> Any:
         """What the step applies."""

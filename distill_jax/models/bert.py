@@ -25,6 +25,7 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 from distill_jax.core.types import Batch, ModelOutput, ModelShape, TokenRange, as_batch
 from distill_jax.models.dropout import Dropout
+from distill_jax.models.products import affine
 
 Params = dict[str, Any]
 """Nested dictionaries of arrays, as Flax keeps them under ``"params"``."""
@@ -272,7 +273,12 @@ class SelfAttention(nn.Module):
             seen_B1TT = seen_B1TT & jnp.tril(jnp.ones((1, 1, T, T), bool))
         probs_BHTT = jax.nn.softmax(jnp.where(seen_B1TT, scores_BHTT, lowest))
         weights_BHTT = Dropout(config.attention_dropout)(probs_BHTT, train=train)
-        context_BTHK = jnp.einsum("BHTS,BSHK->BTHK", weights_BHTT.astype(self.dtype), value_BTHK)
+        context_BTHK = jnp.einsum(
+            "BHTS,BSHK->BTHK",
+            weights_BHTT.astype(self.dtype),
+            value_BTHK,
+            preferred_element_type=jnp.float32,
+        ).astype(self.dtype)
         return context_BTHK.reshape(B, -1, D), {
             "attention_scores": scores_BHTT,
             "attention_probs": probs_BHTT,
@@ -322,8 +328,7 @@ class Dense(nn.Module):
         kernel_init = nn.initializers.normal(self.init_std)
         kernel_DF = self.param("kernel", kernel_init, (width, self.features), jnp.float32)
         bias_F = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        flat_ND = x.reshape(-1, width).astype(self.dtype)
-        y_NF = flat_ND @ kernel_DF.astype(self.dtype) + bias_F.astype(self.dtype)[None]
+        y_NF = affine(x.reshape(-1, width), kernel_DF, bias_F, self.dtype)
         return y_NF.reshape(*lead, self.features)
 
 

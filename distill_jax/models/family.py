@@ -57,11 +57,14 @@ class Family:
       config_type: the class of its configs, frozen dataclasses that belong to no other family.
       module: the class of its modules, ``module(config)``; with ``dtype`` and ``remat`` where it
         has such fields.
+      embeddings: path in its parameters to the embeddings of tokens, [``config.vocab_size``, D],
+        which nothing but token ids reads; () for none.
     """
 
     name: str
     config_type: type
     module: type[nn.Module]
+    embeddings: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     def build(self, config: Any, dtype: Any = jnp.float32, remat: bool = False) -> nn.Module:
         """The module: ``apply({"params": params}, batch, train=...)`` gives an output.

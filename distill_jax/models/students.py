@@ -215,4 +215,14 @@ class Berts(Classifiers):
         return init_student(name, teacher.config, teacher.params, rng, **options)
 
 
-BERTS = register(Berts("bert", BertConfig, Bert, _NAMES, pools=True, reference=reference_logits))
+BERTS = register(
+    Berts(
+        "bert",
+        BertConfig,
+        Bert,
+        _NAMES,
+        pools=True,
+        reference=reference_logits,
+        embeddings=("embeddings", "word", "embedding"),
+    )
+)

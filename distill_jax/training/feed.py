@@ -25,6 +25,7 @@ class Feed:
       teacher: the teacher's outputs, or None where no loss listens to a teacher.
       rows: which rows of every batch this process reads; all by default.
       draws: what else depends on chance, (batch, seed, step) -> batch; a pure function.
+      renumber: the batch as the student reads it, where its teacher reads other numbers.
     """
 
     table: TrainingTable
@@ -34,6 +35,7 @@ class Feed:
     teacher: TeacherOutputs | None = None
     rows: slice | None = None
     draws: Callable[[Any, int, int], Any] | None = None
+    renumber: Callable[[Any], Any] | None = None
 
     @cached_property
     def planned(self) -> Callable[[int], tuple[PlannedBatch, ...]]:
@@ -64,7 +66,8 @@ class Feed:
         batch = self.table.batch(planned.rows, planned.length, batch_size)
         if self.draws is not None:
             batch = self.draws(batch, self.seed, step)
-        return batch, self.teacher(batch) if self.teacher else None
+        said = self.teacher(batch) if self.teacher else None
+        return self.renumber(batch) if self.renumber else batch, said
 
     def read(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]:
         """The batches of steps ``start`` to ``stop - 1``, made ahead by a thread."""

@@ -18,7 +18,8 @@ from distill_jax.evaluation.predict import (
     predict_logits,
 )
 from distill_jax.models.build import build_model
-from distill_jax.models.family import ModelConfig
+from distill_jax.models.family import ModelConfig, family_of
+from distill_jax.models.occurring import OccurringTokens
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tasks.classification.cells import (
     TEACHER,
@@ -93,6 +94,7 @@ def classifier_work(
         ties=SCORES.get(training.ties),
         patience=training.patience if selects else 0,
     )
+    table = splits.training_table(with_teacher=objective.needs_teacher)
     return Work(
         identity=_identity(cell, config),
         seed=cell.seed,
@@ -103,14 +105,24 @@ def classifier_work(
         loop=loop,
         batch_size=training.batch_size,
         lengths=lengths,
-        table=splits.training_table(with_teacher=objective.needs_teacher),
+        table=table,
         data=splits.digest,
         loss_params=lambda: objective.init_params(jax.random.key(cell.seed)),
         evaluate=partial(_evaluate, splits, config),
         evaluate_members=partial(_evaluate_members, splits, config),
+        occurring=_occurring(config, table),
         precision=cell.precision,
         prefix="" if selects else "intermediate-",
     )
+
+
+def _occurring(config: ModelConfig, table: Examples) -> OccurringTokens | None:
+    """The tokens of a table, where the model has embeddings for more."""
+    path = family_of(config).embeddings
+    tokens_R = table.occurring_tokens
+    if not path or len(tokens_R) + 1 >= config.token_range.tokens:
+        return None
+    return OccurringTokens(path, tokens_R)
 
 
 def _identity(cell: ClassifierCell, config: ModelConfig) -> Identity:
