@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.compare_flags import CompareLosses, parse_arguments
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.teacher_training import teacher_rates, teacher_training
 from distill_jax.core.errors import UserError
-from distill_jax.engine.options import Pooling
+from distill_jax.engine.options import Pooling, Precision
 
 if TYPE_CHECKING:
     from distill_jax.engine.sweep import Sweep
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EPOCHS, MIN_STEPS = 2.0, 600
 COPIED_EPOCHS, COPIED_MIN_STEPS = 1.0, 300
 """Of students that start at random, and of those made of the teacher's layers."""
+SHAPES, QUICK_SHAPES = 16, 5
 
 
 def output_folder(args: CompareLosses) -> Path:
@@ -119,6 +120,28 @@ def _copies_of_a_trained_teacher(args: CompareLosses) -> list[str]:
     ]
 
 
+def _is_quick(args: CompareLosses) -> bool:
+    """Whether this is the table that is to be there soonest: the default one, on its own texts."""
+    return args.preset == "default" and args.data == CompareLosses.data
+
+
+def _precisions(
+    args: CompareLosses,
+) -> 'tuple[Precision, Literal["f32", "bf16"], Literal["f32", "bf16"]]':
+    """In which students compute, the teacher speaks, and it is fine-tuned."""
+    from distill_jax.models.build import student_family
+
+    able = all(student_family(name).has_dtype for name in args.students)
+    usual: Precision = "bf16" if _is_quick(args) and able else "f32"
+    students = usual if args.precision == "auto" else args.precision
+    rest: Literal["f32", "bf16"] = "f32" if students == "f32" else "bf16"
+    speaks, tuned = (
+        rest if given == "auto" else given
+        for given in (args.teacher_precision, args.teacher_training_precision)
+    )
+    return students, speaks, tuned
+
+
 def _trainings(args: CompareLosses) -> "tuple[TrainingConfig, TrainingConfig]":
     """Of students that start at random, and of those made of the teacher's layers."""
     from distill_jax.tasks.classification.cells import TrainingConfig
@@ -129,7 +152,7 @@ def _trainings(args: CompareLosses) -> "tuple[TrainingConfig, TrainingConfig]":
         steps=args.steps,
         evaluations=args.evaluations,
         batch_size=args.batch_size,
-        max_shapes=args.max_shapes,
+        max_shapes=args.max_shapes or (QUICK_SHAPES if _is_quick(args) else SHAPES),
         optimizer=OptimizerConfig(learning_rate=args.learning_rate, clip_apart=args.clip_apart),
         select=args.select,
         ties="loss" if _is_own(args.data) and args.select != "loss" else "earliest",
@@ -158,6 +181,7 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
     from distill_jax.tasks.classification.label_map import parse_label_map
 
     own = _is_own(args.data)
+    precision, speaks, tuned = _precisions(args)
     chosen_from, within = teacher_rates(args, own)
     fraction = usual_fraction(args.data) if args.label_fraction is None else args.label_fraction
     first, *others = args.teacher
@@ -169,18 +193,19 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
         teacher_training(args, training, own),
         args.teacher_outputs,
         args.cache_dtype,
-        args.teacher_precision,
+        speaks,
         pooling=args.teacher_pooling,
         label_map=parse_label_map(args.label_map),
         rates=chosen_from,
         rates_within=within,
+        training_precision=tuned,
     )
     setup = ClassifierSetup(
         DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length),
         teacher,
         more_teachers=tuple(dataclasses.replace(teacher, name=name) for name in others),
     )
-    return Cell(setup, (Train("ce", training),), precision=args.precision)
+    return Cell(setup, (Train("ce", training),), precision=precision)
 
 
 def _students(

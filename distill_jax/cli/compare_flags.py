@@ -9,7 +9,7 @@ import tyro
 
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.engine.options import DEFAULTS, Pooling, Precision, RunOptions, Select
+from distill_jax.engine.options import DEFAULTS, Pooling, RunOptions, Select
 
 FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
 
@@ -112,9 +112,10 @@ class CompareLosses:
     steps: int = 0
     """Optimiser steps of every row; 0 leaves it to --epochs."""
     batch_size: int = 64
-    max_shapes: int = 16
+    max_shapes: int | None = None
     """The most lengths that batches are padded to (each is a compilation); as many are used as
-    keep the padding under a tenth."""
+    keep the padding under a tenth. Default: 5 in the default preset on its own texts, where
+    compiling more costs more than padding; else 16."""
     learning_rate: float = 1e-3
     """For students that start at random."""
     copied_learning_rate: float = 3e-4
@@ -135,10 +136,13 @@ class CompareLosses:
     """Ask the teacher once and keep its answers, or ask it at every step."""
     cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"
     """How token-level answers are kept; logits are always float32."""
-    teacher_precision: Literal["f32", "bf16"] = "f32"
-    """In which the teacher speaks; it is fine-tuned in f32."""
-    precision: Precision = "f32"
-    """f32. bf16: students compute in bfloat16. bf16-params: their parameters are bfloat16 too."""
+    teacher_precision: Literal["auto", "f32", "bf16"] = "auto"
+    """In which the teacher speaks. auto: as students compute."""
+    teacher_training_precision: Literal["auto", "f32", "bf16"] = "auto"
+    """In which the teacher is fine-tuned. auto: as students compute."""
+    precision: Literal["auto", "f32", "bf16", "bf16-params"] = "auto"
+    """f32. bf16: students compute in bfloat16. bf16-params: their parameters are bfloat16 too.
+    auto: bf16 in the default preset on its own texts, else f32."""
 
     plugin: Path | None = None
     """A Python file of yours with more losses; it is run."""

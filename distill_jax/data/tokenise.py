@@ -40,7 +40,7 @@ class TokenTable(LabelledArrays):
       features_NF: float32 [N, F] that a linear model can read; None: tokens are no numbers.
     """
 
-    asked_at_once: ClassVar[int] = 32
+    asked_at_once: ClassVar[int] = 64
     features_NF: ClassVar[None] = None
 
     tokens_S: np.ndarray

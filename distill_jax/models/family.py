@@ -66,6 +66,11 @@ class Family:
     module: type[nn.Module]
     embeddings: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
+    @property
+    def has_dtype(self) -> bool:
+        """Whether its modules can compute in another dtype than float32."""
+        return "dtype" in _fields(self)
+
     def build(self, config: Any, dtype: Any = jnp.float32, remat: bool = False) -> nn.Module:
         """The module: ``apply({"params": params}, batch, train=...)`` gives an output.
 
@@ -81,7 +86,7 @@ class Family:
         if remat and "remat" not in known:
             raise UserError(f"--remat is for BERTs: a {self.module.__name__} keeps its activations")
         if dtype != jnp.float32 and "dtype" not in known:
-            able = [each.module.__name__ for each in _FAMILIES.values() if "dtype" in _fields(each)]
+            able = [each.module.__name__ for each in _FAMILIES.values() if each.has_dtype]
             raise UserError(
                 f"{self.module.__name__} computes in float32 alone: leave --precision at f32, or "
                 f"take another model ({', '.join(able)})"

@@ -19,7 +19,9 @@ HALF = jnp.bfloat16
 def affine(x_NK: Array, kernel_KF: Array, bias_F: Array, dtype: Any) -> Array:
     """``x @ kernel + bias`` of factors in ``dtype``, which is the result's too: [N, F]."""
     if dtype == HALF and jax.default_backend() == "cpu":
-        return (_summed_in_float32(x_NK, kernel_KF) + bias_F.astype(jnp.float32)[None]).astype(dtype)
+        return (_summed_in_float32(x_NK, kernel_KF) + bias_F.astype(jnp.float32)[None]).astype(
+            dtype
+        )
     return x_NK.astype(dtype) @ kernel_KF.astype(dtype) + bias_F.astype(dtype)[None]
 
 

@@ -117,6 +117,8 @@ class Drive:
       read: (first step, end) -> the batches of these steps with what the teacher says.
       arguments: (batch, teacher's output, steps before it) -> the step's arguments beside the
         state, where they belong.
+      shapes: (first step, end) -> of each shape of batches a step, its batch and what the teacher
+        says of it: what can be compiled beforehand, side by side.
     """
 
     step: CompiledStep
@@ -126,6 +128,7 @@ class Drive:
     loop: LoopConfig
     stop: StopRequest
     checkpoints: Checkpoints | None = None
+    shapes: Callable[[int, int], list[tuple[int, Batch, Output | None]]] | None = None
     _mark: float = field(default_factory=time.perf_counter)
     _saved_at: float = field(default_factory=time.monotonic)
     _unseen: list[Taken] = field(default_factory=list)
@@ -147,6 +150,7 @@ class Drive:
         self._mark = time.perf_counter()
         if start >= loop.steps or not recorder.alive():
             return state
+        self._prepare(state, start)
         batches = self.read(start, loop.steps)
         window: list[Taken] = []
         try:
@@ -190,6 +194,15 @@ class Drive:
             if done < loop.steps:
                 self._save_where_wanted(state, done)
         return state
+
+    def _prepare(self, state: TrainState, start: int) -> None:
+        """Compile what the steps from here on will need."""
+        if self.shapes is not None and jax.process_count() == 1:
+            shapes = self.shapes(start, self.loop.steps)
+            calls = [self.arguments(batch, said, step) for step, batch, said in shapes]
+            self.step.prepare(state, calls)
+            self.recorder.spend(compile_seconds=time.perf_counter() - self._mark)
+            self._mark = time.perf_counter()
 
     def _take(
         self, state: TrainState, batch: Batch, said: Output | None, done: int

@@ -69,6 +69,15 @@ class Feed:
         said = self.teacher(batch) if self.teacher else None
         return self.renumber(batch) if self.renumber else batch, said
 
+    def of_each_shape(self, start: int, stop: int) -> list[tuple[int, Any, Any]]:
+        """Of the steps ``start`` to ``stop - 1`` the first of each shape: its number, batch, and
+        what the teacher says of it."""
+        first: dict[int, int] = {}
+        for step in range(start, stop):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            first.setdefault(self.planned(epoch)[position].length, step)
+        return [(step, *self(step)) for step in first.values()]
+
     def read(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]:
         """The batches of steps ``start`` to ``stop - 1``, made ahead by a thread."""
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)

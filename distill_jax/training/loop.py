@@ -174,7 +174,9 @@ def train(
         return went_wrong(diagnostics, feed, numbers(taken.step - 1), taken, state)
 
     recorder = _Run(loop, evaluate, on_log, why, say, checkpoints, best_params, progress)
-    Drive(step, feed.read, arguments, recorder, loop, stop, checkpoints).run(state, int(state.step))
+    shapes = None if layout.parallel == "pmap" else feed.of_each_shape
+    drive = Drive(step, feed.read, arguments, recorder, loop, stop, checkpoints, shapes)
+    drive.run(state, int(state.step))
     return TrainResult(recorder.best_params, recorder.progress)
 
 

@@ -1,6 +1,9 @@
 """The heart: one pure step, compiled once for each shape of batch."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -48,7 +51,40 @@ class StepMetrics:
     applied: jax.Array
 
 
+@struct.dataclass
+class Gradients:
+    """What the first half of a step hands to the second.
+
+    Attributes:
+      trained: of the total, a tree like ``TrainState.trained``; float32.
+      loss, terms: see ``StepMetrics``.
+    """
+
+    trained: dict[str, Params]
+    loss: jax.Array
+    terms: dict[str, tuple[jax.Array, jax.Array]]
+
+
 Step = Callable[[TrainState, Batch, Output | None, StepNumbers], tuple[TrainState, StepMetrics]]
+
+
+@dataclass(frozen=True)
+class TwoHalves:
+    """A ``Step`` whose halves can be compiled apart: the second is the same for all batches.
+
+    Attributes:
+      gradients: (trained, steps before, batch, teacher's output, numbers) -> gradients.
+      update: (state, gradients, learning rate) -> (state, metrics).
+    """
+
+    gradients: Callable[[dict[str, Params], Any, Batch, Output | None, StepNumbers], Gradients]
+    update: Callable[[TrainState, Gradients, Any], tuple[TrainState, StepMetrics]]
+
+    def __call__(
+        self, state: TrainState, batch: Batch, teacher_output: Output | None, numbers: StepNumbers
+    ) -> tuple[TrainState, StepMetrics]:
+        found = self.gradients(state.trained, state.step, batch, teacher_output, numbers)
+        return self.update(state, found, numbers.learning_rate)
 
 
 def make_step(
@@ -60,7 +96,7 @@ def make_step(
     axis: str | None = None,
     gathered: jax.sharding.Sharding | None = None,
     skip_nonfinite: bool = False,
-) -> Step:
+) -> TwoHalves:
     """The pure step ``(state, batch, teacher_output, numbers) -> (state, metrics)``.
 
     It does not know where the teacher's outputs came from (of several teachers a tuple, in the
@@ -79,10 +115,14 @@ def make_step(
         freezes the state (see ``finite``).
     """
 
-    def step(
-        state: TrainState, batch: Batch, teacher_output: Output | None, numbers: StepNumbers
-    ) -> tuple[TrainState, StepMetrics]:
-        dropout_key = jax.random.fold_in(jax.random.key(numbers.seed), state.step)
+    def gradients(
+        trained: dict[str, Params],
+        steps_before: jax.Array,
+        batch: Batch,
+        teacher_output: Output | None,
+        numbers: StepNumbers,
+    ) -> Gradients:
+        dropout_key = jax.random.fold_in(jax.random.key(numbers.seed), steps_before)
 
         def apply(params: Params, part: Batch) -> Output:
             if gathered is not None:
@@ -103,24 +143,28 @@ def make_step(
                 said = apply(trained["student"], batch)
                 return loss_fn(trained["losses"], said, teacher_output, batch)
 
-            (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.trained)
+            (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(trained)
         else:
             (total, terms), grads = gradients_by_parts(
                 apply,
                 loss_fn,
-                state.trained,
+                trained,
                 batch,
                 teacher_output,
                 accumulate=accumulate,
                 axis=axis,
             )
-        grads = in_float32(grads)
-        new_state = _updated(state, grads, optimizer, numbers.learning_rate)
-        norm = optax.tree.norm(grads)
-        new_state, applied = guard(new_state, state, total, norm, skip=skip_nonfinite)
-        return new_state, StepMetrics(total, terms, norm, applied)
+        return Gradients(in_float32(grads), total, terms)
 
-    return step
+    def update(
+        state: TrainState, found: Gradients, rate: ArrayLike
+    ) -> tuple[TrainState, StepMetrics]:
+        new_state = _updated(state, found.trained, optimizer, rate)
+        norm = optax.tree.norm(found.trained)
+        new_state, applied = guard(new_state, state, found.loss, norm, skip=skip_nonfinite)
+        return new_state, StepMetrics(found.loss, found.terms, norm, applied)
+
+    return TwoHalves(gradients, update)
 
 
 def _updated(
@@ -145,13 +189,15 @@ class CompiledStep:
 
     One object serves every run that shares a student shape and an objective's structure, so
     that a table's second seed and second temperature compile nothing. States come and go in one
-    placement: that of the first.
+    placement: that of the first. On one CPU, where compiling takes longer than many steps, the
+    halves of a step are two programs, and each further shape of batches compiles the first alone.
     """
 
     def __init__(self, step: Step) -> None:
         self.traces = 0
         self._step = step
-        self._jitted: Any = None
+        self._first: Any = None
+        self._second: Any = None
 
     def __call__(
         self,
@@ -160,17 +206,73 @@ class CompiledStep:
         teacher_output: Output | None,
         numbers: StepNumbers,
     ) -> tuple[TrainState, StepMetrics]:
-        if self._jitted is None:
-            self._jitted = self._compile(state)
-        return self._jitted(state, batch, teacher_output, numbers)
+        self._make(state)
+        if self._second is None:
+            return self._first(state, batch, teacher_output, numbers)
+        found = self._first(state.trained, state.step, batch, teacher_output, numbers)
+        return self._second(state, found, numbers.learning_rate)
 
-    def _compile(self, state: TrainState) -> Any:
-        placed = jax.tree.map(lambda x: x.sharding if isinstance(x, jax.Array) else None, state)
-        return jax.jit(self._counted, donate_argnums=0, out_shardings=(placed, None))
+    def prepare(self, state: TrainState, calls: Sequence[tuple[Any, ...]]) -> None:
+        """Compile the programs of some calls side by side, on all cores.
 
-    def _counted(self, *arguments: Any) -> tuple[TrainState, StepMetrics]:
-        self.traces += 1
-        return self._step(*arguments)
+        Args:
+          state: that any of them starts from; it is left as it is.
+          calls: the other arguments of each.
+        """
+        self._make(state)
+        placed = _placement(state.step)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            waiting = []
+            for batch, said, numbers in calls:
+                given: tuple[Any, ...] = (state,)
+                if self._second is not None:
+                    given = (state.trained, state.step)
+                lowered = self._first.lower(*given, batch, said, numbers)
+                waiting.append(pool.submit(lowered.compile))
+                if self._second is not None and len(waiting) == 1:
+                    found = jax.tree.map(
+                        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
+                        lowered.out_info,
+                    )
+                    rest = self._second.lower(state, found, numbers.learning_rate)
+                    waiting.append(pool.submit(rest.compile))
+            for each in waiting:
+                each.result()
+
+    def _make(self, state: TrainState) -> None:
+        if self._first is None:
+            self._first, self._second = self._compile(state)
+
+    def _compile(self, state: TrainState) -> tuple[Any, Any]:
+        """The programs: of the whole step and None, or of its halves."""
+        placed = jax.tree.map(_placement, state)
+        if isinstance(self._step, TwoHalves) and on_one_cpu(state):
+            there = placed.step
+            first = jax.jit(self._counted(self._step.gradients), out_shardings=there)
+            second = jax.jit(self._step.update, donate_argnums=0, out_shardings=(placed, None))
+            return first, second
+        whole = self._counted(self._step)
+        return jax.jit(whole, donate_argnums=0, out_shardings=(placed, None)), None
+
+    def _counted(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            self.traces += 1
+            return program(*arguments)
+
+        return counted
+
+
+def _placement(x: Any) -> Any:
+    return x.sharding if isinstance(x, jax.Array) else None
+
+
+def on_one_cpu(tree: Any) -> bool:
+    """Whether arrays are all on the host, or on one device that is a CPU."""
+    placed = [x.sharding for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
+    devices: set[Any] = {device for sharding in placed for device in sharding.device_set}
+    if not devices:
+        return jax.default_backend() == "cpu"
+    return len(devices) == 1 and devices.pop().platform == "cpu"
 
 
 class PmappedStep(CompiledStep):
@@ -183,12 +285,13 @@ class PmappedStep(CompiledStep):
         super().__init__(step)
         self._axis, self._devices = axis, devices
 
-    def _compile(self, state: TrainState) -> Any:
-        return jax.pmap(
-            self._counted,
+    def _compile(self, state: TrainState) -> tuple[Any, Any]:
+        program = jax.pmap(
+            self._counted(self._step),
             axis_name=self._axis,
             in_axes=(None, 0, 0, None),
             out_axes=(None, None),
             donate_argnums=0,
             devices=self._devices,
         )
+        return program, None

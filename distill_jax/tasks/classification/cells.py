@@ -12,7 +12,7 @@ from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.engine.cell import Cell
-from distill_jax.engine.options import Pooling, Select
+from distill_jax.engine.options import Pooling, Precision, Select
 from distill_jax.objectives.grammar import parse
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
@@ -149,7 +149,7 @@ class TeacherConfig:
       cache_dtype: of cached token-level outputs; logits are always float32.
       cache_top_k: of more classes than this, a cache keeps the largest logits and the mass of
         the rest; None keeps all.
-      precision: in which it speaks; it is fine-tuned in float32.
+      precision: in which it speaks.
       seed: of its fine-tuning: the new head, dropout and the order of the data.
       pooling: what its head reads, see ``BertConfig``; ``auto`` for what its checkpoint says.
       label_map: of one that is used as it came: (its class, by name or number; the data's class)
@@ -158,6 +158,7 @@ class TeacherConfig:
         ``training``.
       rates_within: steps of fine-tuning up to which one is chosen; beyond, it is that of
         ``training``. 0 for no bound.
+      training_precision: in which it is fine-tuned.
     """
 
     name: str = "minilm-l6"
@@ -176,6 +177,7 @@ class TeacherConfig:
     label_map: tuple[tuple[str, str], ...] = field(default=(), metadata=LATE)
     rates: tuple[float, ...] = field(default=(), metadata=LATE)
     rates_within: int = field(default=0, metadata=LATE)
+    training_precision: Precision = field(default="f32", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -8,7 +8,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core.mesh import Placement
-from distill_jax.engine.work import Work
+from distill_jax.engine.options import Precision
+from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.evaluation.predict import (
     LogitsOf,
@@ -37,14 +38,16 @@ SCORES = {"accuracy": "accuracy", "macro_f1": "macro_f1", "loss": "nll"}
 
 
 @lru_cache(maxsize=64)
-def predictor(config: ModelConfig) -> LogitsOf:
+def predictor(config: ModelConfig, precision: Precision = "f32") -> LogitsOf:
     """The compiled forward pass of models of this shape."""
-    return logits_of(build_model(config))
+    return logits_of(build_model(config, compute_dtype(precision)))
 
 
 @lru_cache(maxsize=16)
-def _population_predictor(config: ModelConfig, placement: Placement) -> LogitsOf:
-    return population_logits_of(build_model(config), placement)
+def _population_predictor(
+    config: ModelConfig, precision: Precision, placement: Placement
+) -> LogitsOf:
+    return population_logits_of(build_model(config, compute_dtype(precision)), placement)
 
 
 def predict(
@@ -55,10 +58,11 @@ def predict(
     *,
     mesh: Mesh,
     on_batch: Callable[[], None] = lambda: None,
+    precision: Precision = "f32",
 ) -> np.ndarray:
     """Logits [N, C] of a model for a table, in its order."""
     return predict_logits(
-        predictor(config),
+        predictor(config, precision),
         params,
         table,
         shape_lengths=splits.few_lengths,
@@ -108,8 +112,8 @@ def classifier_work(
         table=table,
         data=splits.digest,
         loss_params=lambda: objective.init_params(jax.random.key(cell.seed)),
-        evaluate=partial(_evaluate, splits, config),
-        evaluate_members=partial(_evaluate_members, splits, config),
+        evaluate=partial(_evaluate, splits, config, cell.precision),
+        evaluate_members=partial(_evaluate_members, splits, config, cell.precision),
         occurring=_occurring(config, table),
         precision=cell.precision,
         prefix="" if selects else "intermediate-",
@@ -130,22 +134,31 @@ def _identity(cell: ClassifierCell, config: ModelConfig) -> Identity:
 
 
 def _evaluate(
-    splits: Splits, config: ModelConfig, params: Params, mesh: Mesh, on_batch: Callable[[], None]
+    splits: Splits,
+    config: ModelConfig,
+    precision: Precision,
+    params: Params,
+    mesh: Mesh,
+    on_batch: Callable[[], None],
 ) -> dict[str, float]:
+    """What decides which step is kept, of the model as it is trained."""
     validation = splits.validation
-    logits_NC = predict(splits, config, params, validation, mesh=mesh, on_batch=on_batch)
+    logits_NC = predict(
+        splits, config, params, validation, mesh=mesh, on_batch=on_batch, precision=precision
+    )
     return classification_metrics(logits_NC, validation.labels_N)
 
 
 def _evaluate_members(
     splits: Splits,
     config: ModelConfig,
+    precision: Precision,
     stacked: Params,
     placement: Placement,
     on_batch: Callable[[], None],
 ) -> list[dict[str, float]]:
     logits_PNC = population_logits(
-        _population_predictor(config, placement),
+        _population_predictor(config, precision, placement),
         stacked,
         splits.validation,
         shape_lengths=splits.few_lengths,

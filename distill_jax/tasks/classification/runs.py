@@ -191,14 +191,15 @@ def teacher_row(
     teacher: Teacher,
     group: str,
     checked: Checked,
+    logits_NC: np.ndarray,
 ) -> LedgerRow:
     """The ledger's row of the teacher itself.
 
     Args:
       checked: what ``check_teacher`` found; its metrics are kept with the scores.
+      logits_NC: what it says of the test split.
     """
     training = teacher.training
-    logits_NC = _logits(engine, splits, teacher.config, teacher.params, splits.test)
     if checked.validation_NC is None:
         temperature = temperature_of(engine, splits, teacher.config, teacher.params)
     else:

@@ -147,7 +147,8 @@ class Supplies:
         row = rows_in(ledger.path.parent).get(own_cell.hash)
         if row is not None and row.fingerprints["teacher"] != teacher.digest:
             row = None
-        checked = check_teacher(self.engine, splits, teacher, shown, row.metrics if row else {})
+        known, precision = row.metrics if row else {}, cell.setup.teacher.precision
+        checked = check_teacher(self.engine, splits, teacher, shown, known, precision)
         self._teachers[key] = teacher, own_cell.hash
         share = self.engine.options.share
         if not share.whole:  # its checkpoints are of no use to anybody now
@@ -157,7 +158,14 @@ class Supplies:
         if row is None:
             group = Path(cell.setup.teacher.name).name
             row = teacher_row(
-                self.engine, self.experiment, own_cell, splits, teacher, group, checked
+                self.engine,
+                self.experiment,
+                own_cell,
+                splits,
+                teacher,
+                group,
+                checked,
+                self._on_test_split(splits, teacher),
             )
             if is_lead():
                 ledger.append(row)

@@ -80,6 +80,7 @@ def teacher_cell(splits: Splits, pretrained: Checkpoint, cell: ClassifierCell) -
         ClassifierSetup(cell.setup.data, config, TEACHER),
         (Train("ce", config.training),),
         config.seed,
+        precision=config.training_precision,
         data_digest=splits.labels_digest,
         teacher_digest=pretrained.digest,
     )

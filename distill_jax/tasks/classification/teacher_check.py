@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from distill_jax.core.errors import UserError
 from distill_jax.data.split_files import listed
 from distill_jax.engine.engine import Engine
+from distill_jax.engine.options import Precision
 from distill_jax.tables.cautions import (
     ACCURACY,
     MAJORITY,
@@ -78,6 +79,7 @@ def check_teacher(
     teacher: Teacher,
     which: str = "",
     known: Mapping[str, float] = {},
+    precision: Precision = "f32",
 ) -> Checked:
     """Ask a teacher about rows whose labels are known, say how it did, and warn or refuse.
 
@@ -85,6 +87,7 @@ def check_teacher(
       which: of several teachers, for people.
       known: the metrics of its row where it has one; a teacher that was found good is not asked
         again.
+      precision: in which it speaks.
 
     Raises:
       UserError: with ``--teacher-check refuse``, for a teacher that is no better on validation
@@ -105,6 +108,7 @@ def check_teacher(
             table,
             mesh=engine.mesh,
             on_batch=engine.check_stop,
+            precision=precision,
         )
         for table in (few, splits.validation)
     )
