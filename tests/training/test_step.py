@@ -10,6 +10,7 @@ from distill_jax.data.plan import choose_lengths, make_batch, plan_in_order
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import resolve
 from distill_jax.teachers.live import LiveTeacher
+from distill_jax.training.layout import Layout
 from distill_jax.training.loop import step_numbers
 from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
 from distill_jax.training.state import init_state
@@ -108,6 +109,49 @@ def test_numbers_change_without_a_new_program(setting, student_config, teacher_c
     state, second = compiled(state, batch, said, step_numbers(other, OPTIMIZER, 7, 5, 10))
     assert compiled.traces == 1
     assert float(first.loss) != float(second.loss)
+
+
+@pytest.fixture
+def compiled_seconds():
+    """Seconds that XLA compiled, one entry a program, as they come."""
+    seconds = []
+
+    def heard(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    yield seconds
+    jax.monitoring.unregister_event_duration_listener(heard)
+
+
+def test_what_is_prepared_is_not_compiled_again(setting, compiled_seconds):
+    """On one CPU the update is one program for all shapes, and further shapes are half a step."""
+    step, state, batch, said, numbers = setting("kl + hidden_mse")
+    layout, compiled = Layout(make_mesh(jax.devices()[:1])), CompiledStep(step)
+    state = layout.put_state(state)
+    halves = (batch, said), jax.tree.map(lambda x: x[: len(x) // 2], (batch, said))
+    calls = [(*layout.put_batch(*half), layout.put_numbers(numbers)) for half in halves]
+    compiled_seconds.clear()
+    compiled.prepare(state, calls)
+    assert len(compiled_seconds) == 3
+    assert compiled.traces == 2
+    compiled_seconds.clear()
+    for call in [*calls, *calls]:
+        state, _ = compiled(state, *call)
+    assert compiled_seconds == []
+    assert compiled.traces == 2
+    assert int(state.step) == 4
+
+
+def test_two_programs_take_the_step_of_one(setting):
+    step, state, batch, said, numbers = setting("0.5*kl(T=2) + 0.5*ce + hidden_mse")
+    whole, whole_metrics = jax.jit(step)(state, batch, said, numbers)
+    layout = Layout(make_mesh(jax.devices()[:1]))
+    placed = (*layout.put_batch(batch, said), layout.put_numbers(numbers))
+    halves, metrics = CompiledStep(step)(layout.put_state(state), *placed)
+    assert_trees_close(whole_metrics, metrics, rtol=1e-5)
+    assert_trees_close(whole, halves, rtol=1e-5, atol=1e-6)
 
 
 def test_dropout_follows_seed_and_step_alone(setting):

@@ -1,0 +1,112 @@
+"""Training the embeddings of tokens that occur, against training all of them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distill_jax.core.mesh import make_mesh
+from distill_jax.models.bert import Bert, BertConfig, init_bert
+from distill_jax.models.occurring import OccurringTokens
+from distill_jax.models.students import BERTS
+from distill_jax.objectives.resolve import resolve
+from distill_jax.training.layout import Layout
+from distill_jax.training.loop import step_numbers
+from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
+from distill_jax.training.step import make_step
+
+CONFIG = BertConfig(
+    vocab_size=50,
+    hidden_size=8,
+    num_layers=1,
+    num_heads=2,
+    intermediate_size=16,
+    max_positions=8,
+    pooling="mean",
+)
+OPTIMIZER = OptimizerConfig(learning_rate=3e-2, weight_decay=0.5, warmup=0.0)
+STEPS = 12
+
+
+@pytest.fixture
+def tokens():
+    return OccurringTokens(BERTS.embeddings, np.asarray([0, 3, 7, 8, 20, 21, 40]))
+
+
+def batch_of(tokens, make_batch, step):
+    rng = np.random.default_rng(step)
+    batch = make_batch(rng=rng, rows=8, length=5)
+    ids = rng.choice(tokens.tokens_R, np.shape(batch.input_ids_BT)).astype(np.int32)
+    return dataclasses.replace(batch, input_ids_BT=ids)
+
+
+@pytest.fixture
+def make_batch():
+    from distill_jax.core.types import Batch
+
+    def make(rng, rows, length):
+        return Batch(
+            example_ids_B=np.arange(rows, dtype=np.int32),
+            input_ids_BT=np.zeros((rows, length), np.int32),
+            token_type_ids_BT=np.zeros((rows, length), np.int32),
+            where_BT=np.arange(length)[None] < rng.integers(2, length + 1, (rows, 1)),
+            labels_B=rng.integers(0, 2, rows).astype(np.int32),
+            label_where_B=np.ones(rows, bool),
+        )
+
+    return make
+
+
+def trained(config, params, batches, *, skip=()):
+    """Parameters after the batches, those whose numbers are in ``skip`` with a loss of NaN."""
+    objective = resolve("ce", config.shape, None)
+    optimizer, layout = make_optimizer(OPTIMIZER), Layout(make_mesh(jax.devices()[:1]))
+    step = layout.compile(make_step(Bert(config), objective, optimizer, skip_nonfinite=True))
+    state = layout.new_state(params, {}, optimizer)
+    for number, batch in enumerate(batches):
+        numbers = step_numbers(objective, OPTIMIZER, 0, number, STEPS)
+        if number in skip:
+            numbers = jax.tree.map(lambda x: x * np.float32(np.nan), numbers.objective)
+            numbers = dataclasses.replace(
+                step_numbers(objective, OPTIMIZER, 0, number, STEPS), objective=numbers
+            )
+        state, metrics = step(state, *layout.put_batch(batch, None), layout.put_numbers(numbers))
+        assert bool(metrics.applied) == (number not in skip)
+    return state.params
+
+
+@pytest.mark.parametrize("skip", [(), (2, 5)])
+def test_the_result_is_that_of_the_whole_table(tokens, make_batch, skip):
+    start = init_bert(CONFIG, jax.random.key(0))
+    batches = [batch_of(tokens, make_batch, step) for step in range(STEPS)]
+    plain = trained(CONFIG, start, batches, skip=skip)
+    smaller = dataclasses.replace(CONFIG, vocab_size=tokens.count)
+    cut = trained(smaller, tokens.cut(start), [tokens.renumber(b) for b in batches], skip=skip)
+    whole = tokens.whole(cut, start)
+    jax.tree.map(
+        lambda got, expected: np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6),
+        whole,
+        plain,
+    )
+    word = np.asarray(whole["embeddings"]["word"]["embedding"])
+    before = np.asarray(start["embeddings"]["word"]["embedding"])
+    never = np.setdiff1d(np.arange(CONFIG.vocab_size), tokens.tokens_R)
+    assert (np.abs(word[never]) < 0.99 * np.abs(before[never])).all()  # they did decay
+
+
+def test_there_and_back_changes_nothing(tokens):
+    start = init_bert(CONFIG, jax.random.key(1))
+    back = tokens.whole(tokens.cut(start), start)
+    jax.tree.map(np.testing.assert_array_equal, back, start)
+
+
+def test_a_smaller_model_says_the_same(tokens, make_batch):
+    start = init_bert(CONFIG, jax.random.key(2))
+    batch = batch_of(tokens, make_batch, 0)
+    smaller = Bert(dataclasses.replace(CONFIG, vocab_size=tokens.count))
+    got = smaller.apply({"params": tokens.cut(start)}, tokens.renumber(batch))
+    expected = Bert(CONFIG).apply({"params": start}, batch)
+    np.testing.assert_array_equal(got.logits_BC, expected.logits_BC)
+    assert jnp.isfinite(got.logits_BC).all()
