@@ -5,10 +5,15 @@ computes with them, so that neither a value nor a gradient of padding can leak, 
 teacher as a constant.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+
+MANY = 256
+"""From so many classes on a divergence has a derivative of its own, see ``kl_of_logits``."""
 
 FLOOR = 1e9
 """Logits are read within [-FLOOR, FLOOR]: a class at -inf has probability 0, and losses that
@@ -84,9 +89,14 @@ def clip_logits(logits: Array) -> Array:
     return jnp.clip(logits, -FLOOR, FLOOR)
 
 
+def tempered(logits: Array, T: ArrayLike) -> Array:
+    """``logits / T``, finite everywhere."""
+    return clip_logits(logits) / number(T, logits)
+
+
 def log_probs(logits: Array, T: ArrayLike = 1.0) -> Array:
     """``log softmax(logits / T)`` over the last axis, finite everywhere."""
-    return jax.nn.log_softmax(clip_logits(logits) / number(T, logits), axis=-1)
+    return jax.nn.log_softmax(tempered(logits, T), axis=-1)
 
 
 def masked_log_probs(scores: Array, where: Array) -> Array:
@@ -120,6 +130,37 @@ def kl_of_log_probs(log_p: Array, log_q: Array) -> Array:
     p, gap = jnp.exp(log_p), log_q - log_p
     value = jnp.sum((p + jnp.exp(log_q)) * jnp.tanh(gap / 2) - p * gap, axis=-1)
     return with_value(-jnp.sum(p * gap, axis=-1), value)
+
+
+def kl_of_logits(p: Array, q: Array) -> Array:
+    """``KL(softmax(p) || softmax(q))`` over the last axis of finite logits.
+
+    With ``MANY`` classes each pass over them counts: the gradients, ``p (log p - log q - KL)`` and
+    ``q - p``, are then made of the logits and two numbers a row, and nothing else is kept. With
+    fewer it is ``kl_of_log_probs`` as it stands, which costs the same.
+    """
+    if p.shape[-1] < MANY:
+        return kl_of_log_probs(jax.nn.log_softmax(p, axis=-1), jax.nn.log_softmax(q, axis=-1))
+    return _kl_of_many(p, q)
+
+
+@jax.custom_vjp
+def _kl_of_many(p: Array, q: Array) -> Array:
+    return _kl_forward(p, q)[0]
+
+
+def _kl_forward(p: Array, q: Array) -> tuple[Array, tuple[Array, Array]]:
+    log_p, log_q = jax.nn.log_softmax(p, axis=-1), jax.nn.log_softmax(q, axis=-1)
+    p, q, gap = jnp.exp(log_p), jnp.exp(log_q), log_q - log_p
+    value = jnp.maximum(jnp.sum((p + q) * jnp.tanh(gap / 2) - p * gap, axis=-1), 0)
+    return value, (-p * (gap + value[..., None]), q - p)
+
+
+def _kl_backward(kept: tuple[Array, Array], back: Array) -> tuple[Array, Array]:
+    return kept[0] * back[..., None], kept[1] * back[..., None]
+
+
+_kl_of_many.defvjp(_kl_forward, _kl_backward)
 
 
 def masked_mean(values: Array, where: Array, axis: int | tuple[int, ...]) -> Array:
