@@ -5,8 +5,6 @@ computes with them, so that neither a value nor a gradient of padding can leak, 
 teacher as a constant.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
