@@ -55,7 +55,7 @@ class RecommenderSpeaker:
         def say(params: Any, items_ID: jax.Array, batch: HistoryBatch) -> TopItems:
             output = recommender.apply({"params": params}, batch, items_ID=items_ID)
             return TopItems(
-                *_likeliest(output, top),
+                *likeliest(output, top),
                 logits_at(output, batch.targets_BT[..., None])[..., 0],
                 batch.where_BT & batch.target_where_BT,
                 None,
@@ -74,7 +74,7 @@ class RecommenderSpeaker:
         return self._say(self._params, self._items_ID, batch)
 
 
-def _likeliest(output: RankingOutput, top: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def likeliest(output: RankingOutput, top: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Numbers and logits of each position's likeliest items, and the log-sum-exp of the others."""
     B, T, D = output.queries_BTD.shape
     if B * T * len(output.items_ID) > MOST_LOGITS:
