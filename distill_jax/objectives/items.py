@@ -170,7 +170,9 @@ def _negatives(objective: ResolvedObjective) -> set[Negatives]:
 def tile_of(positions: int, num_items: int) -> tuple[int | None, int | None]:
     """Rows and items of which logits are held at a time; see ``catalogue_logsumexp``."""
     if jax.default_backend() == "cpu":
-        return ROWS_ON_CPU, BLOCK_ON_CPU if ROWS_ON_CPU * num_items > WHOLE_ON_CPU else None
+        if ROWS_ON_CPU * num_items <= WHOLE_ON_CPU:
+            return ROWS_ON_CPU, None
+        return min(positions, ROWS_ON_CPU), BLOCK_ON_CPU
     if positions * num_items <= MOST_LOGITS:
         return None, None
     return min(positions, ROWS), min(num_items, BLOCK)

@@ -307,7 +307,7 @@ def test_a_million_items_take_no_more_than_a_few_tables(text, tables):
 def test_the_softmax_is_cut_by_size_alone(monkeypatch):
     """On a processor by rows, and by items too where a row part of them would not fit its cache."""
     assert items.tile_of(1, 5) == items.tile_of(10**6, 2**15) == (items.ROWS_ON_CPU, None)
-    assert items.tile_of(1, 2**15 + 1) == (items.ROWS_ON_CPU, items.BLOCK_ON_CPU)
+    assert items.tile_of(9, 2**15 + 1) == (9, items.BLOCK_ON_CPU)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert items.tile_of(2**10, 2**19) == (None, None)
     assert items.tile_of(2**10, 2**19 + 1) == (2**10, items.BLOCK)
