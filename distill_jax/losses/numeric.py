@@ -5,6 +5,8 @@ computes with them, so that neither a value nor a gradient of padding can leak, 
 teacher as a constant.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -133,9 +135,9 @@ def kl_of_log_probs(log_p: Array, log_q: Array) -> Array:
 def kl_of_logits(p: Array, q: Array) -> Array:
     """``KL(softmax(p) || softmax(q))`` over the last axis of finite logits.
 
-    With ``MANY`` classes each pass over them counts: the gradients, ``p (log p - log q - KL)`` and
-    ``q - p``, are then made of the logits and two numbers a row, and nothing else is kept. With
-    fewer it is ``kl_of_log_probs`` as it stands, which costs the same.
+    Over ``MANY`` classes each pass and each array counts: the gradients, ``p (log p - log q - KL)``
+    and ``q - p``, are then made from the logits and a few numbers a row, in one pass. Fewer cost
+    the same either way, and go through ``kl_of_log_probs``.
     """
     if p.shape[-1] < MANY:
         return kl_of_log_probs(jax.nn.log_softmax(p, axis=-1), jax.nn.log_softmax(q, axis=-1))
@@ -147,15 +149,35 @@ def _kl_of_many(p: Array, q: Array) -> Array:
     return _kl_forward(p, q)[0]
 
 
-def _kl_forward(p: Array, q: Array) -> tuple[Array, tuple[Array, Array]]:
-    log_p, log_q = jax.nn.log_softmax(p, axis=-1), jax.nn.log_softmax(q, axis=-1)
-    p, q, gap = jnp.exp(log_p), jnp.exp(log_q), log_q - log_p
-    value = jnp.maximum(jnp.sum((p + q) * jnp.tanh(gap / 2) - p * gap, axis=-1), 0)
-    return value, (-p * (gap + value[..., None]), q - p)
+def _kl_forward(p: Array, q: Array) -> tuple[Array, Any]:
+    sums = _sums(p), _sums(q)
+    log_p, log_q = _log_share(p, *sums[0]), _log_share(q, *sums[1])
+    p_, gap = jnp.exp(log_p), log_q - log_p
+    value = jnp.sum((p_ + jnp.exp(log_q)) * jnp.tanh(gap / 2) - p_ * gap, axis=-1)
+    value = jnp.maximum(value, 0)
+    return value, (p, q, sums, value)
 
 
-def _kl_backward(kept: tuple[Array, Array], back: Array) -> tuple[Array, Array]:
-    return kept[0] * back[..., None], kept[1] * back[..., None]
+def _kl_backward(kept: Any, back: Array) -> tuple[Array, Array]:
+    # Made anew: what is left of the forward pass would have to be held until now.
+    p, q, sums, value = jax.lax.optimization_barrier(kept)
+    gap = _log_share(p, *sums[0]) - _log_share(q, *sums[1])
+    p, q = _share(p, *sums[0]), _share(q, *sums[1])
+    return back[..., None] * p * (gap - value[..., None]), back[..., None] * (q - p)
+
+
+def _sums(logits: Array) -> tuple[Array, Array]:
+    """The largest logit of each row, and the sum of the exponentials of those less it."""
+    largest = jnp.max(logits, axis=-1, keepdims=True)
+    return largest, jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True)
+
+
+def _log_share(logits: Array, largest: Array, total: Array) -> Array:
+    return (logits - largest) - jnp.log(total)
+
+
+def _share(logits: Array, largest: Array, total: Array) -> Array:
+    return jnp.exp(logits - largest) * (1 / total)
 
 
 _kl_of_many.defvjp(_kl_forward, _kl_backward)
