@@ -4,7 +4,16 @@ import importlib.util
 import json
 from pathlib import Path
 
+import jax
 import pytest
+
+from distill_jax.models.bert import init_bert
+from distill_jax.models.build import build_model
+from distill_jax.objectives.resolve import resolve
+from distill_jax.training.loop import step_numbers
+from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
+from distill_jax.training.state import init_state
+from distill_jax.training.step import make_step
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,3 +53,23 @@ def test_ratios_are_those_within_a_round(tool):
     """A round in which everything takes ten times as long changes none of them."""
     seconds = {"one": [1.0, 10.0, 1.0], "more": [1.1, 11.0, 1.1]}
     assert tool.lines(seconds, "a step")[-1] == "| `more` | 1100.00 | 1100.00 | 1.100 |"
+
+
+@pytest.mark.parametrize("more", ["mse_logits", "ce", "js(T=2)"])
+def test_one_more_logit_loss_is_at_most_a_twentieth_of_a_tiny_step(tool, quickly, more):
+    """In operations and in bytes moved, which no neighbour on the machine disturbs."""
+    args = tool.Arguments(vocabulary=1000)
+    config = tool.student_config(args)
+    batch, said = tool.draw_batch(args)
+
+    def work(text):
+        objective = resolve(text, config.shape, config.shape)
+        optimizer = make_optimizer(OptimizerConfig())
+        step = make_step(build_model(config), objective, optimizer)
+        state = init_state(init_bert(config, jax.random.key(0)), {}, optimizer)
+        numbers = step_numbers(objective, OptimizerConfig(), 0, 0, 100)
+        compiled = jax.jit(step, **quickly).lower(state, batch, said, numbers).compile()
+        return [compiled.cost_analysis()[name] for name in ("flops", "bytes accessed")]
+
+    for with_more, alone in zip(work(f"kl + {more}"), work("kl"), strict=True):
+        assert 0 < alone < with_more <= 1.05 * alone

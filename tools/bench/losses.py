@@ -82,9 +82,9 @@ def loss_calls(args: Arguments) -> dict[str, Callable[[], Any]]:
     return {PLAIN: call(plain_kl), **{name: call(getattr(losses, name)) for name in args.losses}}
 
 
-def step_calls(args: Arguments) -> dict[str, Callable[[], Any]]:
-    """Some steps with each objective, compiled; every objective has a student of its own."""
-    config = BertConfig(
+def student_config(args: Arguments) -> BertConfig:
+    """The student of the steps; by default the size of ``tiny``."""
+    return BertConfig(
         args.vocabulary,
         args.width,
         args.layers,
@@ -93,6 +93,11 @@ def step_calls(args: Arguments) -> dict[str, Callable[[], Any]]:
         pooling="mean",
         num_labels=2,
     )
+
+
+def step_calls(args: Arguments) -> dict[str, Callable[[], Any]]:
+    """Some steps with each objective, compiled; every objective has a student of its own."""
+    config = student_config(args)
     params = init_bert(config, jax.random.key(0))
     layout, optimizing = Layout(make_mesh(jax.devices()[:1])), OptimizerConfig()
     batch, said = layout.put_batch(*draw_batch(args))
