@@ -25,6 +25,8 @@ Scorer = Callable[[Histories], Any]
 """``scorer(histories) -> [E, I]``, higher is better; a numpy or JAX array of floats."""
 
 BATCH = 256
+MOST_SCORES = 2**24
+"""Histories are asked about so few at a time that they have no more scores, 64 MiB."""
 
 _log = logging.getLogger("distill_jax")
 
@@ -97,7 +99,7 @@ def evaluate(
 
     Args:
       ks: cut-offs.
-      batch_size: histories a call of the scorer; does not change the result.
+      batch_size: histories a call of the scorer, at most; does not change the result.
       list_length: items to keep of each list, at least ``max(ks)`` are.
       sampled: rank the target among so many random items only. The figures do not order models
         as those over the whole catalogue do (Krichene and Rendle, KDD 2020): a warning says so.
@@ -228,6 +230,11 @@ def top_items(scores_BI: np.ndarray, k: int, taken_BI: np.ndarray | None = None)
     return top_BK
 
 
+def rows_at_once(num_items: int, wanted: int = BATCH) -> int:
+    """How many histories share a batch, at most ``wanted``: fewer where there are many items."""
+    return min(wanted, max(MOST_SCORES // num_items, 1))
+
+
 def _scored(
     scorer: Scorer, histories: Histories, batch_size: int
 ) -> Iterator[tuple[np.ndarray, Histories, np.ndarray]]:
@@ -239,6 +246,7 @@ def _scored(
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1.")
     order = np.argsort(histories.lengths_E, kind="stable")
+    batch_size = rows_at_once(histories.num_items, batch_size)
     begun: list[tuple[np.ndarray, Histories, Any]] = []
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]

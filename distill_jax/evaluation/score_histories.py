@@ -11,12 +11,13 @@ from jax import Array
 from distill_jax.core.ranking_types import HistoryBatch, Question, scores_last
 from distill_jax.data.histories import questions
 from distill_jax.data.interactions import Histories
+from distill_jax.evaluation.recommend import rows_at_once
 from distill_jax.models.recommenders.build import Recommender
 
 LENGTHS = (16, 50, 100)
 """Batches are padded to one of these or to the model's own length, each a compilation."""
-ROWS = (1, 256)
-"""And to so many rows, or to a multiple of the last."""
+FEW = 1
+"""And to so many rows, or to a multiple of what is asked at once."""
 
 
 class HistoryScorer:
@@ -53,8 +54,8 @@ class HistoryScorer:
         task: Question = self.recommender.config.task
         longest = int(histories.lengths_E.max(initial=0)) + (task == "hidden")
         length = next((n for n in self.lengths if n >= longest), self.lengths[-1])
-        few, many = ROWS
-        rows = few if len(histories) <= few else -(-len(histories) // many) * many
+        many = rows_at_once(histories.num_items)
+        rows = FEW if len(histories) <= FEW else -(-len(histories) // many) * many
         return questions(histories, task, length, rows)
 
 

@@ -15,9 +15,11 @@ from distill_jax.losses.numeric import (
     FLOOR,
     constant_pair,
     kl_of_log_probs,
+    kl_of_logits,
     log_probs,
     masked_logsumexp,
     number,
+    tempered,
 )
 
 Variant = Literal["paper", "as_released"]
@@ -55,7 +57,7 @@ def kl(
       (Array(0.836, dtype=float32), Array(0.852, dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
-    values = kl_of_log_probs(log_probs(teacher, T), log_probs(student, T))
+    values = kl_of_logits(tempered(teacher, T), tempered(student, T))
     return jnp.where(mask, number(T, values) ** 2 * values, 0)
 
 
@@ -85,7 +87,7 @@ def reverse_kl(
       (Array(0.779, dtype=float32), Array(0.779, dtype=float32))
     """
     student, teacher, mask = constant_pair(student, teacher, where, inner=1)
-    values = kl_of_log_probs(log_probs(student, T), log_probs(teacher, T))
+    values = kl_of_logits(tempered(student, T), tempered(teacher, T))
     return jnp.where(mask, number(T, values) ** 2 * values, 0)
 
 

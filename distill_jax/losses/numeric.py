@@ -5,10 +5,15 @@ computes with them, so that neither a value nor a gradient of padding can leak, 
 teacher as a constant.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+
+MANY = 256
+"""From so many classes on a divergence has a derivative of its own, see ``kl_of_logits``."""
 
 FLOOR = 1e9
 """Logits are read within [-FLOOR, FLOOR]: a class at -inf has probability 0, and losses that
@@ -84,9 +89,14 @@ def clip_logits(logits: Array) -> Array:
     return jnp.clip(logits, -FLOOR, FLOOR)
 
 
+def tempered(logits: Array, T: ArrayLike) -> Array:
+    """``logits / T``, finite everywhere."""
+    return clip_logits(logits) / number(T, logits)
+
+
 def log_probs(logits: Array, T: ArrayLike = 1.0) -> Array:
     """``log softmax(logits / T)`` over the last axis, finite everywhere."""
-    return jax.nn.log_softmax(clip_logits(logits) / number(T, logits), axis=-1)
+    return jax.nn.log_softmax(tempered(logits, T), axis=-1)
 
 
 def masked_log_probs(scores: Array, where: Array) -> Array:
@@ -120,6 +130,57 @@ def kl_of_log_probs(log_p: Array, log_q: Array) -> Array:
     p, gap = jnp.exp(log_p), log_q - log_p
     value = jnp.sum((p + jnp.exp(log_q)) * jnp.tanh(gap / 2) - p * gap, axis=-1)
     return with_value(-jnp.sum(p * gap, axis=-1), value)
+
+
+def kl_of_logits(p: Array, q: Array) -> Array:
+    """``KL(softmax(p) || softmax(q))`` over the last axis of finite logits.
+
+    Over ``MANY`` classes each pass and each array counts: the gradients, ``p (log p - log q - KL)``
+    and ``q - p``, are then made from the logits and a few numbers a row, in one pass. Fewer cost
+    the same either way, and go through ``kl_of_log_probs``.
+    """
+    if p.shape[-1] < MANY:
+        return kl_of_log_probs(jax.nn.log_softmax(p, axis=-1), jax.nn.log_softmax(q, axis=-1))
+    return _kl_of_many(p, q)
+
+
+@jax.custom_vjp
+def _kl_of_many(p: Array, q: Array) -> Array:
+    return _kl_forward(p, q)[0]
+
+
+def _kl_forward(p: Array, q: Array) -> tuple[Array, Any]:
+    sums = _sums(p), _sums(q)
+    log_p, log_q = _log_share(p, *sums[0]), _log_share(q, *sums[1])
+    p_, gap = jnp.exp(log_p), log_q - log_p
+    value = jnp.sum((p_ + jnp.exp(log_q)) * jnp.tanh(gap / 2) - p_ * gap, axis=-1)
+    value = jnp.maximum(value, 0)
+    return value, (p, q, sums, value)
+
+
+def _kl_backward(kept: Any, back: Array) -> tuple[Array, Array]:
+    # Made anew: what is left of the forward pass would have to be held until now.
+    p, q, sums, value = jax.lax.optimization_barrier(kept)
+    gap = _log_share(p, *sums[0]) - _log_share(q, *sums[1])
+    p, q = _share(p, *sums[0]), _share(q, *sums[1])
+    return back[..., None] * p * (gap - value[..., None]), back[..., None] * (q - p)
+
+
+def _sums(logits: Array) -> tuple[Array, Array]:
+    """The largest logit of each row, and the sum of the exponentials of those less it."""
+    largest = jnp.max(logits, axis=-1, keepdims=True)
+    return largest, jnp.sum(jnp.exp(logits - largest), axis=-1, keepdims=True)
+
+
+def _log_share(logits: Array, largest: Array, total: Array) -> Array:
+    return (logits - largest) - jnp.log(total)
+
+
+def _share(logits: Array, largest: Array, total: Array) -> Array:
+    return jnp.exp(logits - largest) * (1 / total)
+
+
+_kl_of_many.defvjp(_kl_forward, _kl_backward)
 
 
 def masked_mean(values: Array, where: Array, axis: int | tuple[int, ...]) -> Array:

@@ -146,7 +146,8 @@ class RankedList(ItemReader):
         columns = offset + jnp.int32(stride) * jnp.arange(-(-length // stride), dtype=jnp.int32)
         heard = _at_columns(teacher, columns)
         output, batch = _at_columns(said.output, columns), _at_columns(said.batch, columns)
-        values = self._values(loss, Scores(output, batch, said.rows), heard) * np.float32(stride)
+        part = dataclasses.replace(said, output=output, batch=batch)
+        values = self._values(loss, part, heard) * np.float32(stride)
         empty = jnp.zeros(said.batch.targets_BT.shape, values.dtype)
         there = columns < length
         values = jnp.where(self.where(batch, heard) & there[None], values, 0)

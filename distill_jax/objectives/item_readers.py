@@ -25,11 +25,12 @@ class Scores(Said):
     """What a recommender says of a batch of histories.
 
     Attributes:
-      rows: see ``catalogue_logsumexp``.
+      rows, block: see ``catalogue_logsumexp``.
       unseen: items that no training interaction names.
     """
 
     rows: int | None
+    block: int | None = None
     unseen: tuple[int, ...] = ()
 
     @functools.cached_property
@@ -42,6 +43,7 @@ class Scores(Said):
             self.output.item_bias_I,
             where=self.batch.target_where_BT.reshape(-1),
             rows=self.rows,
+            block=self.block,
         )
         return values_N.reshape(queries_BTD.shape[:2])
 
@@ -54,7 +56,7 @@ class Scores(Said):
         rows = np.asarray(self.unseen, np.int32)
         free_I = jnp.zeros(len(items_ID), items_ID.dtype) if bias_I is None else bias_I
         closed = self.output.replace(item_bias_I=free_I.at[rows].set(NEVER))
-        return Scores(closed, self.batch, self.rows)
+        return dataclasses.replace(self, output=closed, unseen=())
 
     @functools.cached_property
     def mean_of_trained_BT(self) -> Array:

@@ -46,11 +46,14 @@ READERS: dict[type[Feed], type[ItemReader]] = {
     ExampleFeed: Entities,
     ExpertFeed: Experts,
 }
-ROWS_ON_CPU = 512
-"""Queries whose logits over all items are held at a time: in a processor's cache, for catalogues
-of some thousand items."""
+ROWS_ON_CPU, BLOCK_ON_CPU = 512, 4096
+"""Queries and items whose logits are held at a time on a processor, 8 MiB: what its cache holds."""
+WHOLE_ON_CPU = 2**24
+"""Rows have all their items at once up to so many logits, 64 MiB: what had been done always."""
+ROWS, BLOCK = 4096, 2**15
+"""Elsewhere, 512 MiB."""
 MOST_LOGITS = 2**29
-"""Elsewhere so many are held at a time, 2 GiB."""
+"""There all logits are made at once up to so many, 2 GiB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +61,13 @@ class Items(Outputs):
     """What recommenders say, ``RankingOutput``, and their teachers, ``TopItems``.
 
     Attributes:
-      rows: see ``losses.catalogue.catalogue_logsumexp``.
+      rows, block: see ``losses.catalogue.catalogue_logsumexp``.
       unseen: items that no training interaction names, where a term asks for them.
     """
 
     name: ClassVar[str] = "items"
     rows: int | None = None
+    block: int | None = None
     unseen: tuple[int, ...] = ()
 
     @property
@@ -92,7 +96,7 @@ class Items(Outputs):
         return term + 1000 * teacher
 
     def said(self, output: Any, batch: Any) -> Scores:
-        return Scores(output, batch, self.rows, self.unseen)
+        return Scores(output, batch, self.rows, self.block, self.unseen)
 
 
 def _reader_of(feed: Feed) -> type[ItemReader]:
@@ -116,6 +120,7 @@ def resolve_ranking(
     *,
     positions: int,
     rows: int | None = None,
+    block: int | None = None,
 ) -> ResolvedObjective:
     """Fits an objective to a recommender.
 
@@ -123,12 +128,13 @@ def resolve_ranking(
       objective: parsed by ``parse_ranking``, or its text.
       student, teacher: shapes; ``num_labels`` is the number of items.
       positions: of a batch, B * T; decides whether the softmax over all items is cut.
-      rows: of such a cut; chosen where it is None.
+      rows, block: of such a cut; chosen by size where rows is None.
 
     Raises:
       UserError: if a term cannot be computed, before any step is taken.
     """
-    outputs = Items(rows or _rows(positions, student.num_labels))
+    tile = (rows, block) if rows else tile_of(positions, student.num_labels)
+    outputs = Items(*tile)
     resolved = resolve(objective, student, teacher, outputs)
     if len(_negatives(resolved)) > 1:
         raise UserError(
@@ -161,7 +167,12 @@ def _negatives(objective: ResolvedObjective) -> set[Negatives]:
     return {wanted for reader in _readers(objective) if (wanted := reader.negatives)}
 
 
-def _rows(positions: int, num_items: int) -> int | None:
+def tile_of(positions: int, num_items: int) -> tuple[int | None, int | None]:
+    """Rows and items of which logits are held at a time; see ``catalogue_logsumexp``."""
     if jax.default_backend() == "cpu":
-        return ROWS_ON_CPU
-    return None if positions * num_items <= MOST_LOGITS else max(MOST_LOGITS // num_items, 1)
+        if ROWS_ON_CPU * num_items <= WHOLE_ON_CPU:
+            return ROWS_ON_CPU, None
+        return min(positions, ROWS_ON_CPU), BLOCK_ON_CPU
+    if positions * num_items <= MOST_LOGITS:
+        return None, None
+    return min(positions, ROWS), min(num_items, BLOCK)

@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.ranking_types import HistoryBatch, all_logits, logits_at
+from distill_jax.core.ranking_types import HistoryBatch, RankingOutput, all_logits, logits_at
 from distill_jax.core.top_items import TopItems
 from distill_jax.data.histories import HistoryTable
+from distill_jax.losses.catalogue import catalogue_top
 from distill_jax.models.recommenders.build import Recommender
 
 TOP = 100
+MOST_LOGITS, BLOCK = 2**26, 8192
+"""All logits of a batch are made at once up to so many, 256 MiB; else those of a block of items."""
 
 
 def table_for(recommender: Recommender, table: HistoryTable) -> HistoryTable:
@@ -51,14 +54,8 @@ class RecommenderSpeaker:
 
         def say(params: Any, items_ID: jax.Array, batch: HistoryBatch) -> TopItems:
             output = recommender.apply({"params": params}, batch, items_ID=items_ID)
-            logits_BTI = all_logits(output, output.queries_BTD)
-            kept_BTK, ids_BTK = jax.lax.top_k(logits_BTI, top)
-            # Items that score like the last of the top are of the rest all the same.
-            rest = jax.nn.logsumexp(_without(logits_BTI, ids_BTK), axis=-1)
             return TopItems(
-                ids_BTK.astype(jnp.int32),
-                kept_BTK,
-                rest,
+                *likeliest(output, top),
                 logits_at(output, batch.targets_BT[..., None])[..., 0],
                 batch.where_BT & batch.target_where_BT,
                 None,
@@ -75,6 +72,22 @@ class RecommenderSpeaker:
 
     def __call__(self, batch: HistoryBatch) -> TopItems:
         return self._say(self._params, self._items_ID, batch)
+
+
+def likeliest(output: RankingOutput, top: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Numbers and logits of each position's likeliest items, and the log-sum-exp of the others."""
+    B, T, D = output.queries_BTD.shape
+    if B * T * len(output.items_ID) > MOST_LOGITS:
+        queries_ND = output.queries_BTD.reshape(-1, D)
+        kept, ids, rest = catalogue_top(
+            queries_ND, output.items_ID, output.item_bias_I, top, block=BLOCK
+        )
+        return ids.reshape(B, T, top), kept.reshape(B, T, top), rest.reshape(B, T)
+    logits_BTI = all_logits(output, output.queries_BTD)
+    kept_BTK, ids_BTK = jax.lax.top_k(logits_BTI, top)
+    # Items that score like the last of the top are of the rest all the same.
+    rest_BT = jax.nn.logsumexp(_without(logits_BTI, ids_BTK), axis=-1)
+    return ids_BTK.astype(jnp.int32), kept_BTK, rest_BT
 
 
 def _without(logits_BTI: jax.Array, ids_BTK: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 import logging
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +12,13 @@ from distill_jax.data.build_interactions import Preparation, Rows, build_interac
 from distill_jax.data.interaction_splits import leave_one_out
 from distill_jax.data.interactions import histories_of
 from distill_jax.data.load_interactions import load_ranking_split
-from distill_jax.evaluation.recommend import evaluate, rank_cases, recommend, top_items
+from distill_jax.evaluation.recommend import (
+    evaluate,
+    rank_cases,
+    recommend,
+    rows_at_once,
+    top_items,
+)
 from distill_jax.models.recommenders.popularity import Popularity
 
 USERS, ITEMS = 7, 11
@@ -177,6 +184,37 @@ def test_histories_of_like_length_share_a_batch():
     assert [len(batch) for batch in batches] == [3, 3, 1]
     lengths = [length for batch in batches for length in batch]
     assert lengths == sorted(lengths)
+
+
+def test_many_items_are_scored_for_few_at_a_time(monkeypatch):
+    split, asked = random_split(6), []
+    scores_UI = np.random.default_rng(0).random((USERS, split.data.num_items), np.float32)
+
+    def score(histories):
+        asked.append(len(histories))
+        return scores_UI[histories.users_E]
+
+    many = rank_cases(score, split.data, split.test)
+    monkeypatch.setattr("distill_jax.evaluation.recommend.MOST_SCORES", 3 * ITEMS - 1)
+    few = rank_cases(score, split.data, split.test)
+    assert asked == [USERS, 2, 2, 2, 1]
+    np.testing.assert_array_equal(few.ranks_E, many.ranks_E)
+    np.testing.assert_array_equal(few.top_EK, many.top_EK)
+    monkeypatch.setattr("distill_jax.evaluation.recommend.MOST_SCORES", ITEMS - 1)
+    assert rows_at_once(ITEMS) == 1
+
+
+def test_lists_from_a_million_items_in_bounded_memory():
+    """All scores would be 200 MB, and looking at them takes several times as much."""
+    num_items = 1_000_000
+    histories = histories_of([[n, n + 1] for n in range(50)], num_items)
+    scores_I = np.arange(num_items, dtype=np.float32)
+    tracemalloc.start()
+    items, _ = recommend(lambda h: np.tile(scores_I, (len(h), 1)), histories, k=3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (items == num_items - 1 - np.arange(3)).all()
+    assert peak < 450e6
 
 
 def test_popularity_on_movielens_1m_is_as_published(shared_data):

@@ -33,7 +33,7 @@ def model_of(kind, num_items):
 @pytest.mark.parametrize("kind", [SasRecConfig, Bert4RecConfig])
 def test_scores_are_the_models_last_ones_whatever_the_shape(split, kind, monkeypatch):
     monkeypatch.setattr(score_histories, "LENGTHS", (4,))
-    monkeypatch.setattr(score_histories, "ROWS", (1, 16))
+    monkeypatch.setattr(score_histories, "rows_at_once", lambda _: 16)
     recommender, params = model_of(kind, split.data.num_items)
     histories = split.test.histories(split.data)
     task = recommender.config.task

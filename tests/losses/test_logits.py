@@ -1,12 +1,16 @@
 """Divergences of logits against formulas in plain loops."""
 
 import math
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import released
 
 from distill_jax import losses
+from distill_jax.losses import numeric
 
 
 def softmax(logits, T=1.0):
@@ -206,3 +210,89 @@ def test_unknown_variants_and_shapes_that_do_not_fit_are_refused():
         losses.kl(z, z, where=np.ones((2,), np.float32))
     with pytest.raises(ValueError, match="k must be"):
         losses.topk_kl(z, z, k=0)
+
+
+FEW_AND_MANY = {"kl": (losses.kl, 1), "reverse_kl": (losses.reverse_kl, -1)}
+"""Which side comes first in KL(first || second): the teacher, or the student."""
+
+
+@pytest.mark.parametrize("name", FEW_AND_MANY)
+@pytest.mark.parametrize("classes", [2, numeric.MANY - 1])
+def test_with_few_classes_it_is_to_the_bit_the_kl_of_log_probabilities(name, classes, rng):
+    """What is on record with two classes came out of this."""
+    loss, order = FEW_AND_MANY[name]
+    student, teacher = np.float32(rng.normal(size=(2, 16, classes)))
+
+    def written_out(student, teacher, T):
+        pair = [numeric.log_probs(x, T) for x in (teacher, student)][::order]
+        return T**2 * numeric.kl_of_log_probs(*pair)
+
+    def results(function):
+        def total(student):
+            return jnp.sum(function(student, teacher, T=np.float32(2)))
+
+        return jax.jit(jax.value_and_grad(total))(student)
+
+    jax.tree.map(np.testing.assert_array_equal, results(loss), results(written_out))
+
+
+@pytest.mark.parametrize("name", FEW_AND_MANY)
+def test_with_many_classes_it_is_the_formula_and_small_ones_are_exact(name, bench, rng):
+    loss, order = FEW_AND_MANY[name]
+    classes = numeric.MANY
+    student, teacher = rng.normal(size=(2, 2, 3, classes)) * 2
+    student[0, 0, :5] = teacher[0, 0, :5] = -np.inf
+    where = np.array([[True, True, True], [True, False, True]])
+    student[1, 1] = np.nan  # masked: must not matter
+    formula = over_examples(lambda s, t, T: kl(*(s, t)[::order], T))
+    bench.check(loss, formula, student, teacher, where=where, T=2.5)
+
+    teacher = np.float32(rng.normal(size=(8, classes)))
+    near = np.float32(teacher * (1 + 1e-3 * rng.normal(size=teacher.shape)))
+    got, slope = bench(loss, near, teacher, wide=False)
+    right, right_slope = bench(loss, np.float64(near), np.float64(teacher))
+    assert right.max() < 1e-5
+    np.testing.assert_allclose(got, right, rtol=5e-3)
+    np.testing.assert_allclose(slope, right_slope, atol=1e-3 * np.abs(right_slope).max())
+    np.testing.assert_array_equal(bench(loss, teacher, teacher, wide=False)[0], 0)
+
+
+@pytest.mark.parametrize("name", FEW_AND_MANY)
+def test_with_many_classes_both_sides_have_their_gradients(name, rng):
+    """The library stops the teacher's; who asks for KL itself gets both, one by one or stacked."""
+    p, q = np.float32(rng.normal(size=(2, 3, numeric.MANY)))
+    first, second = {"kl": (p, q), "reverse_kl": (q, p)}[name]
+
+    def total(function, p, q):
+        return jnp.sum(function(p, q) * jnp.arange(1.0, 4.0))
+
+    def plain(p, q):
+        log_p, log_q = jax.nn.log_softmax(p, axis=-1), jax.nn.log_softmax(q, axis=-1)
+        return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+    got, expected = (
+        jax.grad(partial(total, function), (0, 1))(first, second)
+        for function in (numeric.kl_of_logits, plain)
+    )
+    for own, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-4, atol=1e-6)
+    stacked = jax.vmap(jax.grad(partial(total, numeric.kl_of_logits), (0, 1)))
+    for own, other in zip(stacked(first[None], second[None]), got, strict=True):
+        np.testing.assert_allclose(own[0], other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", FEW_AND_MANY)
+def test_with_many_classes_it_holds_no_more_than_a_plain_one(name):
+    def plain(student, teacher):
+        log_t, log_s = (jax.nn.log_softmax(x, axis=-1) for x in (teacher, student))
+        return jnp.sum(jnp.exp(log_t) * (log_t - log_s), axis=-1)
+
+    def held(loss):
+        def total(student, teacher):
+            return jnp.sum(loss(student, jax.lax.stop_gradient(teacher)))
+
+        logits = jax.ShapeDtypeStruct((64, 30_000), jnp.float32)
+        compiled = jax.jit(jax.value_and_grad(total)).lower(logits, logits).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert held(FEW_AND_MANY[name][0]) <= held(plain)

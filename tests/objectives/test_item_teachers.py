@@ -84,7 +84,7 @@ def world():
 
 
 def fitted(text):
-    return resolve_ranking(text, STUDENT, TEACHER, positions=B * T, rows=4)
+    return resolve_ranking(text, STUDENT, TEACHER, positions=B * T, rows=4, block=5)
 
 
 def evaluate(text, world, step=0, learn=False, **changes):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from distill_jax.core.ranking_types import (
     logits_at,
     scores_last,
 )
+from distill_jax.core.top_items import TopItems
 from distill_jax.core.types import ModelShape
 from distill_jax.objectives import items
 from distill_jax.objectives.feeds import Feed
@@ -95,7 +97,7 @@ def naive(name, output, batch, smoothing=0.0):
     ],
 )
 def test_a_label_loss_is_the_plain_loop(text, name, smoothing, per):
-    objective = resolve_ranking(text, SHAPE, positions=B * T, rows=5)
+    objective = resolve_ranking(text, SHAPE, positions=B * T, rows=5, block=4)
     compiled = jax.jit(lambda numbers, *given: objective({}, numbers, *given))
     for bias in (True, False):
         output, batch = make(per, bias)
@@ -271,3 +273,42 @@ def test_only_who_asks_is_told_which_items_training_names():
     assert str(parse_ranking("full_softmax(items='all')")) == "full_softmax"
     with pytest.raises(UserError, match="'trained'"):
         parse_ranking("full_softmax(items='seen')")
+
+
+MILLION = 1_000_000
+
+
+@pytest.mark.parametrize(
+    "text, tables", [("full_softmax", 0), ("0.5*full_softmax + 0.5*kl(T=2)", 2)]
+)
+def test_a_million_items_take_no_more_than_a_few_tables(text, tables):
+    """256 histories of 50 items, 64 wide: all scores would be 51 GB, the gradient is 256 MB."""
+    batch_size, length, width, top = 256, 50, 64, 100
+    shape = ModelShape(1, width, 1, MILLION)
+    objective = resolve_ranking(text, shape, shape, positions=batch_size * length)
+
+    def whole(*axes, dtype=jnp.int32):
+        return jax.ShapeDtypeStruct((batch_size, length, *axes), dtype)
+
+    reals, where = partial(whole, dtype=jnp.float32), whole(dtype=bool)
+    ids_B = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    batch = HistoryBatch(ids_B, whole(), where, whole(), where)
+    teacher = TopItems(whole(top), reals(top), reals(), reals(), where)
+    output = RankingOutput(reals(width), jax.ShapeDtypeStruct((MILLION, width), jnp.float32))
+
+    def loss(output, teacher, batch):
+        return objective({}, objective.numbers(0, 1), output, teacher, batch)[0]
+
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(output, teacher, batch).compile()
+    table, temporary = 4 * MILLION * width, compiled.memory_analysis().temp_size_in_bytes
+    assert temporary < tables * table + 2**26
+
+
+def test_the_softmax_is_cut_by_size_alone(monkeypatch):
+    """On a processor by rows, and by items too where a row part of them would not fit its cache."""
+    assert items.tile_of(1, 5) == items.tile_of(10**6, 2**15) == (items.ROWS_ON_CPU, None)
+    assert items.tile_of(9, 2**15 + 1) == (9, items.BLOCK_ON_CPU)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert items.tile_of(2**10, 2**19) == (None, None)
+    assert items.tile_of(2**10, 2**19 + 1) == (2**10, items.BLOCK)
+    assert items.tile_of(2**20, 2**10) == (items.ROWS, 2**10)

@@ -2,21 +2,25 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from recsys import small_split
 from scipy.special import logsumexp
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.ranking_types import all_logits
+from distill_jax.core.ranking_types import RankingOutput, all_logits
 from distill_jax.core.top_items import Wanted
 from distill_jax.data.histories import Draws, Hiding, HistoryTable
 from distill_jax.models.recommenders.bert4rec import Bert4RecConfig
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.sasrec import SasRecConfig
 from distill_jax.models.recommenders.text_items import ItemConfig
+from distill_jax.teachers import recommender_speaker
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
 from distill_jax.teachers.top_items import (
     TopItemsProvenance,
@@ -86,6 +90,34 @@ def test_the_speaker_names_the_likeliest_and_sums_the_rest(table, teacher, speak
     np.testing.assert_allclose(np.asarray(said.target_BT)[where], target[where], rtol=1e-4)
     items = np.asarray(output.items_ID)[batch.targets_BT[:, -1]]
     np.testing.assert_allclose(said.items_BD, items, rtol=1e-6)
+
+
+@given(st.integers(0, 2**16), st.integers(2, 12), st.integers(1, 12))
+@settings(max_examples=12)
+def test_by_blocks_it_names_the_same(quickly, seed, num_items, block):
+    """Logits are whole numbers: many are equal, and none is rounded."""
+    rng = np.random.default_rng(seed)
+    queries, items, bias = (
+        np.float32(rng.integers(-2, 3, size)) for size in ((2, 3, 4), (num_items, 4), (num_items,))
+    )
+    top = int(rng.integers(1, num_items))
+    output = RankingOutput(queries, items, bias)
+    whole = jax.jit(partial(recommender_speaker.likeliest, top=top), **quickly)(output)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recommender_speaker, "MOST_LOGITS", 0)
+        patch.setattr(recommender_speaker, "BLOCK", block)
+        parts = jax.jit(partial(recommender_speaker.likeliest, top=top), **quickly)(output)
+    for got, expected in zip(parts, whole, strict=True):
+        assert got.dtype == expected.dtype
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_of_a_million_items_it_holds_the_logits_of_some_thousand():
+    """16 histories of 200 items: all logits would be 13 GB."""
+    real = partial(jax.ShapeDtypeStruct, dtype=np.float32)
+    output = RankingOutput(real((16, 200, 64)), real((1_000_000, 64)))
+    compiled = jax.jit(partial(recommender_speaker.likeliest, top=100)).lower(output).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2**29
 
 
 def compare(cached, live, where):
