@@ -23,6 +23,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
+from distill_jax.models.bert import BertConfig
 from distill_jax.models.huggingface import save_pretrained
 from distill_jax.objectives.feeds import projection_name
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
@@ -52,11 +53,12 @@ def export(flags: Sequence[str], folder: Path) -> None:
     if len({cell.setup.student for cell in cells}) > 1:
         raise UserError("the PyTorch script trains one student; name one with --students")
     splits, pretrained = task.supplies.of(cells[0])
-    config = check_student(cells[0], pretrained.config)
+    config, tokenizer = check_student(cells[0], pretrained.config), pretrained.tokenizer_file
+    if tokenizer is None or not isinstance(config, BertConfig):
+        raise UserError("the PyTorch script trains BERTs on texts")
     fitted = [resolve(cell.objective, config.shape, pretrained.config.shape) for cell in cells]
     names = splits.label_names
     with atomic_folder(folder) as scratch:
-        tokenizer = pretrained.tokenizer_file
         save_pretrained(scratch / "teacher", pretrained.config, pretrained.params, tokenizer, names)
         for cell, objective in zip(cells, fitted, strict=True):
             student, params = scratch / start_of(cell), params_of_student(cell, pretrained)
@@ -81,7 +83,7 @@ def projections_of(cell: ClassifierCell) -> str:
 
 def tokens(splits: Splits) -> Arrays:
     """Tokens of every split in a row, where each example begins, and its label (-1: not used)."""
-    tables = {
+    tables: dict[str, Any] = {
         "train": splits.everything,
         "validation": splits.validation,
         "test": splits.test,
@@ -103,10 +105,10 @@ def pairs_of(objective: ResolvedObjective) -> list[tuple[int, int]]:
 def projections(objective: ResolvedObjective, seed: int) -> Arrays:
     """The maps of hidden states before the first step, as PyTorch's ``Linear`` has them, by pair;
     {} where there are none."""
-    own = objective.init_params(jax.random.key(seed)).get("hidden_mse")
+    own = objective.init_params(jax.random.key(seed)).get("hidden_mse", {}).get("teacher_0", {})
     arrays: Arrays = {}
     for number, pair in enumerate(pairs_of(objective) if own else ()):
-        linear = own["teacher_0"][projection_name(pair)]
+        linear = own[projection_name(pair)]
         arrays[f"{number}.weight"] = np.ascontiguousarray(np.asarray(linear["kernel"]).T)
         arrays[f"{number}.bias"] = np.asarray(linear["bias"])
     return arrays

@@ -121,7 +121,8 @@ def draw_batch(rows: int, tokens: int, seed: int = 0) -> Batch:
 
 def draw_logits(rows: int) -> ModelOutput:
     """What a teacher said that was asked before."""
-    return ModelOutput(logits_BC=np.random.default_rng(1).normal(size=(rows, 2)).astype("f4"))
+    logits: Any = np.random.default_rng(1).normal(size=(rows, 2)).astype(np.float32)
+    return ModelOutput(logits_BC=logits)
 
 
 def numbers_of(objective: ResolvedObjective) -> StepNumbers:

@@ -12,7 +12,7 @@ import runpy
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,21 +87,18 @@ class Sampler:
       beside: seconds of compiling in other threads while the main thread did something else.
     """
 
-    seconds: Counter = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     beside: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def look(self, took: float) -> None:
         """File a moment."""
         main, own = threading.main_thread().ident, threading.get_ident()
-        found = {
-            thread: frames_of(frame)
-            for thread, frame in sys._current_frames().items()
-            if thread != own
-        }
-        phase = phase_of(found.pop(main, []))
-        others = [phase_of(frames) for frames in found.values() if not is_idle(frames)]
-        busy = [each for each in others if each]
+        found = {thread: frames_of(frame) for thread, frame in sys._current_frames().items()}
+        phase = phase_of(found[main]) if main in found else None
+        others = [frames for thread, frames in found.items() if thread not in (main, own)]
+        phases = [phase_of(frames) for frames in others if not is_idle(frames)]
+        busy = [each for each in phases if each]
         self.seconds[phase or (busy[0] if busy else OTHER)] += took
         if phase and phase != "compile" and "compile" in busy:
             self.beside += took
@@ -140,7 +137,7 @@ def counting() -> Iterator[Counter]:
 
     counts: Counter = Counter(compiled=0, cached=0, steps=0)
 
-    def on_duration(event: str, seconds: float, **about: Any) -> None:
+    def on_duration(event: str, duration_secs: float, **about: Any) -> None:
         counts["compiled"] += event == COMPILE_EVENT
 
     def on_event(event: str, **about: Any) -> None:
@@ -154,7 +151,7 @@ def counting() -> Iterator[Counter]:
 
     jax.monitoring.register_event_duration_secs_listener(on_duration)
     jax.monitoring.register_event_listener(on_event)
-    CompiledStep.__call__ = call  # type: ignore[method-assign]
+    CompiledStep.__call__ = call  # type: ignore[method-assign, assignment]
     try:
         yield counts
     finally:

@@ -29,6 +29,7 @@ import tyro
 from race_page import Made, page, show
 from rich.console import Console
 from steps import BENCH, ROOT, environment
+from tiny import make_world
 
 from distill_jax.cli.run import run
 from distill_jax.core.errors import UserError
@@ -80,15 +81,16 @@ def main(args: Arguments) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         made = run_tables(args, Path(scratch)) if args.table else []
     seconds = steps.measure(step_arguments(args)) if args.steps else {}
+    machine = {**provenance(), "load before": load, "torch": torch_version()}
     results = {
-        "machine": {**provenance(), "load before": load, "torch": torch_version()},
+        "machine": machine,
         "arguments": {name: str(value) for name, value in vars(args).items()},
         "tables": [dataclasses.asdict(each) for each in made],
         "steps": seconds,
     }
     show(console, made, seconds)
     write_atomic(args.output / "race.json", json.dumps(results, indent=1) + "\n")
-    write_atomic(args.output / "race.md", page(made, seconds, results["machine"]))
+    write_atomic(args.output / "race.md", page(made, seconds, machine))
     print(args.output / "race.md")
 
 
@@ -111,12 +113,7 @@ def step_arguments(args: Arguments) -> steps.Arguments:
 
 def run_tables(args: Arguments, scratch: Path) -> list[Made]:
     """All turns of the table."""
-    if args.tiny:
-        from tiny import make_world
-
-        flags = make_world(scratch / "world")
-    else:
-        flags = list(args.flags)
+    flags = [*(make_world(scratch / "world") if args.tiny else ()), *args.flags]
     inputs = scratch / "inputs"
     command([sys.executable, str(BENCH / "export.py"), str(inputs), *flags])
     read_from_disk_once(args)

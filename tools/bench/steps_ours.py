@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +115,10 @@ class Steps:
         kinds = {name: (name, size, "kl") for name, size in shapes.students.items()}
         kinds["fine-tuning step"] = TEACHER, shapes.teacher, "ce"
         return {
-            **{
-                name: lambda steps, kind=kind: self.train(*kind, steps)
-                for name, kind in kinds.items()
-            },
+            **{name: partial(self.train, *kind) for name, kind in kinds.items()},
             "teacher forward": self.forward,
-            "matrix product, f32": lambda steps: self.gemm(jnp.float32, steps),
-            "matrix product, bf16": lambda steps: self.gemm(jnp.bfloat16, steps),
+            "matrix product, f32": partial(self.gemm, jnp.float32),
+            "matrix product, bf16": partial(self.gemm, jnp.bfloat16),
         }
 
     def train(self, student: str, size: Size, objective: str, steps: int) -> float:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import tyro
@@ -80,10 +81,7 @@ class Steps:
         kinds = {name: (size, Objective("kl")) for name, size in shapes.students.items()}
         kinds["fine-tuning step"] = shapes.teacher, Objective("ce")
         return {
-            **{
-                name: lambda steps, name=name, kind=kind: self.train(name, *kind, steps)
-                for name, kind in kinds.items()
-            },
+            **{name: partial(self.train, name, *kind) for name, kind in kinds.items()},
             "teacher forward": self.forward,
             f"matrix product, {self.args.precision}": self.gemm,
         }
@@ -98,7 +96,7 @@ class Steps:
 
     def model(self, name: str, size: Size) -> nn.Module:
         model: nn.Module = make_model(size)
-        return torch.compile(model) if self.args.compile else model  # type: ignore[return-value]
+        return torch.compile(model) if self.args.compile else model
 
     def train(self, name: str, size: Size, objective: Objective, steps: int) -> float:
         if name not in self.trained:

@@ -15,7 +15,7 @@ import copy
 import json
 import platform
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -66,7 +66,7 @@ class Arguments:
 class Clock:
     """Seconds by phase; a phase inside another does not count twice."""
 
-    seconds: Counter = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _open: list[float] = field(default_factory=list)
 
     @contextmanager
@@ -226,7 +226,7 @@ class Bench:
 
 def maybe_compiled(model: nn.Module) -> nn.Module:
     """The model under torch.compile, for batches of any length."""
-    return torch.compile(model, dynamic=True)  # type: ignore[return-value]
+    return torch.compile(model, dynamic=True)
 
 
 def try_compile(model: nn.Module, batch: Batch) -> str:
