@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from benches import BENCH, bench_module
 from haste import HASTE
@@ -44,7 +45,7 @@ def made():
 def test_a_race_without_torch(race, tmp_path, monkeypatch):
     """Slow: five processes, two of which make a table."""
     monkeypatch.setenv("XLA_FLAGS", HASTE)  # one device
-    flags = ("--objectives", "ce", "kl", "--seeds", "0")
+    flags = "--objectives ce kl --seeds 0"
     race.main(race.Arguments(("ours",), flags=flags, rounds=1, tiny=True, output=tmp_path))
     told = json.loads((tmp_path / "race.json").read_text())
     cold, warm = told["tables"]
@@ -107,6 +108,7 @@ def test_sizes_that_are_timed_are_those_of_the_table():
     tokens = worker.draw_tokens(worker.FULL)
     assert tokens.shape == (worker.FULL.examples, worker.FULL.tokens)
     assert tokens.min() >= worker.FIRST_WORD and tokens.max() < worker.VOCABULARY
+    assert 12_000 < len(np.unique(tokens)) < 14_000  # as in the movie reviews
 
 
 def test_a_moment_is_filed_by_room():

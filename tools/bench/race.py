@@ -15,6 +15,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ import tyro
 from race_page import Made, page, show
 from rich.console import Console
 from steps import BENCH, ROOT, environment
-from tiny import make_world
+from tiny import HASTE, make_world
 
 from distill_jax.cli.run import run
 from distill_jax.core.errors import UserError
@@ -60,8 +61,8 @@ class Arguments:
     torch-f32-cached, torch-bf16-cached (its logits kept), torch-bf16-compiled."""
     repeats: int = 1
     """Turns of the table."""
-    flags: tuple[str, ...] = ()
-    """Of compare-losses, for another table than the default one."""
+    flags: str = ""
+    """Of compare-losses, for another table than the default one: --flags="--seeds 0 1"."""
     table: bool = True
     steps: bool = True
     rounds: int = 15
@@ -75,6 +76,8 @@ class Arguments:
 def main(args: Arguments) -> None:
     """Race, print, write."""
     check(args)
+    if args.tiny:  # much is compiled and little computed
+        os.environ.setdefault("XLA_FLAGS", HASTE)
     console, load = Console(), os.getloadavg()[0]
     if load > BUSY:
         console.print(f"warning: something else is running here (load {load:.1f})", style="yellow")
@@ -113,7 +116,7 @@ def step_arguments(args: Arguments) -> steps.Arguments:
 
 def run_tables(args: Arguments, scratch: Path) -> list[Made]:
     """All turns of the table."""
-    flags = [*(make_world(scratch / "world") if args.tiny else ()), *args.flags]
+    flags = [*(make_world(scratch / "world") if args.tiny else ()), *shlex.split(args.flags)]
     inputs = scratch / "inputs"
     command([sys.executable, str(BENCH / "export.py"), str(inputs), *flags])
     read_from_disk_once(args)

@@ -4,7 +4,8 @@ import shlex
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+from haste import HASTE as HASTE
 
 FLAGS = shlex.split(
     "--teacher-pooling mean --student-pooling mean --label-fraction 0.5 --students 1x8x2 "
@@ -17,7 +18,6 @@ FLAGS = shlex.split(
 
 def make_world(folder: Path) -> list[str]:
     """Write reviews and a checkpoint; the flags of ``compare-losses`` for a table of them."""
-    sys.path.insert(0, str(ROOT / "tests"))
     from toys import make_reviews, make_teacher
 
     reviews = make_reviews(folder / "reviews", {"train": 60, "dev": 24, "test": 30})
