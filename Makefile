@@ -8,7 +8,7 @@ ARGS ?=
 # Huge pages for large arrays: steps on CPU take about a sixth less time (glibc 2.35 and newer).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: compare test lint cuda tpu lock clean
+.PHONY: compare test lint bench cuda tpu lock clean
 
 compare: $(STAMP)
 	$(PY) experiments/compare_losses.py $(ARGS)
@@ -19,6 +19,12 @@ test: $(STAMP)
 # JAX's plug-in for GPUs or TPUs, at the version that is installed.
 cuda tpu: $(STAMP)
 	$(PY) -m pip install --quiet -e '.[$@]'
+
+# Ours against PyTorch, which is installed when it is missing: half an hour on two quiet cores.
+bench: $(STAMP)
+	@$(PY) -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torch"))' \
+	  || $(PY) -m pip install --quiet -e '.[bench]'
+	$(PY) tools/bench/race.py $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -1,8 +1,9 @@
-"""Writes the generated parts of README.md and docs/results.md anew: the tables of experiments.
+"""Writes the generated parts of README.md, docs/results.md and docs/speed.md anew.
 
     python tools/refresh_readme.py
 
-A part stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``. A test holds both pages fresh.
+They are the tables of experiments and the race of the benchmarks. A part stands between
+``<!-- NAME -->`` and ``<!-- /NAME -->``. A test holds the pages fresh.
 """
 
 import re
@@ -10,20 +11,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md")
+SHOWN = ("table.md", "trends.md", "race.md")
+"""Of a folder of results, in this order, those that are there."""
 
 
 def parts() -> dict[str, str]:
-    """Name of each experiment -> its table, and what its trends came to."""
+    """Name of each experiment -> its table, and what its trends came to; ``bench``: the race."""
     return {
-        folder.name: _table(folder)
+        folder.name: _shown(folder)
         for folder in sorted(RESULTS.iterdir())
-        if (folder / "table.md").is_file()
+        if any((folder / name).is_file() for name in SHOWN)
     }
 
 
-def _table(folder: Path) -> str:
-    names = [name for name in ("table.md", "trends.md") if (folder / name).is_file()]
+def _shown(folder: Path) -> str:
+    names = [name for name in SHOWN if (folder / name).is_file()]
     return "\n\n".join((folder / name).read_text(encoding="utf-8").strip() for name in names)
 
 

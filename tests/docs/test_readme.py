@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from benches import bench_module
 from scripts import SCRIPTS, module_at
 
 from distill_jax.cli.compare import CompareLosses, parse_arguments
@@ -74,6 +75,7 @@ def test_the_make_targets_it_shows_are_targets():
 
 def test_every_flag_that_the_pages_name_exists():
     tool = module_at(ROOT / "tools/kill_test.py").Arguments
+    bench = [bench_module(name).Arguments for name in ("race", "steps")]
     own = [getattr(module_at(ROOT / f"experiments/{name}.py"), SCRIPTS[name]) for name in SCRIPTS]
     forms = (
         CompareLosses,
@@ -86,6 +88,7 @@ def test_every_flag_that_the_pages_name_exists():
         RunOnRay,
         RunOptions,
         tool,
+        *bench,
         *own,
     )
     fields = {f.name.replace("_", "-") for form in forms for f in dataclasses.fields(form)}
