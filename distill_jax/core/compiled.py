@@ -9,4 +9,4 @@ def keep_compiled_programs() -> None:
     """Keep XLA's programs under the home folder, unless JAX was told of another place."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(home() / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -40,7 +40,7 @@ def _backward(kept: Any, grad_NF: Array) -> tuple[Array, Array]:
     (x_NK, kernel_KF), (x_like, kernel_like) = kept
     grad_NF = grad_NF.astype(HALF)
     x_grad_NK = _dot(grad_NF, kernel_KF, (1, 1))
-    kernel_grad_KF = _dot(_transposed(x_NK), grad_NF)
+    kernel_grad_KF = _dot(transposed(x_NK), grad_NF)
     return x_grad_NK.astype(x_like.dtype), kernel_grad_KF.astype(kernel_like.dtype)
 
 
@@ -53,7 +53,7 @@ def _dot(left: Array, right: Array, over: tuple[int, int] = (1, 0)) -> Array:
     return jax.lax.dot_general(left, right, axes, preferred_element_type=jnp.float32)
 
 
-def _transposed(x_NK: Array) -> Array:
+def transposed(x_NK: Array) -> Array:
     """[K, N], in an order of memory of its own: a plain transpose would be folded into the product,
     which then reads by columns. This one moves pairs of rows, and XLA folds no reshape."""
     rows, width = x_NK.shape

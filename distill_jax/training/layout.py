@@ -76,9 +76,11 @@ class Layout:
             return optimizer.init(in_float32(trained))
 
         trained = {"student": student, "losses": losses}
+        step = put(np.zeros((), np.int32), self._everywhere)
+        if self._mesh.size == 1:  # nothing to cut: no program of its own for every run
+            return TrainState(step, student, losses, self._place(init(trained), ()))
         shapes = jax.eval_shape(init, trained)
         born = jax.jit(init, out_shardings=self._shardings(shapes, self.rules.optimizer))
-        step = put(np.zeros((), np.int32), self._everywhere)
         return TrainState(step, student, losses, born(trained))
 
     def put_state(self, state: TrainState) -> TrainState:

@@ -111,6 +111,8 @@ def check(args: Arguments) -> None:
 def step_arguments(args: Arguments) -> steps.Arguments:
     """What is timed step by step: the competitors that take steps of their own kind."""
     names = tuple(name for name in args.competitors if name in steps.COMMANDS)
+    if OURS in names:  # in both precisions: the default table computes in bfloat16
+        names = (*names, f"{OURS}-bf16")
     return steps.Arguments(names, rounds=args.rounds, tiny=args.tiny)
 
 
