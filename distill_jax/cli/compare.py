@@ -125,6 +125,12 @@ def _is_quick(args: CompareLosses) -> bool:
     return args.preset == "default" and args.data == CompareLosses.data
 
 
+def _max_shapes(args: CompareLosses) -> int:
+    if args.max_shapes is not None:
+        return args.max_shapes
+    return QUICK_SHAPES if _is_quick(args) else SHAPES
+
+
 def _precisions(
     args: CompareLosses,
 ) -> 'tuple[Precision, Literal["f32", "bf16"], Literal["f32", "bf16"]]':
@@ -152,7 +158,7 @@ def _trainings(args: CompareLosses) -> "tuple[TrainingConfig, TrainingConfig]":
         steps=args.steps,
         evaluations=args.evaluations,
         batch_size=args.batch_size,
-        max_shapes=args.max_shapes or (QUICK_SHAPES if _is_quick(args) else SHAPES),
+        max_shapes=_max_shapes(args),
         optimizer=OptimizerConfig(learning_rate=args.learning_rate, clip_apart=args.clip_apart),
         select=args.select,
         ties="loss" if _is_own(args.data) and args.select != "loss" else "earliest",

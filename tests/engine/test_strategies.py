@@ -104,14 +104,15 @@ def test_a_stopped_population_goes_on_to_the_very_same_table(run, usual, tmp_pat
                 self._calls, make = 0, step._compile
 
                 def compile_stopping(state):
-                    jitted = make(state)
+                    jitted, second = make(state)
+                    assert second is None, "members take whole steps"
 
                     def stopping(*arguments):
                         self._calls += 1
                         self.stop.requested |= self._calls == 7
                         return jitted(*arguments)
 
-                    return stopping
+                    return stopping, None
 
                 step._compile = compile_stopping
             return step

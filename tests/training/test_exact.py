@@ -59,7 +59,7 @@ def test_every_loss(text, toy_table, speaker, tmp_path):
             ends.append(jax.tree.map(np.array, state))
             return state, metrics
 
-        wrapped.traces = 0
+        wrapped.traces, wrapped.prepare = 0, step.prepare
         return train(
             init_state(params, loss_params, optimizer),
             wrapped,
