@@ -67,6 +67,8 @@ class Arguments:
     steps: bool = True
     rounds: int = 15
     """Of the steps."""
+    step_competitors: tuple[str, ...] = (OURS, f"{OURS}-bf16", "torch-f32", "torch-bf16")
+    """Of the steps, those of PyTorch where it is in the race."""
     tiny: bool = False
     """A toy table and toy sizes; nothing is fetched and no figure means anything."""
     output: Path = RESULTS
@@ -110,9 +112,9 @@ def check(args: Arguments) -> None:
 
 def step_arguments(args: Arguments) -> steps.Arguments:
     """What is timed step by step: the competitors that take steps of their own kind."""
-    names = tuple(name for name in args.competitors if name in steps.COMMANDS)
-    if OURS in names:  # in both precisions: the default table computes in bfloat16
-        names = (*names, f"{OURS}-bf16")
+    names = args.step_competitors
+    if not set(args.competitors) & set(TORCH):
+        names = tuple(name for name in names if name.startswith(OURS))
     return steps.Arguments(names, rounds=args.rounds, tiny=args.tiny)
 
 
