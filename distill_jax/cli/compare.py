@@ -125,6 +125,20 @@ def _is_quick(args: CompareLosses) -> bool:
     return args.preset == "default" and args.data == CompareLosses.data
 
 
+def _half_precision(base: "ClassifierCell") -> list[str]:
+    """What is said below the table of what was not computed in float32."""
+    precisions = {
+        "students compute": base.precision,
+        "the teacher is fine-tuned": base.setup.teacher.training_precision,
+        "the teacher speaks": base.setup.teacher.precision,
+    }
+    half = [what for what, precision in precisions.items() if precision != "f32"]
+    if not half:
+        return []
+    said = ", ".join(half)
+    return [f"In bfloat16 {said}; losses, sums, the optimiser and all tests are in float32."]
+
+
 def _max_shapes(args: CompareLosses) -> int:
     if args.max_shapes is not None:
         return args.max_shapes
@@ -274,6 +288,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         _used_labels(base.setup.data.label_fraction),
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
+        *_half_precision(base),
         *weighing,
         *_copies_of_a_trained_teacher(args),
     )
