@@ -135,8 +135,8 @@ def _half_precision(base: "ClassifierCell") -> list[str]:
     half = [what for what, precision in precisions.items() if precision != "f32"]
     if not half:
         return []
-    said = ", ".join(half)
-    return [f"In bfloat16 {said}; losses, sums, the optimiser and all tests are in float32."]
+    who = "teacher and students compute" if len(half) == len(precisions) else ", ".join(half)
+    return [f"In bfloat16 {who}; losses, sums, the optimiser and tests are in float32."]
 
 
 def _max_shapes(args: CompareLosses) -> int:

@@ -45,7 +45,7 @@ ROOMS = (
     ("yardsticks", ("classification/yardsticks.py",)),
     ("evaluation", ("distill_jax/evaluation/",)),
     ("asking the teacher", ("distill_jax/teachers/",)),
-    ("saving", ("training/checkpoint.py", "training/ends.py", "models/huggingface.py")),
+    ("saving", ("training/checkpoint.py", "models/huggingface.py")),
     ("steps", ("distill_jax/training/",)),
     ("self-checks", ("classification/self_checks.py", "engine/first_step.py")),
     ("data", ("distill_jax/data/", "classification/splits.py")),
