@@ -14,7 +14,7 @@ from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch, TokenRange
-from distill_jax.data.coverage import FITTING, Coverage
+from distill_jax.data.coverage import Coverage, Tally
 from distill_jax.data.plan import example_arrays
 from distill_jax.data.table import NO_LABEL, LabelledArrays, TextDataset, TextTable
 
@@ -191,62 +191,86 @@ def tokenise_dataset(
 def _encode(
     dataset: TextDataset, tokenizer_file: Path, max_length: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Coverage]]:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    except BaseException as error:  # the library raises a bare Exception, and panics
-        raise UserError(
-            f"{tokenizer_file} is not a tokeniser file: {panics_reported(error)}"
-        ) from error
-    special = tokenizer.num_special_tokens_to_add(is_pair=True)
-    if max_length <= special:
-        raise UserError(f"max length {max_length} leaves no room beside {special} special tokens.")
-    tokenizer.no_padding()
+    tokeniser = Tokeniser(tokenizer_file, max_length)
     arrays: dict[str, np.ndarray] = {}
     coverage: dict[str, Coverage] = {}
     for split, table in dataset.splits.items():
-        own, coverage[split] = _encode_table(table, tokenizer, max_length)
+        own, tally = tokeniser.encode(table.texts, table.texts_b, ids=table.ids)
         arrays |= {f"{split}.{name}": array for name, array in own.items()}
+        coverage[split] = tally.coverage(max_length)
     return arrays, coverage
 
 
-def _encode_table(
-    table: TextTable, tokenizer, max_length: int
-) -> tuple[dict[str, np.ndarray], Coverage]:
-    whole = table.texts if table.texts_b is None else zip(table.texts, table.texts_b, strict=True)
-    inputs = iter(whole)
-    special = tokenizer.num_special_tokens_to_add(is_pair=table.texts_b is not None)
-    unknown_id, unknown = _unknown_id(tokenizer), 0
-    tokens, types, kept, needed = [], [], [], []
-    while some := list(itertools.islice(inputs, _AT_ONCE)):
-        encodings = _encoded(tokenizer, some, None)
-        needed += [len(each) for each in encodings]
-        long = [n for n, each in enumerate(encodings) if len(each) > max_length]
-        for n, cut in zip(
-            long, _encoded(tokenizer, [some[n] for n in long], max_length), strict=True
-        ):
-            encodings[n] = cut
-        kept += [len(each) for each in encodings]
-        tokens.append(np.concatenate([np.array(each.ids, np.int32) for each in encodings]))
-        types.append(np.concatenate([np.array(each.type_ids, np.int8) for each in encodings]))
-        unknown += int((tokens[-1] == unknown_id).sum())
-    lengths_N, needed_N = np.array(kept, np.int64), np.array(needed, np.int64)
-    if not lengths_N.all():
-        empty = table.ids[int(np.argmin(lengths_N))]
-        raise UserError(f"the tokeniser finds no token in example {empty!r}.")
-    words = int(lengths_N.sum()) - special * len(table)
-    coverage = Coverage(
-        cut=float((needed_N > max_length).mean()),
-        unknown=unknown / max(words, 1),
-        fitting=int(np.quantile(needed_N, FITTING, method="higher")),
-    )
-    arrays = {
-        "tokens_S": np.concatenate(tokens),
-        "token_types_S": np.concatenate(types),
-        "offsets_N1": np.append(0, np.cumsum(lengths_N)).astype(np.int64),
-    }
-    return arrays, coverage
+class Tokeniser:
+    """A ``tokenizer.json`` as it is used here: rows are cut to ``max_length`` and never padded.
+
+    The library reads texts on all cores, and without the interpreter's lock.
+
+    Raises:
+      UserError: if the file is no tokeniser, or leaves no room for words.
+    """
+
+    def __init__(self, file: Path, max_length: int) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        except BaseException as error:  # the library raises a bare Exception, and panics
+            raise UserError(f"{file} is not a tokeniser file: {panics_reported(error)}") from error
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        if max_length <= special:
+            raise UserError(
+                f"max length {max_length} leaves no room beside {special} special tokens."
+            )
+        self._tokenizer.no_padding()
+        self._unknown_id = _unknown_id(self._tokenizer)
+        self.max_length = max_length
+
+    def encode(
+        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, ids: Sequence[str]
+    ) -> tuple[dict[str, np.ndarray], Tally]:
+        """The arrays of a ``TokenTable``, and what was cut and unknown.
+
+        Args:
+          texts_b: the second text of each, of pairs.
+          ids: of the texts, for errors.
+
+        Raises:
+          UserError: if the tokeniser fails, or finds nothing in a text.
+        """
+        inputs = iter(texts if texts_b is None else zip(texts, texts_b, strict=True))
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=texts_b is not None)
+        tally = Tally()
+        parts: list[tuple[np.ndarray, ...]] = []
+        done = 0
+        while some := list(itertools.islice(inputs, _AT_ONCE)):
+            encodings = _encoded(self._tokenizer, some, None)
+            needed = np.array([len(each) for each in encodings], np.int64)
+            long = np.flatnonzero(needed > self.max_length).tolist()
+            cut = _encoded(self._tokenizer, [some[n] for n in long], self.max_length)
+            for n, each in zip(long, cut, strict=True):
+                encodings[n] = each
+            kept = np.array([len(each) for each in encodings], np.int64)
+            if not kept.all():
+                empty = ids[done + int(np.argmin(kept))]
+                raise UserError(f"the tokeniser finds no token in example {empty!r}.")
+            tokens, types = (
+                np.fromiter(itertools.chain.from_iterable(each), kind, int(kept.sum()))
+                for each, kind in (
+                    ((one.ids for one in encodings), np.int32),
+                    ((one.type_ids for one in encodings), np.int8),
+                )
+            )
+            tally.add(
+                needed,
+                words=int(kept.sum()) - special * len(some),
+                unknown=int((tokens == self._unknown_id).sum()),
+            )
+            parts.append((tokens, types, kept))
+            done += len(some)
+        tokens_S, types_S, lengths_N = (np.concatenate(each) for each in zip(*parts, strict=True))
+        offsets_N1 = np.append(0, np.cumsum(lengths_N)).astype(np.int64)
+        return dict(zip(_ARRAYS, (tokens_S, types_S, offsets_N1), strict=True)), tally
 
 
 def _encoded(tokenizer, texts: list, max_length: int | None) -> list:

@@ -10,7 +10,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.data import tokenise
 from distill_jax.data.coverage import Coverage
 from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.tokenise import Tokeniser, TokenTable, tokenise_dataset
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d"]
 
@@ -186,15 +186,18 @@ def test_what_is_cut_and_unknown_is_counted(tokenizer_file):
 
 
 @given(st.lists(st.lists(st.sampled_from("abcdx"), min_size=1, max_size=9), min_size=1, max_size=8))
-def test_cutting_only_the_long_is_cutting_all(rows):
+def test_cutting_only_the_long_is_cutting_all(tmp_path_factory, rows):
     """The tokeniser's own truncation of every text is the oracle, in pieces of any size."""
     vocabulary = {w: i for i, w in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     texts = tuple(" ".join(row) for row in rows)
+    file = tmp_path_factory.getbasetemp() / "words.json"
+    tokenizer.save(str(file))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenise, "_AT_ONCE", 3)
-        arrays, coverage = tokenise._encode_table(dataset_of(texts).splits["train"], tokenizer, 4)
+        arrays, tally = Tokeniser(file, 4).encode(texts, ids=texts)
+    coverage = tally.coverage(4)
     tokenizer.enable_truncation(4)
     expected = [each.ids for each in tokenizer.encode_batch(list(texts))]
     assert arrays["tokens_S"].tolist() == [token for row in expected for token in row]
