@@ -33,6 +33,11 @@ class Tally:
         self._texts_L = np.zeros(0, np.int64)  # by the tokens that they would need
         self._words = self._unknown = 0
 
+    @property
+    def texts(self) -> int:
+        """How many there were."""
+        return int(self._texts_L.sum())
+
     def add(self, needed_N: np.ndarray, *, words: int, unknown: int) -> None:
         """Count some texts.
 
@@ -41,18 +46,24 @@ class Tally:
           words: tokens that were kept of them, special ones apart.
           unknown: how many of those the vocabulary does not know.
         """
-        longest = max(len(self._texts_L), int(needed_N.max(initial=-1)) + 1)
-        before = np.pad(self._texts_L, (0, longest - len(self._texts_L)))
-        self._texts_L = before + np.bincount(needed_N, minlength=longest)
+        self._count(np.bincount(needed_N), words, unknown)
+
+    def merge(self, other: "Tally") -> None:
+        """Count what another counted."""
+        self._count(other._texts_L, other._words, other._unknown)
+
+    def _count(self, texts_L: np.ndarray, words: int, unknown: int) -> None:
+        longest = max(len(self._texts_L), len(texts_L))
+        both = [np.pad(each, (0, longest - len(each))) for each in (self._texts_L, texts_L)]
+        self._texts_L = both[0] + both[1]
         self._words += words
         self._unknown += unknown
 
     def coverage(self, max_length: int) -> Coverage:
         """Of all texts so far, at least one, cut at ``max_length`` tokens."""
-        texts = int(self._texts_L.sum())
-        place = math.ceil(FITTING * (texts - 1))
+        place = math.ceil(FITTING * (self.texts - 1))
         return Coverage(
-            cut=int(self._texts_L[max_length + 1 :].sum()) / texts,
+            cut=int(self._texts_L[max_length + 1 :].sum()) / self.texts,
             unknown=self._unknown / max(self._words, 1),
             fitting=int(np.searchsorted(np.cumsum(self._texts_L), place, side="right")),
         )
