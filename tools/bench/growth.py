@@ -3,9 +3,10 @@
     python tools/bench/growth.py --output-dir experiments/results/bench
 
 Real sentences, repeated, with ids of their own, go the way that an experiment's go: read from CSV,
-tokenised, opened again, their labels chosen, epochs planned, batches made, a teacher's words (random
-ones) kept, opened and read. Each size has a process of its own. Memory is what the process owns
-itself: pages of files that are mapped belong to the system, which takes them back when it likes.
+tokenised, opened again, their labels chosen, an epoch planned, its batches made, a teacher's logits
+(random ones) kept, opened and read. Each size has a process of its own. Memory is what the process
+owns itself: pages of files that are mapped belong to the system, which takes them back when it
+likes.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Meter:
 
 
 def write_files(folder: Path, data: str, examples: int) -> None:
-    """``train.csv`` of as many examples as asked for, ``dev.csv`` and ``test.csv`` of the data's."""
+    """``train.csv`` of as many examples as asked for; ``dev.csv`` and ``test.csv`` as they are."""
     from distill_jax.data.load import load_dataset
 
     dataset = load_dataset(data)
