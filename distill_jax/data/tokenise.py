@@ -24,6 +24,7 @@ _LAYOUT = 2
 """Of the files that are kept; the digest of what they hold does not depend on it."""
 _AT_ONCE = 1024
 """Texts that the tokeniser is given at a time: what it says of one takes kilobytes."""
+_TOKENS_AT_ONCE = 1 << 20
 _MANIFEST, _COVERAGE = "manifest.json", "coverage.json"
 _ARRAYS = ("tokens_S", "token_types_S", "offsets_N1")
 
@@ -63,7 +64,11 @@ class TokenTable(LabelledArrays):
     @functools.cached_property
     def occurring_tokens(self) -> np.ndarray:
         """The token ids that batches of it may hold, ascending; 0 of padding among them."""
-        return np.union1d(self.tokens_S, 0)
+        seen = np.zeros(self.token_range.tokens, bool)
+        seen[0] = True
+        for start in range(0, len(self.tokens_S), _TOKENS_AT_ONCE):  # they may lie on disk
+            seen[self.tokens_S[start : start + _TOKENS_AT_ONCE]] = True
+        return np.flatnonzero(seen)
 
     def take(self, rows: np.ndarray | list[int]) -> "TokenTable":
         """The table of some rows, in the order given."""

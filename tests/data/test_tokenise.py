@@ -234,3 +234,16 @@ def test_cutting_only_the_long_is_cutting_all(tmp_path_factory, rows):
     assert arrays["tokens_S"].tolist() == [token for row in expected for token in row]
     assert arrays["offsets_N1"].tolist() == np.cumsum([0, *map(len, expected)]).tolist()
     assert coverage.cut == np.mean([len(row) > 4 for row in rows])
+
+
+def test_tokens_that_occur_are_those_of_batches():
+    tokens = np.asarray([5, 2, 9, 2], np.int32)
+    table = TokenTable(
+        ids=("a", "b"),
+        tokens_S=tokens,
+        token_types_S=np.zeros(4, np.int8),
+        offsets_N1=np.asarray([0, 1, 4]),
+        labels_N=np.zeros(2, np.int32),
+    )
+    batch = table.batch(np.arange(2), 5, 4)
+    assert table.occurring_tokens.tolist() == sorted({*batch.input_ids_BT.ravel().tolist()})
