@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import abc
+import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, printable, unknown
-from distill_jax.core.files import write_atomic
+from distill_jax.core.files import atomic_file
 
 if TYPE_CHECKING:
-    from distill_jax.evaluation.open_classifier import Answer
+    from distill_jax.evaluation.open_classifier import Answer, Stream
 
 Format = Literal["lines", "csv", "jsonl"]
 Cells = dict[str, Any]
 USUAL_COLUMNS = ("sentence", "text")
 ADDED_COLUMNS = ("predicted", "probability")
+SHOWN = 10_000
+"""Rows from which on progress is shown."""
 
 
 @dataclass(frozen=True)
@@ -58,35 +63,97 @@ class Predict:
     temperature: float | Literal["auto"] = "auto"
     """By which logits are divided before the softmax; auto: the one that was fitted on validation
     and kept with the model, 1 for probabilities as they are. Classes do not change."""
-    batch_size: int = 32
+    batch_size: int | None = None
+    """Texts that the model is asked about at a time; by default what suits the machine."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to classify, that can be read as often as there is need, or once.
+
+    Attributes:
+      rows: begins to read them.
+      columns: of the rows; those of the output, in order.
+      names: the columns of their texts, one or two.
+      total: how many rows there are; None where only the end will tell.
+    """
+
+    rows: Callable[[], Iterable[Cells]]
+    columns: Sequence[str]
+    names: Sequence[str]
+    total: int | None
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Load, tokenise, classify, print or write."""
+    """Load, then read, tokenise, classify and write, window by window."""
     args = parse_flags(Predict, arguments, "distill-jax predict")
     if not args.model.is_dir():
         raise UserError(f"no model at {args.model}: expected the folder of a finished run")
     shape = _format(args)
-    rows, names = _rows(args)
-    if not rows:
+    source = _source(args)
+    if source.total == 0:
         raise UserError("no texts: give some as arguments, with --input, or on standard input")
-    texts, second = ([_text(row, name) for row in rows] for name in (names[0], names[-1]))
 
-    from distill_jax.evaluation.open_classifier import open_classifier
+    from distill_jax.evaluation.open_classifier import Stream, open_classifier
 
     opened = open_classifier(args.model, max_length=args.max_length, temperature=args.temperature)
-    answers, coverage = opened.classify_covered(
-        texts, second if len(names) == 2 else None, batch_size=args.batch_size
-    )
+    with _progress(source.total, args.output) as on_rows:
+        pairs = len(source.names) == 2
+        stream = Stream(opened, pairs=pairs, batch_size=args.batch_size, on_rows=on_rows)
+        writer = _WRITERS[shape](source.columns, source.names, opened.label_names)
+        with _sink(args.output) as write:
+            written = _copy(stream, source, writer, write)
+    coverage = stream.coverage
     if coverage is not None and coverage.cut:
         share = f"{100 * coverage.cut:.0f}% of the texts"
         print(f"{share} are cut at {opened.max_length} tokens", file=sys.stderr)
-    written = _WRITERS[shape](Said(rows, names, answers, opened.label_names))
-    if args.output is None:
-        sys.stdout.write(written)
-    else:
-        write_atomic(args.output, written)
-        print(f"{len(rows)} rows: {args.output}", file=sys.stderr)
+    if args.output is not None:
+        print(f"{written} rows: {args.output}", file=sys.stderr)
+
+
+def _copy(stream: Stream, source: Source, writer: Writer, write: Callable[[str], object]) -> int:
+    """Classify and write all rows; returns their number."""
+    written = 0
+    write(writer.head())
+    for rows, answers in stream.answers(
+        source.rows(), lambda row: [_text(row, name) for name in source.names]
+    ):
+        write(writer.rows(rows, answers))
+        written += len(rows)
+    return written
+
+
+@contextlib.contextmanager
+def _sink(output: Path | None) -> Iterator[Callable[[str], object]]:
+    """Where text goes: a file that is there when all of it is written, or standard output."""
+    if output is None:
+        yield sys.stdout.write
+        sys.stdout.flush()
+        return
+    with atomic_file(output) as file:
+        yield lambda text: file.write(text.encode())
+
+
+@contextlib.contextmanager
+def _progress(total: int | None, output: Path | None) -> Iterator[Callable[[int], None]]:
+    """Rate and time left on standard error, where the number of rows is known and no answers
+    come in between; called with the number of rows that are finished."""
+    if total is None or total < SHOWN or (output is None and sys.stdout.isatty()):
+        yield lambda rows: None
+        return
+    from rich.console import Console
+
+    from distill_jax.engine.progress import Reporter
+
+    done = 0
+    with Reporter(Console(stderr=True)).stage("texts", total) as bar:
+
+        def on_rows(rows: int) -> None:
+            nonlocal done
+            done += rows
+            bar.update(done)
+
+        yield on_rows
 
 
 def _format(args: Predict) -> Format:
@@ -100,8 +167,7 @@ def _format(args: Predict) -> Format:
     return args.format or endings[args.output.suffix.lower()]
 
 
-def _rows(args: Predict) -> tuple[list[Cells], tuple[str, ...]]:
-    """The rows to classify, and the names of the columns of their texts, one or two."""
+def _source(args: Predict) -> Source:
     if args.input is not None:
         if args.texts or args.second:
             raise UserError("texts as arguments and --input: choose one")
@@ -111,38 +177,55 @@ def _rows(args: Predict) -> tuple[list[Cells], tuple[str, ...]]:
     for text in (*args.texts, *args.second):
         _check_no_file(text)
     names = ("text", "text_b") if args.second else ("text",)
-    texts = args.texts or _lines_of_standard_input()
-    if args.second and len(args.second) != len(texts):
-        raise UserError(f"{len(texts)} texts, --second has {len(args.second)}; as many are due")
-    columns = (texts, args.second) if args.second else (texts,)
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)], names
+    if not args.texts and not args.second:
+        lines = _lines_of_standard_input()
+        first = list(itertools.islice(lines, 1))
+        texts = itertools.chain(first, lines)
+        total = None if first else 0
+        return Source(lambda: ({"text": text} for text in texts), names, names, total)
+    given = args.texts or tuple(_lines_of_standard_input())
+    if args.second and len(args.second) != len(given):
+        raise UserError(f"{len(given)} texts, --second has {len(args.second)}; as many are due")
+    columns = (given, args.second) if args.second else (given,)
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return Source(lambda: rows, names, names, len(rows))
 
 
-def _of_file(path: Path, args: Predict) -> tuple[list[Cells], tuple[str, ...]]:
+def _of_file(path: Path, args: Predict) -> Source:
+    """A file's rows. They are read once before, so that its faults are told before any answer."""
     from distill_jax.data.file_formats import ENDINGS, kind_of, read_cells
-    from distill_jax.data.separated import decode
+    from distill_jax.data.separated import open_text
 
     if not path.is_file():
         raise UserError(f"no file {path}")
     if kind_of(path) == ".txt":
         if args.text or args.text_b:
             raise UserError(f"{path} is a text a line and has no columns; leave --text out")
-        return [{"text": line} for line in _split_lines(decode(path))], ("text",)
+
+        def lines() -> Iterator[Cells]:
+            with open_text(path) as source:
+                yield from ({"text": line.rstrip("\r\n")} for line in source)
+
+        return Source(lines, ("text",), ("text",), sum(1 for _ in lines()))
     if not path.name.lower().endswith(ENDINGS):
         raise unknown("ending of --input", path.name, [*ENDINGS, ".txt"])
-    rows = [cells for _, cells in read_cells(path)]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    found: dict[str, None] = {}
+    total = 0
+    for _, cells in read_cells(path):
+        total += 1
+        found |= dict.fromkeys(cells)
+    columns = list(found)
     if taken := sorted({*ADDED_COLUMNS, "probabilities"} & set(columns)):
         raise UserError(f"{path} has a column {taken[0]!r}, which is to be added; rename it")
     usual = [name for name in USUAL_COLUMNS if name in columns]
     text = args.text or (usual or columns if usual or len(columns) == 1 else [None])[0]
-    if rows and text is None:
+    if total and text is None:
         raise UserError(f"{path} has columns {', '.join(columns)}: which is it? --text COLUMN")
     names = tuple(name for name in (text, args.text_b) if name is not None)
     for name in names:
-        if rows and name not in columns:
+        if total and name not in columns:
             raise unknown("column", name, columns, where=f"in {path}")
-    return rows, names
+    return Source(lambda: (cells for _, cells in read_cells(path)), columns, names, total)
 
 
 def _check_no_file(text: str) -> None:
@@ -161,62 +244,94 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     return "" if value is None else str(value)
 
 
-class Said(NamedTuple):
-    """Rows, the columns of their texts, what a model says of each, and its classes."""
+Answers = Sequence["Answer | None"]
 
-    rows: Sequence[Cells]
+
+@dataclass(frozen=True)
+class Writer(abc.ABC):
+    """Rows and what a model says of them, as text.
+
+    Attributes:
+      columns: of the rows.
+      names: those of their texts.
+      classes: of the model.
+    """
+
+    columns: Sequence[str]
     names: Sequence[str]
-    answers: Sequence[Answer | None]
     classes: Sequence[str]
 
+    def head(self) -> str:
+        """What comes before the first row."""
+        return ""
 
-def _as_lines(said: Said) -> str:
+    @abc.abstractmethod
+    def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
+        """Some rows, with what ends them."""
+
+
+class Lines(Writer):
     """A line each: class, probability, texts; what would break the line is shown as ``\\n``."""
-    lines = []
-    for row, answer in zip(said.rows, said.answers, strict=True):
-        own = [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]
-        lines.append(
-            "\t".join(printable(cell) for cell in (*own, *(_text(row, n) for n in said.names)))
+
+    def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
+        lines = []
+        for row, answer in zip(rows, answers, strict=True):
+            own = [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]
+            texts = (_text(row, name) for name in self.names)
+            lines.append("\t".join(map(_printable, (*own, *texts))))
+        return "".join(f"{line}\n" for line in lines)
+
+
+class Csv(Writer):
+    """All columns, the class, its probability, and that of every class."""
+
+    def head(self) -> str:
+        probabilities = (f"probability of {name}" for name in self.classes)
+        return _as_csv([[*self.columns, *ADDED_COLUMNS, *probabilities]])
+
+    def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
+        return _as_csv(
+            [*(_cell(row.get(name)) for name in self.columns), *self._own(answer)]
+            for row, answer in zip(rows, answers, strict=True)
         )
-    return "".join(f"{line}\n" for line in lines)
+
+    def _own(self, answer: Answer | None) -> list[str]:
+        if answer is None:
+            return [""] * (2 + len(self.classes))
+        numbers = (answer.probability, *answer.probabilities.values())
+        return [answer.label, *(f"{number:.6g}" for number in numbers)]
 
 
-def _as_csv(said: Said) -> str:
-    columns = list(dict.fromkeys(name for row in said.rows for name in row))
+class Jsonl(Writer):
+    """An object a line: all columns, the class, its probability, and that of every class."""
+
+    def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
+        lines = []
+        for row, answer in zip(rows, answers, strict=True):
+            own: Cells = {"predicted": None, "probability": None, "probabilities": None}
+            if answer:
+                rounded = {name: float(f"{p:.6g}") for name, p in answer.probabilities.items()}
+                own = {
+                    "predicted": answer.label,
+                    "probability": rounded[answer.label],
+                    "probabilities": rounded,
+                }
+            lines.append(json.dumps({**row, **own}, ensure_ascii=False, default=str))
+        return "".join(f"{line}\n" for line in lines)
+
+
+_WRITERS: dict[Format, type[Writer]] = {"lines": Lines, "csv": Csv, "jsonl": Jsonl}
+
+
+def _as_csv(rows: Iterable[Sequence[str]]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [*columns, *ADDED_COLUMNS, *(f"probability of {name}" for name in said.classes)]
-    )
-    for row, answer in zip(said.rows, said.answers, strict=True):
-        own: list[Any] = [""] * (2 + len(said.classes))
-        if answer:
-            own = [answer.label, answer.probability, *answer.probabilities.values()]
-        cells = [_cell(row.get(name)) for name in columns]
-        writer.writerow([*cells, *(x if isinstance(x, str) else f"{x:.6g}" for x in own)])
+    csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
 
 
-def _as_jsonl(said: Said) -> str:
-    lines = []
-    for row, answer in zip(said.rows, said.answers, strict=True):
-        own: Cells = {"predicted": None, "probability": None, "probabilities": None}
-        if answer:
-            rounded = {name: float(f"{p:.6g}") for name, p in answer.probabilities.items()}
-            own = {
-                "predicted": answer.label,
-                "probability": rounded[answer.label],
-                "probabilities": rounded,
-            }
-        lines.append(json.dumps({**row, **own}, ensure_ascii=False, default=str))
-    return "".join(f"{line}\n" for line in lines)
-
-
-_WRITERS: dict[Format, Callable[[Said], str]] = {
-    "lines": _as_lines,
-    "csv": _as_csv,
-    "jsonl": _as_jsonl,
-}
+def _printable(text: str) -> str:
+    """``printable``, which looks at every character, where one of them may not be."""
+    return text if text.isprintable() else printable(text)
 
 
 def _cell(value: Any) -> str:
@@ -225,16 +340,10 @@ def _cell(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _lines_of_standard_input() -> tuple[str, ...]:
-    data = sys.stdin.buffer.read()
-    try:
-        return _split_lines(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"standard input, line {line}: expected UTF-8 ({error})") from error
-
-
-def _split_lines(text: str) -> tuple[str, ...]:
-    """The lines, blank ones in their places; the end of the last one begins none."""
-    lines = [line.rstrip("\r") for line in text.split("\n")]
-    return tuple(lines[:-1] if lines[-1] == "" else lines)
+def _lines_of_standard_input() -> Iterator[str]:
+    """The lines, blank ones in their places, without their ends."""
+    for number, data in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield data.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"standard input, line {number}: expected UTF-8 ({error})") from error

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from distill_jax.core.errors import UserError
 
@@ -63,12 +63,19 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write a whole file: readers see the old content or the new, never a part."""
+    with atomic_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A scratch file that becomes ``path`` when the block ends without an error."""
     with readable_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(scratch, 0o666 & ~_umask())

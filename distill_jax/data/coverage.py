@@ -1,7 +1,10 @@
 """How much of the texts a model gets to see: what is cut, and what its vocabulary does not know."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+
+import numpy as np
 
 WARNED = 0.05
 """Share of either from which on it is a warning."""
@@ -21,6 +24,49 @@ class Coverage:
     cut: float
     unknown: float
     fitting: int
+
+
+class Tally:
+    """Counts of texts as they come, of as many as there are: what a ``Coverage`` is made of."""
+
+    def __init__(self) -> None:
+        self._texts_L = np.zeros(0, np.int64)  # by the tokens that they would need
+        self._words = self._unknown = 0
+
+    @property
+    def texts(self) -> int:
+        """How many there were."""
+        return int(self._texts_L.sum())
+
+    def add(self, needed_N: np.ndarray, *, words: int, unknown: int) -> None:
+        """Count some texts.
+
+        Args:
+          needed_N: whole numbers, the tokens that each would need.
+          words: tokens that were kept of them, special ones apart.
+          unknown: how many of those the vocabulary does not know.
+        """
+        self._count(np.bincount(needed_N), words, unknown)
+
+    def merge(self, other: "Tally") -> None:
+        """Count what another counted."""
+        self._count(other._texts_L, other._words, other._unknown)
+
+    def _count(self, texts_L: np.ndarray, words: int, unknown: int) -> None:
+        longest = max(len(self._texts_L), len(texts_L))
+        both = [np.pad(each, (0, longest - len(each))) for each in (self._texts_L, texts_L)]
+        self._texts_L = both[0] + both[1]
+        self._words += words
+        self._unknown += unknown
+
+    def coverage(self, max_length: int) -> Coverage:
+        """Of all texts so far, at least one, cut at ``max_length`` tokens."""
+        place = math.ceil(FITTING * (self.texts - 1))
+        return Coverage(
+            cut=int(self._texts_L[max_length + 1 :].sum()) / self.texts,
+            unknown=self._unknown / max(self._words, 1),
+            fitting=int(np.searchsorted(np.cumsum(self._texts_L), place, side="right")),
+        )
 
 
 def in_words(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_jax.core.errors import UserError
-from distill_jax.data.separated import _ignore, decode, separated
+from distill_jax.data.separated import _ignore, decode, open_text, separated
 
 _JSON = (".jsonl", ".ndjson", ".json")
 _COLUMNAR = (".parquet", ".arrow")
@@ -68,9 +68,10 @@ def read_cells(path: Path, note: Callable[[str], None] = _ignore) -> Rows:
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line, text) of a text file, lines without text left out."""
-    for line, text in enumerate(decode(path).split("\n"), start=1):
-        if text.strip():
-            yield line, text
+    with open_text(path) as lines:
+        for line, text in enumerate(lines, start=1):
+            if text.strip():
+                yield line, text.removesuffix("\n")
 
 
 def class_names(path: Path, column: str) -> tuple[str, ...] | None:
@@ -82,11 +83,11 @@ def class_names(path: Path, column: str) -> tuple[str, ...] | None:
 
 
 def _json(path: Path) -> Rows:
-    text = decode(path)
-    start = text.lstrip()[:1]
+    with open_text(path) as lines:
+        start = next((text.lstrip()[:1] for text in lines if text.strip()), "")
     if start == "[" or (start == "{" and kind_of(path) == ".json"):
         try:
-            value = json.loads(text)
+            value = json.loads(decode(path))
         except RecursionError as error:
             raise UserError(f"{path}: {error}; expected JSON objects.") from error
         except ValueError as error:
@@ -96,9 +97,10 @@ def _json(path: Path) -> Rows:
             yield from enumerate(_objects(path, value), start=1)
             return
     # Not splitlines: JSON strings may hold U+2028 and its like.
-    for line, row in enumerate(text.split("\n"), start=1):
-        if row.strip():
-            yield line, _object(path, line, row)
+    with open_text(path) as lines:
+        for line, row in enumerate(lines, start=1):
+            if row.strip():
+                yield line, _object(path, line, row.removesuffix("\n"))
 
 
 def _object(path: Path, line: int, text: str) -> Cells:

@@ -7,8 +7,9 @@ on.
 """
 
 import dataclasses
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +30,16 @@ class Columns(NamedTuple):
 
 
 class _Row(NamedTuple):
-    place: str
+    path: Path
+    line: int
     id: str | None
     text: str
     text_b: str | None
     label: str | None
+
+    @property
+    def place(self) -> str:
+        return place(self.path, self.line)
 
 
 def load(
@@ -79,7 +85,7 @@ def _read_file(path: Path, columns: Columns, split: str, notes: list[str]) -> It
         if columns.text_b:
             raise UserError(f"{path} is a text a line, the data has pairs; expected transfer.csv.")
         for line, text in read_lines(path):
-            yield _Row(place(path, line), None, text.strip(), None, None)
+            yield _Row(path, line, None, text.strip(), None, None)
         return
     required = [columns.text, *([columns.text_b] if columns.text_b else [])]
     if split in ("train", "validation"):
@@ -92,7 +98,8 @@ def _read_file(path: Path, columns: Columns, split: str, notes: list[str]) -> It
             if name not in cells and not (rowwise and name == columns.label):
                 raise _no_column(path, name, cells, where)
         yield _Row(
-            where,
+            path,
+            line,
             _id(cells.get("id"), where),
             _text(cells[columns.text], columns.text, where),
             _text(cells[columns.text_b], columns.text_b, where) if columns.text_b else None,
@@ -121,7 +128,7 @@ def _text(value: Any, column: str, where: str) -> str:
 
 def _label(cells: Mapping[str, Any], column: str, where: str) -> str | None:
     word = label_word(cells.get(column), f"{where}: column {column!r}")
-    return None if word is None else _encodable(word, column, where)
+    return None if word is None else sys.intern(_encodable(word, column, where))
 
 
 def _id(value: Any, where: str) -> str | None:
@@ -187,19 +194,29 @@ def _told_apart(tables: Mapping[str, TextTable], notes: list[str]) -> dict[str, 
 
     An example that two files have under one id, text and all, keeps it: it is the same.
     """
-    keys = dict(zip(tables["train"].ids, text_keys(tables["train"]), strict=True))
     apart = {"train": tables["train"]}
     for split, table in tables.items():
         if split == "train":
             continue
-        own = list(zip(table.ids, text_keys(table), strict=True))
-        if any(keys.get(x, key) != key for x, key in own):
-            ids = tuple(x if keys.get(x) == key else f"{split}/{x}" for x, key in own)
-            table = dataclasses.replace(table, ids=ids)
-            notes.append(f"ids begin anew in {split}: its examples are called {split}/ID")
-        keys |= {x: key for x, (_, key) in zip(table.ids, own, strict=True)}
+        keys = _keys_by_id(apart.values(), set(table.ids))
+        if keys:
+            own = list(zip(table.ids, text_keys(table), strict=True))
+            if any(keys.get(x, key) != key for x, key in own):
+                ids = tuple(x if keys.get(x) == key else f"{split}/{x}" for x, key in own)
+                table = dataclasses.replace(table, ids=ids)
+                notes.append(f"ids begin anew in {split}: its examples are called {split}/ID")
         apart[split] = table
     return apart
+
+
+def _keys_by_id(tables: Iterable[TextTable], ids: Collection[str]) -> dict[str, str]:
+    """Folded texts of those of the ids that tables have."""
+    found: dict[str, str] = {}
+    for table in tables:
+        rows = [row for row, example in enumerate(table.ids) if example in ids]
+        if rows:
+            found |= zip((table.ids[row] for row in rows), text_keys(table.take(rows)), strict=True)
+    return found
 
 
 def _with_transfer(

@@ -6,7 +6,7 @@ are random but a pure function of (lengths, seed, epoch): there is no iterator t
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -163,6 +163,63 @@ def plan_in_order(
         PlannedBatch(rows, int(shape_lengths[class_N[rows].max()]))
         for rows in np.split(rows_N, list(cuts))
     )
+
+
+def worthwhile_lengths(
+    lengths_N: np.ndarray, *, compiled: Collection[int], price: float, longest: int
+) -> tuple[int, ...]:
+    """The batch lengths with the fewest tokens, padding included, a new length at its price.
+
+    An exact dynamic programme over multiples of 8, ``longest``, and what is compiled.
+
+    Args:
+      lengths_N: tokens of the rows to be planned, each at most ``longest``.
+      compiled: lengths that cost nothing.
+      price: of any other length, in tokens: what could be computed while it is compiled.
+      longest: that a batch may have.
+
+    Returns:
+      Ascending; the longest row is covered.
+    """
+    counts_L = np.bincount(lengths_N, minlength=longest + 1)
+    allowed = {*range(8, longest, 8), longest, *compiled}
+    length_K = np.array([0, *sorted(allowed)])
+    rows_K = np.cumsum(counts_L)[length_K]
+    price_K = np.array([0.0 if k in compiled else price for k in length_K.tolist()])
+    least_K, previous_K = np.zeros(len(length_K)), np.zeros(len(length_K), int)
+    for k in range(1, len(length_K)):
+        cost_J = least_K[:k] + length_K[k] * (rows_K[k] - rows_K[:k]) + price_K[k]
+        previous_K[k] = np.argmin(cost_J)
+        least_K[k] = cost_J[previous_K[k]]
+    whole = np.flatnonzero(rows_K == len(lengths_N))
+    k = int(whole[np.argmin(least_K[whole])])
+    chosen = []
+    while k:
+        if rows_K[k] > rows_K[previous_K[k]]:
+            chosen.append(int(length_K[k]))
+        k = int(previous_K[k])
+    return tuple(reversed(chosen))
+
+
+def plan_full(
+    lengths_N: np.ndarray, shape_lengths: Sequence[int], rows_at: Callable[[int], int]
+) -> tuple[PlannedBatch, ...]:
+    """Every row once, longest rows first, in batches of as many rows as their length has.
+
+    All are full but the one of the shortest rows.
+
+    Args:
+      rows_at: rows of a batch of a length, at least 1.
+    """
+    class_N = _length_classes(lengths_N, shape_lengths)
+    rows_N = np.argsort(-np.asarray(lengths_N), kind="stable").astype(np.int32)
+    planned, start = [], 0
+    while start < len(rows_N):
+        length = int(shape_lengths[class_N[rows_N[start]]])
+        stop = start + rows_at(length)
+        planned.append(PlannedBatch(rows_N[start:stop], length))
+        start = stop
+    return tuple(planned)
 
 
 def make_batch(table: ExampleTable, planned: PlannedBatch, *, batch_size: int) -> Batch:

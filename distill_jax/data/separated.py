@@ -1,20 +1,23 @@
 """Files of separated cells, CSV and TSV, as cells by column, with errors that name the line."""
 
 import codecs
+import contextlib
 import csv
 import datetime
 import gzip
 import io
+import itertools
 import math
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distill_jax.core.errors import UserError
 
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "'|'"}
 _DOUBLED = re.compile(r'(?:^|[\t\n])"[^"]*""(?:[^"]|"")*+"(?=[\t\r\n]|$)')
 """A cell in quotation marks that holds doubled ones: somebody's writer quoted it."""
@@ -22,6 +25,10 @@ _DOUBLED = re.compile(r'(?:^|[\t\n])"[^"]*""(?:[^"]|"")*+"(?=[\t\r\n]|$)')
 
 def _ignore(note: str) -> None:
     pass
+
+
+_MARK = re.compile(r'(?:^|[\t\n])"')
+"""A cell that begins with a quotation mark."""
 
 
 class Dialect(NamedTuple):
@@ -47,32 +54,43 @@ def separated(
     Raises:
       UserError: one line that names the file, the line in it and what was expected.
     """
-    text = decode(path)
-    dialect = dialect_of(path, text)
+    dialect = _dialect_in(path)
     kind = SEPARATORS[dialect.separator]
     if dialect.separator != _usual(path):
         note(f"{path.name}: cells are separated by {kind}")
     if dialect.separator == "\t" and dialect.quoted:
         note(f"{path.name}: quotation marks around cells are taken off")
-    reader = _reader(text, dialect)
     line = 1
     try:
-        header = [name.strip() for name in next(reader, [])]
-        named = [name for name in header if name]
-        if not named:
-            raise UserError(f"{path}: the file is empty; expected a header line.")
-        if len(set(named)) < len(named):
-            raise UserError(f"{path}, line 1: a column occurs twice in {', '.join(named)}.")
-        line = reader.line_num + 1
-        for cells in reader:
-            if any(cells):
-                yield line, _by_name(path, line, header, cells, kind)
+        with open_text(path, newline="") as lines:
+            reader = _reader(lines, dialect)
+            header = [name.strip() for name in next(reader, [])]
+            named = [name for name in header if name]
+            if not named:
+                raise UserError(f"{path}: the file is empty; expected a header line.")
+            if len(set(named)) < len(named):
+                raise UserError(f"{path}, line 1: a column occurs twice in {', '.join(named)}.")
             line = reader.line_num + 1
+            for cells in reader:
+                if any(cells):
+                    yield line, _by_name(path, line, header, cells, kind)
+                line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
             f"{path}, line {line}: {error}; expected cells separated by {kind}, and a quotation "
             "mark inside quotation marks doubled."
         ) from error
+
+
+def _dialect_in(path: Path) -> Dialect:
+    """``dialect_of`` a file, which is read whole only where that hangs on its quotation marks."""
+    with open_text(path) as lines:
+        header = next(lines, "")
+        dialect = dialect_of(path, header)
+        marks = dialect.separator == "\t" and any(
+            _MARK.search(line) for line in itertools.chain([header], lines)
+        )
+    return dialect_of(path, decode(path)) if marks else dialect
 
 
 def dialect_of(path: Path, text: str) -> Dialect:
@@ -98,12 +116,13 @@ def _quotes_cells(text: str) -> bool:
     GLUE's files have not: there a mark at the start of a cell is one of the text. Those that
     spreadsheets and pandas write have them around cells with tabs, line ends or marks.
     """
-    if not re.search(r'(?:^|[\t\n])"', text):
+    if not _MARK.search(text):
         return False
     lines = [line for line in text.split("\n") if line.strip()]
     whole_lines = len({line.count("\t") for line in lines}) == 1
     try:
-        rows = [row for row in _reader(text, Dialect("\t", True)) if any(row)]
+        source = io.StringIO(text, newline="")
+        rows = [row for row in _reader(source, Dialect("\t", True)) if any(row)]
     except csv.Error:
         return False
     if len({len(row) for row in rows}) > 1:
@@ -115,9 +134,8 @@ def _quotes_cells(text: str) -> bool:
     return bool(told) and len(rows) == len(lines)
 
 
-def _reader(text: str, dialect: Dialect):
+def _reader(source: Iterable[str], dialect: Dialect):
     csv.field_size_limit(sys.maxsize)
-    source = io.StringIO(text, newline="")
     if not dialect.quoted:
         return csv.reader(source, delimiter=dialect.separator, quoting=csv.QUOTE_NONE)
     return csv.reader(source, delimiter=dialect.separator, strict=True)
@@ -136,13 +154,36 @@ def _by_name(
     return {name: cell for name, cell in zip(header, cells, strict=False) if name}
 
 
+@contextlib.contextmanager
+def open_text(path: Path, *, newline: str = "\n") -> Iterator[Iterator[str]]:
+    """The lines of a file, read as they are asked for; otherwise as ``decode``.
+
+    Args:
+      newline: as of ``open``; the lines keep their ends.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            raw: Any = stack.enter_context(open(path, "rb"))
+            if path.suffix.lower() == ".gz":
+                raw = stack.enter_context(gzip.open(raw))
+            mark = raw.read(2)
+            raw.seek(0)
+            coding = "utf-16" if mark in _UTF_16 else "utf-8-sig"
+            yield stack.enter_context(io.TextIOWrapper(raw, coding, newline=newline))
+    except UnicodeDecodeError:
+        decode(path)  # which says where
+        raise
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
 def decode(path: Path) -> str:
     """A UTF-8 file's text, with or without a byte order mark; ``.gz`` is unpacked.
 
     UTF-16 is read where a mark says so, as in what Excel calls Unicode text.
     """
     data = _bytes(path)
-    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    if data[:2] in _UTF_16:
         try:
             return data.decode("utf-16")
         except UnicodeDecodeError as error:

@@ -141,14 +141,17 @@ def _hold_out(name: str, train: TextTable) -> tuple[TextTable, TextTable]:
 def _contradictions(train: TextTable) -> list[str]:
     """A note where one text has several labels in train."""
     assert train.labels_N is not None
-    labels: dict[str, list[int]] = {}
-    for key, label in zip(text_keys(train), train.labels_N.tolist(), strict=True):
-        if label >= 0:
-            labels.setdefault(key, []).append(label)
-    several = [each for each in labels.values() if len(set(each)) > 1]
+    labels = train.labels_N.tolist()
+    keys = text_keys(train)
+    first: dict[str, int] = {}
+    several = {
+        key
+        for key, label in zip(keys, labels, strict=True)
+        if label >= 0 and first.setdefault(key, label) != label
+    }
     if not several:
         return []
-    rows = sum(map(len, several))
+    rows = sum(key in several and label >= 0 for key, label in zip(keys, labels, strict=True))
     return [f"{len(several):,} train texts occur with different labels ({rows:,} rows)"]
 
 

@@ -38,7 +38,9 @@ def labelled_rows(table: Labelled, fraction: float, *, salt: str = "labels") -> 
     labels_N = table.labels_N
     if labels_N is None or not (labels_N >= 0).any():
         raise UserError("the split has no labelled example to choose from.")
-    key_N = np.array([unit_interval(f"{salt}/{example}") for example in table.ids])
+    key_N = np.fromiter(
+        (unit_interval(f"{salt}/{example}") for example in table.ids), np.float64, len(labels_N)
+    )
     chosen = []
     for label in np.unique(labels_N[labels_N >= 0]):
         rows = np.flatnonzero(labels_N == label)

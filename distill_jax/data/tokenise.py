@@ -1,12 +1,13 @@
 """Text to ragged token arrays, once, kept on disk under a name made of what went in."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch, TokenRange
-from distill_jax.data.coverage import FITTING, Coverage
+from distill_jax.data.coverage import Coverage, Tally
 from distill_jax.data.plan import example_arrays
 from distill_jax.data.table import NO_LABEL, LabelledArrays, TextDataset, TextTable
 
@@ -23,6 +24,7 @@ _LAYOUT = 2
 """Of the files that are kept; the digest of what they hold does not depend on it."""
 _AT_ONCE = 1024
 """Texts that the tokeniser is given at a time: what it says of one takes kilobytes."""
+_TOKENS_AT_ONCE = 1 << 20
 _MANIFEST, _COVERAGE = "manifest.json", "coverage.json"
 _ARRAYS = ("tokens_S", "token_types_S", "offsets_N1")
 
@@ -62,7 +64,11 @@ class TokenTable(LabelledArrays):
     @functools.cached_property
     def occurring_tokens(self) -> np.ndarray:
         """The token ids that batches of it may hold, ascending; 0 of padding among them."""
-        return np.union1d(self.tokens_S, 0)
+        seen = np.zeros(self.token_range.tokens, bool)
+        seen[0] = True
+        for start in range(0, len(self.tokens_S), _TOKENS_AT_ONCE):  # they may lie on disk
+            seen[self.tokens_S[start : start + _TOKENS_AT_ONCE]] = True
+        return np.flatnonzero(seen)
 
     def take(self, rows: np.ndarray | list[int]) -> "TokenTable":
         """The table of some rows, in the order given."""
@@ -71,11 +77,19 @@ class TokenTable(LabelledArrays):
             return self
         lengths = self.lengths_N[rows]
         offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
-        source = np.repeat(self.offsets_N1[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        tokens_S, types_S = (
+            np.empty(offsets[-1], array.dtype) for array in (self.tokens_S, self.token_types_S)
+        )
+        for start in range(0, len(rows), _AT_ONCE):  # the places of all tokens would be large
+            some = slice(start, start + _AT_ONCE)
+            here = slice(offsets[start], offsets[min(start + _AT_ONCE, len(rows))])
+            source = np.arange(here.start, here.stop)
+            source += np.repeat(self.offsets_N1[rows[some]] - offsets[:-1][some], lengths[some])
+            tokens_S[here], types_S[here] = self.tokens_S[source], self.token_types_S[source]
         return TokenTable(
             ids=tuple(self.ids[row] for row in rows),
-            tokens_S=self.tokens_S[source],
-            token_types_S=self.token_types_S[source],
+            tokens_S=tokens_S,
+            token_types_S=types_S,
             offsets_N1=offsets,
             labels_N=self.labels_N[rows],
             scores_N=None if self.scores_N is None else self.scores_N[rows],
@@ -171,7 +185,7 @@ def tokenise_dataset(
     else:
         kept = cache / f"{key}-{_LAYOUT}"
         if not kept.is_dir():
-            _save(kept, *_encode(dataset, tokenizer_file, max_length))
+            _save(kept, dataset, tokenizer_file, max_length)
         arrays, coverage = _load(kept)
     return TokenDataset(
         label_names=dataset.label_names,
@@ -196,62 +210,119 @@ def tokenise_dataset(
 def _encode(
     dataset: TextDataset, tokenizer_file: Path, max_length: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Coverage]]:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    except BaseException as error:  # the library raises a bare Exception, and panics
-        raise UserError(
-            f"{tokenizer_file} is not a tokeniser file: {panics_reported(error)}"
-        ) from error
-    special = tokenizer.num_special_tokens_to_add(is_pair=True)
-    if max_length <= special:
-        raise UserError(f"max length {max_length} leaves no room beside {special} special tokens.")
-    tokenizer.no_padding()
+    tokeniser = Tokeniser(tokenizer_file, max_length)
     arrays: dict[str, np.ndarray] = {}
     coverage: dict[str, Coverage] = {}
     for split, table in dataset.splits.items():
-        own, coverage[split] = _encode_table(table, tokenizer, max_length)
+        own, tally = tokeniser.encode(table.texts, table.texts_b, ids=table.ids)
         arrays |= {f"{split}.{name}": array for name, array in own.items()}
+        coverage[split] = tally.coverage(max_length)
     return arrays, coverage
 
 
-def _encode_table(
-    table: TextTable, tokenizer, max_length: int
-) -> tuple[dict[str, np.ndarray], Coverage]:
-    whole = table.texts if table.texts_b is None else zip(table.texts, table.texts_b, strict=True)
-    inputs = iter(whole)
-    special = tokenizer.num_special_tokens_to_add(is_pair=table.texts_b is not None)
-    unknown_id, unknown = _unknown_id(tokenizer), 0
-    tokens, types, kept, needed = [], [], [], []
-    while some := list(itertools.islice(inputs, _AT_ONCE)):
-        encodings = _encoded(tokenizer, some, None)
-        needed += [len(each) for each in encodings]
-        long = [n for n, each in enumerate(encodings) if len(each) > max_length]
-        for n, cut in zip(
-            long, _encoded(tokenizer, [some[n] for n in long], max_length), strict=True
-        ):
-            encodings[n] = cut
-        kept += [len(each) for each in encodings]
-        tokens.append(np.concatenate([np.array(each.ids, np.int32) for each in encodings]))
-        types.append(np.concatenate([np.array(each.type_ids, np.int8) for each in encodings]))
-        unknown += int((tokens[-1] == unknown_id).sum())
-    lengths_N, needed_N = np.array(kept, np.int64), np.array(needed, np.int64)
-    if not lengths_N.all():
-        empty = table.ids[int(np.argmin(lengths_N))]
-        raise UserError(f"the tokeniser finds no token in example {empty!r}.")
-    words = int(lengths_N.sum()) - special * len(table)
-    coverage = Coverage(
-        cut=float((needed_N > max_length).mean()),
-        unknown=unknown / max(words, 1),
-        fitting=int(np.quantile(needed_N, FITTING, method="higher")),
-    )
-    arrays = {
-        "tokens_S": np.concatenate(tokens),
-        "token_types_S": np.concatenate(types),
-        "offsets_N1": np.append(0, np.cumsum(lengths_N)).astype(np.int64),
-    }
-    return arrays, coverage
+class Tokeniser:
+    """A ``tokenizer.json`` as it is used here: rows are cut to ``max_length`` and never padded.
+
+    The library reads texts on all cores, and without the interpreter's lock.
+
+    Raises:
+      UserError: if the file is no tokeniser, or leaves no room for words.
+    """
+
+    def __init__(self, file: Path, max_length: int) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        except BaseException as error:  # the library raises a bare Exception, and panics
+            raise UserError(f"{file} is not a tokeniser file: {panics_reported(error)}") from error
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        if max_length <= special:
+            raise UserError(
+                f"max length {max_length} leaves no room beside {special} special tokens."
+            )
+        self._tokenizer.no_padding()
+        self._unknown_id = _unknown_id(self._tokenizer)
+        self.max_length = max_length
+
+    def encode(
+        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, ids: Sequence[str]
+    ) -> tuple[dict[str, np.ndarray], Tally]:
+        """The arrays of a ``TokenTable``, and what was cut and unknown.
+
+        Args:
+          texts_b: the second text of each, of pairs.
+          ids: of the texts, for errors.
+
+        Raises:
+          UserError: if the tokeniser fails, or finds nothing in a text.
+        """
+        tally = Tally()
+        pieces = self.pieces(texts, texts_b, ids=ids, tally=tally)
+        tokens_S, types_S, lengths_N = (np.concatenate(each) for each in zip(*pieces, strict=True))
+        offsets_N1 = np.append(0, np.cumsum(lengths_N))
+        return dict(zip(_ARRAYS, (tokens_S, types_S, offsets_N1), strict=True)), tally
+
+    def pieces(
+        self,
+        texts: Sequence[str],
+        texts_b: Sequence[str] | None = None,
+        *,
+        ids: Sequence[str],
+        tally: Tally,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """``encode`` piece by piece: tokens, token types, and the length (int64) of every row.
+
+        Args:
+          tally: counts what is cut and unknown.
+        """
+        inputs = iter(texts if texts_b is None else zip(texts, texts_b, strict=True))
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=texts_b is not None)
+        done = 0
+        while some := list(itertools.islice(inputs, _AT_ONCE)):
+            encodings = _encoded(self._tokenizer, some, None)
+            needed = np.array([len(each) for each in encodings], np.int64)
+            long = np.flatnonzero(needed > self.max_length).tolist()
+            cut = _encoded(self._tokenizer, [some[n] for n in long], self.max_length)
+            for n, each in zip(long, cut, strict=True):
+                encodings[n] = each
+            kept = np.array([len(each) for each in encodings], np.int64)
+            if not kept.all():
+                empty = ids[done + int(np.argmin(kept))]
+                raise UserError(f"the tokeniser finds no token in example {empty!r}.")
+            total = int(kept.sum())
+            chain = itertools.chain.from_iterable
+            tokens = np.fromiter(chain(each.ids for each in encodings), np.int32, total)
+            types = np.fromiter(chain(each.type_ids for each in encodings), np.int8, total)
+            unknown = int((tokens == self._unknown_id).sum())
+            tally.add(needed, words=total - special * len(some), unknown=unknown)
+            done += len(some)
+            yield tokens, types, kept
+
+
+class _ArrayFile:
+    """A ``.npy`` file of one axis that grows, so that the array is never held."""
+
+    def __init__(self, file: BinaryIO, dtype: Any) -> None:
+        self._file = file
+        self._dtype, self._length = np.dtype(dtype), 0
+        self._begin()
+        self._start = self._file.tell()
+
+    def append(self, array: np.ndarray) -> None:
+        self._file.write(array.astype(self._dtype, copy=False).tobytes())
+        self._length += len(array)
+
+    def finish(self) -> None:
+        """Write the length, for which numpy leaves room in what is written first."""
+        self._begin()
+        assert self._file.tell() == self._start
+
+    def _begin(self) -> None:
+        self._file.seek(0)
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        about = {"descr": descr, "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._file, about)
 
 
 def _encoded(tokenizer, texts: list, max_length: int | None) -> list:
@@ -273,15 +344,38 @@ def _unknown_id(tokenizer) -> int:
     return -1 if number is None else number
 
 
-def _save(folder: Path, arrays: Mapping[str, np.ndarray], coverage: Mapping[str, Coverage]) -> None:
+def _save(folder: Path, dataset: TextDataset, tokenizer_file: Path, max_length: int) -> None:
+    """Tokenise into files; a piece of the text is held at a time."""
+    tokeniser = Tokeniser(tokenizer_file, max_length)
+    coverage: dict[str, Coverage] = {}
     with atomic_folder(folder) as scratch:
-        for name, array in arrays.items():
-            np.save(scratch / f"{name}.npy", array, allow_pickle=False)
+        for split, table in dataset.splits.items():
+            coverage[split] = _save_table(scratch, split, table, tokeniser)
         said = {split: dataclasses.asdict(each) for split, each in coverage.items()}
         (scratch / _COVERAGE).write_text(json.dumps(said, indent=1))
-        files = (_COVERAGE, *(f"{name}.npy" for name in arrays))
-        manifest = {name: sha256_file(scratch / name) for name in files}
+        arrays = (f"{split}.{name}.npy" for split in dataset.splits for name in _ARRAYS)
+        manifest = {name: sha256_file(scratch / name) for name in (_COVERAGE, *arrays)}
         (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def _save_table(folder: Path, split: str, table: TextTable, tokeniser: Tokeniser) -> Coverage:
+    tally, end = Tally(), 0
+    with contextlib.ExitStack() as stack:
+        files = [
+            _ArrayFile(stack.enter_context(open(folder / f"{split}.{name}.npy", "wb")), kind)
+            for name, kind in zip(_ARRAYS, (np.int32, np.int8, np.int64), strict=True)
+        ]
+        files[-1].append(np.zeros(1, np.int64))
+        for tokens, types, lengths in tokeniser.pieces(
+            table.texts, table.texts_b, ids=table.ids, tally=tally
+        ):
+            ends = end + np.cumsum(lengths)
+            for file, array in zip(files, (tokens, types, ends), strict=True):
+                file.append(array)
+            end = int(ends[-1])
+        for file in files:
+            file.finish()
+    return tally.coverage(tokeniser.max_length)
 
 
 def _load(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Coverage]]:

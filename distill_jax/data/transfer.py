@@ -51,9 +51,10 @@ def noisy_labels(
     a label stay.
     """
     draw = f"{seed}/" if seed else ""
-    wrong_N = np.array([unit_interval(f"noise/{draw}{example}") < share for example in ids])
-    other_N = np.array(
-        [int(unit_interval(f"noisy class/{draw}{example}") * (num_labels - 1)) for example in ids]
+    wrong_N = np.fromiter(
+        (unit_interval(f"noise/{draw}{example}") < share for example in ids), bool, len(ids)
     )
+    others = (unit_interval(f"noisy class/{draw}{example}") for example in ids)
+    other_N = np.fromiter((int(unit * (num_labels - 1)) for unit in others), np.int64, len(ids))
     shifted_N = (labels_N + 1 + other_N) % num_labels
     return np.where(wrong_N & (labels_N >= 0), shifted_N, labels_N).astype(np.int32)

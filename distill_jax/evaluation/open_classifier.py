@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-import jax
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.mesh import make_mesh
-from distill_jax.data.coverage import Coverage
-from distill_jax.data.plan import choose_lengths
-from distill_jax.data.tokenise import tokenise_texts
+from distill_jax.data.coverage import Coverage, Tally
+from distill_jax.data.table import NO_LABEL
+from distill_jax.data.tokenise import Tokeniser, TokenTable
 from distill_jax.evaluation.calibration import is_temperature, read_temperature
-from distill_jax.evaluation.predict import LogitsOf, check_token_types, logits_of, predict_logits
+from distill_jax.evaluation.predict import LogitsOf, check_token_types, logits_of
+from distill_jax.evaluation.stream import WINDOW, WindowPredictor, ahead, windows_of
 from distill_jax.models.build import build_model, load_model
 from distill_jax.models.loaded import Loaded
+
+Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,67 +59,135 @@ class OpenClassifier:
     _apply: LogitsOf
 
     def classify(
-        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, batch_size: int = 32
+        self,
+        texts: Sequence[str],
+        texts_b: Sequence[str] | None = None,
+        *,
+        batch_size: int | None = None,
     ) -> list[Answer | None]:
         """The answer for each text, or pair of texts, in the order given; None for blank ones.
 
         Args:
           texts_b: the second text of each pair.
+          batch_size: texts that the model is asked about at a time; None for what suits the
+            machine.
 
         Raises:
           UserError: for single texts where the model wants pairs, and the other way round.
         """
-        return self.classify_covered(texts, texts_b, batch_size=batch_size)[0]
-
-    def classify_covered(
-        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, batch_size: int = 32
-    ) -> tuple[list[Answer | None], Coverage | None]:
-        """``classify``, and how much of the texts the model got to see; None where all are blank.
-
-        Raises:
-          UserError: as ``classify``.
-        """
-        if batch_size < 1:
-            raise UserError(f"the batch size must be at least 1, not {batch_size}")
-        self._check_kind(texts, texts_b)
-        joined = texts if texts_b is None else [a + b for a, b in zip(texts, texts_b, strict=True)]
-        rows = [row for row, text in enumerate(joined) if text.strip()]
-        answers: list[Answer | None] = [None] * len(texts)
-        if not rows:
-            return answers, None
-        assert self.model.tokenizer_file is not None, "found when it was opened"
-        tokens, coverage = tokenise_texts(
-            [texts[row] for row in rows],
-            self.model.tokenizer_file,
-            max_length=self.max_length,
-            texts_b=None if texts_b is None else [texts_b[row] for row in rows],
-        )
-        check_token_types(tokens, self.model.config.token_range)
-        logits_NC = predict_logits(
-            self._apply,
-            self.model.params,
-            tokens,
-            shape_lengths=choose_lengths(tokens.lengths_N, batch_size=batch_size, max_shapes=4),
-            batch_size=batch_size,
-            mesh=make_mesh(jax.devices()[:1]),
-        )
-        probs_NC = np.asarray(jax.nn.softmax(logits_NC / np.float32(self.temperature)))
-        for row, logits_C, probs_C in zip(rows, logits_NC, probs_NC, strict=True):
-            label = self.label_names[int(logits_C.argmax())]
-            by_name = dict(zip(self.label_names, map(float, probs_C), strict=True))
-            answers[row] = Answer(label, by_name)
-        return answers, coverage
-
-    def _check_kind(self, texts: Sequence[str], texts_b: Sequence[str] | None) -> None:
         if texts_b is not None and len(texts_b) != len(texts):
             raise UserError(f"{len(texts)} texts and {len(texts_b)} second texts; as many are due.")
-        if texts_b is None and self.pairs:
+        columns = (texts,) if texts_b is None else (texts, texts_b)
+        stream = Stream(self, pairs=texts_b is not None, batch_size=batch_size)
+        windows = stream.answers(zip(*columns, strict=True), lambda texts: texts)
+        return [answer for _, answers in windows for answer in answers]
+
+
+class Stream:
+    """Texts from anywhere, as many as there are, classified window by window.
+
+    Args:
+      pairs: whether each has a second text.
+      batch_size: as of ``OpenClassifier.classify``.
+      on_rows: called with the number of texts, whenever some are classified.
+
+    Attributes:
+      tally: how much of the texts so far the model got to see.
+
+    Raises:
+      UserError: for single texts where the model wants pairs, and the other way round.
+    """
+
+    def __init__(
+        self,
+        opened: OpenClassifier,
+        *,
+        pairs: bool,
+        batch_size: int | None = None,
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"the batch size must be at least 1, not {batch_size}")
+        if opened.pairs and not pairs:
             raise UserError(
                 "this model was trained on pairs of texts: give each its second text (--second, "
                 "for files --text-b COLUMN, in Python texts_b)."
             )
-        if texts_b is not None and self.pairs is False:
+        if pairs and opened.pairs is False:
             raise UserError("this model was trained on single texts: leave out the second ones.")
+        model = opened.model
+        assert model.tokenizer_file is not None, "found when it was opened"
+        self.tally = Tally()
+        self._opened, self._pairs, self._on_rows = opened, pairs, on_rows
+        self._tokeniser = Tokeniser(model.tokenizer_file, opened.max_length)
+        self._predict = WindowPredictor(
+            opened._apply,
+            model.params,
+            width=model.config.shape.hidden_size,
+            longest=opened.max_length,
+            batch_size=batch_size,
+        )
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """Of the texts so far; None where all were blank."""
+        return self.tally.coverage(self._opened.max_length) if self.tally.texts else None
+
+    def answers(
+        self, items: Iterable[Item], texts_of: Callable[[Item], Sequence[str]]
+    ) -> Iterator[tuple[list[Item], list[Answer | None]]]:
+        """Windows of items and their answers, in order; None for an item whose texts are blank.
+
+        Args:
+          items: taken from a thread, two windows ahead at most.
+          texts_of: the text of an item, or the two.
+        """
+        tokenised = ahead(self._tokenised(windows_of(items, WINDOW), texts_of))
+        return ahead(
+            (some, self._answers(len(some), rows, tokens)) for some, rows, tokens in tokenised
+        )
+
+    def _tokenised(
+        self, windows: Iterable[list[Item]], texts_of: Callable[[Item], Sequence[str]]
+    ) -> Iterator[tuple[list[Item], list[int], TokenTable | None]]:
+        """Each window, its rows that are not blank, and their tokens."""
+        before = 0
+        for some in windows:
+            texts = [texts_of(item) for item in some]
+            rows = [row for row, own in enumerate(texts) if any(x.strip() for x in own)]
+            yield some, rows, self._tokens([texts[row] for row in rows], before) if rows else None
+            before += len(some)
+
+    def _tokens(self, texts: list[Sequence[str]], before: int) -> TokenTable:
+        ids = tuple(map(str, range(before, before + len(texts))))
+        columns = [list(column) for column in zip(*texts, strict=True)]
+        arrays, tally = self._tokeniser.encode(*columns, ids=ids)
+        self.tally.merge(tally)
+        tokens = TokenTable(ids=ids, labels_N=np.full(len(ids), NO_LABEL, np.int32), **arrays)
+        check_token_types(tokens, self._opened.model.config.token_range)
+        return tokens
+
+    def _answers(
+        self, count: int, rows: list[int], tokens: TokenTable | None
+    ) -> list[Answer | None]:
+        self._on_rows(count - len(rows))
+        answers: list[Answer | None] = [None] * count
+        if tokens is None:
+            return answers
+        names, temperature = self._opened.label_names, np.float32(self._opened.temperature)
+        logits_NC = self._predict(tokens, self._on_rows)
+        likeliest = logits_NC.argmax(axis=1).tolist()
+        for row, best, probs in zip(
+            rows, likeliest, softmax(logits_NC / temperature).tolist(), strict=True
+        ):
+            answers[row] = Answer(names[best], dict(zip(names, probs, strict=True)))
+        return answers
+
+
+def softmax(logits_NC: np.ndarray) -> np.ndarray:
+    """Of the last axis, on the host: nothing is compiled for it."""
+    raised_NC = np.exp(logits_NC - logits_NC.max(axis=-1, keepdims=True))
+    return raised_NC / raised_NC.sum(axis=-1, keepdims=True)
 
 
 def open_classifier(

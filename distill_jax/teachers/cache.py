@@ -39,6 +39,7 @@ from distill_jax.teachers.manifest import (
 )
 from distill_jax.teachers.records import batch_arrays, encode, example_arrays
 from distill_jax.teachers.shards import (
+    OPEN_FILES,
     ShardReader,
     drop_left_overs,
     find_shards,
@@ -58,6 +59,8 @@ __all__ = [
 ]
 
 SHARD_EXAMPLES = 512
+"""At least; of more examples so many that a reader has all shards open: opening one for every
+record that is asked for would cost more the more there are."""
 PATIENCE_SECONDS = 300.0
 """After which a host that hears nothing new from the others makes their shards itself."""
 POLL_SECONDS = 0.5
@@ -80,7 +83,7 @@ def build_cache(
     *,
     batch_size: int = 32,
     part: tuple[int, int] = (0, 1),
-    shard_examples: int = SHARD_EXAMPLES,
+    shard_examples: int | None = None,
     origin: Mapping[str, Any] | None = None,
     on_batch: OnBatch = lambda done, total: None,
     on_rebuild: Say = lambda message: None,
@@ -94,7 +97,8 @@ def build_cache(
       teacher: gives at least ``provenance.capture`` of every batch.
       part: ``(index, count)``: only every ``count``-th shard from ``index`` on; several hosts
         may build one cache in a folder that they share.
-      shard_examples: examples of a shard, for a cache that is begun; one that exists keeps its.
+      shard_examples: examples of a shard, for a cache that is begun, one that exists keeps its;
+        None for what suits their number.
       origin: where teacher and data can be found, kept for ``distill-jax cache verify``.
       on_batch: called with finished and all batches of this part; may raise to stop.
       on_rebuild: called with one line about each file that is damaged and made again.
@@ -154,7 +158,7 @@ def open_cache(
     """
     manifest = read_manifest(folder)
     check_provenance(folder, manifest, provenance)
-    index = read_index(folder, manifest)
+    index = read_index(folder, manifest, table.ids)
     entry_of = {example_id: entry for entry, example_id in enumerate(index.ids)}
     missing = [example_id for example_id in table.ids if example_id not in entry_of]
     if missing and not partial:
@@ -162,7 +166,8 @@ def open_cache(
             f"the teacher cache {folder} lacks {len(missing)} of {len(table)} examples, "
             f"{missing[0]!r} for one"
         )
-    entry_N = np.asarray([entry_of.get(example_id, ABSENT) for example_id in table.ids], np.int64)
+    entries = (entry_of.get(example_id, ABSENT) for example_id in table.ids)
+    entry_N = np.fromiter(entries, np.int64, len(table))
     there_N = entry_N != ABSENT
     if not np.array_equal(index.lengths_N[entry_N[there_N]], table.lengths_N[there_N]):
         raise UserError(f"the teacher cache {folder} was made with other tokens for these examples")
@@ -222,7 +227,7 @@ def _describe(
     folder: Path,
     provenance: Provenance,
     table: ExampleTable,
-    shard_examples: int,
+    shard_examples: int | None,
     origin: Mapping[str, Any],
     on_rebuild: Say,
 ) -> Manifest:
@@ -243,6 +248,7 @@ def _describe(
                 on_rebuild(f"{folder / EXAMPLES} is damaged; it is written again")
                 write_index(folder, index)
             return manifest
+    shard_examples = shard_examples or max(SHARD_EXAMPLES, -(-len(table) // OPEN_FILES))
     index = index_of(table, shard_examples)
     manifest = Manifest(provenance, len(table), shard_examples, index.digest, origin)
     write_index(folder, index)

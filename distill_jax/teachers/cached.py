@@ -1,9 +1,11 @@
 """A teacher that was heard before: its kept outputs, batch by batch."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +29,12 @@ ABSENT = -1
 """Instead of the record of an example that the teacher was not asked about."""
 
 
+BESIDE = 700
+"""Bytes that a record takes in memory beside its arrays' own: a dictionary, names, objects."""
+
+
 class RecordMemory:
-    """Records that were read lately, as large as they are on disk, up to ``limit`` bytes.
+    """Records that were read lately, up to ``limit`` bytes.
 
     One for all caches of a process, so that many open caches need no more than one.
     """
@@ -48,7 +54,7 @@ class RecordMemory:
             return self._records[key][0]
 
     def put(self, key: tuple[str, int], arrays: Arrays, size: int) -> None:
-        """Keep a record; those asked for longest ago make room."""
+        """Keep a record of ``size`` bytes; those asked for longest ago make room."""
         if size > self.limit:
             return
         with self._lock:
@@ -65,7 +71,9 @@ MEMORY = RecordMemory(1 << 30)
 class TeacherCache:
     """An open cache, bound to one table of examples.
 
-    ``cache(batch)`` gives the teacher's outputs for the batch, as the live teacher would.
+    ``cache(batch)`` gives the teacher's outputs for the batch, as the live teacher would. Where
+    logits are all that was kept, those that were read stay, in one array of a few bytes an
+    example; of larger records as many as ``memory`` has room for.
 
     Attributes:
       folder: where it lives.
@@ -90,6 +98,11 @@ class TeacherCache:
         entries = self.entry_N[rows_B[places]].tolist()
         if ABSENT in entries:
             raise ValueError(f"{self.folder} has no record of some examples of this batch")
+        if (logits_EC := self._logits_EC) is not None:
+            self._fill(logits_EC, entries)
+            logits_BC = np.zeros((batch_size, logits_EC.shape[1]), np.float32)
+            logits_BC[places] = logits_EC[entries]
+            return ModelOutput(logits_BC=logits_BC)  # type: ignore[arg-type]
         like, *said = self._records([0, *entries])
         logits_BC = np.zeros((batch_size, len(like["logits"])), np.float32)
         for place, arrays in zip(places, said, strict=True):
@@ -101,18 +114,44 @@ class TeacherCache:
                 fill_tokens(arrays[name], name, out[place])
         return ModelOutput(logits_BC=logits_BC, **parts)  # type: ignore[arg-type]
 
+    @cached_property
+    def _logits_EC(self) -> np.ndarray | None:
+        """float32 [E, C] logits of all records, NaN where they were not read; None where there
+        is more than logits, or no room for them."""
+        if names_of(self.capture):
+            return None
+        shape = len(self.index.ids), len(self._records([0])[0]["logits"])
+        return (
+            np.full(shape, np.nan, np.float32)
+            if 4 * math.prod(shape) <= self.memory.limit
+            else None
+        )
+
+    def _fill(self, logits_EC: np.ndarray, entries: list[int]) -> None:
+        """Read the logits that were not read before; what a cache holds is finite."""
+        unread = [entry for entry in entries if np.isnan(logits_EC[entry, 0])]
+        for entry, (arrays, _) in self._read(unread).items():
+            logits_EC[entry] = arrays["logits"]
+
     def _records(self, entries: Iterable[int]) -> list[Arrays]:
         """The arrays of records, from memory where they are."""
         entries = list(entries)
         remembered = {entry: self.memory.get(self.reader.key(entry)) for entry in entries}
         found = {entry: arrays for entry, arrays in remembered.items() if arrays is not None}
+        for entry, (arrays, size) in self._read(remembered.keys() - found.keys()).items():
+            found[entry] = arrays
+            self.memory.put(self.reader.key(entry), arrays, size + BESIDE)
+        return [found[entry] for entry in entries]
+
+    def _read(self, entries: Iterable[int]) -> dict[int, tuple[Arrays, int]]:
+        """Entry -> its arrays and their bytes, from disk."""
         try:
-            for entry, payload in self.reader.read(remembered.keys() - found.keys()).items():
-                found[entry] = self._checked(entry, payload)
-                self.memory.put(self.reader.key(entry), found[entry], len(payload))
+            return {
+                entry: (self._checked(entry, payload), len(payload))
+                for entry, payload in self.reader.read(entries).items()
+            }
         except ValueError as error:
             raise Damaged(self.folder, str(error)) from error
-        return [found[entry] for entry in entries]
 
     def _checked(self, entry: int, payload: bytes) -> Arrays:
         """The arrays of a record, logits dense, when it is the one it should be."""

@@ -5,7 +5,7 @@ are functions of provenance and table alone, so every host that writes them writ
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,8 +172,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise Damaged(folder, f"{MANIFEST}: {_reason(error)}") from error
 
 
-def read_index(folder: Path, manifest: Manifest) -> Index:
+def read_index(folder: Path, manifest: Manifest, known: Sequence[str] = ()) -> Index:
     """What ``examples.json`` says.
+
+    Args:
+      known: ids that are held already; the same ones are not held twice.
 
     Raises:
       UserError: when it is missing or damaged.
@@ -183,6 +186,8 @@ def read_index(folder: Path, manifest: Manifest) -> Index:
         index = Index(tuple(body["ids"]), np.asarray(body["lengths"], np.int64))
         if index.digest != manifest.index:
             raise ValueError("it was changed after it was written")
+        held = {example_id: example_id for example_id in known}
+        index = Index(tuple(held.get(each, each) for each in index.ids), index.lengths_N)
     except (OSError, ValueError, TypeError, LookupError, RecursionError, OverflowError) as error:
         raise Damaged(folder, f"{EXAMPLES}: {_reason(error)}") from error
     return index

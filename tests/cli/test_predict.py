@@ -11,6 +11,7 @@ import pytest
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
+from distill_jax.evaluation import open_classifier as opening
 from distill_jax.evaluation.calibration import write_temperature
 from distill_jax.models.huggingface import TextInputs, load_pretrained, save_pretrained
 
@@ -141,3 +142,65 @@ def test_what_is_mistaken_is_refused(predict, tmp_path):
     with pytest.raises(UserError, match="has a column 'predicted', which is to be added"):
         predict("--input", tmp_path / "again.csv")
     assert file.read_text() == "a,b\nx,y\n"
+
+
+def test_an_output_is_whole_or_as_it_was(predict, tmp_path, monkeypatch):
+    """A fault on any line is told before the model is asked; a stop leaves no part behind."""
+    file, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    out.write_text("before")
+    file.write_text("id,text\n" + "1,good\n" * 50 + "1,good,3\n")
+    monkeypatch.setattr(opening, "WINDOW", 8)
+    with pytest.raises(UserError, match=r"in.csv, line 52: 3 cells; expected 2"):
+        predict("--input", file, "--output", out)
+    file.write_text("id,text\n" + "1,good\n" * 50)
+
+    windows = iter([opening.Stream._answers] * 2)
+
+    def stopped(*arguments):
+        written = [path.name for path in tmp_path.iterdir() if path.name.startswith(".out.csv")]
+        assert len(written) == 1
+        for answers in windows:
+            return answers(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening.Stream, "_answers", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            predict("--input", file, "--output", out)
+    assert out.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+    predict("--input", file, "--output", out)
+    assert len(out.read_text().splitlines()) == 51
+
+
+def test_rows_with_other_columns_stand_under_all_of_them(predict, tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "WINDOW", 2)
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.csv"
+    given = [{"text": f"good {n}"} for n in range(5)] + [{"text": "bad", "stars": 3}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in given))
+    predict("--input", file, "--output", out)
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert [row["text"] for row in rows] == [row["text"] for row in given]
+    assert [row["stars"] for row in rows] == [""] * 5 + ["3"]
+
+
+def test_progress_of_many_rows_is_told_on_standard_error(predict, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "in.txt"
+    file.write_text("good\n" * 40)
+    monkeypatch.setattr(opening, "WINDOW", 8)
+    monkeypatch.setattr("distill_jax.cli.predict.SHOWN", 40)
+    monkeypatch.setattr("distill_jax.engine.progress.LINE_SECONDS", -1.0)
+    told = []
+    monkeypatch.setattr("rich.console.Console.print", lambda self, line: told.append(line))
+    assert len(predict("--input", file).splitlines()) == 40
+    assert any("/40" in line and "examples/s" in line and "left" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    "content", [b"good\r\n\nb\xc3\xa4d", "good\n\nb\u00e4d\n".encode("utf-16")]
+)
+def test_lines_of_a_file_keep_their_places(predict, tmp_path, content):
+    file = tmp_path / "in.txt"
+    file.write_bytes(content)
+    lines = [line.split("\t") for line in predict("--input", file).split("\n")[:-1]]
+    assert [line[2] for line in lines] == ["good", "", "b\u00e4d"]

@@ -1,8 +1,11 @@
 """Texts cut and words unknown: a line always, a warning from 5%."""
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from distill_jax.data.coverage import Coverage, as_metrics, in_words
+from distill_jax.data.coverage import Coverage, Tally, as_metrics, in_words
 
 SPLITS = {"train": Coverage(0.04, 0.012, 90), "test": Coverage(0.06, 0.65, 213)}
 
@@ -34,3 +37,17 @@ def test_metrics_are_flat():
         "test/cut": 0.06,
         "test/unknown": 0.65,
     }
+
+
+@given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=30), min_size=1, max_size=5))
+def test_a_tally_of_pieces_is_that_of_the_whole(pieces):
+    """numpy's quantile over all lengths, held, is the oracle."""
+    tally = Tally()
+    for piece in pieces:
+        tally.add(np.array(piece), words=sum(piece), unknown=piece.count(7))
+    needed_N = np.concatenate(pieces)
+    assert tally.coverage(20) == Coverage(
+        cut=np.mean(needed_N > 20),
+        unknown=np.sum(needed_N == 7) / needed_N.sum(),
+        fitting=np.quantile(needed_N, 0.95, method="higher"),
+    )

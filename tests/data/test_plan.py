@@ -14,7 +14,9 @@ from distill_jax.data.plan import (
     choose_lengths,
     make_batch,
     plan_epoch,
+    plan_full,
     plan_in_order,
+    worthwhile_lengths,
 )
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
@@ -115,6 +117,44 @@ def test_choose_lengths_is_optimal(lengths, size, max_shapes):
     assert promised(chosen) == min(map(promised, others))
     plan = plan_epoch(lengths, chosen, batch_size=size, seed=0, epoch=0)
     assert planned_tokens(plan, size) <= promised(chosen)
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=40).map(np.array),
+    st.sets(st.integers(1, 30), max_size=2),
+    st.sampled_from([0, 20, 150]),
+)
+def test_worthwhile_lengths_cost_least(lengths, compiled, price):
+    """All subsets of the lengths that may be are the oracle."""
+
+    def cost(shapes):
+        at = np.searchsorted(shapes, lengths)
+        used = {shapes[k] for k in at}
+        return sum(shapes[k] for k in at) + price * len(used - compiled)
+
+    allowed = sorted({8, 16, 24, 30} | compiled)
+    choices = [
+        shapes
+        for count in range(1, len(allowed) + 1)
+        for shapes in itertools.combinations(allowed, count)
+        if shapes[-1] >= lengths.max()
+    ]
+    chosen = worthwhile_lengths(lengths, compiled=compiled, price=price, longest=30)
+    assert cost(chosen) == min(map(cost, choices))
+    assert list(chosen) == sorted(chosen) and chosen[-1] >= lengths.max()
+
+
+@given(row_lengths, st.integers(1, 60))
+def test_a_full_plan_holds_every_row_once(lengths, tokens):
+    shapes = choose_lengths(lengths, max_shapes=3)
+    plan = plan_full(lengths, shapes, lambda length: max(1, tokens // length))
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([batch.rows for batch in plan])), np.arange(len(lengths))
+    )
+    for batch in plan:
+        assert batch.length in shapes and lengths[batch.rows].max() <= batch.length
+    for batch in plan[:-1]:
+        assert len(batch.rows) == max(1, tokens // batch.length)
 
 
 def test_choose_lengths_uses_no_more_shapes_than_the_target_needs():

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.data import tokenise
 from distill_jax.data.coverage import Coverage
 from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.tokenise import Tokeniser, TokenTable, tokenise_dataset
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d"]
 
@@ -74,13 +75,43 @@ def test_tokenised_once_and_read_back(tokenizer_file, tmp_path, monkeypatch):
     dataset = dataset_of(["a b", "c", "d d d"], labels=[0, 1, -1])
     cache = tmp_path / "cache"
     first = tokenise_dataset(dataset, tokenizer_file, cache=cache)
-    monkeypatch.setattr("distill_jax.data.tokenise._encode", None)
+    monkeypatch.setattr(tokenise, "_save", None)
     again = tokenise_dataset(dataset, tokenizer_file, cache=cache)
     assert again.digest == first.digest
     assert again.splits["train"].digest == first.splits["train"].digest
     assert again.coverage == first.coverage
     assert isinstance(again.splits["train"].tokens_S, np.memmap)
     assert [p.name for p in cache.iterdir()] == [f"{first.digest}-2"]
+
+
+@pytest.mark.parametrize("texts_b", [None, ("d", "c", "b", "a", "x")])
+def test_pieces_on_disk_are_the_arrays_in_memory(tokenizer_file, tmp_path, monkeypatch, texts_b):
+    dataset = dataset_of(["a b", "c", "d d d", "x", "a b c d a b c d"], texts_b)
+    monkeypatch.setattr(tokenise, "_AT_ONCE", 2)
+    kept = tokenise_dataset(dataset, tokenizer_file, max_length=6, cache=tmp_path)
+    held = tokenise_dataset(dataset, tokenizer_file, max_length=6)
+    assert kept.coverage == held.coverage and kept.digest == held.digest
+    assert kept.splits["train"].digest == held.splits["train"].digest
+    for name in ("tokens_S", "token_types_S", "offsets_N1"):
+        assert isinstance(getattr(kept.splits["train"], name), np.memmap)
+
+
+def test_few_bytes_an_example_are_held(tokenizer_file, tmp_path):
+    """Of texts that are there already: twice as many take little more, tokenised or opened."""
+
+    def most(count, name):
+        dataset = dataset_of(["a b c d a b c d x y"] * count)
+        for _ in range(2):
+            tracemalloc.start()
+            table = tokenise_dataset(dataset, tokenizer_file, cache=tmp_path / name).splits["train"]
+            rows = np.arange(0, count, 10)
+            assert len(table.take(rows)) == len(rows)
+            yield tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+
+    few, many = (list(most(count, str(count))) for count in (4_000, 12_000))
+    for small, large in zip(few, many, strict=True):
+        assert (large - small) / 8_000 < 40
 
 
 def test_the_name_of_the_arrays_holds_everything_they_depend_on(tokenizer_file, tmp_path):
@@ -186,17 +217,33 @@ def test_what_is_cut_and_unknown_is_counted(tokenizer_file):
 
 
 @given(st.lists(st.lists(st.sampled_from("abcdx"), min_size=1, max_size=9), min_size=1, max_size=8))
-def test_cutting_only_the_long_is_cutting_all(rows):
+def test_cutting_only_the_long_is_cutting_all(tmp_path_factory, rows):
     """The tokeniser's own truncation of every text is the oracle, in pieces of any size."""
     vocabulary = {w: i for i, w in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     texts = tuple(" ".join(row) for row in rows)
+    file = tmp_path_factory.getbasetemp() / "words.json"
+    tokenizer.save(str(file))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenise, "_AT_ONCE", 3)
-        arrays, coverage = tokenise._encode_table(dataset_of(texts).splits["train"], tokenizer, 4)
+        arrays, tally = Tokeniser(file, 4).encode(texts, ids=texts)
+    coverage = tally.coverage(4)
     tokenizer.enable_truncation(4)
     expected = [each.ids for each in tokenizer.encode_batch(list(texts))]
     assert arrays["tokens_S"].tolist() == [token for row in expected for token in row]
     assert arrays["offsets_N1"].tolist() == np.cumsum([0, *map(len, expected)]).tolist()
     assert coverage.cut == np.mean([len(row) > 4 for row in rows])
+
+
+def test_tokens_that_occur_are_those_of_batches():
+    tokens = np.asarray([5, 2, 9, 2], np.int32)
+    table = TokenTable(
+        ids=("a", "b"),
+        tokens_S=tokens,
+        token_types_S=np.zeros(4, np.int8),
+        offsets_N1=np.asarray([0, 1, 4]),
+        labels_N=np.zeros(2, np.int32),
+    )
+    batch = table.batch(np.arange(2), 5, 4)
+    assert table.occurring_tokens.tolist() == sorted({*batch.input_ids_BT.ravel().tolist()})

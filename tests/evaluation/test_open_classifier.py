@@ -9,7 +9,7 @@ import pytest
 from distill_jax.core.errors import UserError
 from distill_jax.data.tokenise import tokenise_texts
 from distill_jax.evaluation.calibration import FILE, write_temperature
-from distill_jax.evaluation.open_classifier import open_classifier
+from distill_jax.evaluation.open_classifier import Stream, open_classifier
 from distill_jax.models.bert import Bert
 from distill_jax.models.huggingface import TextInputs, load_pretrained, save_pretrained
 
@@ -72,8 +72,11 @@ def test_texts_are_cut_as_in_training(save_as):
     assert as_trained == same and as_trained != whole
     assert open_classifier(short_folder).max_length == 32  # the model's positions
     assert open_classifier(short_folder, max_length=6).classify([text]) == [as_trained]
-    _, coverage = short.classify_covered([text, "bad"])
-    assert coverage.cut == 0.5
+    stream = Stream(short, pairs=False)
+    assert stream.coverage is None
+    ((_, answers),) = stream.answers([text, " ", "bad"], lambda text: [text])
+    assert answers[0] == as_trained and answers[1] is None
+    assert stream.coverage.cut == 0.5
 
 
 def test_a_model_of_pairs_wants_pairs(save_as):

@@ -458,3 +458,20 @@ def test_the_union_hears_all():
     captures = [Capture(hidden_states=(2,)), Capture(hidden_states=(0, 2), values=(1,))]
     assert union_of(captures) == Capture(hidden_states=(0, 2), values=(1,))
     assert union_of([]) == Capture()
+
+
+@pytest.mark.parametrize(("examples", "size"), [(44, 512), (32_768, 512), (800_000, 12_500)])
+def test_all_shards_of_a_cache_can_be_open(tmp_path, examples, size):
+    """Or a batch of random examples would open a file for each of them."""
+    tokens = np.zeros(examples, np.int32)
+    table = TokenTable(
+        ids=tuple(map(str, range(examples))),
+        tokens_S=tokens,
+        token_types_S=tokens.astype(np.int8),
+        offsets_N1=np.arange(examples + 1),
+        labels_N=tokens,
+    )
+    manifest = cache_module._describe(
+        tmp_path, Provenance("t", "d", Capture()), table, None, {}, lambda line: None
+    )
+    assert manifest.shard_examples == size and manifest.shards <= shards.OPEN_FILES

@@ -9,7 +9,7 @@ import pytest
 from distill_jax.core.types import Capture, ModelOutput
 from distill_jax.data.plan import PlannedBatch, make_batch
 from distill_jax.teachers.cache import build_cache, open_cache
-from distill_jax.teachers.cached import RecordMemory
+from distill_jax.teachers.cached import BESIDE, RecordMemory
 from distill_jax.teachers.live import LiveTeacher
 from distill_jax.teachers.manifest import Damaged, Provenance
 
@@ -152,3 +152,49 @@ def test_a_shard_that_goes_while_it_is_in_use_is_said_in_one_line(toy_table, mad
     batch = make_batch(toy_table, PlannedBatch(np.arange(6, dtype=np.int32), 12), batch_size=6)
     with pytest.raises(Damaged, match="gone"):
         cache(batch)
+
+
+@pytest.fixture
+def logits_only(toy_table, teacher, tmp_path):
+    """(an open cache of logits, the teacher)."""
+    speaker = LiveTeacher(*teacher, Capture())
+    provenance = Provenance("t", toy_table.digest, Capture())
+    build_cache(tmp_path / "logits", provenance, toy_table, speaker, shard_examples=10)
+    cache = open_cache(tmp_path / "logits", provenance, toy_table, memory=RecordMemory(1 << 20))
+    return cache, speaker
+
+
+def test_logits_are_read_once_and_held_in_one_array(toy_table, logits_only, monkeypatch):
+    cache, speaker = logits_only
+    batches = [
+        make_batch(toy_table, PlannedBatch(np.asarray(rows, np.int32), 13), batch_size=8)
+        for rows in ([40, 3, 17], [3, 5], [], [17, 40, 5, 3])
+    ]
+    read = []
+    reader = type(cache.reader).read
+    monkeypatch.setattr(
+        type(cache.reader),
+        "read",
+        lambda self, entries: read.extend(entries := [*entries]) or reader(self, entries),
+    )
+    for batch in batches:
+        said, expected = cache(batch), masked(speaker(batch), batch)
+        assert said.logits_BC.shape == (8, 2) and said.logits_BC.dtype == np.float32
+        np.testing.assert_allclose(said.logits_BC, expected["logits"], rtol=1e-5, atol=1e-6)
+    entries = cache.entry_N[[40, 3, 17, 5]].tolist()
+    assert sorted(read) == sorted([0, *entries])  # the first record says how many classes
+    assert cache.memory.used <= 8 + 2 * BESIDE
+    assert cache._logits_EC.nbytes == 8 * len(toy_table)
+
+
+def test_logits_that_have_no_room_are_records_like_others(toy_table, logits_only):
+    cache, _ = logits_only
+    small = dataclasses.replace(cache, memory=RecordMemory(100))
+    batch = make_batch(toy_table, PlannedBatch(np.asarray([4, 2], np.int32), 13), batch_size=2)
+    assert small._logits_EC is None
+    np.testing.assert_array_equal(small(batch).logits_BC, cache(batch).logits_BC)
+
+
+def test_the_ids_of_the_table_are_not_held_twice(toy_table, logits_only):
+    held = {example_id: id(example_id) for example_id in toy_table.ids}
+    assert {each: id(each) for each in logits_only[0].index.ids} == held

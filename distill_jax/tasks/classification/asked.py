@@ -18,20 +18,27 @@ def rows_asked(pupils: Sequence[ClassifierRun], wider: Splits) -> np.ndarray | N
     Args:
       pupils: runs whose examples are among those of ``wider``.
     """
-    read: set[str] = set()
+    read_N = np.zeros(len(wider.everything), bool)
     for pupil in pupils:
-        ids = pupil.splits.everything.ids
+        places = _places(pupil.splits, wider)
         for work in pupil.works:
             if not work.objective.needs_teacher:
                 continue
             rows = rows_read(work)
             if rows is None or pupil.cell.setup.placebo:  # a placebo hears of any other example
-                read.update(ids)
+                read_N[places] = True
             else:
-                read.update(ids[row] for row in rows)
-    if len(read) > WORTHWHILE * len(wider.everything):
-        return None
-    return np.flatnonzero([example in read for example in wider.everything.ids])
+                read_N[places[rows]] = True
+    return None if read_N.sum() > WORTHWHILE * len(read_N) else np.flatnonzero(read_N)
+
+
+def _places(splits: Splits, wider: Splits) -> np.ndarray:
+    """int64: the row among the wider examples of each of some."""
+    ids = splits.everything.ids
+    if ids == wider.everything.ids:
+        return np.arange(len(ids))
+    row_of = {example: row for row, example in enumerate(wider.everything.ids)}
+    return np.fromiter((row_of[example] for example in ids), np.int64, len(ids))
 
 
 def rows_read(work: Work) -> np.ndarray | None:

@@ -346,6 +346,7 @@ def _widest(splits: Splits, others: Sequence[Splits]) -> Splits:
     same = [other for other in others if other.tokens_digest == splits.tokens_digest]
     tasks = {other.digest: other for other in same}
     for other in sorted(tasks.values(), key=lambda each: -len(each.everything)):
-        if set(splits.everything.ids) <= set(other.everything.ids):
+        own, theirs = splits.everything.ids, other.everything.ids
+        if own == theirs or set(own) <= set(theirs):
             return other
     return splits
