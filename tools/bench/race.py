@@ -89,7 +89,7 @@ def main(args: Arguments) -> None:
     machine = {**provenance(), "load before": load, "torch": torch_version()}
     results = {
         "machine": machine,
-        "arguments": {name: str(value) for name, value in vars(args).items()},
+        "arguments": {k: str(value) for k, value in vars(args).items() if k != "output"},
         "tables": [dataclasses.asdict(each) for each in made],
         "steps": seconds,
     }
