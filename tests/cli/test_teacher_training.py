@@ -17,7 +17,8 @@ def length(config):
 
 
 def test_what_is_built_in_stays_as_committed_tables_have_it():
-    assert teacher() == TeacherConfig()
+    assert teacher("--preset", "full") == TeacherConfig()
+    assert teacher("--precision", "f32", "--max-shapes", "16") == TeacherConfig()
     smoke = teacher("--preset", "smoke")
     assert (length(smoke), smoke.rates) == ((2, 0, 0, 2), ())
     assert smoke.training.optimizer.learning_rate == 1e-4
