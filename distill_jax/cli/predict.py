@@ -98,8 +98,13 @@ def main(arguments: Sequence[str]) -> None:
 
     opened = open_classifier(args.model, max_length=args.max_length, temperature=args.temperature)
     with _progress(source.total, args.output) as on_rows:
-        pairs = len(source.names) == 2
-        stream = Stream(opened, pairs=pairs, batch_size=args.batch_size, on_rows=on_rows)
+        stream = Stream(
+            opened,
+            pairs=len(source.names) == 2,
+            batch_size=args.batch_size,
+            expected=source.total,
+            on_rows=on_rows,
+        )
         writer = _WRITERS[shape](source.columns, source.names, opened.label_names)
         with _sink(args.output) as write:
             written = _copy(stream, source, writer, write)

@@ -78,7 +78,8 @@ class OpenClassifier:
         if texts_b is not None and len(texts_b) != len(texts):
             raise UserError(f"{len(texts)} texts and {len(texts_b)} second texts; as many are due.")
         columns = (texts,) if texts_b is None else (texts, texts_b)
-        stream = Stream(self, pairs=texts_b is not None, batch_size=batch_size)
+        pairs = texts_b is not None
+        stream = Stream(self, pairs=pairs, batch_size=batch_size, expected=len(texts))
         windows = stream.answers(zip(*columns, strict=True), lambda texts: texts)
         return [answer for _, answers in windows for answer in answers]
 
@@ -89,6 +90,7 @@ class Stream:
     Args:
       pairs: whether each has a second text.
       batch_size: as of ``OpenClassifier.classify``.
+      expected: how many items there are, where that is known; of many more shapes are compiled.
       on_rows: called with the number of texts, whenever some are classified.
 
     Attributes:
@@ -104,6 +106,7 @@ class Stream:
         *,
         pairs: bool,
         batch_size: int | None = None,
+        expected: int | None = None,
         on_rows: Callable[[int], None] = lambda rows: None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
@@ -126,6 +129,7 @@ class Stream:
             width=model.config.shape.hidden_size,
             longest=opened.max_length,
             batch_size=batch_size,
+            windows=(expected or 0) / WINDOW,
         )
 
     @property

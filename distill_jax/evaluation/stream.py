@@ -33,7 +33,7 @@ WINDOW = 16_384
 CPU_TOKENS, DEVICE_TOKENS = 3072, 65_536
 """Of a batch, padding included. On CPUs more are slower: from 4,096 on XLA takes four times the
 memory for them, and a token of a small model twice the time."""
-COMPILING = 1.2e9
+COMPILING = 8e8
 """What a compilation costs on CPUs, in tokens of a model of width 1; of width D by D^2 less."""
 DEVICE_SPEED = 100
 """Tokens that an accelerator computes while a CPU computes one."""
@@ -45,24 +45,32 @@ class WindowPredictor:
     """Logits of windows of any size, in few shapes that are compiled when they pay.
 
     A batch has as many rows as make it large enough, or ``batch_size``. Which shapes there are
-    depends on the lengths of the texts alone, so the same stream gets the same answers.
+    depends on the texts' lengths and expected number alone: the same stream, the same answers.
 
     Args:
       apply: from ``logits_of``.
       width: of the model's hidden states.
       longest: tokens that a text may have.
       batch_size: rows of a batch; None for what suits the machine.
+      windows: how many are expected, which share the price of what is compiled.
     """
 
     def __init__(
-        self, apply: LogitsOf, params: Any, *, width: int, longest: int, batch_size: int | None
+        self,
+        apply: LogitsOf,
+        params: Any,
+        *,
+        width: int,
+        longest: int,
+        batch_size: int | None = None,
+        windows: float = 1.0,
     ) -> None:
         on_cpu = jax.default_backend() == "cpu"
         self._apply, self._longest, self._batch_size = apply, longest, batch_size
         self._mesh = make_mesh(jax.devices()[:1])
         self._params = place(params, ALONG_WIDTH, self._mesh)
         self._tokens = CPU_TOKENS if on_cpu else DEVICE_TOKENS
-        self._price = COMPILING / width**2 * (1 if on_cpu else DEVICE_SPEED)
+        self._price = COMPILING / width**2 * (1 if on_cpu else DEVICE_SPEED) / max(windows, 1.0)
         self._compiled: set[int] = set()
 
     @property

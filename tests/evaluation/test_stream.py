@@ -87,7 +87,7 @@ def test_shapes_are_compiled_when_they_pay_and_serve_later_windows(teacher, monk
         return apply(params, batch)
 
     monkeypatch.setattr(streaming, "COMPILING", 400 * 12**2)  # 400 tokens
-    predict = WindowPredictor(counted, params, width=12, longest=16, batch_size=None)
+    predict = WindowPredictor(counted, params, width=12, longest=16)
     few, many = table_of([3, 5, 9]), table_of([*[5] * 200, *[12] * 3])
     for table, known in ((few, (16,)), (many, (8, 16)), (few, (8, 16))):
         expected = predict_logits(
@@ -98,6 +98,11 @@ def test_shapes_are_compiled_when_they_pay_and_serve_later_windows(teacher, monk
     assert {length for _, length in shapes} == {8, 16}
     assert len(set(shapes)) == 2
     assert all(rows * length <= streaming.CPU_TOKENS for rows, length in shapes)
+    monkeypatch.setattr(streaming, "COMPILING", 4000 * 12**2)
+    for windows, known in ((1.0, (16,)), (10.0, (8, 16))):  # which share the price
+        predict = WindowPredictor(apply, params, width=12, longest=16, windows=windows)
+        predict(many)
+        assert predict.shape_lengths == known
 
 
 def test_ahead_gives_the_items_and_their_error_in_their_places():
