@@ -20,6 +20,7 @@ EPOCHS, MIN_STEPS = 2.0, 600
 COPIED_EPOCHS, COPIED_MIN_STEPS = 1.0, 300
 """Of students that start at random, and of those made of the teacher's layers."""
 SHAPES, QUICK_SHAPES = 16, 5
+"""Most batch lengths; of the default table, where a compilation costs more than padding."""
 
 
 def output_folder(args: CompareLosses) -> Path:
@@ -140,6 +141,7 @@ def _half_precision(base: "ClassifierCell") -> list[str]:
 
 
 def _max_shapes(args: CompareLosses) -> int:
+    """The most lengths that batches are padded to."""
     if args.max_shapes is not None:
         return args.max_shapes
     return QUICK_SHAPES if _is_quick(args) else SHAPES

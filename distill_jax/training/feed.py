@@ -76,6 +76,8 @@ class Feed:
         for step in range(start, stop):
             epoch, position = divmod(step, self.steps_per_epoch)
             first.setdefault(self.planned(epoch)[position].length, step)
+            if len(first) == len(self.shape_lengths):  # later epochs need not be planned
+                break
         return [(step, *self(step)) for step in first.values()]
 
     def read(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]:
