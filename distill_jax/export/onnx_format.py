@@ -39,9 +39,9 @@ def open_onnx(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
     try:
-        session = runtime.InferenceSession(
-            str(folder / FILE), options, providers=["CPUExecutionProvider"]
-        )
+        # From its bytes: a file cannot then ask for weights in files elsewhere.
+        content = (folder / FILE).read_bytes()
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library's own kinds, which share no base class
         raise UserError(f"ONNX Runtime cannot load {folder / FILE}: {first_line(error)}") from error
 
