@@ -8,7 +8,6 @@ list of them. Values may be smaller than JAX's along axes where they are the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,34 +16,8 @@ from onnx import helper
 
 from distill_jax.core.errors import UserError
 from distill_jax.export.onnx_builder import TYPES, Builder, Dim, Value
-from distill_jax.export.onnx_graph import Rule, Walker
 from distill_jax.export.onnx_int8 import int8_product, int8_rows
-from distill_jax.models.named import PREFIX
-
-RULES: dict[str, Rule] = {}
-"""By the names of primitives."""
-NAMED: dict[str, Rule] = {}
-"""By the names of compiled functions, see ``models/named.py``."""
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enter a rule for primitives of these names."""
-
-    def enter(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return enter
-
-
-def named(name: str) -> Callable[[Rule], Rule]:
-    """Enter a rule for a function of ``models/named.py``."""
-
-    def enter(function: Rule) -> Rule:
-        NAMED[PREFIX + name] = function
-        return function
-
-    return enter
+from distill_jax.export.onnx_walker import RULES, Rule, Walker, named, rule
 
 
 def _joint(*values: Value) -> tuple[Dim, ...]:

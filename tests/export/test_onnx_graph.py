@@ -11,8 +11,8 @@ from onnx import helper
 
 from distill_jax.core.errors import UserError
 from distill_jax.export.onnx_builder import TYPES, Builder, Value
-from distill_jax.export.onnx_graph import IR_VERSION, OPSET, Walker, onnx_model
-from distill_jax.export.onnx_primitives import NAMED, RULES
+from distill_jax.export.onnx_graph import IR_VERSION, OPSET, onnx_model
+from distill_jax.export.onnx_walker import NAMED, RULES, Walker
 from distill_jax.models.bert import BertConfig, init_bert
 from distill_jax.models.named import gelu, gelu_tanh, layer_norm, softmax
 
