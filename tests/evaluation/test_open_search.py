@@ -9,6 +9,7 @@ import pytest
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
+from distill_jax.evaluation import open_search as module
 from distill_jax.evaluation.item_catalogue import Catalogue
 from distill_jax.evaluation.open_search import FACTS, TokenLimits, open_search, save_search
 from distill_jax.models.bert import BertConfig
@@ -47,6 +48,21 @@ def test_a_list_is_that_of_the_vectors(folder):
         assert {each.name for each in alone} == set(PRODUCTS.names)
     cosine = np.linalg.norm(opened.items_ID, axis=1)
     np.testing.assert_allclose(cosine, 1, rtol=1e-5)
+
+
+def test_an_object_compiles_its_few_shapes_once(folder, monkeypatch, compiled_seconds):
+    monkeypatch.setattr(module, "QUERY_LENGTHS", (3, 4, 5))
+    opened = open_search(folder)
+    assert opened.query_lengths == (3, 4, 5, 6)
+    for words in (1, 2, 3, 4):
+        opened.search([" ".join(["film"] * words)])
+    opened.search(["film", "a good film and plot"])
+    opened.search(["film"] * 32)
+    assert compiled_seconds
+    compiled_seconds.clear()
+    for count in (1, 2, 31, 32, 33):
+        opened.search(["good film and cast, not the plot", *["music"] * (count - 1)], k=count)
+    assert compiled_seconds == []
 
 
 def test_the_command_prints_a_list_a_query(folder, capsys):
