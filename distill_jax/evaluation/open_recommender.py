@@ -117,12 +117,16 @@ class OpenRecommender:
         k: int = 10,
         *,
         new_items: Sequence[str] = (),
+        shown_I: np.ndarray | None = None,
+        with_seen: bool = False,
     ) -> list[Suggestion]:
         """The k best items for somebody who took these, which are left out.
 
         Args:
           history: ids or titles, oldest first, as a list or as one text with semicolons.
           new_items: texts (``title | genres``) of items that the catalogue lacks and that compete.
+          shown_I: bool, the items of the catalogue that may be in the list; None for all.
+          with_seen: whether those of the history may be.
 
         Raises:
           UserError: for an item that is not there, an empty history, or new items of a model
@@ -133,9 +137,11 @@ class OpenRecommender:
             raise UserError("the history is empty: name one item at least.")
         known, room = len(self.catalogue), room_for(len(new_items))
         scorer = self.model.with_new(new_items) if new_items else self.model.scorer
-        shown_I = np.arange(known + room) < known + len(new_items)
+        may_be_I = np.arange(known + room) < known + len(new_items)
+        if shown_I is not None:
+            may_be_I[:known] = shown_I
         top_EK, scores_EK = recommend(
-            scorer, histories_of([items], known + room), k, shown_I=shown_I
+            scorer, histories_of([items], known + room), k, shown_I=may_be_I, with_seen=with_seen
         )
         found = zip(top_EK[0].tolist(), scores_EK[0].tolist(), strict=True)
         return [self._suggest(item, score, new_items) for item, score in found if item >= 0]

@@ -1,0 +1,46 @@
+"""Which column of somebody's table is meant: by its usual names, or as it was said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from distill_jax.core.errors import UserError, unknown
+
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "user": ("user", "userid", "username", "uid", "customer", "customerid", "visitorid"),
+    "item": ("item", "itemid", "iid", "movieid", "product", "productid", "sku", "articleid"),
+    "time": ("time", "timestamp", "ts", "datetime", "date", "eventtime", "unixtime", "createdat"),
+    "rating": ("rating", "ratings", "stars"),
+    "history": ("history", "itemidlist", "items"),
+}
+"""What a column holds -> what it is called, without case, signs and RecBole's ``:type``."""
+
+
+def column_of(
+    role: str, columns: Collection[str], where: object, said: Mapping[str, str] | None = None
+) -> str | None:
+    """The column that holds a role; None where none is called so.
+
+    Args:
+      where: the file, for errors.
+      said: role -> column, as the user named it; it wins. The role's own name is next.
+
+    Raises:
+      UserError: for a named column that is not there, or several that may be meant.
+    """
+    named = (said or {}).get(role)
+    if named is not None:
+        if named not in columns:
+            raise unknown("column", named, columns, where=f"in {where}, for {role}")
+        return named
+    found = [name for name in columns if _plain(name) in ROLES[role]]
+    exact = [name for name in found if name.partition(":")[0] == role]
+    if len(exact or found) > 1:
+        several = " and ".join(map(repr, exact or found))
+        raise UserError(f"{where}: columns {several} may both be the {role}; name one.")
+    return next(iter(exact or found), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.partition(":")[0].casefold())
