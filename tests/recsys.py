@@ -44,12 +44,12 @@ def small_split(num_users=13, num_items=17, seed=0, most=12):
     return leave_one_out(data)
 
 
-def save_model(folder, name="sasrec-1x8", *, split=None, max_length=6, audience=True):
+def save_model(folder, name="sasrec-1x8", *, split=None, max_length=6, audience=True, text_width=5):
     """A recommender that was never trained, as a finished run keeps it: ``folder/model``."""
     split = split or small_split()
     data = split.data
     model = parse_model(name)
-    width = 5 if model.source != "id" else 0
+    width = text_width if model.source != "id" else 0
     texts = None
     if width:
         vectors = np.random.default_rng(0).normal(size=(data.num_items, width))

@@ -56,6 +56,13 @@ class Served(Protocol):
     def with_new(self, texts: Sequence[str]) -> Scorer:
         """Of the catalogue, then ``room_for`` new items: those of these texts, and padding."""
 
+    def network(self) -> tuple[Recommender, Params]:
+        """Whose scores are inner products of two vectors, and perhaps a bias.
+
+        Raises:
+          UserError: for a model that has no such vectors.
+        """
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Neural:
@@ -78,6 +85,10 @@ class Neural:
     def scorer(self) -> Scorer:
         scorer: Scorer = self.compiled.of(self.params)
         return scorer
+
+    def network(self) -> tuple[Recommender, Params]:
+        """See ``Served``."""
+        return self.recommender, self.params
 
     def with_new(self, texts: Sequence[str]) -> Scorer:
         """See ``Served``.

@@ -40,32 +40,44 @@ class Source:
     @property
     def birth(self) -> dict[str, Any]:
         """What it was made of, for ``export.json``."""
-        said: dict[str, Any] = {
-            "model": self.model.digest,
-            "parameters": int(sum(leaf.size for leaf in _leaves(self.model.params))),
-        }
-        if (row := self.row) is None:
-            return said
-        scores = {
-            name: value
-            for name, value in row.metrics.items()
-            if name.startswith(_SCORES) and value == value
-        }
-        return {
-            **said,
-            "run": row.hash,
-            "experiment": row.experiment,
-            "row": row.row,
-            "group": row.group,
-            "seed": row.seed,
-            "fingerprints": dict(row.fingerprints),
-            "data": row.config.get("data", {}).get("name"),
-            "teacher": row.config.get("teacher", {}).get("name"),
-            "device": row.device,
-            "finished_at": row.finished_at,
-            "code": dict(row.code),
-            "scores": scores,
-        }
+        parameters = int(sum(leaf.size for leaf in _leaves(self.model.params)))
+        return birth_of(self.model.digest, parameters, self.row)
+
+
+def birth_of(model: str, parameters: int, row: LedgerRow | None) -> dict[str, Any]:
+    """What a model was made of, for ``export.json``.
+
+    Args:
+      model: its digest.
+      row: its run's row of the ledger.
+    """
+    said: dict[str, Any] = {"model": model, "parameters": parameters}
+    if row is None:
+        return said
+    scores = {
+        name: value
+        for name, value in row.metrics.items()
+        if name.startswith(_SCORES) and value == value
+    }
+    return {
+        **said,
+        "run": row.hash,
+        "experiment": row.experiment,
+        "row": row.row,
+        "group": row.group,
+        "seed": row.seed,
+        "fingerprints": dict(row.fingerprints),
+        "data": _name(row.config.get("data")),
+        "teacher": _name(row.config.get("teacher")),
+        "device": row.device,
+        "finished_at": row.finished_at,
+        "code": dict(row.code),
+        "scores": scores,
+    }
+
+
+def _name(said: Any) -> Any:
+    return said.get("name") if isinstance(said, dict) else said
 
 
 def open_source(folder: Path) -> Source:
@@ -87,10 +99,10 @@ def open_source(folder: Path) -> Source:
         )
     opened = open_classifier(folder)
     assert opened.model is not None, "it was opened from its parameters"
-    return Source(folder, opened, opened.model, _row_of(folder))
+    return Source(folder, opened, opened.model, row_of(folder))
 
 
-def _row_of(folder: Path) -> LedgerRow | None:
+def row_of(folder: Path) -> LedgerRow | None:
     """The row of a run in ``RESULTS/runs/HASH``."""
     folder = folder.resolve()
     ledger = folder.parents[1] / LEDGER if len(folder.parents) > 1 else folder

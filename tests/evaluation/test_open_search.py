@@ -3,17 +3,15 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
+from searches import save_towers
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation import open_search as module
 from distill_jax.evaluation.item_catalogue import Catalogue
-from distill_jax.evaluation.open_search import FACTS, TokenLimits, open_search, save_search
-from distill_jax.models.bert import BertConfig
-from distill_jax.models.two_tower import TwoTowerConfig, init_two_tower
+from distill_jax.evaluation.open_search import FACTS, open_search
 
 TEXTS = ("the film", "good plot", "bad cast and music", "very good film", "not the plot")
 PRODUCTS = Catalogue(tuple(f"p{n}" for n in range(len(TEXTS))), TEXTS)
@@ -21,16 +19,8 @@ PRODUCTS = Catalogue(tuple(f"p{n}" for n in range(len(TEXTS))), TEXTS)
 
 @pytest.fixture(scope="module", params=[True, False], ids=["one tower", "two"])
 def folder(request, toy_teacher, tmp_path_factory):
-    config = TwoTowerConfig(
-        BertConfig(17, 8, 1, 2, 16, max_positions=16, num_labels=6, pooling="mean"),
-        shared=request.param,
-        similarity="cosine",
-    )
-    params = jax.device_get(init_two_tower(config, jax.random.key(0)))
     folder = tmp_path_factory.mktemp("run")
-    limits = TokenLimits(query=6, item=12)
-    tokenizer = toy_teacher / "tokenizer.json"
-    save_search(folder / "model", config, params, PRODUCTS, limits, tokenizer)
+    save_towers(folder, PRODUCTS, toy_teacher / "tokenizer.json", shared=request.param)
     return folder
 
 
