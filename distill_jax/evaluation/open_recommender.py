@@ -22,6 +22,11 @@ from distill_jax.evaluation.recommend import Scorer, recommend
 from distill_jax.evaluation.score_histories import HistoryScorer, room_for
 from distill_jax.models.bert import Params
 from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.closed_forms import (
+    SavedClosedForm,
+    is_closed_form,
+    load_closed_form,
+)
 from distill_jax.models.recommenders.save import load_recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.teachers.item_texts import MAX_TOKENS, TextSpace, item_tokens
@@ -111,6 +116,40 @@ class Neural:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Closed:
+    """A recommender in closed form as it is served."""
+
+    saved: SavedClosedForm
+
+    @property
+    def scorer(self) -> Scorer:
+        return self.saved.model.scores
+
+    def with_new(self, texts: Sequence[str]) -> Scorer:
+        """See ``Served``.
+
+        Raises:
+          UserError: always, as no text is read.
+        """
+        raise UserError(
+            f"{self.saved.kind} reads no texts: an item it was not fitted to has no score. Take a "
+            "student whose item vectors are made of texts (-text or -both)."
+        )
+
+    def network(self) -> tuple[Recommender, Params]:
+        """See ``Served``.
+
+        Raises:
+          UserError: always.
+        """
+        raise UserError(
+            f"{self.saved.kind} gives items no vectors, so there is nothing for an index. Write its "
+            "lists for all users instead (distill-jax recommend --model RUN --users FILE --output "
+            "FILE), or export a student."
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class OpenRecommender:
     """A model with its catalogue. What it compiles it keeps: ask one object many times.
 
@@ -174,12 +213,20 @@ def open_recommender(folder: Path) -> OpenRecommender:
     model = folder / "model" if (folder / "model").is_dir() else folder
     if not model.is_dir():
         raise UserError(f"no model at {folder}: expected the folder of a finished run")
-    saved = load_recommender(model)
-    catalogue = load_catalogue(model) or Catalogue(saved.item_names)
-    if catalogue.names != saved.item_names:
+    served, names = _served(model)
+    catalogue = load_catalogue(model) or Catalogue(names)
+    if catalogue.names != names:
         raise UserError(f"{model} is damaged: its catalogue is not the model's")
-    served = Neural(HistoryScorer(saved.recommender), saved.params, model)
     return OpenRecommender(served, catalogue, load_audience(model, len(catalogue)))
+
+
+def _served(model: Path) -> tuple[Served, tuple[str, ...]]:
+    """A model's folder as it is served, and the names of its items."""
+    if is_closed_form(model):
+        closed = load_closed_form(model)
+        return Closed(closed), closed.item_names
+    saved = load_recommender(model)
+    return Neural(HistoryScorer(saved.recommender), saved.params, model), saved.item_names
 
 
 def keep_encoder(folder: Path, space: TextSpace, encoder: str) -> None:

@@ -17,7 +17,7 @@ from searches import save_towers
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation import open_recommender as opening
-from distill_jax.evaluation.item_catalogue import Catalogue
+from distill_jax.evaluation.item_catalogue import Catalogue, save_catalogue
 from distill_jax.evaluation.open_recommender import keep_encoder, open_recommender
 from distill_jax.evaluation.open_search import open_search
 from distill_jax.export import vectors
@@ -26,6 +26,7 @@ from distill_jax.export.retrievers import is_retriever, open_retriever
 from distill_jax.export.vectors import export_vectors
 from distill_jax.models.family import registered
 from distill_jax.models.huggingface import load_pretrained
+from distill_jax.models.recommenders.closed_forms import CLOSED_FORMS, save_closed_form
 from distill_jax.models.recommenders.sequence import Recommenders
 from distill_jax.teachers.item_texts import TextSpace
 
@@ -100,6 +101,17 @@ def test_every_family_answers_from_its_files(name, tmp_path):
     with (folder / "items.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["row", "id", "title"] and rows[4] == ["3", "item 3", "the film 3"]
+
+
+@pytest.mark.parametrize("kind", CLOSED_FORMS)
+def test_a_closed_form_is_refused_with_a_way_out(kind, tmp_path):
+    model = CLOSED_FORMS[kind].fit(SPLIT)
+    save_closed_form(tmp_path / "model", kind, model, DATA.item_names)
+    save_catalogue(tmp_path / "model", Catalogue(DATA.item_names, DATA.item_texts))
+    with pytest.raises(UserError, match=f"{kind} gives items no vectors.*recommend --model RUN"):
+        export_vectors(tmp_path, tmp_path / "vectors")
+    assert not (tmp_path / "vectors").exists()
+    dispatch(["recommend", "--model", str(tmp_path), "--history", "item 3"])  # which is there
 
 
 def test_biases_are_a_number_of_the_vectors(tmp_path):

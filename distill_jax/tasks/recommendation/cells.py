@@ -22,9 +22,6 @@ RECIPE = 1
 AS_HASHED = {"accumulate": 1, "log_every": 20, "checkpoint_seconds": 60.0, "on_nan": "stop"}
 """What once was part of a training; how runs are carried out changes nothing of what comes out."""
 
-CLOSED_FORMS = ("popularity", "item_knn", "ease")
-"""Recommenders without training, for comparison."""
-
 
 @dataclass(frozen=True)
 class RecData:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from distill_jax.core.distributed import to_host
+from distill_jax.core.distributed import is_lead, to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home, write_atomic
 from distill_jax.data.histories import Draws, HistoryTable
@@ -34,6 +34,11 @@ from distill_jax.evaluation.ranking import METRICS, overlap
 from distill_jax.evaluation.recommend import RankingReport, Scorer, evaluate
 from distill_jax.evaluation.score_histories import HistoryScorer
 from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.closed_forms import (
+    CLOSED_FORMS,
+    save_closed_form,
+    size_of,
+)
 from distill_jax.models.recommenders.save import (
     load_recommender,
     recommender_digest,
@@ -62,6 +67,8 @@ CUTS = (10, 20)
 LIST = 20
 """Items of a list in ``fidelity@20``."""
 TIMED_USERS = 30
+MOST_KEPT = 2**31
+"""Bytes of a closed form that is kept for use: EASE has more from 23,171 items on."""
 TESTED_SLICES = ("tail", "cold")
 """Parts of the cases that tests over users may look at."""
 
@@ -255,19 +262,12 @@ def closed_form_row(
     teacher_top_EK: np.ndarray | None,
 ) -> LedgerRow:
     """The row of a recommender that needs no training."""
-    from distill_jax.models.recommenders.ease import fit_ease
-    from distill_jax.models.recommenders.item_knn import fit_item_knn
-    from distill_jax.models.recommenders.popularity import fit_popularity
-
-    fits: dict[str, Callable[[RankingSplit], Any]] = {
-        "popularity": fit_popularity,
-        "item_knn": fit_item_knn,
-        "ease": fit_ease,
-    }
     started = time.perf_counter()
-    model = fits[name](catalogue.split)
+    model = CLOSED_FORMS[name].fit(catalogue.split)
     fitted = time.perf_counter() - started
     report = catalogue.test(model.scores)
+    if is_lead():
+        keep_closed_form(catalogue, name, cell, model)
     return ledger_row(
         hash=cell.hash,
         experiment=experiment,
@@ -280,6 +280,20 @@ def closed_form_row(
         training={"seconds": {"train": fitted, "total": time.perf_counter() - started}},
         test_scores=evidence(report),
     )
+
+
+def keep_closed_form(catalogue: Catalogue, name: str, cell: RecommenderCell, model: Any) -> None:
+    """Keep a recommender in closed form for use, unless it is large."""
+    size = size_of(name, model)
+    if size > MOST_KEPT:
+        catalogue.engine.reporter.say(f"{name} is not kept for use: {size / 2**30:.1f} GiB")
+        return
+    folder, data = catalogue.engine.run_folder(cell.hash) / "model", catalogue.split.data
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run killed at this place
+    save_closed_form(folder, name, model, data.item_names)
+    save_catalogue(folder, ItemCatalogue(data.item_names, data.item_texts))
+    save_audience(folder, Audience(catalogue.split.train_counts_I))
+    keep_facts(catalogue, cell, folder, objective=name)
 
 
 def test_metrics(report: RankingReport, teacher_top_EK: np.ndarray | None) -> dict[str, float]:
@@ -336,10 +350,17 @@ def keep_model(
     save_audience(folder, audience_of(catalogue.split, recommender))
     if recommender.config.items.source != "id":
         keep_encoder(folder, catalogue.texts[1], ENCODER)
+    keep_facts(catalogue, cell, folder, objective=cell.objective)
+
+
+def keep_facts(
+    catalogue: Catalogue, cell: RecommenderCell, folder: Path, *, objective: str
+) -> None:
+    """Write beside a model what it was made of, for people."""
     facts = {
         "data": cell.setup.data.name,
         "protocol": catalogue.split.protocol,
-        "objective": cell.objective,
+        "objective": objective,
     }
     write_atomic(folder / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 

@@ -25,6 +25,7 @@ from distill_jax.engine.rows import training_facts
 from distill_jax.engine.sweep import Entry, Sweep
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.closed_forms import CLOSED_FORMS
 from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective
@@ -32,7 +33,6 @@ from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import Place, TableSpec
 from distill_jax.tasks.recommendation.build import build_recommender, start_from_items
 from distill_jax.tasks.recommendation.cells import (
-    CLOSED_FORMS,
     RecModel,
     RecommenderCell,
     RecommenderSetup,
