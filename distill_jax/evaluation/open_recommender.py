@@ -143,9 +143,9 @@ class Closed:
           UserError: always.
         """
         raise UserError(
-            f"{self.saved.kind} gives items no vectors, so there is nothing for an index. Write its "
-            "lists for all users instead (distill-jax recommend --model RUN --users FILE --output "
-            "FILE), or export a student."
+            f"{self.saved.kind} gives items no vectors, so there is nothing for an index. Write "
+            "its lists for all users instead (distill-jax recommend --model RUN --users FILE "
+            "--output FILE), or export a student."
         )
 
 

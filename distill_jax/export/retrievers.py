@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -23,6 +22,7 @@ from distill_jax.core.types import as_batch
 from distill_jax.data.interactions import histories_of
 from distill_jax.data.tokenise import TokenTable, tokenise_texts
 from distill_jax.evaluation.item_catalogue import Catalogue
+from distill_jax.evaluation.latency import parameter_count
 from distill_jax.evaluation.open_recommender import (
     ENCODER,
     OpenRecommender,
@@ -132,7 +132,7 @@ def of_search(opened: OpenSearch) -> Retriever:
         tokenizer_file=opened.tokenizer_file,
         users=(),
         model=digest([repr(opened.config), digest_arrays(flat_arrays(opened.params))]),
-        parameters=_size(opened.params),
+        parameters=parameter_count(opened.params),
         probes=_token_arrays(tokens),
         expected_EI=vectors_ED @ opened.items_ID.T,
     )
@@ -160,7 +160,7 @@ def of_recommender(opened: OpenRecommender, folder: Path) -> Retriever:
         tokenizer_file=tokenizer_file,
         users=opened.audience.users,
         model=recommender_digest(recommender, params),
-        parameters=_size(params),
+        parameters=parameter_count(params),
         probes=(histories.padded(query.longest), *users),
         expected_EI=np.asarray(opened.model.scorer(histories)),
     )
@@ -260,7 +260,3 @@ def _probe_users(recommender: Recommender, count: int) -> list[int] | None:
     if not recommender.config.knows_users:
         return None
     return [row % recommender.config.num_users if row % 2 else -1 for row in range(count)]
-
-
-def _size(params: Any) -> int:
-    return int(sum(leaf.size for leaf in jax.tree.leaves(params)))

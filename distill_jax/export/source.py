@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
+from distill_jax.evaluation.latency import parameter_count
 from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifier
+from distill_jax.models.build import family_of
 from distill_jax.models.loaded import Loaded
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.outputs import LEDGER
@@ -38,22 +41,30 @@ class Source:
         return bool(self.opened.pairs)
 
     @property
+    def example_texts(self) -> str:
+        """What stands in examples of Python for the texts."""
+        return '("a text", "its second text")' if self.pairs else '"a text", "another text"'
+
+    @property
     def birth(self) -> dict[str, Any]:
         """What it was made of, for ``export.json``."""
-        parameters = int(sum(leaf.size for leaf in _leaves(self.model.params)))
-        return birth_of(self.model.digest, parameters, self.row)
+        said = {
+            "model": self.model.digest,
+            "family": family_of(self.model.config).name,
+            "parameters": parameter_count(self.model.params),
+        }
+        return birth_of(said, self.row)
 
 
-def birth_of(model: str, parameters: int, row: LedgerRow | None) -> dict[str, Any]:
+def birth_of(said: Mapping[str, Any], row: LedgerRow | None) -> dict[str, Any]:
     """What a model was made of, for ``export.json``.
 
     Args:
-      model: its digest.
+      said: of the model itself, its digest as ``model``.
       row: its run's row of the ledger.
     """
-    said: dict[str, Any] = {"model": model, "parameters": parameters}
     if row is None:
-        return said
+        return dict(said)
     scores = {
         name: value
         for name, value in row.metrics.items()
@@ -109,9 +120,3 @@ def row_of(folder: Path) -> LedgerRow | None:
     if folder.parent.name != "runs" or not ledger.is_file():
         return None
     return next((row for row in Ledger(ledger).rows() if row.hash == folder.name), None)
-
-
-def _leaves(params: Any) -> Any:
-    import jax
-
-    return jax.tree.leaves(params)

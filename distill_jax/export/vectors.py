@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,25 @@ from jax import export
 
 import distill_jax
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import atomic_folder
-from distill_jax.export.manifest import TOKENIZER, Manifest, digests_of, write_manifest
-from distill_jax.export.retrievers import Program, Retriever, open_retriever
+from distill_jax.core.files import atomic_folder, save_tensors
+from distill_jax.export.manifest import (
+    TOKENIZER,
+    Manifest,
+    check_files,
+    digests_of,
+    read_manifest,
+    write_manifest,
+)
+from distill_jax.export.retrievers import Program, Retriever, is_retriever, open_retriever
 from distill_jax.export.source import birth_of, row_of
 from distill_jax.export.vectors_card import vectors_card
 from distill_jax.export.write import installed_versions
+from distill_jax.models.hf_weights import read_safetensors
 from distill_jax.models.loaded import check_free
 
 FORMAT = "vectors"
 ITEMS, TITLES, INDEX, USERS = "items.npy", "items.csv", "items.faiss", "users.csv"
+GOLDEN = "golden.safetensors"
 QUERY, ITEM = "query.stablehlo", "item.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-5
@@ -50,6 +59,7 @@ def export_vectors(run: Path, folder: Path) -> Manifest:
     with atomic_folder(folder) as scratch:
         _write(retriever, scratch, faiss)
         parity = compare(retriever, scratch)
+        write_golden(retriever, scratch)
         (scratch / "README.md").write_text(vectors_card(retriever, parity), encoding="utf-8")
         manifest = _manifest(run, retriever, digests_of(scratch), parity)
         write_manifest(scratch, manifest)
@@ -124,6 +134,59 @@ def compare(retriever: Retriever, folder: Path) -> dict[str, Any]:
     }
 
 
+def write_golden(retriever: Retriever, folder: Path) -> None:
+    """Keep some askers and the scores that the model gave them, in an ``atomic_folder``."""
+    probes = {f"input_{n}": np.ascontiguousarray(x) for n, x in enumerate(retriever.probes)}
+    best_EK = np.argsort(-retriever.expected_EI, axis=1, kind="stable")[:, :LIST]
+    scores_EK = np.take_along_axis(retriever.expected_EI, best_EK, axis=1)
+    arrays = {"items": best_EK.astype(np.int32), "scores": np.asarray(scores_EK, np.float32)}
+    save_tensors(folder / GOLDEN, {**probes, **arrays})
+
+
+def verified(folder: Path, run: Path | None = None) -> Iterator[str]:
+    """What is found in an exported folder, line by line.
+
+    Args:
+      run: what it was made of; by default the run in whose folder it lies, where it does.
+
+    Raises:
+      UserError: a file has changed, or something is answered otherwise than when it was written.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    yield f"{len(manifest.files)} files are what they were"
+    yield _golden_again(folder)
+    beside = folder.resolve().parents[1] if len(folder.resolve().parents) > 1 else folder
+    if run is None and not is_retriever(beside):
+        return
+    retriever = open_retriever(run or beside)
+    if retriever.model == manifest.source.get("model"):
+        found = compare(retriever, folder)
+        worst = f"scores within {found['worst_difference']:.1e}"
+        yield f"the source, {run or beside}: {found['askers']} askers, {worst}"
+    elif run is not None:
+        raise UserError(f"{run} is not what {folder} was made of: its model is another")
+
+
+def _golden_again(folder: Path) -> str:
+    golden = read_safetensors(folder / GOLDEN)
+    index = faiss_library().read_index(str(folder / INDEX))
+    items_ID = np.load(folder / ITEMS, allow_pickle=False)
+    query = export.deserialize(bytearray((folder / QUERY).read_bytes()))
+    probes = [golden[f"input_{n}"] for n in range(len(golden) - 2)]
+    vectors_ED = np.asarray(query.call(*probes), np.float32)
+    scores_EK, _ = index.search(vectors_ED, golden["items"].shape[1])
+    own_EK = np.einsum("ed,ekd->ek", vectors_ED, items_ID[golden["items"]])
+    allowed = TOLERANCE * max(1.0, float(np.abs(golden["scores"]).max()))
+    worst = max(float(np.abs(each - golden["scores"]).max()) for each in (scores_EK, own_EK))
+    if not worst <= allowed:
+        raise UserError(
+            f"parity is broken: {folder} gives scores that differ by {worst:.3g} from those it was "
+            f"written with, more than {allowed:.3g}"
+        )
+    return f"golden lists: {len(scores_EK)} askers, scores within {worst:.1e}"
+
+
 def faiss_library() -> Any:
     """faiss, which is an extra.
 
@@ -150,7 +213,9 @@ def _manifest(
         max_length=retriever.query.longest,
         pairs=False,
         temperature=1.0,
-        source=birth_of(retriever.model, retriever.parameters, row_of(run)),
+        source=birth_of(
+            {"model": retriever.model, "parameters": retriever.parameters}, row_of(run)
+        ),
         files=files,
         versions={"distill_jax": distill_jax.__version__, **installed_versions()},
         parity=parity,

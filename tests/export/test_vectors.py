@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -21,7 +22,7 @@ from distill_jax.evaluation.item_catalogue import Catalogue, save_catalogue
 from distill_jax.evaluation.open_recommender import keep_encoder, open_recommender
 from distill_jax.evaluation.open_search import open_search
 from distill_jax.export import vectors
-from distill_jax.export.manifest import check_files, read_manifest
+from distill_jax.export.manifest import check_files, digests_of, read_manifest, write_manifest
 from distill_jax.export.retrievers import is_retriever, open_retriever
 from distill_jax.export.vectors import export_vectors
 from distill_jax.models.family import registered
@@ -205,6 +206,32 @@ def test_what_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="answers otherwise than the model"):
         export_vectors(tmp_path, tmp_path / "vectors")
     assert not (tmp_path / "vectors").exists() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_export_is_verified(tmp_path, capsys):
+    save_model(tmp_path / "run", "bpr_mf-8", split=SPLIT)
+    folder = tmp_path / "run" / "export" / "vectors"
+    export_vectors(tmp_path / "run", folder)
+    dispatch(["verify", str(folder)])
+    told = capsys.readouterr().out
+    assert "golden lists: 64 askers" in told and "the source, " in told
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(folder, elsewhere)
+    dispatch(["verify", str(elsewhere)])
+    assert "the source, " not in capsys.readouterr().out
+    save_model(tmp_path / "other", "sasrec-1x8", split=SPLIT)
+    with pytest.raises(UserError, match="its model is another"):
+        dispatch(["verify", str(elsewhere), "--run", str(tmp_path / "other")])
+    # A folder whose digests were forged with it still has to answer as it did.
+    items_ID = np.load(elsewhere / "items.npy")
+    items_ID[:, 0] += np.float32(0.5)
+    np.save(elsewhere / "items.npy", items_ID)
+    with pytest.raises(UserError, match=r"items.npy has changed since it was exported"):
+        dispatch(["verify", str(elsewhere)])
+    manifest = read_manifest(elsewhere)
+    write_manifest(elsewhere, dataclasses.replace(manifest, files=digests_of(elsewhere)))
+    with pytest.raises(UserError, match="parity is broken"):
+        dispatch(["verify", str(elsewhere)])
 
 
 def test_mistakes_are_told(tmp_path, monkeypatch):

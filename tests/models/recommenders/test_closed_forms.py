@@ -1,72 +1,126 @@
-"""Closed forms on disk: read again they give the same scores; damage is told."""
-
-import json
-
 import numpy as np
 import pytest
-from recsys import small_split
-from safetensors.numpy import load_file, save_file
+from hypothesis import given
+from hypothesis import strategies as st
 
-from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
-from distill_jax.models.recommenders.closed_forms import (
-    CLOSED_FORMS,
-    is_closed_form,
-    load_closed_form,
-    save_closed_form,
-    size_of,
+from distill_jax.data.build_interactions import Rows, build_interactions
+from distill_jax.data.interaction_splits import leave_one_out
+from distill_jax.data.interactions import histories_of
+from distill_jax.evaluation.recommend import evaluate
+from distill_jax.models.recommenders import ease
+from distill_jax.models.recommenders.ease import fit_ease
+from distill_jax.models.recommenders.item_knn import fit_item_knn
+from distill_jax.models.recommenders.popularity import fit_popularity
+
+
+def split_of(training):
+    """A split whose training part is ``training``, a list of item numbers a user.
+
+    What is asked for, the items p and q behind them, is in no training part.
+    """
+    rows = [(str(u), str(i)) for u, items in enumerate(training) for i in [*items, 98, 99]]
+    data = build_interactions("toy", Rows(*zip(*rows, strict=True)))
+    return leave_one_out(data)
+
+
+TRAINING = [[0, 1, 2], [0, 1], [2, 3], [0]]
+
+
+@pytest.fixture(scope="module")
+def split():
+    return split_of(TRAINING)
+
+
+def dense(training, num_items):
+    matrix = np.zeros((len(training), num_items))
+    for user, items in enumerate(training):
+        matrix[user, items] = 1
+    return matrix
+
+
+def test_popularity_counts_training_only(split):
+    model = fit_popularity(split)
+    scores = model.scores(histories_of([[3], []], 6))
+    assert scores.tolist() == [[3, 2, 2, 1, 0, 0]] * 2 and scores.dtype == np.float32
+
+
+def test_item_knn_by_hand(split):
+    model = fit_item_knn(split, neighbours=9, shrink=0.0)
+    both_01, both_02, both_12, both_23 = 2, 1, 1, 1
+    a = both_01 / np.sqrt(3 * 2)
+    b = both_02 / np.sqrt(3 * 2)
+    c, d = both_12 / 2, both_23 / np.sqrt(2)
+    expected = [[0, a, b, 0], [a, 0, c, 0], [b, c, 0, d], [0, 0, d, 0]]
+    found = model.similarity_II.toarray()
+    np.testing.assert_allclose(found[:4, :4], expected, rtol=1e-6)
+    assert not found[4:].any() and not found[:, 4:].any()
+    scores = model.scores(histories_of([[0, 3], [1, 1]], 6))
+    np.testing.assert_allclose(scores[0, :4], [0, a, b + d, 0], rtol=1e-6)
+    np.testing.assert_allclose(scores[1, :4], expected[1], rtol=1e-6)  # taken twice counts once
+    assert scores.dtype == np.float32 and scores.shape == (2, 6)
+
+
+def test_item_knn_keeps_the_nearest_and_shrinks(split):
+    one = fit_item_knn(split, neighbours=1, shrink=0.0).similarity_II.toarray()
+    assert [np.flatnonzero(one[:, item]).tolist() for item in range(4)] == [[1], [0], [3], [2]]
+    shrunk = fit_item_knn(split, neighbours=9, shrink=4.0).similarity_II.toarray()
+    assert shrunk[0, 1] == pytest.approx(2 / (np.sqrt(6) + 4))
+
+
+def test_item_knn_in_blocks(split, monkeypatch):
+    whole = fit_item_knn(split, neighbours=2).similarity_II.toarray()
+    monkeypatch.setattr("distill_jax.models.recommenders.item_knn._BLOCK", 2)
+    assert (fit_item_knn(split, neighbours=2).similarity_II.toarray() == whole).all()
+
+
+@given(
+    st.lists(st.sets(st.integers(0, 7), min_size=1), min_size=2, max_size=8),
+    st.sampled_from([0.5, 10.0, 300.0]),
 )
-
-SPLIT = small_split()
-NAMES = SPLIT.data.item_names
-
-
-@pytest.mark.parametrize("kind", CLOSED_FORMS)
-def test_read_again_it_gives_the_same_scores(kind, tmp_path):
-    model = CLOSED_FORMS[kind].fit(SPLIT)
-    save_closed_form(tmp_path / "model", kind, model, NAMES)
-    assert is_closed_form(tmp_path / "model") and not is_closed_form(tmp_path)
-    found = load_closed_form(tmp_path / "model")
-    assert (found.kind, found.item_names) == (kind, NAMES)
-    histories = SPLIT.test.histories(SPLIT.data)
-    np.testing.assert_array_equal(found.model.scores(histories), model.scores(histories))
-    stored = load_file(tmp_path / "model" / "model.safetensors")
-    assert size_of(kind, model) == sum(array.nbytes for array in stored.values())
-    with pytest.raises(UserError, match="not empty"):
-        save_closed_form(tmp_path / "model", kind, model, NAMES)
+def test_ease_solves_its_problem(training, regularisation):
+    """Column by column: ridge regression on all other items, in float64."""
+    training = [sorted(items) for items in training]
+    split = split_of(training)
+    names = [int(name) for name in split.data.item_names]
+    X = dense([[names.index(item) for item in items] for items in training], len(names))
+    weights = fit_ease(split, regularisation=regularisation).weights_II
+    assert weights.dtype == np.float32 and not np.diag(weights).any()
+    for item in range(len(names)):
+        others = np.delete(np.arange(len(names)), item)
+        gram = X[:, others].T @ X[:, others] + regularisation * np.eye(len(others))
+        expected = np.linalg.solve(gram, X[:, others].T @ X[:, item])
+        np.testing.assert_allclose(weights[others, item], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "change"),
-    [
-        ("ease", "weights", lambda x: x[:-1]),
-        ("ease", "weights", lambda x: x * np.float32("nan")),
-        ("popularity", "counts", lambda x: x[None]),
-        ("item_knn", "rows", lambda x: x + 99),
-        ("item_knn", "starts", lambda x: x[::-1].copy()),
-        ("item_knn", "values", lambda x: x[1:]),
-    ],
-)
-def test_damage_is_told(kind, name, change, tmp_path):
-    """Of the bytes; and of arrays that cannot be, however well they are signed."""
-    folder = tmp_path / "model"
-    save_closed_form(folder, kind, CLOSED_FORMS[kind].fit(SPLIT), NAMES)
-    arrays = load_file(folder / "model.safetensors")
-    arrays[name] = change(arrays[name])
-    save_file(arrays, folder / "model.safetensors")
-    with pytest.raises(UserError, match="its content has changed"):
-        load_closed_form(folder)
-    raw = json.loads((folder / "config.json").read_text())
-    raw["digest"] = digest([kind, digest_arrays(arrays)])
-    (folder / "config.json").write_text(json.dumps(raw))
-    with pytest.raises(UserError, match=r"config.json is damaged: (an array has|its sparse)"):
-        load_closed_form(folder)
+def test_ease_scores_are_sums_over_the_history(split):
+    model = fit_ease(split, regularisation=1.0)
+    scores = model.scores(histories_of([[0, 3], []], 6))
+    np.testing.assert_allclose(scores[0], model.weights_II[0] + model.weights_II[3], rtol=1e-5)
+    assert not scores[1].any() and scores.dtype == np.float32
 
 
-def test_a_folder_of_another_kind(tmp_path):
-    folder = tmp_path / "model"
-    save_closed_form(folder, "popularity", CLOSED_FORMS["popularity"].fit(SPLIT), NAMES)
-    raw = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**raw, "kind": "magic"}))
-    with pytest.raises(UserError, match="damaged"):
-        load_closed_form(folder)
+def test_items_taken_together_are_recommended_together():
+    """Two tastes: each user has items of one, and the last two of it are held out."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (str(user), str(item))
+        for user in range(40)
+        for item in rng.permutation(10)[:7] + 10 * (user % 2)
+    ]
+    split = leave_one_out(build_interactions("toy", Rows(*zip(*rows, strict=True))))
+    popular = evaluate(fit_popularity(split).scores, split, ks=(4,)).metrics["hr@4"]
+    for model in (fit_item_knn(split, neighbours=10), fit_ease(split, regularisation=5.0)):
+        assert evaluate(model.scores, split, ks=(4,)).metrics["hr@4"] == 1 > popular
+
+
+def test_wrong_options(split, monkeypatch):
+    with pytest.raises(UserError, match="0 neighbours"):
+        fit_item_knn(split, neighbours=0)
+    with pytest.raises(UserError, match="shrink -1"):
+        fit_item_knn(split, shrink=-1.0)
+    with pytest.raises(UserError, match="regularisation is 0"):
+        fit_ease(split, regularisation=0.0)
+    monkeypatch.setattr(ease, "MAX_ITEMS", 3)
+    with pytest.raises(UserError, match="6 items are more than 3"):
+        fit_ease(split)
