@@ -82,13 +82,13 @@ def true_scores(data, items_QM):
     return scores_QM
 
 
-def save_towers(folder, products, tokenizer_file, *, shared):
+def save_towers(folder, products, tokenizer_file, *, shared, limits=(6, 12)):
     """Towers that were never trained, as a finished run keeps them: ``folder/model``."""
     config = TwoTowerConfig(
-        BertConfig(17, 8, 1, 2, 16, max_positions=16, num_labels=6, pooling="mean"),
+        BertConfig(17, 8, 1, 2, 16, max_positions=max(*limits, 16), num_labels=6, pooling="mean"),
         shared=shared,
         similarity="cosine",
     )
     params = jax.device_get(init_two_tower(config, jax.random.key(0)))
-    limits = TokenLimits(query=6, item=12)
-    save_search(folder / "model", config, params, products, limits, tokenizer_file)
+    cut = TokenLimits(*limits)
+    save_search(folder / "model", config, params, products, cut, tokenizer_file)

@@ -33,7 +33,8 @@ from distill_jax.evaluation.open_search import FACTS, OpenSearch, open_search
 from distill_jax.models.bert import Bert, mean_of_tokens
 from distill_jax.models.loaded import flat_arrays
 from distill_jax.models.recommenders.build import Recommender
-from distill_jax.models.recommenders.save import recommender_digest
+from distill_jax.models.recommenders.closed_forms import is_closed_form
+from distill_jax.models.recommenders.save import is_recommender, recommender_digest
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 from distill_jax.models.two_tower import TwoTower
 from distill_jax.teachers.item_texts import MAX_TOKENS
@@ -91,7 +92,7 @@ class Retriever:
 def is_retriever(run: Path) -> bool:
     """Whether a folder holds a recommender or towers, trained or in closed form."""
     model = run / "model" if (run / "model").is_dir() else run
-    return (model / FACTS).is_file() or (model / "catalogue.json").is_file()
+    return (model / FACTS).is_file() or is_recommender(model) or is_closed_form(model)
 
 
 def open_retriever(run: Path) -> Retriever:

@@ -60,8 +60,11 @@ def export_vectors(run: Path, folder: Path) -> Manifest:
         _write(retriever, scratch, faiss)
         parity = compare(retriever, scratch)
         write_golden(retriever, scratch)
-        (scratch / "README.md").write_text(vectors_card(retriever, parity), encoding="utf-8")
-        manifest = _manifest(run, retriever, digests_of(scratch), parity)
+        said = {"model": retriever.model, "parameters": retriever.parameters}
+        birth = birth_of(said, row_of(run))
+        card = vectors_card(retriever, birth, parity)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
+        manifest = _manifest(retriever, birth, digests_of(scratch), parity)
         write_manifest(scratch, manifest)
     return manifest
 
@@ -203,7 +206,7 @@ def faiss_library() -> Any:
 
 
 def _manifest(
-    run: Path, retriever: Retriever, files: dict[str, str], parity: dict[str, Any]
+    retriever: Retriever, birth: dict[str, Any], files: dict[str, str], parity: dict[str, Any]
 ) -> Manifest:
     programs = {"query": retriever.query, "item": retriever.item}
     return Manifest(
@@ -213,9 +216,7 @@ def _manifest(
         max_length=retriever.query.longest,
         pairs=False,
         temperature=1.0,
-        source=birth_of(
-            {"model": retriever.model, "parameters": retriever.parameters}, row_of(run)
-        ),
+        source=birth,
         files=files,
         versions={"distill_jax": distill_jax.__version__, **installed_versions()},
         parity=parity,

@@ -7,21 +7,32 @@ from typing import Any
 
 from distill_jax.export.retrievers import Retriever
 
-_OPEN = """
-import csv
+_IMPORTS = """import csv
 from pathlib import Path
 
 import faiss
 import jax
 import numpy as np
-
+from jax import export
+{tokenizers}
 folder = Path("FOLDER")
 with (folder / "items.csv").open(encoding="utf-8", newline="") as file:
     items = list(csv.DictReader(file))
 index = faiss.read_index(str(folder / "items.faiss"))
 """
+_TOKENS = """
+
+def tokens(texts, longest):
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(longest)
+    tokenizer.enable_padding(length=longest)
+    encoded = tokenizer.encode_batch(texts)
+    ids = np.array([each.ids for each in encoded], np.int32)
+    return ids, np.array([each.attention_mask for each in encoded], np.int32)
+
+"""
 _HISTORY = """
-query = jax.jit(jax.export.deserialize(bytearray((folder / "query.stablehlo").read_bytes())).call)
+query = jax.jit(export.deserialize(bytearray((folder / "query.stablehlo").read_bytes())).call)
 row_of = {{item["id"]: int(item["row"]) for item in items}}
 LENGTH = {longest}  # items of a history that the model looks at
 
@@ -30,25 +41,14 @@ def recommend(history, k=10{user_argument}):
     rows = [row_of[name] for name in history]  # ids, oldest first
     newest = rows[-LENGTH:]
     ids = np.zeros((1, LENGTH), np.int32)  # row + 1; 0 on the left where there is no item
-    ids[0, LENGTH - len(newest):] = np.add(newest, 1)
+    ids[0, LENGTH - len(newest) :] = np.add(newest, 1)
     vectors = np.asarray(query(ids{user_input}))
     scores, found = index.search(vectors, min(k + len(set(rows)), index.ntotal))
     best = [(row, score) for row, score in zip(found[0], scores[0]) if row not in rows]
     return [(items[row]["id"], items[row]["title"], float(score)) for row, score in best[:k]]
 """
-_TEXTS = """
-from tokenizers import Tokenizer
-
-query = jax.jit(jax.export.deserialize(bytearray((folder / "query.stablehlo").read_bytes())).call)
-
-
-def tokens(texts, longest):
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(longest)
-    tokenizer.enable_padding(length=longest)
-    encoded = tokenizer.encode_batch(texts)
-    ids = np.array([each.ids for each in encoded], np.int32)
-    return ids, np.array([each.attention_mask for each in encoded], np.int32)
+_SEARCH = """
+query = jax.jit(export.deserialize(bytearray((folder / "query.stablehlo").read_bytes())).call)
 
 
 def search(text, k=10):
@@ -57,21 +57,9 @@ def search(text, k=10):
     best = zip(found[0], scores[0])
     return [(items[row]["id"], items[row]["title"], float(score)) for row, score in best]
 """
-_TOKENS_OF_ITEMS = """
-from tokenizers import Tokenizer
-
-
-def tokens(texts, longest):
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(longest)
-    tokenizer.enable_padding(length=longest)
-    encoded = tokenizer.encode_batch(texts)
-    ids = np.array([each.ids for each in encoded], np.int32)
-    return ids, np.array([each.attention_mask for each in encoded], np.int32)
-"""
 _NEW = """
 
-item = jax.jit(jax.export.deserialize(bytearray((folder / "item.stablehlo").read_bytes())).call)
+item = jax.jit(export.deserialize(bytearray((folder / "item.stablehlo").read_bytes())).call)
 
 
 def add(name, text):
@@ -83,23 +71,29 @@ def add(name, text):
 def loader(retriever: Retriever) -> str:
     """Python that uses the folder without this package."""
     longest, reads = retriever.query.longest, retriever.query.inputs
+    texts = retriever.tokenizer_file is not None
+    code = _IMPORTS.format(tokenizers="from tokenizers import Tokenizer\n" if texts else "")
+    code += _TOKENS if texts else ""
     if retriever.task == "search":
-        code = _OPEN + _TEXTS.format(longest=longest)
+        code += _SEARCH.format(longest=longest)
     else:
         named = "users" in reads
-        code = _OPEN + _HISTORY.format(
+        code += _HISTORY.format(
             longest=longest,
             user_argument=", user=-1" if named else "",
             user_input=", np.array([user], np.int32)" if named else "",
         )
-        code += _TOKENS_OF_ITEMS if retriever.item is not None else ""
     if retriever.item is not None:
         code += _NEW.format(longest=retriever.item.longest)
-    return code.strip() + "\n"
+    return code
 
 
-def vectors_card(retriever: Retriever, parity: Mapping[str, Any]) -> str:
-    """Markdown."""
+def vectors_card(retriever: Retriever, birth: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
+    """Markdown.
+
+    Args:
+      birth: what the model was made of, see ``source.birth_of``.
+    """
     count, numbers = retriever.items_ID.shape
     what = "history of items" if retriever.task == "recommendation" else "query as a text"
     users = (
@@ -122,7 +116,7 @@ last number of the items' vectors). `items.faiss` is an exact index of the same 
 {users}
 When it was written, {parity["askers"]} askers' scores of all items were within
 {parity["worst_difference"]:.1e} of the model's, and so were the index's lists.
-
+{_measured(birth)}
 ## Use
 
 numpy, faiss and JAX are all it needs{", and tokenizers" if retriever.tokenizer_file else ""}:
@@ -132,3 +126,17 @@ numpy, faiss and JAX are all it needs{", and tokenizers" if retriever.tokenizer_
 
 {new}What somebody has already is left out here; `index.search` itself knows nothing of it.
 """
+
+
+def _measured(birth: Mapping[str, Any]) -> str:
+    """What the ledger says of the run; nothing where there is no row of it."""
+    if "run" not in birth:
+        return ""
+    shown = [
+        f"| {name} | {value:.4g} |"
+        for name, value in birth["scores"].items()
+        if name.startswith("test/") and name.count("/") == 1
+    ]
+    table = "\n".join(["| measured | |", "|---|---|", *shown])
+    made = f"row {birth['row']!r}, seed {birth['seed']} of the experiment {birth['experiment']!r}"
+    return f"\n## Measured\n\nRun {birth['run']}, {made}.\n\n{table}\n"

@@ -1,6 +1,7 @@
 """Lists for everybody are those of one at a time, whatever they rest on."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -54,6 +55,23 @@ def test_many_get_what_each_gets_alone(opened, monkeypatch):
         assert by == "history" and items[: len(alone)] == [each.item for each in alone]
         np.testing.assert_allclose(scores[: len(alone)], [e.score for e in alone], rtol=1e-4)
     assert told.by == {"user": 0, "history": 23, "popularity": 0}
+
+
+def test_what_is_held_does_not_grow_with_the_users(opened, monkeypatch):
+    monkeypatch.setattr(module, "WINDOW", 5)
+    read = 0
+
+    def people():
+        nonlocal read
+        for read in range(1, 1001):
+            yield Person(read, "", ("item 3",))
+
+    windows = UserLists(opened, 2).windows(people())
+    for done in range(1, 50):
+        next(windows)
+        time.sleep(0.001)  # the threads that read ahead may go as far as they go
+        assert read <= 5 * (done + 5)
+    windows.close()
 
 
 def test_whom_nobody_knows_gets_what_is_popular(opened):

@@ -2,16 +2,15 @@
 
 import csv
 import dataclasses
-import json
 import re
 import shutil
-import subprocess
 import sys
 
 import faiss
 import jax
 import numpy as np
 import pytest
+from alone import alone
 from recsys import save_model, small_split
 from searches import save_towers
 
@@ -55,19 +54,6 @@ def reader(toy_teacher, monkeypatch):
     opening.text_encoder.cache_clear()
     yield space, width
     opening.text_encoder.cache_clear()
-
-
-def alone(code):
-    """Python in a process that cannot import this package."""
-    program = 'import sys\nsys.modules["distill_jax"] = None\n'
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", program + code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def loader_of(folder):
