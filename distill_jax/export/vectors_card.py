@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distill_jax.core.errors import printable
+from distill_jax.export.card import data_terms
 from distill_jax.export.retrievers import Retriever
 
 _IMPORTS = """import csv
@@ -95,6 +97,7 @@ def vectors_card(retriever: Retriever, birth: Mapping[str, Any], parity: Mapping
       birth: what the model was made of, see ``source.birth_of``.
     """
     count, numbers = retriever.items_ID.shape
+    texts = ", and `tokenizers`" if retriever.tokenizer_file else ""
     what = "history of items" if retriever.task == "recommendation" else "query as a text"
     users = (
         "\nUsers of the training have vectors of their own, by the rows of `users.csv`; -1 is for "
@@ -119,7 +122,7 @@ When it was written, {parity["askers"]} askers' scores of all items were within
 {_measured(birth)}
 ## Use
 
-numpy, faiss and JAX are all it needs{", and tokenizers" if retriever.tokenizer_file else ""}:
+It needs `numpy`, `faiss-cpu`, `jax` and `flatbuffers`{texts}; each new shape of a batch is compiled:
 
 ```python
 {loader(retriever)}```
@@ -137,6 +140,15 @@ def _measured(birth: Mapping[str, Any]) -> str:
         for name, value in birth["scores"].items()
         if name.startswith("test/") and name.count("/") == 1
     ]
-    table = "\n".join(["| measured | |", "|---|---|", *shown])
+    table = "\n".join(["| | |", "|---|---|", *shown, f"| parameters | {birth['parameters']:,} |"])
     made = f"row {birth['row']!r}, seed {birth['seed']} of the experiment {birth['experiment']!r}"
-    return f"\n## Measured\n\nRun {birth['run']}, {made}.\n\n{table}\n"
+    data = printable(str(birth["data"]))
+    return f"""
+## Numbers
+
+{table}
+
+## Made of
+
+Run {birth["run"]}, {printable(made)}. Data: {data} ({data_terms(data)}).
+"""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from alone import alone
 from recsys import save_model, small_split
+from safetensors.numpy import load_file, save_file
 from searches import save_towers
 
 from distill_jax.cli.main import dispatch
@@ -216,8 +217,19 @@ def test_an_export_is_verified(tmp_path, capsys):
         dispatch(["verify", str(elsewhere)])
     manifest = read_manifest(elsewhere)
     write_manifest(elsewhere, dataclasses.replace(manifest, files=digests_of(elsewhere)))
-    with pytest.raises(UserError, match="parity is broken"):
+    with pytest.raises(UserError, match=r"items.faiss is not the index of items.npy"):
         dispatch(["verify", str(elsewhere)])
+    shutil.copyfile(folder / "items.npy", elsewhere / "items.npy")
+    golden = load_file(elsewhere / "golden.safetensors")
+    for name, change, told in (
+        ("scores", lambda x: x + np.float32(1), "parity is broken"),
+        ("items", lambda x: x + 99, "is damaged"),
+        ("input_0", lambda x: x.T.copy(), "is damaged"),
+    ):
+        save_file({**golden, name: change(golden[name])}, elsewhere / "golden.safetensors")
+        write_manifest(elsewhere, dataclasses.replace(manifest, files=digests_of(elsewhere)))
+        with pytest.raises(UserError, match=told):
+            dispatch(["verify", str(elsewhere)])
 
 
 def test_mistakes_are_told(tmp_path, monkeypatch):
