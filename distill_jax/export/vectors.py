@@ -172,6 +172,7 @@ def verified(folder: Path, run: Path | None = None) -> Iterator[str]:
 def _golden_again(folder: Path) -> str:
     """The askers that were kept, asked again. The folder may be anybody's: of the index, which
     faiss would read without care, only the bytes are looked at."""
+    faiss_library()
     golden = read_safetensors(folder / GOLDEN)
     try:
         items_ID = np.load(folder / ITEMS, allow_pickle=False)
@@ -183,9 +184,7 @@ def _golden_again(folder: Path) -> str:
         found_EK = np.take_along_axis(scores_EI, golden["items"].astype(np.int64), axis=1)
         best_EK = -np.sort(-scores_EI, axis=1)[:, : found_EK.shape[1]]
         expected_EK = golden["scores"] + np.zeros_like(found_EK)
-    except (
-        Exception
-    ) as error:  # JAX, numpy and faiss have kinds of their own for what is no program
+    except Exception as error:  # JAX and faiss have kinds of their own for what is no program
         raise UserError(f"{folder} is damaged: {first_line(error)}") from error
     if not same_index:
         raise UserError(f"{folder / INDEX} is not the index of {ITEMS}")

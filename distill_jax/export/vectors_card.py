@@ -122,7 +122,7 @@ When it was written, {parity["askers"]} askers' scores of all items were within
 {_measured(birth)}
 ## Use
 
-It needs `numpy`, `faiss-cpu`, `jax` and `flatbuffers`{texts}; each new shape of a batch is compiled:
+It needs `numpy`, `faiss-cpu`, `jax` and `flatbuffers`{texts}; each new shape is compiled:
 
 ```python
 {loader(retriever)}```
