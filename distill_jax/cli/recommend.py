@@ -48,6 +48,8 @@ class Recommend:
     interactions: str | None = None
     """What known users took, in the forms of --data of an experiment (files:FOLDER, movielens-100k)
     or a file; a history in --users comes before it."""
+    columns: str | None = None
+    """Of these files, where they are not called as usual: user=...,item=...,time=...,history=..."""
     output: Path | None = None
     """A .csv or .jsonl to write: user, rank, item, title, score, and what the list rests on."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
@@ -139,7 +141,7 @@ def _everybody(args: Recommend, opened: OpenRecommender, shown_I: np.ndarray | N
 
     assert args.output is not None
     taken = _taken(args, opened.catalogue)
-    people, total = _people(args.users, taken)
+    people, total = _people(args, taken)
     if taken is None and opened.audience.users and not args.with_seen:
         print("what known users took is not known without --interactions", file=sys.stderr)
     lists = UserLists(opened, args.k, taken=taken, shown_I=shown_I, with_seen=args.with_seen)
@@ -157,11 +159,13 @@ def _taken(args: Recommend, catalogue: Catalogue) -> Taken | None:
     """What the interactions say, with a line on what they do not."""
     if args.interactions is None:
         return None
+    from distill_jax.data.column_names import parse_columns
     from distill_jax.data.load_interactions import load_interactions
     from distill_jax.evaluation.recommend_users import taken_from
 
     is_file = user_path(args.interactions).exists()
-    data = load_interactions(f"files:{args.interactions}" if is_file else args.interactions)
+    spec = f"files:{args.interactions}" if is_file else args.interactions
+    data = load_interactions(spec, columns=parse_columns(args.columns))
     taken = taken_from(data, catalogue)
     for note in data.notes:
         print(f"{data.name}: {note}", file=sys.stderr)
@@ -171,13 +175,15 @@ def _taken(args: Recommend, catalogue: Catalogue) -> Taken | None:
     return taken
 
 
-def _people(users: Path | None, taken: Taken | None) -> tuple[Callable[[], Iterable[Person]], int]:
+def _people(args: Recommend, taken: Taken | None) -> tuple[Callable[[], Iterable[Person]], int]:
     """Begins to read them; and how many there are. A file is read once before, so that its faults
     are told before any work."""
+    from distill_jax.data.column_names import parse_columns
     from distill_jax.data.people import Person, read_people
 
+    users, columns = args.users, parse_columns(args.columns)
     if users is not None:
-        return lambda: read_people(users), sum(1 for _ in read_people(users))
+        return lambda: read_people(users, columns), sum(1 for _ in read_people(users, columns))
     assert taken is not None
     names = taken.data.user_names
     return lambda: (Person(row, name) for row, name in enumerate(names, start=1)), len(names)

@@ -38,8 +38,29 @@ def column_of(
     exact = [name for name in found if name.partition(":")[0] == role]
     if len(exact or found) > 1:
         several = " and ".join(map(repr, exact or found))
-        raise UserError(f"{where}: columns {several} may both be the {role}; name one.")
+        raise UserError(
+            f"{where}: columns {several} may both be the {role}; name one: --columns {role}=COLUMN."
+        )
     return next(iter(exact or found), None)
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """``user=userId,time=ts`` as role -> column.
+
+    Raises:
+      UserError: for another role, or what is no such list.
+    """
+    said: dict[str, str] = {}
+    for part in (text or "").split(","):
+        role, equals, column = (each.strip() for each in part.partition("="))
+        if not part.strip():
+            continue
+        if not equals or not column or role in said:
+            raise UserError(f"--columns {text!r}: expected ROLE=COLUMN, each role once.")
+        if role not in ROLES:
+            raise unknown("role of a column", role, ROLES, where=f"in --columns {text!r}")
+        said[role] = column
+    return said
 
 
 def _plain(name: str) -> str:

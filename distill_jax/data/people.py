@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,12 +32,15 @@ class Person(NamedTuple):
         return self.user or str(self.row)
 
 
-def read_people(path: Path) -> Iterator[Person]:
+def read_people(path: Path, said: Mapping[str, str] | None = None) -> Iterator[Person]:
     """A file of people, row by row: columns ``user``, ``history``, or both.
 
     CSV, TSV, JSON, JSONL or Parquet; or ``.txt`` with a user a line. A history is a list (JSON,
     Parquet), or one text with semicolons between items. Usual names of columns are known
     (``user_id``, ``item_id_list``), see ``column_names``.
+
+    Args:
+      said: role -> column; those that the file lacks are of another file.
 
     Raises:
       UserError: for another kind of file, one without such columns, or damage.
@@ -51,7 +54,8 @@ def read_people(path: Path) -> Iterator[Person]:
     for row, (_, cells) in enumerate(read_cells(path), start=1):
         if not columns.keys() >= cells.keys():  # the first row, or JSON with further keys
             columns |= dict.fromkeys(cells)
-            user, history = (column_of(role, columns, path) for role in ("user", "history"))
+            own = {role: name for role, name in (said or {}).items() if name in columns}
+            user, history = (column_of(role, columns, path, own) for role in ("user", "history"))
             if user is None and history is None:
                 named = ", ".join(columns)
                 raise UserError(f"{path} has columns {named}; expected user, history, or both.")

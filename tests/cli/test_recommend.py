@@ -122,7 +122,7 @@ def test_filters_for_one(run, capsys):
 def test_a_file_is_whole_or_not_there(run, ask, tmp_path, monkeypatch):
     monkeypatch.setattr(recommend_users, "WINDOW", 2)
 
-    def broken(path):
+    def broken(path, columns):
         yield from (Person(row, "", ("item 3",)) for row in range(1, 6))
         if broken.counted:
             raise UserError("the disk is gone")

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from distill_jax.core.errors import UserError
-from distill_jax.data.column_names import column_of
+from distill_jax.data.column_names import column_of, parse_columns
 from distill_jax.data.people import Person, read_items, read_people
 
 
@@ -33,6 +33,13 @@ def test_people_by_name_by_history_and_by_both(tmp_path):
     lines = tmp_path / "d.txt.gz"
     lines.write_bytes(gzip.compress(b"u1\n\n u2\n"))
     assert list(read_people(lines)) == [Person(1, "u1"), Person(2, "u2")]
+
+
+def test_columns_that_are_named(tmp_path):
+    file = written(tmp_path, "a.csv", "who,took,user\nu1,7;8,x\n")
+    assert list(read_people(file)) == [Person(1, "x")]
+    said = {"user": "who", "history": "took", "item": "elsewhere"}
+    assert list(read_people(file, said)) == [Person(1, "u1", ("7", "8"))]
 
 
 def test_people_in_json_and_parquet(tmp_path):
@@ -89,6 +96,15 @@ def test_a_column_by_its_usual_names_or_as_it_was_said():
     assert column_of("time", ["date", "time"], "f") == "time"  # its own name comes first
     with pytest.raises(UserError, match="f: columns 'date' and 'ts' may both be the time"):
         column_of("time", ["date", "ts"], "f")
+    assert parse_columns(None) == {} == parse_columns(" ")
+    assert parse_columns("user=a, time = b b") == {"user": "a", "time": "b b"}
+    for text, told in (
+        ("usr=a", "Did you mean 'user'"),
+        ("user", "expected ROLE=COLUMN"),
+        ("user=a,user=b", "each role once"),
+    ):
+        with pytest.raises(UserError, match=told):
+            parse_columns(text)
     said = {"time": "date"}
     assert column_of("time", ["date", "ts", "time"], "f", said) == "date"
     with pytest.raises(UserError, match="unknown column 'date' in f, for time"):
