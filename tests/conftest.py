@@ -58,6 +58,20 @@ def compile_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+@pytest.fixture
+def compiled_seconds():
+    """Seconds that XLA compiled, one entry a program, as they come."""
+    seconds = []
+
+    def heard(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    yield seconds
+    jax.monitoring.unregister_event_duration_listener(heard)
+
+
 @pytest.fixture(scope="session")
 def quickly():
     """Arguments of ``jax.jit`` for programs that run once or twice."""

@@ -61,19 +61,38 @@ def cpu_latency(
     Raises:
       UserError: without batches, warm-up or repeats, or without a CPU backend.
     """
-    if not batches or warmup < 1 or repeats < 1:
-        raise UserError(
-            "latency needs at least one batch, one warm-up and one repeat, not "
-            f"{len(batches)}, {warmup} and {repeats}."
-        )
-    device = _cpu_device()
+    _check(batches, warmup, repeats)
     call = jax.jit(apply)
-    params, placed = jax.device_put((params, list(batches)), device)
-    nanoseconds_RB = np.empty((repeats, len(placed)))
+    params, placed = jax.device_put((params, list(batches)), cpu_device())
+
+    def whole(batch: Any) -> None:
+        jax.block_until_ready(call(params, batch))
+
+    return call_latency(whole, placed, warmup=warmup, repeats=repeats, on_call=on_call)
+
+
+def call_latency(
+    call: Callable[[Any], Any],
+    inputs: Sequence[Any],
+    *,
+    warmup: int = 2,
+    repeats: int = 10,
+    on_call: Callable[[], None] = lambda: None,
+) -> Latency:
+    """Latency of anything that has answered when it returns, of Python's share too.
+
+    Args:
+      inputs: one a call; the rest as of ``cpu_latency``.
+
+    Raises:
+      UserError: without inputs, warm-up or repeats.
+    """
+    _check(inputs, warmup, repeats)
+    nanoseconds_RB = np.empty((repeats, len(inputs)))
     for turn in range(-warmup, repeats):
-        for index, batch in enumerate(placed):
+        for index, given in enumerate(inputs):
             start = time.perf_counter_ns()
-            jax.block_until_ready(call(params, batch))
+            call(given)
             elapsed = time.perf_counter_ns() - start
             if turn >= 0:
                 nanoseconds_RB[turn, index] = elapsed
@@ -82,7 +101,20 @@ def cpu_latency(
     return Latency(p50_ms=float(p50), p95_ms=float(p95), runs=nanoseconds_RB.size)
 
 
-def _cpu_device() -> jax.Device:
+def _check(batches: Sequence[Any], warmup: int, repeats: int) -> None:
+    if not batches or warmup < 1 or repeats < 1:
+        raise UserError(
+            "latency needs at least one batch, one warm-up and one repeat, not "
+            f"{len(batches)}, {warmup} and {repeats}."
+        )
+
+
+def cpu_device() -> jax.Device:
+    """The first of JAX's CPU backend.
+
+    Raises:
+      UserError: where there is none.
+    """
     try:
         return jax.devices("cpu")[0]
     except RuntimeError as error:
