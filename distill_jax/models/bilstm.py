@@ -94,7 +94,7 @@ class BothDirections(nn.Module):
     @nn.compact
     def __call__(self, words_BTD: Array, where_BT: Array) -> tuple[Array, Array]:
         """States of both directions at every token, [B, T, 2 W], and the last ones, [B, 2 W]."""
-        width, rows = self.width, len(words_BTD)
+        width, rows = self.width, words_BTD.shape[0]
         std = 1 / math.sqrt(words_BTD.shape[-1])
         gates_BTX = Dense(8 * width, self.dtype, std, name="input")(words_BTD)
         gates_TBX = jnp.swapaxes(gates_BTX, 0, 1).astype(jnp.float32)

@@ -27,10 +27,11 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.work import Work
-from distill_jax.evaluation.latency import Latency, cpu_latency, parameter_count
+from distill_jax.evaluation.latency import cpu_latency, parameter_count
 from distill_jax.evaluation.ranking import METRICS, overlap
 from distill_jax.evaluation.recommend import RankingReport, Scorer, evaluate
 from distill_jax.evaluation.score_histories import HistoryScorer
+from distill_jax.evaluation.timing import Latency
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import (
     load_recommender,
