@@ -169,7 +169,7 @@ class Builder:
         return found if found or self._outer is None else self._outer._find(key)
 
     def _target(self, old: Sequence[Dim], new: Sequence[Dim]) -> str:
-        """The shape to reshape to, as a constant where that can be: 0 copies, -1 is what is left."""
+        """The shape to reshape to, as a constant where that can be: 0 copies, -1 fills."""
         spelt = [
             dim if isinstance(dim, int | np.integer) else 0 if old[n : n + 1] == (dim,) else -1
             for n, dim in enumerate(new)

@@ -85,8 +85,7 @@ logits = session.run(["logits"], {{k: numpy.asarray(v) for k, v in inputs.items(
 
 
 def _usage(source: Source) -> str:
-    texts = '("a text", "its second text")' if source.pairs else '"a text", "another text"'
-    return _USAGE.format(max_length=source.opened.max_length, texts=texts)
+    return _USAGE.format(max_length=source.opened.max_length, texts=source.example_texts)
 
 
 ONNX = register(Format("onnx", "ONNX, float32", _write, open_onnx, _usage))

@@ -66,7 +66,7 @@ def written_parity(source: Source, format: Format, logits: Logits) -> dict[str, 
       UserError: the export answers otherwise.
     """
     tokens = tokens_of(source.opened, probe_columns(source.pairs))
-    theirs_NC = exported_logits(source, logits, tokens)
+    theirs_NC = exported_logits(source, format, logits, tokens)
     found = difference(theirs_NC, source_logits(source, tokens), format.tolerance or np.inf)
     if not found.holds:
         raise UserError(
@@ -82,14 +82,14 @@ def written_parity(source: Source, format: Format, logits: Logits) -> dict[str, 
     }
 
 
-def write_golden(source: Source, logits: Logits, folder: Path) -> None:
+def write_golden(source: Source, format: Format, logits: Logits, folder: Path) -> None:
     """Keep what source and export say of the probes, in an ``atomic_folder``."""
     columns = probe_columns(source.pairs)
     tokens = tokens_of(source.opened, columns)
     golden = {
         "texts": list(map(list, zip(*columns, strict=True))),
         "source": source_logits(source, tokens).tolist(),
-        "export": exported_logits(source, logits, tokens).tolist(),
+        "export": exported_logits(source, format, logits, tokens).tolist(),
     }
     (folder / GOLDEN).write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
@@ -111,6 +111,10 @@ def source_logits(source: Source, tokens: TokenTable) -> np.ndarray:
     return WindowPredictor(source.opened.runtime, longest=source.opened.max_length)(tokens)
 
 
-def exported_logits(source: Source, logits: Logits, tokens: TokenTable) -> np.ndarray:
+def exported_logits(
+    source: Source, format: Format, logits: Logits, tokens: TokenTable
+) -> np.ndarray:
     """Logits [N, C] of what was exported."""
-    return WindowPredictor(ExportRuntime(logits), longest=source.opened.max_length)(tokens)
+    return WindowPredictor(
+        ExportRuntime(logits, format.compiles), longest=source.opened.max_length
+    )(tokens)

@@ -12,18 +12,30 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, TokenRange
 from distill_jax.evaluation.calibration import is_temperature
 from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifier
-from distill_jax.evaluation.stream import CPU_TOKENS
-from distill_jax.export.formats import Logits
+from distill_jax.evaluation.stream import COMPILING, CPU_TOKENS
+from distill_jax.export.formats import Logits, format_named
 from distill_jax.export.manifest import is_export
+
+WIDTH = 384
+"""Of a model whose price of a shape is taken for all."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExportRuntime:
-    """A ``stream.Runtime`` to which every shape is as good."""
+    """A ``stream.Runtime``.
+
+    Attributes:
+      compiles: whether each new shape costs a compilation.
+    """
 
     logits: Logits
-    shape_price: float = 0.0
+    compiles: bool = False
     batch_tokens: int = CPU_TOKENS
+
+    @property
+    def shape_price(self) -> float:
+        """See ``stream.Runtime``: that of a model of usual width."""
+        return COMPILING / WIDTH**2 if self.compiles else 0.0
 
     def __call__(self, batch: Batch) -> Any:
         tokens = batch.input_ids_BT, batch.token_type_ids_BT, batch.where_BT
@@ -59,5 +71,5 @@ def open_any(
         temperature=float(temperature),
         tokenizer_file=export.tokenizer_file,
         token_range=TokenRange(types=2 if manifest.pairs else 1, positions=manifest.max_length),
-        runtime=ExportRuntime(export.logits),
+        runtime=ExportRuntime(export.logits, format_named(manifest.format).compiles),
     )

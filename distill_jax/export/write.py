@@ -37,7 +37,7 @@ def export_model(source: Source, format: Format, folder: Path) -> Manifest:
         plain = _manifest(source, format, {}, {})
         logits = format.open(scratch, plain, None)
         parity = written_parity(source, format, logits)
-        write_golden(source, logits, scratch)
+        write_golden(source, format, logits, scratch)
         card = export_card(source, format, parity)
         (scratch / CARD).write_text(card, encoding="utf-8")
         manifest = _manifest(source, format, digests_of(scratch), parity)
