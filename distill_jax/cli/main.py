@@ -19,6 +19,7 @@ COMMANDS = {
     "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
     "export": ("export", "write a finished student as Hugging Face folder, ONNX, StableHLO"),
     "predict": ("predict", "classify texts with a trained student"),
+    "bench": ("bench", "size, memory and speed of finished models beside their teacher"),
     "recommend": ("recommend", "items for somebody, from a trained recommender"),
     "search": ("search", "products for a query, from trained towers"),
 }

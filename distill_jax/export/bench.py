@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -245,10 +245,8 @@ class _Worker:
     def ask(self, kind: str) -> Any:
         """One pass over a list of batches: nanoseconds each."""
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # it ended; what it said last is heard next
             print(kind, file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # it ended; what it said last is heard next
         return self.hear()
 
     def end(self) -> int:
