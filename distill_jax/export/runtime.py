@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifi
 from distill_jax.evaluation.stream import COMPILING, CPU_TOKENS
 from distill_jax.export.formats import Logits, format_named
 from distill_jax.export.manifest import is_export
+
+if TYPE_CHECKING:
+    from distill_jax.export.opened import Export
 
 WIDTH = 384
 """Of a model whose price of a shape is taken for all."""
@@ -58,7 +61,16 @@ def open_any(
 
     from distill_jax.export.opened import open_export
 
-    export = open_export(folder)
+    return as_classifier(open_export(folder), max_length=max_length, temperature=temperature)
+
+
+def as_classifier(
+    export: Export,
+    *,
+    max_length: int | None = None,
+    temperature: float | Literal["auto"] = "auto",
+) -> OpenClassifier:
+    """An opened export as what ``predict`` asks; the arguments are those of ``open_any``."""
     manifest = export.manifest
     if temperature == "auto":
         temperature = manifest.temperature
