@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,22 @@ from typing import Any
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
 from distill_jax.evaluation.latency import parameter_count
-from distill_jax.export import all_formats  # noqa: F401  being imported they are registered
 from distill_jax.export.bench import Contender
 from distill_jax.export.formats import format_named, names
 from distill_jax.export.manifest import Manifest, is_export, read_manifest
+from distill_jax.export.own_data import NoData, data_config
 from distill_jax.export.source import Source, open_source
 from distill_jax.export.write import export_model
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.names import MODEL, RUNS, TOKENIZER
 from distill_jax.tables.outputs import LEDGER
-from distill_jax.tasks.classification.cells import TEACHER, DataConfig
+from distill_jax.tasks.classification.cells import TEACHER
 from distill_jax.tasks.classification.splits import load_texts
 
 JAX = "jax"
 RUNTIMES = (JAX, "onnx", "onnx-int8")
 """Under which a run is measured, unless somebody says otherwise."""
+_UNREAD = NoData("what it costs is measured, not its scores")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,9 +116,7 @@ def test_texts(entrants: Sequence[Entrant]) -> tuple[tuple[str, ...], ...]:
             "none of these folders says what it was trained on: name a run in RESULTS/runs/HASH "
             "too, or give texts with --input FILE"
         )
-    fields = {field.name for field in dataclasses.fields(DataConfig)}
-    config = DataConfig(**{k: _as_tuple(v) for k, v in data.items() if k in fields})
-    test = load_texts(config).splits["test"]
+    test = load_texts(data_config(data)).splits["test"]
     return (test.texts,) if test.texts_b is None else (test.texts, test.texts_b)
 
 
@@ -142,7 +142,9 @@ def contenders_of(
             continue
         target = scratch / f"{len(list(scratch.iterdir()))}-{runtime}"
         said(f"{entrant.name}: {runtime}")
-        manifest = export_model(source, format_named(runtime), target)
+        manifest = export_model(
+            source, format_named(runtime), target, data=_UNREAD, max_drop=math.inf
+        )
         contenders.append(_exported(entrant.name, target, manifest))
     return contenders
 
@@ -186,7 +188,3 @@ def _label(group: Any, row: Any) -> str:
     if row == TEACHER:
         return TEACHER
     return ", ".join(str(each) for each in (group, row) if each)
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -34,9 +34,7 @@ def test_a_table_with_the_teacher_as_one(runs, tmp_path, capsys):
     table = capsys.readouterr().out.splitlines()
     kept = json.loads(out.read_text())
     assert [(row["name"], row["runtime"]) for row in kept["rows"]] == [
-        (name, runtime)
-        for name in ("teacher", "bilstm-4, kl")
-        for runtime in ("jax", "onnx-int8")
+        (name, runtime) for name in ("teacher", "bilstm-4, kl") for runtime in ("jax", "onnx-int8")
     ]
     assert len([line for line in table if line.startswith("| ")]) == 2 + 4
     assert table[2].startswith("| teacher | jax |") and table[2].count("(1.00)") == 6
@@ -153,3 +151,16 @@ print(before, peak_bytes())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     assert before < 0.5 * ballast.nbytes and 190e6 < after - before < 230e6
+
+
+def test_an_onnx_export_is_opened_without_jax(runs, tmp_path):
+    (contender,) = contenders_of(enter(runs["static-8"]), ("onnx-int8",), tmp_path)
+    code = f"""
+import sys
+from distill_jax.export.opened import open_export
+export = open_export({str(contender.folder)!r})
+one = __import__("numpy").ones((1, 3), "int64")
+assert export.logits(one, 0 * one, one).shape == (1, 2)
+sys.exit("jax" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
