@@ -100,7 +100,10 @@ class BothDirections(nn.Module):
         gates_TBX = jnp.swapaxes(gates_BTX, 0, 1).astype(jnp.float32)
         there_TBG, back_TBG = gates_TBX[..., : 4 * width], gates_TBX[..., 4 * width :]
         where_TB1 = where_BT.T[:, :, None]
-        forward, backward = self._recurrence("forward"), self._recurrence("backward")
+        forward, backward = (
+            partial(_advanced, *Recurrence(width, name=direction)(), self.dtype)
+            for direction in ("forward", "backward")
+        )
 
         def step(states: tuple[State, State], at: Any) -> tuple[tuple[State, State], Any]:
             (there_BG, there_B1), (back_BG, back_B1) = at
@@ -116,22 +119,29 @@ class BothDirections(nn.Module):
         last_BD = jnp.concatenate([states[0][0], states[1][0]], axis=-1)
         return jnp.swapaxes(said_TBD, 0, 1), last_BD
 
-    def _recurrence(self, direction: str) -> Any:
-        """A step of one direction: ``(state, gates_BG, where_B1) -> state``."""
-        width = self.width
-        orthogonal = nn.initializers.orthogonal()
-        kernel_WG = self.param(f"{direction}_kernel", orthogonal, (width, 4 * width), jnp.float32)
-        bias_G = self.param(f"{direction}_bias", _forget_nothing, (4 * width,), jnp.float32)
 
-        def advance(state: State, gates_BG: Array, where_B1: Array) -> State:
-            h_BW, c_BW = state
-            recurrent_BG = affine(h_BW, kernel_WG, bias_G, self.dtype).astype(jnp.float32)
-            i_BW, f_BW, g_BW, o_BW = jnp.split(gates_BG + recurrent_BG, 4, axis=-1)
-            kept_BW = nn.sigmoid(f_BW) * c_BW + nn.sigmoid(i_BW) * jnp.tanh(g_BW)
-            said_BW = nn.sigmoid(o_BW) * jnp.tanh(kept_BW)
-            return jnp.where(where_B1, said_BW, h_BW), jnp.where(where_B1, kept_BW, c_BW)
+class Recurrence(nn.Module):
+    """What a direction multiplies its state by: a kernel [W, G] and a bias [G]."""
 
-        return advance
+    width: int
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        shape = self.width, 4 * self.width
+        kernel_WG = self.param("kernel", nn.initializers.orthogonal(), shape, jnp.float32)
+        return kernel_WG, self.param("bias", _forget_nothing, shape[1:], jnp.float32)
+
+
+def _advanced(
+    kernel_WG: Array, bias_G: Array, dtype: Any, state: State, gates_BG: Array, where_B1: Array
+) -> State:
+    """A direction's state after one token more; the same after one of padding."""
+    h_BW, c_BW = state
+    recurrent_BG = affine(h_BW, kernel_WG, bias_G, dtype).astype(jnp.float32)
+    i_BW, f_BW, g_BW, o_BW = jnp.split(gates_BG + recurrent_BG, 4, axis=-1)
+    kept_BW = nn.sigmoid(f_BW) * c_BW + nn.sigmoid(i_BW) * jnp.tanh(g_BW)
+    said_BW = nn.sigmoid(o_BW) * jnp.tanh(kept_BW)
+    return jnp.where(where_B1, said_BW, h_BW), jnp.where(where_B1, kept_BW, c_BW)
 
 
 def _forget_nothing(rng: Array, shape: tuple[int], dtype: Any) -> Array:

@@ -25,7 +25,7 @@ def one_way(x_TD, lstm, direction):
     """States at each of the tokens, in the order they are read (Tang et al. 2019, section 3.1)."""
     gate = {"forward": slice(None, 20), "backward": slice(20, None)}[direction]
     w, b = lstm["input"]["kernel"][:, gate], lstm["input"]["bias"][gate]
-    u, b2 = lstm[f"{direction}_kernel"], lstm[f"{direction}_bias"]
+    u, b2 = lstm[direction]["kernel"], lstm[direction]["bias"]
     h, c, states = np.zeros(5), np.zeros(5), []
     for x in x_TD:
         i, f, g, o = np.split(x @ w + b + h @ u + b2, 4)
@@ -62,7 +62,7 @@ def test_it_has_a_million_parameters_beside_its_embeddings():
 def test_nothing_is_forgotten_at_the_start():
     lstm = init_bilstm(CONFIG, jax.random.key(0))["lstm"]
     for direction in ("forward", "backward"):
-        np.testing.assert_array_equal(lstm[f"{direction}_bias"], np.repeat([0, 1, 0, 0], 5))
+        np.testing.assert_array_equal(lstm[direction]["bias"], np.repeat([0, 1, 0, 0], 5))
 
 
 def which_comes_first(rng, rows):
