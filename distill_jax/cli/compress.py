@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ import tyro
 from distill_jax.cli.results import open_console
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
-from distill_jax.engine.options import RunOptions
+from distill_jax.engine.options import DEFAULTS, RunOptions
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Compress:
     """Folder of the ledger, the report and the models; by default RUN/compressed."""
     plugin: Path | None = None
     """The file of your own losses, where the run was trained with some."""
-    options: Annotated[RunOptions, tyro.conf.arg(name="")] = field(default_factory=RunOptions)
+    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="how")] = DEFAULTS
 
 
 def main(arguments: Sequence[str]) -> None:

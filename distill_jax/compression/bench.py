@@ -142,7 +142,5 @@ class RunBench:
             if retold:  # live it would be asked about the student's tokens
                 config = dataclasses.replace(config, outputs="cache")
             captures = [objective.teacher_captures[number]]
-            said.append(
-                outputs_for(self.engine, run.splits, teacher, captures, config, run.splits)
-            )
+            said.append(outputs_for(self.engine, run.splits, teacher, captures, config, run.splits))
         return said[0] if len(said) == 1 else together(said)

@@ -1,4 +1,4 @@
-"""``drop``: heads, feed-forward neurons and layers that matter least are cut out: smaller arrays."""
+"""``drop``: heads, feed-forward neurons and layers that matter least are cut out of the arrays."""
 
 from __future__ import annotations
 
@@ -59,16 +59,15 @@ class Drop(Step):
         return f"drop({', '.join(f'{name}={value!r}' for name, value in named if value)})"
 
     def apply(self, student: Student, bench: Bench) -> Student:
-        config = student.config
-        if not isinstance(config, BertConfig):
+        if not isinstance(student.config, BertConfig):
             raise UserError("drop is for BERTs")
-        if self.layers >= config.num_layers:
-            raise UserError(f"the student has {config.num_layers} layers, one at least stays")
+        if self.layers >= (layers := student.config.num_layers):
+            raise UserError(f"the student has {layers} layers, one at least stays")
         notes = []
         if self.layers:
             student, gone = without_layers(student, self.layers, _loss_on_validation(bench))
             notes.append(f"layers that went: {', '.join(map(str, gone))}")
-            config = student.config
+        config: Any = student.config
         if self.heads or self.ffn:
             slopes = bench.gradients(student, BATCHES)
             if self.heads:

@@ -85,6 +85,9 @@ def _options(call: ast.Call, kind: type[Step], where: str) -> dict[str, Any]:
 def _value(node: ast.expr, where: str) -> Any:
     if isinstance(node, ast.Name):  # words may do without quotes, as on a command line
         return {"true": True, "false": False}.get(node.id, node.id)
-    if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        if not isinstance(number := _value(node.operand, where), (bool, str)):
+            return -number
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
         return node.value
     raise UserError(f"{where}: expected a number, a word, true or false")

@@ -123,8 +123,8 @@ def largest_inputs(
         seen: dict[str, Array] = {}
 
         def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            module, (x, *_) = context.module, args or (None,)
-            if isinstance(module, Dense) and x.ndim == 3:
+            module = context.module
+            if isinstance(module, Dense) and (x := args[0]).ndim == 3:
                 there = batch.where_BT[:, :, None]
                 seen["/".join(module.path)] = jnp.max(jnp.abs(x), where=there, initial=0.0)
             return call(*args, **kwargs)

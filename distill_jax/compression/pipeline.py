@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -157,15 +156,17 @@ class _Line:
 
     def begin(self, folder: Path) -> None:
         """The run as it is."""
-        self.student = opened(folder, self.run)
-        self._measure((), folder, lambda: self.student)
+        student = opened(folder, self.run)
+        self._measure((), folder, lambda: student)
 
     def go(self, steps: tuple[Step, ...]) -> None:
         """One hop more."""
         before = len(self.hops) - 1
         self._measure(steps, None, lambda: self._applied(steps, before))
 
-    def _measure(self, steps: tuple[Step, ...], folder: Path | None, make: Any) -> None:
+    def _measure(
+        self, steps: tuple[Step, ...], folder: Path | None, make: Callable[[], Student]
+    ) -> None:
         engine, run = self.engine, self.run
         engine.stop.check()
         started = time.perf_counter()
@@ -176,19 +177,17 @@ class _Line:
         self.cells.append(cell)
         self.done.append(steps)
         row = rows_in(self.ledger.path.parent).get(cell.hash)
-        student, notes = None, ()
+        student: Student | None = None
         if row is None or not (own / SAID).is_file():
             student = make()
-            notes = student.notes
             said = {
-                split: RunBench(engine, run, cell, label).logits(student, split)
-                for split in SPLITS
+                split: RunBench(engine, run, cell, label).logits(student, split) for split in SPLITS
             }
             write_said(own / SAID, said)
         else:
             said = read_said(own / SAID)
         if row is None:
-            row = self._row(cell, label, student, said, time.perf_counter() - started)
+            row = self._row(cell, label, student or make(), said, time.perf_counter() - started)
         kept = self._is_kept(row)
         if kept and folder is None and not (own / MODEL).is_dir():
             student = student or make()
@@ -199,16 +198,17 @@ class _Line:
             clear_checkpoints(own)
         self.said.append(said)
         self.student = student
-        hop = Hop(label, row, folder or own, kept, tuple(notes))
+        hop = Hop(label, row, folder or own, kept, student.notes if student else ())
         self.hops.append(hop)
-        for note in notes:
+        for note in hop.notes:
             engine.reporter.say(f"{label}: {note}")
         engine.reporter.say(f"{label}: {told(hop, self.max_drop)}")
 
     def _applied(self, steps: tuple[Step, ...], before: int) -> Student:
         student = self._at(before)
         notes: tuple[str, ...] = ()
-        bench = RunBench(self.engine, self.run, self.cells[before + 1], " -> ".join(map(str, steps)))
+        label = " -> ".join(map(str, steps))
+        bench = RunBench(self.engine, self.run, self.cells[before + 1], label)
         for step in steps:
             student = step.apply(student.but(notes=()), bench)
             notes += student.notes
@@ -261,13 +261,11 @@ class _Line:
             **evidence(splits, said["test"], []),
         )
 
-    def _compared(
-        self, split: str, said_NC: np.ndarray, labels_N: np.ndarray
-    ) -> dict[str, float]:
+    def _compared(self, split: str, said_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
         """Accuracy with its interval, what was gained on the run, and how often the hop before
         answers the same."""
         right_N = said_NC.argmax(axis=1) == labels_N
-        found = {}
+        found: dict[str, float] = {}
         own = paired_bootstrap(right_N, np.zeros(len(right_N)))
         if own is not None:
             found |= {f"{split}/low": own.low, f"{split}/high": own.high}
@@ -307,11 +305,10 @@ class _Line:
 def opened(folder: Path, run: ClassifierRun) -> Student:
     """The student in a hop's folder, or a run's."""
     model = load_model(folder / MODEL)
-    splits, first = run.splits, run.teacher.pretrained.tokenizer_file
-    if model.tokenizer_file is not None and first is not None:
-        if sha256_file(model.tokenizer_file) != sha256_file(first):
-            splits = read_with(splits, model.tokenizer_file)
-    return Student(model.config, jax.tree.map(np.asarray, model.params), model.tokenizer_file, splits)
+    splits, first, own = run.splits, run.teacher.pretrained.tokenizer_file, model.tokenizer_file
+    if own is not None and first is not None and sha256_file(own) != sha256_file(first):
+        splits = read_with(splits, own)
+    return Student(model.config, jax.tree.map(np.asarray, model.params), own, splits)
 
 
 def lost(row: LedgerRow, first: LedgerRow) -> float:

@@ -44,6 +44,7 @@ class Prune(Step):
     """
 
     kind: ClassVar[str] = "prune"
+    names_first: ClassVar[bool] = True
 
     share: float = 0.5
     by: Literal["magnitude", "gradient", "movement"] = "magnitude"
@@ -60,7 +61,7 @@ class Prune(Step):
         if self.pattern:
             keep, of = self.groups
             if self.schedule != "once" or self.scope != "global" or self.share != 0.5:
-                raise UserError("a pattern is pruned at once and has its own share: leave these out")
+                raise UserError("a pattern has its own share and no schedule: name it alone")
             if not 0 < keep < of:
                 raise UserError(f"a pattern keeps some of a group, as 2:4, not {self.pattern}")
 

@@ -77,10 +77,12 @@ class Step(Stage):
       trains: whether it takes optimiser steps.
       waits: whether it is carried out over the steps of the one after it.
       last: whether nothing may come after it.
+      names_first: whether its first option is named in its text even where it is at default.
     """
 
     trains: ClassVar[bool] = False
     last: ClassVar[bool] = False
+    names_first: ClassVar[bool] = False
 
     @property
     def waits(self) -> bool:
@@ -103,7 +105,7 @@ class Step(Stage):
         given = []
         for place, field in enumerate(dataclasses.fields(self)):
             value = getattr(self, field.name)
-            if value == field.default:
+            if value == field.default and not (self.names_first and place == 0):
                 continue
             shown = repr(value)
             given.append(shown if place == 0 and _positional(value) else f"{field.name}={shown}")

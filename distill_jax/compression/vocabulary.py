@@ -7,6 +7,7 @@ are its logits. Of other texts it makes shorter pieces, as long as those are lef
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -52,13 +53,15 @@ class Vocabulary(Step):
             raise UserError(f"min_count must be at least 1, not {self.min_count}")
 
     def apply(self, student: Student, bench: Bench) -> Student:
-        path = family_of(student.config).embeddings
+        config: Any = student.config
+        path = family_of(config).embeddings
         if student.tokenizer_file is None or not path:
             raise UserError("vocabulary is for students of texts that have embeddings of tokens")
         raw = read_json(student.tokenizer_file)
         vocabulary = vocabulary_of(raw, student.tokenizer_file)
-        count = student.config.token_range.tokens
-        seen_V = np.bincount(student.splits.everything.tokens_S, minlength=count)
+        count = config.token_range.tokens
+        table: Any = student.splits.everything
+        seen_V = np.bincount(table.tokens_S, minlength=count)
         kept = set(np.flatnonzero(seen_V >= self.min_count).tolist()) | special_ids(raw)
         if self.characters:
             kept |= {number for token, number in vocabulary.items() if is_character(token)}
@@ -71,18 +74,12 @@ class Vocabulary(Step):
         notes = [f"{len(tokens_R):,} of {count:,} tokens are left"]
         notes += list(_coverage(student.splits, splits))
         return student.but(
-            config=_with_tokens(student.config, len(tokens_R)),
+            config=dataclasses.replace(config, vocab_size=len(tokens_R)),
             params=unflatten_dict(flat),
             tokenizer_file=file,
             splits=splits,
             notes=tuple(notes),
         )
-
-
-def _with_tokens(config: Any, count: int) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(config, vocab_size=count)
 
 
 def read_with(splits: Splits, tokenizer_file: Path) -> Splits:

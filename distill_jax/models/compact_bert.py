@@ -24,7 +24,7 @@ class CompactBertConfig(BertConfig):
     """
 
     head_size: int | None = None
-    arithmetic: str = "float32"  # type: ignore[assignment]
+    arithmetic: str = "float32"
 
     def _check_heads(self) -> None:
         if self.arithmetic not in ARITHMETIC:
