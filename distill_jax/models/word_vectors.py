@@ -162,4 +162,5 @@ def rarity_weights(count: int) -> np.ndarray:
 
 def names_of(family: str, example: int) -> tuple[str, ...]:
     """What students of a family are called, for people."""
-    return (family, f"{family}-WIDTH ({family}-{example})", f"{family}-random[-WIDTH]")
+    forms = (family, f"{family}-random")
+    return tuple(name for form in forms for name in (form, f"{form}-WIDTH ({form}-{example})"))

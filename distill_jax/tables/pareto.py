@@ -75,7 +75,7 @@ def dominated(costs_N: np.ndarray, scores_N: np.ndarray) -> np.ndarray:
     no_dearer_NN = costs_N[None] <= costs_N[:, None]
     no_worse_NN = scores_N[None] >= scores_N[:, None]
     better_NN = (costs_N[None] < costs_N[:, None]) | (scores_N[None] > scores_N[:, None])
-    return (no_dearer_NN & no_worse_NN & better_NN).any(axis=1)
+    return np.any(no_dearer_NN & no_worse_NN & better_NN, axis=1)
 
 
 def front(points: Sequence[Point], cost: Cost) -> list[Point]:

@@ -186,7 +186,8 @@ TEXT_STUDENTS = ("2x8x2", "static-5", "bilstm-3", "bag-4")
 
 def test_every_family_of_texts_is_among_those_tried(bag):
     tried = {student_family(name).name for name in TEXT_STUDENTS}
-    assert tried == {each.name for each in registered(Classifiers) if each.reads == "texts"}
+    named = [each for each in registered(Classifiers) if each.names]
+    assert tried == {each.name for each in named if each.reads == "texts"}
 
 
 @pytest.mark.parametrize("name", TEXT_STUDENTS)
