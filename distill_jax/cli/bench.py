@@ -81,20 +81,13 @@ def main(arguments: Sequence[str]) -> None:
         passes = len(contenders) * (plan.warmup + plan.repeats)
         with reporter.stage("timing", passes) as bar:
             measured = measure(contenders, columns, plan, lambda done, _: bar.update(done))
-    rows = list(map(row_of, measured))
+    rows = [each.as_row() for each in measured]
     facts = _facts(plan, lengths, measured[0])
     table = bench_markdown(rows, facts["about"])
     print(table, end="")
     if args.output is not None:
         whole = json.dumps({**facts, "rows": rows}, indent=1, ensure_ascii=False) + "\n"
         write_atomic(args.output, whole if args.output.suffix == ".json" else table)
-
-
-def row_of(measured: Measured) -> dict[str, Any]:
-    """What a model costs, as a flat row."""
-    fields = dataclasses.asdict(measured)
-    latency = fields.pop("latency")
-    return {**fields, "p50_ms": latency["p50_ms"], "p95_ms": latency["p95_ms"]}
 
 
 def _entrants(args: Bench) -> list[Entrant]:

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,18 @@ class Measured:
     peak_bytes: int
     latency: Latency
     texts_per_second: float
+
+    def as_row(self) -> dict[str, Any]:
+        """Flat, for tables and files."""
+        fields = dataclasses.asdict(self)
+        return {**fields, **fields.pop("latency")}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Measured:
+        """The inverse of ``as_row``."""
+        times = {field.name: row[field.name] for field in dataclasses.fields(Latency)}
+        rest = {name: value for name, value in row.items() if name not in times}
+        return cls(latency=Latency(**times), **rest)
 
 
 def measure(

@@ -132,7 +132,7 @@ def contenders_of(
       UserError: an unknown runtime, or one that cannot hold the model.
     """
     if entrant.manifest is not None:
-        return [_exported(entrant.name, entrant.folder, entrant.manifest)]
+        return [exported(entrant.name, entrant.folder, entrant.manifest)]
     source = entrant.source
     assert source is not None, "it is a run or an export"
     contenders = []
@@ -145,7 +145,7 @@ def contenders_of(
         manifest = export_model(
             source, format_named(runtime), target, data=_UNREAD, max_drop=math.inf
         )
-        contenders.append(_exported(entrant.name, target, manifest))
+        contenders.append(exported(entrant.name, target, manifest))
     return contenders
 
 
@@ -172,7 +172,8 @@ def _under_jax(entrant: Entrant, source: Source) -> Contender:
     )
 
 
-def _exported(name: str, folder: Path, manifest: Manifest) -> Contender:
+def exported(name: str, folder: Path, manifest: Manifest) -> Contender:
+    """An export as it is."""
     return Contender(
         name=name,
         runtime=manifest.format,

@@ -52,7 +52,7 @@ def draw_pareto(
         upper, lower = panels[0][column], panels[1][column]
         _draw(upper, points, best, cost, colours, shapes, with_intervals=True)
         _draw(lower, points, best, cost, colours, shapes, with_intervals=False)
-        upper.set_xscale("log")
+        _in_plain_numbers(upper)
         lower.set_xlabel(cost.title)
     panels[0][0].set_ylabel(f"{score}, %")
     panels[1][0].set_ylabel("same class as the teacher, %")
@@ -68,6 +68,16 @@ def draw_pareto(
     if title:
         figure.suptitle(wrap(title, TITLE_CHARS), fontsize=10.5)
     return figure
+
+
+def _in_plain_numbers(axes: Axes) -> None:
+    """A logarithmic axis whose marks are 1, 2, 5, 10 ..."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _draw(
@@ -92,11 +102,6 @@ def _draw(
             x, y, shapes[point.variant], color=colour, ms=6, mec="white", mew=0.5,
             zorder=4 if won else 2,
         )  # fmt: skip
-        if won and with_intervals:
-            text = f"{point.model}, {point.variant}"
-            axes.annotate(
-                text, (x, y), xytext=(4, -8), textcoords="offset points", fontsize=5.5, color=FRONT
-            )
     if with_intervals:
         xs = [cost.of(point) for point in best]
         ys = [100 * point.score for point in best]
