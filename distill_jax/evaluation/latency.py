@@ -1,33 +1,16 @@
 """What a model costs: its parameters, and its latency on the CPU, one batch at a time."""
 
-import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from distill_jax.core.errors import UserError
+from distill_jax.evaluation.timing import Latency, latency_of, timed_pass
 
 Apply = Callable[[Any, Any], Any]
 """``apply(params, batch) -> arrays``."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Latency:
-    """Time of one call, in milliseconds.
-
-    Attributes:
-      p50_ms, p95_ms: percentiles over the batches, each batch standing with the median of its
-        repeats: the spread is that of the inputs (their lengths), not of the machine's noise.
-      runs: timed calls in all.
-    """
-
-    p50_ms: float
-    p95_ms: float
-    runs: int
 
 
 def parameter_count(params: Any) -> int:
@@ -88,17 +71,8 @@ def call_latency(
       UserError: without inputs, warm-up or repeats.
     """
     _check(inputs, warmup, repeats)
-    nanoseconds_RB = np.empty((repeats, len(inputs)))
-    for turn in range(-warmup, repeats):
-        for index, given in enumerate(inputs):
-            start = time.perf_counter_ns()
-            call(given)
-            elapsed = time.perf_counter_ns() - start
-            if turn >= 0:
-                nanoseconds_RB[turn, index] = elapsed
-            on_call()
-    p50, p95 = np.percentile(np.median(nanoseconds_RB, axis=0) / 1e6, [50, 95])
-    return Latency(p50_ms=float(p50), p95_ms=float(p95), runs=nanoseconds_RB.size)
+    passes = [timed_pass(call, inputs, on_call) for _ in range(warmup + repeats)]
+    return latency_of(passes[warmup:])
 
 
 def _check(batches: Sequence[Any], warmup: int, repeats: int) -> None:

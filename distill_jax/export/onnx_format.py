@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from distill_jax.core.errors import UserError, first_line
 from distill_jax.core.files import write_atomic
 from distill_jax.export.formats import Format, Logits, register
 from distill_jax.export.manifest import Manifest
-from distill_jax.export.source import Source
+
+if TYPE_CHECKING:
+    from distill_jax.export.source import Source
 
 FILE = "model.onnx"
 

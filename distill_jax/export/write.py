@@ -12,7 +12,6 @@ from typing import Any
 import distill_jax
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
-from distill_jax.export import all_formats  # noqa: F401  being imported they are registered
 from distill_jax.export.card import export_card
 from distill_jax.export.formats import Format, format_named
 from distill_jax.export.manifest import TOKENIZER, Manifest, digests_of, write_manifest

@@ -134,7 +134,7 @@ class RecommenderSetup:
         """Objectives in canonical form, and how much is kept of what the teacher says."""
         stages = tuple(
             dataclasses.replace(stage, objective=str(parse_ranking(stage.objective)))
-            for stage in cell.stages
+            for stage in cell.making
         )
         terms = [term for each in stages for term in parse_ranking(each.objective).terms]
         heard = any(lookup(term.name).feed.needs_teacher for term in terms)
@@ -145,7 +145,7 @@ class RecommenderSetup:
                 "table has none."
             )
         top = self.teacher.top if self.teacher and listens else 0
-        return dataclasses.replace(cell, stages=stages).but(top=top)
+        return dataclasses.replace(cell, stages=(*stages, *cell.steps)).but(top=top)
 
     def identity(self, cell: RecommenderCell) -> dict[str, Any]:
         """What the data and the teacher are called does not count, their content does."""

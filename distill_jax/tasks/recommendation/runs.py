@@ -28,11 +28,12 @@ from distill_jax.engine.work import Work
 from distill_jax.evaluation.audience import Audience, save_audience
 from distill_jax.evaluation.item_catalogue import Catalogue as ItemCatalogue
 from distill_jax.evaluation.item_catalogue import save_catalogue
-from distill_jax.evaluation.latency import Latency, call_latency, cpu_device, parameter_count
+from distill_jax.evaluation.latency import call_latency, cpu_device, parameter_count
 from distill_jax.evaluation.open_recommender import Neural, OpenRecommender, keep_encoder
 from distill_jax.evaluation.ranking import METRICS, overlap
 from distill_jax.evaluation.recommend import RankingReport, Scorer, evaluate
 from distill_jax.evaluation.score_histories import HistoryScorer
+from distill_jax.evaluation.timing import Latency
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.closed_forms import (
     CLOSED_FORMS,
