@@ -36,8 +36,8 @@ from distill_jax.models.loaded import flat_arrays
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.names import MODEL
 from distill_jax.tables.statistics import paired_bootstrap
-from distill_jax.tasks.classification.cells import ClassifierCell, config_of
-from distill_jax.tasks.classification.finished import found_again, row_of
+from distill_jax.tasks.classification.cells import TEACHER, ClassifierCell, config_of
+from distill_jax.tasks.classification.finished import found_again, row_of, teachers_of
 from distill_jax.tasks.classification.runs import (
     ClassifierRun,
     cost_metrics,
@@ -114,13 +114,18 @@ def compress(
     with StopRequest(reporter.say) as stop, only_process(output / "runs", options.share):
         engine = Engine(output / "runs", reporter, stop, "none", options)
         ledger = Ledger(output / "ledger.jsonl")
+        known = ledger.finished_hashes()
+        for teacher in teachers_of(folder, row):
+            if teacher.hash not in known:
+                ledger.append(teacher)
         run = found_again(engine, row, ledger)
         line = _Line(engine, run, ledger, max_drop)
         line.begin(folder)
         for own in hops_of(steps):
             line.go(own)
-        teacher = next((r for r in ledger.rows() if r.row == "teacher"), None)
-        return Result(tuple(line.hops), teacher, max_drop)
+        heard = [r for r in ledger.rows() if r.fingerprints.get("teacher") == run.teacher.digest]
+        spoke = next((r for r in heard if r.config.get("student") == TEACHER), None)
+        return Result(tuple(line.hops), spoke, max_drop)
 
 
 def hops_of(steps: Sequence[Step]) -> list[tuple[Step, ...]]:

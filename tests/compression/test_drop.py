@@ -58,9 +58,8 @@ def test_heads_without_effect_leave_without_a_trace(params, mute):
     slopes = [jax.tree.map(np.ones_like, own)]
     importance = drop.head_importance(student(own), slopes)
     np.testing.assert_array_equal(drop.best(importance, len(kept[0])), kept)
-    with pytest.raises(AssertionError):  # others would be missed
-        other = drop.with_heads(student(own), np.roll(kept, 1, axis=0) * 0 + np.array(heads[0])[0])
-        np.testing.assert_allclose(said(other.config, other.params), said(CONFIG, own), atol=1e-5)
+    missed = drop.with_heads(student(own), np.sort((kept + 1) % 4, axis=1))
+    assert np.abs(said(missed.config, missed.params) - said(CONFIG, own)).max() > 1e-3
 
 
 def test_neurons_without_effect_leave_without_a_trace(params):
@@ -120,9 +119,9 @@ def test_importance_is_what_the_loss_loses_with_a_head(params):
         assert found[layer - 1, head] == pytest.approx(abs(float(jax.grad(scaled)(1.0))), rel=1e-3)
 
 
-def test_in_a_pipeline_arrays_are_smaller_and_folders_say_what_they_are(run, tmp_path):
+def test_in_a_pipeline_arrays_are_smaller_and_folders_say_what_they_are(finished_run, tmp_path):
     steps = "drop(heads=0.5, ffn=0.25) -> drop(layers=1) -> distil(steps=4) -> int8"
-    result, text = compressed(run, steps, tmp_path)
+    result, text = compressed(finished_run, steps, tmp_path)
     first, cut, fewer, taught, int8 = (load_model(hop.folder / "model") for hop in result.hops)
     assert (first.config.num_heads, first.config.intermediate_size) == (4, 64)
     assert (cut.config.num_heads, cut.config.head_size, cut.config.intermediate_size) == (2, 4, 48)
@@ -134,9 +133,9 @@ def test_in_a_pipeline_arrays_are_smaller_and_folders_say_what_they_are(run, tmp
     assert "2 of 4 heads a layer are left" in text and "layers that went: " in text
 
 
-def test_one_layer_at_least_stays(run, tmp_path):
+def test_one_layer_at_least_stays(finished_run, tmp_path):
     with pytest.raises(UserError, match="the student has 2 layers, one at least stays"):
-        compressed(run, "drop(layers=2)", tmp_path)
+        compressed(finished_run, "drop(layers=2)", tmp_path)
 
 
 def test_heads_of_their_own_size_need_not_divide_the_width():

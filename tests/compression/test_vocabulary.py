@@ -58,9 +58,9 @@ def test_other_tokenisers_are_refused(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trimmed(run, tmp_path_factory):
+def trimmed(finished_run, tmp_path_factory):
     steps = "vocabulary -> prune(0.3) -> distil(steps=4, objective='kl + ce')"
-    return compressed(run, steps, tmp_path_factory.mktemp("trimmed"))
+    return compressed(finished_run, steps, tmp_path_factory.mktemp("trimmed"))
 
 
 def test_the_data_get_the_same_logits(trimmed):
@@ -93,8 +93,8 @@ def test_it_is_distilled_and_its_coverage_is_told(trimmed):
     assert f"{own.config.vocab_size} of 17 tokens are left" in text
 
 
-def test_tokens_that_are_too_rare_become_unknown(run, tmp_path):
-    result, text = compressed(run, "vocabulary(30, characters=false)", tmp_path)
+def test_tokens_that_are_too_rare_become_unknown(finished_run, tmp_path):
+    result, text = compressed(finished_run, "vocabulary(30, characters=false)", tmp_path)
     own = load_model(result.hops[1].folder / "model").config.vocab_size
     assert own < 14
     before, after = (hop.row.metrics["validation/unknown"] for hop in result.hops)
