@@ -222,6 +222,7 @@ BERTS = register(
         Bert,
         _NAMES,
         pools=True,
+        compacts=True,
         reference=reference_logits,
         embeddings=("embeddings", "word", "embedding"),
     )

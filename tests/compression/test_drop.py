@@ -8,11 +8,12 @@ import pytest
 from compressed import compressed
 
 from distill_jax.compression import drop
+from distill_jax.compression.int8 import Int8
 from distill_jax.compression.steps import Student
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import as_batch
 from distill_jax.models.bert import Bert, BertConfig, init_bert
-from distill_jax.models.build import build_model, family_in, load_model
+from distill_jax.models.build import build_model, family_in, load_model, student_family
 from distill_jax.models.compact_bert import CompactBertConfig
 
 CONFIG = BertConfig(30, 16, 3, 4, 24, max_positions=16, pooling="mean", initializer_range=0.3)
@@ -143,3 +144,10 @@ def test_heads_of_their_own_size_need_not_divide_the_width():
     with pytest.raises(UserError, match="not a multiple"):
         CompactBertConfig(**{**fields, "num_heads": 3})
     assert CompactBertConfig(**{**fields, "num_heads": 3}, head_size=4).attention_width == 12
+
+
+@pytest.mark.parametrize("step", [drop.Drop(heads=0.5), Int8()])
+def test_students_that_are_no_berts_are_refused(step):
+    cnn = student_family("cnn-4-8").alone("cnn-4-8", 10)
+    with pytest.raises(UserError, match="is for BERTs"):
+        step.apply(Student(cnn, {}, None, None), None)
