@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class Hop:
       row: what was measured of it.
       folder: of its files; its model is there where it was kept.
       kept: whether it lost no more on validation than was allowed.
-      notes: what its steps told, where they were carried out now.
+      notes: what its steps told.
     """
 
     label: str
@@ -188,9 +189,10 @@ class _Line:
             said = {
                 split: RunBench(engine, run, cell, label).logits(student, split) for split in SPLITS
             }
-            write_said(own / SAID, said)
+            notes = student.notes
+            write_said(own / SAID, said, notes)
         else:
-            said = read_said(own / SAID)
+            said, notes = read_said(own / SAID)
         if row is None:
             row = self._row(cell, label, student or make(), said, time.perf_counter() - started)
         kept = self._is_kept(row)
@@ -203,7 +205,7 @@ class _Line:
             clear_checkpoints(own)
         self.said.append(said)
         self.student = student
-        hop = Hop(label, row, folder or own, kept, student.notes if student else ())
+        hop = Hop(label, row, folder or own, kept, notes)
         self.hops.append(hop)
         for note in hop.notes:
             engine.reporter.say(f"{label}: {note}")
@@ -338,14 +340,14 @@ def weight_bytes(student: Student) -> int:
     return sum(array.nbytes for array in flat_arrays(student.params).values())
 
 
-def write_said(path: Path, said: dict[str, np.ndarray]) -> None:
-    """Keep what a hop says of each split."""
+def write_said(path: Path, said: dict[str, np.ndarray], notes: Sequence[str]) -> None:
+    """Keep what a hop says of each split, and what its steps told."""
     buffer = io.BytesIO()
-    np.savez(buffer, **said)  # type: ignore[arg-type]
+    np.savez(buffer, notes=np.asarray(notes, np.str_), **said)  # type: ignore[arg-type]
     write_atomic(path, buffer.getvalue())
 
 
-def read_said(path: Path) -> dict[str, np.ndarray]:
+def read_said(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """What ``write_said`` wrote.
 
     Raises:
@@ -353,6 +355,7 @@ def read_said(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {split: file[split] for split in SPLITS}
-    except (OSError, ValueError, KeyError) as error:
+            notes = tuple(map(str, file["notes"]))
+            return {split: file[split] for split in SPLITS}, notes
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder") from error

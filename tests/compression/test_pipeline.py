@@ -1,5 +1,6 @@
 """Hops: each measured, each a folder that is opened, each gone on from."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.models.build import load_model
 from distill_jax.tables.evidence import unpack_correct
 from distill_jax.tables.ledger import Ledger
+from distill_jax.tasks.classification import supplies
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.pruning import kernels, sparsity
 from distill_jax.training.step import CompiledStep
@@ -92,6 +94,8 @@ def test_what_is_finished_is_not_done_again(finished_run, whole, monkeypatch):
     monkeypatch.setattr(CompiledStep, "__call__", lambda *_: pytest.fail("a step was taken"))
     again, _ = compressed(finished_run, STEPS, folder)
     assert [hop.row for hop in again.hops] == [hop.row for hop in result.hops]
+    assert [hop.notes for hop in again.hops] == [hop.notes for hop in result.hops]
+    assert again.hops[1].notes == ("50.0% of the kernels' weights are 0",)
 
 
 def same(one, other):
@@ -175,7 +179,7 @@ def test_another_order_is_another_hop(finished_run, whole, tmp_path):
     assert other.hops[0].row.hash == one[0]
 
 
-def test_runs_that_are_none_are_refused(finished_run, tmp_path):
+def test_runs_that_are_none_are_refused(finished_run, whole, tmp_path):
     with pytest.raises(UserError, match="no finished run at"):
         compressed(tmp_path, "prune", tmp_path / "out")
     teacher = next(
@@ -183,5 +187,31 @@ def test_runs_that_are_none_are_refused(finished_run, tmp_path):
         for row in Ledger(finished_run.parent.parent / "ledger.jsonl").rows()
         if row.row == "teacher"
     )
+    with pytest.raises(UserError, match="that was compressed; name the run that it began with"):
+        compressed(whole[0].hops[1].folder, "prune", tmp_path / "out")
     with pytest.raises(UserError, match="is of a teacher, not of a student"):
         compressed(finished_run.parent / teacher, "prune", tmp_path / "out")
+
+
+def test_what_was_kept_and_damaged_is_named(finished_run, tmp_path):
+    result, _ = compressed(finished_run, "prune(0.5)", tmp_path)
+    path = tmp_path / "runs" / result.hops[1].row.hash / "said.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"said\.npz is damaged .*; delete its folder"):
+        compressed(finished_run, "prune(0.5)", tmp_path)
+
+
+def test_a_run_whose_data_changed_is_refused(finished_run, tmp_path, monkeypatch):
+    """As if the files that it was trained on were others now."""
+    prepare = supplies.prepare_texts
+
+    def other(config, dataset, tokenizer_file):
+        train = dataset.splits["train"]
+        fewer = dataclasses.replace(
+            dataset, splits={**dataset.splits, "train": train.take(range(50))}
+        )
+        return prepare(config, fewer, tokenizer_file)
+
+    monkeypatch.setattr(supplies, "prepare_texts", other)
+    with pytest.raises(UserError, match=r"data of .* are not what they were"):
+        compressed(finished_run, "prune(0.5)", tmp_path)

@@ -1,16 +1,19 @@
 """A vocabulary of the tokens that occur: the same pieces, the same logits, anything still split."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from compressed import compressed
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from distill_jax.compression.bench import RunBench
 from distill_jax.compression.vocabulary import renumbered, special_ids, vocabulary_of
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.models.build import load_model
+from distill_jax.objectives.resolve import resolve
 
 WORDS = ("[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "play", "##ing", "##ed", "the", "film",
          "p", "l", "a", "y", "##l", "##a", "##y", "##i", "##n", "##g", "playing")  # fmt: skip
@@ -100,3 +103,18 @@ def test_tokens_that_are_too_rare_become_unknown(finished_run, tmp_path):
     before, after = (hop.row.metrics["validation/unknown"] for hop in result.hops)
     assert after > before
     assert f"{100 * after:.2f}% of them unknown" in text
+
+
+def test_losses_that_compare_tokens_need_the_teachers(student_config):
+    def read(digest, lengths):
+        return SimpleNamespace(
+            tokens_digest=digest, everything=SimpleNamespace(lengths_N=np.asarray(lengths))
+        )
+
+    run = SimpleNamespace(
+        splits=read("a", [3, 4]), cell=SimpleNamespace(setup=SimpleNamespace(placebo=False))
+    )
+    bench = RunBench(None, run, None, "")
+    shape = student_config.shape
+    with pytest.raises(UserError, match=r"hidden_mse compares tokens, .* distil by logits"):
+        bench._outputs(resolve("hidden_mse", shape, shape), read("b", [3, 5]))

@@ -262,4 +262,5 @@ def test_masks_are_kept_and_checkpoints_from_before_there_were_any_are_read(tmp_
     items = ocp.args.Composite(state=ocp.args.StandardRestore(kept))
     reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
     assert int(reader.restore(tmp_path / "plain/5", args=items)["state"]["step"]) == 5
+    reader.close()
     assert read(tmp_path / "plain").state.masks == {}

@@ -43,6 +43,11 @@ def row_of(folder: Path) -> LedgerRow:
     row = rows[folder.name]
     if row.row == TEACHER or "objective" not in row.config:
         raise UserError(f"{folder} is of a {row.row}, not of a student")
+    if "steps" in row.config:
+        raise UserError(
+            f"{folder} is of a student that was compressed; name the run that it began with, and "
+            "all steps"
+        )
     return row
 
 
