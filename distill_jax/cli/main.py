@@ -18,6 +18,7 @@ COMMANDS = {
     "cache": ("cache", "list what teachers said and was kept, or verify it"),
     "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
     "predict": ("predict", "classify texts with a trained student"),
+    "serve": ("serve", "answer about texts over HTTP with an exported student"),
     "recommend": ("recommend", "items for somebody, from a trained recommender"),
     "search": ("search", "products for a query, from trained towers"),
 }
