@@ -17,6 +17,7 @@ COMMANDS = {
     "table": ("table", "rebuild table, figures and report of an experiment from its ledger"),
     "cache": ("cache", "list what teachers said and was kept, or verify it"),
     "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
+    "export": ("export", "write a finished student as Hugging Face folder, ONNX, StableHLO"),
     "predict": ("predict", "classify texts with a trained student"),
     "serve": ("serve", "answer about texts over HTTP with an exported student"),
     "recommend": ("recommend", "items for somebody, from a trained recommender"),

@@ -42,7 +42,8 @@ class Predict:
     """
 
     model: Annotated[Path, tyro.conf.Positional]
-    """A run's folder (results/compare_losses/runs/HASH) or any folder with a BERT classifier."""
+    """A run's folder (results/compare_losses/runs/HASH), an export, or any folder with a BERT
+    classifier."""
     texts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Texts; without any, and without --input, one text a line is read from standard input."""
     second: tuple[str, ...] = ()
@@ -94,9 +95,10 @@ def main(arguments: Sequence[str]) -> None:
     if source.total == 0:
         raise UserError("no texts: give some as arguments, with --input, or on standard input")
 
-    from distill_jax.evaluation.open_classifier import Stream, open_classifier
+    from distill_jax.evaluation.open_classifier import Stream
+    from distill_jax.export.runtime import open_any
 
-    opened = open_classifier(args.model, max_length=args.max_length, temperature=args.temperature)
+    opened = open_any(args.model, max_length=args.max_length, temperature=args.temperature)
     with _progress(source.total, args.output) as on_rows:
         stream = Stream(
             opened,

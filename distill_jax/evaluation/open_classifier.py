@@ -10,12 +10,20 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.types import TokenRange
 from distill_jax.data.coverage import Coverage, Tally
 from distill_jax.data.table import NO_LABEL
 from distill_jax.data.tokenise import Tokeniser, TokenTable
 from distill_jax.evaluation.calibration import is_temperature, read_temperature
-from distill_jax.evaluation.predict import LogitsOf, check_token_types, logits_of
-from distill_jax.evaluation.stream import WINDOW, WindowPredictor, ahead, windows_of
+from distill_jax.evaluation.predict import check_token_types, logits_of
+from distill_jax.evaluation.stream import (
+    WINDOW,
+    Compiled,
+    Runtime,
+    WindowPredictor,
+    ahead,
+    windows_of,
+)
 from distill_jax.models.build import build_model, load_model
 from distill_jax.models.loaded import Loaded
 
@@ -49,14 +57,20 @@ class OpenClassifier:
       max_length: tokens after which texts are cut, as in training where the folder says so.
       pairs: whether it was trained on pairs; None where the folder does not say.
       temperature: by which logits are divided before the softmax; no class hangs on it.
+      tokenizer_file: of its tokeniser.
+      token_range: what it has embeddings for.
+      runtime: what says its logits.
+      model: as it was loaded; None where another program runs it.
     """
 
-    model: Loaded
     label_names: tuple[str, ...]
     max_length: int
     pairs: bool | None
     temperature: float
-    _apply: LogitsOf
+    tokenizer_file: Path
+    token_range: TokenRange
+    runtime: Runtime
+    model: Loaded | None = None
 
     def classify(
         self,
@@ -118,15 +132,11 @@ class Stream:
             )
         if pairs and opened.pairs is False:
             raise UserError("this model was trained on single texts: leave out the second ones.")
-        model = opened.model
-        assert model.tokenizer_file is not None, "found when it was opened"
         self.tally = Tally()
         self._opened, self._pairs, self._on_rows = opened, pairs, on_rows
-        self._tokeniser = Tokeniser(model.tokenizer_file, opened.max_length)
+        self._tokeniser = Tokeniser(opened.tokenizer_file, opened.max_length)
         self._predict = WindowPredictor(
-            opened._apply,
-            model.params,
-            width=model.config.shape.hidden_size,
+            opened.runtime,
             longest=opened.max_length,
             batch_size=batch_size,
             windows=(expected or 0) / WINDOW,
@@ -168,7 +178,7 @@ class Stream:
         arrays, tally = self._tokeniser.encode(*columns, ids=ids)
         self.tally.merge(tally)
         tokens = TokenTable(ids=ids, labels_N=np.full(len(ids), NO_LABEL, np.int32), **arrays)
-        check_token_types(tokens, self._opened.model.config.token_range)
+        check_token_types(tokens, self._opened.token_range)
         return tokens
 
     def _answers(
@@ -227,11 +237,14 @@ def open_classifier(
         raise UserError(f"{folder} has a classifier of images; texts are asked about here")
     longest = model.config.token_range.positions
     chosen = max_length or model.inputs.max_length or longest
+    apply = logits_of(build_model(model.config))
     return OpenClassifier(
-        model,
-        model.label_names or tuple(str(n) for n in range(model.config.num_labels)),
-        min(chosen, longest),
-        model.inputs.pairs,
-        float(temperature),
-        logits_of(build_model(model.config)),
+        label_names=model.label_names or tuple(str(n) for n in range(model.config.num_labels)),
+        max_length=min(chosen, longest),
+        pairs=model.inputs.pairs,
+        temperature=float(temperature),
+        tokenizer_file=model.tokenizer_file,
+        token_range=model.config.token_range,
+        runtime=Compiled(apply, model.params, width=model.config.shape.hidden_size),
+        model=model,
     )

@@ -10,13 +10,14 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
 
 from distill_jax.core.mesh import make_mesh, shard_batch
 from distill_jax.core.sharding import ALONG_WIDTH, place
+from distill_jax.core.types import Batch
 from distill_jax.data.plan import (
     ExampleTable,
     PlannedBatch,
@@ -41,15 +42,50 @@ _IN_FLIGHT = 2
 _END: Any = object()
 
 
+class Runtime(Protocol):
+    """What says logits of batches: a compiled model, or another program that holds one.
+
+    ``runtime(batch)`` gives logits [B, C] of any kind of array, which need not be there yet.
+    """
+
+    @property
+    def shape_price(self) -> float:
+        """What it costs to be asked about another shape, in tokens that could be computed
+        meanwhile; 0 where every shape is as good."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Of a batch that it is fast at, padding included."""
+
+    def __call__(self, batch: Batch) -> Any: ...
+
+
+class Compiled:
+    """A model under JAX, on the first device: each shape of a batch is compiled.
+
+    Args:
+      apply: from ``logits_of``.
+      width: of the model's hidden states.
+    """
+
+    def __init__(self, apply: LogitsOf, params: Any, *, width: int) -> None:
+        on_cpu = jax.default_backend() == "cpu"
+        self._apply, self._mesh = apply, make_mesh(jax.devices()[:1])
+        self._params = place(params, ALONG_WIDTH, self._mesh)
+        self.batch_tokens = CPU_TOKENS if on_cpu else DEVICE_TOKENS
+        self.shape_price = COMPILING / width**2 * (1 if on_cpu else DEVICE_SPEED)
+
+    def __call__(self, batch: Batch) -> jax.Array:
+        return self._apply(self._params, shard_batch(batch, self._mesh))
+
+
 class WindowPredictor:
-    """Logits of windows of any size, in few shapes that are compiled when they pay.
+    """Logits of windows of any size, in few shapes where each has its price.
 
     A batch has as many rows as make it large enough, or ``batch_size``. Which shapes there are
     depends on the texts' lengths and expected number alone: the same stream, the same answers.
 
     Args:
-      apply: from ``logits_of``.
-      width: of the model's hidden states.
       longest: tokens that a text may have.
       batch_size: rows of a batch; None for what suits the machine.
       windows: how many are expected, which share the price of what is compiled.
@@ -57,20 +93,14 @@ class WindowPredictor:
 
     def __init__(
         self,
-        apply: LogitsOf,
-        params: Any,
+        runtime: Runtime,
         *,
-        width: int,
         longest: int,
         batch_size: int | None = None,
         windows: float = 1.0,
     ) -> None:
-        on_cpu = jax.default_backend() == "cpu"
-        self._apply, self._longest, self._batch_size = apply, longest, batch_size
-        self._mesh = make_mesh(jax.devices()[:1])
-        self._params = place(params, ALONG_WIDTH, self._mesh)
-        self._tokens = CPU_TOKENS if on_cpu else DEVICE_TOKENS
-        self._price = COMPILING / width**2 * (1 if on_cpu else DEVICE_SPEED) / max(windows, 1.0)
+        self._runtime, self._longest, self._batch_size = runtime, longest, batch_size
+        self._price = runtime.shape_price / max(windows, 1.0)
         self._compiled: set[int] = set()
 
     @property
@@ -80,7 +110,7 @@ class WindowPredictor:
 
     def rows_at(self, length: int) -> int:
         """Rows of a batch of this length."""
-        return self._batch_size or max(8, self._tokens // length // 8 * 8)
+        return self._batch_size or max(8, self._runtime.batch_tokens // length // 8 * 8)
 
     def __call__(
         self, table: ExampleTable, on_rows: Callable[[int], None] = lambda rows: None
@@ -95,12 +125,12 @@ class WindowPredictor:
             lengths_N, compiled=self._compiled, price=self._price, longest=self._longest
         )
         plan = plan_full(lengths_N, shapes, self.rows_at)
-        fresh = {p.length: p for p in plan if p.length not in self._compiled}
+        fresh = {p.length: p for p in plan if p.length not in self._compiled and self._price}
         with ThreadPoolExecutor() as pool:  # XLA compiles without the interpreter's lock
             list(pool.map(lambda planned: self._forward(table, planned), fresh.values()))
         self._compiled.update(fresh)
         parts: list[np.ndarray] = []
-        flying: deque[jax.Array] = deque()
+        flying: deque[Any] = deque()
 
         def land() -> None:
             planned = plan[len(parts)]
@@ -118,9 +148,9 @@ class WindowPredictor:
         in_order[np.concatenate([planned.rows for planned in plan])] = joined
         return in_order
 
-    def _forward(self, table: ExampleTable, planned: PlannedBatch) -> jax.Array:
-        batch = make_batch(table, planned, batch_size=self.rows_at(planned.length))
-        return self._apply(self._params, shard_batch(batch, self._mesh))
+    def _forward(self, table: ExampleTable, planned: PlannedBatch) -> Any:
+        rows = self.rows_at(planned.length) if self._price else len(planned.rows)
+        return self._runtime(make_batch(table, planned, batch_size=rows))
 
 
 def windows_of(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -11,7 +11,6 @@ C classes.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,22 +24,18 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 from distill_jax.core.types import Batch, ModelOutput, ModelShape, TokenRange, as_batch
 from distill_jax.models.dropout import Dropout
+from distill_jax.models.named import gelu, gelu_tanh, layer_norm, softmax
 from distill_jax.models.products import affine
 
 Params = dict[str, Any]
 """Nested dictionaries of arrays, as Flax keeps them under ``"params"``."""
 
 
-def gelu(x: Array) -> Array:
-    """Exact GELU, x Phi(x), by erf: ``jax.nn.gelu`` takes the slower erfc."""
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
-
-
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": gelu,
-    "gelu_new": partial(jax.nn.gelu, approximate=True),
-    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
-    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "gelu_tanh": gelu_tanh,
     "relu": jax.nn.relu,
 }
 """By the names of ``config.json``; ``gelu`` is the exact one, the others with tanh agree."""
@@ -271,7 +266,7 @@ class SelfAttention(nn.Module):
         seen_B1TT = where_BT[:, None, None, :]
         if self.causal and not last_only:
             seen_B1TT = seen_B1TT & jnp.tril(jnp.ones((1, 1, T, T), bool))
-        probs_BHTT = jax.nn.softmax(jnp.where(seen_B1TT, scores_BHTT, lowest))
+        probs_BHTT = softmax(jnp.where(seen_B1TT, scores_BHTT, lowest))
         weights_BHTT = Dropout(config.attention_dropout)(probs_BHTT, train=train)
         context_BTHK = jnp.einsum(
             "BHTS,BSHK->BTHK",
@@ -337,22 +332,13 @@ def _dense(config: BertConfig, features: int, dtype: Any, name: str) -> Dense:
 
 
 class LayerNorm(nn.Module):
-    """Layer norm over the last axis (Ba et al. 2016), mean and variance in float32.
-
-    The variance takes two passes: E[x^2] - E[x]^2 would lose digits.
-    """
+    """Layer norm over the last axis, mean and variance in float32, see ``named.layer_norm``."""
 
     epsilon: float
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        vector = (1,) * (x.ndim - 1) + (-1,)
         scale_D = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         bias_D = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-        x = x.astype(jnp.float32)
-        centred = x - jnp.mean(x, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        normal = centred * jax.lax.rsqrt(variance + self.epsilon)
-        scale, bias = (p.astype(jnp.float32).reshape(vector) for p in (scale_D, bias_D))
-        return (normal * scale + bias).astype(self.dtype)
+        return layer_norm(x, scale_D, bias_D, self.epsilon).astype(self.dtype)

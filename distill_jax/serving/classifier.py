@@ -119,8 +119,8 @@ class Classifier:
 
 
 def run_of(manifest: Manifest) -> str:
-    """The run that an export was made of, as it names it."""
-    return str(manifest.source.get("run", ""))
+    """The run that an export was made of; its model's digest where it belongs to none."""
+    return str(manifest.source.get("run") or manifest.source.get("model", ""))
 
 
 def _padded(values_S: np.ndarray, mask_BT: np.ndarray) -> np.ndarray:

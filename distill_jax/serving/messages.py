@@ -29,7 +29,7 @@ class Answers(BaseModel):
 
     answers: list[Answer | None] = Field(description="null for a blank text")
     temperature: float = Field(description="by which logits were divided before the softmax")
-    model: str = Field(description="the run that the model comes from")
+    model: str = Field(description="the run that the model comes from, or the model's digest")
 
 
 class Problem(BaseModel):

@@ -11,7 +11,7 @@ from distill_jax.evaluation import open_classifier as opening
 from distill_jax.evaluation import stream as streaming
 from distill_jax.evaluation.open_classifier import Stream, open_classifier, softmax
 from distill_jax.evaluation.predict import logits_of, predict_logits
-from distill_jax.evaluation.stream import WindowPredictor, ahead, windows_of
+from distill_jax.evaluation.stream import Compiled, WindowPredictor, ahead, windows_of
 
 TEXTS = ["the film is good", "bad", "", "the plot and the cast and the music", "very good", " "]
 
@@ -87,7 +87,7 @@ def test_shapes_are_compiled_when_they_pay_and_serve_later_windows(teacher, monk
         return apply(params, batch)
 
     monkeypatch.setattr(streaming, "COMPILING", 400 * 12**2)  # 400 tokens
-    predict = WindowPredictor(counted, params, width=12, longest=16)
+    predict = WindowPredictor(Compiled(counted, params, width=12), longest=16)
     few, many = table_of([3, 5, 9]), table_of([*[5] * 200, *[12] * 3])
     for table, known in ((few, (16,)), (many, (8, 16)), (few, (8, 16))):
         expected = predict_logits(
@@ -100,7 +100,7 @@ def test_shapes_are_compiled_when_they_pay_and_serve_later_windows(teacher, monk
     assert all(rows * length <= streaming.CPU_TOKENS for rows, length in shapes)
     monkeypatch.setattr(streaming, "COMPILING", 4000 * 12**2)
     for windows, known in ((1.0, (16,)), (10.0, (8, 16))):  # which share the price
-        predict = WindowPredictor(apply, params, width=12, longest=16, windows=windows)
+        predict = WindowPredictor(Compiled(apply, params, width=12), longest=16, windows=windows)
         predict(many)
         assert predict.shape_lengths == known
 

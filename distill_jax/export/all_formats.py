@@ -1,0 +1,3 @@
+"""Imports every format, so that it is registered: a new one is one more line."""
+
+from distill_jax.export import onnx_format  # noqa: F401

@@ -1,0 +1,176 @@
+"""From what JAX traces of a classifier to an ONNX model, operation by operation.
+
+No family of models does anything for it. What its module computes of a batch is traced with
+symbolic numbers of rows and tokens, and every primitive of the trace becomes one ONNX operator or a
+few, by the table in ``onnx_primitives.py``. A primitive that is not in the table is refused by
+name; its line there is all that a family which needs it has to add. Functions that ONNX knows by
+name (``models/named.py``: layer norm, GELU, softmax) become the one operator they are.
+
+With ``int8`` the products of activations with a matrix of weights are computed in integers, by the
+rule of ``onnx_int8.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+from flax.traverse_util import unflatten_dict
+from jax import export
+from jax.extend.core import Literal
+from onnx import TensorProto, helper
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.types import as_batch
+from distill_jax.export.onnx_builder import TYPES, Builder, Value
+from distill_jax.models.build import build_model, family_of
+from distill_jax.models.loaded import flat_arrays
+
+OPSET, IR_VERSION = 20, 10
+"""The first with GELU; ONNX Runtime reads them from 1.18 on."""
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUT = "logits"
+ROWS, LENGTH = "batch", "length"
+HEAD = "classifier"
+"""The part of every classifier's parameters that is its head, see ``models.family``."""
+
+Rule = Callable[["Walker", Any, list[Value]], "Value | list[Value]"]
+
+
+class Walker:
+    """Turns traced programs into nodes of a graph.
+
+    Args:
+      builder: of the graph.
+      kernels, tables: names of the constants that are multiplied, or whose rows are looked up, in
+        integers.
+    """
+
+    def __init__(
+        self, builder: Builder, kernels: Collection[str] = (), tables: Collection[str] = ()
+    ) -> None:
+        self.builder, self.kernels, self.tables = builder, kernels, tables
+
+    def within(self, body: Builder) -> Walker:
+        """The same for the body of a loop."""
+        return Walker(body, self.kernels, self.tables)
+
+    def walk(self, jaxpr: Any, consts: list[Any], inputs: list[Value]) -> list[Value]:
+        """The outputs of a ``jax.extend.core.Jaxpr``.
+
+        Raises:
+          UserError: for a primitive that is not in the table.
+        """
+        found: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+        found |= {
+            var: self.constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)
+        }
+
+        def read(atom: Any) -> Value:
+            return self.constant(atom.val) if isinstance(atom, Literal) else found[atom]
+
+        for eqn in _needed(jaxpr):
+            made = self._rule(eqn)(self, eqn, list(map(read, eqn.invars)))
+            made = made if isinstance(made, list) else [made]
+            found |= zip(eqn.outvars, made, strict=True)
+        return list(map(read, jaxpr.outvars))
+
+    def constant(self, value: Any) -> Value:
+        """An array, or a Python number, as JAX types it."""
+        array = np.asarray(jnp.asarray(value))
+        return Value(self.builder.constant(array), array.shape)
+
+    def _rule(self, eqn: Any) -> Rule:
+        from distill_jax.export.onnx_primitives import NAMED, RULES
+
+        if (rule := NAMED.get(eqn.params.get("name", ""))) is not None:
+            return rule
+        if (kind := eqn.primitive.name) not in RULES:
+            raise UserError(
+                f"this model computes {kind!r}, for which export/onnx_primitives.py has no ONNX "
+                "operator yet; stablehlo holds every model"
+            )
+        return RULES[kind]
+
+
+def onnx_model(config: Any, params: Any, *, int8: bool = False) -> Any:
+    """The ONNX model of a text classifier: ``INPUTS`` int64 [batch, length] -> ``OUTPUT`` float32.
+
+    Args:
+      config: of a registered family.
+      params: its parameters, float32.
+      int8: whether it computes in 8 bits, its head and its attention apart.
+
+    Raises:
+      UserError: for a model that computes what cannot be said in ONNX.
+    """
+    flat = dict(sorted(flat_arrays(params).items()))  # in the order in which JAX flattens them
+    traced = trace(config, flat)
+    builder = Builder()
+    given = [Value(builder.constant(array, name), array.shape) for name, array in flat.items()]
+    builder.name_sizes(INPUTS[0], (ROWS, LENGTH))
+    shape = tuple(traced.in_avals[-1].shape)
+    narrow = [Value(builder.op("Cast", name, to=TYPES["int32"]), shape) for name in INPUTS]
+    embeddings = "/".join(family_of(config).embeddings)
+    kernels = [name for name in flat if name.split("/")[0] != HEAD]
+    walker = Walker(builder, kernels, [embeddings]) if int8 else Walker(builder)
+    (logits,) = walker.walk(traced.jaxpr, list(traced.consts), [*given, *narrow])
+    logits = builder.whole(logits, traced.out_avals[0].shape)
+    builder.node("Identity", [logits.name], [OUTPUT])
+    graph = builder.graph(
+        "classifier",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, (ROWS, LENGTH)) for name in INPUTS],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, (ROWS, config.num_labels))],
+    )
+    model = helper.make_model(
+        graph,
+        producer_name="distill_jax",
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def logits_of_tokens(config: Any) -> Callable[..., jax.Array]:
+    """(parameters by path, input_ids, attention_mask, token_type_ids) -> logits, int32 inputs."""
+    model = build_model(config)
+
+    def logits(flat: Any, input_ids_BT: Any, attention_mask_BT: Any, types_BT: Any) -> jax.Array:
+        params = unflatten_dict(flat, sep="/")
+        batch = as_batch(input_ids_BT, attention_mask_BT != 0, types_BT)
+        output: Any = model.apply({"params": params}, batch, train=False)
+        return output.logits_BC
+
+    return logits
+
+
+def symbolic_tokens(config: Any) -> jax.ShapeDtypeStruct:
+    """Token ids of any number of rows and tokens that the model takes."""
+    most = config.token_range.positions
+    shape = export.symbolic_shape(
+        f"{ROWS}, {LENGTH}", constraints=[f"{LENGTH} <= {most}", f"{ROWS} >= 1", f"{LENGTH} >= 1"]
+    )
+    return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def trace(config: Any, flat: Any) -> Any:
+    """The closed jaxpr of a model's logits, of parameters by path and three arrays of tokens."""
+    tokens = symbolic_tokens(config)
+    spec = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in flat.items()}
+    return jax.jit(logits_of_tokens(config)).trace(spec, *(tokens,) * 3).jaxpr
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """The equations that the outputs stand on."""
+    wanted = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
+    kept = []
+    for eqn in reversed(jaxpr.eqns):
+        if wanted & set(eqn.outvars):
+            kept.append(eqn)
+            wanted |= {var for var in eqn.invars if not isinstance(var, Literal)}
+    return kept[::-1]

@@ -1,0 +1,63 @@
+"""An export as what ``predict`` asks: one way of predicting, whoever computes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.types import Batch, TokenRange
+from distill_jax.evaluation.calibration import is_temperature
+from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifier
+from distill_jax.evaluation.stream import CPU_TOKENS
+from distill_jax.export.formats import Logits
+from distill_jax.export.manifest import is_export
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExportRuntime:
+    """A ``stream.Runtime`` to which every shape is as good."""
+
+    logits: Logits
+    shape_price: float = 0.0
+    batch_tokens: int = CPU_TOKENS
+
+    def __call__(self, batch: Batch) -> Any:
+        tokens = batch.input_ids_BT, batch.token_type_ids_BT, batch.where_BT
+        return self.logits(*(np.asarray(array, np.int64) for array in tokens))
+
+
+def open_any(
+    folder: Path,
+    *,
+    max_length: int | None = None,
+    temperature: float | Literal["auto"] = "auto",
+) -> OpenClassifier:
+    """Open a run, a model, or an export; the arguments are those of ``open_classifier``.
+
+    Raises:
+      UserError: see ``open_classifier`` and ``open_export``.
+    """
+    if not is_export(folder):
+        return open_classifier(folder, max_length=max_length, temperature=temperature)
+
+    from distill_jax.export.opened import open_export
+
+    export = open_export(folder)
+    manifest = export.manifest
+    if temperature == "auto":
+        temperature = manifest.temperature
+    if not is_temperature(temperature):
+        raise UserError(f"the temperature must be a positive number or auto, not {temperature}")
+    return OpenClassifier(
+        label_names=manifest.label_names,
+        max_length=min(max_length or manifest.max_length, manifest.max_length),
+        pairs=manifest.pairs,
+        temperature=float(temperature),
+        tokenizer_file=export.tokenizer_file,
+        token_range=TokenRange(types=2 if manifest.pairs else 1, positions=manifest.max_length),
+        runtime=ExportRuntime(export.logits),
+    )

@@ -1,0 +1,105 @@
+"""What an export is made of: a finished run, its model, and what the ledger says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import user_path
+from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifier
+from distill_jax.models.loaded import Loaded
+from distill_jax.tables.ledger import Ledger, LedgerRow
+from distill_jax.tables.outputs import LEDGER
+
+_SCORES = ("test/", "validation/", "latency/")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A finished classifier of texts.
+
+    Attributes:
+      folder: of the run, or of the model where it belongs to none.
+      opened: the classifier, under JAX.
+      model: the same, as loaded.
+      row: the run's row of the ledger; None where there is none.
+    """
+
+    folder: Path
+    opened: OpenClassifier
+    model: Loaded
+    row: LedgerRow | None
+
+    @property
+    def pairs(self) -> bool:
+        """Whether it reads pairs of texts; single ones where its folder does not say."""
+        return bool(self.opened.pairs)
+
+    @property
+    def birth(self) -> dict[str, Any]:
+        """What it was made of, for ``export.json``."""
+        said: dict[str, Any] = {
+            "model": self.model.digest,
+            "parameters": int(sum(leaf.size for leaf in _leaves(self.model.params))),
+        }
+        if (row := self.row) is None:
+            return said
+        scores = {
+            name: value
+            for name, value in row.metrics.items()
+            if name.startswith(_SCORES) and value == value
+        }
+        return {
+            **said,
+            "run": row.hash,
+            "experiment": row.experiment,
+            "row": row.row,
+            "group": row.group,
+            "seed": row.seed,
+            "fingerprints": dict(row.fingerprints),
+            "data": row.config.get("data", {}).get("name"),
+            "teacher": row.config.get("teacher", {}).get("name"),
+            "device": row.device,
+            "finished_at": row.finished_at,
+            "code": dict(row.code),
+            "scores": scores,
+        }
+
+
+def open_source(folder: Path) -> Source:
+    """Open what is to be exported.
+
+    Args:
+      folder: of a finished run of a classifier, or with its model.
+
+    Raises:
+      UserError: there is none, it is not finished, or it reads no texts.
+    """
+    folder = user_path(folder)
+    if not folder.is_dir():
+        raise UserError(f"no run at {folder}: expected the folder of a finished run, .../runs/HASH")
+    if not (folder / "model").is_dir() and not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} holds no model: a run keeps one when it is finished. Run the same command "
+            "again, it goes on where it stopped"
+        )
+    opened = open_classifier(folder)
+    assert opened.model is not None, "it was opened from its parameters"
+    return Source(folder, opened, opened.model, _row_of(folder))
+
+
+def _row_of(folder: Path) -> LedgerRow | None:
+    """The row of a run in ``RESULTS/runs/HASH``."""
+    folder = folder.resolve()
+    ledger = folder.parents[1] / LEDGER if len(folder.parents) > 1 else folder
+    if folder.parent.name != "runs" or not ledger.is_file():
+        return None
+    return next((row for row in Ledger(ledger).rows() if row.hash == folder.name), None)
+
+
+def _leaves(params: Any) -> Any:
+    import jax
+
+    return jax.tree.leaves(params)

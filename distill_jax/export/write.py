@@ -1,0 +1,93 @@
+"""From a finished run to an exported folder: whole, described, and asked before it is there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import distill_jax
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import atomic_folder
+from distill_jax.export import all_formats  # noqa: F401  being imported they are registered
+from distill_jax.export.card import export_card
+from distill_jax.export.formats import Format, format_named
+from distill_jax.export.manifest import TOKENIZER, Manifest, digests_of, write_manifest
+from distill_jax.export.parity import write_golden, written_parity
+from distill_jax.export.source import Source
+from distill_jax.models.loaded import check_free
+
+CARD = "README.md"
+_VERSIONS = ("jax", "flax", "onnx", "onnxruntime", "tokenizers", "safetensors")
+
+
+def export_model(source: Source, format: Format, folder: Path) -> Manifest:
+    """Write an export, whole or not at all, once it was seen to answer as its source does.
+
+    Raises:
+      UserError: the folder is not free, the format cannot hold the model, what was written
+        answers otherwise, or the disk is full.
+    """
+    check_free(folder)
+    with atomic_folder(folder) as scratch:
+        format.write(source, scratch)
+        shutil.copyfile(source.opened.tokenizer_file, scratch / TOKENIZER)
+        plain = _manifest(source, format, {}, {})
+        logits = format.open(scratch, plain, None)
+        parity = written_parity(source, format, logits)
+        write_golden(source, logits, scratch)
+        card = export_card(source, format, parity)
+        (scratch / CARD).write_text(card, encoding="utf-8")
+        manifest = _manifest(source, format, digests_of(scratch), parity)
+        write_manifest(scratch, manifest)
+    return manifest
+
+
+def formats_asked(text: str) -> list[Format]:
+    """The formats of ``onnx,hf``.
+
+    Raises:
+      UserError: for an unknown one, or none.
+    """
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    if not asked:
+        raise UserError("--format names no format")
+    return [format_named(name, where=f"in --format {text}") for name in dict.fromkeys(asked)]
+
+
+def places(run: Path, formats: Sequence[Format], output: Path | None) -> list[Path]:
+    """Where each format goes: ``output`` for one alone, else a folder each."""
+    if output is not None and len(formats) == 1:
+        return [output]
+    parent = run / "export" if output is None else output
+    return [parent / format.name for format in formats]
+
+
+def _manifest(
+    source: Source, format: Format, files: dict[str, str], parity: dict[str, Any]
+) -> Manifest:
+    opened = source.opened
+    return Manifest(
+        format=format.name,
+        task="classification",
+        label_names=opened.label_names,
+        max_length=opened.max_length,
+        pairs=source.pairs,
+        temperature=opened.temperature,
+        source=source.birth,
+        files=files,
+        versions={"distill_jax": distill_jax.__version__, **_installed()},
+        parity=parity,
+    )
+
+
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
