@@ -15,6 +15,7 @@ from distill_jax.serving.settings import Settings
 
 try:
     import uvicorn
+    from fastapi import FastAPI
 
     from distill_jax.serving.app import create_app
     from distill_jax.serving.guard import LOOPBACK
@@ -86,32 +87,36 @@ def serve(
     with listener:
         local = _is_loopback(listener)
         if not local and tokens is None:
-            say(
-                f"warning: {host} can be reached from elsewhere, and anybody may ask: --tokens FILE"
-            )
+            say(f"warning: {host} can be reached from elsewhere and anybody may ask (--tokens FILE)")
         names = {*LOOPBACK, *(name.lower() for name in hosts)} if local or hosts else None
         app = create_app(open_export(folder, threads=threads), settings, tokens=tokens, hosts=names)
-        config = uvicorn.Config(
-            app,
-            http=protocol_with(settings),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=settings.max_connections,
-            timeout_keep_alive=settings.idle_seconds,  # type: ignore[arg-type]  # of call_later
-            timeout_graceful_shutdown=settings.stop_seconds,  # type: ignore[arg-type]
-        )
-        service = app.state.service
-        server = Server(config, service, settings.drain_seconds)
-        say(f"serving {folder} at {_address(listener)} (Ctrl-C stops)")
+        server = server_for(app, settings)
+        say(f"serving {folder} at {address_of(listener)} (Ctrl-C stops)")
         server.run(sockets=[listener])
-    say(f"stopped; {service.metrics.answered()} requests were answered")
+    say(f"stopped; {app.state.service.metrics.answered()} requests were answered")
+
+
+def server_for(app: FastAPI, settings: Settings) -> Server:
+    """Uvicorn for an application of ``create_app``, with the patience of the settings."""
+    config = uvicorn.Config(
+        app,
+        http=protocol_with(settings),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=settings.idle_seconds,  # type: ignore[arg-type]  # a fraction will do
+        timeout_graceful_shutdown=settings.stop_seconds,  # type: ignore[arg-type]
+    )
+    return Server(config, app.state.service, settings.drain_seconds)
 
 
 def _listener(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 1 << 16:  # the library would take it modulo that
+        raise UserError(f"--port is {port}; expected 0 to 65535")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
@@ -124,7 +129,8 @@ def _is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(_bound(listener)[0].partition("%")[0]).is_loopback
 
 
-def _address(listener: socket.socket) -> str:
+def address_of(listener: socket.socket) -> str:
+    """Where a socket listens, as a URL."""
     host, port = _bound(listener)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -1,8 +1,15 @@
 """A small export, and an application that serves it."""
 
+import jax
 import pytest
 from served import small_export
 
+from distill_jax.evaluation.calibration import write_temperature
+from distill_jax.export.formats import format_named
+from distill_jax.export.source import open_source
+from distill_jax.export.write import export_model
+from distill_jax.models.build import load_model
+from distill_jax.models.huggingface import save_pretrained
 from distill_jax.serving.app import create_app
 from distill_jax.serving.settings import Settings
 
@@ -22,3 +29,19 @@ def app_of(export_of):
         return create_app(export or export_of(), settings, tokens=tokens, hosts=hosts)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def exports(toy_teacher, tmp_path_factory):
+    """Real exports by format of a toy classifier that tells texts apart, at a temperature of 1.7."""
+    folder = tmp_path_factory.mktemp("exports")
+    loaded = load_model(toy_teacher)
+    params = jax.tree.map(lambda x: 12 * x if x.ndim > 1 else x, loaded.params)
+    model = folder / "model"
+    save_pretrained(model, loaded.config, params, loaded.tokenizer_file, ("a", "b"))
+    write_temperature(model, 1.7)
+    source = open_source(model)
+    made = {name: folder / name for name in ("onnx", "onnx-int8")}
+    for name, target in made.items():
+        export_model(source, format_named(name), target)
+    return made

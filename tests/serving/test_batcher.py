@@ -77,7 +77,7 @@ def test_the_queue_is_bounded_and_takes_all_of_a_request_or_none():
 
     answers, batches = run(crowd, slow, most=1, wait=0.0, room=4)
     assert answers == [[0], [1, 2, 3], [6]]
-    assert sum(batches, []) == [0, 1, 2, 3, 6]
+    assert batches == [[0], [1], [2], [3], [6]]
 
 
 def test_what_fails_in_one_item_fails_for_its_caller_alone():
