@@ -36,10 +36,21 @@ class Server(uvicorn.Server):
     A second signal skips the first step, a third one the last.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service, drain_seconds: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        drain_seconds: float,
+        on_start: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(config)
-        self._service, self._drain_seconds = service, drain_seconds
+        self._service, self._drain_seconds, self._on_start = service, drain_seconds, on_start
         self._told: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called once; connections are taken, and signals heard, when it ends."""
+        await super().startup(sockets)
+        self._on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called on SIGTERM and SIGINT."""
@@ -90,14 +101,19 @@ def serve(
             say(f"warning: {host} can be reached from elsewhere and anybody may ask (--tokens FILE)")
         names = {*LOOPBACK, *(name.lower() for name in hosts)} if local or hosts else None
         app = create_app(open_export(folder, threads=threads), settings, tokens=tokens, hosts=names)
-        server = server_for(app, settings)
-        say(f"serving {folder} at {address_of(listener)} (Ctrl-C stops)")
-        server.run(sockets=[listener])
+        line = f"serving {folder} at {address_of(listener)} (Ctrl-C stops)"
+        server_for(app, settings, lambda: say(line)).run(sockets=[listener])
     say(f"stopped; {app.state.service.metrics.answered()} requests were answered")
 
 
-def server_for(app: FastAPI, settings: Settings) -> Server:
-    """Uvicorn for an application of ``create_app``, with the patience of the settings."""
+def server_for(
+    app: FastAPI, settings: Settings, on_start: Callable[[], object] = lambda: None
+) -> Server:
+    """Uvicorn for an application of ``create_app``, with the patience of the settings.
+
+    Args:
+      on_start: called when connections are taken.
+    """
     config = uvicorn.Config(
         app,
         http=protocol_with(settings),
@@ -111,7 +127,7 @@ def server_for(app: FastAPI, settings: Settings) -> Server:
         timeout_keep_alive=settings.idle_seconds,  # type: ignore[arg-type]  # a fraction will do
         timeout_graceful_shutdown=settings.stop_seconds,  # type: ignore[arg-type]
     )
-    return Server(config, app.state.service, settings.drain_seconds)
+    return Server(config, app.state.service, settings.drain_seconds, on_start)
 
 
 def _listener(host: str, port: int) -> socket.socket:
