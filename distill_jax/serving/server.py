@@ -98,7 +98,9 @@ def serve(
     with listener:
         local = _is_loopback(listener)
         if not local and tokens is None:
-            say(f"warning: {host} can be reached from elsewhere and anybody may ask (--tokens FILE)")
+            say(
+                f"warning: {host} can be reached from elsewhere and anybody may ask (--tokens FILE)"
+            )
         names = {*LOOPBACK, *(name.lower() for name in hosts)} if local or hosts else None
         app = create_app(open_export(folder, threads=threads), settings, tokens=tokens, hosts=names)
         line = f"serving {folder} at {address_of(listener)} (Ctrl-C stops)"

@@ -67,7 +67,14 @@ def test_tokens(app_of, tokens):
     assert status(authorization=f"Bearer {TOKEN}").status_code == 200
     assert status(authorization=f"bearer {TOKEN}").status_code == 200
     assert status(authorization="Bearer second-token-of-some-length==").status_code == 200
-    for wrong in (TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}0", f"Bearer {TOKEN[:-1]}", "Bearer ", ""):
+    for wrong in (
+        TOKEN,
+        f"Basic {TOKEN}",
+        f"Bearer {TOKEN}0",
+        f"Bearer {TOKEN[:-1]}",
+        "Bearer ",
+        "",
+    ):
         assert status(authorization=wrong).status_code == 401, wrong
     for path in ("/", "/docs", "/openapi.json", "/health", "/ready", "/page.css", "/page.js"):
         assert status(path).status_code == 200, path

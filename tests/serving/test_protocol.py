@@ -167,6 +167,7 @@ def test_past_the_connections_requests_are_refused_and_room_comes_back(address):
 
 def test_who_does_not_fetch_answers_is_left(toy_teacher):
     """Answers of many classes, asked for again and again, none of them read."""
+
     def wide(*arrays):
         return small_logits(*arrays)[:, :1] * sines[None]
 
