@@ -10,7 +10,7 @@ import tyro
 
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
-from distill_jax.serving.settings import Settings
+from distill_jax.serving.settings import DEFAULTS, Settings
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Serve:
     threads: int | None = None
     """Of the model; by default what its runtime likes best."""
     settings: Annotated[Settings, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="limits")] = (
-        Settings()
+        DEFAULTS
     )
 
 

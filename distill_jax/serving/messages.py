@@ -41,7 +41,7 @@ class Problem(BaseModel):
 def request_model(settings: Settings, *, pairs: bool) -> type[BaseModel]:
     """The body of a request, with the limits in its schema."""
     text = Annotated[str, Field(max_length=settings.max_characters)]
-    texts = Annotated[list[text], FailFast(), Field(max_length=settings.max_texts)]  # type: ignore[valid-type]
+    texts = Annotated[list[text], FailFast(), Field(max_length=settings.max_texts)]
     single = {
         "text": _optional(text, "one text"),
         "texts": _optional(texts, "or several"),

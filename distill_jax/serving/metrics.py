@@ -25,7 +25,7 @@ class Metrics:
 
     def __init__(self, manifest: Manifest) -> None:
         self._registry = CollectorRegistry()
-        own = {"namespace": "distill_jax", "registry": self._registry}
+        own: dict[str, Any] = {"namespace": "distill_jax", "registry": self._registry}
         self.requests = Counter("requests", "Requests answered", ["path", "status"], **own)
         self.seconds = Histogram(
             "predict_seconds", "From a request's headers to its answer", buckets=SECONDS, **own

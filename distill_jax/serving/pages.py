@@ -1,4 +1,4 @@
-"""The pages for people: one to try a model, one that shows the interface. Nothing from elsewhere."""
+"""Pages for people: one to try a model, one on its interface. Nothing comes from elsewhere."""
 
 from __future__ import annotations
 

@@ -51,3 +51,6 @@ class Settings:
                 f"--max-queue {self.max_queue} has no room for a request of --max-texts "
                 f"{self.max_texts}; expected at least as many"
             )
+
+
+DEFAULTS = Settings()

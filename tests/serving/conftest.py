@@ -33,7 +33,7 @@ def app_of(export_of):
 
 @pytest.fixture(scope="session")
 def exports(toy_teacher, tmp_path_factory):
-    """Real exports by format of a toy classifier that tells texts apart, at a temperature of 1.7."""
+    """Real exports by format of a toy classifier, whose answers differ, at a temperature of 1.7."""
     folder = tmp_path_factory.mktemp("exports")
     loaded = load_model(toy_teacher)
     params = jax.tree.map(lambda x: 12 * x if x.ndim > 1 else x, loaded.params)

@@ -184,7 +184,8 @@ def test_without_the_extra_it_says_how_to_get_it():
     """Help needs nothing of it."""
     program = (
         "import sys\nfor name in ('uvicorn', 'fastapi', 'prometheus_client'):\n"
-        f"    sys.modules[name] = None\nsys.argv = ['distill-jax', 'serve', *sys.argv[1:]]\n{COMMAND}"
+        "    sys.modules[name] = None\nsys.argv = ['distill-jax', 'serve', *sys.argv[1:]]\n"
+        f"{COMMAND}"
     )
 
     def run(*arguments):
