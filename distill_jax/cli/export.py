@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -28,12 +29,16 @@ class Export:
     output: Path | None = None
     """Where to: the folder of one format, or the folder in which each of several gets its own; by
     default RUN/export."""
+    max_drop: float = 0.02
+    """The most accuracy on validation that 8 bits may cost, as a share; more is refused."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Open the run, write each format, say where it is."""
     args = parse_flags(Export, arguments, "distill-jax export")
 
+    from distill_jax.export.own_data import OwnData, own_data
+    from distill_jax.export.probes import PROBES
     from distill_jax.export.source import open_source
     from distill_jax.export.write import export_model, formats_asked, places
     from distill_jax.models.loaded import check_free
@@ -43,10 +48,21 @@ def main(arguments: Sequence[str]) -> None:
     targets = places(args.run, formats, args.output)
     for target in targets:
         check_free(target)
+    data = own_data(source)
+    if not isinstance(data, OwnData):
+        print(f"compared on {len(PROBES)} texts of ours: {data.reason}", file=sys.stderr)
     for format, target in zip(formats, targets, strict=True):
-        manifest = export_model(source, format, target)
-        parity = manifest.parity
-        print(
-            f"{format.name}: {target}  (logits within {parity['worst_difference']:.1e} of the "
-            f"student's on {parity['sentences']} sentences)"
-        )
+        manifest = export_model(source, format, target, data=data, max_drop=args.max_drop)
+        print(f"{format.name}: {target} ({_told(manifest.parity)})")
+
+
+def _told(parity: Mapping[str, Any]) -> str:
+    """What was checked, in a line."""
+    told = (
+        f"logits within {parity['worst_difference']:.1e} of the student's on "
+        f"{parity['sentences']:,} sentences"
+    )
+    for split, score in parity.get("accuracy", {}).items():
+        before, after = 100 * score["source"], 100 * score["export"]
+        told += f"; {split} accuracy {before:.1f}% -> {after:.1f}%"
+    return told

@@ -18,6 +18,7 @@ COMMANDS = {
     "cache": ("cache", "list what teachers said and was kept, or verify it"),
     "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
     "export": ("export", "write a finished student as Hugging Face folder, ONNX, StableHLO"),
+    "verify": ("verify", "check that an export is whole and answers as its source"),
     "predict": ("predict", "classify texts with a trained student"),
     "serve": ("serve", "answer about texts over HTTP with an exported student"),
     "recommend": ("recommend", "items for somebody, from a trained recommender"),

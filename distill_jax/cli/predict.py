@@ -123,7 +123,7 @@ def _copy(stream: Stream, source: Source, writer: Writer, write: Callable[[str],
     written = 0
     write(writer.head())
     for rows, answers in stream.answers(
-        source.rows(), lambda row: [_text(row, name) for name in source.names]
+        source.rows(), lambda row: [text_of(row, name) for name in source.names]
     ):
         write(writer.rows(rows, answers))
         written += len(rows)
@@ -178,7 +178,7 @@ def _source(args: Predict) -> Source:
     if args.input is not None:
         if args.texts or args.second:
             raise UserError("texts as arguments and --input: choose one")
-        return _of_file(args.input, args)
+        return rows_of_file(args.input, args.text, args.text_b)
     if args.text or args.text_b:
         raise UserError("--text and --text-b name columns of --input")
     for text in (*args.texts, *args.second):
@@ -198,15 +198,18 @@ def _source(args: Predict) -> Source:
     return Source(lambda: rows, names, names, len(rows))
 
 
-def _of_file(path: Path, args: Predict) -> Source:
-    """A file's rows. They are read once before, so that its faults are told before any answer."""
+def rows_of_file(path: Path, text: str | None, text_b: str | None) -> Source:
+    """A file's rows; ``text`` and ``text_b`` are the columns of their texts, as of the flags.
+
+    They are read once before, so that its faults are told before any answer.
+    """
     from distill_jax.data.file_formats import ENDINGS, kind_of, read_cells
     from distill_jax.data.separated import open_text
 
     if not path.is_file():
         raise UserError(f"no file {path}")
     if kind_of(path) == ".txt":
-        if args.text or args.text_b:
+        if text or text_b:
             raise UserError(f"{path} is a text a line and has no columns; leave --text out")
 
         def lines() -> Iterator[Cells]:
@@ -225,10 +228,10 @@ def _of_file(path: Path, args: Predict) -> Source:
     if taken := sorted({*ADDED_COLUMNS, "probabilities"} & set(columns)):
         raise UserError(f"{path} has a column {taken[0]!r}, which is to be added; rename it")
     usual = [name for name in USUAL_COLUMNS if name in columns]
-    text = args.text or (usual or columns if usual or len(columns) == 1 else [None])[0]
+    text = text or (usual or columns if usual or len(columns) == 1 else [None])[0]
     if total and text is None:
         raise UserError(f"{path} has columns {', '.join(columns)}: which is it? --text COLUMN")
-    names = tuple(name for name in (text, args.text_b) if name is not None)
+    names = tuple(name for name in (text, text_b) if name is not None)
     for name in names:
         if total and name not in columns:
             raise unknown("column", name, columns, where=f"in {path}")
@@ -246,7 +249,8 @@ def _check_no_file(text: str) -> None:
         raise UserError(f"{text} is a file or folder, not a text: --input {text} reads a file")
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
+def text_of(row: Mapping[str, Any], name: str) -> str:
+    """A cell as text, nothing as a blank one."""
     value = row.get(name)
     return "" if value is None else str(value)
 
@@ -284,7 +288,7 @@ class Lines(Writer):
         lines = []
         for row, answer in zip(rows, answers, strict=True):
             own = [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]
-            texts = (_text(row, name) for name in self.names)
+            texts = (text_of(row, name) for name in self.names)
             lines.append("\t".join(map(_printable, (*own, *texts))))
         return "".join(f"{line}\n" for line in lines)
 

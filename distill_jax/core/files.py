@@ -99,6 +99,7 @@ def save_tensors(
 
     try:
         save_file(dict(tensors), path, metadata=dict(metadata) if metadata else None)
+        os.chmod(path, 0o666 & ~_umask())  # the library lets nobody else read it
     except SafetensorError as error:
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:

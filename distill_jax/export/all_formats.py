@@ -1,3 +1,3 @@
 """Imports every format, so that it is registered: a new one is one more line."""
 
-from distill_jax.export import onnx_format  # noqa: F401
+from distill_jax.export import hf_format, onnx_format, stablehlo_format  # noqa: F401

@@ -5,19 +5,98 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distill_jax.core.errors import printable
+from distill_jax.data.assets import ASSETS
 from distill_jax.export.formats import Format
 from distill_jax.export.source import Source
+from distill_jax.tables.ledger import LedgerRow
+
+_SCORES = {
+    "test/accuracy": "accuracy",
+    "test/macro_f1": "macro F1",
+    "test/ece_calibrated": "calibration error (at the temperature below)",
+    "test/fidelity": "agreement with the teacher",
+}
 
 
-def export_card(source: Source, format: Format, parity: Mapping[str, Any]) -> str:
-    """Markdown; the numbers are the ledger's."""
+def export_card(source: Source, format: Format, parity: Mapping[str, Any], size: int) -> str:
+    """Markdown; the numbers are the ledger's.
+
+    Args:
+      parity: what was checked, see ``Manifest``.
+      size: of the model's files, in bytes.
+    """
     opened = source.opened
     kind = "pairs of texts" if source.pairs else "texts"
-    return f"""# A text classifier made with distill_jax: {format.says}
+    parts = [
+        f"# A text classifier made with distill_jax: {format.says}",
+        f"Classes: {', '.join(map(printable, opened.label_names))}. It reads {kind} of at most "
+        f"{opened.max_length} tokens. Probabilities are calibrated where logits are divided by "
+        f"{opened.temperature:.4g} before the softmax.",
+        "## Use",
+        format.usage(source).strip(),
+        'Ask it: `distill-jax predict FOLDER "a text"`. Verify it: `distill-jax verify FOLDER`.',
+        "## Numbers",
+        "\n".join(_numbers(source, size)),
+        _checked(parity),
+        "## Made of",
+        "\n".join(_made_of(source)),
+    ]
+    return "\n\n".join(parts) + "\n"
 
-Classes: {", ".join(opened.label_names)}. It reads {kind} of at most {opened.max_length} tokens.
 
-## Use
-{format.usage(source)}
-Verify it: `distill-jax verify FOLDER`. Ask it: `distill-jax predict FOLDER "a text"`.
-"""
+def data_terms(name: str) -> str:
+    """Under which terms a data set, or a teacher, of this name is known to be given."""
+    asset = ASSETS.get(name.split("/")[0].replace("_", "-"))
+    if asset is not None:
+        return asset.about + ("" if asset.terms is None else f" {asset.terms}")
+    if name.startswith("tfds:"):
+        return "as its page in the catalogue of TensorFlow Datasets says"
+    return "not known here: ask who gave it"
+
+
+def _numbers(source: Source, size: int) -> list[str]:
+    rows = ["| | |", "|---|---|"]
+    metrics = source.row.metrics if source.row is not None else {}
+    for key, says in _SCORES.items():
+        if key in metrics:
+            rows.append(f"| test {says} | {100 * metrics[key]:.1f}% |")
+    rows.append(f"| parameters | {source.birth['parameters']:,} |")
+    rows.append(f"| model's files | {size / 1e6:.2f} MB |")
+    if source.row is not None and "latency/p50_ms" in metrics:
+        p50, p95 = metrics["latency/p50_ms"], metrics["latency/p95_ms"]
+        rows.append(
+            f"| latency of one text under JAX, p50 / p95 | {p50:.2f} / {p95:.2f} ms, on "
+            f"{source.row.device} |"
+        )
+    return rows
+
+
+def _checked(parity: Mapping[str, Any]) -> str:
+    told = (
+        f"Written when its logits were within {parity['worst_difference']:.1e} of the student's on "
+        f"{parity['sentences']:,} sentences ({parity['texts']}); a text's logits differ by at most "
+        f"{parity['alone_or_batched']:.1e} between being asked about alone and among others."
+    )
+    for split, score in parity.get("accuracy", {}).items():
+        told += (
+            f" Accuracy on {score['sentences']:,} sentences of {split}: "
+            f"{100 * score['source']:.1f}% before, {100 * score['export']:.1f}% in this format."
+        )
+    return told
+
+
+def _made_of(source: Source) -> list[str]:
+    lines = [f"- model `{source.model.digest}`, family {source.birth['family']}"]
+    return lines if source.row is None else lines + _of_run(source.row)
+
+
+def _of_run(row: LedgerRow) -> list[str]:
+    data = str(row.config.get("data", {}).get("name"))
+    teacher = str(row.config.get("teacher", {}).get("name"))
+    prints = row.fingerprints
+    return [
+        f"- run `{row.hash}` of {row.experiment}: {row.group}, {row.row}, seed {row.seed}",
+        f"- teacher {teacher} `{prints.get('teacher', '')}`; terms: {data_terms(teacher)}",
+        f"- data {data} `{prints.get('data', '')}`; terms: {data_terms(data)}",
+    ]

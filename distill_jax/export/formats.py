@@ -36,6 +36,7 @@ class Format:
       usage: Markdown for the card: how the folder is loaded elsewhere.
       tolerance: by which a logit may differ from the source's; None where the format rounds, and
         what counts is the score.
+      compiles: whether each new shape of a batch costs a compilation.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Format:
     open: Callable[[Path, Manifest, int | None], Logits]
     usage: Callable[[Source], str]
     tolerance: float | None = 1e-4
+    compiles: bool = False
 
 
 _FORMATS: dict[str, Format] = {}

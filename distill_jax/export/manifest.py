@@ -97,7 +97,9 @@ def read_manifest(folder: Path) -> Manifest:
         expected = raw.pop("digest")
         if _digest(raw) != expected:
             raise ValueError("its content has changed since it was written")
-        return Manifest(**{**raw, "label_names": tuple(raw["label_names"])})
+        if type(names := raw["label_names"]) is not list:
+            raise ValueError("label_names must be a list")
+        return Manifest(**{**raw, "label_names": tuple(names)})
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     except UserError as error:

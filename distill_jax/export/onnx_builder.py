@@ -158,7 +158,7 @@ class Builder:
                 needed |= _read_by(node)
         held = {} if self._outer else self.arrays
         constants = [
-            numpy_helper.from_array(np.ascontiguousarray(array), key)
+            numpy_helper.from_array(np.asarray(array, order="C"), key)
             for key, array in held.items()
             if key in needed
         ]
@@ -169,7 +169,7 @@ class Builder:
         return found if found or self._outer is None else self._outer._find(key)
 
     def _target(self, old: Sequence[Dim], new: Sequence[Dim]) -> str:
-        """The shape to reshape to, as a constant where that can be: 0 copies, -1 is what is left."""
+        """The shape to reshape to, as a constant where that can be: 0 copies, -1 fills."""
         spelt = [
             dim if isinstance(dim, int | np.integer) else 0 if old[n : n + 1] == (dim,) else -1
             for n, dim in enumerate(new)

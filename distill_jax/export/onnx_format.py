@@ -39,9 +39,9 @@ def open_onnx(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
     try:
-        session = runtime.InferenceSession(
-            str(folder / FILE), options, providers=["CPUExecutionProvider"]
-        )
+        # From its bytes: a file cannot then ask for weights in files elsewhere.
+        content = (folder / FILE).read_bytes()
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library's own kinds, which share no base class
         raise UserError(f"ONNX Runtime cannot load {folder / FILE}: {first_line(error)}") from error
 
@@ -83,8 +83,7 @@ logits = session.run(["logits"], {{k: numpy.asarray(v) for k, v in inputs.items(
 
 
 def _usage(source: Source) -> str:
-    texts = '("a text", "its second text")' if source.pairs else '"a text", "another text"'
-    return _USAGE.format(max_length=source.opened.max_length, texts=texts)
+    return _USAGE.format(max_length=source.opened.max_length, texts=source.example_texts)
 
 
 ONNX = register(Format("onnx", "ONNX, float32", _write, open_onnx, _usage))

@@ -15,26 +15,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
-from flax.traverse_util import unflatten_dict
-from jax import export
 from jax.extend.core import Literal
 from onnx import TensorProto, helper
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.types import as_batch
 from distill_jax.export.onnx_builder import TYPES, Builder, Value
-from distill_jax.models.build import build_model, family_of
+from distill_jax.export.trace import INPUTS, LENGTH, ROWS, trace
+from distill_jax.models.build import family_of
 from distill_jax.models.loaded import flat_arrays
 
 OPSET, IR_VERSION = 20, 10
 """The first with GELU; ONNX Runtime reads them from 1.18 on."""
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
-ROWS, LENGTH = "batch", "length"
 HEAD = "classifier"
 """The part of every classifier's parameters that is its head, see ``models.family``."""
 
@@ -134,35 +129,6 @@ def onnx_model(config: Any, params: Any, *, int8: bool = False) -> Any:
     )
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def logits_of_tokens(config: Any) -> Callable[..., jax.Array]:
-    """(parameters by path, input_ids, attention_mask, token_type_ids) -> logits, int32 inputs."""
-    model = build_model(config)
-
-    def logits(flat: Any, input_ids_BT: Any, attention_mask_BT: Any, types_BT: Any) -> jax.Array:
-        params = unflatten_dict(flat, sep="/")
-        batch = as_batch(input_ids_BT, attention_mask_BT != 0, types_BT)
-        output: Any = model.apply({"params": params}, batch, train=False)
-        return output.logits_BC
-
-    return logits
-
-
-def symbolic_tokens(config: Any) -> jax.ShapeDtypeStruct:
-    """Token ids of any number of rows and tokens that the model takes."""
-    most = config.token_range.positions
-    shape = export.symbolic_shape(
-        f"{ROWS}, {LENGTH}", constraints=[f"{LENGTH} <= {most}", f"{ROWS} >= 1", f"{LENGTH} >= 1"]
-    )
-    return jax.ShapeDtypeStruct(shape, jnp.int32)
-
-
-def trace(config: Any, flat: Any) -> Any:
-    """The closed jaxpr of a model's logits, of parameters by path and three arrays of tokens."""
-    tokens = symbolic_tokens(config)
-    spec = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in flat.items()}
-    return jax.jit(logits_of_tokens(config)).trace(spec, *(tokens,) * 3).jaxpr
 
 
 def _needed(jaxpr: Any) -> list[Any]:

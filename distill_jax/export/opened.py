@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.export import all_formats  # noqa: F401  being imported they are registered
-from distill_jax.export.formats import format_named
+from distill_jax.export.formats import Logits, format_named
 from distill_jax.export.manifest import (
     MANIFEST,
     TOKENIZER,
@@ -33,7 +32,7 @@ class Export:
     folder: Path
     manifest: Manifest
     tokenizer_file: Path
-    logits: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    logits: Logits
 
 
 def open_export(folder: Path | str, *, threads: int | None = None) -> Export:
@@ -55,5 +54,21 @@ def open_export(folder: Path | str, *, threads: int | None = None) -> Export:
     if TOKENIZER not in manifest.files:
         raise UserError(f"{folder / MANIFEST} lists no {TOKENIZER}")
     check_files(folder, manifest)
-    logits = format.open(folder, manifest, threads)
+    logits = _fitting(format.open(folder, manifest, threads), manifest, folder)
     return Export(folder, manifest, folder / TOKENIZER, logits)
+
+
+def _fitting(logits: Logits, manifest: Manifest, folder: Path) -> Logits:
+    """The same, with as many logits as there are classes."""
+    classes = len(manifest.label_names)
+
+    def checked(ids_BT: np.ndarray, types_BT: np.ndarray, mask_BT: np.ndarray) -> np.ndarray:
+        said_BC = logits(ids_BT, types_BT, mask_BT)
+        if said_BC.shape != (len(ids_BT), classes):
+            raise UserError(
+                f"the model in {folder} gives {list(said_BC.shape)} for {len(ids_BT)} texts of "
+                f"{classes} classes: its files do not belong together"
+            )
+        return said_BC
+
+    return checked

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,17 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.tokenise import TokenTable, tokenise_texts
+from distill_jax.evaluation.metrics import accuracy
 from distill_jax.evaluation.open_classifier import OpenClassifier
 from distill_jax.evaluation.stream import WindowPredictor
-from distill_jax.export.formats import Format, Logits
+from distill_jax.export.formats import Format
+from distill_jax.export.own_data import NoData, OwnData
 from distill_jax.export.probes import probe_columns
-from distill_jax.export.runtime import ExportRuntime
-from distill_jax.export.source import Source
 
 GOLDEN = "golden.json"
-DRIFT = 1e-2
-"""By which an 8-bit export's logit may differ from its own of another machine: sums of floats in
-another order can move an activation by one step of 127."""
+MOST_SENTENCES = 5000
+"""Of a split, evenly spread, that are asked about while an export is written."""
+_MOST_BYTES = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,66 +52,159 @@ class Difference:
         return self.worst <= self.allowed
 
 
-def difference(theirs_NC: np.ndarray, ours_NC: np.ndarray, tolerance: float) -> Difference:
-    """Of some logits from those they should be; large logits may differ in proportion."""
-    worst = float(np.abs(theirs_NC - ours_NC).max())
-    scale = max(1.0, float(np.abs(ours_NC).max()))
-    same = np.mean(theirs_NC.argmax(axis=1) == ours_NC.argmax(axis=1))
-    return Difference(len(ours_NC), worst, tolerance * scale, float(same))
+def difference(
+    theirs_NC: np.ndarray, expected_NC: np.ndarray, tolerance: float | None
+) -> Difference:
+    """Of some logits from those they should be.
+
+    Args:
+      tolerance: for logits up to 10; of larger ones in proportion. None for any difference.
+    """
+    worst = float(np.abs(theirs_NC - expected_NC).max())
+    allowed = math.inf if tolerance is None else tolerance
+    same = float(np.mean(theirs_NC.argmax(axis=1) == expected_NC.argmax(axis=1)))
+    scale = max(1.0, float(np.abs(expected_NC).max()) / 10)
+    return Difference(len(expected_NC), worst, allowed * scale, same)
 
 
-def written_parity(source: Source, format: Format, logits: Logits) -> dict[str, Any]:
+def logits_of_tokens(opened: OpenClassifier, tokens: TokenTable) -> np.ndarray:
+    """Logits [N, C] of whatever was opened."""
+    return WindowPredictor(opened.runtime, longest=opened.max_length)(tokens)
+
+
+def logits_of_texts(opened: OpenClassifier, columns: Sequence[Sequence[str]]) -> np.ndarray:
+    """Logits [N, C] of texts, or of pairs in two columns, none of them blank."""
+    return logits_of_tokens(opened, _tokens(opened, columns))
+
+
+def written_parity(
+    source: OpenClassifier,
+    export: OpenClassifier,
+    format: Format,
+    data: OwnData | NoData,
+    *,
+    max_drop: float,
+) -> dict[str, Any]:
     """What is checked before an export is there, for ``export.json``.
 
+    Args:
+      data: of the source, whose test split is asked about; else it is the probes.
+      max_drop: the most accuracy on validation that a format that rounds may lose.
+
     Raises:
-      UserError: the export answers otherwise.
+      UserError: the export answers otherwise, or loses more.
     """
-    tokens = tokens_of(source.opened, probe_columns(source.pairs))
-    theirs_NC = exported_logits(source, logits, tokens)
-    found = difference(theirs_NC, source_logits(source, tokens), format.tolerance or np.inf)
+    tokens = data.splits["test"] if isinstance(data, OwnData) else None
+    if tokens is None:
+        tokens = _tokens(source, probe_columns(bool(source.pairs)))
+    tokens = _some(tokens)
+    expected_NC, theirs_NC = logits_of_tokens(source, tokens), logits_of_tokens(export, tokens)
+    found = difference(theirs_NC, expected_NC, format.tolerance)
     if not found.holds:
         raise UserError(
-            f"what was written as {format.name} answers otherwise than {source.folder}: a logit "
-            f"differs by {found.worst:.3g}, more than {found.allowed:.3g}; nothing was kept"
+            f"what was written as {format.name} answers otherwise than the source: a logit differs "
+            f"by {found.worst:.3g}, more than {found.allowed:.3g}; nothing was kept"
         )
-    return {
-        "compared_with": "the source under JAX",
+    parity: dict[str, Any] = {
+        "texts": data.name if isinstance(data, OwnData) else f"probes: {data.reason}",
         "sentences": found.sentences,
         "worst_difference": found.worst,
         "tolerance": format.tolerance,
         "agreement": found.agreement,
+        "alone_or_batched": alone_or_batched(export),
     }
+    if format.tolerance is None and isinstance(data, OwnData):
+        parity["accuracy"] = _scores(source, export, data, max_drop, format)
+    return parity
 
 
-def write_golden(source: Source, logits: Logits, folder: Path) -> None:
+def alone_or_batched(opened: OpenClassifier) -> float:
+    """By how much a logit differs at most between a text asked about alone, and among others with
+    the padding that they bring."""
+    tokens = _tokens(opened, probe_columns(bool(opened.pairs)))
+    rows = np.arange(len(tokens))
+    together = opened.runtime(tokens.batch(rows, int(tokens.lengths_N.max()), len(rows)))
+    alone = [
+        np.asarray(opened.runtime(tokens.batch(rows[n : n + 1], int(tokens.lengths_N[n]), 1)))
+        for n in rows
+    ]
+    return float(np.abs(np.concatenate(alone) - np.asarray(together)).max())
+
+
+def write_golden(source: OpenClassifier, export: OpenClassifier, folder: Path) -> None:
     """Keep what source and export say of the probes, in an ``atomic_folder``."""
-    columns = probe_columns(source.pairs)
-    tokens = tokens_of(source.opened, columns)
+    columns = probe_columns(bool(source.pairs))
     golden = {
-        "texts": list(map(list, zip(*columns, strict=True))),
-        "source": source_logits(source, tokens).tolist(),
-        "export": exported_logits(source, logits, tokens).tolist(),
+        "texts": [list(texts) for texts in zip(*columns, strict=True)],
+        "source": logits_of_texts(source, columns).tolist(),
+        "export": logits_of_texts(export, columns).tolist(),
     }
-    (folder / GOLDEN).write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(golden, indent=1, ensure_ascii=False)
+    (folder / GOLDEN).write_text(text + "\n", encoding="utf-8")
 
 
-def tokens_of(opened: OpenClassifier, columns: Sequence[Sequence[str]]) -> TokenTable:
-    """Texts, or pairs of texts, as a classifier's tokeniser cuts them."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Golden:
+    """Answers kept in an export.
+
+    Attributes:
+      columns: the texts, or the two of each pair.
+      source_NC, export_NC: what its source and it itself said of them.
+    """
+
+    columns: tuple[tuple[str, ...], ...]
+    source_NC: np.ndarray
+    export_NC: np.ndarray
+
+
+def read_golden(folder: Path, classes: int, *, pairs: bool) -> Golden:
+    """Read what ``write_golden`` kept.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    path = folder / GOLDEN
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
+        raw: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        columns = tuple(tuple(map(str, column)) for column in zip(*raw["texts"], strict=True))
+        logits = [np.asarray(raw[name], np.float32) for name in ("source", "export")]
+        shape = (len(raw["texts"]), classes)
+        if len(columns) != 1 + pairs or any(each.shape != shape for each in logits):
+            raise ValueError("its texts and logits do not fit each other")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    return Golden(columns, *logits)
+
+
+def _scores(
+    source: OpenClassifier, export: OpenClassifier, data: OwnData, max_drop: float, format: Format
+) -> dict[str, dict[str, float]]:
+    """Accuracy of source and export, by split. Validation decides; test is told."""
+    scores = {}
+    for split in ("validation", "test"):
+        tokens = _some(data.splits[split])
+        ours, theirs = (
+            accuracy(logits_of_tokens(each, tokens), tokens.labels_N) for each in (source, export)
+        )
+        scores[split] = {"source": ours, "export": theirs, "sentences": len(tokens)}
+        if split == "validation" and not ours - theirs <= max_drop:
+            raise UserError(
+                f"{format.name} loses {100 * (ours - theirs):.1f} points of accuracy on validation "
+                f"({100 * ours:.1f}% -> {100 * theirs:.1f}%), more than --max-drop "
+                f"{100 * max_drop:g}; nothing was kept"
+            )
+    return scores
+
+
+def _some(tokens: TokenTable) -> TokenTable:
+    if len(tokens) <= MOST_SENTENCES:
+        return tokens
+    return tokens.take(np.linspace(0, len(tokens) - 1, MOST_SENTENCES).astype(int))
+
+
+def _tokens(opened: OpenClassifier, columns: Sequence[Sequence[str]]) -> TokenTable:
     texts, *more = columns
-    tokens, _ = tokenise_texts(
-        texts,
-        opened.tokenizer_file,
-        max_length=opened.max_length,
-        texts_b=more[0] if more else None,
-    )
-    return tokens
-
-
-def source_logits(source: Source, tokens: TokenTable) -> np.ndarray:
-    """Logits [N, C] of the source."""
-    return WindowPredictor(source.opened.runtime, longest=source.opened.max_length)(tokens)
-
-
-def exported_logits(source: Source, logits: Logits, tokens: TokenTable) -> np.ndarray:
-    """Logits [N, C] of what was exported."""
-    return WindowPredictor(ExportRuntime(logits), longest=source.opened.max_length)(tokens)
+    file, length = opened.tokenizer_file, opened.max_length
+    return tokenise_texts(texts, file, max_length=length, texts_b=more[0] if more else None)[0]

@@ -23,11 +23,11 @@ PROBES = (
     "Please cancel my order #48213 and refund the amount to my card: I ordered the wrong size, and "
     "the delivery has been put off three times already without any explanation.",
     "meh",
-    "The second half drags. The first, though, is as good as anything that this director has made "
-    "in the past ten years, and the two leads, who hardly speak a word to each other, carry it with "
-    "nothing but glances. I left the cinema wishing that it had been an hour shorter, or two hours "
-    "longer; I still do not know which, and perhaps that is the best that can be said of a film "
-    "about people who never make up their minds.",
+    "The second half drags. The first, though, is as good as anything that this director has "
+    "made in the past ten years, and the two leads, who hardly speak a word to each other, carry "
+    "it with nothing but glances. I left the cinema wishing that it had been an hour shorter, or "
+    "two hours longer; I still do not know which, and perhaps that is the best that can be said "
+    "of a film about people who never make up their minds.",
 )
 
 

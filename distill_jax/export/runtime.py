@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,18 +12,33 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, TokenRange
 from distill_jax.evaluation.calibration import is_temperature
 from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifier
-from distill_jax.evaluation.stream import CPU_TOKENS
-from distill_jax.export.formats import Logits
+from distill_jax.evaluation.stream import COMPILING, CPU_TOKENS
+from distill_jax.export.formats import Logits, format_named
 from distill_jax.export.manifest import is_export
+
+if TYPE_CHECKING:
+    from distill_jax.export.opened import Export
+
+WIDTH = 384
+"""Of a model whose price of a shape is taken for all."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExportRuntime:
-    """A ``stream.Runtime`` to which every shape is as good."""
+    """A ``stream.Runtime``.
+
+    Attributes:
+      compiles: whether each new shape costs a compilation.
+    """
 
     logits: Logits
-    shape_price: float = 0.0
+    compiles: bool = False
     batch_tokens: int = CPU_TOKENS
+
+    @property
+    def shape_price(self) -> float:
+        """See ``stream.Runtime``: that of a model of usual width."""
+        return COMPILING / WIDTH**2 if self.compiles else 0.0
 
     def __call__(self, batch: Batch) -> Any:
         tokens = batch.input_ids_BT, batch.token_type_ids_BT, batch.where_BT
@@ -46,7 +61,16 @@ def open_any(
 
     from distill_jax.export.opened import open_export
 
-    export = open_export(folder)
+    return as_classifier(open_export(folder), max_length=max_length, temperature=temperature)
+
+
+def as_classifier(
+    export: Export,
+    *,
+    max_length: int | None = None,
+    temperature: float | Literal["auto"] = "auto",
+) -> OpenClassifier:
+    """An opened export as what ``predict`` asks; the arguments are those of ``open_any``."""
     manifest = export.manifest
     if temperature == "auto":
         temperature = manifest.temperature
@@ -59,5 +83,5 @@ def open_any(
         temperature=float(temperature),
         tokenizer_file=export.tokenizer_file,
         token_range=TokenRange(types=2 if manifest.pairs else 1, positions=manifest.max_length),
-        runtime=ExportRuntime(export.logits),
+        runtime=ExportRuntime(export.logits, format_named(manifest.format).compiles),
     )

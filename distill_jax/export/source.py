@@ -8,7 +8,9 @@ from typing import Any
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
+from distill_jax.evaluation.latency import parameter_count
 from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifier
+from distill_jax.models.build import family_of
 from distill_jax.models.loaded import Loaded
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.outputs import LEDGER
@@ -38,11 +40,17 @@ class Source:
         return bool(self.opened.pairs)
 
     @property
+    def example_texts(self) -> str:
+        """What stands in examples of Python for the texts."""
+        return '("a text", "its second text")' if self.pairs else '"a text", "another text"'
+
+    @property
     def birth(self) -> dict[str, Any]:
         """What it was made of, for ``export.json``."""
         said: dict[str, Any] = {
             "model": self.model.digest,
-            "parameters": int(sum(leaf.size for leaf in _leaves(self.model.params))),
+            "family": family_of(self.model.config).name,
+            "parameters": parameter_count(self.model.params),
         }
         if (row := self.row) is None:
             return said
@@ -97,9 +105,3 @@ def _row_of(folder: Path) -> LedgerRow | None:
     if folder.parent.name != "runs" or not ledger.is_file():
         return None
     return next((row for row in Ledger(ledger).rows() if row.hash == folder.name), None)
-
-
-def _leaves(params: Any) -> Any:
-    import jax
-
-    return jax.tree.leaves(params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
@@ -15,7 +16,9 @@ from distill_jax.export import all_formats  # noqa: F401  being imported they ar
 from distill_jax.export.card import export_card
 from distill_jax.export.formats import Format, format_named
 from distill_jax.export.manifest import TOKENIZER, Manifest, digests_of, write_manifest
+from distill_jax.export.own_data import NoData, OwnData
 from distill_jax.export.parity import write_golden, written_parity
+from distill_jax.export.runtime import ExportRuntime
 from distill_jax.export.source import Source
 from distill_jax.models.loaded import check_free
 
@@ -23,8 +26,14 @@ CARD = "README.md"
 _VERSIONS = ("jax", "flax", "onnx", "onnxruntime", "tokenizers", "safetensors")
 
 
-def export_model(source: Source, format: Format, folder: Path) -> Manifest:
+def export_model(
+    source: Source, format: Format, folder: Path, *, data: OwnData | NoData, max_drop: float
+) -> Manifest:
     """Write an export, whole or not at all, once it was seen to answer as its source does.
+
+    Args:
+      data: of the source, from ``own_data``.
+      max_drop: the most accuracy on validation that a format that rounds may lose.
 
     Raises:
       UserError: the folder is not free, the format cannot hold the model, what was written
@@ -33,12 +42,14 @@ def export_model(source: Source, format: Format, folder: Path) -> Manifest:
     check_free(folder)
     with atomic_folder(folder) as scratch:
         format.write(source, scratch)
+        size = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
         shutil.copyfile(source.opened.tokenizer_file, scratch / TOKENIZER)
         plain = _manifest(source, format, {}, {})
-        logits = format.open(scratch, plain, None)
-        parity = written_parity(source, format, logits)
-        write_golden(source, logits, scratch)
-        card = export_card(source, format, parity)
+        runtime = ExportRuntime(format.open(scratch, plain, None), format.compiles)
+        written = dataclasses.replace(source.opened, runtime=runtime, model=None)
+        parity = written_parity(source.opened, written, format, data, max_drop=max_drop)
+        write_golden(source.opened, written, scratch)
+        card = export_card(source, format, parity, size)
         (scratch / CARD).write_text(card, encoding="utf-8")
         manifest = _manifest(source, format, digests_of(scratch), parity)
         write_manifest(scratch, manifest)

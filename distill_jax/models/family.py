@@ -95,6 +95,21 @@ class Family:
 
 
 @dataclasses.dataclass(frozen=True)
+class Elsewhere:
+    """Folders of a family's models that other software loads by its own classes.
+
+    Attributes:
+      save: (folder, config, params, tokenizer_file, label_names, inputs): fills an empty folder.
+      load: (folder) -> ``Loaded``: reads what ``save`` wrote.
+      usage: (config, pairs) -> Markdown: how it is loaded there.
+    """
+
+    save: Callable[..., None]
+    load: Callable[[Path], Loaded]
+    usage: Callable[[Any, bool], str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Classifiers(Family):
     """Students, and perhaps teachers, that read a ``Batch`` and say a ``ModelOutput``.
 
@@ -108,12 +123,15 @@ class Classifiers(Family):
       pools: whether ``pooling`` means something to its students.
       reference: (folder, token ids, token types, mask) -> logits as other software reads a folder
         of this family; None where no other does.
+      elsewhere: how a folder is written and read that other software loads without our code; None
+        where no other has such models.
     """
 
     names: tuple[str, ...] = ()
     reads: str = "texts"
     pools: bool = False
     reference: Callable[..., Any] | None = None
+    elsewhere: Elsewhere | None = None
 
     def claims(self, name: str) -> bool:
         """Whether a student of this name is one of the family, whatever else is wrong with it."""

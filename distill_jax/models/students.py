@@ -25,7 +25,8 @@ from jax import Array
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.layer_choice import spread, uniform
 from distill_jax.models.bert import Bert, BertConfig, Params, init_bert
-from distill_jax.models.family import Classifiers, register
+from distill_jax.models.family import Classifiers, Elsewhere, register
+from distill_jax.models.hf_export import load_elsewhere, save_elsewhere, usage_elsewhere
 from distill_jax.models.hf_reference import reference_logits
 from distill_jax.models.huggingface import load_pretrained, save_pretrained
 from distill_jax.models.loaded import Loaded
@@ -223,6 +224,7 @@ BERTS = register(
         _NAMES,
         pools=True,
         reference=reference_logits,
+        elsewhere=Elsewhere(save_elsewhere, load_elsewhere, usage_elsewhere),
         embeddings=("embeddings", "word", "embedding"),
     )
 )

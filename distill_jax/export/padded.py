@@ -1,0 +1,31 @@
+"""Models under JAX as exports are asked: any number of rows and tokens, few shapes compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distill_jax.export.formats import Logits
+
+STEP = 16
+"""Batches have a multiple of so many tokens, and rows a power of two."""
+
+
+def padded(call: Callable[..., Any], longest: int) -> Logits:
+    """The logits of a program that is compiled for each shape.
+
+    Args:
+      call: (input_ids, attention_mask, token_type_ids), int32 [B, T] -> logits [B, C].
+      longest: tokens that it takes.
+    """
+
+    def logits(ids_BT: np.ndarray, types_BT: np.ndarray, mask_BT: np.ndarray) -> np.ndarray:
+        rows, length = ids_BT.shape
+        wide = max(length, min(-(-length // STEP) * STEP, longest))
+        more = ((0, (1 << (rows - 1).bit_length()) - rows), (0, wide - length))
+        arrays = (np.pad(x, more).astype(np.int32) for x in (ids_BT, mask_BT, types_BT))
+        return np.asarray(call(*arrays), np.float32)[:rows]
+
+    return logits

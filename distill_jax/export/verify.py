@@ -1,0 +1,119 @@
+"""Whether an exported folder is still what it was, and answers as its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.evaluation.open_classifier import OpenClassifier
+from distill_jax.evaluation.stream import WINDOW, windows_of
+from distill_jax.export.formats import Format, format_named
+from distill_jax.export.opened import Export
+from distill_jax.export.parity import Difference, difference, logits_of_texts, read_golden
+from distill_jax.export.runtime import as_classifier
+from distill_jax.export.source import Source, open_source
+
+DRIFT = 1e-2
+"""By which a logit of a format that rounds may differ from what the same folder said where it was
+written: sums of floats in another order can move an activation by one of its 127 steps."""
+AGREEMENT = 0.95
+"""The least share of somebody's texts that such a format puts in the same class as its source."""
+
+
+def find_source(export: Export, run: Path | None) -> Source | None:
+    """The run an export was made of: the one that is named, or that it lies in; None without.
+
+    Raises:
+      UserError: the one that is named is another.
+    """
+    digest = export.manifest.source.get("model")
+    if run is not None:
+        source = open_source(run)
+        if source.model.digest != digest:
+            raise UserError(f"{run} is not what {export.folder} was made of: its model is another")
+        return source
+    parents = export.folder.resolve().parents
+    beside = parents[1] if len(parents) > 1 else None  # RUN/export/FORMAT
+    if beside is None or not (beside / "model").is_dir():
+        return None
+    source = open_source(beside)
+    return source if source.model.digest == digest else None
+
+
+def verified(
+    export: Export, source: Source | None, rows: Iterable[Sequence[str]] | None
+) -> Iterator[str]:
+    """What is found, line by line.
+
+    Args:
+      rows: texts of the user's, one or two each, on which export and source are compared.
+
+    Raises:
+      UserError: the export answers otherwise than its source, or than it did.
+    """
+    manifest, format = export.manifest, format_named(export.manifest.format)
+    opened = as_classifier(export)
+    yield f"{len(manifest.files)} files are what they were"
+    golden = read_golden(export.folder, len(manifest.label_names), pairs=manifest.pairs)
+    now_NC = logits_of_texts(opened, golden.columns)
+    own = difference(now_NC, golden.export_NC, format.tolerance or DRIFT)
+    yield _checked(own, f"golden answers of this {format.name}")
+    yield _checked(_from_source(format, now_NC, golden.source_NC), "golden answers of its source")
+    if rows is not None and source is None:
+        raise UserError(
+            f"{export.folder} does not lie in the run it was made of, with which it is to be "
+            "compared: name it with --run RUN"
+        )
+    if source is None:
+        return
+    if rows is None:
+        now_NC = logits_of_texts(source.opened, golden.columns)
+        yield _checked(difference(now_NC, golden.source_NC, 1e-4), "the source, of its own answers")
+        return
+    found = _on_rows(opened, source.opened, format, rows)
+    yield _checked(found, f"the source, {source.folder}, on your texts")
+    if format.tolerance is None and found.agreement < AGREEMENT:
+        raise UserError(
+            f"parity is broken: {format.name} puts {100 * (1 - found.agreement):.1f}% of your "
+            f"texts in another class than its source, more than {100 * (1 - AGREEMENT):.0f}%"
+        )
+
+
+def _on_rows(
+    ours: OpenClassifier, source: OpenClassifier, format: Format, rows: Iterable[Sequence[str]]
+) -> Difference:
+    """Of all windows of texts together; blank ones are left out."""
+    logits: list[tuple[np.ndarray, np.ndarray]] = []
+    width = 2 if ours.pairs else 1
+    for some in windows_of((row for row in rows if any(x.strip() for x in row)), WINDOW):
+        if len(some[0]) != width:
+            raise UserError("the export reads " + ("pairs of texts" if width == 2 else "one text"))
+        columns = list(zip(*some, strict=True))
+        logits.append((logits_of_texts(ours, columns), logits_of_texts(source, columns)))
+    if not logits:
+        raise UserError("there is no text to compare on")
+    ours_NC, source_NC = (np.concatenate(each) for each in zip(*logits, strict=True))
+    return _from_source(format, ours_NC, source_NC)
+
+
+def _from_source(format: Format, theirs_NC: np.ndarray, source_NC: np.ndarray) -> Difference:
+    return difference(theirs_NC, source_NC, format.tolerance)
+
+
+def _checked(found: Difference, what: str) -> str:
+    """A line for people.
+
+    Raises:
+      UserError: the difference is too large.
+    """
+    if not found.holds:
+        raise UserError(
+            f"parity is broken: {what}: a logit differs by {found.worst:.3g}, more than "
+            f"{found.allowed:.3g}, on {found.sentences:,} sentences"
+        )
+    bound = f" (allowed: {found.allowed:.1e})" if np.isfinite(found.allowed) else ""
+    same = f"; {100 * found.agreement:.1f}% get the same class"
+    return f"{what}: {found.sentences:,} sentences, logits within {found.worst:.1e}{bound}{same}"

@@ -1,0 +1,79 @@
+"""Every format holds every family's students, or says why not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from exports import save_student, text_families
+
+from distill_jax.core.errors import UserError
+from distill_jax.evaluation.open_classifier import open_classifier
+from distill_jax.export import formats
+from distill_jax.export.formats import format_named, names, register
+from distill_jax.export.manifest import read_manifest
+from distill_jax.export.runtime import open_any
+
+TEXTS = ["the film is good", "bad", "the plot and the cast and the music is very not good at all"]
+SECOND = ["bad", "the music was very good", "the film"]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("family", sorted(text_families()))
+def test_a_student_answers_the_same_in_every_format(
+    family, pairs, toy_teacher, write_export, tmp_path
+):
+    run = save_student(tmp_path / "run", toy_teacher, family, pairs=pairs)
+    asked = (TEXTS, SECOND) if pairs else (TEXTS,)
+    expected = open_classifier(run).classify(*asked)
+    held = []
+    for name in names():
+        folder = tmp_path / name
+        if name == "hf" and text_families()[family].elsewhere is None:
+            with pytest.raises(
+                UserError, match=f"no other software has models of .*{family}.*onnx"
+            ):
+                write_export(run, name, folder)
+            assert not folder.exists()
+            continue
+        manifest = write_export(run, name, folder)
+        held.append(name)
+        assert manifest == read_manifest(folder) and manifest.format == name
+        assert (manifest.label_names, manifest.pairs) == (("good", "bad"), pairs)
+        assert (manifest.max_length, manifest.temperature) == (24, 1.5)
+        atol = 1e-4 if format_named(name).tolerance else 0.05
+        for one, other in zip(open_any(folder).classify(*asked), expected, strict=True):
+            np.testing.assert_allclose(
+                list(one.probabilities.values()), list(other.probabilities.values()), atol=atol
+            )
+        with pytest.raises(UserError, match="trained on " + ("pairs" if pairs else "single")):
+            open_any(folder).classify(*(asked[:1] if pairs else (TEXTS, SECOND)))
+    assert set(held) >= {"onnx", "onnx-int8", "stablehlo"}
+
+
+def test_there_is_one_format_of_a_name():
+    assert names()[:4] == ("hf", "onnx", "onnx-int8", "stablehlo")
+    with pytest.raises(UserError, match="Did you mean 'onnx'"):
+        format_named("onx")
+    with pytest.raises(UserError, match="'onnx' is there already"):
+        register(format_named("onnx"))
+
+
+def test_a_new_format_is_one_entry(monkeypatch, student_run, write_export, tmp_path):
+    """And one that answers otherwise than its source leaves nothing behind."""
+    monkeypatch.setattr(formats, "_FORMATS", dict(formats._FORMATS))
+    honest = format_named("onnx")
+    register(dataclasses.replace(honest, name="mine"))
+    assert write_export(student_run, "mine", tmp_path / "mine").format == "mine"
+
+    def off_by(shift):
+        def opened(*args):
+            logits = honest.open(*args)
+            return lambda *tokens: logits(*tokens) + np.float32(shift)
+
+        return opened
+
+    for name, shift in {"a little": 5e-4, "lost": np.nan}.items():
+        register(dataclasses.replace(honest, name=name, open=off_by(shift)))
+        with pytest.raises(UserError, match="answers otherwise than the source: a logit differs"):
+            write_export(student_run, name, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
