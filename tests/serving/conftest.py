@@ -4,10 +4,8 @@ import jax
 import pytest
 from served import small_export
 
+from distill_jax.cli.main import dispatch
 from distill_jax.evaluation.calibration import write_temperature
-from distill_jax.export.formats import format_named
-from distill_jax.export.source import open_source
-from distill_jax.export.write import export_model
 from distill_jax.models.build import load_model
 from distill_jax.models.huggingface import save_pretrained
 from distill_jax.serving.app import create_app
@@ -40,8 +38,6 @@ def exports(toy_teacher, tmp_path_factory):
     model = folder / "model"
     save_pretrained(model, loaded.config, params, loaded.tokenizer_file, ("a", "b"))
     write_temperature(model, 1.7)
-    source = open_source(model)
-    made = {name: folder / name for name in ("onnx", "onnx-int8")}
-    for name, target in made.items():
-        export_model(source, format_named(name), target)
-    return made
+    formats = ("onnx", "onnx-int8")
+    dispatch(["export", str(model), "--format", ",".join(formats), "--output", str(folder)])
+    return {name: folder / name for name in formats}

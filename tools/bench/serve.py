@@ -30,6 +30,7 @@ from rich.console import Console
 from serve_load import Address
 from serve_page import page
 
+from distill_jax.cli.main import dispatch
 from distill_jax.cli.run import run
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
@@ -111,8 +112,6 @@ def made(args: Arguments, scratch: Path) -> dict[str, Path]:
     import jax
 
     from distill_jax.data.assets import fetch
-    from distill_jax.export.source import open_source
-    from distill_jax.export.write import export_model, formats_asked
     from distill_jax.models.bert import init_bert
     from distill_jax.models.huggingface import load_pretrained, save_pretrained
     from distill_jax.models.students import student_config
@@ -131,10 +130,9 @@ def made(args: Arguments, scratch: Path) -> dict[str, Path]:
         model = scratch / student
         params = init_bert(config, jax.random.key(0))
         save_pretrained(model, config, params, loaded.tokenizer_file, ("neg", "pos"))
-        source = open_source(model)
-        for format in formats_asked(",".join(args.formats)):
-            name = f"{student}, {format.name}"
-            export_model(source, format, scratch / name)
+        for format in args.formats:
+            name = f"{student}, {format}"
+            dispatch(["export", str(model), "--format", format, "--output", str(scratch / name)])
             found[name] = scratch / name
     return found
 
