@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("distill_jax.serving")
 PATHS = frozenset({"/", "/predict", "/health", "/ready", "/metrics", "/docs", "/openapi.json"})
 _REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "headers that could be read in two ways"},
     401: {"model": Problem, "description": "no token, or one that is not known"},
     408: {"model": Problem, "description": "the body took too long"},
     413: {"model": Problem, "description": "the body is too large"},
     415: {"model": Problem, "description": "the body is not said to be JSON"},
+    421: {"model": Problem, "description": "a name that the server does not answer under"},
     422: {"model": Problem, "description": "the body is not what is expected; says why"},
     429: {"model": Problem, "description": "too much is waiting; Retry-After says when to return"},
     500: {"model": Problem, "description": "the model failed"},
