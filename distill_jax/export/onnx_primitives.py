@@ -8,7 +8,6 @@ list of them. Values may be smaller than JAX's along axes where they are the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,34 +16,8 @@ from onnx import helper
 
 from distill_jax.core.errors import UserError
 from distill_jax.export.onnx_builder import TYPES, Builder, Dim, Value
-from distill_jax.export.onnx_graph import Rule, Walker
 from distill_jax.export.onnx_int8 import int8_product, int8_rows
-from distill_jax.models.named import PREFIX
-
-RULES: dict[str, Rule] = {}
-"""By the names of primitives."""
-NAMED: dict[str, Rule] = {}
-"""By the names of compiled functions, see ``models/named.py``."""
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enter a rule for primitives of these names."""
-
-    def enter(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return enter
-
-
-def named(name: str) -> Callable[[Rule], Rule]:
-    """Enter a rule for a function of ``models/named.py``."""
-
-    def enter(function: Rule) -> Rule:
-        NAMED[PREFIX + name] = function
-        return function
-
-    return enter
+from distill_jax.export.onnx_walker import RULES, Rule, Walker, named, rule
 
 
 def _joint(*values: Value) -> tuple[Dim, ...]:
@@ -407,6 +380,20 @@ def _layer_norm(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
     names = value.name, scale.name, bias.name
     name = walker.builder.op("LayerNormalization", *names, axis=-1, epsilon=float(epsilon))
     return Value(name, value.shape)
+
+
+@named("int8_product")
+def _int8_product(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
+    """Of two matrices of whole numbers from -127 to 127, whatever their dtypes, as float32."""
+    builder, whole = walker.builder, _in_full(walker, eqn, inputs)
+    names = [
+        value.name
+        if str(var.aval.dtype) == "int8"
+        else builder.op("Cast", value.name, to=TYPES["int8"])
+        for value, var in zip(whole, eqn.invars, strict=True)
+    ]
+    summed = builder.op("MatMulInteger", *names)
+    return Value(builder.op("Cast", summed, to=TYPES["float32"]), eqn.outvars[0].aval.shape)
 
 
 def _in_full(walker: Walker, eqn: Any, inputs: list[Value]) -> list[Value]:

@@ -59,10 +59,9 @@ def test_verify_on_a_file_of_one_s_own(student_run, exports, command, tmp_path):
     file.write_text("note,sentence\n1,the film is good\n2,\n3,bad\n")
     said = command("verify", exports["onnx"], "--run", student_run, "--input", file)
     assert "on your texts: 2 sentences, logits within" in said
+    lines = tmp_path / "mine.txt"
     lines.write_text("good\nbad\nthe plot\n")
-    said = command(
-        "verify", exports["onnx"], "--run", student_run, "--input", tmp_path / "mine.txt"
-    )
+    said = command("verify", exports["onnx"], "--run", student_run, "--input", lines)
     assert "on your texts: 3 sentences" in said
     with pytest.raises(UserError, match="no file"):
         command("verify", exports["onnx"], "--input", tmp_path / "none.csv")
