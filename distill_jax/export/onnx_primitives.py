@@ -382,6 +382,20 @@ def _layer_norm(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
     return Value(name, value.shape)
 
 
+@named("int8_product")
+def _int8_product(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
+    """Of two matrices of whole numbers from -127 to 127, whatever their dtypes, as float32."""
+    builder, whole = walker.builder, _in_full(walker, eqn, inputs)
+    names = [
+        value.name
+        if str(var.aval.dtype) == "int8"
+        else builder.op("Cast", value.name, to=TYPES["int8"])
+        for value, var in zip(whole, eqn.invars, strict=True)
+    ]
+    summed = builder.op("MatMulInteger", *names)
+    return Value(builder.op("Cast", summed, to=TYPES["float32"]), eqn.outvars[0].aval.shape)
+
+
 def _in_full(walker: Walker, eqn: Any, inputs: list[Value]) -> list[Value]:
     """The values as JAX shapes them."""
     return [

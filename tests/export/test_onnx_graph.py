@@ -6,64 +6,17 @@ import numpy as np
 import onnxruntime
 import pytest
 from exports import noisy
-from jax import export, lax
-from onnx import helper
+from jax import lax
+from onnx_cases import PRESENT, spec, to_onnx
 
 from distill_jax.core.errors import UserError
-from distill_jax.export.onnx_builder import TYPES, Builder, Value
-from distill_jax.export.onnx_graph import IR_VERSION, OPSET, onnx_model
-from distill_jax.export.onnx_walker import NAMED, RULES, Walker
+from distill_jax.export.onnx_graph import onnx_model
+from distill_jax.export.onnx_walker import NAMED, RULES
 from distill_jax.models.bert import BertConfig, init_bert
 from distill_jax.models.named import gelu, gelu_tanh, layer_norm, softmax
 
 W_43 = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
 TABLE_74 = np.linspace(-2, 2, 28, dtype=np.float32).reshape(7, 4)
-PRESENT: set[str] = set()
-
-
-def to_onnx(function, *specs):
-    """A session of a traced function of arrays with sizes in b and t, and its inputs' names."""
-    traced = jax.jit(function).trace(*specs)
-    PRESENT.update(_primitives(traced.jaxpr.jaxpr))
-    builder = Builder()
-    names = [f"in{n}" for n in range(len(specs))]
-    builder.name_sizes(names[0], [str(dim) for dim in specs[0].shape[:2]])
-    given = [Value(name, spec.shape) for name, spec in zip(names, specs, strict=True)]
-    made = Walker(builder).walk(traced.jaxpr.jaxpr, list(traced.jaxpr.consts), given)
-    outputs = []
-    for number, (value, aval) in enumerate(zip(made, traced.jaxpr.out_avals, strict=True)):
-        builder.node("Identity", [builder.whole(value, aval.shape).name], [f"out{number}"])
-        outputs.append(_described(f"out{number}", aval))
-    graph = builder.graph(
-        "test", [_described(n, s) for n, s in zip(names, specs, strict=True)], outputs
-    )
-    opset = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
-    return onnxruntime.InferenceSession(model.SerializeToString()), names, model
-
-
-def _described(name, aval):
-    shape = [dim if isinstance(dim, int) else None for dim in aval.shape]
-    return helper.make_tensor_value_info(name, TYPES[str(aval.dtype)], shape)
-
-
-def _primitives(jaxpr):
-    for eqn in jaxpr.eqns:
-        yield eqn.primitive.name
-        for inner in jax.tree.leaves(
-            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
-        ):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                yield from _primitives(inner)
-
-
-SCOPE = export.SymbolicScope(["t <= 7", "t >= 2", "b >= 1"])
-
-
-def spec(*tail, dtype=jnp.float32):
-    b, t = export.symbolic_shape("b, t", scope=SCOPE)
-    return jax.ShapeDtypeStruct((b, t, *tail), dtype)
 
 
 def drawn(shape, dtype, seed):
@@ -239,4 +192,4 @@ def test_every_rule_was_tried():
         pytest.skip("the cases above were not run in this process")
     names_of_old = {"pjit", "copy_p", "copy"}
     assert set(RULES) - PRESENT - names_of_old == set()
-    assert len(NAMED) == 4
+    assert len(NAMED) == 5

@@ -1,16 +1,19 @@
 """8 bits mean what they mean everywhere in the house, and an example's answer is its own."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
 from exports import noisy
 from onnx import numpy_helper
+from onnx_cases import spec, to_onnx
 from scipy.special import erf
 
 from distill_jax.export.onnx_graph import onnx_model
 from distill_jax.export.onnx_int8 import quantised
 from distill_jax.models.bert import BertConfig, init_bert
+from distill_jax.models.named import named
 
 CONFIG = BertConfig(31, 16, 2, 2, 32, max_positions=24, pooling="mean", num_labels=3)
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -150,3 +153,26 @@ def _by_hand(params, ids_T):
     x = norm(layer["output_norm"], middle + dense("layer_1/output", up))
     pooled = np.tanh(dense("pooling/dense", x[:1]))
     return (pooled @ p["classifier"]["kernel"] + p["classifier"]["bias"])[0]
+
+
+def test_layers_that_are_in_8_bits_already_stay_so():
+    """A product of whole numbers that is named ``int8_product`` is one of integers in ONNX too,
+    however JAX computes it; so are those of int8 arrays."""
+
+    @named
+    def int8_product(x_NK, w_KF):
+        return x_NK @ w_KF.astype(jnp.float32)
+
+    w_KF = np.random.default_rng(0).integers(-127, 128, (4, 3)).astype(np.int8)
+
+    def function(x_BTK):
+        x_NK = jnp.clip(jnp.round(x_BTK.reshape(-1, 4) * 40), -127, 127)
+        exact = jax.lax.dot(x_NK.astype(jnp.int8), w_KF, preferred_element_type=jnp.int32)
+        return int8_product(x_NK, jnp.asarray(w_KF)), exact
+
+    session, (name,), model = to_onnx(function, spec(4))
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("MatMulInteger") + kinds.count("MatMul") == kinds.count("MatMulInteger") >= 1
+    x_BTK = np.random.default_rng(1).normal(0, 2, (3, 5, 4)).astype(np.float32)
+    for one, other in zip(session.run(None, {name: x_BTK}), function(x_BTK), strict=True):
+        np.testing.assert_array_equal(one, other)
