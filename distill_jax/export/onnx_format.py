@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from distill_jax.export.source import Source
 
 FILE = "model.onnx"
+MOST_BYTES = 2_000_000_000
+"""Of weights: a protocol buffer ends at 2^31."""
 
 
 def _write(source: Source, folder: Path) -> None:
@@ -27,10 +29,18 @@ def _write_int8(source: Source, folder: Path) -> None:
 
 
 def _write_model(source: Source, folder: Path, *, int8: bool) -> None:
+    from distill_jax.models.loaded import flat_arrays  # JAX: whoever only answers needs none
+
     try:
         from distill_jax.export.onnx_graph import onnx_model
     except ImportError as error:
         raise _missing("onnx") from error
+    size = sum(array.nbytes for array in flat_arrays(source.model.params).values())
+    if size > MOST_BYTES:
+        raise UserError(
+            f"the model has {size / 1e9:.1f} GB of weights, more than one ONNX file holds; "
+            "stablehlo holds it"
+        )
     model = onnx_model(source.model.config, source.model.params, int8=int8)
     write_atomic(folder / FILE, model.SerializeToString())
 
