@@ -43,6 +43,9 @@ QUERY, ITEM = "query.stablehlo", "item.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-5
 """By which a score may differ from the model's, of scores above 1 in proportion."""
+ITEM_TOLERANCE = 1e-4
+"""By which a number of a new item's vector may differ, as a share of the largest: an encoder of
+many layers lies before it."""
 LIST = 10
 
 
@@ -126,6 +129,7 @@ def compare(retriever: Retriever, folder: Path) -> dict[str, Any]:
             f"what was written answers otherwise than the model: a score differs by {worst:.3g}, "
             f"more than {allowed:.3g}, or a list does; nothing was kept"
         )
+    _compare_items(retriever, folder)
     return {
         "compared_with": "the model's scores of all items",
         "askers": len(expected_EI),
@@ -133,6 +137,22 @@ def compare(retriever: Retriever, folder: Path) -> dict[str, Any]:
         "tolerance": TOLERANCE,
         "lists": f"the first {length} of each, by the index; equal scores in any order",
     }
+
+
+def _compare_items(retriever: Retriever, folder: Path) -> None:
+    """Vectors of items as if they were new."""
+    if retriever.item is None:
+        return
+    program = export.deserialize(bytearray((folder / ITEM).read_bytes()))
+    vectors_ND = np.asarray(program.call(*retriever.item_probes), np.float32)
+    expected_ND = retriever.item_expected_ND
+    allowed = ITEM_TOLERANCE * float(np.abs(expected_ND).max())
+    worst = float(np.abs(vectors_ND - expected_ND).max())
+    if not worst <= allowed:
+        raise UserError(
+            f"what was written makes other vectors of items than the model: a number differs by "
+            f"{worst:.3g}, more than {allowed:.3g}; nothing was kept"
+        )
 
 
 def write_golden(retriever: Retriever, folder: Path) -> None:

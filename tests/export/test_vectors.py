@@ -29,7 +29,7 @@ from distill_jax.models.family import registered
 from distill_jax.models.huggingface import load_pretrained
 from distill_jax.models.recommenders.closed_forms import CLOSED_FORMS, save_closed_form
 from distill_jax.models.recommenders.sequence import Recommenders
-from distill_jax.teachers.item_texts import TextSpace
+from distill_jax.teachers.item_texts import TextSpace, encode, item_tokens
 
 SPLIT = small_split()
 DATA = SPLIT.data
@@ -53,7 +53,8 @@ def reader(toy_teacher, monkeypatch):
     space = TextSpace(np.linspace(-1, 1, width, dtype=np.float32), 0.7)
     monkeypatch.setattr("distill_jax.data.assets.fetch", lambda name: toy_teacher)
     opening.text_encoder.cache_clear()
-    yield space, width
+    table = item_tokens(DATA.item_texts, pretrained.tokenizer_file)
+    yield space, space.of(encode(pretrained.config, pretrained.params, table))
     opening.text_encoder.cache_clear()
 
 
@@ -139,10 +140,23 @@ def test_a_user_with_a_vector(tmp_path):
     assert [row[0] for row in found] == [DATA.item_names[item] for item in order]
 
 
+def test_vectors_of_new_items_are_compared(towers, tmp_path, monkeypatch):
+    honest = vectors.open_retriever
+
+    def other(run):
+        found = honest(run)
+        return dataclasses.replace(found, item_expected_ND=found.item_expected_ND * 1.01)
+
+    monkeypatch.setattr(vectors, "open_retriever", other)
+    with pytest.raises(UserError, match="makes other vectors of items"):
+        export_vectors(towers, tmp_path / "vectors")
+    assert not (tmp_path / "vectors").exists()
+
+
 def test_new_items_by_text(tmp_path, reader, toy_teacher):
     """The program makes of a text the vector that ``recommend`` makes of it."""
-    space, width = reader
-    save_model(tmp_path, "sasrec-1x8-both", split=SPLIT, text_width=width)
+    space, vectors_IE = reader
+    save_model(tmp_path, "sasrec-1x8-both", split=SPLIT, text_vectors=vectors_IE)
     keep_encoder(tmp_path / "model", space, "toy")
     folder = tmp_path / "vectors"
     manifest = export_vectors(tmp_path, folder)
