@@ -48,14 +48,17 @@ class Program:
     """A function that becomes a file.
 
     Attributes:
-      apply: (int32 arrays [B, T] or [B]) -> vectors [B, D] float32.
-      inputs: name of each array -> its axes, ``b, t`` or ``b``.
+      apply: of arrays, vectors [B, D] float32.
+      inputs: name of each array -> its axes; ``items`` is ``items.npy``, float32, perhaps with
+        vectors of new items below; all others are int32.
       longest: T at most.
+      items: I at least; 0 where no items are read.
     """
 
     apply: Callable[..., Array]
     inputs: Mapping[str, str]
     longest: int
+    items: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +77,8 @@ class Retriever:
       users: names of those who have vectors of their own, by number; None for one who has none.
       model: digest of what it was made of.
       parameters: how many the model has.
-      probes: inputs of ``query`` to compare with, PROBES rows or as many as there are.
+      probes: inputs of ``query`` to compare with, PROBES rows or as many as there are; the items
+        are not among them.
       expected_EI: the model's own scores of them.
     """
 
@@ -156,7 +160,8 @@ def of_recommender(opened: OpenRecommender, folder: Path) -> Retriever:
     """
     recommender, params = opened.model.network()
     items_ID = np.asarray(recommender.item_vectors(params), np.float32)
-    query = _history_query(recommender, params, items_ID)
+    bias_I = _bias(recommender, params, items_ID)
+    query = _history_query(recommender, params, items_ID.shape, biased=bias_I is not None)
     rows = _probe_histories(recommender, query.longest)
     histories = histories_of(rows, len(items_ID), _probe_users(recommender, len(rows)))
     new = _new_items(recommender, params, folder, opened.catalogue)
@@ -164,7 +169,7 @@ def of_recommender(opened: OpenRecommender, folder: Path) -> Retriever:
     return Retriever(
         task="recommendation",
         catalogue=opened.catalogue,
-        items_ID=_with_bias(items_ID, _bias(recommender, params, items_ID)),
+        items_ID=_with_bias(items_ID, bias_I),
         query=query,
         item=new.program,
         item_probes=new.probes,
@@ -178,30 +183,38 @@ def of_recommender(opened: OpenRecommender, folder: Path) -> Retriever:
     )
 
 
-def _history_query(recommender: Recommender, params: Any, items_ID: np.ndarray) -> Program:
-    """Item row + 1, oldest first, 0 on the left where there is none; users by number or -1."""
-    config = recommender.config
+def _history_query(
+    recommender: Recommender, params: Any, shape: tuple[int, ...], *, biased: bool
+) -> Program:
+    """Item row + 1, oldest first, 0 on the left where there is none; users by number or -1.
+
+    Args:
+      shape: of the items' vectors, without bias.
+    """
+    config, width = recommender.config, shape[1]
     hidden = int(config.task == "hidden")
+    rest = {name: part for name, part in params.items() if name != "items"}
 
-    def apply(ids_BT: Array, users_B: Array | None = None) -> Array:
+    def apply(items_ID: Array, ids_BT: Array, users_B: Array | None = None) -> Array:
+        ones_B1 = jnp.ones((ids_BT.shape[0], 1), jnp.int32)
         if hidden:
-            asked_B1 = jnp.full((ids_BT.shape[0], 1), len(items_ID) + 1, jnp.int32)
+            asked_B1 = ones_B1 * jnp.asarray(items_ID.shape[0] + 1, jnp.int32)[None, None]
             ids_BT = jnp.concatenate([ids_BT, asked_B1], axis=1)
-        output = _said(recommender, params, items_ID, ids_BT, users_B)
+        output = _said(recommender, rest, items_ID[:, :width], ids_BT, users_B)
         vectors_BD = output.queries_BTD[:, -1].astype(jnp.float32)
-        if output.item_bias_I is None:
+        if not biased:
             return vectors_BD
-        ones_B1 = jnp.ones((ids_BT.shape[0], 1), jnp.float32)
-        return jnp.concatenate([vectors_BD, ones_B1], axis=1)
+        return jnp.concatenate([vectors_BD, ones_B1.astype(jnp.float32)], axis=1)
 
-    inputs = {"item_ids": "b, t"} | ({"users": "b"} if config.knows_users else {})
-    return Program(apply, inputs, config.max_length - hidden)
+    inputs = {"items": f"i, {width + biased}", "item_ids": "b, t"}
+    users = {"users": "b"} if config.knows_users else {}
+    return Program(apply, inputs | users, config.max_length - hidden, shape[0])
 
 
 def _said(
     recommender: Recommender,
     params: Any,
-    items_ID: np.ndarray,
+    items_ID: Array,
     ids_BT: Array,
     users_B: Array | None = None,
 ) -> Any:
@@ -214,12 +227,12 @@ def _said(
         targets_BT=jnp.zeros_like(ids_BT),
         target_where_BT=jnp.zeros_like(where_BT),
     )
-    given = jnp.asarray(items_ID)
-    return recommender.apply({"params": params}, batch, items_ID=given, last_only=True)
+    return recommender.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
 
 
 def _bias(recommender: Recommender, params: Any, items_ID: np.ndarray) -> np.ndarray | None:
-    bias_I = _said(recommender, params, items_ID, jnp.ones((1, 1), jnp.int32)).item_bias_I
+    ids_BT = jnp.ones((1, 1), jnp.int32)
+    bias_I = _said(recommender, params, jnp.asarray(items_ID), ids_BT).item_bias_I
     return None if bias_I is None else np.asarray(bias_I, np.float32)
 
 

@@ -82,11 +82,15 @@ def test_every_family_answers_from_its_files(name, tmp_path):
     inputs = manifest.retrieval["programs"]["query"]["inputs"]
     nobody = [np.array([-1], np.int32)] * ("users" in inputs)
     for history in ([3], [3, 7, 3, 9]):
-        vectors_1D = query.call(np.add([history], 1).astype(np.int32), *nobody)
+        vectors_1D = query.call(items_ID, np.add([history], 1).astype(np.int32), *nobody)
         scores, found = index.search(np.asarray(vectors_1D), 17)
         expected = opened.recommend([DATA.item_names[item] for item in history], 17, with_seen=True)
         assert found[0].tolist() == [each.item for each in expected]
         np.testing.assert_allclose(scores[0], [each.score for each in expected], rtol=1e-4)
+    # An item that came later stands below the others: this one is like item 9.
+    more_ID = np.concatenate([items_ID, items_ID[[9]]])
+    later_1D = query.call(more_ID, np.array([[4, 8, 4, 18]], np.int32), *nobody)
+    np.testing.assert_allclose(later_1D, vectors_1D, rtol=1e-6)
     with (folder / "items.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["row", "id", "title"] and rows[4] == ["3", "item 3", "the film 3"]
