@@ -44,16 +44,19 @@ def small_split(num_users=13, num_items=17, seed=0, most=12):
     return leave_one_out(data)
 
 
-def save_model(folder, name="sasrec-1x8", *, split=None, max_length=6, audience=True, text_width=5):
+def save_model(
+    folder, name="sasrec-1x8", *, split=None, max_length=6, audience=True, text_vectors=None
+):
     """A recommender that was never trained, as a finished run keeps it: ``folder/model``."""
     split = split or small_split()
     data = split.data
     model = parse_model(name)
-    width = text_width if model.source != "id" else 0
-    texts = None
-    if width:
-        vectors = np.random.default_rng(0).normal(size=(data.num_items, width))
-        texts = ItemTexts(vectors_IE=vectors.astype(np.float32))
+    width, texts = 0, None
+    if model.source != "id":
+        if text_vectors is None:
+            text_vectors = np.random.default_rng(0).normal(size=(data.num_items, 5))
+        width = text_vectors.shape[1]
+        texts = ItemTexts(vectors_IE=text_vectors.astype(np.float32))
     items = ItemConfig(
         data.num_items, model.width, model.source, text_width=width, initializer_range=0.5
     )

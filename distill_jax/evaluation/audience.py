@@ -57,7 +57,7 @@ def load_audience(folder: Path, num_items: int) -> Audience:
         body = json.loads(path.read_text(encoding="utf-8"))
         counts_I = None if body["counts"] is None else np.array(body["counts"], np.int64)
         users = tuple(None if user is None else str(user) for user in body["users"])
-    except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
+    except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if counts_I is not None and (counts_I.shape != (num_items,) or counts_I.min(initial=0) < 0):
         raise UserError(f"{path} is damaged: not a count for each of {num_items} items")

@@ -7,6 +7,7 @@ import difflib
 import functools
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class Catalogue:
         wanted = query.strip()
         if wanted in self._by_name:
             return (self._by_name[wanted],)
-        found = self._exact.get(wanted.casefold(), ())
+        found = self._exact.get(_folded(wanted), ())
         return found or self._loose.get(_loosely(wanted), ())
 
     def _nearest(self, wanted: str) -> str:
@@ -83,7 +84,7 @@ class Catalogue:
 
     @functools.cached_property
     def _exact(self) -> dict[str, list[int]]:
-        return self._keyed(str.casefold)
+        return self._keyed(_folded)
 
     @functools.cached_property
     def _loose(self) -> dict[str, list[int]]:
@@ -101,9 +102,14 @@ class Catalogue:
         return [self.find(word) for word in words if word.strip()]
 
 
+def _folded(title: str) -> str:
+    """A title without case, its accents as one character with their letters, as most write them."""
+    return unicodedata.normalize("NFC", title.casefold())
+
+
 def _loosely(title: str) -> str:
     """A title without case, year, and with its article in front: ``Matrix, The (1999)``."""
-    plain = _YEAR.sub("", title.strip().casefold())
+    plain = _YEAR.sub("", _folded(title.strip()))
     moved = _ARTICLE.match(plain)
     return f"{moved[2]} {moved[1]}" if moved else plain
 

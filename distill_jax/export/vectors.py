@@ -39,10 +39,15 @@ from distill_jax.models.loaded import check_free
 FORMAT = "vectors"
 ITEMS, TITLES, INDEX, USERS = "items.npy", "items.csv", "items.faiss", "users.csv"
 GOLDEN = "golden.safetensors"
+TABLE = "items"
+"""The input that is ``items.npy``."""
 QUERY, ITEM = "query.stablehlo", "item.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-5
 """By which a score may differ from the model's, of scores above 1 in proportion."""
+ITEM_TOLERANCE = 1e-4
+"""By which a number of a new item's vector may differ, as a share of the largest: an encoder of
+many layers lies before it."""
 LIST = 10
 
 
@@ -95,10 +100,15 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 def compiled_program(program: Program) -> bytes:
     """A program for any number of rows and any length up to its longest, by ``jax.export``."""
-    scope = export.SymbolicScope(["b >= 1", "t >= 1", f"t <= {program.longest}"])
+    limits = ["b >= 1", "t >= 1", f"t <= {program.longest}"]
+    if TABLE in program.inputs:
+        limits.append(f"i >= {program.items}")
+    scope = export.SymbolicScope(limits)
     given = [
-        jax.ShapeDtypeStruct(export.symbolic_shape(axes, scope=scope), np.int32)
-        for axes in program.inputs.values()
+        jax.ShapeDtypeStruct(
+            export.symbolic_shape(axes, scope=scope), np.float32 if name == TABLE else np.int32
+        )
+        for name, axes in program.inputs.items()
     ]
     made = export.export(jax.jit(program.apply), platforms=PLATFORMS)(*given)
     return bytes(made.serialize())
@@ -113,7 +123,8 @@ def compare(retriever: Retriever, folder: Path) -> dict[str, Any]:
     items_ID = np.load(folder / ITEMS, allow_pickle=False)
     index = faiss_library().read_index(str(folder / INDEX))
     query = export.deserialize(bytearray((folder / QUERY).read_bytes()))
-    vectors_ED = np.asarray(query.call(*retriever.probes), np.float32)
+    table = [items_ID] if TABLE in retriever.query.inputs else []
+    vectors_ED = np.asarray(query.call(*table, *retriever.probes), np.float32)
     expected_EI = retriever.expected_EI
     allowed = TOLERANCE * max(1.0, float(np.abs(expected_EI).max()))
     worst = float(np.abs(vectors_ED @ items_ID.T - expected_EI).max())
@@ -126,6 +137,7 @@ def compare(retriever: Retriever, folder: Path) -> dict[str, Any]:
             f"what was written answers otherwise than the model: a score differs by {worst:.3g}, "
             f"more than {allowed:.3g}, or a list does; nothing was kept"
         )
+    _compare_items(retriever, folder)
     return {
         "compared_with": "the model's scores of all items",
         "askers": len(expected_EI),
@@ -133,6 +145,22 @@ def compare(retriever: Retriever, folder: Path) -> dict[str, Any]:
         "tolerance": TOLERANCE,
         "lists": f"the first {length} of each, by the index; equal scores in any order",
     }
+
+
+def _compare_items(retriever: Retriever, folder: Path) -> None:
+    """Vectors of items as if they were new."""
+    if retriever.item is None:
+        return
+    program = export.deserialize(bytearray((folder / ITEM).read_bytes()))
+    vectors_ND = np.asarray(program.call(*retriever.item_probes), np.float32)
+    expected_ND = retriever.item_expected_ND
+    allowed = ITEM_TOLERANCE * float(np.abs(expected_ND).max())
+    worst = float(np.abs(vectors_ND - expected_ND).max())
+    if not worst <= allowed:
+        raise UserError(
+            f"what was written makes other vectors of items than the model: a number differs by "
+            f"{worst:.3g}, more than {allowed:.3g}; nothing was kept"
+        )
 
 
 def write_golden(retriever: Retriever, folder: Path) -> None:
@@ -156,7 +184,7 @@ def verified(folder: Path, run: Path | None = None) -> Iterator[str]:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     yield f"{len(manifest.files)} files are what they were"
-    yield _golden_again(folder)
+    yield _golden_again(folder, manifest)
     beside = folder.resolve().parents[1] if len(folder.resolve().parents) > 1 else folder
     if run is None and not is_retriever(beside):
         return
@@ -169,7 +197,7 @@ def verified(folder: Path, run: Path | None = None) -> Iterator[str]:
         raise UserError(f"{run} is not what {folder} was made of: its model is another")
 
 
-def _golden_again(folder: Path) -> str:
+def _golden_again(folder: Path, manifest: Manifest) -> str:
     """The askers that were kept, asked again. The folder may be anybody's: of the index, which
     faiss would read without care, only the bytes are looked at."""
     faiss_library()
@@ -179,7 +207,8 @@ def _golden_again(folder: Path) -> str:
         same_index = (folder / INDEX).read_bytes() == _index_of(items_ID)
         probes = [golden[f"input_{n}"] for n in range(len(golden) - 2)]
         query = export.deserialize(bytearray((folder / QUERY).read_bytes()))
-        vectors_ED = np.asarray(query.call(*probes), np.float32)
+        table = [items_ID] if TABLE in manifest.retrieval["programs"]["query"]["inputs"] else []
+        vectors_ED = np.asarray(query.call(*table, *probes), np.float32)
         scores_EI = vectors_ED @ items_ID.T
         found_EK = np.take_along_axis(scores_EI, golden["items"].astype(np.int64), axis=1)
         best_EK = -np.sort(-scores_EI, axis=1)[:, : found_EK.shape[1]]

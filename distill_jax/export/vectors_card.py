@@ -35,6 +35,7 @@ def tokens(texts, longest):
 """
 _HISTORY = """
 query = jax.jit(export.deserialize(bytearray((folder / "query.stablehlo").read_bytes())).call)
+table = jax.numpy.asarray(np.load(folder / "items.npy"))
 row_of = {{item["id"]: int(item["row"]) for item in items}}
 LENGTH = {longest}  # items of a history that the model looks at
 
@@ -44,7 +45,7 @@ def recommend(history, k=10{user_argument}):
     newest = rows[-LENGTH:]
     ids = np.zeros((1, LENGTH), np.int32)  # row + 1; 0 on the left where there is no item
     ids[0, LENGTH - len(newest) :] = np.add(newest, 1)
-    vectors = np.asarray(query(ids{user_input}))
+    vectors = np.asarray(query(table, ids{user_input}))
     scores, found = index.search(vectors, min(k + len(set(rows)), index.ntotal))
     best = [(row, score) for row, score in zip(found[0], scores[0]) if row not in rows]
     return [(items[row]["id"], items[row]["title"], float(score)) for row, score in best[:k]]
@@ -105,9 +106,10 @@ def vectors_card(retriever: Retriever, birth: Mapping[str, Any], parity: Mapping
         if "users" in retriever.query.inputs
         else ""
     )
+    below = " Put below the vectors of `items.npy` it may stand in histories, too."
     new = (
-        "`item.stablehlo` makes the vector of a new item from its text; add it to the index. A new "
-        "item can be found, but no history can hold it.\n"
+        "`item.stablehlo` makes the vector of a new item from its text; add it to the index, and "
+        f"it can be found.{below if retriever.query.items else ''}\n"
         if retriever.item is not None
         else "Items that came after the training have no vector.\n"
     )

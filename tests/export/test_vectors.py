@@ -29,7 +29,7 @@ from distill_jax.models.family import registered
 from distill_jax.models.huggingface import load_pretrained
 from distill_jax.models.recommenders.closed_forms import CLOSED_FORMS, save_closed_form
 from distill_jax.models.recommenders.sequence import Recommenders
-from distill_jax.teachers.item_texts import TextSpace
+from distill_jax.teachers.item_texts import TextSpace, encode, item_tokens
 
 SPLIT = small_split()
 DATA = SPLIT.data
@@ -53,7 +53,8 @@ def reader(toy_teacher, monkeypatch):
     space = TextSpace(np.linspace(-1, 1, width, dtype=np.float32), 0.7)
     monkeypatch.setattr("distill_jax.data.assets.fetch", lambda name: toy_teacher)
     opening.text_encoder.cache_clear()
-    yield space, width
+    table = item_tokens(DATA.item_texts, pretrained.tokenizer_file)
+    yield space, space.of(encode(pretrained.config, pretrained.params, table))
     opening.text_encoder.cache_clear()
 
 
@@ -81,11 +82,15 @@ def test_every_family_answers_from_its_files(name, tmp_path):
     inputs = manifest.retrieval["programs"]["query"]["inputs"]
     nobody = [np.array([-1], np.int32)] * ("users" in inputs)
     for history in ([3], [3, 7, 3, 9]):
-        vectors_1D = query.call(np.add([history], 1).astype(np.int32), *nobody)
+        vectors_1D = query.call(items_ID, np.add([history], 1).astype(np.int32), *nobody)
         scores, found = index.search(np.asarray(vectors_1D), 17)
         expected = opened.recommend([DATA.item_names[item] for item in history], 17, with_seen=True)
         assert found[0].tolist() == [each.item for each in expected]
         np.testing.assert_allclose(scores[0], [each.score for each in expected], rtol=1e-4)
+    # An item that came later stands below the others: this one is like item 9.
+    more_ID = np.concatenate([items_ID, items_ID[[9]]])
+    later_1D = query.call(more_ID, np.array([[4, 8, 4, 18]], np.int32), *nobody)
+    np.testing.assert_allclose(later_1D, vectors_1D, rtol=1e-6)
     with (folder / "items.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["row", "id", "title"] and rows[4] == ["3", "item 3", "the film 3"]
@@ -139,10 +144,23 @@ def test_a_user_with_a_vector(tmp_path):
     assert [row[0] for row in found] == [DATA.item_names[item] for item in order]
 
 
+def test_vectors_of_new_items_are_compared(towers, tmp_path, monkeypatch):
+    honest = vectors.open_retriever
+
+    def other(run):
+        found = honest(run)
+        return dataclasses.replace(found, item_expected_ND=found.item_expected_ND * 1.01)
+
+    monkeypatch.setattr(vectors, "open_retriever", other)
+    with pytest.raises(UserError, match="makes other vectors of items"):
+        export_vectors(towers, tmp_path / "vectors")
+    assert not (tmp_path / "vectors").exists()
+
+
 def test_new_items_by_text(tmp_path, reader, toy_teacher):
     """The program makes of a text the vector that ``recommend`` makes of it."""
-    space, width = reader
-    save_model(tmp_path, "sasrec-1x8-both", split=SPLIT, text_width=width)
+    space, vectors_IE = reader
+    save_model(tmp_path, "sasrec-1x8-both", split=SPLIT, text_vectors=vectors_IE)
     keep_encoder(tmp_path / "model", space, "toy")
     folder = tmp_path / "vectors"
     manifest = export_vectors(tmp_path, folder)
