@@ -13,8 +13,6 @@ computes in 8 bits. All are exported to ONNX, asked about the test split, and ti
 are over the test examples, and say nothing of another training.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -25,11 +23,11 @@ from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
+from distill_jax.export.plan import BenchPlan
 
 if TYPE_CHECKING:
     from distill_jax.engine.progress import Reporter
     from distill_jax.engine.sweep import Sweep
-    from distill_jax.export.bench import BenchPlan
     from distill_jax.export.variants import Exported, Variant
     from distill_jax.tables.pareto import Point
 
@@ -43,6 +41,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 CUT = "drop(heads=0.25, ffn=0.5) -> distil"
 ZEROS = "prune(0.5) -> distil"
 ONNX, INT8 = "onnx", "onnx-int8"
+PLAN = BenchPlan(repeats=5)
+SMOKE = BenchPlan(sentences=10, batches=2, batch_size=8, warmup=1, repeats=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Compression:
         return self.preset == "smoke"
 
 
-def declare(flags: Compression) -> Sweep[Any]:
+def declare(flags: Compression) -> "Sweep[Any]":
     """The students as they are, of one teacher and one seed."""
     from distill_jax.cli.compare import CompareLosses, sweep_of
     from distill_jax.engine.sweep import Override
@@ -103,7 +103,6 @@ def main(arguments: Sequence[str]) -> None:
 
     from distill_jax.engine.progress import Reporter
     from distill_jax.engine.run import run_table
-    from distill_jax.export.bench import BenchPlan
     from distill_jax.tasks.classification.table import Classification
 
     reporter, sweep = Reporter(console), declare(flags)
@@ -115,14 +114,14 @@ def main(arguments: Sequence[str]) -> None:
         for name, hash_ in runs.items()
         for variant in variants_of(name, folder / "students/runs" / hash_, folder, reporter)
     ]
-    plan = BenchPlan(10, 2, 8, 1, 2) if flags.small else BenchPlan(repeats=5)
+    plan = SMOKE if flags.small else PLAN
     points = measured(sweep, variants, folder, plan, reporter)
     write(points, plan, folder, f"{sweep.title}: students of every kind, made smaller")
     for path in sorted(folder.glob("figure.*")):
         print(path)
 
 
-def variants_of(name: str, run_: Path, folder: Path, reporter: Reporter) -> list[Variant]:
+def variants_of(name: str, run_: Path, folder: Path, reporter: "Reporter") -> "list[Variant]":
     """A student in all its variants; of the teacher those that need no training."""
     from distill_jax.compression.grammar import parse_steps
     from distill_jax.compression.pipeline import compress
@@ -150,12 +149,12 @@ def variants_of(name: str, run_: Path, folder: Path, reporter: Reporter) -> list
 
 
 def measured(
-    sweep: Sweep[Any],
-    variants: Sequence[Variant],
+    sweep: "Sweep[Any]",
+    variants: "Sequence[Variant]",
     folder: Path,
     plan: BenchPlan,
-    reporter: Reporter,
-) -> list[Point]:
+    reporter: "Reporter",
+) -> "list[Point]":
     """Every variant exported, asked about the test split, and timed."""
     import numpy as np
 
@@ -185,7 +184,7 @@ def measured(
     ]
 
 
-def write(points: Sequence[Point], plan: BenchPlan, folder: Path, title: str) -> None:
+def write(points: "Sequence[Point]", plan: BenchPlan, folder: Path, title: str) -> None:
     """The table, the figure, and the points that both are made of."""
     from distill_jax.tables.drawing import save_drawing
     from distill_jax.tables.pareto import pareto_markdown, to_json

@@ -13,9 +13,10 @@ from distill_jax.core.errors import UserError
 from distill_jax.evaluation.latency import parameter_count
 from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.export import onnx_format
-from distill_jax.export.bench import BenchPlan, Measured, measure
+from distill_jax.export.bench import Measured, measure
 from distill_jax.export.bench_worker import read_batches, write_batches
 from distill_jax.export.contenders import contenders_of, enter
+from distill_jax.export.plan import BenchPlan
 
 QUICK = ("--sentences", "5", "--batches", "2", "--batch-size", "4", "--warmup", "1")
 
