@@ -158,7 +158,7 @@ class Builder:
                 needed |= _read_by(node)
         held = {} if self._outer else self.arrays
         constants = [
-            numpy_helper.from_array(np.ascontiguousarray(array), key)
+            numpy_helper.from_array(np.asarray(array, order="C"), key)
             for key, array in held.items()
             if key in needed
         ]

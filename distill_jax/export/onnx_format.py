@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,23 +27,27 @@ def _write_int8(source: Source, folder: Path) -> None:
 
 
 def _write_model(source: Source, folder: Path, *, int8: bool) -> None:
-    _library("onnx")
-    from distill_jax.export.onnx_graph import onnx_model
-
+    try:
+        from distill_jax.export.onnx_graph import onnx_model
+    except ImportError as error:
+        raise _missing("onnx") from error
     model = onnx_model(source.model.config, source.model.params, int8=int8)
     write_atomic(folder / FILE, model.SerializeToString())
 
 
 def open_onnx(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
     """The logits of ``model.onnx``, by ONNX Runtime on the CPU."""
-    runtime = _library("onnxruntime")
-    options = runtime.SessionOptions()
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise _missing("onnxruntime") from error
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
     try:
-        session = runtime.InferenceSession(
-            str(folder / FILE), options, providers=["CPUExecutionProvider"]
-        )
+        # From its bytes: a file cannot then ask for weights in files elsewhere.
+        content = (folder / FILE).read_bytes()
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library's own kinds, which share no base class
         raise UserError(f"ONNX Runtime cannot load {folder / FILE}: {first_line(error)}") from error
 
@@ -54,15 +58,8 @@ def open_onnx(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
     return logits
 
 
-def _library(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"ONNX needs the package {name}: pip install 'distill_jax[export]'"
-        ) from error
+def _missing(package: str) -> UserError:
+    return UserError(f"ONNX needs the package {package}: pip install 'distill_jax[export]'")
 
 
 _USAGE = """

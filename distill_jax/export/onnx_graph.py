@@ -12,84 +12,23 @@ rule of ``onnx_int8.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
 import onnx
-from jax.extend.core import Literal
 from onnx import TensorProto, helper
 
-from distill_jax.core.errors import UserError
+from distill_jax.export import onnx_primitives  # noqa: F401  being imported it fills the table
 from distill_jax.export.onnx_builder import TYPES, Builder, Value
+from distill_jax.export.onnx_walker import Walker
 from distill_jax.export.trace import INPUTS, LENGTH, ROWS, trace
 from distill_jax.models.build import family_of
 from distill_jax.models.loaded import flat_arrays
 
 OPSET, IR_VERSION = 20, 10
-"""The first with GELU; ONNX Runtime reads them from 1.18 on."""
+"""The first with GELU, and the format of that time."""
 OUTPUT = "logits"
 HEAD = "classifier"
 """The part of every classifier's parameters that is its head, see ``models.family``."""
-
-Rule = Callable[["Walker", Any, list[Value]], "Value | list[Value]"]
-
-
-class Walker:
-    """Turns traced programs into nodes of a graph.
-
-    Args:
-      builder: of the graph.
-      kernels, tables: names of the constants that are multiplied, or whose rows are looked up, in
-        integers.
-    """
-
-    def __init__(
-        self, builder: Builder, kernels: Collection[str] = (), tables: Collection[str] = ()
-    ) -> None:
-        self.builder, self.kernels, self.tables = builder, kernels, tables
-
-    def within(self, body: Builder) -> Walker:
-        """The same for the body of a loop."""
-        return Walker(body, self.kernels, self.tables)
-
-    def walk(self, jaxpr: Any, consts: list[Any], inputs: list[Value]) -> list[Value]:
-        """The outputs of a ``jax.extend.core.Jaxpr``.
-
-        Raises:
-          UserError: for a primitive that is not in the table.
-        """
-        found: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
-        found |= {
-            var: self.constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)
-        }
-
-        def read(atom: Any) -> Value:
-            return self.constant(atom.val) if isinstance(atom, Literal) else found[atom]
-
-        for eqn in _needed(jaxpr):
-            made = self._rule(eqn)(self, eqn, list(map(read, eqn.invars)))
-            made = made if isinstance(made, list) else [made]
-            found |= zip(eqn.outvars, made, strict=True)
-        return list(map(read, jaxpr.outvars))
-
-    def constant(self, value: Any) -> Value:
-        """An array, or a Python number, as JAX types it."""
-        array = np.asarray(jnp.asarray(value))
-        return Value(self.builder.constant(array), array.shape)
-
-    def _rule(self, eqn: Any) -> Rule:
-        from distill_jax.export.onnx_primitives import NAMED, RULES
-
-        if (rule := NAMED.get(eqn.params.get("name", ""))) is not None:
-            return rule
-        if (kind := eqn.primitive.name) not in RULES:
-            raise UserError(
-                f"this model computes {kind!r}, for which export/onnx_primitives.py has no ONNX "
-                "operator yet; stablehlo holds every model"
-            )
-        return RULES[kind]
 
 
 def onnx_model(config: Any, params: Any, *, int8: bool = False) -> Any:
@@ -129,14 +68,3 @@ def onnx_model(config: Any, params: Any, *, int8: bool = False) -> Any:
     )
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _needed(jaxpr: Any) -> list[Any]:
-    """The equations that the outputs stand on."""
-    wanted = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
-    kept = []
-    for eqn in reversed(jaxpr.eqns):
-        if wanted & set(eqn.outvars):
-            kept.append(eqn)
-            wanted |= {var for var in eqn.invars if not isinstance(var, Literal)}
-    return kept[::-1]

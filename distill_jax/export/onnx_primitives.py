@@ -8,7 +8,6 @@ list of them. Values may be smaller than JAX's along axes where they are the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,34 +16,8 @@ from onnx import helper
 
 from distill_jax.core.errors import UserError
 from distill_jax.export.onnx_builder import TYPES, Builder, Dim, Value
-from distill_jax.export.onnx_graph import Rule, Walker
-from distill_jax.export.onnx_int8 import int8_product, int8_rows
-from distill_jax.models.named import PREFIX
-
-RULES: dict[str, Rule] = {}
-"""By the names of primitives."""
-NAMED: dict[str, Rule] = {}
-"""By the names of compiled functions, see ``models/named.py``."""
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enter a rule for primitives of these names."""
-
-    def enter(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return enter
-
-
-def named(name: str) -> Callable[[Rule], Rule]:
-    """Enter a rule for a function of ``models/named.py``."""
-
-    def enter(function: Rule) -> Rule:
-        NAMED[PREFIX + name] = function
-        return function
-
-    return enter
+from distill_jax.export.onnx_int8 import int8_product, int8_rows, whole_product
+from distill_jax.export.onnx_walker import RULES, Rule, Walker, named, rule
 
 
 def _joint(*values: Value) -> tuple[Dim, ...]:
@@ -80,7 +53,7 @@ RULES.update(
 )  # fmt: skip
 
 
-@rule("copy", "stop_gradient", "copy_p", "optimization_barrier", "sharding_constraint")
+@rule("copy", "copy_p", "stop_gradient")
 def _same(walker: Walker, eqn: Any, inputs: list[Value]) -> list[Value]:
     return inputs
 
@@ -118,6 +91,17 @@ def _with_one(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
             return _each(builder, "Sub", _each(builder, "Exp", inputs[0]), one)
         case _:
             return _each(builder, "Log", _each(builder, "Add", inputs[0], one))
+
+
+@rule("rem")
+def _remainder(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
+    return _each(walker.builder, "Mod", *inputs, fmod=1)
+
+
+@rule("dim_as_value")
+def _dim_as_value(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
+    number = _scalar(walker.builder, eqn.params["dim"])
+    return Value(walker.builder.op("Cast", number, to=TYPES["int32"]), ())
 
 
 @rule("integer_pow")
@@ -184,15 +168,6 @@ def _squeeze(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
     return walker.builder.reshape(inputs[0], kept)
 
 
-@rule("expand_dims")
-def _expand_dims(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
-    shape = iter(inputs[0].shape)
-    new, rank = eqn.params["dimensions"], len(eqn.outvars[0].aval.shape)
-    return walker.builder.reshape(
-        inputs[0], [1 if axis in new else next(shape) for axis in range(rank)]
-    )
-
-
 @rule("transpose")
 def _transpose(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
     return walker.builder.transpose(inputs[0], eqn.params["permutation"])
@@ -203,6 +178,14 @@ def _concatenate(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
     whole = _in_full(walker, eqn, inputs)
     name = walker.builder.op("Concat", *(x.name for x in whole), axis=eqn.params["dimension"])
     return Value(name, eqn.outvars[0].aval.shape)
+
+
+@rule("stack")
+def _stack(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
+    axis, whole = eqn.params["axis"], _in_full(walker, eqn, inputs)
+    shape = [*whole[0].shape[:axis], 1, *whole[0].shape[axis:]]
+    each = [walker.builder.reshape(value, shape).name for value in whole]
+    return Value(walker.builder.op("Concat", *each, axis=axis), eqn.outvars[0].aval.shape)
 
 
 @rule("split")
@@ -241,7 +224,7 @@ def _pad(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
 @rule("iota")
 def _iota(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
     builder, shape, axis = walker.builder, eqn.params["shape"], eqn.params["dimension"]
-    count = builder.op("Squeeze", builder.size(shape[axis]))
+    count = _scalar(builder, shape[axis])
     ends = builder.constant(np.int64(0)), count, builder.constant(np.int64(1))
     numbers = builder.op("Cast", builder.op("Range", *ends), to=TYPES[str(eqn.params["dtype"])])
     own = [1] * len(shape)
@@ -321,7 +304,7 @@ def _dot(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
     plain = len(right.shape) == 2 and not batch[0] and over == ((len(left.shape) - 1,), (0,))
     new = eqn.outvars[0].aval.shape
     if plain and right.name in walker.kernels:
-        return Value(int8_product(builder, left.name, right.name), new)
+        return int8_product(builder, left, right.name, new)
     if plain:
         return Value(builder.op(kind, left.name, right.name), new)
     return _batched_product(builder, kind, (left, right), over, batch, new)
@@ -364,7 +347,7 @@ def _scan(walker: Walker, eqn: Any, inputs: list[Value]) -> list[Value]:
     return [Value(n, var.aval.shape) for n, var in zip(names, eqn.outvars, strict=True)]
 
 
-@rule("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")
+@rule("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "remat2")
 def _call(walker: Walker, eqn: Any, inputs: list[Value]) -> list[Value]:
     inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
     if hasattr(inner, "consts"):
@@ -399,12 +382,29 @@ def _layer_norm(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
     return Value(name, value.shape)
 
 
+@named("int8_product")
+def _int8_product(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
+    """Of two matrices of whole numbers from -127 to 127, whatever their dtypes, as float32."""
+    builder, whole = walker.builder, _in_full(walker, eqn, inputs)
+    left, right = (
+        value.name
+        if str(var.aval.dtype) == dtype
+        else builder.op("Cast", value.name, to=TYPES[dtype])
+        for value, var, dtype in zip(whole, eqn.invars, ("float32", "int8"), strict=True)
+    )
+    return Value(whole_product(builder, left, right), eqn.outvars[0].aval.shape)
+
+
 def _in_full(walker: Walker, eqn: Any, inputs: list[Value]) -> list[Value]:
     """The values as JAX shapes them."""
     return [
         walker.builder.whole(value, var.aval.shape)
         for value, var in zip(inputs, eqn.invars, strict=True)
     ]
+
+
+def _scalar(builder: Builder, dim: Dim) -> str:
+    return builder.op("Squeeze", builder.size(dim), builder.ints(0))
 
 
 def _reduced(builder: Builder, kind: str, value: Value, eqn: Any) -> Value:

@@ -16,30 +16,31 @@ from jax import Array
 PREFIX = "distill_jax_"
 
 
-def _named(function: Any) -> Any:
+def named(function: Any) -> Any:
+    """A function that is compiled as a call of its own name, with ``PREFIX`` before it."""
     function.__name__ = PREFIX + function.__name__
     return jax.jit(function)
 
 
-@_named
+@named
 def gelu(x: Array) -> Array:
     """Exact GELU, x Phi(x), by erf: ``jax.nn.gelu`` takes the slower erfc."""
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
-@_named
+@named
 def gelu_tanh(x: Array) -> Array:
     """GELU by its approximation with tanh."""
     return jax.nn.gelu(x, approximate=True)
 
 
-@_named
+@named
 def softmax(x: Array) -> Array:
     """Over the last axis."""
     return jax.nn.softmax(x)
 
 
-@_named
+@named
 def layer_norm(x: Array, scale_D: Array, bias_D: Array, epsilon: float) -> Array:
     """Layer norm over the last axis (Ba et al. 2016), float32.
 

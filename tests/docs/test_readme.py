@@ -12,12 +12,14 @@ from scripts import SCRIPTS, module_at
 
 from distill_jax.cli.compare import CompareLosses, parse_arguments
 from distill_jax.cli.experiment import Flags
+from distill_jax.cli.export import Export
 from distill_jax.cli.ledger import ListLedger, MergeLedgers
 from distill_jax.cli.main import COMMANDS
 from distill_jax.cli.predict import Predict
 from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
 from distill_jax.cli.table import RebuildTable
+from distill_jax.cli.verify import Verify
 from distill_jax.engine.options import RunOptions
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.registry import names
@@ -79,6 +81,7 @@ def test_every_flag_that_the_pages_name_exists():
     own = [getattr(module_at(ROOT / f"experiments/{name}.py"), SCRIPTS[name]) for name in SCRIPTS]
     forms = (
         CompareLosses,
+        Export,
         Flags,
         ListLedger,
         MergeLedgers,
@@ -87,6 +90,7 @@ def test_every_flag_that_the_pages_name_exists():
         Recommend,
         RunOnRay,
         RunOptions,
+        Verify,
         tool,
         *bench,
         *own,

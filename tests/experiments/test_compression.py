@@ -13,7 +13,7 @@ from distill_jax.engine.progress import Reporter
 from distill_jax.export import variants
 from distill_jax.export.runtime import open_any
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tables.pareto import from_json
+from distill_jax.tables.pareto import from_json, pareto_markdown
 
 SCRIPT = module_at(ROOT / "experiments/compression.py")
 VARIANTS = ["as is", "int8", "pruned", "pruned, int8", "vocabulary", "all three"]
@@ -88,3 +88,11 @@ def test_every_kind_of_student_is_there_and_has_its_steps():
     for steps in (SCRIPT.CUT, SCRIPT.ZEROS):
         kinds = [step.kind for step in parse_steps(f"{steps} -> vocabulary")]
         assert kinds[1:] == ["distil", "vocabulary"]
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "experiments/results").glob("compression*")))
+def test_what_is_committed_comes_from_its_points(folder):
+    points, facts = from_json((folder / "points.json").read_text(encoding="utf-8"))
+    assert pareto_markdown(points, facts["about"]) == (folder / "compression.md").read_text("utf-8")
+    for point in points:
+        assert point.low <= point.score <= point.high

@@ -1,4 +1,4 @@
-"""Exports of a small student, written once."""
+"""Fixtures: exports of a small student, written once."""
 
 import pytest
 from exports import save_student
