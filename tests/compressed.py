@@ -5,6 +5,7 @@
 carries out a pipeline until its STEP-th training step has been called; then comes SIGKILL.
 """
 
+import dataclasses
 import functools
 import io
 import os
@@ -13,7 +14,10 @@ import sys
 from pathlib import Path
 
 import jax
+import pytest
+from killed import sweep_of
 from rich.console import Console
+from trained import knowing_head, saved
 
 from distill_jax.compression import pipeline
 from distill_jax.compression.grammar import parse_steps
@@ -23,7 +27,9 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
+from distill_jax.tasks.classification.cells import TeacherConfig
 from distill_jax.tasks.classification.table import Classification
+from distill_jax.training.optimizer import OptimizerConfig
 from distill_jax.training.step import CompiledStep
 
 
@@ -53,6 +59,38 @@ def compressed(run: Path, steps: str, output: Path, max_drop: float = 100.0, **o
         options=RunOptions(**options),
     )
     return result, out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def learnt(toy_teacher, toy_reviews, tmp_path_factory):
+    """A table of one student with two layers that learns from a teacher who knows the labels."""
+    head = knowing_head(toy_teacher, toy_reviews)
+    teacher = saved(tmp_path_factory.mktemp("knowing") / "teacher", head, ("neg", "pos"))
+    sweep = sweep_of("single", toy_teacher, toy_reviews)
+    base = sweep.base.but(
+        teacher=TeacherConfig(teacher, fine_tune=False),
+        training=dataclasses.replace(
+            sweep.base.training, steps=24, optimizer=OptimizerConfig(learning_rate=2e-2)
+        ),
+    )
+    groups = (dataclasses.replace(sweep.groups[0], changes=(("student", "2x16x4"),)),)
+    rows = (dataclasses.replace(sweep.rows[0], changes=(("objective", "kl"),)),)
+    return dataclasses.replace(sweep, base=base, groups=groups, rows=rows)
+
+
+@pytest.fixture(scope="session")
+def patched(tmp_path_factory):
+    """A home and one device for all tests of this folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILL_JAX_HOME", str(tmp_path_factory.mktemp("home")))
+        one_device(patch)
+        yield patch
+
+
+@pytest.fixture(scope="session")
+def finished_run(patched, learnt, tmp_path_factory):
+    """The folder of that student, finished."""
+    return finished(learnt, tmp_path_factory.mktemp("table"))
 
 
 def main(run: str, steps: str, folder: str, step: str) -> None:

@@ -14,6 +14,9 @@ from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
 from distill_jax.engine.options import DEFAULTS, RunOptions
 
+SHOWN = ("hop", "validation %", "lost", "test %", "MB", "p50 ms", "kept")
+"""What of the report's columns fits a terminal."""
+
 
 @dataclass(frozen=True)
 class Compress:
@@ -54,7 +57,9 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"no finished run at {args.run}")
 
     console = open_console()
+    from rich.box import SIMPLE
     from rich.table import Table
+    from rich.text import Text
 
     from distill_jax.compression.pipeline import compress
     from distill_jax.compression.report import HEAD, table_rows, write_report
@@ -72,9 +77,10 @@ def main(arguments: Sequence[str]) -> None:
         max_drop=args.max_drop,
         options=args.options,
     )
-    table = Table(*HEAD)
+    places = [HEAD.index(name) for name in SHOWN]
+    table = Table(*SHOWN, box=SIMPLE)
     for row in table_rows(result):
-        table.add_row(*(cell.replace("`", "").replace("[", "\\[") for cell in row))
+        table.add_row(*(Text(row[place].replace("`", "")) for place in places))
     console.print(table)
     for path in (*write_report(result, output), *(h.folder for h in result.hops[1:] if h.kept)):
         print(path)

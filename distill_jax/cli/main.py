@@ -22,6 +22,7 @@ COMMANDS = {
     "verify": ("verify", "check that an export is whole and answers as its source"),
     "predict": ("predict", "classify texts with a trained student"),
     "bench": ("bench", "size, memory and speed of finished models beside their teacher"),
+    "serve": ("serve", "answer about texts over HTTP with an exported student"),
     "recommend": ("recommend", "items for somebody, from a trained recommender"),
     "search": ("search", "products for a query, from trained towers"),
 }

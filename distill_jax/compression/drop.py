@@ -15,7 +15,7 @@ from distill_jax.compression.steps import Bench, Step, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.evaluation.metrics import classification_metrics
-from distill_jax.models.bert import BertConfig
+from distill_jax.models.build import family_of
 from distill_jax.models.compact_bert import compact
 from distill_jax.training.state import Params
 
@@ -59,15 +59,16 @@ class Drop(Step):
         return f"drop({', '.join(f'{name}={value!r}' for name, value in named if value)})"
 
     def apply(self, student: Student, bench: Bench) -> Student:
-        if not isinstance(student.config, BertConfig):
+        config: Any = student.config
+        if not family_of(config).compacts:
             raise UserError("drop is for BERTs")
-        if self.layers >= (layers := student.config.num_layers):
-            raise UserError(f"the student has {layers} layers, one at least stays")
+        if self.layers >= config.num_layers:
+            raise UserError(f"the student has {config.num_layers} layers, one at least stays")
         notes = []
         if self.layers:
             student, gone = without_layers(student, self.layers, _loss_on_validation(bench))
             notes.append(f"layers that went: {', '.join(map(str, gone))}")
-        config: Any = student.config
+            config = student.config
         if self.heads or self.ffn:
             slopes = bench.gradients(student, BATCHES)
             if self.heads:

@@ -15,7 +15,8 @@ import dataclasses
 import typing
 from typing import Any
 
-from distill_jax.compression.steps import Step, check_order, kinds
+from distill_jax.compression.kinds import kinds
+from distill_jax.compression.steps import Step, check_order
 from distill_jax.core.errors import UserError, unknown
 
 MAX_CHARS = 2000

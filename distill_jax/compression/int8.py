@@ -18,7 +18,7 @@ from distill_jax.compression.steps import Bench, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch
 from distill_jax.models.bert import BertConfig, Dense
-from distill_jax.models.build import build_model
+from distill_jax.models.build import build_model, family_of
 from distill_jax.models.compact_bert import compact
 from distill_jax.models.int8 import LEVELS, rounded, scales
 from distill_jax.training.state import Params
@@ -66,8 +66,8 @@ class Int8(Training):
         return super().objectives if self.train else ()
 
     def apply(self, student: Student, bench: Bench) -> Student:
-        config = student.config
-        if not isinstance(config, BertConfig):
+        config: Any = student.config
+        if not family_of(config).compacts:
             raise UserError("int8 is for BERTs")
         if self.train:
             config = compact(config, arithmetic="rounded")

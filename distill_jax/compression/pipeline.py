@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,8 +37,8 @@ from distill_jax.models.loaded import flat_arrays
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.names import MODEL
 from distill_jax.tables.statistics import paired_bootstrap
-from distill_jax.tasks.classification.cells import ClassifierCell, config_of
-from distill_jax.tasks.classification.finished import found_again, row_of
+from distill_jax.tasks.classification.cells import TEACHER, ClassifierCell, config_of
+from distill_jax.tasks.classification.finished import found_again, row_of, teachers_of
 from distill_jax.tasks.classification.runs import (
     ClassifierRun,
     cost_metrics,
@@ -64,7 +65,7 @@ class Hop:
       row: what was measured of it.
       folder: of its files; its model is there where it was kept.
       kept: whether it lost no more on validation than was allowed.
-      notes: what its steps told, where they were carried out now.
+      notes: what its steps told.
     """
 
     label: str
@@ -114,13 +115,18 @@ def compress(
     with StopRequest(reporter.say) as stop, only_process(output / "runs", options.share):
         engine = Engine(output / "runs", reporter, stop, "none", options)
         ledger = Ledger(output / "ledger.jsonl")
+        known = ledger.finished_hashes()
+        for teacher in teachers_of(folder, row):
+            if teacher.hash not in known:
+                ledger.append(teacher)
         run = found_again(engine, row, ledger)
         line = _Line(engine, run, ledger, max_drop)
         line.begin(folder)
         for own in hops_of(steps):
             line.go(own)
-        teacher = next((r for r in ledger.rows() if r.row == "teacher"), None)
-        return Result(tuple(line.hops), teacher, max_drop)
+        heard = [r for r in ledger.rows() if r.fingerprints.get("teacher") == run.teacher.digest]
+        spoke = next((r for r in heard if r.config.get("student") == TEACHER), None)
+        return Result(tuple(line.hops), spoke, max_drop)
 
 
 def hops_of(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
@@ -183,9 +189,10 @@ class _Line:
             said = {
                 split: RunBench(engine, run, cell, label).logits(student, split) for split in SPLITS
             }
-            write_said(own / SAID, said)
+            notes = student.notes
+            write_said(own / SAID, said, notes)
         else:
-            said = read_said(own / SAID)
+            said, notes = read_said(own / SAID)
         if row is None:
             row = self._row(cell, label, student or make(), said, time.perf_counter() - started)
         kept = self._is_kept(row)
@@ -198,7 +205,7 @@ class _Line:
             clear_checkpoints(own)
         self.said.append(said)
         self.student = student
-        hop = Hop(label, row, folder or own, kept, student.notes if student else ())
+        hop = Hop(label, row, folder or own, kept, notes)
         self.hops.append(hop)
         for note in hop.notes:
             engine.reporter.say(f"{label}: {note}")
@@ -333,14 +340,14 @@ def weight_bytes(student: Student) -> int:
     return sum(array.nbytes for array in flat_arrays(student.params).values())
 
 
-def write_said(path: Path, said: dict[str, np.ndarray]) -> None:
-    """Keep what a hop says of each split."""
+def write_said(path: Path, said: dict[str, np.ndarray], notes: Sequence[str]) -> None:
+    """Keep what a hop says of each split, and what its steps told."""
     buffer = io.BytesIO()
-    np.savez(buffer, **said)  # type: ignore[arg-type]
+    np.savez(buffer, notes=np.asarray(notes, np.str_), **said)  # type: ignore[arg-type]
     write_atomic(path, buffer.getvalue())
 
 
-def read_said(path: Path) -> dict[str, np.ndarray]:
+def read_said(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """What ``write_said`` wrote.
 
     Raises:
@@ -348,6 +355,7 @@ def read_said(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {split: file[split] for split in SPLITS}
-    except (OSError, ValueError, KeyError) as error:
+            notes = tuple(map(str, file["notes"]))
+            return {split: file[split] for split in SPLITS}, notes
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder") from error

@@ -126,10 +126,8 @@ def register(kind: S) -> S:
     return kind
 
 
-def kinds() -> dict[str, type[Step]]:
-    """All kinds by name."""
-    from distill_jax.compression import kinds as _  # noqa: F401  being imported they are registered
-
+def registered() -> dict[str, type[Step]]:
+    """The kinds that are known so far, by name."""
     return dict(_KINDS)
 
 

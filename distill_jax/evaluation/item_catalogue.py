@@ -54,17 +54,21 @@ class Catalogue:
         Raises:
           UserError: where nothing is called so, with the nearest titles, or several are.
         """
+        wanted, found = query.strip(), self.candidates(query)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(map(self.show, found[:5]))
+            raise UserError(f"{wanted!r} may be one of several items: {several}.")
+        raise UserError(f"no item is called {wanted!r}.{self._nearest(wanted)}")
+
+    def candidates(self, query: str) -> Sequence[int]:
+        """The items that may be meant, by the rules of ``find``: none, one or several."""
         wanted = query.strip()
         if wanted in self._by_name:
-            return self._by_name[wanted]
-        for keys, key in ((self._exact, wanted.casefold()), (self._loose, _loosely(wanted))):
-            found = keys.get(key, ())
-            if len(found) == 1:
-                return found[0]
-            if found:
-                several = ", ".join(map(self.show, found[:5]))
-                raise UserError(f"{wanted!r} may be one of several items: {several}.")
-        raise UserError(f"no item is called {wanted!r}.{self._nearest(wanted)}")
+            return (self._by_name[wanted],)
+        found = self._exact.get(wanted.casefold(), ())
+        return found or self._loose.get(_loosely(wanted), ())
 
     def _nearest(self, wanted: str) -> str:
         close = difflib.get_close_matches(_loosely(wanted), self._loose, SUGGESTIONS, cutoff=0.5)

@@ -44,23 +44,51 @@ def cpu_latency(
     Raises:
       UserError: without batches, warm-up or repeats, or without a CPU backend.
     """
+    _check(batches, warmup, repeats)
+    call = jax.jit(apply)
+    params, placed = jax.device_put((params, list(batches)), cpu_device())
+
+    def whole(batch: Any) -> None:
+        jax.block_until_ready(call(params, batch))
+
+    return call_latency(whole, placed, warmup=warmup, repeats=repeats, on_call=on_call)
+
+
+def call_latency(
+    call: Callable[[Any], Any],
+    inputs: Sequence[Any],
+    *,
+    warmup: int = 2,
+    repeats: int = 10,
+    on_call: Callable[[], None] = lambda: None,
+) -> Latency:
+    """Latency of anything that has answered when it returns, of Python's share too.
+
+    Args:
+      inputs: one a call; the rest as of ``cpu_latency``.
+
+    Raises:
+      UserError: without inputs, warm-up or repeats.
+    """
+    _check(inputs, warmup, repeats)
+    passes = [timed_pass(call, inputs, on_call) for _ in range(warmup + repeats)]
+    return latency_of(passes[warmup:])
+
+
+def _check(batches: Sequence[Any], warmup: int, repeats: int) -> None:
     if not batches or warmup < 1 or repeats < 1:
         raise UserError(
             "latency needs at least one batch, one warm-up and one repeat, not "
             f"{len(batches)}, {warmup} and {repeats}."
         )
-    device = _cpu_device()
-    call = jax.jit(apply)
-    params, placed = jax.device_put((params, list(batches)), device)
-
-    def answered(batch: Any) -> None:
-        jax.block_until_ready(call(params, batch))
-
-    passes = [timed_pass(answered, placed, on_call) for _ in range(warmup + repeats)]
-    return latency_of(passes[warmup:])
 
 
-def _cpu_device() -> jax.Device:
+def cpu_device() -> jax.Device:
+    """The first of JAX's CPU backend.
+
+    Raises:
+      UserError: where there is none.
+    """
     try:
         return jax.devices("cpu")[0]
     except RuntimeError as error:

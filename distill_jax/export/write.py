@@ -22,7 +22,7 @@ from distill_jax.export.source import Source
 from distill_jax.models.loaded import check_free
 
 CARD = "README.md"
-_VERSIONS = ("jax", "flax", "onnx", "onnxruntime", "tokenizers", "safetensors")
+_VERSIONS = ("jax", "flax", "onnx", "onnxruntime", "tokenizers", "safetensors", "faiss-cpu")
 
 
 def export_model(
@@ -88,12 +88,13 @@ def _manifest(
         temperature=opened.temperature,
         source=source.birth,
         files=files,
-        versions={"distill_jax": distill_jax.__version__, **_installed()},
+        versions={"distill_jax": distill_jax.__version__, **installed_versions()},
         parity=parity,
     )
 
 
-def _installed() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Of the packages that an export hangs on, where they are there."""
     found = {}
     for name in _VERSIONS:
         try:

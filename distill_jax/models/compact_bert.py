@@ -64,6 +64,7 @@ COMPACT_BERTS = register(
         CompactBertConfig,
         Bert,
         pools=True,
+        compacts=True,
         embeddings=("embeddings", "word", "embedding"),
     )
 )

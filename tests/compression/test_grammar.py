@@ -3,7 +3,7 @@
 import pytest
 
 from distill_jax.compression.grammar import parse_steps
-from distill_jax.compression.steps import kinds
+from distill_jax.compression.kinds import kinds
 from distill_jax.core.errors import UserError
 
 
@@ -13,7 +13,7 @@ from distill_jax.core.errors import UserError
         ("prune(0.5) -> distil -> int8", None),
         (" prune( share = 0.5 )->distil( )", "prune(0.5) -> distil"),
         ("prune(pattern='2:4')", "prune(0.5, pattern='2:4')"),
-        ("int8(train=true, rate=1e-3)", "int8(train=True, rate=0.001)"),
+        ("int8(train=true, rate=1e-3)", "int8(rate=0.001, train=True)"),
         ("prune(0.8, schedule=cubic) -> distil", "prune(0.8, schedule='cubic') -> distil"),
         ("distil(objective='0.5*ce+kl')", "distil(objective='0.5*ce + kl')"),
         ("drop(heads=0.5, layers=1)", None),

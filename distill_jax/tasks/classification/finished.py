@@ -43,6 +43,11 @@ def row_of(folder: Path) -> LedgerRow:
     row = rows[folder.name]
     if row.row == TEACHER or "objective" not in row.config:
         raise UserError(f"{folder} is of a {row.row}, not of a student")
+    if "steps" in row.config:
+        raise UserError(
+            f"{folder} is of a student that was compressed; name the run that it began with, and "
+            "all steps"
+        )
     return row
 
 
@@ -76,8 +81,25 @@ def cell_of(row: LedgerRow) -> ClassifierCell:
     return cell
 
 
+def teachers_of(folder: Path, row: LedgerRow) -> list[LedgerRow]:
+    """The rows of a student's teachers in its table.
+
+    Args:
+      folder: of the student's run.
+    """
+    names = [row.config["teacher"]["name"]]
+    names += [each["name"] for each in row.config.get("more_teachers", ())]
+    rows = rows_in(folder.resolve().parent.parent).values()
+    return [
+        each
+        for each in rows
+        if each.config.get("student") == TEACHER and each.config["teacher"]["name"] in names
+    ]
+
+
 def found_again(engine: Engine, row: LedgerRow, ledger: Ledger) -> ClassifierRun:
-    """The run with its examples and teachers; the row of a teacher goes to the ledger.
+    """The run with its examples and teachers; the row of a teacher goes to the ledger, where it is
+    not there yet.
 
     Raises:
       UserError: data or teachers are not there any more, or others than they were.

@@ -18,6 +18,8 @@ from distill_jax.engine.run import run_table
 from distill_jax.engine.sweep import axis
 from distill_jax.evaluation.open_recommender import open_recommender
 from distill_jax.evaluation.ranking import mean_metrics
+from distill_jax.evaluation.recommend import evaluate
+from distill_jax.export.vectors import export_vectors
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.tables.build import table_of
 from distill_jax.tables.evidence import unpack_numbers
@@ -153,6 +155,28 @@ def test_a_finished_run_can_be_asked(finished):
     assert len(found) == 3 and not {3, 4} & {each.item for each in found}
     assert json.loads((run / "model" / "run.json").read_text())["data"] == "walks"
     assert not (run / "checkpoint").exists()
+
+
+def test_a_finished_run_is_exported_with_its_numbers(finished, tmp_path):
+    folder, spec, rows = finished
+    place = next(p for p in spec.places if p.row == "kl" and p.seed == 0)
+    manifest = export_vectors(folder / "runs" / place.hash, tmp_path / "vectors")
+    row = runs_of(rows, "kl")[0]
+    assert manifest.source["run"] == place.hash and manifest.source["data"] == "walks"
+    assert manifest.source["scores"]["test/ndcg@10"] == row.metrics["test/ndcg@10"]
+    card = (tmp_path / "vectors" / "README.md").read_text()
+    assert f"| test/ndcg@10 | {row.metrics['test/ndcg@10']:.4g} |" in card
+
+
+def test_a_closed_form_can_be_asked_and_answers_as_in_the_table(finished, split):
+    folder, _, rows = finished
+    for name in ("ease", "popularity"):
+        (row,) = runs_of(rows, name).values()
+        opened = open_recommender(folder / "runs" / row.hash)
+        report = evaluate(opened.model.scorer, split, ks=(10,))
+        assert report.metrics["ndcg@10"] == pytest.approx(row.metrics["test/ndcg@10"])
+        assert len(opened.recommend("item 3", k=5)) == 5
+        assert opened.audience.counts_I.tolist() == split.train_counts_I.tolist()
 
 
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, split):

@@ -1,0 +1,198 @@
+"""The command, in processes of its own: the same answers as predict, and an end without losses."""
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+from served import COMMAND, Line, Process, ask, statuses
+
+from distill_jax.cli.main import dispatch
+from distill_jax.core.errors import UserError
+from distill_jax.export.opened import open_export
+from distill_jax.serving import server
+from distill_jax.serving.classifier import Classifier
+from distill_jax.serving.tokens import read_tokens
+
+TEXTS = ["good film", "", "the plot was very bad and the music not good", "a zebra", "bad"]
+
+
+@pytest.mark.parametrize("format", ["onnx", "onnx-int8"])
+def test_answers_are_those_of_predict(exports, app_of, capsys, tmp_path, format):
+    texts = [*TEXTS, " ".join(40 * ["good", "film"])]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    dispatch(["predict", str(exports[format]), "--input", str(tmp_path / "in.jsonl"),
+              "--format", "jsonl"])  # fmt: skip
+    told = capsys.readouterr()
+    predicted = [json.loads(line) for line in told.out.splitlines()]
+    answers = ask(app_of(open_export(exports[format])), {"texts": texts}).json()["answers"]
+    assert [answer and answer["label"] for answer in answers] == [p["predicted"] for p in predicted]
+    for answer, said in zip(answers, predicted, strict=True):
+        if answer is None:
+            assert said["probabilities"] is None
+            continue
+        assert answer["probabilities"].keys() == said["probabilities"].keys()
+        for name, probability in answer["probabilities"].items():
+            assert probability == pytest.approx(said["probabilities"][name], abs=2e-6)
+    assert [bool(answer and answer["truncated"]) for answer in answers] == 5 * [False] + [True]
+    assert "are cut at" in told.err
+
+
+@pytest.mark.parametrize("format", ["onnx", "onnx-int8"])
+def test_who_shares_a_batch_changes_no_answer(exports, format):
+    classifier = Classifier(open_export(exports[format]))
+    words = ("the", "film", "is", "was", "good", "bad", "plot", "cast", "very", "not")
+    rng = np.random.default_rng(0)
+    texts = [(" ".join(rng.choice(words, size)),) for size in rng.integers(1, 40, 16)]
+    together = np.stack([said.logits_C for said in classifier(texts)])
+    alone = np.stack([classifier([text])[0].logits_C for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert (together.max(axis=0) - together.min(axis=0)).max() > 1e-3
+
+
+@pytest.fixture
+def start(exports, one_device):
+    """Starts a server of the toy export in a process; flags as on the command line."""
+    with contextlib.ExitStack() as stack:
+
+        def go(*flags):
+            process = Process(exports["onnx"], "--port", 0, *flags, environment=one_device)
+            return stack.enter_context(process)
+
+        yield go
+
+
+def wait_until_leaving(process):
+    deadline = time.monotonic() + 10
+    while httpx.get(f"{process.address}/ready").status_code != 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_signal_ends_it_when_all_is_answered(start):
+    """Readiness goes first; callers are asked to leave; what was sent is answered."""
+    process = start("--drain-seconds", 1, "--batch-wait-ms", 400)
+    body = json.dumps({"text": "good film"}).encode()
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    first = head + b"Content-Length: %d\r\n\r\n" % len(body)
+    halves = [Line(process.address).send(first + body[:5]) for _ in range(4)]
+    wholes = [Line(process.address).send(first + body) for _ in range(4)]
+    assert httpx.get(f"{process.address}/ready").status_code == 200
+    process.stop()
+    wait_until_leaving(process)
+    assert httpx.get(f"{process.address}/health").status_code == 200
+    still = httpx.post(f"{process.address}/predict", json={"text": "bad"})
+    assert still.status_code == 200 and still.headers["connection"] == "close"
+    time.sleep(1.3)  # nothing new is taken any more
+    with pytest.raises(OSError):
+        Line(process.address)
+    for half in halves:
+        half.send(body[5:])
+    for line in (*halves, *wholes):
+        assert statuses(line.until_closed()) == [200]
+    assert process.end() == (0, "stopped; 9 requests were answered")
+
+
+def test_nothing_is_lost_when_it_is_stopped_under_load(start):
+    """Every request either gets its answer or a connection that is not taken."""
+    process = start("--drain-seconds", 0.3)
+    answered, refused = [], []
+
+    def call():
+        with httpx.Client(base_url=process.address) as client:
+            while True:
+                try:
+                    response = client.post("/predict", json={"texts": TEXTS})
+                except httpx.ConnectError:
+                    return
+                except httpx.TransportError as error:
+                    refused.append(error)
+                    return
+                assert response.status_code == 200 and len(response.json()["answers"]) == len(TEXTS)
+                answered.append(1)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    deadline = time.monotonic() + 30
+    while len(answered) < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.stop(signal.SIGINT)
+    for caller in callers:
+        caller.join(60)
+    code, last = process.end()
+    assert (code, last) == (0, f"stopped; {len(answered)} requests were answered")
+
+
+def test_a_second_signal_does_not_wait(start):
+    process = start("--drain-seconds", 60)
+    process.stop()
+    wait_until_leaving(process)
+    process.stop()
+    assert process.end()[0] == 0
+
+
+def said_by(*arguments):
+    with pytest.raises(UserError) as error:
+        dispatch(["serve", *map(str, arguments)])
+    return str(error.value)
+
+
+def test_mistakes_are_told_in_a_line(exports, tmp_path):
+    assert "no export at" in said_by(tmp_path / "none")
+    assert "is no export: it has no export.json" in said_by(tmp_path, "--port", 0)
+    assert "--max-queue 10 has no room" in said_by(exports["onnx"], "--max-queue", 10)
+    assert "--read-seconds is 0" in said_by(exports["onnx"], "--read-seconds", 0)
+    assert "--batch-wait-ms is nan" in said_by(exports["onnx"], "--batch-wait-ms", "nan")
+    assert "cannot read tokens" in said_by(exports["onnx"], "--tokens", tmp_path / "none")
+    assert "cannot listen at 203.0.113.1" in said_by(exports["onnx"], "--host", "203.0.113.1")
+    assert "--port is 99999" in said_by(exports["onnx"], "--port", 99999)
+
+
+def test_a_port_that_is_taken_is_told(exports):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = said_by(exports["onnx"], "--port", taken.getsockname()[1])
+    assert "cannot listen" in said and "in use" in said
+
+
+@pytest.mark.parametrize(
+    ("host", "tokens", "warned"),
+    [("127.0.0.1", False, False), ("0.0.0.0", False, True), ("0.0.0.0", True, False)],
+)
+def test_who_can_be_reached_from_elsewhere_is_warned(
+    exports, tmp_path, monkeypatch, host, tokens, warned
+):
+    monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
+    (tmp_path / "tokens").write_text("0123456789abcdef\n")
+    said = []
+    known = read_tokens(tmp_path / "tokens") if tokens else None
+    server.serve(exports["onnx"], server.Settings(), host=host, port=0, tokens=known, hosts=(),
+                 threads=1, say=said.append)  # fmt: skip
+    assert any(line.startswith("warning") for line in said) == warned
+    assert said[-1] == "stopped; 0 requests were answered"
+
+
+def test_without_the_extra_it_says_how_to_get_it():
+    """Help needs nothing of it."""
+    program = (
+        "import sys\nfor name in ('uvicorn', 'fastapi', 'prometheus_client'):\n"
+        "    sys.modules[name] = None\nsys.argv = ['distill-jax', 'serve', *sys.argv[1:]]\n"
+        f"{COMMAND}"
+    )
+
+    def run(*arguments):
+        command = [sys.executable, "-c", program, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert "--max-queue" in run("--help").stdout
+    refused = run(".")
+    assert refused.returncode == 2 and "pip install 'distill_jax[serve]'" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
