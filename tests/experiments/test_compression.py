@@ -6,13 +6,11 @@ from compressed import one_device
 from rich.console import Console
 from scripts import ROOT, module_at
 
-from distill_jax.cli.run import parse_flags
 from distill_jax.compression.grammar import parse_steps
 from distill_jax.core.errors import UserError
 from distill_jax.engine.progress import Reporter
 from distill_jax.export import variants
 from distill_jax.export.runtime import open_any
-from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.pareto import from_json, pareto_markdown
 
 SCRIPT = module_at(ROOT / "experiments/compression.py")
@@ -26,11 +24,11 @@ def test_the_smoke_preset_trains_compresses_exports_and_draws(
     """Slow: two trainings, nine exports, and a process for each."""
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     one_device(monkeypatch)
-    arguments = [
-        "--preset", "smoke", "--students", "1x8x2", "--data", f"files:{toy_reviews}",
-        "--teacher", str(toy_teacher), "--max-length", "16", "--output-dir", str(tmp_path),
-    ]  # fmt: skip
-    SCRIPT.main(arguments)
+    flags = SCRIPT.Compression(
+        preset="smoke", students=("1x8x2",), data=f"files:{toy_reviews}",
+        teacher=str(toy_teacher), max_length=16, output_dir=tmp_path,
+    )  # fmt: skip
+    SCRIPT.main(flags)
     folder = tmp_path / "compression-smoke"
     table = (folder / "compression.md").read_text()
     assert table in capsys.readouterr().out
@@ -57,8 +55,8 @@ def test_the_smoke_preset_trains_compresses_exports_and_draws(
 
     monkeypatch.setattr(variants, "export_model", refuse)
     monkeypatch.setattr(variants, "measure", refuse)
-    flags = parse_flags(SCRIPT.Compression, arguments, "compression.py")
-    run = runs_in(folder)
+    run = SCRIPT.students_in(folder / "students")
+    assert list(run) == ["teacher", "1x8x2"]
     again = [
         each
         for name in ("teacher", "1x8x2")
@@ -69,13 +67,6 @@ def test_the_smoke_preset_trains_compresses_exports_and_draws(
     (folder / "exports/1x8x2, pruned/model.onnx").write_bytes(b"another")
     with pytest.raises(UserError, match="has changed since it was exported"):
         SCRIPT.measured(*rest)
-
-
-def runs_in(folder):
-    """The folders of the students' runs, by their names."""
-    rows = Ledger(folder / "students/ledger.jsonl").rows()
-    names = {row.hash: "teacher" if row.row == "teacher" else row.group for row in rows}
-    return {name: folder / "students/runs" / hash_ for hash_, name in names.items()}
 
 
 def test_every_kind_of_student_is_there_and_has_its_steps():
