@@ -13,23 +13,23 @@ computes in 8 bits. All are exported to ONNX, asked about the test split, and ti
 are over the test examples, and say nothing of another training.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill_jax.cli.results import conclude, open_console
+from distill_jax.cli.experiment import TableFlags
+from distill_jax.cli.results import open_console
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
+from distill_jax.engine.options import DEFAULTS, RunOptions
+from distill_jax.export.plan import BenchPlan
 
 if TYPE_CHECKING:
     from distill_jax.engine.progress import Reporter
     from distill_jax.engine.sweep import Sweep
-    from distill_jax.export.bench import BenchPlan
     from distill_jax.export.variants import Exported, Variant
     from distill_jax.tables.pareto import Point
 
@@ -43,10 +43,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 CUT = "drop(heads=0.25, ffn=0.5) -> distil"
 ZEROS = "prune(0.5) -> distil"
 ONNX, INT8 = "onnx", "onnx-int8"
+PLAN = BenchPlan(repeats=5)
+SMOKE = BenchPlan(sentences=10, batches=2, batch_size=8, warmup=1, repeats=2)
 
 
 @dataclasses.dataclass(frozen=True)
-class Compression:
+class Compression(TableFlags):
     """Students x variants: score against latency and size, with the Pareto front."""
 
     preset: Literal["default", "smoke"] = "default"
@@ -65,7 +67,7 @@ class Compression:
         return self.preset == "smoke"
 
 
-def declare(flags: Compression) -> Sweep[Any]:
+def declare(flags: Compression) -> "Sweep[Any]":
     """The students as they are, of one teacher and one seed."""
     from distill_jax.cli.compare import CompareLosses, sweep_of
     from distill_jax.engine.sweep import Override
@@ -89,12 +91,12 @@ def declare(flags: Compression) -> Sweep[Any]:
     )
     own = {} if flags.small else {name: SETTINGS[name] for name in students if name in SETTINGS}
     overrides = tuple(Override(tuple(changes.items()), group=name) for name, changes in own.items())
-    return dataclasses.replace(sweep, name=NAME, overrides=overrides)
+    base = dataclasses.replace(sweep.base, precision=flags.precision)
+    return dataclasses.replace(sweep, name=NAME, base=base, overrides=overrides)
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(flags: Compression) -> None:
     """Train, compress, export, ask, time, draw; what was done before is taken."""
-    flags = parse_flags(Compression, arguments, "compression.py")
     suffix = "-smoke" if flags.small else ""
     folder = flags.output_dir / f"{NAME}{suffix}"
     if folder.exists() and not folder.is_dir():
@@ -102,27 +104,43 @@ def main(arguments: Sequence[str]) -> None:
     console = open_console()
 
     from distill_jax.engine.progress import Reporter
-    from distill_jax.engine.run import run_table
-    from distill_jax.export.bench import BenchPlan
     from distill_jax.tasks.classification.table import Classification
 
+    if not flags.options.share.whole:
+        raise UserError("models that are timed together have no parts: leave out --part")
+    flags.use_plugin()
     reporter, sweep = Reporter(console), declare(flags)
-    spec, rows = run_table(Classification(sweep), folder / "students", reporter)
-    conclude(spec, rows, folder / "students", console)
-    runs = {TEACHER if row.row == TEACHER else row.group: row.hash for row in rows}
+    flags.run(Classification(sweep), folder / "students", console)
     variants = [
         variant
-        for name, hash_ in runs.items()
-        for variant in variants_of(name, folder / "students/runs" / hash_, folder, reporter)
+        for name, run_ in students_in(folder / "students").items()
+        for variant in variants_of(name, run_, folder, reporter, flags.options)
     ]
-    plan = BenchPlan(10, 2, 8, 1, 2) if flags.small else BenchPlan(repeats=5)
+    plan = SMOKE if flags.small else PLAN
     points = measured(sweep, variants, folder, plan, reporter)
     write(points, plan, folder, f"{sweep.title}: students of every kind, made smaller")
     for path in sorted(folder.glob("figure.*")):
         print(path)
 
 
-def variants_of(name: str, run_: Path, folder: Path, reporter: Reporter) -> list[Variant]:
+def students_in(folder: Path) -> dict[str, Path]:
+    """The runs of a finished table by their students, the teacher's first."""
+    from distill_jax.tables.outputs import load_results
+
+    spec, rows = load_results(folder)
+    placed = {place.hash: place.group for place in spec.places}
+    teachers = [row.hash for row in rows if row.row == TEACHER]
+    hashes = {TEACHER: teachers[-1], **{group: hash_ for hash_, group in placed.items()}}
+    return {name: folder / "runs" / hash_ for name, hash_ in hashes.items()}
+
+
+def variants_of(
+    name: str,
+    run_: Path,
+    folder: Path,
+    reporter: "Reporter",
+    options: RunOptions = DEFAULTS,
+) -> "list[Variant]":
     """A student in all its variants; of the teacher those that need no training."""
     from distill_jax.compression.grammar import parse_steps
     from distill_jax.compression.pipeline import compress
@@ -135,7 +153,14 @@ def variants_of(name: str, run_: Path, folder: Path, reporter: Reporter) -> list
 
     def hops(steps: str) -> dict[str, Path]:
         reporter.say(f"{name}: {steps}")
-        made = compress(run_, parse_steps(steps), folder / "steps" / name, reporter, max_drop=100.0)
+        made = compress(
+            run_,
+            parse_steps(steps),
+            folder / "steps" / name,
+            reporter,
+            max_drop=100.0,
+            options=options,
+        )
         return {hop.label.split("(")[0]: hop.folder for hop in made.hops}
 
     of_pruning = hops(f"{pruning} -> vocabulary")
@@ -150,12 +175,12 @@ def variants_of(name: str, run_: Path, folder: Path, reporter: Reporter) -> list
 
 
 def measured(
-    sweep: Sweep[Any],
-    variants: Sequence[Variant],
+    sweep: "Sweep[Any]",
+    variants: "Sequence[Variant]",
     folder: Path,
     plan: BenchPlan,
-    reporter: Reporter,
-) -> list[Point]:
+    reporter: "Reporter",
+) -> "list[Point]":
     """Every variant exported, asked about the test split, and timed."""
     import numpy as np
 
@@ -185,7 +210,7 @@ def measured(
     ]
 
 
-def write(points: Sequence[Point], plan: BenchPlan, folder: Path, title: str) -> None:
+def write(points: "Sequence[Point]", plan: BenchPlan, folder: Path, title: str) -> None:
     """The table, the figure, and the points that both are made of."""
     from distill_jax.tables.drawing import save_drawing
     from distill_jax.tables.pareto import pareto_markdown, to_json
@@ -208,4 +233,4 @@ def write(points: Sequence[Point], plan: BenchPlan, folder: Path, title: str) ->
 
 
 if __name__ == "__main__":
-    run(lambda: main(sys.argv[1:]))
+    run(lambda: main(parse_flags(Compression, sys.argv[1:], "compression.py")))

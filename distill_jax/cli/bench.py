@@ -17,8 +17,9 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import write_atomic
 
 if TYPE_CHECKING:
-    from distill_jax.export.bench import BenchPlan, Measured
+    from distill_jax.export.bench import Measured
     from distill_jax.export.contenders import Entrant
+    from distill_jax.export.plan import BenchPlan
 
 ENDINGS = (".json", ".md")
 
@@ -62,8 +63,9 @@ def main(arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from distill_jax.engine.progress import Reporter
-    from distill_jax.export.bench import BenchPlan, lengths_of, measure
+    from distill_jax.export.bench import lengths_of, measure
     from distill_jax.export.contenders import check_runtimes, contenders_of
+    from distill_jax.export.plan import BenchPlan
     from distill_jax.tables.bench import bench_markdown
 
     plan = BenchPlan(args.sentences, args.batches, args.batch_size, args.warmup, args.repeats)

@@ -27,36 +27,13 @@ from distill_jax.evaluation.timing import Latency, latency_of, throughput_of
 from distill_jax.export.bench_worker import Batch, write_batches
 from distill_jax.export.manifest import MANIFEST
 from distill_jax.export.parity import GOLDEN
+from distill_jax.export.plan import BenchPlan
 from distill_jax.export.write import CARD
 
 ALONE, TOGETHER = "alone", "together"
 SHAPES = 4
 """Lengths that JAX compiles; every other runtime takes each text as long as it is."""
 _NOT_THE_MODEL = (MANIFEST, GOLDEN, CARD)
-
-
-@dataclasses.dataclass(frozen=True)
-class BenchPlan:
-    """How often what is timed.
-
-    Attributes:
-      sentences: asked one at a time, spread evenly over the texts.
-      batches: of ``batch_size`` texts, drawn without replacement as far as they reach.
-      warmup, repeats: rounds; those of the warm-up do not count.
-      seed: of the draw, and of the order within rounds.
-    """
-
-    sentences: int = 100
-    batches: int = 10
-    batch_size: int = 32
-    warmup: int = 2
-    repeats: int = 7
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("sentences", "batches", "batch_size", "warmup", "repeats"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name.replace('_', ' ')} must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +91,8 @@ class Measured:
     def as_row(self) -> dict[str, Any]:
         """Flat, for tables and files."""
         fields = dataclasses.asdict(self)
-        return {**fields, **fields.pop("latency")}
+        times = fields.pop("latency")
+        return {**fields, **times}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Measured:

@@ -14,7 +14,7 @@ from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.data.table import TextTable
-from distill_jax.export.bench import BenchPlan, Contender, Measured, measure
+from distill_jax.export.bench import Contender, Measured, measure
 from distill_jax.export.contenders import exported
 from distill_jax.export.formats import format_named
 from distill_jax.export.manifest import (
@@ -25,6 +25,7 @@ from distill_jax.export.manifest import (
 )
 from distill_jax.export.own_data import NoData
 from distill_jax.export.parity import logits_of_texts
+from distill_jax.export.plan import BenchPlan
 from distill_jax.export.runtime import open_any
 from distill_jax.export.source import open_source
 from distill_jax.export.write import export_model

@@ -12,10 +12,10 @@ from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.latency import parameter_count
 from distill_jax.evaluation.open_classifier import open_classifier
-from distill_jax.export import onnx_format
-from distill_jax.export.bench import BenchPlan, Measured, measure
+from distill_jax.export.bench import Measured, measure
 from distill_jax.export.bench_worker import read_batches, write_batches
 from distill_jax.export.contenders import contenders_of, enter
+from distill_jax.export.plan import BenchPlan
 
 QUICK = ("--sentences", "5", "--batches", "2", "--batch-size", "4", "--warmup", "1")
 
@@ -83,10 +83,7 @@ def test_what_cannot_be_measured_is_named(runs, toy_teacher, tmp_path, monkeypat
     assert "repeats must be at least 1" in refused(student, "--repeats", 0)
     assert "no file" in refused(student, "--input", tmp_path / "none.txt")
 
-    def missing(name):
-        raise UserError(f"ONNX needs the package {name}: pip install 'distill_jax[export]'")
-
-    monkeypatch.setattr(onnx_format, "_library", missing)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "pip install 'distill_jax[export]'" in refused(student, "--runtimes", "onnx")
 
 

@@ -10,6 +10,7 @@ import pytest
 from benches import bench_module
 from scripts import SCRIPTS, module_at
 
+from distill_jax.cli.bench import Bench
 from distill_jax.cli.compare import CompareLosses, parse_arguments
 from distill_jax.cli.experiment import Flags
 from distill_jax.cli.export import Export
@@ -80,6 +81,7 @@ def test_every_flag_that_the_pages_name_exists():
     bench = [bench_module(name).Arguments for name in ("race", "steps")]
     own = [getattr(module_at(ROOT / f"experiments/{name}.py"), SCRIPTS[name]) for name in SCRIPTS]
     forms = (
+        Bench,
         CompareLosses,
         Export,
         Flags,

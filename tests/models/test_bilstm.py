@@ -84,8 +84,20 @@ def test_it_learns_an_order_that_no_bag_can_see():
 
 def test_bfloat16_is_near_and_keeps_float32_around_it(params, make_batch):
     batch = make_batch([7, 4], 8)
-    whole = BiLstm(CONFIG).apply({"params": params}, batch)
-    half = BiLstm(CONFIG, jnp.bfloat16).apply({"params": params}, batch)
+
+    def said(params, dtype):
+        return BiLstm(CONFIG, dtype).apply({"params": params}, batch)
+
+    whole, half = said(params, jnp.float32), said(params, jnp.bfloat16)
     assert half.logits_BC.dtype == half.hidden_states[1].dtype == jnp.float32
     gap = np.abs(np.asarray(half.logits_BC - whole.logits_BC)).max()
     assert 0 < gap < 0.1 * np.abs(whole.logits_BC).max()
+
+    def slopes(dtype):
+        return jax.jit(jax.grad(lambda p: jnp.sum(said(p, dtype).logits_BC ** 2)))(params)
+
+    for one, other in zip(
+        *(jax.tree.leaves(slopes(dtype)) for dtype in (jnp.float32, jnp.bfloat16)), strict=True
+    ):
+        assert other.dtype == jnp.float32
+        assert np.linalg.norm(one - other) < 0.1 * np.linalg.norm(one)

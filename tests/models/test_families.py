@@ -229,6 +229,27 @@ def test_gradients_do_not_come_from_padding(of_texts, make_batch, name):
     )
 
 
+@pytest.mark.parametrize("name", ["static-5", "bilstm-3"])
+def test_a_population_under_vmap_equals_its_members(of_texts, make_batch, name):
+    config, params = of_texts(name)
+    batch = make_batch([4, 2], 4, vocab_size=30)
+
+    def loss(params):
+        return jnp.sum(build_model(config).apply({"params": params}, batch).logits_BC ** 2)
+
+    members = [params, jax.tree.map(lambda x: 1.5 * x, params)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    together = jax.jit(jax.vmap(jax.grad(loss)))(stacked)
+    for number, member in enumerate(members):
+        jax.tree.map(
+            lambda many, one, n=number: np.testing.assert_allclose(
+                many[n], one, rtol=1e-4, atol=1e-5
+            ),
+            together,
+            jax.jit(jax.grad(loss))(member),
+        )
+
+
 @pytest.mark.parametrize("name", TEXT_STUDENTS)
 def test_the_shape_is_what_the_output_has(of_texts, make_batch, name):
     config, params = of_texts(name)

@@ -123,10 +123,5 @@ def test_dominated_points_are_grey_and_the_front_is_one_line(tmp_path):
     (steps,) = [line for line in upper.lines if len(line.get_xdata()) == 3]
     assert list(steps.get_xdata()) == [0.1, 1.0, 8.0]
     assert upper.get_xscale() == lower.get_xscale() == by_size.get_xscale() == "log"
-    first = [
-        path.read_bytes() for path in save_drawing(lambda: draw_pareto(POINTS), tmp_path / "a")
-    ]
-    again = [
-        path.read_bytes() for path in save_drawing(lambda: draw_pareto(POINTS), tmp_path / "b")
-    ]
-    assert first == again and first[0].startswith(b"\x89PNG")
+    paths = save_drawing(lambda: draw_pareto(POINTS), tmp_path / "figure")
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
