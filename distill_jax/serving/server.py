@@ -18,6 +18,7 @@ try:
     from fastapi import FastAPI
 
     from distill_jax.serving.app import create_app
+    from distill_jax.serving.classifier import Classifier
     from distill_jax.serving.guard import LOOPBACK
     from distill_jax.serving.protocol import protocol_with
     from distill_jax.serving.tokens import Tokens
@@ -92,6 +93,7 @@ def serve(
     Raises:
       UserError: for a folder that is no export, or an address that is not to be had.
     """
+    from distill_jax.export.formats import format_named
     from distill_jax.export.opened import open_export
 
     listener = _listener(host, port)
@@ -102,7 +104,13 @@ def serve(
                 f"warning: {host} can be reached from elsewhere and anybody may ask (--tokens FILE)"
             )
         names = {*LOOPBACK, *(name.lower() for name in hosts)} if local or hosts else None
-        app = create_app(open_export(folder, threads=threads), settings, tokens=tokens, hosts=names)
+        export = open_export(folder, threads=threads)
+        if format_named(export.manifest.format).compiles:
+            say(
+                f"note: {export.manifest.format} is compiled anew for new shapes of batches; onnx is not"
+            )
+        Classifier(export)([("a",) * (2 if export.manifest.pairs else 1)])  # told now if it fails
+        app = create_app(export, settings, tokens=tokens, hosts=names)
         line = f"serving {folder} at {address_of(listener)} (Ctrl-C stops)"
         server_for(app, settings, lambda: say(line)).run(sockets=[listener])
     say(f"stopped; {app.state.service.metrics.answered()} requests were answered")

@@ -132,6 +132,39 @@ def test_nothing_is_lost_when_it_is_stopped_under_load(start):
     assert (code, last) == (0, f"stopped; {len(answered)} requests were answered")
 
 
+def test_from_a_model_to_an_answer_as_a_new_user_would(toy_teacher, tmp_path, one_device):
+    """Two commands and a request."""
+    command = [sys.executable, "-c", COMMAND, "export", str(toy_teacher), "--format", "onnx"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "student")],
+        env=one_device,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    with Process(tmp_path / "student", "--port", 0, environment=one_device) as process:
+        answer = httpx.post(f"{process.address}/predict", json={"text": "good film"}).json()
+        assert answer["answers"][0]["label"] in ("a", "b")
+        assert "<form" in httpx.get(process.address).text
+        process.stop()
+        assert process.end() == (0, "stopped; 1 requests were answered")
+
+
+def test_what_compiles_is_noted_and_a_model_that_cannot_answer_is_told(
+    toy_teacher, exports, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
+    dispatch(["export", str(toy_teacher), "--format", "stablehlo", "--output", str(tmp_path / "x")])
+    said = []
+    options = {"host": "127.0.0.1", "port": 0, "tokens": None, "hosts": (), "threads": 1}
+    server.serve(tmp_path / "x", server.Settings(), say=said.append, **options)
+    assert "stablehlo is compiled anew" in said[0]
+    monkeypatch.setattr(server, "Classifier", lambda export: lambda items: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        server.serve(exports["onnx"], server.Settings(), say=said.append, **options)
+
+
 def test_a_second_signal_does_not_wait(start):
     process = start("--drain-seconds", 60)
     process.stop()
