@@ -106,9 +106,7 @@ def serve(
         names = {*LOOPBACK, *(name.lower() for name in hosts)} if local or hosts else None
         export = open_export(folder, threads=threads)
         if format_named(export.manifest.format).compiles:
-            say(
-                f"note: {export.manifest.format} is compiled anew for new shapes of batches; onnx is not"
-            )
+            say(f"note: {export.manifest.format} is compiled anew for new batches; onnx is not")
         Classifier(export)([("a",) * (2 if export.manifest.pairs else 1)])  # told now if it fails
         app = create_app(export, settings, tokens=tokens, hosts=names)
         line = f"serving {folder} at {address_of(listener)} (Ctrl-C stops)"

@@ -119,10 +119,11 @@ def test_callers_that_share_a_batch_get_what_they_would_alone(app_of, export_of)
         ({"texts": "good"}, "texts: "),
         ({"texts": {"a": "good"}}, "texts: "),
         ({"text": "good", "raw": "yes"}, "raw: "),
-        ({"text": "good", "temprature": 3}, "temprature: "),
+        ({"text": "good", "rawe": True}, "Did you mean 'raw'"),
         ({"text": 101 * "a"}, "100 characters"),
         ({"texts": 9 * ["a"]}, "8 items"),
-        ({1000 * "key": 1}, "key"),
+        ({1000 * "key": 1}, "Allowed: raw, text, texts"),
+        ({f"key {n}": 1 for n in range(40_000)}, "unknown field 'key 0'"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(app_of, body, told):
