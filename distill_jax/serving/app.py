@@ -176,7 +176,7 @@ def _add_predict(app: FastAPI, service: Service, settings: Settings) -> None:
 async def _unless_gone(request: Request, answers: Coroutine[Any, Any, Answered]) -> Answered | None:
     """What is awaited, or None where the caller leaves before: nobody else wants it."""
     answering = asyncio.create_task(answers)
-    leaving = asyncio.create_task(request.receive())  # the body is read: what comes is the end
+    leaving = asyncio.ensure_future(request.receive())  # the body is read: what comes is the end
     try:
         await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         return answering.result() if answering.done() else None

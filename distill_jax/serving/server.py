@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Server(uvicorn.Server):
     """Stops in three steps: /ready says no; nothing new is taken; what was taken is answered.
 
-    A second signal skips the first step, a third one the last.
+    Another signal ends the step that it finds it in.
     """
 
     def __init__(

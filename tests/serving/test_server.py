@@ -173,6 +173,21 @@ def test_a_second_signal_does_not_wait(start):
     assert process.end()[0] == 0
 
 
+def test_another_signal_drops_what_is_left(start):
+    process = start("--drain-seconds", 0, "--read-seconds", 50)
+    half = Line(process.address).send(
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 20\r\n\r\n{"
+    )
+    assert httpx.get(f"{process.address}/ready").status_code == 200
+    process.stop()
+    time.sleep(1.0)
+    assert process.process.poll() is None  # it waits for the body
+    process.stop()
+    assert process.end()[1] == "stopped; 0 requests were answered"
+    assert 200 not in statuses(half.until_closed())
+
+
 def said_by(*arguments):
     with pytest.raises(UserError) as error:
         dispatch(["serve", *map(str, arguments)])
