@@ -9,11 +9,15 @@ a scale each.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
-from distill_jax.export.onnx_builder import TYPES, Builder
+from distill_jax.export.onnx_builder import TYPES, Builder, Dim, Value
 
 LIMIT = 127
+ZERO = 128
 
 
 def quantised(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,14 +27,38 @@ def quantised(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.rint(array / scale), -LIMIT, LIMIT).astype(np.int8), scale
 
 
-def int8_product(builder: Builder, x: str, kernel: str) -> str:
-    """``x @ kernel`` of activations [..., K] and a constant [K, F], without bias."""
-    whole, scale_1F = quantised(builder.arrays[kernel], axis=0)
-    numbers, scale_N1 = _by_token(builder, x)
-    summed = builder.op("MatMulInteger", numbers, builder.constant(whole, f"{kernel}/int8"))
-    product = builder.op("Cast", summed, to=TYPES["float32"])
-    by_token = builder.op("Mul", product, scale_N1)
-    return builder.op("Mul", by_token, builder.constant(scale_1F[0], f"{kernel}/scale"))
+def int8_product(builder: Builder, x: Value, kernel: str, shape: Sequence[Dim]) -> Value:
+    """``x @ kernel`` of activations [..., K] and a constant [K, F], without bias.
+
+    Args:
+      shape: of the result, [..., F].
+    """
+    whole_KF, scale_1F = quantised(builder.arrays[kernel], axis=0)
+    width, features = whole_KF.shape
+    rows = math.prod(x.shape[:-1])
+    flat_NK = builder.reshape(x, (rows, width)).name
+    unsigned_NK, scale_N1 = _by_token(builder, flat_NK)
+    summed = _summed(builder, unsigned_NK, builder.constant(whole_KF, f"{kernel}/int8"))
+    by_token = builder.op("Mul", summed, scale_N1)
+    made = builder.op("Mul", by_token, builder.constant(scale_1F[0], f"{kernel}/scale"))
+    return builder.reshape(Value(made, (rows, features)), shape)
+
+
+def whole_product(builder: Builder, x: str, kernel: str) -> str:
+    """The product of float32 whole numbers from -127 to 127 with int8 ones, as float32."""
+    shifted = builder.op("Add", x, builder.constant(np.float32(ZERO)))
+    return _summed(builder, builder.op("Cast", shifted, to=TYPES["uint8"]), kernel)
+
+
+def _summed(builder: Builder, unsigned: str, kernel: str) -> str:
+    """A product in integers, as float32.
+
+    The left factor is uint8 around a zero point of 128, which changes no sum: of such a pair ONNX
+    Runtime multiplies many times faster than of two signed ones.
+    """
+    zero = builder.constant(np.uint8(ZERO))
+    summed = builder.op("MatMulInteger", unsigned, kernel, zero)
+    return builder.op("Cast", summed, to=TYPES["float32"])
 
 
 def int8_rows(builder: Builder, table: str, index: str) -> str:
@@ -41,12 +69,20 @@ def int8_rows(builder: Builder, table: str, index: str) -> str:
     return builder.op("Mul", builder.op("Cast", rows, to=TYPES["float32"]), scales)
 
 
-def _by_token(builder: Builder, x: str) -> tuple[str, str]:
-    """int8 of activations [..., K], and their scales [..., 1]."""
+def _by_token(builder: Builder, x_NK: str) -> tuple[str, str]:
+    """uint8 around 128 of activations, and their scales [N, 1].
+
+    The largest magnitude from both ends, and one operator that divides, rounds and shifts: three
+    times as fast as one for each step.
+    """
     last = builder.ints(-1)
-    most = builder.op("ReduceMax", builder.op("Abs", x), last, keepdims=1)
-    scale = builder.op("Mul", most, builder.constant(np.float32(1 / LIMIT)))
+    top = builder.op("ReduceMax", x_NK, last, keepdims=1)
+    bottom = builder.op("Neg", builder.op("ReduceMin", x_NK, last, keepdims=1))
+    most = builder.op("Max", top, bottom)
+    scale = builder.op("Div", most, builder.constant(np.float32(LIMIT)))
     nothing = builder.op("Equal", most, builder.constant(np.float32(0)))
-    scale = builder.op("Where", nothing, builder.constant(np.float32(1)), scale)
-    rounded = builder.op("Round", builder.op("Div", x, scale))
-    return builder.op("Cast", rounded, to=TYPES["int8"]), scale
+    scale_N1 = builder.op("Where", nothing, builder.constant(np.float32(1)), scale)
+    scale_N = builder.op("Squeeze", scale_N1, last)
+    rows = builder.op("Shape", scale_N)
+    zero_N = builder.op("Expand", builder.constant(np.full(1, ZERO, np.uint8)), rows)
+    return builder.op("QuantizeLinear", x_NK, scale_N, zero_N, axis=0), scale_N1

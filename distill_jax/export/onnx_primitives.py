@@ -16,7 +16,7 @@ from onnx import helper
 
 from distill_jax.core.errors import UserError
 from distill_jax.export.onnx_builder import TYPES, Builder, Dim, Value
-from distill_jax.export.onnx_int8 import int8_product, int8_rows
+from distill_jax.export.onnx_int8 import int8_product, int8_rows, whole_product
 from distill_jax.export.onnx_walker import RULES, Rule, Walker, named, rule
 
 
@@ -304,7 +304,7 @@ def _dot(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
     plain = len(right.shape) == 2 and not batch[0] and over == ((len(left.shape) - 1,), (0,))
     new = eqn.outvars[0].aval.shape
     if plain and right.name in walker.kernels:
-        return Value(int8_product(builder, left.name, right.name), new)
+        return int8_product(builder, left, right.name, new)
     if plain:
         return Value(builder.op(kind, left.name, right.name), new)
     return _batched_product(builder, kind, (left, right), over, batch, new)
@@ -386,14 +386,13 @@ def _layer_norm(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
 def _int8_product(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
     """Of two matrices of whole numbers from -127 to 127, whatever their dtypes, as float32."""
     builder, whole = walker.builder, _in_full(walker, eqn, inputs)
-    names = [
+    left, right = (
         value.name
-        if str(var.aval.dtype) == "int8"
-        else builder.op("Cast", value.name, to=TYPES["int8"])
-        for value, var in zip(whole, eqn.invars, strict=True)
-    ]
-    summed = builder.op("MatMulInteger", *names)
-    return Value(builder.op("Cast", summed, to=TYPES["float32"]), eqn.outvars[0].aval.shape)
+        if str(var.aval.dtype) == dtype
+        else builder.op("Cast", value.name, to=TYPES[dtype])
+        for value, var, dtype in zip(whole, eqn.invars, ("float32", "int8"), strict=True)
+    )
+    return Value(whole_product(builder, left, right), eqn.outvars[0].aval.shape)
 
 
 def _in_full(walker: Walker, eqn: Any, inputs: list[Value]) -> list[Value]:
