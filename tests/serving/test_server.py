@@ -165,24 +165,20 @@ def test_what_compiles_is_noted_and_a_model_that_cannot_answer_is_told(
         server.serve(exports["onnx"], server.Settings(), say=said.append, **options)
 
 
-def test_a_second_signal_does_not_wait(start):
-    process = start("--drain-seconds", 60)
-    process.stop()
-    wait_until_leaving(process)
-    process.stop()
-    assert process.end()[0] == 0
-
-
-def test_another_signal_drops_what_is_left(start):
-    process = start("--drain-seconds", 0, "--read-seconds", 50)
+def test_another_signal_ends_the_step_that_it_finds(start):
+    process = start("--drain-seconds", 60, "--read-seconds", 50)
     half = Line(process.address).send(
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: 20\r\n\r\n{"
     )
-    assert httpx.get(f"{process.address}/ready").status_code == 200
     process.stop()
-    time.sleep(1.0)
-    assert process.process.poll() is None  # it waits for the body
+    wait_until_leaving(process)
+    process.stop()  # it takes no connection any more, and waits for the body
+    with pytest.raises(OSError):
+        for _ in range(500):
+            Line(process.address).socket.close()
+            time.sleep(0.02)
+    assert process.process.poll() is None
     process.stop()
     assert process.end()[1] == "stopped; 0 requests were answered"
     assert 200 not in statuses(half.until_closed())

@@ -54,7 +54,7 @@ class Arguments:
     """Folders that distill-jax export wrote; by default ones of --students are made."""
     students: tuple[str, ...] = ("tiny", "l3")
     formats: tuple[str, ...] = ("onnx", "onnx-int8")
-    seconds: float = 4.0
+    seconds: float = 3.0
     """Of each load."""
     bad: int = 20
     """Connections of each kind of bad manners."""
