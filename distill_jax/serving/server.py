@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -29,6 +30,10 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from distill_jax.serving.app import Service
+
+
+FIRST_FD = 3
+"""Number of the first file that is handed on."""
 
 
 class Server(uvicorn.Server):
@@ -82,6 +87,8 @@ def serve(
     say: Callable[[str], object],
 ) -> None:
     """Serve an export until a signal says to stop.
+
+    A listening socket that systemd hands on is taken instead of an address.
 
     Args:
       port: 0 for any that is free.
@@ -139,6 +146,9 @@ def server_for(
 
 
 def _listener(host: str, port: int) -> socket.socket:
+    """The socket that was handed on, or one of its own."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        return _handed_on()
     if not 0 <= port < 1 << 16:  # the library would take it modulo that
         raise UserError(f"--port is {port}; expected 0 to 65535")
     try:
@@ -147,6 +157,20 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=2048)
     except (OSError, OverflowError, UnicodeError) as error:
         raise UserError(f"cannot listen at {host} port {port}: {error}") from error
+
+
+def _handed_on() -> socket.socket:
+    """What systemd, or whoever speaks as it does (sd_listen_fds(3)), holds open over restarts."""
+    if os.environ.get("LISTEN_FDS") != "1":
+        raise UserError(f"LISTEN_FDS is {os.environ.get('LISTEN_FDS')}; one socket is expected")
+    try:
+        listener = socket.socket(fileno=FIRST_FD)
+        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise UserError(f"the socket that was handed on is none: {error}") from error
+    if not listens or listener.family not in (socket.AF_INET, socket.AF_INET6):
+        raise UserError("the socket that was handed on does not listen at an address of TCP")
+    return listener
 
 
 def _is_loopback(listener: socket.socket) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -62,8 +63,9 @@ def start(exports, one_device):
     """Starts a server of the toy export in a process; flags as on the command line."""
     with contextlib.ExitStack() as stack:
 
-        def go(*flags):
-            process = Process(exports["onnx"], "--port", 0, *flags, environment=one_device)
+        def go(*flags, listener=None):
+            options = {"environment": one_device, "listener": listener}
+            process = Process(exports["onnx"], "--port", 0, *flags, **options)
             return stack.enter_context(process)
 
         yield go
@@ -100,38 +102,6 @@ def test_a_signal_ends_it_when_all_is_answered(start):
     assert process.end() == (0, "stopped; 9 requests were answered")
 
 
-def test_nothing_is_lost_when_it_is_stopped_under_load(start):
-    """Every request either gets its answer or a connection that is not taken."""
-    process = start("--drain-seconds", 0.3)
-    answered, refused = [], []
-
-    def call():
-        with httpx.Client(base_url=process.address) as client:
-            while True:
-                try:
-                    response = client.post("/predict", json={"texts": TEXTS})
-                except httpx.ConnectError:
-                    return
-                except httpx.TransportError as error:
-                    refused.append(error)
-                    return
-                assert response.status_code == 200 and len(response.json()["answers"]) == len(TEXTS)
-                answered.append(1)
-
-    callers = [threading.Thread(target=call) for _ in range(4)]
-    for caller in callers:
-        caller.start()
-    deadline = time.monotonic() + 30
-    while len(answered) < 20:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.stop(signal.SIGINT)
-    for caller in callers:
-        caller.join(60)
-    code, last = process.end()
-    assert (code, last) == (0, f"stopped; {len(answered)} requests were answered")
-
-
 def test_from_a_model_to_an_answer_as_a_new_user_would(toy_teacher, tmp_path, one_device):
     """Two commands and a request."""
     command = [sys.executable, "-c", COMMAND, "export", str(toy_teacher), "--format", "onnx"]
@@ -163,6 +133,58 @@ def test_what_compiles_is_noted_and_a_model_that_cannot_answer_is_told(
     monkeypatch.setattr(server, "Classifier", lambda export: lambda items: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         server.serve(exports["onnx"], server.Settings(), say=said.append, **options)
+
+
+def test_a_socket_that_is_handed_on_outlives_its_servers(start):
+    """Callers go on while one server ends and the next one starts: all get their answers."""
+    told, over = [], threading.Event()
+
+    def call():
+        with httpx.Client(base_url=address, timeout=60) as client:
+            while not over.is_set():
+                told.append(client.post("/predict", json={"text": "good film"}).status_code)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        old = start("--drain-seconds", 0.2, listener=listener)
+        assert old.address == address
+        callers = [threading.Thread(target=call) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        deadline = time.monotonic() + 20
+        while len(told) < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        old.stop(signal.SIGINT)
+        code, last = old.end()
+        before = len(told)
+        new = start("--drain-seconds", 0, listener=listener)
+        deadline = time.monotonic() + 20
+        while len(told) < before + 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        over.set()
+        for caller in callers:
+            caller.join(30)
+        new.stop()
+        assert (code, new.end()[0]) == (0, 0)
+    assert len(told) >= before + 20 and set(told) == {200}
+    answered = [int(line.split()[1]) for line in (last, new.errors.splitlines()[-1])]
+    assert sum(answered) == len(told) and min(answered) > 0
+
+
+def test_what_is_handed_on_must_be_a_listening_socket(exports, monkeypatch):
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "2")
+    assert "one socket is expected" in said_by(exports["onnx"])
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    for kind, told in (
+        (socket.socket(), "does not listen"),
+        (socket.socket(socket.AF_UNIX), "does not listen"),
+    ):
+        with kind:
+            monkeypatch.setattr(server, "FIRST_FD", os.dup(kind.fileno()))
+            assert told in said_by(exports["onnx"])
+    monkeypatch.setattr(server, "FIRST_FD", os.open(os.devnull, os.O_RDONLY))
+    assert "is none" in said_by(exports["onnx"])
 
 
 def test_another_signal_ends_the_step_that_it_finds(start):
