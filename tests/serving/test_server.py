@@ -137,12 +137,17 @@ def test_what_compiles_is_noted_and_a_model_that_cannot_answer_is_told(
 
 def test_a_socket_that_is_handed_on_outlives_its_servers(start):
     """Callers go on while one server ends and the next one starts: all get their answers."""
-    told, over = [], threading.Event()
+    told, refused, over = [], [], threading.Event()
 
     def call():
         with httpx.Client(base_url=address, timeout=60) as client:
             while not over.is_set():
-                told.append(client.post("/predict", json={"text": "good film"}).status_code)
+                try:
+                    told.append(client.post("/predict", json={"text": "good film"}).status_code)
+                except httpx.ConnectError as error:
+                    refused.append(error)
+                except httpx.TransportError:
+                    continue  # was idle when it was closed; nothing of it was taken
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -166,7 +171,7 @@ def test_a_socket_that_is_handed_on_outlives_its_servers(start):
             caller.join(30)
         new.stop()
         assert (code, new.end()[0]) == (0, 0)
-    assert len(told) >= before + 20 and set(told) == {200}
+    assert len(told) >= before + 20 and set(told) == {200} and not refused
     answered = [int(line.split()[1]) for line in (last, new.errors.splitlines()[-1])]
     assert sum(answered) == len(told) and min(answered) > 0
 
