@@ -12,8 +12,10 @@ rule of ``onnx_int8.py``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -27,8 +29,8 @@ from distill_jax.models.loaded import flat_arrays
 OPSET, IR_VERSION = 20, 10
 """The first with GELU, and the format of that time."""
 OUTPUT = "logits"
-HEAD = "classifier"
-"""The part of every classifier's parameters that is its head, see ``models.family``."""
+HEAD = ("classifier", "pooling")
+"""The parts of parameters that are the head of a classifier, see ``models.family``."""
 
 
 def onnx_model(config: Any, params: Any, *, int8: bool = False) -> Any:
@@ -49,9 +51,7 @@ def onnx_model(config: Any, params: Any, *, int8: bool = False) -> Any:
     builder.name_sizes(INPUTS[0], (ROWS, LENGTH))
     shape = tuple(traced.in_avals[-1].shape)
     narrow = [Value(builder.op("Cast", name, to=TYPES["int32"]), shape) for name in INPUTS]
-    embeddings = "/".join(family_of(config).embeddings)
-    kernels = [name for name in flat if name.split("/")[0] != HEAD]
-    walker = Walker(builder, kernels, [embeddings]) if int8 else Walker(builder)
+    walker = Walker(builder, *_in_8_bits(config, flat)) if int8 else Walker(builder)
     (logits,) = walker.walk(traced.jaxpr, list(traced.consts), [*given, *narrow])
     logits = builder.whole(logits, traced.out_avals[0].shape)
     builder.node("Identity", [logits.name], [OUTPUT])
@@ -68,3 +68,12 @@ def onnx_model(config: Any, params: Any, *, int8: bool = False) -> Any:
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _in_8_bits(config: Any, flat: Mapping[str, np.ndarray]) -> tuple[list[str], list[str]]:
+    """The parameters that become int8 where they are multiplied, or where rows are looked up; what
+    is int8 already stays as it is."""
+    floats = [name for name, array in flat.items() if array.dtype == np.float32]
+    embeddings = "/".join(family_of(config).embeddings)
+    kernels = [name for name in floats if name.split("/")[0] not in HEAD]
+    return kernels, [name for name in floats if name == embeddings]

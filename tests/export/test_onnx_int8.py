@@ -151,7 +151,7 @@ def _by_hand(params, ids_T):
     up = dense("layer_1/intermediate", middle)
     up = 0.5 * up * (1 + erf(up / np.sqrt(2)))
     x = norm(layer["output_norm"], middle + dense("layer_1/output", up))
-    pooled = np.tanh(dense("pooling/dense", x[:1]))
+    pooled = np.tanh(x[:1] @ p["pooling"]["dense"]["kernel"] + p["pooling"]["dense"]["bias"])
     return (pooled @ p["classifier"]["kernel"] + p["classifier"]["bias"])[0]
 
 
