@@ -197,7 +197,7 @@ def rates_of(name: str, export: Path, texts: Sequence[str], seconds: float) -> I
     """One text a request at every number of connections, then many texts a request."""
     single = [serve_load.request_of([text]) for text in texts]
     groups = [texts[n : n + MANY_TEXTS] for n in range(0, len(texts), MANY_TEXTS)]
-    many = [serve_load.request_of(list(group)) for group in groups]
+    many = [serve_load.request_of(group) for group in groups[:-1] or groups]  # all as large
     with serving(export, drain_seconds=0) as (_, address):
         asyncio.run(serve_load.load(address, single, connections=4, seconds=seconds / 4))
         for connections in CONNECTIONS:
