@@ -11,8 +11,11 @@ from distill_jax.core.files import write_atomic
 from distill_jax.export.formats import Format, Logits, register
 from distill_jax.export.manifest import Manifest
 from distill_jax.export.source import Source
+from distill_jax.models.loaded import flat_arrays
 
 FILE = "model.onnx"
+MOST_BYTES = 2_000_000_000
+"""Of weights: a protocol buffer ends at 2^31."""
 
 
 def _write(source: Source, folder: Path) -> None:
@@ -28,6 +31,12 @@ def _write_model(source: Source, folder: Path, *, int8: bool) -> None:
         from distill_jax.export.onnx_graph import onnx_model
     except ImportError as error:
         raise _missing("onnx") from error
+    size = sum(array.nbytes for array in flat_arrays(source.model.params).values())
+    if size > MOST_BYTES:
+        raise UserError(
+            f"the model has {size / 1e9:.1f} GB of weights, more than one ONNX file holds; "
+            "stablehlo holds it"
+        )
     model = onnx_model(source.model.config, source.model.params, int8=int8)
     write_atomic(folder / FILE, model.SerializeToString())
 

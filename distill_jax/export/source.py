@@ -10,7 +10,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
 from distill_jax.evaluation.latency import parameter_count
 from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifier
-from distill_jax.models.build import family_of
+from distill_jax.models.build import family_in, family_of
 from distill_jax.models.loaded import Loaded
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.outputs import LEDGER
@@ -92,6 +92,12 @@ def open_source(folder: Path) -> Source:
         raise UserError(
             f"{folder} holds no model: a run keeps one when it is finished. Run the same command "
             "again, it goes on where it stopped"
+        )
+    inner = folder / "model"
+    if (reads := family_in(inner if inner.is_dir() else folder).reads) != "texts":
+        raise UserError(
+            f"{folder} has a classifier of {reads}; exports are of classifiers of texts, whose "
+            "inputs are what a tokeniser gives"
         )
     opened = open_classifier(folder)
     assert opened.model is not None, "it was opened from its parameters"

@@ -12,13 +12,16 @@ from distill_jax.evaluation.open_classifier import OpenClassifier
 from distill_jax.evaluation.stream import WINDOW, windows_of
 from distill_jax.export.formats import Format, format_named
 from distill_jax.export.opened import Export
-from distill_jax.export.parity import Difference, difference, logits_of_texts, read_golden
+from distill_jax.export.parity import (
+    DRIFT,
+    Difference,
+    difference,
+    logits_of_texts,
+    read_golden,
+)
 from distill_jax.export.runtime import as_classifier
 from distill_jax.export.source import Source, open_source
 
-DRIFT = 1e-2
-"""By which a logit of a format that rounds may differ from what the same folder said where it was
-written: sums of floats in another order can move an activation by one of its 127 steps."""
 AGREEMENT = 0.95
 """The least share of somebody's texts that such a format puts in the same class as its source."""
 

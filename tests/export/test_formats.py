@@ -8,7 +8,7 @@ from exports import save_student, text_families
 
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_classifier import open_classifier
-from distill_jax.export import formats
+from distill_jax.export import formats, onnx_format
 from distill_jax.export.formats import format_named, names, register
 from distill_jax.export.manifest import read_manifest
 from distill_jax.export.runtime import open_any
@@ -76,4 +76,18 @@ def test_a_new_format_is_one_entry(monkeypatch, student_run, write_export, tmp_p
         register(dataclasses.replace(honest, name=name, open=off_by(shift)))
         with pytest.raises(UserError, match="answers otherwise than the source: a logit differs"):
             write_export(student_run, name, tmp_path / name)
+
+    def minding_padding(*args):
+        logits = honest.open(*args)
+        return lambda ids, types, mask: logits(ids, types, mask) + np.float32(0.1 * mask.all())
+
+    register(dataclasses.replace(honest, name="padding", open=minding_padding, tolerance=None))
+    with pytest.raises(UserError, match="answers otherwise alone than among others"):
+        write_export(student_run, "padding", tmp_path / "padding")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_one_file_cannot_hold_is_refused(monkeypatch, student_run, write_export, tmp_path):
+    monkeypatch.setattr(onnx_format, "MOST_BYTES", 1000)
+    with pytest.raises(UserError, match="GB of weights, more than one ONNX file holds; stablehlo"):
+        write_export(student_run, "onnx", tmp_path / "out")
