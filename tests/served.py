@@ -15,6 +15,10 @@ import numpy as np
 from distill_jax.serving.server import address_of, server_for
 
 LONGEST = 12
+HAND_ON = (
+    "import os; os.dup2({}, 3); os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
+)
+"""Before the command: hands a socket on as systemd does."""
 COMMAND = "from distill_jax.cli import main; main()"
 
 
@@ -118,12 +122,14 @@ def statuses(received):
 class Process:
     """``distill-jax serve`` in a process of its own; ``errors`` is what it said."""
 
-    def __init__(self, *arguments, environment):
+    def __init__(self, *arguments, environment, listener=None):
+        handed = "" if listener is None else HAND_ON.format(listener.fileno())
         self.process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, "serve", *map(str, arguments)],
+            [sys.executable, "-c", handed + COMMAND, "serve", *map(str, arguments)],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=[] if listener is None else [listener.fileno()],
         )
         self.errors, self.address = "", ""
         while not self.address:

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -25,6 +25,9 @@ from distill_jax.serving.tokens import Tokens
 if TYPE_CHECKING:
     from distill_jax.export.opened import Export
 
+GONE = 499
+"""Counted where a caller did not wait for the answer; as nginx numbers it."""
+Answered = TypeVar("Answered")
 _LOG = logging.getLogger("distill_jax.serving")
 PATHS = frozenset({"/", "/predict", "/health", "/ready", "/metrics", "/docs", "/openapi.json"})
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -149,7 +152,16 @@ def _add_predict(app: FastAPI, service: Service, settings: Settings) -> None:
             return _problem(415, "the body must be JSON: Content-Type: application/json")
         try:
             items, raw = read_request(model, await request.body())
-            answers = await service.predict(items, raw=raw)
+            answers = await _unless_gone(request, service.predict(items, raw=raw))
+            if answers is None:
+                return Response(status_code=GONE)
+            return JSONResponse(
+                {
+                    "answers": answers,
+                    "temperature": service.classifier.temperature(raw=raw),
+                    "model": run_of(service.classifier.manifest),
+                }
+            )
         except UserError as error:
             return _problem(422, str(error))
         except QueueFull as full:
@@ -159,13 +171,18 @@ def _add_predict(app: FastAPI, service: Service, settings: Settings) -> None:
         except Exception:
             _LOG.exception("a request was not answered")
             return _problem(500, "the model failed; the server's log says how")
-        return JSONResponse(
-            {
-                "answers": answers,
-                "temperature": service.classifier.temperature(raw=raw),
-                "model": run_of(service.classifier.manifest),
-            }
-        )
+
+
+async def _unless_gone(request: Request, answers: Coroutine[Any, Any, Answered]) -> Answered | None:
+    """What is awaited, or None where the caller leaves before: nobody else wants it."""
+    answering = asyncio.create_task(answers)
+    leaving = asyncio.ensure_future(request.receive())  # the body is read: what comes is the end
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return answering.result() if answering.done() else None
+    finally:
+        answering.cancel()
+        leaving.cancel()
 
 
 def _add_states(app: FastAPI, service: Service) -> None:

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.types import FailFast
+from pydantic_core import from_json
 
-from distill_jax.core.errors import UserError, printable
+from distill_jax.core.errors import UserError, printable, unknown
 from distill_jax.serving.classifier import Texts
 from distill_jax.serving.settings import Settings
 
@@ -75,9 +76,16 @@ def read_request(model: type[BaseModel], body: bytes) -> tuple[list[Texts], bool
       UserError: in plain words, where the body is none of the model.
     """
     try:
-        asked: Any = model.model_validate_json(body)
+        fields = from_json(body)
+        if not isinstance(fields, dict):
+            raise UserError('expected a JSON object: {"text": "..."} or {"texts": [...]}')
+        if more := fields.keys() - model.model_fields.keys():
+            raise unknown("field", min(more), model.model_fields)  # before a fault for each is kept
+        asked: Any = model.model_validate(fields)
     except ValidationError as error:
         raise UserError(_in_words(error)) from None
+    except ValueError as error:
+        raise UserError(f"no JSON: {error}") from None
     columns = [_column(asked, "text")]
     if "text_b" in model.model_fields:
         columns.append(_column(asked, "text_b"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ try:
     from fastapi import FastAPI
 
     from distill_jax.serving.app import create_app
+    from distill_jax.serving.classifier import Classifier
     from distill_jax.serving.guard import LOOPBACK
     from distill_jax.serving.protocol import protocol_with
     from distill_jax.serving.tokens import Tokens
@@ -30,10 +32,14 @@ if TYPE_CHECKING:
     from distill_jax.serving.app import Service
 
 
+FIRST_FD = 3
+"""Number of the first file that is handed on."""
+
+
 class Server(uvicorn.Server):
     """Stops in three steps: /ready says no; nothing new is taken; what was taken is answered.
 
-    A second signal skips the first step, a third one the last.
+    Another signal ends the step that it finds it in.
     """
 
     def __init__(
@@ -82,6 +88,8 @@ def serve(
 ) -> None:
     """Serve an export until a signal says to stop.
 
+    A listening socket that systemd hands on is taken instead of an address.
+
     Args:
       port: 0 for any that is free.
       hosts: names that a request may ask for beside those of the loopback; where none is given
@@ -92,6 +100,7 @@ def serve(
     Raises:
       UserError: for a folder that is no export, or an address that is not to be had.
     """
+    from distill_jax.export.formats import format_named
     from distill_jax.export.opened import open_export
 
     listener = _listener(host, port)
@@ -102,7 +111,11 @@ def serve(
                 f"warning: {host} can be reached from elsewhere and anybody may ask (--tokens FILE)"
             )
         names = {*LOOPBACK, *(name.lower() for name in hosts)} if local or hosts else None
-        app = create_app(open_export(folder, threads=threads), settings, tokens=tokens, hosts=names)
+        export = open_export(folder, threads=threads)
+        if format_named(export.manifest.format).compiles:
+            say(f"note: {export.manifest.format} is compiled anew for new batches; onnx is not")
+        Classifier(export)([("a",) * (2 if export.manifest.pairs else 1)])  # told now if it fails
+        app = create_app(export, settings, tokens=tokens, hosts=names)
         line = f"serving {folder} at {address_of(listener)} (Ctrl-C stops)"
         server_for(app, settings, lambda: say(line)).run(sockets=[listener])
     say(f"stopped; {app.state.service.metrics.answered()} requests were answered")
@@ -133,6 +146,9 @@ def server_for(
 
 
 def _listener(host: str, port: int) -> socket.socket:
+    """The socket that was handed on, or one of its own."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        return _handed_on()
     if not 0 <= port < 1 << 16:  # the library would take it modulo that
         raise UserError(f"--port is {port}; expected 0 to 65535")
     try:
@@ -141,6 +157,20 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=2048)
     except (OSError, OverflowError, UnicodeError) as error:
         raise UserError(f"cannot listen at {host} port {port}: {error}") from error
+
+
+def _handed_on() -> socket.socket:
+    """What systemd, or whoever speaks as it does (sd_listen_fds(3)), holds open over restarts."""
+    if os.environ.get("LISTEN_FDS") != "1":
+        raise UserError(f"LISTEN_FDS is {os.environ.get('LISTEN_FDS')}; one socket is expected")
+    try:
+        listener = socket.socket(fileno=FIRST_FD)
+        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise UserError(f"the socket that was handed on is none: {error}") from error
+    if not listens or listener.family not in (socket.AF_INET, socket.AF_INET6):
+        raise UserError("the socket that was handed on does not listen at an address of TCP")
+    return listener
 
 
 def _is_loopback(listener: socket.socket) -> bool:

@@ -19,11 +19,13 @@ from distill_jax.cli.main import COMMANDS
 from distill_jax.cli.predict import Predict
 from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
+from distill_jax.cli.serve import Serve
 from distill_jax.cli.table import RebuildTable
 from distill_jax.cli.verify import Verify
 from distill_jax.engine.options import RunOptions
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.registry import names
+from distill_jax.serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,6 +94,8 @@ def test_every_flag_that_the_pages_name_exists():
         Recommend,
         RunOnRay,
         RunOptions,
+        Serve,
+        Settings,
         Verify,
         tool,
         *bench,

@@ -34,7 +34,7 @@ def rows(heading):
     """The cells of the table under a heading, without the table's own."""
     table = PAGE.partition(heading)[2].partition("\n\n")[0]
     lines = [line for line in table.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    cells = [re.split(r"\s*\|\s*", line.strip("| ")) for line in lines]
     return cells[2:]
 
 

@@ -119,10 +119,11 @@ def test_callers_that_share_a_batch_get_what_they_would_alone(app_of, export_of)
         ({"texts": "good"}, "texts: "),
         ({"texts": {"a": "good"}}, "texts: "),
         ({"text": "good", "raw": "yes"}, "raw: "),
-        ({"text": "good", "temprature": 3}, "temprature: "),
+        ({"text": "good", "rawe": True}, "Did you mean 'raw'"),
         ({"text": 101 * "a"}, "100 characters"),
         ({"texts": 9 * ["a"]}, "8 items"),
-        ({1000 * "key": 1}, "key"),
+        ({1000 * "key": 1}, "Allowed: raw, text, texts"),
+        ({f"key {n}": 1 for n in range(40_000)}, "unknown field 'key 0'"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(app_of, body, told):
@@ -170,6 +171,50 @@ def test_past_the_queue_callers_are_told_when_to_return(app_of, export_of):
     assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
     assert (first.status_code, second.status_code) == (200, 200)
     assert QueueFull(3).seconds == 3
+
+
+def test_who_has_gone_is_not_computed_for(app_of, export_of):
+    started, release, sizes = threading.Event(), threading.Event(), []
+
+    def slow(*arrays):
+        started.set()
+        release.wait(20)
+        sizes.append(len(arrays[0]))
+        return small_logits(*arrays)
+
+    app = app_of(export_of(logits=slow))
+
+    async def leave(client):
+        first = asyncio.create_task(client.post("/predict", json={"text": "good"}))
+        await asyncio.to_thread(started.wait, 10)
+        body = json.dumps({"texts": 5 * ["bad"]}).encode()
+        sent, coming = [], [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+
+        async def receive():
+            return coming.pop(0) if coming else await asyncio.Event().wait()
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/predict",
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }
+        await app(scope, receive, send)
+        release.set()
+        return sent[0]["status"], (await first).status_code
+
+    assert talk(app, leave) == (499, 200)
+    assert sizes == [1]
+
+
+def test_answers_that_are_no_numbers_are_an_error(app_of, export_of):
+    nan = export_of(logits=lambda *arrays: np.float32("nan") * small_logits(*arrays))
+    response = ask(app_of(nan), {"text": "good"})
+    assert response.status_code == 500 and "model failed" in response.json()["detail"]
 
 
 def test_a_model_that_fails_is_an_error_of_ours_and_the_next_request_is_answered(app_of, export_of):

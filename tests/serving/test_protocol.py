@@ -157,6 +157,30 @@ def test_line_ends_in_a_path_reach_no_header(address):
     assert statuses(received) == [404] and b"set-cookie" not in received.lower()
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", [400]),
+        (b"GET /ready HTTP/1.1\r\n\r\n", [400]),  # no Host
+        (b"GET /ready\r\n\r\n", [400]),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", [400]),  # TLS
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [404, 400]),
+        (b"CONNECT evil:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", [404]),
+        (b"GET http://evil/ready HTTP/1.1\r\nHost: localhost\r\n\r\n", [404]),
+        (b"GET /%00/ready HTTP/1.1\r\nHost: localhost\r\n\r\n", [404]),
+        (b"OPTIONS /predict HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil\r\n\r\n", [405]),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", [400]),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFFFFFFFF\r\n", [400]),
+        (b"GET /ready HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+         b"Connection: Upgrade\r\n\r\n", [200]),
+    ],
+)  # fmt: skip
+def test_what_is_no_request_of_ours_does_no_harm(address, sent, status):
+    received = Line(address).send(sent).until_closed()
+    assert statuses(received) == status and b"access-control" not in received.lower()
+    assert statuses(Line(address).send(LAST).until_closed()) == [200]
+
+
 def test_past_the_connections_requests_are_refused_and_room_comes_back(address):
     lines = [Line(address) for _ in range(12)]
     received = Line(address).send(LAST).until_closed()

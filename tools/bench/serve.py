@@ -39,6 +39,9 @@ from distill_jax.tables.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "from distill_jax.cli import main; main()"
+HAND_ON = (
+    "import os; os.dup2({}, 3); os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
+)
 BUSY = 0.5
 CONNECTIONS = (1, 8, 64)
 MANY_TEXTS = 32
@@ -54,7 +57,7 @@ class Arguments:
     """Folders that distill-jax export wrote; by default ones of --students are made."""
     students: tuple[str, ...] = ("tiny", "l3")
     formats: tuple[str, ...] = ("onnx", "onnx-int8")
-    seconds: float = 4.0
+    seconds: float = 3.0
     """Of each load."""
     bad: int = 20
     """Connections of each kind of bad manners."""
@@ -91,13 +94,16 @@ def main(args: Arguments) -> None:
         texts = texts_of(args)
         rates = [rate for name in exports for rate in rates_of(name, exports[name], texts, seconds)]
         first = next(iter(exports.values()))
-        restart = restarted(first, texts, seconds)
+        restarts = {
+            "one after the other": restarted(first, texts, seconds, handed_on=False),
+            "the socket is handed on": restarted(first, texts, seconds, handed_on=True),
+        }
         manners = bad_manners(first, texts, seconds, 3 if args.tiny else args.bad)
     results = {
         "machine": {**provenance(), "cores": os.cpu_count(), "load before": loaded},
         "seconds": seconds,
         "rates": [dataclasses.asdict(rate) for rate in rates],
-        "restart": restart,
+        "restarts": restarts,
         "bad manners": manners,
     }
     said = page(results)
@@ -147,12 +153,23 @@ def texts_of(args: Arguments) -> list[str]:
 
 
 @contextlib.contextmanager
-def serving(export: Path, port: int = 0, **flags: float) -> Iterator[tuple[Any, Address]]:
-    """A server in a process of its own: the process and its address."""
+def serving(
+    export: Path, port: int = 0, listener: socket.socket | None = None, **flags: float
+) -> Iterator[tuple[Any, Address]]:
+    """A server in a process of its own: the process and its address.
+
+    Args:
+      listener: is handed on, as systemd does it.
+    """
     words = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-    command = [sys.executable, "-c", COMMAND, "serve", str(export), f"--port={port}", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    handed = "" if listener is None else HAND_ON.format(listener.fileno())
+    process = subprocess.Popen(
+        [sys.executable, "-c", handed + COMMAND, "serve", str(export), f"--port={port}", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=[] if listener is None else [listener.fileno()],
+    )
     try:
         line = process.stderr.readline()  # type: ignore[union-attr]
         if " at http://" not in line:
@@ -180,7 +197,7 @@ def rates_of(name: str, export: Path, texts: Sequence[str], seconds: float) -> I
     """One text a request at every number of connections, then many texts a request."""
     single = [serve_load.request_of([text]) for text in texts]
     groups = [texts[n : n + MANY_TEXTS] for n in range(0, len(texts), MANY_TEXTS)]
-    many = [serve_load.request_of(list(group)) for group in groups]
+    many = [serve_load.request_of(group) for group in groups[:-1] or groups]  # all as large
     with serving(export, drain_seconds=0) as (_, address):
         asyncio.run(serve_load.load(address, single, connections=4, seconds=seconds / 4))
         for connections in CONNECTIONS:
@@ -206,47 +223,60 @@ def rate_of(
     )
 
 
-def restarted(export: Path, texts: Sequence[str], seconds: float) -> dict[str, Any]:
-    """Eight callers; the server is stopped by SIGTERM, and another one started in its place."""
+def restarted(
+    export: Path, texts: Sequence[str], seconds: float, *, handed_on: bool
+) -> dict[str, Any]:
+    """Eight callers; the server is stopped by SIGTERM, and another one takes its place.
+
+    Args:
+      handed_on: both take the same socket, as systemd hands it on, and the new one is there before
+        the old one is stopped. Otherwise the new one is started when the old one has ended.
+    """
     requests = [serve_load.request_of([text]) for text in texts]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    state = {"server": "old", "over": False}
+    over = asyncio.Event()
     said: dict[str, str] = {}
 
-    async def whole() -> serve_load.Restarted:
-        async def restart() -> None:
-            with serving(export, port) as (old, _):
-                started.set()
-                await asyncio.sleep(seconds / 2)
-                said["old"] = await asyncio.to_thread(stop, old)
-            state["server"] = "new"
-            opened = contextlib.ExitStack()
-            new, _ = await asyncio.to_thread(opened.enter_context, serving(export, port))
+    async def servers(started: asyncio.Future[Address]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+            address = Address(*listener.getsockname())
+            if not handed_on:
+                listener.close()
+
+            async def start() -> Any:
+                place = {"listener": listener} if handed_on else {"port": address.port}
+                server = stack.enter_context
+                return (await asyncio.to_thread(server, serving(export, **place)))[0]
+
+            old = await start()
+            started.set_result(address)
             await asyncio.sleep(seconds / 2)
-            state["over"] = True
+            if handed_on:
+                new = await start()
+            said["old"] = await asyncio.to_thread(stop, old)
+            if not handed_on:
+                new = await start()
+            await asyncio.sleep(seconds / 2)
+            over.set()
             await calling
             said["new"] = await asyncio.to_thread(stop, new)
-            await asyncio.to_thread(opened.close)
 
-        started = asyncio.Event()
-        restarting = asyncio.create_task(restart())
-        await started.wait()
-        calling = asyncio.create_task(
-            serve_load.through_a_restart(
-                Address("127.0.0.1", port),
-                requests,
-                connections=8,
-                now=lambda: str(state["server"]),
-                over=lambda: bool(state["over"]),
-            )
+    async def callers(started: asyncio.Future[Address]) -> serve_load.Restarted:
+        address = await started
+        return await serve_load.through_a_restart(
+            address, requests, connections=8, over=over.is_set
         )
-        await restarting
+
+    async def both() -> serve_load.Restarted:
+        nonlocal calling
+        started = asyncio.get_running_loop().create_future()
+        calling = asyncio.create_task(callers(started))
+        await servers(started)
         return await calling
 
-    seen = asyncio.run(whole())
+    calling: asyncio.Task[serve_load.Restarted]
+    seen = asyncio.run(both())
     own = {name: int(line.split("; ")[1].split(" ")[0]) for name, line in said.items()}
-    return {**vars(seen), "answered_by_their_own_count": own}
+    return {**vars(seen), "answered by their own count": own}
 
 
 def bad_manners(export: Path, texts: Sequence[str], seconds: float, times: int) -> list[Any]:

@@ -18,7 +18,7 @@ def page(results: Mapping[str, Any]) -> str:
         head,
         markdown(rate_lines(results["rates"])),
         "**Restart: SIGTERM under load, eight callers that try anew where a connection fails**",
-        restart_words(results["restart"]),
+        markdown(restart_lines(results["restarts"])),
         "**Bad manners, while eight good callers go on**",
         markdown(manner_lines(results["bad manners"])),
     ]
@@ -44,17 +44,33 @@ def rate_lines(rates: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
-def restart_words(restart: Mapping[str, Any]) -> str:
-    """What became of the requests."""
-    own, seen = restart["answered_by_their_own_count"], sum(restart["answered"].values())
-    return (
-        f"{seen} requests were answered; the old server says that it answered {own['old']}, the "
-        f"new one {own['new']}: together {sum(own.values())}. Requests sent on a connection that "
-        f"ended without an answer, and sent anew: {restart['unanswered']}. Requests that nobody "
-        f"answered in the end: {restart['lost']}. Between the two servers "
-        f"{restart['refused']} attempts to connect were refused, and the longest request took "
-        f"{restart['longest']:.1f} s, that wait included."
-    )
+def restart_lines(restarts: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A line a way of restarting."""
+    lines = [
+        [
+            "restart",
+            "answered",
+            "by the servers' own count",
+            "sent, and closed without an answer",
+            "never answered",
+            "connections refused",
+            "longest, s",
+        ]
+    ]
+    for name, restart in restarts.items():
+        own = restart["answered by their own count"]
+        lines.append(
+            [
+                name,
+                str(restart["answered"]),
+                f"{own['old']} + {own['new']} = {sum(own.values())}",
+                str(restart["unanswered"]),
+                str(restart["lost"]),
+                str(restart["refused"]),
+                f"{restart['longest']:.2f}",
+            ]
+        )
+    return lines
 
 
 def manner_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
