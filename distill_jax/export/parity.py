@@ -27,10 +27,10 @@ from distill_jax.export.probes import probe_columns
 GOLDEN = "golden.json"
 MOST_SENTENCES = 5000
 """Of a split, evenly spread, that are asked about while an export is written."""
-DRIFT = 1e-2
+DRIFT = 5e-2
 """By which a logit of a format that rounds may differ from what the same folder said elsewhere, or
 of the same text in another batch: sums of floats in another order can move an activation by one of
-its 127 steps."""
+its 127 steps. Between ONNX Runtime's builds for x86 and for WebAssembly it was 0.012."""
 _MOST_BYTES = 1 << 22
 
 
