@@ -118,9 +118,7 @@ def test_what_cannot_be_exported_is_said(tmp_path, toy_teacher):
     config = parse_cnn("cnn-2-4", num_labels=2)
     family = family_of(config)
     family.save(tmp_path / "cnn", config, family.init(config, jax.random.key(0)), None, ("a", "b"))
-    with pytest.raises(
-        UserError, match="classifier of images; exports are of class"
-    ):
+    with pytest.raises(UserError, match="classifier of images; exports are of class"):
         open_source(tmp_path / "cnn")
 
 
