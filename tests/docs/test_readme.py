@@ -11,6 +11,7 @@ from benches import bench_module
 from scripts import SCRIPTS, module_at
 
 from distill_jax.cli.compare import CompareLosses, parse_arguments
+from distill_jax.cli.compress import Compress
 from distill_jax.cli.experiment import Flags
 from distill_jax.cli.ledger import ListLedger, MergeLedgers
 from distill_jax.cli.main import COMMANDS
@@ -79,6 +80,7 @@ def test_every_flag_that_the_pages_name_exists():
     own = [getattr(module_at(ROOT / f"experiments/{name}.py"), SCRIPTS[name]) for name in SCRIPTS]
     forms = (
         CompareLosses,
+        Compress,
         Flags,
         ListLedger,
         MergeLedgers,
