@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from distill_jax.compression.pipeline import compress
+    from distill_jax.compression.pipeline import compress, too_much
     from distill_jax.compression.report import HEAD, table_rows, write_report
     from distill_jax.engine.progress import Reporter
 
@@ -86,6 +86,6 @@ def main(arguments: Sequence[str]) -> None:
         print(path)
     if (hop := result.refused) is not None:
         raise UserError(
-            f"{hop.label} loses more than {args.max_drop:g} points on validation: its model is not "
-            "written. Prune less, distil longer, or allow more with --max-drop"
+            f"{hop.label} {too_much(hop, args.max_drop)}. Prune less, distil longer, or allow more "
+            "with --max-drop"
         )

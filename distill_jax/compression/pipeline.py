@@ -326,7 +326,14 @@ def told(hop: Hop, max_drop: float) -> str:
     )
     if hop.kept:
         return said
-    return f"{said}; it loses more than {max_drop:g} points on validation, its model is not written"
+    return f"{said}; it {too_much(hop, max_drop)}"
+
+
+def too_much(hop: Hop, max_drop: float) -> str:
+    """What is said of a hop that lost more than was allowed."""
+    earlier = (hop.folder / MODEL).is_dir()
+    fate = "stays as an earlier call wrote it" if earlier else "is not written"
+    return f"loses more than {max_drop:g} points on validation: its model {fate}"
 
 
 def weight_bytes(student: Student) -> int:

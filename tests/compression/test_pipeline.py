@@ -158,11 +158,13 @@ def test_a_hop_that_loses_too_much_is_not_written_and_is_gone_on_from(finished_r
     result, said = compressed(finished_run, steps, tmp_path / "out", max_drop=2.0)
     pruned = result.hops[1]
     assert not pruned.kept and not (pruned.folder / "model").exists()
-    assert "loses more than 2 points on validation, its model is not written" in said
+    assert "loses more than 2 points on validation: its model is not written" in said
     assert result.hops[2].row.metrics["sparsity"] == pruned.row.metrics["sparsity"]
     again, _ = compressed(finished_run, steps, tmp_path / "out", max_drop=100.0)  # now it may be
     assert again.hops[1].kept and (again.hops[1].folder / "model").is_dir()
     assert [hop.row.hash for hop in again.hops] == [hop.row.hash for hop in result.hops]
+    _, said = compressed(finished_run, steps, tmp_path / "out", max_drop=2.0)
+    assert "its model stays as an earlier call wrote it" in said
 
 
 def test_runs_that_are_none_are_refused(finished_run, whole, tmp_path):
