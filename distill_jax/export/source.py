@@ -67,8 +67,8 @@ class Source:
             "group": row.group,
             "seed": row.seed,
             "fingerprints": dict(row.fingerprints),
-            "data": row.config.get("data", {}).get("name"),
-            "teacher": row.config.get("teacher", {}).get("name"),
+            "data": public_name(row.config.get("data", {}).get("name")),
+            "teacher": public_name(row.config.get("teacher", {}).get("name")),
             "device": row.device,
             "finished_at": row.finished_at,
             "code": dict(row.code),
@@ -102,6 +102,13 @@ def open_source(folder: Path) -> Source:
     opened = open_classifier(folder)
     assert opened.model is not None, "it was opened from its parameters"
     return Source(folder, opened, opened.model, _row_of(folder))
+
+
+def public_name(name: Any) -> str:
+    """Of a data set or a teacher, without the folders of somebody's machine."""
+    kind, colon, path = str(name).rpartition(":")
+    absolute = Path(path).is_absolute() or path.startswith(("~", ".")) or kind == "files"
+    return kind + colon + (Path(path).name if absolute else path)
 
 
 def _row_of(folder: Path) -> LedgerRow | None:
