@@ -17,6 +17,7 @@ from distill_jax.core.compiled import keep_compiled_programs
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 from distill_jax.core.files import atomic_folder, user_path
+from distill_jax.core.memory import keep_freed_memory
 from distill_jax.data.lists import Examples, write_lists
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
@@ -134,6 +135,7 @@ def distil(
     for note in notes:
         reporter.say(f"data: {note}")
     keep_compiled_programs()
+    keep_freed_memory()
     args = dataclasses.replace(given, data=data)
     sweep = dataclasses.replace(sweep_of(args), name="distil")
     protocol = (*sweep.protocol, *(f"{note}." for note in notes))

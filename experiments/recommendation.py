@@ -41,6 +41,8 @@ class Recommendation(TableFlags):
     student that reads texts beside one that knows numbers. ml-1m: for --data of that."""
     data: str = "movielens-100k"
     """movielens-100k, files:FOLDER with interactions, tfds:movielens/NAME."""
+    columns: str | None = None
+    """Of files:FOLDER, where they are not called as usual: user=...,item=...,time=...,rating=..."""
     split: str | None = None
     """leave-one-out, temporal, temporal:0.8,0.1,all or files; by default the data's own."""
     teacher: str | None = None
@@ -184,7 +186,7 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         title=f"Ways of distilling a recommender, {flags.data}",
         base=Cell(
             RecommenderSetup(
-                RecData(flags.data, flags.split or preset.split),
+                RecData(flags.data, flags.split or preset.split, flags.columns),
                 teacher=RecTeacher(teacher, preset.labels, training=teacher_training),
             ),
             (Train("full_softmax", training),),

@@ -33,6 +33,8 @@ class Continual(TableFlags):
 
     data: str = "movielens-100k"
     """movielens-100k, files:FOLDER or tfds:movielens/NAME, with times."""
+    columns: str | None = None
+    """Of files:FOLDER, where they are not called as usual: user=...,item=...,time=...,rating=..."""
     teacher: str = "sasrec-2x64"
     student: str = "sasrec-1x16"
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -49,13 +51,14 @@ KL = "0.5*full_softmax + 0.5*kl(T=2)"
 def main(flags: Continual) -> None:
     """Run it, write and print the table."""
     from distill_jax.cli.results import open_console
+    from distill_jax.data.column_names import parse_columns
     from distill_jax.data.continual_splits import ContinualRule, continual_split
     from distill_jax.data.load_interactions import load_interactions
     from distill_jax.tasks.recommendation import continual
 
     console = open_console()
     flags.use_plugin()
-    data = load_interactions(flags.data)
+    data = load_interactions(flags.data, columns=parse_columns(flags.columns))
     split, (_, update) = continual_split(data, ContinualRule()), trainings(flags)
     task = continual.Continual(table(flags, data.name), split, update)
     flags.run(task, flags.output_dir, console)
@@ -96,7 +99,7 @@ def table(flags: Continual, data: str) -> "Sweep[RecommenderSetup]":
         name="recommendation_continual",
         title=f"A recommender brought up to date, {data}",
         base=Cell(
-            RecommenderSetup(RecData(flags.data), student, teacher),
+            RecommenderSetup(RecData(flags.data, columns=flags.columns), student, teacher),
             (Train(KL, first),),
             precision=flags.precision,
         ),

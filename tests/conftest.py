@@ -29,7 +29,7 @@ from distill_jax.models.bert import Bert, BertConfig, init_bert
 from distill_jax.objectives import plugins, registry
 from distill_jax.tasks.classification import runs
 
-pytest_plugins = ("toys", "exported")
+pytest_plugins = ("toys", "exported", "compressed")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -56,6 +56,20 @@ def compile_once(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp().parent / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture
+def compiled_seconds():
+    """Seconds that XLA compiled, one entry a program, as they come."""
+    seconds = []
+
+    def heard(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    yield seconds
+    jax.monitoring.unregister_event_duration_listener(heard)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,9 @@ MAX_LENGTH = 24
 
 
 def text_families():
-    """Every registered family that reads texts, by name."""
-    return {each.name: each for each in registered(Classifiers) if each.reads == "texts"}
+    """Every registered family of students that read texts, by name."""
+    found = (each for each in registered(Classifiers) if each.reads == "texts" and each.names)
+    return {each.name: each for each in found}
 
 
 def small_name(family):

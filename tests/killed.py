@@ -100,6 +100,17 @@ def run(kind: str, teacher: Path, reviews: Path, folder: Path, reporter, **optio
         run_module.Engine = Engine
 
 
+def environment():
+    """Of a process that finds the package, and the programs that were compiled here."""
+    path = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
 def main(kind: str, step: str, teacher: str, reviews: str, folder: str) -> None:
     from distill_jax.engine.progress import Reporter
 

@@ -8,7 +8,13 @@ from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interaction_splits import leave_one_out
 from distill_jax.data.interactions import Interactions
 from distill_jax.data.plan import choose_lengths
+from distill_jax.evaluation.audience import save_audience
+from distill_jax.evaluation.item_catalogue import Catalogue, save_catalogue
+from distill_jax.models.recommenders.build import Recommender, parse_model, recommender_family
+from distill_jax.models.recommenders.save import save_recommender
+from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
 from distill_jax.objectives.items import negatives_of, trained_on
+from distill_jax.tasks.recommendation.runs import audience_of
 from distill_jax.training.diagnose import make_diagnostics
 from distill_jax.training.feed import Feed
 from distill_jax.training.interrupt import StopRequest
@@ -36,6 +42,36 @@ def small_split(num_users=13, num_items=17, seed=0, most=12):
         items_N=np.concatenate(rows).astype(np.int32),
     )
     return leave_one_out(data)
+
+
+def save_model(
+    folder, name="sasrec-1x8", *, split=None, max_length=6, audience=True, text_vectors=None
+):
+    """A recommender that was never trained, as a finished run keeps it: ``folder/model``."""
+    split = split or small_split()
+    data = split.data
+    model = parse_model(name)
+    width, texts = 0, None
+    if model.source != "id":
+        if text_vectors is None:
+            text_vectors = np.random.default_rng(0).normal(size=(data.num_items, 5))
+        width = text_vectors.shape[1]
+        texts = ItemTexts(vectors_IE=text_vectors.astype(np.float32))
+    items = ItemConfig(
+        data.num_items, model.width, model.source, text_width=width, initializer_range=0.5
+    )
+    config = recommender_family(model.kind).fitted(
+        items, num_users=data.num_users, num_layers=model.layers, max_length=max_length, num_heads=2
+    )
+    recommender = Recommender(config, texts)
+    params = recommender.init(jax.random.key(1))
+    if "item_bias" in params:  # begins as zeros
+        params["item_bias"] = jax.random.normal(jax.random.key(2), (data.num_items,))
+    save_recommender(folder / "model", recommender, params, data.item_names)
+    save_catalogue(folder / "model", Catalogue(data.item_names, data.item_texts))
+    if audience:
+        save_audience(folder / "model", audience_of(split, recommender))
+    return recommender, params
 
 
 def feed_of(recommender, split, objective, config, *, seed, teacher=None):

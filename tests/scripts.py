@@ -5,6 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
+    "compression": "Compression",
     "recommendation": "Recommendation",
     "recommendation_anchor": "Anchor",
     "recommendation_continual": "Continual",

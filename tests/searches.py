@@ -1,10 +1,14 @@
 """A search problem in small: colours and things, where the colour decides what is relevant."""
 
+import jax
 import numpy as np
 
 from distill_jax.data.query_lists import ListTable, choose_candidates
 from distill_jax.data.query_product import TRANSFER, Judgement, build_search_data
 from distill_jax.data.tokenise import TokenTable
+from distill_jax.evaluation.open_search import TokenLimits, save_search
+from distill_jax.models.bert import BertConfig
+from distill_jax.models.two_tower import TwoTowerConfig, init_two_tower
 
 CLS, SEP, FIRST_WORD = 1, 2, 5
 COLOURS, THINGS = 4, 6
@@ -76,3 +80,15 @@ def true_scores(data, items_QM):
                 wanted, text = data.queries[query].replace("q", ""), data.items[item]
                 scores_QM[query, place] = 2 * (wanted == text) + (wanted[0] == text[0])
     return scores_QM
+
+
+def save_towers(folder, products, tokenizer_file, *, shared, limits=(6, 12)):
+    """Towers that were never trained, as a finished run keeps them: ``folder/model``."""
+    config = TwoTowerConfig(
+        BertConfig(17, 8, 1, 2, 16, max_positions=max(*limits, 16), num_labels=6, pooling="mean"),
+        shared=shared,
+        similarity="cosine",
+    )
+    params = jax.device_get(init_two_tower(config, jax.random.key(0)))
+    cut = TokenLimits(*limits)
+    save_search(folder / "model", config, params, products, cut, tokenizer_file)

@@ -77,7 +77,7 @@ class CompareLosses:
     steps each at most, unless --teacher-learning-rate is given; else one."""
 
     students: tuple[str, ...] = ("tiny",)
-    """tiny, l2, l3, or LAYERSxWIDTHxHEADS such as 3x256x4."""
+    """tiny, l2, l3, LAYERSxWIDTHxHEADS such as 3x256x4, bilstm or static (docs/students.md)."""
     student_pooling: Literal["auto", Pooling] = "auto"
     """What a student's head reads: pooler (BERT's own, on [CLS]), mean (of all tokens) or cls, or
     what the teacher's reads. auto: pooler for students that start at random on data of your own

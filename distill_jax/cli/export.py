@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from distill_jax.cli.run import parse_flags
+from distill_jax.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,11 @@ class Export:
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run's folder (results/compare_losses/runs/HASH) or any folder with a text classifier."""
-    format: str = "onnx"
-    """hf, onnx, onnx-int8, stablehlo; several with commas between."""
+    """A run's folder (results/compare_losses/runs/HASH) or any folder with a text classifier, a
+    recommender or towers."""
+    format: str | None = None
+    """hf, onnx, onnx-int8, stablehlo; several with commas between; by default onnx. Of recommenders
+    and towers vectors: items.npy, an index of them and the programs that make more."""
     output: Path | None = None
     """Where to: the folder of one format, or the folder in which each of several gets its own; by
     default RUN/export."""
@@ -37,13 +40,38 @@ def main(arguments: Sequence[str]) -> None:
     """Open the run, write each format, say where it is."""
     args = parse_flags(Export, arguments, "distill-jax export")
 
+    from distill_jax.export.retrievers import is_retriever
+
+    if is_retriever(args.run):
+        _export_vectors(args)
+    else:
+        _export_classifier(args)
+
+
+def _export_vectors(args: Export) -> None:
+    from distill_jax.export.vectors import FORMAT, export_vectors
+
+    if args.format not in (None, FORMAT):
+        raise UserError(f"recommenders and towers are exported as {FORMAT}, not as {args.format}")
+    target = args.output or args.run / "export" / FORMAT
+    manifest = export_vectors(args.run, target)
+    said, worst = manifest.retrieval, manifest.parity["worst_difference"]
+    print(
+        f"{FORMAT}: {target}  ({said['items']:,} items of {said['numbers']} numbers; scores within "
+        f"{worst:.1e} of the student's for {manifest.parity['askers']} askers)"
+    )
+
+
+def _export_classifier(args: Export) -> None:
     from distill_jax.export.own_data import OwnData, own_data
     from distill_jax.export.probes import PROBES
     from distill_jax.export.source import open_source
     from distill_jax.export.write import export_model, formats_asked, places
     from distill_jax.models.loaded import check_free
 
-    formats = formats_asked(args.format)
+    if args.format == "vectors":
+        raise UserError("the format vectors is for recommenders and towers; a classifier has none")
+    formats = formats_asked(args.format or "onnx")
     source = open_source(args.run)
     targets = places(args.run, formats, args.output)
     for target in targets:

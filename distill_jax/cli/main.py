@@ -17,9 +17,12 @@ COMMANDS = {
     "table": ("table", "rebuild table, figures and report of an experiment from its ledger"),
     "cache": ("cache", "list what teachers said and was kept, or verify it"),
     "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
+    "compress": ("compress", "prune, trim and quantise a finished student, step by step"),
     "export": ("export", "write a finished student as Hugging Face folder, ONNX, StableHLO"),
     "verify": ("verify", "check that an export is whole and answers as its source"),
     "predict": ("predict", "classify texts with a trained student"),
+    "bench": ("bench", "size, memory and speed of finished models beside their teacher"),
+    "serve": ("serve", "answer about texts over HTTP with an exported student"),
     "recommend": ("recommend", "items for somebody, from a trained recommender"),
     "search": ("search", "products for a query, from trained towers"),
 }

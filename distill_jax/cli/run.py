@@ -16,6 +16,7 @@ from typing import TypeVar
 import tyro
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.memory import keep_freed_memory
 
 Flags = TypeVar("Flags")
 
@@ -60,6 +61,7 @@ def run(command: Callable[[], object]) -> None:
     # Imports and traces are many small objects that stay: looking for garbage among them took a
     # tenth of a short command. Training leaves none behind, however many steps it takes.
     gc.set_threshold(100_000, 50, 100)
+    keep_freed_memory()
     warnings.filterwarnings("ignore", module="orbax|etils|tensorflow_datasets")
     for name in ("absl", "distill_jax"):  # libraries' talk; ours is printed by the commands
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from distill_jax.cli.run import parse_flags
+from distill_jax.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,25 @@ def main(arguments: Sequence[str]) -> None:
     """Open, ask, compare, say what was found."""
     args = parse_flags(Verify, arguments, "distill-jax verify")
 
+    from distill_jax.export.manifest import read_manifest
+
+    if read_manifest(args.export).format == "vectors":
+        _verify_vectors(args)
+    else:
+        _verify_classifier(args)
+    print(f"{args.export} is what it was made to be")
+
+
+def _verify_vectors(args: Verify) -> None:
+    from distill_jax.export.vectors import verified
+
+    if args.input is not None:
+        raise UserError("--input is for classifiers; vectors are compared on askers of their own")
+    for line in verified(args.export, args.run):
+        print(line)
+
+
+def _verify_classifier(args: Verify) -> None:
     from distill_jax.cli.predict import rows_of_file, text_of
     from distill_jax.export.opened import open_export
     from distill_jax.export.verify import find_source, verified
@@ -48,4 +68,3 @@ def main(arguments: Sequence[str]) -> None:
     export = open_export(args.export)
     for line in verified(export, find_source(export, args.run), rows):
         print(line)
-    print(f"{args.export} is what it was made to be")

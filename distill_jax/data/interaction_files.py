@@ -3,7 +3,8 @@
 What a folder may hold:
 
 - ``interactions.csv`` (or ``.tsv``, or either with ``.gz``): columns ``user``, ``item``, and
-  ``time`` and ``rating`` where there are any; other columns are not read;
+  ``time`` and ``rating`` where there are any, by these names or other usual ones (``userId``,
+  ``movieId``, ``timestamp``, see ``column_names``); other columns are not read;
 - or ``train``, ``validation`` (``dev``, ``valid``) and ``test`` of that form: the user's own split;
 - or ``interactions.txt`` (or ``.txt.gz``): ``user item`` a line, each user's in chronological
   order (Kang and McAuley, ICDM 2018);
@@ -13,7 +14,7 @@ What a folder may hold:
   column the item, its last ones title and genres.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,35 +22,42 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.data import recbole
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
+from distill_jax.data.column_names import column_of
 from distill_jax.data.file_formats import one_file, read_lines
 from distill_jax.data.separated import name_in, number_in, seconds_in, separated
 from distill_jax.data.table import check_named
+from distill_jax.data.times import in_seconds
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 LINES = (".txt", ".txt.gz")
 DATA = "data files"
+NO_TIME = "no time column: the file's order decides"
+_ROLES = ("user", "item", "time", "rating")
 PARTS = (("train",), ("validation", "dev", "valid"), ("test",))
 
 
-def read(place: Path) -> RawInteractions:
+def read(place: Path, columns: Mapping[str, str] | None = None) -> RawInteractions:
     """A folder, or one file of interactions with the items' texts beside it.
+
+    Args:
+      columns: role -> column, where they are not called as usual.
 
     Raises:
       UserError: one line that names the file, the line in it and what was expected.
     """
     if place.is_file():
-        return RawInteractions(_read_file(place), _item_texts(place.parent))
+        return _with_times(place, [_read_file(place, columns)], _item_texts(place.parent, columns))
     if not place.is_dir():
         raise UserError(f"data files: no folder and no file {place}.")
     if list(place.glob("*.inter")):
-        return recbole.read(place)
+        return recbole.read(place, columns)
     parts = [one_file(place, stems, TABLES, DATA) for stems in PARTS]
     whole = one_file(place, ("interactions",), (*TABLES, *LINES), DATA)
     if whole and any(parts):
         found = next(path for path in parts if path)
         raise UserError(f"data files: both {whole.name} and {found.name} in {place}.")
     if whole:
-        return RawInteractions(_read_file(whole), _item_texts(place))
+        return _with_times(place, [_read_file(whole, columns)], _item_texts(place, columns))
     if not any(parts):
         raise UserError(
             f"data files: no interactions in {place}; expected interactions.csv, .tsv or .txt "
@@ -59,39 +67,62 @@ def read(place: Path) -> RawInteractions:
     for stem, path in named.items():
         if path is None:
             raise UserError(f"data files: no {stem} file in {place}; an own split needs all three.")
-    tables = [_read_table(path) for path in named.values() if path]
-    return RawInteractions(joined(place, tables), _item_texts(place))
+    tables = [_read_table(path, columns) for path in named.values() if path]
+    return _with_times(place, tables, _item_texts(place, columns))
 
 
-def _read_file(path: Path) -> Rows:
+def _with_times(
+    place: Path, tables: list[tuple[Rows, str | None]], texts: dict[str, str] | None
+) -> RawInteractions:
+    """One table, or train, validation and test, with their times in seconds.
+
+    Args:
+      tables: rows, and what their column of times is called; None where they have none, "" where
+        their order is said to be that of time.
+    """
+    rows = tables[0][0] if len(tables) == 1 else joined(place, [table for table, _ in tables])
+    column = tables[0][1]
+    if rows.times_N is None or not column:
+        return RawInteractions(rows, texts, (NO_TIME,) if column is None else ())
+    times_N, note = in_seconds(rows.times_N, place, column)
+    return RawInteractions(rows._replace(times_N=times_N), texts, (note,))
+
+
+def _read_file(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str | None]:
     if path.name.endswith(LINES):
-        return _read_lines(path)
+        return _read_lines(path), ""
     if path.name.endswith(TABLES):
-        return _read_table(path)
+        return _read_table(path, columns)
     raise UserError(
         f"{path}: not known what kind of file this is; expected {', '.join((*TABLES, *LINES))}."
     )
 
 
-def _read_table(path: Path) -> Rows:
-    """Columns ``user``, ``item`` and where they are ``time`` and ``rating``."""
+def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str | None]:
+    """Columns ``user``, ``item`` and where they are ``time`` and ``rating``; the third's name."""
     users, items, times, ratings = [], [], [], []
+    user = item = time = rating = None
     for line, cells in separated(path):
-        check_named(("user", "item"), cells, f"{path}, line 1")
-        users.append(name_in(path, line, "user", cells["user"]))
-        items.append(name_in(path, line, "item", cells["item"]))
-        if "time" in cells:
-            times.append(seconds_in(path, line, "time", cells["time"]))
-        if "rating" in cells:
-            ratings.append(number_in(path, line, "rating", cells["rating"]))
+        if user is None or item is None:
+            user, item, time, rating = (column_of(role, cells, path, columns) for role in _ROLES)
+            if user is None or item is None:
+                check_named(("user", "item"), cells, f"{path}, line 1")
+                continue
+        users.append(name_in(path, line, user, cells[user]))
+        items.append(name_in(path, line, item, cells[item]))
+        if time is not None:
+            times.append(seconds_in(path, line, time, cells[time]))
+        if rating is not None:
+            ratings.append(number_in(path, line, rating, cells[rating]))
     if not users:
         raise UserError(f"{path}: no rows; expected at least one interaction.")
-    return Rows(
+    rows = Rows(
         users,
         items,
         np.array(times) if times else None,
         np.array(ratings, np.float32) if ratings else None,
     )
+    return rows, time
 
 
 def _read_lines(path: Path) -> Rows:
@@ -111,7 +142,7 @@ def _read_lines(path: Path) -> Rows:
     return Rows(users, items)
 
 
-def _item_texts(folder: Path) -> dict[str, str] | None:
+def _item_texts(folder: Path, columns: Mapping[str, str] | None) -> dict[str, str] | None:
     table = one_file(folder, ("items",), TABLES, DATA)
     titles = one_file(folder, ("titles",), (".tsv", ".tsv.gz"), DATA)
     if table and titles:
@@ -121,7 +152,7 @@ def _item_texts(folder: Path) -> dict[str, str] | None:
         return None
     texts: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for line, item, text in _text_table(path) if table else _title_lines(path):
+    for line, item, text in _text_table(path, columns) if table else _title_lines(path):
         if item in texts:
             raise UserError(
                 f"{path}, line {line}: item {item!r} is that of line {lines[item]} too; expected "
@@ -133,13 +164,19 @@ def _item_texts(folder: Path) -> dict[str, str] | None:
     return texts
 
 
-def _text_table(path: Path) -> Iterator[tuple[int, str, str]]:
+def _text_table(path: Path, columns: Mapping[str, str] | None) -> Iterator[tuple[int, str, str]]:
+    named = (columns or {}).get("item")
+    item = None
     for line, cells in separated(path):
-        check_named(["item"], cells, f"{path}, line 1")
+        if item is None:
+            item = named if named in cells else column_of("item", cells, path)
+        if item is None:
+            check_named(["item"], cells, f"{path}, line 1")
+            continue
         if len(cells) == 1:
-            raise UserError(f"{path}, line 1: expected a column with texts beside 'item'.")
-        texts = [text for column, text in cells.items() if column != "item"]
-        yield line, name_in(path, line, "item", cells["item"]), join_texts(texts)
+            raise UserError(f"{path}, line 1: expected a column with texts beside {item!r}.")
+        texts = [text for column, text in cells.items() if column != item]
+        yield line, name_in(path, line, item, cells[item]), join_texts(texts)
 
 
 def _title_lines(path: Path) -> Iterator[tuple[int, str, str]]:

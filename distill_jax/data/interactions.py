@@ -6,6 +6,7 @@ S interactions of several histories one after another.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import sparse
@@ -165,11 +166,17 @@ class Histories:
         return matrix
 
 
-def histories_of(rows: "list[list[int]]", num_items: int) -> Histories:
-    """Histories of people who are not in the data, from lists of item numbers, oldest first."""
+def histories_of(
+    rows: Sequence[Sequence[int]], num_items: int, users: Sequence[int] | None = None
+) -> Histories:
+    """Histories from lists of item numbers, oldest first.
+
+    Args:
+      users: numbers of the users; None for people who are not in the data.
+    """
     lengths = [len(row) for row in rows]
     return Histories(
-        users_E=np.full(len(rows), -1, np.int32),
+        users_E=np.full(len(rows), -1, np.int32) if users is None else np.array(users, np.int32),
         offsets_E1=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         items_S=np.array([item for row in rows for item in row], np.int32),
         num_items=num_items,

@@ -1,5 +1,6 @@
 """``--data`` of a recommender as text: which interactions, from where, how divided."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from distill_jax.core.errors import UserError, unknown
@@ -13,7 +14,11 @@ FORMS = (*BUILT_IN, "files:FOLDER", "tfds:movielens/NAME")
 
 
 def load_interactions(
-    spec: str, *, preparation: Preparation | None = None, home: Path | None = None
+    spec: str,
+    *,
+    preparation: Preparation | None = None,
+    home: Path | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Interactions:
     """Interactions by name.
 
@@ -22,11 +27,13 @@ def load_interactions(
         RecBole files, see ``interaction_files``; ``tfds:movielens/100k-ratings`` and the like.
       preparation: filters and the rule for duplicates.
       home: where assets and prepared data are kept, ``core.files.home()`` by default.
+      columns: role -> column of the user's files, where they are not called as usual, see
+        ``column_names``.
 
     Raises:
       UserError: if there is no such data, or its content is not as expected.
     """
-    raw = read_raw(spec, home)
+    raw = read_raw(spec, home, columns)
     return build_with_parts(short_name(spec), raw, preparation)[0]
 
 
@@ -36,11 +43,12 @@ def load_ranking_split(
     split: str | None = None,
     preparation: Preparation | None = None,
     home: Path | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> RankingSplit:
     """Interactions by name, divided.
 
     Args:
-      spec, preparation, home: as for ``load_interactions``.
+      spec, preparation, home, columns: as for ``load_interactions``.
       split: ``leave-one-out``, ``temporal``, ``temporal:0.8,0.1`` or ``files``; by default the
         data's own split where it brings one, else ``leave-one-out``.
 
@@ -48,7 +56,7 @@ def load_ranking_split(
       UserError: see ``load_interactions``; for an unknown split, or one that the data cannot have.
     """
     rule = parse_split(split) if split else None
-    raw = read_raw(spec, home)
+    raw = read_raw(spec, home, columns)
     brings_one = raw.rows.parts_N is not None
     if rule and brings_one and rule.kind != "files":
         raise UserError(
@@ -67,14 +75,18 @@ def short_name(spec: str) -> str:
     return f"files:{user_path(rest).resolve().name}" if kind == "files" else spec
 
 
-def read_raw(spec: str, home: Path | None = None) -> RawInteractions:
+def read_raw(
+    spec: str, home: Path | None = None, columns: Mapping[str, str] | None = None
+) -> RawInteractions:
     """What the source says, before anything is sorted or filtered."""
     # Imported when needed: TFDS takes a while.
     kind, _, rest = spec.partition(":")
     if kind == "files" and rest:
         from distill_jax.data import interaction_files
 
-        return interaction_files.read(user_path(rest))
+        return interaction_files.read(user_path(rest), columns)
+    if columns:
+        raise UserError(f"--columns names columns of files:FOLDER; {spec} has its own")
     if kind == "tfds" and rest:
         from distill_jax.data import tfds_interactions
 

@@ -7,13 +7,16 @@ https://recbole.io/docs/user_guide/data/atomic_files.html
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
+from distill_jax.data.column_names import column_of
 from distill_jax.data.separated import name_in, number_in, separated
+from distill_jax.data.times import in_seconds
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 PARTS = ("train", "valid", "test")
@@ -70,8 +73,12 @@ def read_atomic(path: Path) -> AtomicTable:
     return AtomicTable(path, types, columns, lines)
 
 
-def read(folder: Path) -> RawInteractions:
-    """The atomic files of a folder; an item's text joins all its ``token_seq`` columns."""
+def read(folder: Path, columns: Mapping[str, str] | None = None) -> RawInteractions:
+    """The atomic files of a folder; an item's text joins all its ``token_seq`` columns.
+
+    Args:
+      columns: role -> column, where they are not called as usual, see ``column_names``.
+    """
     whole = [
         p for p in folder.glob("*.inter") if not p.stem.endswith(tuple(f".{x}" for x in PARTS))
     ]
@@ -81,14 +88,22 @@ def read(folder: Path) -> RawInteractions:
         raise UserError(f"data files: expected one NAME.inter in {folder}, found {names}.")
     name = whole[0].stem if whole else split[0].stem.rpartition(".")[0]
     if whole:
-        rows = _interactions(whole[0])
+        tables = [_interactions(whole[0], columns)]
+        rows = tables[0][0]
     else:
         paths = [folder / f"{name}.{part}.inter" for part in PARTS]
         for path in paths:
             if not path.is_file():
                 raise UserError(f"data files: no {path.name} in {folder}; a split needs all three.")
-        rows = joined(folder, [_interactions(path) for path in paths])
+        tables = [_interactions(path, columns) for path in paths]
+        rows = joined(folder, [rows for rows, _ in tables])
     notes = []
+    column = tables[0][1]
+    if rows.times_N is None or column is None:
+        notes.append("no time column: the file's order decides")
+    else:
+        times_N, note = in_seconds(rows.times_N, folder, column)
+        rows, notes = rows._replace(times_N=times_N), [note]
     texts = None
     if (folder / f"{name}.item").is_file():
         texts = _texts(read_atomic(folder / f"{name}.item"))
@@ -120,21 +135,23 @@ def _value(path: Path, line: int, name: str, kind: str, cell: str):
     return tuple(number_in(path, line, name, word) for word in cell.split())
 
 
-def _interactions(path: Path) -> Rows:
+def _interactions(path: Path, said: Mapping[str, str] | None) -> tuple[Rows, str | None]:
+    """The rows, and what their column of times is called; None where they have none."""
     table = read_atomic(path)
-    names = {}
-    for column in ("user_id", "item_id"):
-        cells = table.column(column, "token")
-        names[column] = [
-            name_in(path, line, column, cell) for line, cell in zip(table.lines, cells, strict=True)
-        ]
-    return Rows(
-        names["user_id"], names["item_id"], _floats(table, "timestamp"), _floats(table, "rating")
-    )
+
+    def column(role: str) -> str | None:
+        return column_of(role, table.types, path, said)
+
+    names = []
+    for name in (column("user") or "user_id", column("item") or "item_id"):
+        cells = zip(table.lines, table.column(name, "token"), strict=True)
+        names.append([name_in(path, line, name, cell) for line, cell in cells])
+    time, rating = column("time"), column("rating")
+    return Rows(names[0], names[1], _floats(table, time), _floats(table, rating)), time
 
 
-def _floats(table: AtomicTable, column: str) -> np.ndarray | None:
-    if column not in table.types:
+def _floats(table: AtomicTable, column: str | None) -> np.ndarray | None:
+    if column is None:
         return None
     values = np.array(table.column(column, "float"))
     empty = np.flatnonzero(np.isnan(values))

@@ -230,7 +230,7 @@ def seconds_in(path: Path, line: int, column: str, value: str) -> float:
     except UserError:
         pass
     try:
-        moment = datetime.datetime.fromisoformat(value.strip())
+        moment = datetime.datetime.fromisoformat(re.sub(r"\s*UTC$", "+00:00", value.strip()))
     except ValueError:
         raise UserError(
             f"{path}, line {line}: column {column!r} holds {value[:40]!r}; expected seconds or a "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from distill_jax.core.digests import digest, fields_that_count
@@ -36,19 +37,49 @@ SetupT = TypeVar("SetupT", bound=Setup)
 
 
 @dataclass(frozen=True)
-class Train:
-    """A stage of a student's making: training with an objective.
+class Stage:
+    """A stage of a student's making, as data. Kinds beside ``Train`` live in ``compression``.
+
+    Attributes:
+      kind: what it is called.
+    """
+
+    kind: ClassVar[str] = ""
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """That it trains with; () where it trains with none of its own."""
+        return ()
+
+    def check(self, setup: Setup) -> None:
+        """Raises ``UserError`` for a stage that a student of this task cannot have."""
+
+
+@dataclass(frozen=True)
+class Train(Stage):
+    """Training with an objective.
 
     Attributes:
       objective: its text; canonical once the cell is settled.
       training: how, in the task's own terms.
     """
 
+    kind: ClassVar[str] = "train"
+
     objective: str
     training: Any
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return (self.objective,)
+
+    def check(self, setup: Setup) -> None:
+        if not isinstance(self.training, setup.Training):
+            wanted = setup.Training.__name__
+            raise UserError(f"a stage's training must be a {wanted}, not {self.training!r}")
 
 
 @dataclass(frozen=True)
@@ -57,8 +88,9 @@ class Cell(Generic[SetupT]):
 
     Attributes:
       setup: data, teacher, student.
-      stages: of its making, in order, each from the end of the one before. The last one selects
-        the best step on validation.
+      stages: of its making, in order, each from the end of the one before. First come those that
+        train, of which the last one selects the best step on validation; then what is done to the
+        finished student, see ``steps``.
       seed: of initialisation, dropout, order of the data and draws.
       precision: in which it is trained.
       plugin: digest of the user's code behind its losses; None where they are the library's.
@@ -66,7 +98,7 @@ class Cell(Generic[SetupT]):
     """
 
     setup: SetupT
-    stages: tuple[Train, ...]
+    stages: tuple[Stage, ...]
     seed: int = 0
     precision: Precision = "f32"
     plugin: str | None = None
@@ -75,29 +107,37 @@ class Cell(Generic[SetupT]):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not self.stages:
-            raise UserError("a cell needs a stage at least")
+        if not self.making:
+            raise UserError("a cell needs a stage at least, and the first one trains")
         for stage in self.stages:
-            if not isinstance(stage.training, self.setup.Training):
-                wanted = self.setup.Training.__name__
-                raise UserError(f"a stage's training must be a {wanted}, not {stage.training!r}")
+            stage.check(self.setup)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seeds are from 0 to 4294967295, not {self.seed}")
 
     @property
+    def making(self) -> tuple[Train, ...]:
+        """The stages that train the student, before anything else is done to it."""
+        return tuple(takewhile(lambda stage: stage.kind == Train.kind, self.stages))  # type: ignore
+
+    @property
+    def steps(self) -> tuple[Stage, ...]:
+        """What is done to the finished student."""
+        return self.stages[len(self.making) :]
+
+    @property
     def objective(self) -> str:
-        """Of the last stage."""
-        return self.stages[-1].objective
+        """Of the last stage of its making."""
+        return self.making[-1].objective
 
     @property
     def training(self) -> Any:
-        """Of the last stage."""
-        return self.stages[-1].training
+        """Of the last stage of its making."""
+        return self.making[-1].training
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """Of all stages."""
-        return tuple(stage.objective for stage in self.stages)
+        return tuple(text for stage in self.stages for text in stage.objectives)
 
     @property
     def hash(self) -> str:
@@ -113,12 +153,16 @@ class Cell(Generic[SetupT]):
     @property
     def config(self) -> dict[str, Any]:
         """Everything by name, as ledger and checkpoints keep it: fields of the setup and of the
-        last stage beside the cell's own; ``intermediate`` holds the stages before."""
+        last stage of the making beside the cell's own; ``intermediate`` holds the stages before,
+        ``steps`` those after, where there are any."""
         fields = {**dataclasses.asdict(self), **dataclasses.asdict(self.setup)}
-        *before, last = fields.pop("stages")
+        stages, made = fields.pop("stages"), len(self.making)
+        *before, last = stages[:made]
         del fields["setup"]
         earlier = before if len(before) > 1 else (before or [None])[0]
-        return {**fields, **last, "intermediate": earlier}
+        after = zip(self.steps, stages[made:], strict=True)
+        steps = [{"kind": step.kind, **own} for step, own in after]
+        return {**fields, **last, "intermediate": earlier, **({"steps": steps} if steps else {})}
 
     def counted(self, *without: str) -> dict[str, Any]:
         """The fields that may count in ``hash``, by the names of ``config``.
@@ -128,9 +172,10 @@ class Cell(Generic[SetupT]):
         Args:
           without: fields that do not count.
         """
-        *before, last = self.stages
+        *before, last = self.making
         late = {
             "intermediate": before[0] if len(before) == 1 else before,
+            "steps": [{"kind": step.kind, **fields_that_count(step)} for step in self.steps],
             "plugin": self.plugin,
             "precision": self.precision if self.precision != "f32" else None,
         }
@@ -145,7 +190,7 @@ class Cell(Generic[SetupT]):
         return {name: value for name, value in fields.items() if name not in without}
 
     def but(self, **changes: Any) -> Cell[SetupT]:
-        """The cell with some fields replaced: its own, its setup's or its last stage's."""
+        """The cell with some fields replaced: its own, its setup's or its making's last stage's."""
         return changed(self, changes.items())
 
 
@@ -165,17 +210,19 @@ def _changed(cell: Cell[SetupT], path: str, value: Any) -> Cell[SetupT]:
     key = path.split(".")[0]
     own = [f.name for f in dataclasses.fields(cell) if f.name not in ("setup", "stages")]
     of_setup = [f.name for f in dataclasses.fields(cell.setup)]
-    *before, last = cell.stages
+    *before, last = cell.making
+    after = cell.steps
     if path == "intermediate":
-        return dataclasses.replace(cell, stages=(*([] if value is None else [value]), last))
+        earlier = [] if value is None else [value]
+        return dataclasses.replace(cell, stages=(*earlier, last, *after))
     if key == "intermediate" and before:
         own_path = path.partition(".")[2]
-        stages = (*before[:-1], _replaced(before[-1], own_path, value), last)
+        stages = (*before[:-1], _replaced(before[-1], own_path, value), last, *after)
         return dataclasses.replace(cell, stages=stages)
     if key in of_setup:
         return dataclasses.replace(cell, setup=_replaced(cell.setup, path, value))
     if key in ("objective", "training"):
-        return dataclasses.replace(cell, stages=(*before, _replaced(last, path, value)))
+        return dataclasses.replace(cell, stages=(*before, _replaced(last, path, value), *after))
     if key in own:
         return _replaced(cell, path, value)
     names = [*own, *of_setup, "objective", "training", "intermediate"]

@@ -288,7 +288,9 @@ class Engine:
     def new_state(self, work: Work, params: Params) -> TrainState:
         """The state before the first step."""
         optimizer = make_optimizer(work.optimizer)
-        return self.layout.new_state(work.in_precision(params), work.loss_params(), optimizer)
+        masks = work.pruning.start(params, work.steps) if work.pruning else {}
+        params = work.in_precision(params)
+        return self.layout.new_state(params, work.loss_params(), optimizer, masks)
 
     def _pure_step(self, work: Work, axis: str | None = None) -> Step:
         optimizer = make_optimizer(work.optimizer)
@@ -300,6 +302,7 @@ class Engine:
             axis=axis,
             gathered=self.layout.gathered,
             skip_nonfinite=self.options.on_nan == "skip",
+            pruning=work.pruning and work.pruning.static,
         )
 
     def _model(self, work: Work) -> Any:

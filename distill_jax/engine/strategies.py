@@ -118,6 +118,7 @@ def group_of(run: Run) -> str:
             "precision": work.precision,
             "batch": (work.batch_size, work.lengths),
             "loop": work.loop,
+            **({"pruning": work.pruning.static} if work.pruning else {}),
         }
         for work in works
     ]

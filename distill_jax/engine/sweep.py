@@ -198,6 +198,11 @@ class Sweep(Generic[SetupT]):
                     cell = changed(self.base, changes)
                     for override in self._overrides_of(row, group):
                         cell = changed(cell, override.changes)
+                    if cell.steps:
+                        raise UserError(
+                            "the students of a table are trained and no more; what is done to "
+                            "them afterwards (prune, int8) is for distill-jax compress"
+                        )
                     entries += [
                         Entry(row.label, group.label, each.setup.settled(each), candidate.label)
                         for each in self._seeded(cell)

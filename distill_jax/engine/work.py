@@ -21,6 +21,7 @@ from distill_jax.training.checkpoint import Identity
 from distill_jax.training.feed import Feed, TeacherOutputs
 from distill_jax.training.loop import LoopConfig
 from distill_jax.training.optimizer import OptimizerConfig, static_part
+from distill_jax.training.pruning import Pruning
 from distill_jax.training.state import Params
 
 OnBatch = Callable[[], None]
@@ -55,6 +56,7 @@ class Work:
       draws, renumber: see ``Feed``.
       occurring: the tokens that its table holds, where the model has embeddings for more.
       prefix: of the names of this stage's files.
+      pruning: how weights go while it is trained; None where none does.
     """
 
     identity: Identity
@@ -76,6 +78,7 @@ class Work:
     occurring: OccurringTokens | None = None
     precision: Precision = "f32"
     prefix: str = ""
+    pruning: Pruning | None = None
 
     @property
     def steps(self) -> int:
@@ -90,7 +93,8 @@ class Work:
     @property
     def structure(self) -> tuple[Any, ...]:
         """What is compiled, beside the shapes of its batches."""
-        return self.config, self.objective, static_part(self.optimizer), self.precision
+        pruning = self.pruning and self.pruning.static
+        return self.config, self.objective, static_part(self.optimizer), self.precision, pruning
 
     @property
     def order(self) -> tuple[int, str]:

@@ -7,6 +7,7 @@ import difflib
 import functools
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -54,17 +55,21 @@ class Catalogue:
         Raises:
           UserError: where nothing is called so, with the nearest titles, or several are.
         """
+        wanted, found = query.strip(), self.candidates(query)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(map(self.show, found[:5]))
+            raise UserError(f"{wanted!r} may be one of several items: {several}.")
+        raise UserError(f"no item is called {wanted!r}.{self._nearest(wanted)}")
+
+    def candidates(self, query: str) -> Sequence[int]:
+        """The items that may be meant, by the rules of ``find``: none, one or several."""
         wanted = query.strip()
         if wanted in self._by_name:
-            return self._by_name[wanted]
-        for keys, key in ((self._exact, wanted.casefold()), (self._loose, _loosely(wanted))):
-            found = keys.get(key, ())
-            if len(found) == 1:
-                return found[0]
-            if found:
-                several = ", ".join(map(self.show, found[:5]))
-                raise UserError(f"{wanted!r} may be one of several items: {several}.")
-        raise UserError(f"no item is called {wanted!r}.{self._nearest(wanted)}")
+            return (self._by_name[wanted],)
+        found = self._exact.get(_folded(wanted), ())
+        return found or self._loose.get(_loosely(wanted), ())
 
     def _nearest(self, wanted: str) -> str:
         close = difflib.get_close_matches(_loosely(wanted), self._loose, SUGGESTIONS, cutoff=0.5)
@@ -79,7 +84,7 @@ class Catalogue:
 
     @functools.cached_property
     def _exact(self) -> dict[str, list[int]]:
-        return self._keyed(str.casefold)
+        return self._keyed(_folded)
 
     @functools.cached_property
     def _loose(self) -> dict[str, list[int]]:
@@ -97,9 +102,14 @@ class Catalogue:
         return [self.find(word) for word in words if word.strip()]
 
 
+def _folded(title: str) -> str:
+    """A title without case, its accents as one character with their letters, as most write them."""
+    return unicodedata.normalize("NFC", title.casefold())
+
+
 def _loosely(title: str) -> str:
     """A title without case, year, and with its article in front: ``Matrix, The (1999)``."""
-    plain = _YEAR.sub("", title.strip().casefold())
+    plain = _YEAR.sub("", _folded(title.strip()))
     moved = _ARTICLE.match(plain)
     return f"{moved[2]} {moved[1]}" if moved else plain
 

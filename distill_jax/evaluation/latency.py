@@ -1,33 +1,16 @@
 """What a model costs: its parameters, and its latency on the CPU, one batch at a time."""
 
-import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from distill_jax.core.errors import UserError
+from distill_jax.evaluation.timing import Latency, latency_of, timed_pass
 
 Apply = Callable[[Any, Any], Any]
 """``apply(params, batch) -> arrays``."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Latency:
-    """Time of one call, in milliseconds.
-
-    Attributes:
-      p50_ms, p95_ms: percentiles over the batches, each batch standing with the median of its
-        repeats: the spread is that of the inputs (their lengths), not of the machine's noise.
-      runs: timed calls in all.
-    """
-
-    p50_ms: float
-    p95_ms: float
-    runs: int
 
 
 def parameter_count(params: Any) -> int:
@@ -61,28 +44,51 @@ def cpu_latency(
     Raises:
       UserError: without batches, warm-up or repeats, or without a CPU backend.
     """
+    _check(batches, warmup, repeats)
+    call = jax.jit(apply)
+    params, placed = jax.device_put((params, list(batches)), cpu_device())
+
+    def whole(batch: Any) -> None:
+        jax.block_until_ready(call(params, batch))
+
+    return call_latency(whole, placed, warmup=warmup, repeats=repeats, on_call=on_call)
+
+
+def call_latency(
+    call: Callable[[Any], Any],
+    inputs: Sequence[Any],
+    *,
+    warmup: int = 2,
+    repeats: int = 10,
+    on_call: Callable[[], None] = lambda: None,
+) -> Latency:
+    """Latency of anything that has answered when it returns, of Python's share too.
+
+    Args:
+      inputs: one a call; the rest as of ``cpu_latency``.
+
+    Raises:
+      UserError: without inputs, warm-up or repeats.
+    """
+    _check(inputs, warmup, repeats)
+    passes = [timed_pass(call, inputs, on_call) for _ in range(warmup + repeats)]
+    return latency_of(passes[warmup:])
+
+
+def _check(batches: Sequence[Any], warmup: int, repeats: int) -> None:
     if not batches or warmup < 1 or repeats < 1:
         raise UserError(
             "latency needs at least one batch, one warm-up and one repeat, not "
             f"{len(batches)}, {warmup} and {repeats}."
         )
-    device = _cpu_device()
-    call = jax.jit(apply)
-    params, placed = jax.device_put((params, list(batches)), device)
-    nanoseconds_RB = np.empty((repeats, len(placed)))
-    for turn in range(-warmup, repeats):
-        for index, batch in enumerate(placed):
-            start = time.perf_counter_ns()
-            jax.block_until_ready(call(params, batch))
-            elapsed = time.perf_counter_ns() - start
-            if turn >= 0:
-                nanoseconds_RB[turn, index] = elapsed
-            on_call()
-    p50, p95 = np.percentile(np.median(nanoseconds_RB, axis=0) / 1e6, [50, 95])
-    return Latency(p50_ms=float(p50), p95_ms=float(p95), runs=nanoseconds_RB.size)
 
 
-def _cpu_device() -> jax.Device:
+def cpu_device() -> jax.Device:
+    """The first of JAX's CPU backend.
+
+    Raises:
+      UserError: where there is none.
+    """
     try:
         return jax.devices("cpu")[0]
     except RuntimeError as error:

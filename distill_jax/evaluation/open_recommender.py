@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
@@ -14,14 +16,20 @@ from safetensors.numpy import load_file
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import readable_os_errors, save_tensors, write_atomic
 from distill_jax.data.interactions import histories_of
+from distill_jax.evaluation.audience import Audience, load_audience
 from distill_jax.evaluation.item_catalogue import Catalogue, load_catalogue
-from distill_jax.evaluation.recommend import recommend
-from distill_jax.evaluation.score_histories import HistoryScorer
+from distill_jax.evaluation.recommend import Scorer, recommend
+from distill_jax.evaluation.score_histories import HistoryScorer, room_for
 from distill_jax.models.bert import Params
 from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.closed_forms import (
+    SavedClosedForm,
+    is_closed_form,
+    load_closed_form,
+)
 from distill_jax.models.recommenders.save import load_recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
-from distill_jax.teachers.item_texts import TextSpace, item_tokens
+from distill_jax.teachers.item_texts import MAX_TOKENS, TextSpace, item_tokens
 
 SPACE, ENCODER = "text_space.safetensors", "encoder.json"
 
@@ -43,18 +51,115 @@ class Suggestion:
     score: float
 
 
+class Served(Protocol):
+    """A model that gives scores to histories."""
+
+    @property
+    def scorer(self) -> Scorer:
+        """Of the catalogue; made once."""
+
+    def with_new(self, texts: Sequence[str]) -> Scorer:
+        """Of the catalogue, then ``room_for`` new items: those of these texts, and padding."""
+
+    def network(self) -> tuple[Recommender, Params]:
+        """Whose scores are inner products of two vectors, and perhaps a bias.
+
+        Raises:
+          UserError: for a model that has no such vectors.
+        """
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class OpenRecommender:
-    """A model with its catalogue.
+class Neural:
+    """A network as it is served: compiled once, at few shapes.
 
     Attributes:
+      compiled: with the model.
       folder: where it came from; new items look for their encoder there.
     """
 
-    recommender: Recommender
+    compiled: HistoryScorer
     params: Params
-    catalogue: Catalogue
     folder: Path
+
+    @property
+    def recommender(self) -> Recommender:
+        return self.compiled.recommender
+
+    @functools.cached_property
+    def scorer(self) -> Scorer:
+        scorer: Scorer = self.compiled.of(self.params)
+        return scorer
+
+    def network(self) -> tuple[Recommender, Params]:
+        """See ``Served``."""
+        return self.recommender, self.params
+
+    def with_new(self, texts: Sequence[str]) -> Scorer:
+        """See ``Served``.
+
+        Raises:
+          UserError: for a model whose item vectors are not made of texts.
+        """
+        config = self.recommender.config
+        if config.items.source == "id" or self.recommender.texts is None:
+            raise UserError(
+                "this model knows items by their numbers alone: an item it was not trained on has "
+                "no vector. Take a student whose item vectors are made of texts (-text or -both)."
+            )
+        known_IE = np.asarray(self.recommender.texts.vectors_IE)
+        new_NE = _encode(self.folder, texts)
+        padding = np.zeros((room_for(len(texts)) - len(texts), known_IE.shape[1]), np.float32)
+        vectors_IE = np.concatenate([known_IE, new_NE, padding])
+        scorer: Scorer = self.compiled.of(self.params, ItemTexts(vectors_IE=vectors_IE))
+        return scorer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Closed:
+    """A recommender in closed form as it is served."""
+
+    saved: SavedClosedForm
+
+    @property
+    def scorer(self) -> Scorer:
+        return self.saved.model.scores
+
+    def with_new(self, texts: Sequence[str]) -> Scorer:
+        """See ``Served``.
+
+        Raises:
+          UserError: always, as no text is read.
+        """
+        raise UserError(
+            f"{self.saved.kind} reads no texts: an item it was not fitted to has no score. Take a "
+            "student whose item vectors are made of texts (-text or -both)."
+        )
+
+    def network(self) -> tuple[Recommender, Params]:
+        """See ``Served``.
+
+        Raises:
+          UserError: always.
+        """
+        raise UserError(
+            f"{self.saved.kind} gives items no vectors, so there is nothing for an index. Write "
+            "its lists for all users instead (distill-jax recommend --model RUN --users FILE "
+            "--output FILE), or export a student."
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenRecommender:
+    """A model with its catalogue. What it compiles it keeps: ask one object many times.
+
+    Attributes:
+      audience: whom it knows, and what is popular.
+    """
+
+    model: Served
+    catalogue: Catalogue
+    audience: Audience = dataclasses.field(default_factory=Audience)
 
     def recommend(
         self,
@@ -62,12 +167,16 @@ class OpenRecommender:
         k: int = 10,
         *,
         new_items: Sequence[str] = (),
+        shown_I: np.ndarray | None = None,
+        with_seen: bool = False,
     ) -> list[Suggestion]:
         """The k best items for somebody who took these, which are left out.
 
         Args:
           history: ids or titles, oldest first, as a list or as one text with semicolons.
           new_items: texts (``title | genres``) of items that the catalogue lacks and that compete.
+          shown_I: bool, the items of the catalogue that may be in the list; None for all.
+          with_seen: whether those of the history may be.
 
         Raises:
           UserError: for an item that is not there, an empty history, or new items of a model
@@ -76,10 +185,14 @@ class OpenRecommender:
         items = self.catalogue.history(history)
         if not items:
             raise UserError("the history is empty: name one item at least.")
-        recommender = self._with_new(new_items)
-        histories = histories_of([items], len(self.catalogue) + len(new_items))
-        scorer = HistoryScorer(recommender).of(self.params)
-        top_EK, scores_EK = recommend(scorer, histories, k)
+        known, room = len(self.catalogue), room_for(len(new_items))
+        scorer = self.model.with_new(new_items) if new_items else self.model.scorer
+        may_be_I = np.arange(known + room) < known + len(new_items)
+        if shown_I is not None:
+            may_be_I[:known] = shown_I
+        top_EK, scores_EK = recommend(
+            scorer, histories_of([items], known + room), k, shown_I=may_be_I, with_seen=with_seen
+        )
         found = zip(top_EK[0].tolist(), scores_EK[0].tolist(), strict=True)
         return [self._suggest(item, score, new_items) for item, score in found if item >= 0]
 
@@ -89,20 +202,6 @@ class OpenRecommender:
             return Suggestion(item, self.catalogue.names[item], self.catalogue.title(item), score)
         text = new_items[item - known]
         return Suggestion(item, text, text.partition(" | ")[0], score)
-
-    def _with_new(self, new_items: Sequence[str]) -> Recommender:
-        """The recommender with vectors for new items."""
-        if not new_items:
-            return self.recommender
-        config = self.recommender.config
-        if config.items.source == "id" or self.recommender.texts is None:
-            raise UserError(
-                "this model knows items by their numbers alone: an item it was not trained on has "
-                "no vector. Take a student whose item vectors are made of texts (-text or -both)."
-            )
-        known_IE = np.asarray(self.recommender.texts.vectors_IE)
-        vectors = np.concatenate([known_IE, _encode(self.folder, new_items)])
-        return Recommender(config, ItemTexts(vectors_IE=vectors))
 
 
 def open_recommender(folder: Path) -> OpenRecommender:
@@ -114,11 +213,20 @@ def open_recommender(folder: Path) -> OpenRecommender:
     model = folder / "model" if (folder / "model").is_dir() else folder
     if not model.is_dir():
         raise UserError(f"no model at {folder}: expected the folder of a finished run")
-    saved = load_recommender(model)
-    catalogue = load_catalogue(model) or Catalogue(saved.item_names)
-    if catalogue.names != saved.item_names:
+    served, names = _served(model)
+    catalogue = load_catalogue(model) or Catalogue(names)
+    if catalogue.names != names:
         raise UserError(f"{model} is damaged: its catalogue is not the model's")
-    return OpenRecommender(saved.recommender, saved.params, catalogue, model)
+    return OpenRecommender(served, catalogue, load_audience(model, len(catalogue)))
+
+
+def _served(model: Path) -> tuple[Served, tuple[str, ...]]:
+    """A model's folder as it is served, and the names of its items."""
+    if is_closed_form(model):
+        closed = load_closed_form(model)
+        return Closed(closed), closed.item_names
+    saved = load_recommender(model)
+    return Neural(HistoryScorer(saved.recommender), saved.params, model), saved.item_names
 
 
 def keep_encoder(folder: Path, space: TextSpace, encoder: str) -> None:
@@ -132,18 +240,31 @@ def keep_encoder(folder: Path, space: TextSpace, encoder: str) -> None:
 
 def _encode(folder: Path, texts: Sequence[str]) -> np.ndarray:
     """[n, E], in the space of the catalogue's text vectors."""
-    from distill_jax.data.assets import fetch
-    from distill_jax.models.huggingface import load_pretrained
     from distill_jax.teachers.item_texts import encode
 
     if not all(text.strip() for text in texts):
         raise UserError("a new item needs a text.")
+    space, pretrained = text_encoder(folder)
+    table = item_tokens(texts, pretrained.tokenizer_file)
+    raw_NE = encode(pretrained.config, pretrained.params, table, lengths=(MAX_TOKENS,))
+    return space.of(raw_NE)
+
+
+@functools.lru_cache(maxsize=1)
+def text_encoder(folder: Path) -> tuple[TextSpace, Any]:
+    """What reads the texts of a model's items, and the space their vectors are put into.
+
+    Raises:
+      UserError: where the folder does not say.
+    """
+    from distill_jax.data.assets import fetch
+    from distill_jax.models.huggingface import load_pretrained
+
     try:
         arrays = load_file(folder / SPACE)
         space = TextSpace(arrays["mean_E"], float(arrays["scale"][0]))
         name = json.loads((folder / ENCODER).read_text(encoding="utf-8"))["encoder"]
     except (OSError, ValueError, LookupError, SafetensorError) as error:
         raise UserError(f"{folder} does not say how its texts were read: {error}") from error
-    pretrained = load_pretrained(fetch(name), pooling="mean", num_labels=2, fresh_classifier=True)
-    table = item_tokens(texts, pretrained.tokenizer_file)
-    return space.of(encode(pretrained.config, pretrained.params, table))
+    options: dict[str, Any] = {"pooling": "mean", "num_labels": 2, "fresh_classifier": True}
+    return space, load_pretrained(fetch(name), **options)

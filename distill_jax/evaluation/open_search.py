@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
-from distill_jax.data.tokenise import tokenise_texts
+from distill_jax.data.table import NO_LABEL
+from distill_jax.data.tokenise import Tokeniser, TokenTable, tokenise_texts
 from distill_jax.evaluation.item_catalogue import Catalogue, load_catalogue, save_catalogue
 from distill_jax.evaluation.search import Encoder, exact_top_k
 from distill_jax.models.huggingface import load_pretrained, save_pretrained
@@ -21,6 +23,8 @@ from distill_jax.models.two_tower import TwoTower, TwoTowerConfig
 
 FACTS = "towers.json"
 QUERIES_AT_ONCE = 32
+QUERY_LENGTHS = (8, 16, 32)
+"""Queries are padded to one of these or to the longest that is read, each a compilation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +54,13 @@ class Found:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OpenSearch:
-    """Two towers with their products, which are encoded once, at the first query.
+    """Two towers with their products, which are encoded once, at the first query. What it compiles
+    it keeps: ask one object many times.
 
     Attributes:
       products: names and texts.
       tokenizer_file: of both towers.
+      vectors_ID: of all products, where they were made before.
     """
 
     config: TwoTowerConfig
@@ -62,14 +68,17 @@ class OpenSearch:
     products: Catalogue
     limits: TokenLimits
     tokenizer_file: Path
+    vectors_ID: np.ndarray | None = None
 
     @functools.cached_property
     def items_ID(self) -> np.ndarray:
         """Vectors of all products, float32."""
+        if self.vectors_ID is not None:
+            return self.vectors_ID
         assert self.products.texts is not None
         texts, most = self.products.texts, self.limits.item
         tokens, _ = tokenise_texts(texts, self.tokenizer_file, max_length=most)
-        return Encoder(TwoTower(self.config))(self.params, tokens, "item")
+        return Encoder(TwoTower(self.config))(self._params, tokens, "item")
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[Found]]:
         """For each query the k best products, the best first; exact, ties by number.
@@ -81,13 +90,38 @@ class OpenSearch:
             raise UserError("a query is empty.")
         if not queries:
             return []
-        tokens, _ = tokenise_texts(queries, self.tokenizer_file, max_length=self.limits.query)
-        encode = Encoder(TwoTower(self.config), min(QUERIES_AT_ONCE, len(queries)))
-        top_QK, scores_QK = exact_top_k(encode(self.params, tokens, "query"), self.items_ID, k)
+        top_QK, scores_QK = exact_top_k(self.query_vectors(queries), self.items_ID, k)
         return [
             [self._found(item, score) for item, score in zip(items, scores, strict=True)]
             for items, scores in zip(top_QK.tolist(), scores_QK.tolist(), strict=True)
         ]
+
+    def query_vectors(self, queries: Sequence[str]) -> np.ndarray:
+        """[Q, D] float32, whose inner products with ``items_ID`` are the scores."""
+        arrays, _ = self._tokeniser.encode(queries, ids=queries)
+        labels_N = np.full(len(queries), NO_LABEL, np.int32)
+        tokens = TokenTable(ids=tuple(map(str, range(len(queries)))), labels_N=labels_N, **arrays)
+        return self._encoders[len(queries) > 1](self._params, tokens, "query")
+
+    @functools.cached_property
+    def _tokeniser(self) -> Tokeniser:
+        return Tokeniser(self.tokenizer_file, self.limits.query)
+
+    @functools.cached_property
+    def _params(self) -> Any:
+        return jax.device_put(self.params)
+
+    @functools.cached_property
+    def _encoders(self) -> tuple[Encoder, Encoder]:
+        """Of one query, and of some at a time; each is compiled for ``query_lengths`` at most."""
+        model, lengths = TwoTower(self.config), self.query_lengths
+        return Encoder(model, 1, lengths), Encoder(model, QUERIES_AT_ONCE, lengths)
+
+    @property
+    def query_lengths(self) -> tuple[int, ...]:
+        """That queries are padded to."""
+        most = self.limits.query
+        return (*(length for length in QUERY_LENGTHS if length < most), most)
 
     def _found(self, item: int, score: float) -> Found:
         assert self.products.texts is not None

@@ -170,8 +170,19 @@ def rank_cases(
     return RankedCases(ranks_E, top_EK)
 
 
-def recommend(scorer: Scorer, histories: Histories, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+def recommend(
+    scorer: Scorer,
+    histories: Histories,
+    k: int = 10,
+    *,
+    shown_I: np.ndarray | None = None,
+    with_seen: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
     """The k best items for each history that are not in it.
+
+    Args:
+      shown_I: bool, the items that may be in a list; None for all.
+      with_seen: whether those of the history may be.
 
     Returns:
       int32 [E, K] item numbers, best first, -1 where too few are left; float32 [E, K] scores.
@@ -184,7 +195,10 @@ def recommend(scorer: Scorer, histories: Histories, k: int = 10) -> tuple[np.nda
     for rows, part, scores_BI in _scored(scorer, histories, BATCH):
         if np.isnan(scores_BI).any():
             raise UserError("the model's scores are not numbers (NaN): its training diverged.")
-        top_BK = top_items(scores_BI, k, _taken(part))
+        taken_BI = np.zeros(scores_BI.shape, bool) if with_seen else _taken(part)
+        if shown_I is not None:
+            taken_BI |= ~shown_I[None]
+        top_BK = top_items(scores_BI, k, taken_BI)
         top_EK[rows] = top_BK
         best_BK = np.take_along_axis(scores_BI, np.maximum(top_BK, 0), axis=1)
         scores_EK[rows] = np.where(top_BK < 0, -np.inf, best_BK)

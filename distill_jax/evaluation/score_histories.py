@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -13,25 +14,32 @@ from distill_jax.data.histories import questions
 from distill_jax.data.interactions import Histories
 from distill_jax.evaluation.recommend import rows_at_once
 from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.text_items import ItemTexts
 
 LENGTHS = (16, 50, 100)
 """Batches are padded to one of these or to the model's own length, each a compilation."""
 FEW = 1
 """And to so many rows, or to a multiple of what is asked at once."""
+NEW_ITEMS = 8
+"""Items that came after the training are scored in room for a power of so many."""
 
 
 class HistoryScorer:
     """``scorer(histories) -> [E, I]`` for ``evaluation.recommend``; compiled once, kept.
 
     Args:
-      recommender: the model, with the texts of all items that are to be scored.
+      recommender: the model, with the texts of the catalogue.
     """
 
     def __init__(self, recommender: Recommender) -> None:
         self.recommender = recommender
         longest = recommender.config.max_length
         self.lengths = (*(length for length in LENGTHS if length < longest), longest)
-        self._items = jax.jit(recommender.item_vectors)
+
+        def items(params: Any, texts: ItemTexts | None) -> Array:
+            return dataclasses.replace(recommender, texts=texts).item_vectors(params)
+
+        self._items = jax.jit(items)
 
         def score(params: Any, items_ID: Array, batch: HistoryBatch) -> Array:
             output = recommender.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
@@ -39,13 +47,20 @@ class HistoryScorer:
 
         self._score = jax.jit(score)
 
-    def of(self, params: Any) -> Any:
-        """The scorer with some parameters; the items' vectors are made here, once."""
-        params = jax.device_put(params)
-        items_ID = self._items(params)
+    def of(self, params: Any, texts: ItemTexts | None = None) -> Any:
+        """The scorer with some parameters; the items' vectors are made here, once.
 
-        def scorer(histories: Histories) -> Array:
-            return self._score(params, items_ID, self.batch(histories))[: len(histories)]
+        Args:
+          texts: of the items that are scored; by default the recommender's.
+        """
+        params = jax.device_put(params)
+        items_ID = self._items(params, texts or self.recommender.texts)
+
+        def scorer(histories: Histories) -> Array | np.ndarray:
+            said_BI = self._score(params, items_ID, self.batch(histories))
+            if len(said_BI) == len(histories):
+                return said_BI
+            return np.asarray(said_BI)[: len(histories)]  # on the host: nothing is compiled for it
 
         return scorer
 
@@ -57,6 +72,14 @@ class HistoryScorer:
         many = rows_at_once(histories.num_items)
         rows = FEW if len(histories) <= FEW else -(-len(histories) // many) * many
         return questions(histories, task, length, rows)
+
+
+def room_for(new_items: int) -> int:
+    """Rows that new items are padded to: 0, 8, 64, 512, each a compilation."""
+    room = NEW_ITEMS if new_items else 0
+    while room < new_items:
+        room *= NEW_ITEMS
+    return room
 
 
 def scores_of(recommender: Recommender, params: Any, histories: Histories) -> np.ndarray:

@@ -146,10 +146,12 @@ class Encoder:
     Attributes:
       model: whose ``encode`` is asked.
       batch_size: texts at a time.
+      lengths: that texts are padded to; () for what suits each table.
     """
 
     model: TwoTower
     batch_size: int = 128
+    lengths: tuple[int, ...] = ()
 
     @functools.cached_property
     def _apply(self) -> Callable[..., Array]:
@@ -162,7 +164,9 @@ class Encoder:
 
     def __call__(self, params: Any, table: TokenTable, side: Side) -> np.ndarray:
         """Vectors [N, D], float32, in the order of the table."""
-        lengths = choose_lengths(table.lengths_N, batch_size=self.batch_size, max_shapes=3)
+        lengths = self.lengths or choose_lengths(
+            table.lengths_N, batch_size=self.batch_size, max_shapes=3
+        )
         vectors_ND = np.empty((len(table), self.model.config.vector_size), np.float32)
         for planned in plan_in_order(table.lengths_N, lengths, batch_size=self.batch_size):
             batch = make_batch(table, planned, batch_size=self.batch_size)

@@ -1,3 +1,12 @@
-"""Imports every format, so that it is registered: a new one is one more line."""
+"""Where each format is registered: a new one is one more line.
 
-from distill_jax.export import hf_format, onnx_format, stablehlo_format  # noqa: F401
+A module is imported when its format is asked for, so that what needs no JAX is opened without it.
+"""
+
+MODULES = {
+    "hf": "hf_format",
+    "onnx": "onnx_format",
+    "onnx-int8": "onnx_format",
+    "stablehlo": "stablehlo_format",
+}
+"""Format -> the module of this package that registers it."""

@@ -92,8 +92,8 @@ def _made_of(source: Source) -> list[str]:
 
 
 def _of_run(row: LedgerRow) -> list[str]:
-    data = public_name(row.config.get("data", {}).get("name"))
-    teacher = public_name(row.config.get("teacher", {}).get("name"))
+    data = public_name(row.config.get("data", {}).get("name")) or "not known"
+    teacher = public_name(row.config.get("teacher", {}).get("name")) or "not known"
     prints = row.fingerprints
     return [
         f"- run `{row.hash}` of {row.experiment}: {row.group}, {row.row}, seed {row.seed}",

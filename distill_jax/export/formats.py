@@ -1,18 +1,20 @@
 """The registry of formats: each is one file that ends with ``register``.
 
-To add one, write a module with two functions and register them; import it in ``all_formats.py``.
+To add one, write a module with two functions and register them; name it in ``all_formats.py``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.export.all_formats import MODULES
 
 if TYPE_CHECKING:
     from distill_jax.export.manifest import Manifest
@@ -64,8 +66,8 @@ def register(format: Format) -> Format:
 
 
 def names() -> tuple[str, ...]:
-    """Of all formats, in the order of their registration."""
-    return tuple(_FORMATS)
+    """Of all formats, the package's own first."""
+    return tuple(dict.fromkeys([*MODULES, *_FORMATS]))
 
 
 def format_named(name: str, *, where: str = "") -> Format:
@@ -74,6 +76,8 @@ def format_named(name: str, *, where: str = "") -> Format:
     Raises:
       UserError: there is none.
     """
+    if name not in names():
+        raise unknown("export format", name, names(), where=where)
     if name not in _FORMATS:
-        raise unknown("export format", name, _FORMATS, where=where)
+        import_module(f"distill_jax.export.{MODULES[name]}")
     return _FORMATS[name]

@@ -28,9 +28,10 @@ class Manifest:
 
     Attributes:
       format: one of ``formats.names()``.
-      task: what it does; ``classification``.
-      label_names: the classes, in the order of the logits.
-      max_length: tokens after which texts are cut, special tokens included.
+      task: what it does; ``classification``, ``recommendation`` or ``search``.
+      label_names: the classes, in the order of the logits; none where items are ranked.
+      max_length: tokens after which texts are cut, special tokens included; of a recommender the
+        items of a history that are looked at.
       pairs: whether it reads pairs of texts.
       temperature: by which logits are divided before the softmax, fitted on validation; 1 where
         none was.
@@ -39,6 +40,7 @@ class Manifest:
       versions: of what wrote it.
       parity: what was checked when it was written: ``compared_with``, ``sentences``,
         ``worst_difference`` of a logit, ``tolerance``, for quantised ones the scores.
+      retrieval: of vectors, how many and what their programs read, see ``vectors``.
     """
 
     format: str
@@ -51,6 +53,7 @@ class Manifest:
     files: Mapping[str, str]
     versions: Mapping[str, str]
     parity: Mapping[str, Any]
+    retrieval: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -58,7 +61,8 @@ class Manifest:
             raise UserError(f"max_length must be from 1 on, not {self.max_length}")
         if not 0 < self.temperature < float("inf"):
             raise UserError(f"temperature must be a positive number, not {self.temperature}")
-        if len(set(self.label_names)) != len(self.label_names) or not self.label_names:
+        named = bool(self.label_names) or self.task != "classification"
+        if len(set(self.label_names)) != len(self.label_names) or not named:
             raise UserError("label_names must be different names, one at least")
         tolerance = self.parity.get("tolerance")
         if tolerance is not None and not (type(tolerance) is float and 0 < tolerance < 1):

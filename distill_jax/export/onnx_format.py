@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,8 +11,9 @@ from distill_jax.core.errors import UserError, first_line
 from distill_jax.core.files import write_atomic
 from distill_jax.export.formats import Format, Logits, register
 from distill_jax.export.manifest import Manifest
-from distill_jax.export.source import Source
-from distill_jax.models.loaded import flat_arrays
+
+if TYPE_CHECKING:
+    from distill_jax.export.source import Source
 
 FILE = "model.onnx"
 MOST_BYTES = 2_000_000_000
@@ -27,6 +29,8 @@ def _write_int8(source: Source, folder: Path) -> None:
 
 
 def _write_model(source: Source, folder: Path, *, int8: bool) -> None:
+    from distill_jax.models.loaded import flat_arrays  # JAX: whoever only answers needs none
+
     try:
         from distill_jax.export.onnx_graph import onnx_model
     except ImportError as error:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.export import all_formats  # noqa: F401  being imported they are registered
 from distill_jax.export.formats import Logits, format_named
 from distill_jax.export.manifest import (
     MANIFEST,

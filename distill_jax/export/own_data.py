@@ -45,7 +45,7 @@ def own_data(source: Source) -> OwnData | NoData:
     if row is None:
         return NoData("there is no row of a ledger that says on what data it was trained")
     try:
-        config = _config(row.config.get("data", {}))
+        config = data_config(row.config.get("data", {}))
         dataset = load_texts(config)
         tokens = tokenise_dataset(
             dataset,
@@ -62,6 +62,7 @@ def own_data(source: Source) -> OwnData | NoData:
     return OwnData(f"test split of {public_name(config.name)}", tokens.splits)
 
 
-def _config(fields: Mapping[str, Any]) -> DataConfig:
+def data_config(fields: Mapping[str, Any]) -> DataConfig:
+    """The ``data`` of a ledger's row as it was declared."""
     plain: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in fields.items()}
     return DataConfig(**plain)

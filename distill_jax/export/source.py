@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,33 +48,56 @@ class Source:
     @property
     def birth(self) -> dict[str, Any]:
         """What it was made of, for ``export.json``."""
-        said: dict[str, Any] = {
+        said = {
             "model": self.model.digest,
             "family": family_of(self.model.config).name,
             "parameters": parameter_count(self.model.params),
         }
-        if (row := self.row) is None:
-            return said
-        scores = {
-            name: value
-            for name, value in row.metrics.items()
-            if name.startswith(_SCORES) and value == value
-        }
-        return {
-            **said,
-            "run": row.hash,
-            "experiment": row.experiment,
-            "row": row.row,
-            "group": row.group,
-            "seed": row.seed,
-            "fingerprints": dict(row.fingerprints),
-            "data": public_name(row.config.get("data", {}).get("name")),
-            "teacher": public_name(row.config.get("teacher", {}).get("name")),
-            "device": row.device,
-            "finished_at": row.finished_at,
-            "code": dict(row.code),
-            "scores": scores,
-        }
+        return birth_of(said, self.row)
+
+
+def birth_of(said: Mapping[str, Any], row: LedgerRow | None) -> dict[str, Any]:
+    """What a model was made of, for ``export.json``.
+
+    Args:
+      said: of the model itself, its digest as ``model``.
+      row: its run's row of the ledger.
+    """
+    if row is None:
+        return dict(said)
+    scores = {
+        name: value
+        for name, value in row.metrics.items()
+        if name.startswith(_SCORES) and value == value
+    }
+    return {
+        **said,
+        "run": row.hash,
+        "experiment": row.experiment,
+        "row": row.row,
+        "group": row.group,
+        "seed": row.seed,
+        "fingerprints": dict(row.fingerprints),
+        "data": public_name(_name(row.config.get("data"))),
+        "teacher": public_name(_name(row.config.get("teacher"))),
+        "device": row.device,
+        "finished_at": row.finished_at,
+        "code": dict(row.code),
+        "scores": scores,
+    }
+
+
+def public_name(name: Any) -> str | None:
+    """Of a data set or a teacher, without the folders of somebody's machine."""
+    if name is None:
+        return None
+    kind, colon, path = str(name).rpartition(":")
+    local = Path(path).is_absolute() or path.startswith(("~", ".")) or kind == "files"
+    return kind + colon + (Path(path).name if local else path)
+
+
+def _name(said: Any) -> Any:
+    return said.get("name") if isinstance(said, dict) else said
 
 
 def open_source(folder: Path) -> Source:
@@ -101,17 +125,10 @@ def open_source(folder: Path) -> Source:
         )
     opened = open_classifier(folder)
     assert opened.model is not None, "it was opened from its parameters"
-    return Source(folder, opened, opened.model, _row_of(folder))
+    return Source(folder, opened, opened.model, row_of(folder))
 
 
-def public_name(name: Any) -> str:
-    """Of a data set or a teacher, without the folders of somebody's machine."""
-    kind, colon, path = str(name).rpartition(":")
-    absolute = Path(path).is_absolute() or path.startswith(("~", ".")) or kind == "files"
-    return kind + colon + (Path(path).name if absolute else path)
-
-
-def _row_of(folder: Path) -> LedgerRow | None:
+def row_of(folder: Path) -> LedgerRow | None:
     """The row of a run in ``RESULTS/runs/HASH``."""
     folder = folder.resolve()
     ledger = folder.parents[1] / LEDGER if len(folder.parents) > 1 else folder

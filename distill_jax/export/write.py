@@ -12,7 +12,6 @@ from typing import Any
 import distill_jax
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
-from distill_jax.export import all_formats  # noqa: F401  being imported they are registered
 from distill_jax.export.card import export_card
 from distill_jax.export.formats import Format, format_named
 from distill_jax.export.manifest import TOKENIZER, Manifest, digests_of, write_manifest
@@ -24,7 +23,7 @@ from distill_jax.models.build import family_of
 from distill_jax.models.loaded import check_free
 
 CARD = "README.md"
-_VERSIONS = ("jax", "flax", "onnx", "onnxruntime", "tokenizers", "safetensors")
+_VERSIONS = ("jax", "flax", "onnx", "onnxruntime", "tokenizers", "safetensors", "faiss-cpu")
 
 
 def export_model(
@@ -98,12 +97,13 @@ def _manifest(
         temperature=opened.temperature,
         source=source.birth,
         files=files,
-        versions={"distill_jax": distill_jax.__version__, **_installed()},
+        versions={"distill_jax": distill_jax.__version__, **installed_versions()},
         parity=parity,
     )
 
 
-def _installed() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Of the packages that an export hangs on, where they are there."""
     found = {}
     for name in _VERSIONS:
         try:

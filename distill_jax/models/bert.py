@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,7 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 from distill_jax.core.types import Batch, ModelOutput, ModelShape, TokenRange, as_batch
 from distill_jax.models.dropout import Dropout
+from distill_jax.models.int8 import Int8Dense, Int8Embed, RoundedDense, RoundedEmbed
 from distill_jax.models.named import gelu, gelu_tanh, layer_norm, softmax
 from distill_jax.models.products import affine
 
@@ -56,6 +57,7 @@ class BertConfig:
       dropout: rate after the embeddings and after every attention and feed-forward block.
       attention_dropout: rate on the attention probabilities.
       classifier_dropout: rate before the head; None for the same as ``dropout``.
+      arithmetic: of the layers and the word embeddings, one of ``ARITHMETIC``.
     """
 
     vocab_size: int
@@ -73,6 +75,7 @@ class BertConfig:
     initializer_range: float = 0.02
     pooling: str = "pooler"
     num_labels: int = 2
+    arithmetic: ClassVar[str] = "float32"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -86,11 +89,7 @@ class BertConfig:
                 raise UserError(
                     f"BERT config: {name} must be from 1 to {most}, got {getattr(self, name)}."
                 )
-        if self.hidden_size % self.num_heads:
-            raise UserError(
-                f"BERT config: hidden_size {self.hidden_size} is not a multiple of "
-                f"num_heads {self.num_heads}."
-            )
+        self._check_heads()
         for name in ("dropout", "attention_dropout", "classifier_dropout"):
             rate = getattr(self, name)
             if rate is not None and not 0 <= rate < 1:
@@ -100,6 +99,18 @@ class BertConfig:
                 "BERT config: layer_norm_eps must be in [0, 1) and initializer_range not negative, "
                 f"got {self.layer_norm_eps} and {self.initializer_range}."
             )
+
+    def _check_heads(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise UserError(
+                f"BERT config: hidden_size {self.hidden_size} is not a multiple of "
+                f"num_heads {self.num_heads}."
+            )
+
+    @property
+    def attention_width(self) -> int:
+        """Of the queries, keys and values of all heads together."""
+        return self.hidden_size
 
     @property
     def shape(self) -> ModelShape:
@@ -156,7 +167,7 @@ class Bert(nn.Module):
         pooled_BD = Pooling(config, self.dtype, name="pooling")(hidden_BTD, batch.where_BT)
         rate = config.dropout if config.classifier_dropout is None else config.classifier_dropout
         pooled_BD = Dropout(rate)(pooled_BD.astype(jnp.float32), train=train)
-        head = _dense(config, config.num_labels, jnp.float32, "classifier")
+        head = Dense(config.num_labels, jnp.float32, config.initializer_range, name="classifier")
         return output.replace(logits_BC=head(pooled_BD))  # type: ignore[attr-defined]
 
 
@@ -187,13 +198,14 @@ class Embeddings(nn.Module):
                 f"a batch has {num_tokens} tokens a row; the model has positions for "
                 f"{config.max_positions}. Shorten the texts (max_length)."
             )
-        embed = partial(
-            nn.Embed,
-            features=config.hidden_size,
-            dtype=self.dtype,
-            embedding_init=nn.initializers.normal(config.initializer_range),
-        )
-        word_BTD = embed(config.vocab_size, name="word")(batch.input_ids_BT)
+        settings: dict[str, Any] = {
+            "features": config.hidden_size,
+            "dtype": self.dtype,
+            "embedding_init": nn.initializers.normal(config.initializer_range),
+        }
+        embed = partial(nn.Embed, **settings)
+        words = ARITHMETIC[config.arithmetic][1]
+        word_BTD = words(config.vocab_size, **settings, name="word")(batch.input_ids_BT)
         type_BTD = embed(config.type_vocab_size, name="token_type")(batch.token_type_ids_BT)
         positions_PD = embed(config.max_positions, name="position").embedding
         position_1TD = positions_PD[None, :num_tokens].astype(self.dtype)
@@ -249,11 +261,13 @@ class SelfAttention(nn.Module):
     ) -> tuple[Array, dict[str, Array]]:
         """The context of every position, or of the last one alone, then [B, 1, D]."""
         config = self.config
-        heads, size = config.num_heads, config.hidden_size // config.num_heads
-        B, T, D = hidden_BTD.shape
+        heads, width = config.num_heads, config.attention_width
+        size = width // heads
+        B, T, _ = hidden_BTD.shape
 
         def project(name: str, rows_BTD: Array) -> Array:
-            return _dense(config, D, self.dtype, name)(rows_BTD).reshape(B, -1, heads, size)
+            rows_BTW = _dense(config, width, self.dtype, name)(rows_BTD)
+            return rows_BTW.reshape(B, -1, heads, size)
 
         query_BTHK = project("query", hidden_BTD[:, -1:] if last_only else hidden_BTD)
         key_BTHK, value_BTHK = project("key", hidden_BTD), project("value", hidden_BTD)
@@ -274,7 +288,7 @@ class SelfAttention(nn.Module):
             value_BTHK,
             preferred_element_type=jnp.float32,
         ).astype(self.dtype)
-        return context_BTHK.reshape(B, -1, D), {
+        return context_BTHK.reshape(B, -1, width), {
             "attention_scores": scores_BHTT,
             "attention_probs": probs_BHTT,
             "queries": query_BTHK,
@@ -296,7 +310,8 @@ class Pooling(nn.Module):
         cls_BD = hidden_BTD[:, 0]
         if self.config.pooling == "cls":
             return cls_BD
-        return jnp.tanh(_dense(self.config, cls_BD.shape[-1], self.dtype, "dense")(cls_BD))
+        std = self.config.initializer_range
+        return jnp.tanh(Dense(cls_BD.shape[-1], self.dtype, std, name="dense")(cls_BD))
 
 
 def mean_of_tokens(hidden_BTD: Array, where_BT: Array) -> Array:
@@ -327,8 +342,20 @@ class Dense(nn.Module):
         return y_NF.reshape(*lead, self.features)
 
 
-def _dense(config: BertConfig, features: int, dtype: Any, name: str) -> Dense:
-    return Dense(features, dtype, config.initializer_range, name=name)
+ARITHMETIC: dict[str, tuple[Any, Any]] = {
+    "float32": (Dense, nn.Embed),
+    "rounded": (RoundedDense, RoundedEmbed),
+    "int8": (Int8Dense, Int8Embed),
+    "int8_static": (partial(Int8Dense, activations="static"), Int8Embed),
+    "int8_weights": (partial(Int8Dense, activations="float"), Int8Embed),
+}
+"""Layers and word embeddings: as they are; in float32, rounded as integers will be; in 8-bit
+integers, see ``int8``. The head, which is the pooler too, is float32 in all."""
+
+
+def _dense(config: BertConfig, features: int, dtype: Any, name: str) -> Any:
+    layer = ARITHMETIC[config.arithmetic][0]
+    return layer(features, dtype, config.initializer_range, name=name)
 
 
 class LayerNorm(nn.Module):

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from distill_jax.core.errors import unknown
-from distill_jax.models import cnn  # noqa: F401  being imported it is registered
+from distill_jax.models import bilstm, cnn, compact_bert, static  # noqa: F401  registered here
 from distill_jax.models.family import Classifiers, family_of, registered
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_folder import CONFIG

@@ -96,7 +96,8 @@ def read_params(folder: Path, init: Callable[[Array], Params]) -> Params:
     """
     flat = read_tensors(folder)
     template = flatten_dict(jax.eval_shape(init, jax.random.key(0)), sep="/")
-    if {name: x.shape for name, x in flat.items()} != {n: x.shape for n, x in template.items()}:
+    found, due = ({name: (x.shape, x.dtype) for name, x in t.items()} for t in (flat, template))
+    if found != due:
         raise UserError(
             f"{folder / WEIGHTS} does not hold the parameters that {folder / CONFIG} asks for."
         )

@@ -57,20 +57,24 @@ PRESETS: dict[str, Preset] = {
     "l2": Preset(num_layers=2),
     "l3": Preset(num_layers=3),
 }
+_COPIED = re.compile(r"l([1-9]\d{0,2})")
 
 LAYER_CHOICES = ("spread", "uniform", "first", "last")
 _SIZES = re.compile(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)")
-_NAMES = (*PRESETS, "LAYERSxWIDTHxHEADS (3x256x4)")
+_NAMES = (*PRESETS, "lLAYERS (l6)", "LAYERSxWIDTHxHEADS (3x256x4)")
 
 
 def parse_preset(text: str) -> Preset:
-    """A named preset, or ``LAYERSxWIDTHxHEADS``, e.g. ``3x256x4``, for a random student.
+    """A named preset; ``lLAYERS``, e.g. ``l6``, for a copied student; or ``LAYERSxWIDTHxHEADS``,
+    e.g. ``3x256x4``, for a random one.
 
     Raises:
       UserError: unknown name, or a width that is not a multiple of the heads.
     """
     if text in PRESETS:
         return PRESETS[text]
+    if copied := _COPIED.fullmatch(text):
+        return Preset(num_layers=int(copied[1]))
     sizes = _SIZES.fullmatch(text)
     if not sizes:
         raise unknown("student", text, _NAMES)
@@ -195,7 +199,7 @@ class Berts(Classifiers):
     load: Any = staticmethod(load_pretrained)
 
     def claims(self, name: str) -> bool:
-        return name in PRESETS or _SIZES.fullmatch(name) is not None
+        return name in PRESETS or any(form.fullmatch(name) for form in (_COPIED, _SIZES))
 
     def student(self, name: str, teacher: Any, **options: Any) -> BertConfig:
         if not isinstance(teacher, BertConfig):
@@ -223,6 +227,7 @@ BERTS = register(
         Bert,
         _NAMES,
         pools=True,
+        compacts=True,
         reference=reference_logits,
         elsewhere=Elsewhere(save_elsewhere, load_elsewhere, usage_elsewhere),
         embeddings=("embeddings", "word", "embedding"),

@@ -71,6 +71,8 @@ class HiddenFeed(Feed):
         pairs = layer_pairs(layers, student.num_layers, teacher.num_layers, lowest=0)
         if options.get("embeddings", False) and (0, 0) not in pairs:
             pairs = ((0, 0), *pairs)
+        if not pairs:
+            raise UserError("it compares layers, and the student has none: try embeddings=True.")
         widths = student.hidden_size, teacher.hidden_size
         learned = projects(options.get("projection", self.projection), widths)
         notes = [table(pairs)]
@@ -158,8 +160,12 @@ class InnerFeed(Feed):
         return {"layers": Option(self.layers, choices=NAMED, layer_map=True)}
 
     def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
-        pairs = layer_pairs(options["layers"], student.num_layers, teacher.num_layers)
         heads = student.num_heads, teacher.num_heads
+        if not all(heads):
+            raise UserError(
+                f"it compares attention, and the {'teacher' if heads[0] else 'student'} has none."
+            )
+        pairs = layer_pairs(options["layers"], student.num_layers, teacher.num_layers)
         widths = student.hidden_size, teacher.hidden_size
         notes = [table(pairs)]
         if options.get("heads") == "each" and heads[0] != heads[1]:

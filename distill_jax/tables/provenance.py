@@ -67,8 +67,13 @@ def device_description() -> str:
     devices = jax.devices()
     kind, platform_name = devices[0].device_kind, devices[0].platform
     if platform_name == "cpu":
-        return f"cpu: {_processor()}, {_usable_cores()} cores, {len(devices)} JAX devices"
+        return f"cpu: {cpu_description()}, {len(devices)} JAX devices"
     return f"{platform_name}: {len(devices)} x {kind}"
+
+
+def cpu_description() -> str:
+    """The processor in words, with the cores that this process may use."""
+    return f"{_processor()}, {_usable_cores()} cores"
 
 
 def _usable_cores() -> int:

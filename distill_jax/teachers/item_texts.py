@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +73,29 @@ def text_space(raw_IE: np.ndarray) -> TextSpace:
     return TextSpace(mean_E, float(np.sqrt(np.mean(np.square(raw_IE - mean_E[None])))))
 
 
-def encode(config: BertConfig, params: Params, table: TokenTable) -> np.ndarray:
-    """float32 [I, E]: the mean of the last layer over each row's real tokens, no dropout."""
+@functools.lru_cache(maxsize=2)
+def vectors_of(config: BertConfig) -> Callable[[Params, Batch], Array]:
+    """``apply(params, batch) -> [B, E]``: the mean of the last layer over each row's real tokens,
+    no dropout; compiled once a shape."""
 
     def forward(params: Params, batch: Batch) -> Array:
         output: Any = Bert(config).apply({"params": params}, batch, train=False)
         hidden_BTE = output.hidden_states[config.num_layers]
         return mean_of_tokens(hidden_BTE.astype(jnp.float32), batch.where_BT)
 
-    compiled = jax.jit(forward)
-    lengths = choose_lengths(table.lengths_N, batch_size=BATCH, max_shapes=2)
+    return jax.jit(forward)
+
+
+def encode(
+    config: BertConfig, params: Params, table: TokenTable, *, lengths: Sequence[int] = ()
+) -> np.ndarray:
+    """float32 [I, E], see ``vectors_of``.
+
+    Args:
+      lengths: that rows are padded to; by default what suits the table.
+    """
+    compiled = vectors_of(config)
+    lengths = lengths or choose_lengths(table.lengths_N, batch_size=BATCH, max_shapes=2)
     vectors_IE = np.empty((len(table), config.hidden_size), np.float32)
     for planned in plan_in_order(table.lengths_N, lengths, batch_size=BATCH):
         batch = table.batch(planned.rows, planned.length, BATCH)

@@ -146,7 +146,7 @@ class Checkpoints:
         step = snapshot.step
         if step not in steps_in(self.folder):
             items = ocp.args.Composite(
-                state=ocp.args.StandardSave(snapshot.state),
+                state=ocp.args.StandardSave(_fields(snapshot.state)),
                 best=ocp.args.StandardSave(snapshot.best_params),
                 # Python's JSON, as the record goes on changing while this one is written.
                 record=ocp.args.JsonSave(json.loads(json.dumps(snapshot.record))),
@@ -267,14 +267,15 @@ class Checkpoints:
 
         shapes = jax.tree.map(target, like)
         items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(shapes),
+            state=ocp.args.StandardRestore(_fields(shapes)),
             best=ocp.args.StandardRestore(shapes.params),
             record=ocp.args.JsonRestore(),
         )
         restored = self._restore(step, items)
-        if jax.tree.map(np.shape, restored["state"]) != jax.tree.map(np.shape, like):
+        state = TrainState(**restored["state"])
+        if jax.tree.map(np.shape, state) != jax.tree.map(np.shape, like):
             raise self._cannot_read(step, ValueError("it is of a run of other shapes"))
-        return Snapshot(restored["state"], restored["best"], restored["record"])
+        return Snapshot(state, restored["best"], restored["record"])
 
     def _restore(self, step: int, args: ocp.args.Composite) -> Any:
         try:
@@ -294,6 +295,11 @@ class Checkpoints:
     def _is_damaged(self, damaged: Mapping[int, str]) -> str:
         told = ", ".join(f"step {step} ({wrong})" for step, wrong in damaged.items())
         return f"the checkpoint in {self.folder} is damaged: {told}"
+
+
+def _fields(state: TrainState) -> dict[str, Any]:
+    """A state by its fields; without masks, where it has none, as before there were any."""
+    return {name: value for name, value in vars(state).items() if name != "masks" or value}
 
 
 def steps_in(folder: Path) -> list[int]:

@@ -21,12 +21,15 @@ class TrainState:
       params: the student's parameters.
       loss_params: the parameters of the losses (projections); ``{}`` where there are none.
       opt_state: optax's state over ``{"student": params, "losses": loss_params}``.
+      masks: which weights are left, and when the others go, see ``pruning``; ``{}`` where none is
+        ever pruned.
     """
 
     step: jax.Array
     params: Params
     loss_params: Params
     opt_state: optax.OptState
+    masks: Params = struct.field(default_factory=dict)
 
     @property
     def trained(self) -> dict[str, Params]:

@@ -16,6 +16,7 @@ from distill_jax.core.types import Batch, Output
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.finite import guard
 from distill_jax.training.parts import gradients_by_parts
+from distill_jax.training.pruning import Pruning
 from distill_jax.training.state import Params, TrainState, in_float32, like
 
 
@@ -96,6 +97,7 @@ def make_step(
     axis: str | None = None,
     gathered: jax.sharding.Sharding | None = None,
     skip_nonfinite: bool = False,
+    pruning: Pruning | None = None,
 ) -> TwoHalves:
     """The pure step ``(state, batch, teacher_output, numbers) -> (state, metrics)``.
 
@@ -113,6 +115,7 @@ def make_step(
         gathers them where they are used and cuts their gradients again.
       skip_nonfinite: leave out a step whose loss or gradients are not finite; else such a step
         freezes the state (see ``finite``).
+      pruning: how weights go, by the state's masks; None where none does.
     """
 
     def gradients(
@@ -159,8 +162,13 @@ def make_step(
     def update(
         state: TrainState, found: Gradients, rate: ArrayLike
     ) -> tuple[TrainState, StepMetrics]:
-        new_state = _updated(state, found.trained, optimizer, rate)
-        norm = optax.tree.norm(found.trained)
+        trained = found.trained
+        if pruning is not None:
+            trained = {**trained, "student": pruning.of_the_left(trained["student"], state.masks)}
+        new_state = _updated(state, trained, optimizer, rate)
+        if pruning is not None:
+            new_state = pruning.pruned(new_state, state.params, found.trained["student"])
+        norm = optax.tree.norm(trained)
         new_state, applied = guard(new_state, state, found.loss, norm, skip=skip_nonfinite)
         return new_state, StepMetrics(found.loss, found.terms, norm, applied)
 
@@ -181,6 +189,7 @@ def _updated(
         params=trained["student"],
         loss_params=trained["losses"],
         opt_state=opt_state,
+        masks=state.masks,
     )
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.build_interactions import build_interactions
+from distill_jax.data.column_names import parse_columns
 from distill_jax.data.interaction_files import read
 from distill_jax.data.load_interactions import load_interactions, load_ranking_split
 
@@ -58,8 +59,64 @@ def test_csv_with_times_ratings_and_texts(tmp_path):
         "tea": "Green tea",
         "pot": "",
     }
-    assert data.notes == ("1 of 3 items have no text",)
+    assert data.notes == (
+        "times from 2024-05-17 to 2024-05-19 (column 'time', UTC)",
+        "1 of 3 items have no text",
+    )
     assert data.name == f"files:{tmp_path.name}"
+
+
+NEWEST_FIRST = "userId,movieId,rating,{time}\n1,b,4,{later}\n1,a,5,{early}\n"
+
+
+@pytest.mark.parametrize(
+    ("time", "early", "later"),
+    [
+        ("timestamp", "964982703", "964982800"),
+        ("ts", "964982703000", "964982800000"),
+        ("Event-Time", "964982703000000", "964982800000000"),
+        ("created_at", "2000-07-30T18:45:03Z", "2000-07-30T20:46:40+02:00"),
+        ("date", "2000-07-30 18:45:03 UTC", "2000-07-30 18:46:40"),
+        ("timestamp:float", "964982703", "964982800"),
+    ],
+)
+def test_times_under_their_usual_names_decide_the_order(tmp_path, time, early, later):
+    text = NEWEST_FIRST.format(time=time, early=early, later=later)
+    data = load(write(tmp_path, interactions__csv=text, items__csv="movieId,title\na,A\nb,B\n"))
+    assert taken(data) == {"1": ["a", "b"]}
+    assert data.times_N.tolist() == [964982703, 964982800]
+    assert data.ratings_N.tolist() == [5, 4] and data.item_texts == ("A", "B")
+    assert data.notes[0].startswith("times from 2000-07-30 to 2000-07-30 (column")
+
+
+def test_columns_that_are_named(tmp_path):
+    text = "who,what,when,date\nu,b,2,x\nu,a,1,y\n"
+    folder = write(tmp_path, interactions__csv=text, items__csv="what,title\na,A\nb,B\n")
+    columns = parse_columns("user=who, item=what,time=when")
+    data = load(folder, columns=columns)
+    assert taken(data) == {"u": ["a", "b"]} and data.item_texts == ("A", "B")
+    assert data.notes == ("times from 1 to 2 (column 'when')",)
+    fails(folder, "unknown column 'whn'", columns={**columns, "time": "whn"})
+    with pytest.raises(UserError, match="movielens-100k has its own"):
+        load_interactions("movielens-100k", columns=columns)
+
+
+def test_without_a_time_column_the_order_is_told(tmp_path):
+    data = load(write(tmp_path, interactions__csv="user,item\nu,b\nu,a\n"))
+    assert taken(data) == {"u": ["b", "a"]}
+    assert data.notes == ("no time column: the file's order decides",)
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "match"),
+    [
+        ("user,item,timestamp,date", "u,a,1,2", "'timestamp' and 'date' may both be the time"),
+        ("userId,customer_id,item", "u,v,a", "'userId' and 'customer_id' may both be the user"),
+        ("user,item,ts", "u,a,964982703\nu,b,964982703000", "milliseconds .* beside coarser"),
+    ],
+)
+def test_what_may_be_meant_twice_is_refused(tmp_path, head, row, match):
+    fails(write(tmp_path, interactions__csv=f"{head}\n{row}\n"), match)
 
 
 def test_the_same_rows_in_any_form_are_the_same_data(tmp_path):

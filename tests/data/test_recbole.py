@@ -62,6 +62,19 @@ def test_a_split_of_ones_own(tmp_path):
         load_ranking_split(f"files:{tmp_path}")
 
 
+def test_times_under_other_names(tmp_path):
+    text = "user_id:token\titem_id:token\ttime:float\nu\tb\t964982800000\nu\ta\t964982703000\n"
+    data = load_interactions(f"files:{write(tmp_path, inter=text)}")
+    assert [data.item_names[item] for item in data.items_N] == ["a", "b"]
+    assert data.notes == (
+        "times from 2000-07-30 to 2000-07-30 (column 'time' in milliseconds, UTC)",
+    )
+    text = "user_id:token\titem_id:token\nu\tb\nu\ta\n"
+    data = load_interactions(f"files:{write(tmp_path, inter=text)}")
+    assert [data.item_names[item] for item in data.items_N] == ["b", "a"]
+    assert data.notes == ("no time column: the file's order decides",)
+
+
 HEAD = INTER.split("\n")[0] + "\n"
 
 
@@ -75,7 +88,7 @@ HEAD = INTER.split("\n")[0] + "\n"
             {"inter": "user_id:float\titem_id:token\n1\tb\n"},
             "has type 'float'; expected 'user_id:t",
         ),
-        ({"inter": "user:token\titem_id:token\na\tb\n"}, "unknown column 'user_id' in .*line 1"),
+        ({"inter": "person:token\titem_id:token\na\tb\n"}, "unknown column 'user_id' in .*line 1"),
         ({"inter": "a:token\ta:float\nx\t1\n"}, "line 1: a column occurs twice"),
         ({"inter": f"{HEAD}u\ti\t4\n"}, "line 2: 3 cells; expected 4"),
         ({"inter": f"{HEAD}u\ti\tgood\t1\n"}, "line 2: column 'rating' holds 'good'"),

@@ -10,6 +10,7 @@ import pytest
 from benches import bench_module
 from scripts import SCRIPTS, module_at
 
+from distill_jax.cli.bench import Bench
 from distill_jax.cli.compare import CompareLosses, parse_arguments
 from distill_jax.cli.experiment import Flags
 from distill_jax.cli.export import Export
@@ -18,11 +19,13 @@ from distill_jax.cli.main import COMMANDS
 from distill_jax.cli.predict import Predict
 from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
+from distill_jax.cli.serve import Serve
 from distill_jax.cli.table import RebuildTable
 from distill_jax.cli.verify import Verify
 from distill_jax.engine.options import RunOptions
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.registry import names
+from distill_jax.serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -80,6 +83,7 @@ def test_every_flag_that_the_pages_name_exists():
     bench = [bench_module(name).Arguments for name in ("race", "steps")]
     own = [getattr(module_at(ROOT / f"experiments/{name}.py"), SCRIPTS[name]) for name in SCRIPTS]
     forms = (
+        Bench,
         CompareLosses,
         Export,
         Flags,
@@ -90,6 +94,8 @@ def test_every_flag_that_the_pages_name_exists():
         Recommend,
         RunOnRay,
         RunOptions,
+        Serve,
+        Settings,
         Verify,
         tool,
         *bench,

@@ -1,13 +1,10 @@
 """What SIGKILL leaves behind goes on to the same bits, for every kind of training."""
 
 import io
-import os
 import random
 import subprocess
 import sys
-from pathlib import Path
 
-import jax
 import killed
 import pytest
 from rich.console import Console
@@ -28,17 +25,6 @@ def outcome(rows, folder):
     }
 
 
-def environment():
-    """Of a process that finds the package, and the programs that were compiled here."""
-    path = [str(Path(killed.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", killed.STRATEGIES)
 def test_sigkill(kind, toy_teacher, toy_reviews, tmp_path, monkeypatch):
@@ -52,7 +38,7 @@ def test_sigkill(kind, toy_teacher, toy_reviews, tmp_path, monkeypatch):
     given = (kind, step, toy_teacher, toy_reviews, tmp_path / "disturbed")
     died = subprocess.run(
         [sys.executable, killed.__file__, *map(str, given)],
-        env=environment(),
+        env=killed.environment(),
         capture_output=True,
         text=True,
     )

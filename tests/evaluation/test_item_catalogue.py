@@ -35,6 +35,14 @@ def test_ids_and_titles(query, item):
     assert FILMS.find(query) == item
 
 
+def test_an_accent_is_one_character_or_two():
+    """As some file systems and editors write them, NFD."""
+    films = Catalogue(("1", "2"), ("Amélie (2001)", "Ame\u0301ricain, L' (1969)"))
+    for written in ("Am\u00e9lie (2001)", "Ame\u0301lie (2001)", "ame\u0301lie", "AM\u00c9LIE"):
+        assert films.find(written) == 0
+    assert films.find("Am\u00e9ricain, L' (1969)") == 1
+
+
 def test_a_word_that_is_nobodys_is_answered_with_the_nearest_titles():
     with pytest.raises(UserError, match=r"no item is called 'Toy Stroy'.*Toy Story \(1995\) \[1\]"):
         FILMS.find("Toy Stroy")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from distill_jax.core.errors import UserError
-from distill_jax.evaluation import latency
-from distill_jax.evaluation.latency import Latency, cpu_latency, parameter_count
+from distill_jax.evaluation import latency, timing
+from distill_jax.evaluation.latency import cpu_latency, parameter_count
+from distill_jax.evaluation.timing import Latency
 
 
 class Clock:
@@ -26,7 +27,7 @@ class Clock:
 def clocked_calls(monkeypatch):
     """Replaces JAX by plain calls that cost what their parameters say, and logs the order."""
     clock, order = Clock(), []
-    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
     monkeypatch.setattr(
         latency,
         "jax",

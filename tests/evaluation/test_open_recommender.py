@@ -25,13 +25,13 @@ TITLES = tuple(f"Film {n} (1990) | Drama" for n in range(12))
 WIDTH = 5
 
 
-def save(folder, source="id"):
+def save(folder, source="id", max_length=6):
     items = ItemConfig(
         12, 8, source, text_width=WIDTH if source != "id" else 0, initializer_range=0.5
     )
     vectors = np.random.default_rng(0).normal(size=(12, WIDTH)).astype(np.float32)
     texts = ItemTexts(vectors_IE=vectors) if source != "id" else None
-    recommender = Recommender(SasRecConfig(items, num_layers=1, max_length=6), texts)
+    recommender = Recommender(SasRecConfig(items, num_layers=1, max_length=max_length), texts)
     params = recommender.init(jax.random.key(1))
     save_recommender(folder / "model", recommender, params, DATA.item_names)
     save_catalogue(folder / "model", Catalogue(DATA.item_names, TITLES))
@@ -85,6 +85,25 @@ def test_new_items_compete_by_their_texts(tmp_path, monkeypatch):
     assert asked == [(tmp_path / "model", ("Film 4 again | Drama",))]
 
 
+def test_an_object_compiles_its_few_shapes_once(tmp_path, monkeypatch, compiled_seconds):
+    save(tmp_path, "text", max_length=20)
+    monkeypatch.setattr(
+        module, "_encode", lambda _, texts: np.ones((len(texts), WIDTH), np.float32)
+    )
+    opened = open_recommender(tmp_path)
+    opened.recommend(["item 3"])
+    opened.recommend(["item 3"] * 17)
+    opened.recommend(["item 3"], new_items=["a"])
+    assert compiled_seconds
+    compiled_seconds.clear()
+    for length in (1, 2, 11, 16, 17, 20, 33):
+        opened.recommend(["item 5", "item 4"] * length, k=length)
+    for count in (2, 7, 8):
+        found = opened.recommend(["item 3"], k=30, new_items=["b"] * count)
+        assert len(found) == 11 + count
+    assert compiled_seconds == []
+
+
 def test_new_texts_are_put_into_the_space_of_the_catalogue(tmp_path, monkeypatch):
     space = TextSpace(np.float32([1, 2]), 0.5)
     keep_encoder(tmp_path, space, "minilm-l6")
@@ -95,7 +114,7 @@ def test_new_texts_are_put_into_the_space_of_the_catalogue(tmp_path, monkeypatch
         "distill_jax.models.huggingface.load_pretrained", lambda *a, **k: fake(None, None, None)
     )
     monkeypatch.setattr(module, "item_tokens", lambda texts, file: texts)
-    monkeypatch.setattr("distill_jax.teachers.item_texts.encode", lambda c, p, table: raw)
+    monkeypatch.setattr("distill_jax.teachers.item_texts.encode", lambda c, p, table, **_: raw)
     np.testing.assert_allclose(module._encode(tmp_path, ("a", "b")), [[2, 4], [0, 0]])
     with pytest.raises(UserError, match="needs a text"):
         module._encode(tmp_path, ("a", " "))

@@ -3,16 +3,15 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
+from searches import save_towers
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
+from distill_jax.evaluation import open_search as module
 from distill_jax.evaluation.item_catalogue import Catalogue
-from distill_jax.evaluation.open_search import FACTS, TokenLimits, open_search, save_search
-from distill_jax.models.bert import BertConfig
-from distill_jax.models.two_tower import TwoTowerConfig, init_two_tower
+from distill_jax.evaluation.open_search import FACTS, open_search
 
 TEXTS = ("the film", "good plot", "bad cast and music", "very good film", "not the plot")
 PRODUCTS = Catalogue(tuple(f"p{n}" for n in range(len(TEXTS))), TEXTS)
@@ -20,16 +19,8 @@ PRODUCTS = Catalogue(tuple(f"p{n}" for n in range(len(TEXTS))), TEXTS)
 
 @pytest.fixture(scope="module", params=[True, False], ids=["one tower", "two"])
 def folder(request, toy_teacher, tmp_path_factory):
-    config = TwoTowerConfig(
-        BertConfig(17, 8, 1, 2, 16, max_positions=16, num_labels=6, pooling="mean"),
-        shared=request.param,
-        similarity="cosine",
-    )
-    params = jax.device_get(init_two_tower(config, jax.random.key(0)))
     folder = tmp_path_factory.mktemp("run")
-    limits = TokenLimits(query=6, item=12)
-    tokenizer = toy_teacher / "tokenizer.json"
-    save_search(folder / "model", config, params, PRODUCTS, limits, tokenizer)
+    save_towers(folder, PRODUCTS, toy_teacher / "tokenizer.json", shared=request.param)
     return folder
 
 
@@ -47,6 +38,21 @@ def test_a_list_is_that_of_the_vectors(folder):
         assert {each.name for each in alone} == set(PRODUCTS.names)
     cosine = np.linalg.norm(opened.items_ID, axis=1)
     np.testing.assert_allclose(cosine, 1, rtol=1e-5)
+
+
+def test_an_object_compiles_its_few_shapes_once(folder, monkeypatch, compiled_seconds):
+    monkeypatch.setattr(module, "QUERY_LENGTHS", (3, 4, 5))
+    opened = open_search(folder)
+    assert opened.query_lengths == (3, 4, 5, 6)
+    for words in (1, 2, 3, 4):
+        opened.search([" ".join(["film"] * words)])
+    opened.search(["film", "a good film and plot"])
+    opened.search(["film"] * 32)
+    assert compiled_seconds
+    compiled_seconds.clear()
+    for count in (1, 2, 31, 32, 33):
+        opened.search(["good film and cast, not the plot", *["music"] * (count - 1)], k=count)
+    assert compiled_seconds == []
 
 
 def test_the_command_prints_a_list_a_query(folder, capsys):

@@ -6,17 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from word_students import trained
 
-from distill_jax.core.mesh import make_mesh
 from distill_jax.core.types import Batch
 from distill_jax.models.bert import Bert, BertConfig, init_bert
+from distill_jax.models.bilstm import BiLstmConfig
+from distill_jax.models.build import family_of
 from distill_jax.models.occurring import OccurringTokens
+from distill_jax.models.static import StaticConfig
 from distill_jax.models.students import BERTS
-from distill_jax.objectives.resolve import resolve
-from distill_jax.training.layout import Layout
-from distill_jax.training.loop import step_numbers
-from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
-from distill_jax.training.step import make_step
+from distill_jax.training.optimizer import OptimizerConfig
 
 CONFIG = BertConfig(
     vocab_size=50,
@@ -28,12 +27,14 @@ CONFIG = BertConfig(
     pooling="mean",
 )
 OPTIMIZER = OptimizerConfig(learning_rate=3e-2, weight_decay=0.5, warmup=0.0)
+STATIC, LSTM = StaticConfig(50, 6, 2), BiLstmConfig(50, 4, 2)
 STEPS = 12
+OCCUR = np.asarray([0, 3, 7, 8, 20, 21, 40])
 
 
 @pytest.fixture
 def tokens():
-    return OccurringTokens(BERTS.embeddings, np.asarray([0, 3, 7, 8, 20, 21, 40]))
+    return OccurringTokens(BERTS.embeddings, OCCUR)
 
 
 def batch_of(tokens, step, rows=8, length=5):
@@ -49,38 +50,30 @@ def batch_of(tokens, step, rows=8, length=5):
     )
 
 
-def trained(config, params, batches, *, skip=()):
-    """Parameters after the batches, those whose numbers are in ``skip`` with a loss of NaN."""
-    objective = resolve("ce", config.shape, None)
-    optimizer, layout = make_optimizer(OPTIMIZER), Layout(make_mesh(jax.devices()[:1]))
-    step = layout.compile(make_step(Bert(config), objective, optimizer, skip_nonfinite=True))
-    state = layout.new_state(params, {}, optimizer)
-    for number, batch in enumerate(batches):
-        numbers = step_numbers(objective, OPTIMIZER, 0, number, STEPS)
-        if number in skip:
-            lost = jax.tree.map(lambda x: x * np.float32(np.nan), numbers.objective)
-            numbers = dataclasses.replace(numbers, objective=lost)
-        state, metrics = step(state, *layout.put_batch(batch, None), layout.put_numbers(numbers))
-        assert bool(metrics.applied) == (number not in skip)
-    return state.params
+def table_of(config, params):
+    for name in family_of(config).embeddings:
+        params = params[name]
+    return np.asarray(params)
 
 
+@pytest.mark.parametrize("config", [CONFIG, STATIC, LSTM], ids=lambda config: type(config).__name__)
 @pytest.mark.parametrize("skip", [(), (2, 5)])
-def test_the_result_is_that_of_the_whole_table(tokens, skip):
-    start = init_bert(CONFIG, jax.random.key(0))
+def test_the_result_is_that_of_the_whole_table(config, skip):
+    tokens = OccurringTokens(family_of(config).embeddings, OCCUR)
+    start = family_of(config).init(config, jax.random.key(0))
     batches = [batch_of(tokens, step) for step in range(STEPS)]
-    plain = trained(CONFIG, start, batches, skip=skip)
-    smaller = dataclasses.replace(CONFIG, vocab_size=tokens.count)
-    cut = trained(smaller, tokens.cut(start), [tokens.renumber(b) for b in batches], skip=skip)
+    plain = trained(config, start, batches, OPTIMIZER, skip=skip)
+    smaller = dataclasses.replace(config, vocab_size=tokens.count)
+    renumbered = [tokens.renumber(batch) for batch in batches]
+    cut = trained(smaller, tokens.cut(start), renumbered, OPTIMIZER, skip=skip)
     whole = tokens.whole(cut, start)
     jax.tree.map(
         lambda got, expected: np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6),
         whole,
         plain,
     )
-    word = np.asarray(whole["embeddings"]["word"]["embedding"])
-    before = np.asarray(start["embeddings"]["word"]["embedding"])
-    never = np.setdiff1d(np.arange(CONFIG.vocab_size), tokens.tokens_R)
+    word, before = table_of(config, whole), table_of(config, start)
+    never = np.setdiff1d(np.arange(config.vocab_size), tokens.tokens_R)
     assert (np.abs(word[never]) < 0.99 * np.abs(before[never])).all()  # they did decay
 
 

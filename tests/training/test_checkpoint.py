@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from distill_jax.core.errors import UserError
@@ -245,3 +246,21 @@ def test_an_identity_of_another_version(tmp_path, theirs):
     write_digests(tmp_path / "4")
     with pytest.raises(UserError, match=r"step 4 .* cannot be read"):
         read(tmp_path)
+
+
+def test_masks_are_kept_and_checkpoints_from_before_there_were_any_are_read(tmp_path):
+    masks = {"left": {"kernel": jnp.zeros((40, 40), bool)}, "over": jnp.int32(7)}
+    pruned = state_at(3).replace(masks=masks)
+    best = jax.tree.map(np.array, pruned.params)
+    with Checkpoints(tmp_path / "pruned", OURS) as checkpoints:
+        checkpoints.save(Snapshot(pruned, best, {}), wait=True)
+        found = checkpoints.restore(state_at(0).replace(masks=jax.tree.map(jnp.ones_like, masks)))
+    jax.tree.map(np.testing.assert_array_equal, found.state.masks, masks)
+
+    write(tmp_path / "plain", 5)  # as it was when a state had four fields
+    kept = {name: value for name, value in vars(state_at(0)).items() if name != "masks"}
+    items = ocp.args.Composite(state=ocp.args.StandardRestore(kept))
+    reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    assert int(reader.restore(tmp_path / "plain/5", args=items)["state"]["step"]) == 5
+    reader.close()
+    assert read(tmp_path / "plain").state.masks == {}

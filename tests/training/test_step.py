@@ -111,20 +111,6 @@ def test_numbers_change_without_a_new_program(setting, student_config, teacher_c
     assert float(first.loss) != float(second.loss)
 
 
-@pytest.fixture
-def compiled_seconds():
-    """Seconds that XLA compiled, one entry a program, as they come."""
-    seconds = []
-
-    def heard(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seconds.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(heard)
-    yield seconds
-    jax.monitoring.unregister_event_duration_listener(heard)
-
-
 def test_what_is_prepared_is_not_compiled_again(setting, compiled_seconds):
     """On one CPU the update is one program for all shapes, and further shapes are half a step."""
     step, state, batch, said, numbers = setting("kl + hidden_mse")

@@ -11,12 +11,14 @@ slower on the machine at hand is shown as that.
 import itertools
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distill_jax.core.files import write_atomic
+from distill_jax.core.memory import keep_freed_memory
 from distill_jax.core.mesh import make_mesh
 from distill_jax.core.types import Batch, ModelOutput
 from distill_jax.models.bert import BertConfig, init_bert
@@ -41,6 +44,8 @@ from distill_jax.training.step import make_step
 OCCURRING, VOCABULARY = 12_873, 30_522
 """Tokens of the default table's sentences, and of BERT."""
 OPTIMIZER = OptimizerConfig()
+PROCESSES = 3
+"""Of each kind, where memory is compared."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ class Arguments:
     """Batch lengths that are compiled."""
     output: Path | None = None
     """A folder for changes.json and changes.md."""
+    memory: Literal["", "plain", "kept"] = ""
+    """Only print the milliseconds of steps of all lengths in turn, with memory as glibc has it or
+    as our commands keep it."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +178,28 @@ def compiling(args: Arguments) -> dict[str, tuple[float, float]]:
     return seconds
 
 
+def all_lengths(args: Arguments) -> float:
+    """Milliseconds of a step, where batches of all lengths take turns."""
+    if args.memory == "kept":
+        keep_freed_memory()
+    student = Student(OCCURRING, HALF)
+    goes = {str(n): stepping(student, replace(args, tokens=n)) for n in args.lengths}
+    return statistics.mean(milliseconds(goes, args.rounds).values())
+
+
+def by_memory(args: Arguments) -> dict[str, float]:
+    """``all_lengths`` with plain and with kept memory, median of processes that take turns."""
+    words = [sys.executable, __file__, "--rounds", str(args.rounds), "--rows", str(args.rows)]
+    words += ["--lengths", *map(str, args.lengths)]
+    taken: dict[str, list[float]] = {"plain": [], "kept": []}
+    for _ in range(PROCESSES):
+        for how, found in taken.items():
+            command = [*words, "--memory", how]
+            done = subprocess.run(command, env=steps.environment(), capture_output=True, check=True)
+            found.append(float(done.stdout.split()[-1]))
+    return {how: statistics.median(found) for how, found in taken.items()}
+
+
 def lines_of(args: Arguments) -> list[list[str]]:
     """Everything, measured."""
     occurring = Student(OCCURRING)
@@ -196,6 +226,9 @@ def lines_of(args: Arguments) -> list[list[str]]:
     names = list(taken)
     for one, other in itertools.pairwise(names):
         add("`tiny` step", other, taken[one], taken[other], "ms")
+    kept = by_memory(args)
+    what = "`tiny` step, bfloat16, all lengths in turn"
+    add(what, "freed memory is kept", kept["plain"], kept["kept"], "ms")
     before, after = kernels.values()
     add("gradient of a kernel, bfloat16", "a transposed copy", before, after, "ms")
     compiled = compiling(args)
@@ -208,6 +241,9 @@ def lines_of(args: Arguments) -> list[list[str]]:
 
 def main(args: Arguments) -> None:
     """Measure, print, and write."""
+    if args.memory:
+        print(all_lengths(args))
+        return
     lines = lines_of(args)
     heading, *rows = lines
     table = Table(*heading)

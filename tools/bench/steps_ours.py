@@ -27,6 +27,7 @@ from worker import (
     serve,
 )
 
+from distill_jax.core.memory import keep_freed_memory
 from distill_jax.core.types import Capture, ModelOutput
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.engine.cell import Cell, Train
@@ -178,6 +179,7 @@ class Steps:
 
 def main(args: Arguments) -> None:
     """Until standard input ends."""
+    keep_freed_memory()  # as every command does
     shapes = TINY if args.tiny else FULL
     reporter = Reporter(Console(quiet=True))
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:

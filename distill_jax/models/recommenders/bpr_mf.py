@@ -42,6 +42,7 @@ class BprMfConfig(CatalogueConfig):
     max_length: int = 200
 
     task: ClassVar[Question] = "any"
+    knows_users: ClassVar[bool] = True
     num_layers: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -94,6 +94,12 @@ def save_recommender(
             save_tensors(scratch / TEXTS, _text_arrays(recommender.texts))
 
 
+def is_recommender(folder: Path) -> bool:
+    """Whether a model's folder says that it is one."""
+    path = folder / CONFIG
+    return path.is_file() and read_json(path).get("model_type") == _MODEL_TYPE
+
+
 def load_recommender(folder: Path) -> SavedRecommender:
     """Read what ``save_recommender`` wrote, and verify it against the digest written with it.
 

@@ -41,6 +41,8 @@ class CatalogueConfig:
 
     items: Any
     num_layers: Any
+    knows_users: ClassVar[bool] = False
+    """Whether users of the training have vectors of their own, by number."""
 
     @property
     def hidden_size(self) -> int:

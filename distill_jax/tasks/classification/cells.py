@@ -242,11 +242,11 @@ class ClassifierSetup:
 
     def settled(self, cell: ClassifierCell) -> ClassifierCell:
         """Objectives in canonical form."""
-        stages = [
+        making = [
             dataclasses.replace(stage, objective=str(parse(stage.objective)))
-            for stage in cell.stages
+            for stage in cell.making
         ]
-        return dataclasses.replace(cell, stages=tuple(stages))
+        return dataclasses.replace(cell, stages=(*making, *cell.steps))
 
     def identity(self, cell: ClassifierCell) -> dict[str, Any]:
         """What data and teacher are called does not count, their content does.

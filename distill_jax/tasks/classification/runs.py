@@ -107,7 +107,7 @@ class ClassifierRun(Run):
                 selects=number == len(self.fitted),
             )
             for number, (stage, objective) in enumerate(
-                zip(self.cell.stages, self.fitted, strict=True), 1
+                zip(self.cell.making, self.fitted, strict=True), 1
             )
         )
 

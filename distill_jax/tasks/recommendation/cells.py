@@ -6,9 +6,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from distill_jax.core.digests import fields_that_count
+from distill_jax.core.digests import LATE, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.data.column_names import parse_columns
 from distill_jax.engine.cell import Cell
 from distill_jax.models.recommenders.build import parse_model
 from distill_jax.objectives.items import parse_ranking
@@ -22,9 +23,6 @@ RECIPE = 1
 AS_HASHED = {"accumulate": 1, "log_every": 20, "checkpoint_seconds": 60.0, "on_nan": "stop"}
 """What once was part of a training; how runs are carried out changes nothing of what comes out."""
 
-CLOSED_FORMS = ("popularity", "item_knn", "ease")
-"""Recommenders without training, for comparison."""
-
 
 @dataclass(frozen=True)
 class RecData:
@@ -33,13 +31,16 @@ class RecData:
     Attributes:
       name: as ``--data`` takes it, see ``data.load_interactions``.
       split: ``leave-one-out``, ``temporal`` ..., or None for the data's own, else leave-one-out.
+      columns: ``user=userId,time=ts`` where the files' columns are not called as usual.
     """
 
     name: str = "movielens-100k"
     split: str | None = None
+    columns: str | None = field(default=None, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        parse_columns(self.columns)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class RecommenderSetup:
         """Objectives in canonical form, and how much is kept of what the teacher says."""
         stages = tuple(
             dataclasses.replace(stage, objective=str(parse_ranking(stage.objective)))
-            for stage in cell.stages
+            for stage in cell.making
         )
         terms = [term for each in stages for term in parse_ranking(each.objective).terms]
         heard = any(lookup(term.name).feed.needs_teacher for term in terms)
@@ -144,7 +145,7 @@ class RecommenderSetup:
                 "table has none."
             )
         top = self.teacher.top if self.teacher and listens else 0
-        return dataclasses.replace(cell, stages=stages).but(top=top)
+        return dataclasses.replace(cell, stages=(*stages, *cell.steps)).but(top=top)
 
     def identity(self, cell: RecommenderCell) -> dict[str, Any]:
         """What the data and the teacher are called does not count, their content does."""

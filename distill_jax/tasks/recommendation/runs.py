@@ -13,13 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 from jax.sharding import Mesh
 
-from distill_jax.core.distributed import to_host
+from distill_jax.core.distributed import is_lead, to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home, write_atomic
-from distill_jax.core.ranking_types import HistoryBatch, scores_last
 from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.data.plan import choose_lengths
@@ -27,11 +25,21 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.work import Work
-from distill_jax.evaluation.latency import Latency, cpu_latency, parameter_count
+from distill_jax.evaluation.audience import Audience, save_audience
+from distill_jax.evaluation.item_catalogue import Catalogue as ItemCatalogue
+from distill_jax.evaluation.item_catalogue import save_catalogue
+from distill_jax.evaluation.latency import call_latency, cpu_device, parameter_count
+from distill_jax.evaluation.open_recommender import Neural, OpenRecommender, keep_encoder
 from distill_jax.evaluation.ranking import METRICS, overlap
 from distill_jax.evaluation.recommend import RankingReport, Scorer, evaluate
 from distill_jax.evaluation.score_histories import HistoryScorer
+from distill_jax.evaluation.timing import Latency
 from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.closed_forms import (
+    CLOSED_FORMS,
+    save_closed_form,
+    size_of,
+)
 from distill_jax.models.recommenders.save import (
     load_recommender,
     recommender_digest,
@@ -60,6 +68,8 @@ CUTS = (10, 20)
 LIST = 20
 """Items of a list in ``fidelity@20``."""
 TIMED_USERS = 30
+MOST_KEPT = 2**31
+"""Bytes of a closed form that is kept for use: EASE has more from 23,171 items on."""
 TESTED_SLICES = ("tail", "cold")
 """Parts of the cases that tests over users may look at."""
 
@@ -253,19 +263,12 @@ def closed_form_row(
     teacher_top_EK: np.ndarray | None,
 ) -> LedgerRow:
     """The row of a recommender that needs no training."""
-    from distill_jax.models.recommenders.ease import fit_ease
-    from distill_jax.models.recommenders.item_knn import fit_item_knn
-    from distill_jax.models.recommenders.popularity import fit_popularity
-
-    fits: dict[str, Callable[[RankingSplit], Any]] = {
-        "popularity": fit_popularity,
-        "item_knn": fit_item_knn,
-        "ease": fit_ease,
-    }
     started = time.perf_counter()
-    model = fits[name](catalogue.split)
+    model = CLOSED_FORMS[name].fit(catalogue.split)
     fitted = time.perf_counter() - started
     report = catalogue.test(model.scores)
+    if is_lead():
+        keep_closed_form(catalogue, name, cell, model)
     return ledger_row(
         hash=cell.hash,
         experiment=experiment,
@@ -278,6 +281,20 @@ def closed_form_row(
         training={"seconds": {"train": fitted, "total": time.perf_counter() - started}},
         test_scores=evidence(report),
     )
+
+
+def keep_closed_form(catalogue: Catalogue, name: str, cell: RecommenderCell, model: Any) -> None:
+    """Keep a recommender in closed form for use, unless it is large."""
+    size = size_of(name, model)
+    if size > MOST_KEPT:
+        catalogue.engine.reporter.say(f"{name} is not kept for use: {size / 2**30:.1f} GiB")
+        return
+    folder, data = catalogue.engine.run_folder(cell.hash) / "model", catalogue.split.data
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run killed at this place
+    save_closed_form(folder, name, model, data.item_names)
+    save_catalogue(folder, ItemCatalogue(data.item_names, data.item_texts))
+    save_audience(folder, Audience(catalogue.split.train_counts_I))
+    keep_facts(catalogue, cell, folder, objective=name)
 
 
 def test_metrics(report: RankingReport, teacher_top_EK: np.ndarray | None) -> dict[str, float]:
@@ -304,31 +321,19 @@ def evidence(report: RankingReport) -> dict[str, str]:
 
 
 def latency(catalogue: Catalogue, recommender: Recommender, params: Params) -> Latency:
-    """Of one user's list on the CPU: history in, ten items out; item vectors are made before."""
-    histories = catalogue.split.test.histories(catalogue.split.data)
-    scorer = scorer_of(recommender)
+    """Of one user's list on the CPU through the door that people use, ``recommend`` of the opened
+    model: names of items in, ten items with their titles out; item vectors are made before."""
+    data = catalogue.split.data
+    histories = catalogue.split.test.histories(data)
     chosen = np.linspace(0, len(histories) - 1, min(TIMED_USERS, len(histories))).astype(int)
-    batches = [scorer.batch(histories.part(int(i), int(i) + 1)) for i in chosen]
-    items_ID = np.asarray(recommender.item_vectors(jax.device_put(params)))
-    return cpu_latency(
-        _lists(recommender),
-        (params, items_ID),
-        batches,
-        repeats=5,
-        on_call=catalogue.engine.check_stop,
-    )
-
-
-@functools.lru_cache(maxsize=8)
-def _lists(recommender: Recommender) -> Callable[[Any, HistoryBatch], Array]:
-    """``apply((params, items), batch) -> the ten best items``; one object a model."""
-
-    def apply(given: tuple[Params, Array], batch: HistoryBatch) -> Array:
-        params, items_ID = given
-        output = recommender.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
-        return jax.lax.top_k(scores_last(output), 10)[1]
-
-    return apply
+    asked = [
+        [data.item_names[item] for item in histories.part(int(row), int(row) + 1).items_S]
+        for row in chosen
+    ]
+    with jax.default_device(cpu_device()):
+        served = Neural(scorer_of(recommender), jax.device_get(params), Path())
+        opened = OpenRecommender(served, ItemCatalogue(data.item_names, data.item_texts))
+        return call_latency(opened.recommend, asked, repeats=5, on_call=catalogue.engine.check_stop)
 
 
 def keep_model(
@@ -339,19 +344,32 @@ def keep_model(
     folder: Path,
 ) -> None:
     """Keep a finished model with all that ``distill-jax recommend`` needs to use it."""
-    from distill_jax.evaluation.item_catalogue import Catalogue as ItemCatalogue
-    from distill_jax.evaluation.item_catalogue import save_catalogue
-    from distill_jax.evaluation.open_recommender import keep_encoder
-
     shutil.rmtree(folder, ignore_errors=True)  # left by a run killed at this place
     data = catalogue.split.data
     save_recommender(folder, recommender, params, data.item_names)
     save_catalogue(folder, ItemCatalogue(data.item_names, data.item_texts))
+    save_audience(folder, audience_of(catalogue.split, recommender))
     if recommender.config.items.source != "id":
         keep_encoder(folder, catalogue.texts[1], ENCODER)
+    keep_facts(catalogue, cell, folder, objective=cell.objective)
+
+
+def keep_facts(
+    catalogue: Catalogue, cell: RecommenderCell, folder: Path, *, objective: str
+) -> None:
+    """Write beside a model what it was made of, for people."""
     facts = {
         "data": cell.setup.data.name,
         "protocol": catalogue.split.protocol,
-        "objective": cell.objective,
+        "objective": objective,
     }
     write_atomic(folder / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def audience_of(split: RankingSplit, recommender: Recommender) -> Audience:
+    """What was popular in training; the users' names where the model has vectors of theirs."""
+    if not recommender.config.knows_users:
+        return Audience(split.train_counts_I)
+    learned_U = split.train_ends_U > split.data.offsets_U1[:-1]
+    users = zip(split.data.user_names, learned_U, strict=True)
+    return Audience(split.train_counts_I, tuple(name if own else None for name, own in users))

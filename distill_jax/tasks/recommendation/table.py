@@ -12,6 +12,7 @@ import numpy as np
 
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.data.column_names import parse_columns
 from distill_jax.data.histories import HistoryTable
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.data.load_interactions import load_ranking_split
@@ -25,6 +26,7 @@ from distill_jax.engine.rows import training_facts
 from distill_jax.engine.sweep import Entry, Sweep
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.closed_forms import CLOSED_FORMS
 from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective
@@ -32,7 +34,6 @@ from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import Place, TableSpec
 from distill_jax.tasks.recommendation.build import build_recommender, start_from_items
 from distill_jax.tasks.recommendation.cells import (
-    CLOSED_FORMS,
     RecModel,
     RecommenderCell,
     RecommenderSetup,
@@ -110,10 +111,14 @@ class Recommendation:
             if name not in CLOSED_FORMS:
                 raise unknown("reference", name, CLOSED_FORMS)
         own = self.setup.data
-        split = self.given or load_ranking_split(own.name, split=own.split)
+        split = self.given or load_ranking_split(
+            own.name, split=own.split, columns=parse_columns(own.columns)
+        )
         self.catalogue = Catalogue(engine, split)
         data, say = split.data, engine.reporter.say
         say(f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {len(data):,}")
+        for note in data.notes:
+            say(f"note: {note}")
         say(f"protocol: {split.protocol}")
         teacher = self._prepare_teacher()
         said = set()

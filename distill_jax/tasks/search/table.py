@@ -23,10 +23,9 @@ from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.sweep import Entry, Sweep, distinct
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.item_catalogue import Catalogue
-from distill_jax.evaluation.latency import cpu_latency, parameter_count
-from distill_jax.evaluation.open_search import save_search
+from distill_jax.evaluation.latency import call_latency, cpu_device, parameter_count
+from distill_jax.evaluation.open_search import OpenSearch, save_search
 from distill_jax.evaluation.search import PROTOCOL, Encoder, SearchScores, retrieval_scores
-from distill_jax.models.bert import Bert
 from distill_jax.models.build import build_model
 from distill_jax.models.students import init_student, parse_preset, student_config
 from distill_jax.models.two_tower import (
@@ -319,20 +318,21 @@ def _test_metrics(found: SearchScores) -> dict[str, float]:
 
 
 def _query_costs(config: TwoTowerConfig, params: Any, task: SearchTask) -> dict[str, float]:
-    """Size, and the time of one query on the CPU: its vector, then all products by it."""
+    """Size, and the time of one query on the CPU through the door that people use, ``search`` of
+    the opened towers: a text in, ten products out; products have vectors before."""
     rows = task.data.splits["test"][:: max(len(task.data.splits["test"]) // 50, 1)][:50]
-    few = task.queries.take(rows)
-    length = int(task.queries.lengths_N.max())
-    batches = [few.batch(np.array([n]), length, 1) for n in range(len(few))]
-    tower = Bert(config.tower)
-    items_ID = np.zeros((len(task.items), config.vector_size), np.float32)
-
-    def answer(own: Any, batch: Any) -> Any:
-        vector_1D = tower.apply({"params": own["tower"]}, batch).logits_BC  # type: ignore[union-attr]
-        return jax.lax.top_k(vector_1D @ own["items"].T, min(10, len(task.items)))
-
-    first = next(iter(params.values()))
-    latency = cpu_latency(answer, {"tower": first, "items": items_ID}, batches, repeats=5)
+    vectors_ID = np.random.default_rng(0).normal(size=(len(task.items), config.vector_size))
+    with jax.default_device(cpu_device()):
+        opened = OpenSearch(
+            config,
+            jax.device_get(params),
+            Catalogue(task.data.item_ids, task.data.items),
+            task.limits,
+            task.encoder.tokenizer_file,
+            vectors_ID.astype(np.float32),
+        )
+        asked = [[task.data.queries[int(row)]] for row in rows]
+        latency = call_latency(opened.search, asked, repeats=5)
     return {
         "parameters": parameter_count(params),
         "latency/p50_ms": latency.p50_ms,

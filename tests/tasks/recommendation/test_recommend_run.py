@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,8 +17,10 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.engine.sweep import axis
-from distill_jax.evaluation.open_recommender import open_recommender
+from distill_jax.evaluation.open_recommender import OpenRecommender, open_recommender
 from distill_jax.evaluation.ranking import mean_metrics
+from distill_jax.evaluation.recommend import evaluate
+from distill_jax.export.vectors import export_vectors
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.tables.build import table_of
 from distill_jax.tables.evidence import unpack_numbers
@@ -31,6 +34,7 @@ from distill_jax.tasks.recommendation.cells import (
     parse_model,
 )
 from distill_jax.tasks.recommendation.columns import NDCG
+from distill_jax.tasks.recommendation.runs import Catalogue, latency
 from distill_jax.tasks.recommendation.table import Recommendation
 from distill_jax.training.recommender import FitConfig
 
@@ -153,6 +157,49 @@ def test_a_finished_run_can_be_asked(finished):
     assert len(found) == 3 and not {3, 4} & {each.item for each in found}
     assert json.loads((run / "model" / "run.json").read_text())["data"] == "walks"
     assert not (run / "checkpoint").exists()
+
+
+def test_latency_is_that_of_the_door_that_people_use(split, monkeypatch):
+    recommender = build_recommender(RecModel("sasrec-1x4", max_length=8), split, lambda: None)
+    heard, honest = [], OpenRecommender.recommend
+
+    def recommend(self, history, *args, **options):
+        heard.append(history)
+        return honest(self, history, *args, **options)
+
+    monkeypatch.setattr(OpenRecommender, "recommend", recommend)
+    engine = SimpleNamespace(check_stop=lambda: None)
+    params = recommender.init(jax.random.key(0))
+    timed = latency(Catalogue(engine, split), recommender, params)
+    assert timed.runs * 7 == len(heard) * 5 > 0 and 0 < timed.p50_ms <= timed.p95_ms
+    data, cases = split.data, split.test.histories(split.data)
+    known = {
+        tuple(data.item_names[item] for item in cases.part(row, row + 1).items_S)
+        for row in range(len(cases))
+    }
+    assert set(map(tuple, heard)) <= known
+
+
+def test_a_finished_run_is_exported_with_its_numbers(finished, tmp_path):
+    folder, spec, rows = finished
+    place = next(p for p in spec.places if p.row == "kl" and p.seed == 0)
+    manifest = export_vectors(folder / "runs" / place.hash, tmp_path / "vectors")
+    row = runs_of(rows, "kl")[0]
+    assert manifest.source["run"] == place.hash and manifest.source["data"] == "walks"
+    assert manifest.source["scores"]["test/ndcg@10"] == row.metrics["test/ndcg@10"]
+    card = (tmp_path / "vectors" / "README.md").read_text()
+    assert f"| test/ndcg@10 | {row.metrics['test/ndcg@10']:.4g} |" in card
+
+
+def test_a_closed_form_can_be_asked_and_answers_as_in_the_table(finished, split):
+    folder, _, rows = finished
+    for name in ("ease", "popularity"):
+        (row,) = runs_of(rows, name).values()
+        opened = open_recommender(folder / "runs" / row.hash)
+        report = evaluate(opened.model.scorer, split, ks=(10,))
+        assert report.metrics["ndcg@10"] == pytest.approx(row.metrics["test/ndcg@10"])
+        assert len(opened.recommend("item 3", k=5)) == 5
+        assert opened.audience.counts_I.tolist() == split.train_counts_I.tolist()
 
 
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, split):

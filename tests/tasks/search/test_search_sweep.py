@@ -4,7 +4,9 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -14,11 +16,11 @@ from distill_jax.core.errors import UserError
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
-from distill_jax.evaluation.open_search import open_search
+from distill_jax.evaluation.open_search import OpenSearch, TokenLimits, open_search
 from distill_jax.evaluation.search import Encoder
 from distill_jax.models.bert import BertConfig
 from distill_jax.models.students import student_config
-from distill_jax.models.two_tower import TwoTower
+from distill_jax.models.two_tower import TwoTower, TwoTowerConfig, init_two_tower
 from distill_jax.objectives.lists import resolve_lists
 from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
@@ -30,7 +32,7 @@ from distill_jax.tasks.search.cells import (
     SearchTraining,
 )
 from distill_jax.tasks.search.columns import NDCG
-from distill_jax.tasks.search.table import Search
+from distill_jax.tasks.search.table import Search, _query_costs
 from distill_jax.tasks.search.task import prepare
 
 MINILM = BertConfig(30522, 384, 6, 12, 1536, pooling="mean")
@@ -159,3 +161,27 @@ def test_the_experiments_cells_can_be_built(preset):
         )
         assert objective.needs_teacher or cell.objective == "ce"
         assert student_config(cell.setup.student, MINILM).hidden_size in (64, 384)
+
+
+def test_latency_is_that_of_the_door_that_people_use(toy_teacher, monkeypatch):
+    config = TwoTowerConfig(
+        BertConfig(17, 8, 1, 2, 16, max_positions=16, num_labels=6, pooling="mean")
+    )
+    data = SimpleNamespace(
+        splits={"test": np.array([1, 2])},
+        queries=("the film", "good plot", "bad music"),
+        item_ids=("a", "b"),
+        items=("the plot", "good music"),
+    )
+    encoder = SimpleNamespace(tokenizer_file=toy_teacher / "tokenizer.json")
+    task = SimpleNamespace(data=data, items=data.items, encoder=encoder, limits=TokenLimits(6, 12))
+    heard, honest = [], OpenSearch.search
+
+    def search(self, queries, *args):
+        heard.extend(queries)
+        return honest(self, queries, *args)
+
+    monkeypatch.setattr(OpenSearch, "search", search)
+    costs = _query_costs(config, init_two_tower(config, jax.random.key(0)), task)
+    assert heard == ["good plot", "bad music"] * 7
+    assert 0 < costs["latency/p50_ms"] <= costs["latency/p95_ms"]

@@ -1,0 +1,1 @@
+"""Smaller still: what is done to a finished student, step by step."""

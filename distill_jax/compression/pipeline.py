@@ -1,0 +1,355 @@
+"""Hops: from a finished run, step by step, to students that are smaller still.
+
+Every hop is a cell, the run's with more stages, and so has a hash, a row in a ledger and a folder
+of its own. A call that was stopped or killed goes on from the rows that are there, and amid a
+training from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from distill_jax.compression.bench import RunBench
+from distill_jax.compression.steps import Step, Student
+from distill_jax.compression.vocabulary import read_with
+from distill_jax.core.digests import sha256_file
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import write_atomic
+from distill_jax.data.coverage import as_metrics
+from distill_jax.engine.engine import Engine
+from distill_jax.engine.merge import rows_in
+from distill_jax.engine.options import DEFAULTS, RunOptions
+from distill_jax.engine.parts import only_process
+from distill_jax.engine.progress import Reporter
+from distill_jax.engine.rows import ledger_row
+from distill_jax.engine.strategies import clear_checkpoints
+from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
+from distill_jax.models.build import load_model
+from distill_jax.models.loaded import flat_arrays
+from distill_jax.tables.ledger import Ledger, LedgerRow
+from distill_jax.tables.names import MODEL
+from distill_jax.tables.statistics import paired_bootstrap
+from distill_jax.tasks.classification.cells import TEACHER, ClassifierCell, config_of
+from distill_jax.tasks.classification.finished import found_again, row_of, teachers_of
+from distill_jax.tasks.classification.runs import (
+    ClassifierRun,
+    cost_metrics,
+    evidence,
+    fingerprints,
+    keep_run,
+    scores_on_test,
+)
+from distill_jax.training.interrupt import StopRequest
+from distill_jax.training.pruning import sparsity
+
+EXPERIMENT = "compress"
+AS_IT_IS = "as it is"
+SAID = "said.npz"
+SPLITS = ("validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hop:
+    """One model of a pipeline.
+
+    Attributes:
+      label: its steps as text.
+      row: what was measured of it.
+      folder: of its files; its model is there where it was kept.
+      kept: whether it lost no more on validation than was allowed.
+      notes: what its steps told.
+    """
+
+    label: str
+    row: LedgerRow
+    folder: Path
+    kept: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """A finished pipeline; the first hop is the run as it was, ``teacher`` its teacher's row."""
+
+    hops: tuple[Hop, ...]
+    teacher: LedgerRow | None
+    max_drop: float
+
+    @property
+    def refused(self) -> Hop | None:
+        """The last hop, where it lost too much."""
+        return None if self.hops[-1].kept else self.hops[-1]
+
+
+def compress(
+    folder: Path,
+    steps: Sequence[Step],
+    output: Path,
+    reporter: Reporter,
+    *,
+    max_drop: float = 1.0,
+    options: RunOptions = DEFAULTS,
+) -> Result:
+    """Carry out the steps that are not yet, measure each hop, and keep what lost little enough.
+
+    Args:
+      folder: of a finished run of classifiers.
+      output: of the ledger and the hops' folders.
+      max_drop: points of validation accuracy that a hop may lose against the run; the model of
+        one that loses more is not written. Later hops go on from it all the same.
+
+    Raises:
+      UserError: for anything the user can mend.
+      Interrupted: after Ctrl-C; the same call goes on from there.
+    """
+    if jax.process_count() > 1:
+        raise UserError("compress is for one process, on as many devices as it has")
+    row = row_of(folder)
+    (output / "runs").mkdir(parents=True, exist_ok=True)
+    with StopRequest(reporter.say) as stop, only_process(output / "runs", options.share):
+        engine = Engine(output / "runs", reporter, stop, "none", options)
+        ledger = Ledger(output / "ledger.jsonl")
+        known = ledger.finished_hashes()
+        for teacher in teachers_of(folder, row):
+            if teacher.hash not in known:
+                ledger.append(teacher)
+        run = found_again(engine, row, ledger)
+        line = _Line(engine, run, ledger, max_drop)
+        line.begin(folder)
+        for own in hops_of(steps):
+            line.go(own)
+        heard = [r for r in ledger.rows() if r.fingerprints.get("teacher") == run.teacher.digest]
+        spoke = next((r for r in heard if r.config.get("student") == TEACHER), None)
+        return Result(tuple(line.hops), spoke, max_drop)
+
+
+def hops_of(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
+    """Steps that make a model together: one that waits goes with the one after it."""
+    hops: list[tuple[Step, ...]] = []
+    waiting: tuple[Step, ...] = ()
+    for step in steps:
+        waiting = (*waiting, step)
+        if not step.waits:
+            hops.append(waiting)
+            waiting = ()
+    return hops
+
+
+@dataclasses.dataclass(eq=False)
+class _Line:
+    """A pipeline at work.
+
+    Attributes:
+      student: at the end of the last hop; None where that hop was read from the ledger.
+      said: what the first and the last hop say of each split.
+    """
+
+    engine: Engine
+    run: ClassifierRun
+    ledger: Ledger
+    max_drop: float
+    hops: list[Hop] = dataclasses.field(default_factory=list)
+    said: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+    student: Student | None = None
+    cells: list[ClassifierCell] = dataclasses.field(default_factory=list)
+    done: list[tuple[Step, ...]] = dataclasses.field(default_factory=list)
+
+    def begin(self, folder: Path) -> None:
+        """The run as it is."""
+        student = opened(folder, self.run)
+        self._measure((), folder, lambda: student)
+
+    def go(self, steps: tuple[Step, ...]) -> None:
+        """One hop more."""
+        before = len(self.hops) - 1
+        self._measure(steps, None, lambda: self._applied(steps, before))
+
+    def _measure(
+        self, steps: tuple[Step, ...], folder: Path | None, make: Callable[[], Student]
+    ) -> None:
+        engine, run = self.engine, self.run
+        engine.stop.check()
+        started = time.perf_counter()
+        stages = self.cells[-1].stages if self.cells else run.cell.stages
+        cell = dataclasses.replace(run.cell, stages=(*stages, *steps))
+        label = " -> ".join(map(str, steps)) or AS_IT_IS
+        own = engine.run_folder(cell.hash)
+        self.cells.append(cell)
+        self.done.append(steps)
+        row = rows_in(self.ledger.path.parent).get(cell.hash)
+        student, fresh = None, row is None
+        if row is None or not (own / SAID).is_file():
+            student = make()
+            bench, notes = RunBench(engine, run, cell, label), student.notes
+            said = {split: bench.logits(student, split) for split in SPLITS}
+            write_said(own / SAID, said, notes)
+            row = row or self._row(cell, label, student, said, time.perf_counter() - started)
+        else:
+            said, notes = read_said(own / SAID)
+        kept = self._is_kept(row)
+        if kept and folder is None and (fresh or not (own / MODEL).is_dir()):
+            student = student or make()
+            _keep(own, student, said, row)
+        if fresh:
+            self.ledger.append(row)
+        if kept:
+            clear_checkpoints(own)
+        self.said.append(said)
+        self.student = student
+        hop = Hop(label, row, folder or own, kept, notes)
+        self.hops.append(hop)
+        for note in hop.notes:
+            engine.reporter.say(f"{label}: {note}")
+        engine.reporter.say(f"{label}: {told(hop, self.max_drop)}")
+
+    def _applied(self, steps: tuple[Step, ...], before: int) -> Student:
+        student = self._at(before)
+        notes: tuple[str, ...] = ()
+        label = " -> ".join(map(str, steps))
+        bench = RunBench(self.engine, self.run, self.cells[before + 1], label)
+        for step in steps:
+            student = step.apply(student.but(notes=()), bench)
+            notes += student.notes
+        return student.but(notes=notes)
+
+    def _at(self, number: int) -> Student:
+        """The student at the end of a hop: in memory, from its folder, or made again."""
+        if number == len(self.hops) - 1 and self.student is not None:
+            return self.student
+        hop = self.hops[number]
+        if (hop.folder / MODEL).is_dir():
+            return opened(hop.folder, self.run)
+        return self._applied(self.done[number], number - 1)
+
+    def _is_kept(self, row: LedgerRow) -> bool:
+        first = self.hops[0].row if self.hops else row
+        return lost(row, first) <= self.max_drop + 1e-9
+
+    def _row(
+        self,
+        cell: ClassifierCell,
+        label: str,
+        student: Student,
+        said: dict[str, np.ndarray],
+        seconds: float,
+    ) -> LedgerRow:
+        engine, run, splits = self.engine, self.run, student.splits
+        assert run.supplies is not None
+        validation_N, test_N = splits.validation.labels_N, splits.test.labels_N
+        temperature = fit_temperature(said["validation"], validation_N)
+        teacher_test_NC = run.supplies.teacher_on_test(run)
+        metrics = scores_on_test(splits, said["test"], teacher_test_NC, temperature)
+        metrics |= as_metrics(splits.coverage)
+        metrics |= cost_metrics(engine, splits, student.config, student.params)
+        scores = classification_metrics(said["validation"], validation_N)
+        metrics |= {f"validation/{name}": scores[name] for name in ("accuracy", "macro_f1", "nll")}
+        metrics |= {"sparsity": sparsity(student.params), "bytes": weight_bytes(student)}
+        for split, labels_N in (("validation", validation_N), ("test", test_N)):
+            metrics |= self._compared(split, said[split], labels_N)
+        return ledger_row(
+            hash=cell.hash,
+            experiment=EXPERIMENT,
+            row=label,
+            group=cell.setup.student,
+            seed=cell.seed,
+            config=config_of(cell, student.config),
+            metrics=metrics,
+            fingerprints={**fingerprints(splits, run.teacher), "teacher": cell.teacher_digest},
+            training={"seconds": {"total": seconds}},
+            **evidence(splits, said["test"], []),
+        )
+
+    def _compared(self, split: str, said_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
+        """Accuracy with its interval, what was gained on the run, and how often the hop before
+        answers the same."""
+        right_N = said_NC.argmax(axis=1) == labels_N
+        found: dict[str, float] = {}
+        own = paired_bootstrap(right_N, np.zeros(len(right_N)))
+        if own is not None:
+            found |= {f"{split}/low": own.low, f"{split}/high": own.high}
+        if not self.said:
+            return found
+        first_N = self.said[0][split].argmax(axis=1) == labels_N
+        gain = paired_bootstrap(right_N, first_N)
+        if gain is not None:
+            found |= {
+                f"{split}/gain": gain.difference,
+                f"{split}/gain_low": gain.low,
+                f"{split}/gain_high": gain.high,
+            }
+        same_N = said_NC.argmax(axis=1) == self.said[-1][split].argmax(axis=1)
+        return {**found, f"{split}/agreement": float(same_N.mean())}
+
+
+def _keep(folder: Path, student: Student, said: dict[str, np.ndarray], row: LedgerRow) -> None:
+    """Write a hop's model, and what belongs to it."""
+    keep_run(
+        folder,
+        student.splits,
+        student.config,
+        student.params,
+        student.tokenizer_file,
+        said["test"],
+        row.metrics["temperature"],
+        [],
+    )
+
+
+def opened(folder: Path, run: ClassifierRun) -> Student:
+    """The student in a hop's folder, or a run's."""
+    model = load_model(folder / MODEL)
+    splits, first, own = run.splits, run.teacher.pretrained.tokenizer_file, model.tokenizer_file
+    if own is not None and first is not None and sha256_file(own) != sha256_file(first):
+        splits = read_with(splits, own)
+    return Student(model.config, jax.tree.map(np.asarray, model.params), own, splits)
+
+
+def lost(row: LedgerRow, first: LedgerRow) -> float:
+    """Points of validation accuracy that a hop lost."""
+    return 100 * (first.metrics["validation/accuracy"] - row.metrics["validation/accuracy"])
+
+
+def told(hop: Hop, max_drop: float) -> str:
+    """In a line, what came of a hop."""
+    metrics = hop.row.metrics
+    said = (
+        f"validation {100 * metrics['validation/accuracy']:.1f}%, "
+        f"test {100 * metrics['test/accuracy']:.1f}%, {metrics['bytes'] / 1e6:.2f} MB"
+    )
+    if hop.kept:
+        return said
+    return f"{said}; it loses more than {max_drop:g} points on validation, its model is not written"
+
+
+def weight_bytes(student: Student) -> int:
+    """Of the file with the weights, as ``safetensors`` writes it, but for names: the numbers."""
+    return sum(array.nbytes for array in flat_arrays(student.params).values())
+
+
+def write_said(path: Path, said: dict[str, np.ndarray], notes: Sequence[str]) -> None:
+    """Keep what a hop says of each split, and what its steps told."""
+    buffer = io.BytesIO()
+    np.savez(buffer, notes=np.asarray(notes, np.str_), **said)  # type: ignore[arg-type]
+    write_atomic(path, buffer.getvalue())
+
+
+def read_said(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """What ``write_said`` wrote.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            notes = tuple(map(str, file["notes"]))
+            return {split: file[split] for split in SPLITS}, notes
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}); delete its folder") from error

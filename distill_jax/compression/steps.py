@@ -1,0 +1,143 @@
+"""Steps: stages of a cell that make a finished student smaller. A kind is one file.
+
+Such a file has a frozen dataclass under ``register``, whose fields are the options that its text
+may name, ``prune(0.5, by='movement')``, and is named in ``kinds``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.types import Batch
+from distill_jax.engine.cell import Stage
+from distill_jax.models.family import ModelConfig
+from distill_jax.tasks.classification.cells import TrainingConfig
+from distill_jax.tasks.classification.splits import Splits
+from distill_jax.training.pruning import Pruning
+from distill_jax.training.state import Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Student:
+    """What goes from step to step.
+
+    Attributes:
+      splits: the examples as its tokeniser reads them.
+      pruning: how weights are to go in the next training; None for what is gone already, no more.
+      notes: what a step has to tell, a line each.
+    """
+
+    config: ModelConfig
+    params: Params
+    tokenizer_file: Path | None
+    splits: Splits
+    pruning: Pruning | None = None
+    notes: tuple[str, ...] = ()
+
+    def but(self, **changes: Any) -> Student:
+        """The same with some fields replaced."""
+        return dataclasses.replace(self, **changes)
+
+
+class Bench(Protocol):
+    """What a step may use while it is applied, see ``bench``."""
+
+    @property
+    def training(self) -> TrainingConfig:
+        """How the run was trained that all began with."""
+
+    @property
+    def folder(self) -> Path:
+        """Where a step may put files that it needs."""
+
+    def train(self, student: Student, objective: str, training: TrainingConfig) -> Student:
+        """The student after training; an empty objective is the run's own."""
+
+    def logits(self, student: Student, split: str) -> np.ndarray:
+        """What a student says of ``validation``, say: [N, C]."""
+
+    def gradients(self, student: Student, batches: int) -> list[Params]:
+        """Of the run's objective on the first batches of the training examples, dropout on."""
+
+    def batches(self, student: Student, count: int) -> list[Batch]:
+        """Training examples, spread evenly."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step(Stage):
+    """A stage that is done to a finished student.
+
+    Attributes:
+      trains: whether it takes optimiser steps.
+      waits: whether it is carried out over the steps of the one after it.
+      last: whether nothing may come after it.
+      names_first: whether its first option is named in its text even where it is at default.
+    """
+
+    trains: ClassVar[bool] = False
+    last: ClassVar[bool] = False
+    names_first: ClassVar[bool] = False
+
+    @property
+    def waits(self) -> bool:
+        return False
+
+    def check(self, setup: Any) -> None:
+        if setup.Training is not TrainingConfig:
+            raise UserError(f"{self.kind} is for classifiers")
+
+    def apply(self, student: Student, bench: Bench) -> Student:
+        """The student after it.
+
+        Raises:
+          UserError: a student that cannot have it done.
+        """
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        """As the grammar reads it."""
+        given = []
+        for place, field in enumerate(dataclasses.fields(self)):
+            value = getattr(self, field.name)
+            if value == field.default and not (self.names_first and place == 0):
+                continue
+            shown = repr(value)
+            given.append(shown if place == 0 and _positional(value) else f"{field.name}={shown}")
+        return f"{self.kind}({', '.join(given)})" if given else self.kind
+
+
+def _positional(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_KINDS: dict[str, type[Step]] = {}
+S = TypeVar("S", bound=type[Step])
+
+
+def register(kind: S) -> S:
+    """Make a kind of steps known under its name."""
+    _KINDS[kind.kind] = kind
+    return kind
+
+
+def registered() -> dict[str, type[Step]]:
+    """The kinds that are known so far, by name."""
+    return dict(_KINDS)
+
+
+def check_order(steps: Sequence[Step]) -> None:
+    """Raises ``UserError`` for steps that cannot follow one another."""
+    for number, step in enumerate(steps):
+        after = steps[number + 1] if number + 1 < len(steps) else None
+        if step.waits and not (after and after.trains):
+            raise UserError(
+                f"{step} goes step by step while the student is trained: distil must follow it"
+            )
+        if step.last and after:
+            raise UserError(f"{step} ends in integers, which nothing can follow: {after} cannot")

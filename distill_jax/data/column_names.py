@@ -1,0 +1,67 @@
+"""Which column of somebody's table is meant: by its usual names, or as it was said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from distill_jax.core.errors import UserError, unknown
+
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "user": ("user", "userid", "username", "uid", "customer", "customerid", "visitorid"),
+    "item": ("item", "itemid", "iid", "movieid", "product", "productid", "sku", "articleid"),
+    "time": ("time", "timestamp", "ts", "datetime", "date", "eventtime", "unixtime", "createdat"),
+    "rating": ("rating", "ratings", "stars"),
+    "history": ("history", "itemidlist", "items"),
+}
+"""What a column holds -> what it is called, without case, signs and RecBole's ``:type``."""
+
+
+def column_of(
+    role: str, columns: Collection[str], where: object, said: Mapping[str, str] | None = None
+) -> str | None:
+    """The column that holds a role; None where none is called so.
+
+    Args:
+      where: the file, for errors.
+      said: role -> column, as the user named it; it wins. The role's own name is next.
+
+    Raises:
+      UserError: for a named column that is not there, or several that may be meant.
+    """
+    named = (said or {}).get(role)
+    if named is not None:
+        if named not in columns:
+            raise unknown("column", named, columns, where=f"in {where}, for {role}")
+        return named
+    found = [name for name in columns if _plain(name) in ROLES[role]]
+    exact = [name for name in found if name.partition(":")[0] == role]
+    if len(exact or found) > 1:
+        several = " and ".join(map(repr, exact or found))
+        raise UserError(
+            f"{where}: columns {several} may both be the {role}; name one: --columns {role}=COLUMN."
+        )
+    return next(iter(exact or found), None)
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """``user=userId,time=ts`` as role -> column.
+
+    Raises:
+      UserError: for another role, or what is no such list.
+    """
+    said: dict[str, str] = {}
+    for part in (text or "").split(","):
+        role, equals, column = (each.strip() for each in part.partition("="))
+        if not part.strip():
+            continue
+        if not equals or not column or role in said:
+            raise UserError(f"--columns {text!r}: expected ROLE=COLUMN, each role once.")
+        if role not in ROLES:
+            raise unknown("role of a column", role, ROLES, where=f"in --columns {text!r}")
+        said[role] = column
+    return said
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.partition(":")[0].casefold())

@@ -1,0 +1,99 @@
+"""People to recommend to, and items to choose from, out of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.data.column_names import column_of
+from distill_jax.data.file_formats import ENDINGS, kind_of, read_cells, read_lines
+
+TEXT = ".txt"
+
+
+class Person(NamedTuple):
+    """Somebody who asks.
+
+    Attributes:
+      row: in the file, from 1.
+      user: their name; "" where the file does not say.
+      history: ids or titles of items, oldest first; () where the file does not say.
+    """
+
+    row: int
+    user: str = ""
+    history: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Beside an answer: the user, or the row of somebody without a name."""
+        return self.user or str(self.row)
+
+
+def read_people(path: Path, said: Mapping[str, str] | None = None) -> Iterator[Person]:
+    """A file of people, row by row: columns ``user``, ``history``, or both.
+
+    CSV, TSV, JSON, JSONL or Parquet; or ``.txt`` with a user a line. A history is a list (JSON,
+    Parquet), or one text with semicolons between items. Usual names of columns are known
+    (``user_id``, ``item_id_list``), see ``column_names``.
+
+    Args:
+      said: role -> column; those that the file lacks are of another file.
+
+    Raises:
+      UserError: for another kind of file, one without such columns, or damage.
+    """
+    _check(path)
+    if kind_of(path) == TEXT:
+        lines = enumerate(read_lines(path), start=1)
+        yield from (Person(row, text.strip()) for row, (_, text) in lines)
+        return
+    columns: dict[str, str | None] = {}
+    for row, (_, cells) in enumerate(read_cells(path), start=1):
+        if not columns.keys() >= cells.keys():  # the first row, or JSON with further keys
+            columns |= dict.fromkeys(cells)
+            own = {role: name for role, name in (said or {}).items() if name in columns}
+            user, history = (column_of(role, columns, path, own) for role in ("user", "history"))
+            if user is None and history is None:
+                named = ", ".join(columns)
+                raise UserError(f"{path} has columns {named}; expected user, history, or both.")
+        name = _word(cells.get(user)) if user else ""
+        yield Person(row, name, _history(cells.get(history)) if history else ())
+
+
+def read_items(path: Path) -> Iterator[str]:
+    """Ids or titles of items: the column ``item`` of a table, its only one, or a text file's lines.
+
+    Raises:
+      UserError: as of ``read_people``.
+    """
+    _check(path)
+    if kind_of(path) == TEXT:
+        yield from (text.strip() for _, text in read_lines(path))
+        return
+    for _, cells in read_cells(path):
+        item = column_of("item", cells, path) or (next(iter(cells)) if len(cells) == 1 else None)
+        if item is None:
+            raise UserError(f"{path} has columns {', '.join(cells)}; expected a column item.")
+        if word := _word(cells[item]):
+            yield word
+
+
+def _check(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    if not path.name.lower().endswith((*ENDINGS, TEXT, f"{TEXT}.gz")):
+        raise unknown("ending of a file", path.name, [*ENDINGS, TEXT])
+
+
+def _history(value: Any) -> tuple[str, ...]:
+    words = value.split(";") if isinstance(value, str) else value or ()
+    if not isinstance(words, list | tuple):
+        words = (words,)
+    return tuple(word for word in map(_word, words) if word)
+
+
+def _word(value: Any) -> str:
+    return "" if value is None else str(value).strip()

@@ -1,0 +1,64 @@
+"""Whom a recommender knows, and what people take whom nobody knows."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import write_atomic
+
+FILE = "audience.json"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Audience:
+    """What a run keeps of those it learned from.
+
+    Attributes:
+      counts_I: int64 [I], training interactions with each item; None where the run does not say.
+      users: U names of those who have a vector of their own in the model, by number; None for one
+        whose vector was never trained. () for models that know people by their histories alone.
+    """
+
+    counts_I: np.ndarray | None = None
+    users: tuple[str | None, ...] = ()
+
+    def number(self, user: str) -> int:
+        """Of a user with a trained vector; -1 for anybody else."""
+        return self._numbers.get(user, -1)
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.users) if name is not None}
+
+
+def save_audience(folder: Path, audience: Audience) -> None:
+    """Write ``audience.json`` into a model's folder."""
+    counts = None if audience.counts_I is None else audience.counts_I.tolist()
+    body = {"counts": counts, "users": list(audience.users)}
+    write_atomic(folder / FILE, json.dumps(body, ensure_ascii=False) + "\n")
+
+
+def load_audience(folder: Path, num_items: int) -> Audience:
+    """What ``save_audience`` wrote; an empty one where there is nothing.
+
+    Raises:
+      UserError: when it is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return Audience()
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        counts_I = None if body["counts"] is None else np.array(body["counts"], np.int64)
+        users = tuple(None if user is None else str(user) for user in body["users"])
+    except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if counts_I is not None and (counts_I.shape != (num_items,) or counts_I.min(initial=0) < 0):
+        raise UserError(f"{path} is damaged: not a count for each of {num_items} items")
+    return Audience(counts_I, users)

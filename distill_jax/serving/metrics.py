@@ -1,0 +1,85 @@
+"""What is counted, in the form that Prometheus reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+import distill_jax
+from distill_jax.serving.classifier import run_of
+
+if TYPE_CHECKING:
+    from distill_jax.export.manifest import Manifest
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Counters of one server.
+
+    Shares and means are left to who reads them: a rate divided by a rate.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._registry = CollectorRegistry()
+        own: dict[str, Any] = {"namespace": "distill_jax", "registry": self._registry}
+        self.requests = Counter("requests", "Requests answered", ["path", "status"], **own)
+        self.seconds = Histogram(
+            "predict_seconds", "From a request's headers to its answer", buckets=SECONDS, **own
+        )
+        self.texts = Counter("texts", "Texts answered, blank ones apart", **own)
+        self.blank = Counter("blank_texts", "Texts that were blank", **own)
+        self.truncated = Counter("truncated_texts", "Texts cut at the model's max_length", **own)
+        self.batches = Histogram("batch_texts", "Texts of a batch", buckets=SIZES, **own)
+        self.tokens = Counter("tokens", "Tokens read, special ones apart", **own)
+        self.unknown = Counter(
+            "unknown_tokens", "Tokens read that the vocabulary does not know", **own
+        )
+        self.labels = Counter("predicted", "Texts by their likeliest class", ["label"], **own)
+        self.probabilities = Counter(
+            "probability_sum",
+            "Sum of the predicted probability of a class, at the export's temperature; over "
+            "distill_jax_texts_total it is the mean",
+            ["label"],
+            **own,
+        )
+        self._queue = Gauge("queue_texts", "Texts that wait for the model", **own)
+        about = Gauge("model_info", "Always 1", ["run", "format", "version"], **own)
+        about.labels(run_of(manifest), manifest.format, distill_jax.__version__).set(1)
+        for name in manifest.label_names:  # at 0 from the first scrape on
+            self.labels.labels(name)
+            self.probabilities.labels(name)
+
+    def page(self) -> bytes:
+        """In the text format."""
+        return generate_latest(self._registry)
+
+    def watch_queue(self, waiting: Callable[[], int]) -> None:
+        """Ask this how many texts wait, whenever the page is read."""
+        self._queue.set_function(waiting)
+
+    def answered(self) -> int:
+        """Requests to /predict that got what they asked for."""
+        (family,) = self.requests.collect()
+        wanted = {"path": "/predict", "status": "200"}
+        return sum(
+            int(s.value) for s in family.samples if s.labels == wanted and s.name[-6:] == "_total"
+        )
+
+    def words(self, words: int, unknown: int) -> None:
+        """Count the tokens of a batch."""
+        self.tokens.inc(words)
+        self.unknown.inc(unknown)
+
+    def answers(self, answers: Sequence[dict[str, Any]], blank: int) -> None:
+        """Count what was said of a request's texts, at the export's temperature."""
+        self.texts.inc(len(answers))
+        self.blank.inc(blank)
+        self.truncated.inc(sum(answer["truncated"] for answer in answers))
+        for answer in answers:
+            self.labels.labels(answer["label"]).inc()
+            for name, probability in answer["probabilities"].items():
+                self.probabilities.labels(name).inc(probability)

@@ -1,0 +1,98 @@
+"""Pages for people: one to try a model, one on its interface. Nothing comes from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from importlib import resources
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill_jax.export.manifest import Manifest
+
+FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+
+
+def read(name: str) -> str:
+    """A file of this room's folder ``static``."""
+    return (resources.files("distill_jax.serving") / "static" / name).read_text(encoding="utf-8")
+
+
+def try_page(manifest: Manifest) -> str:
+    """The page at ``/``, for a model of texts or of pairs."""
+    second = ""
+    if manifest.pairs:
+        second = (
+            '<label for="text_b">Second text</label>\n'
+            '<textarea id="text_b" name="text_b" rows="3" required></textarea>'
+        )
+    classes = ", ".join(map(escape, manifest.label_names))
+    return Template(read("page.html")).substitute(second=second, classes=classes)
+
+
+def docs_page(openapi: dict[str, Any]) -> str:
+    """The interface as a page: every path, what it takes, and what it answers."""
+    parts = [
+        f"<section><h2>{method.upper()} {escape(path)}</h2><p>{escape(about['summary'])}</p>"
+        f"{_request(about)}{_responses(about)}</section>"
+        for path, methods in openapi["paths"].items()
+        for method, about in methods.items()
+    ]
+    schemas = openapi.get("components", {}).get("schemas", {})
+    parts += [
+        f'<section><h2 id="{escape(name)}">{escape(name)}</h2>{_schema(schema)}</section>'
+        for name, schema in schemas.items()
+    ]
+    info = openapi["info"]
+    title = f"{escape(info['title'])} {escape(info['version'])}"
+    return Template(read("docs.html")).substitute(title=title, parts="\n".join(parts))
+
+
+def _request(about: dict[str, Any]) -> str:
+    content = about.get("requestBody", {}).get("content", {})
+    return "".join(
+        f"<h3>Body: {escape(kind)}</h3>{_schema(said['schema'])}" for kind, said in content.items()
+    )
+
+
+def _responses(about: dict[str, Any]) -> str:
+    rows = []
+    for status, said in about["responses"].items():
+        schema = said.get("content", {}).get("application/json", {}).get("schema", {})
+        rows.append(
+            f"<tr><td>{escape(status)}</td><td>{escape(said['description'])}</td>"
+            f"<td>{_kind(schema)}</td></tr>"
+        )
+    head = "<tr><th>status</th><th>when</th><th>body</th></tr>"
+    return f"<h3>Answers</h3><table>{head}{''.join(rows)}</table>"
+
+
+def _schema(schema: dict[str, Any]) -> str:
+    """A table of an object's fields, and an example where there is one."""
+    rows = [
+        f"<tr><td><code>{escape(name)}</code></td><td>{_kind(field)}</td>"
+        f"<td>{escape(field.get('description', ''))}</td></tr>"
+        for name, field in schema.get("properties", {}).items()
+    ]
+    example = schema.get("example")
+    shown = f"<pre>{escape(json.dumps(example, indent=1))}</pre>" if example else ""
+    head = "<tr><th>field</th><th>type</th><th>what it is</th></tr>"
+    return f"<table>{head}{''.join(rows)}</table>{shown}"
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """The type of a value in a few words, with its limits."""
+    if "$ref" in schema:
+        name = escape(schema["$ref"].rpartition("/")[2])
+        return f'<a href="#{name}">{name}</a>'
+    if "anyOf" in schema:
+        return " or ".join(map(_kind, schema["anyOf"]))
+    said = escape(schema.get("type", ""))
+    if "items" in schema:
+        said += f" of {_kind(schema['items'])}"
+    limits = {"maxLength": "characters", "maxItems": "items"}
+    for key, unit in limits.items():
+        if key in schema:
+            said += f" (at most {schema[key]} {unit})"
+    return said

@@ -1,0 +1,236 @@
+"""How small can it be? Students of every kind, each pruned, in 8 bits, with a smaller vocabulary.
+
+    python experiments/compression.py
+    python experiments/compression.py --preset smoke
+
+Every student is trained once on what the teacher says of the movie snippets, a tenth of whose
+labels are known, and taken through the steps of ``distill-jax compress``. *pruned*: of transformers
+half of the feed-forward neurons and a quarter of the heads are cut out of the arrays; of the others
+half of the weights are zero, which makes no file and no product smaller here; then they are
+distilled again. *vocabulary*: only the tokens of the training texts are left. *int8*: ONNX Runtime
+computes in 8 bits. All are exported to ONNX, asked about the test split, and timed together as
+``distill-jax bench`` does. ``l6`` is a student of the teacher's own size. One seed: the intervals
+are over the test examples, and say nothing of another training.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from distill_jax.cli.experiment import TableFlags
+from distill_jax.cli.results import open_console
+from distill_jax.cli.run import parse_flags, run
+from distill_jax.core.errors import UserError
+from distill_jax.core.files import write_atomic
+from distill_jax.engine.options import DEFAULTS, RunOptions
+from distill_jax.export.plan import BenchPlan
+
+if TYPE_CHECKING:
+    from distill_jax.engine.progress import Reporter
+    from distill_jax.engine.sweep import Sweep
+    from distill_jax.export.variants import Exported, Variant
+    from distill_jax.tables.pareto import Point
+
+NAME, OBJECTIVE, TEACHER = "compression", "kl", "teacher"
+STUDENTS = ("static", "bilstm", "tiny", "l2", "l3", "l6")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "static": {"training.epochs": 6.0, "training.optimizer.learning_rate": 3e-3},
+    "bilstm": {"training.epochs": 3.0, "training.optimizer.learning_rate": 1e-3},
+}
+"""Where a student is trained otherwise than ``compare-losses`` trains those of its kind."""
+CUT = "drop(heads=0.25, ffn=0.5) -> distil"
+ZEROS = "prune(0.5) -> distil"
+ONNX, INT8 = "onnx", "onnx-int8"
+PLAN = BenchPlan(repeats=5)
+SMOKE = BenchPlan(sentences=10, batches=2, batch_size=8, warmup=1, repeats=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compression(TableFlags):
+    """Students x variants: score against latency and size, with the Pareto front."""
+
+    preset: Literal["default", "smoke"] = "default"
+    """default: as committed. smoke: the whole path in a minute or two, on little data."""
+    students: tuple[str, ...] = ()
+    """Instead of all of them (smoke: static, bilstm, tiny)."""
+    data: str = ""
+    """Another data set: files:FOLDER, tfds:NAME ..."""
+    teacher: str = "minilm-l6"
+    max_length: int = 128
+    output_dir: Path = Path("results")
+    """Everything goes to compression, or compression-smoke, under this folder."""
+
+    @property
+    def small(self) -> bool:
+        return self.preset == "smoke"
+
+
+def declare(flags: Compression) -> "Sweep[Any]":
+    """The students as they are, of one teacher and one seed."""
+    from distill_jax.cli.compare import CompareLosses, sweep_of
+    from distill_jax.engine.sweep import Override
+
+    students = flags.students or (STUDENTS[:3] if flags.small else STUDENTS)
+    usual = "review_snippets/product" if flags.small else "review_snippets/movie"
+    quick: dict[str, Any] = {"steps": 20, "teacher_epochs": 1} if flags.small else {}
+    sweep = sweep_of(
+        CompareLosses(
+            data=flags.data or usual,
+            teacher=(flags.teacher,),
+            max_length=flags.max_length,
+            students=students,
+            objectives=(OBJECTIVE,),
+            seeds=(0,),
+            evaluations=2 if flags.small else 4,
+            max_shapes=2 if flags.small else 5,
+            yardsticks=False,
+            **quick,
+        )
+    )
+    own = {} if flags.small else {name: SETTINGS[name] for name in students if name in SETTINGS}
+    overrides = tuple(Override(tuple(changes.items()), group=name) for name, changes in own.items())
+    base = dataclasses.replace(sweep.base, precision=flags.precision)
+    return dataclasses.replace(sweep, name=NAME, base=base, overrides=overrides)
+
+
+def main(flags: Compression) -> None:
+    """Train, compress, export, ask, time, draw; what was done before is taken."""
+    suffix = "-smoke" if flags.small else ""
+    folder = flags.output_dir / f"{NAME}{suffix}"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file")
+    console = open_console()
+
+    from distill_jax.engine.progress import Reporter
+    from distill_jax.tasks.classification.table import Classification
+
+    if not flags.options.share.whole:
+        raise UserError("models that are timed together have no parts: leave out --part")
+    flags.use_plugin()
+    reporter, sweep = Reporter(console), declare(flags)
+    flags.run(Classification(sweep), folder / "students", console)
+    variants = [
+        variant
+        for name, run_ in students_in(folder / "students").items()
+        for variant in variants_of(name, run_, folder, reporter, flags.options)
+    ]
+    plan = SMOKE if flags.small else PLAN
+    points = measured(sweep, variants, folder, plan, reporter)
+    write(points, plan, folder, f"{sweep.title}: students of every kind, made smaller")
+    for path in sorted(folder.glob("figure.*")):
+        print(path)
+
+
+def students_in(folder: Path) -> dict[str, Path]:
+    """The runs of a finished table by their students, the teacher's first."""
+    from distill_jax.tables.outputs import load_results
+
+    spec, rows = load_results(folder)
+    placed = {place.hash: place.group for place in spec.places}
+    teachers = [row.hash for row in rows if row.row == TEACHER]
+    hashes = {TEACHER: teachers[-1], **{group: hash_ for hash_, group in placed.items()}}
+    return {name: folder / "runs" / hash_ for name, hash_ in hashes.items()}
+
+
+def variants_of(
+    name: str,
+    run_: Path,
+    folder: Path,
+    reporter: "Reporter",
+    options: RunOptions = DEFAULTS,
+) -> "list[Variant]":
+    """A student in all its variants; of the teacher those that need no training."""
+    from distill_jax.compression.grammar import parse_steps
+    from distill_jax.compression.pipeline import compress
+    from distill_jax.export.variants import Variant
+
+    found = [Variant(name, "as is", run_, ONNX), Variant(name, "int8", run_, INT8)]
+    if name == TEACHER:
+        return found
+    pruning = ZEROS if name.split("-")[0] in ("static", "bilstm") else CUT
+
+    def hops(steps: str) -> dict[str, Path]:
+        reporter.say(f"{name}: {steps}")
+        made = compress(
+            run_,
+            parse_steps(steps),
+            folder / "steps" / name,
+            reporter,
+            max_drop=100.0,
+            options=options,
+        )
+        return {hop.label.split("(")[0]: hop.folder for hop in made.hops}
+
+    of_pruning = hops(f"{pruning} -> vocabulary")
+    pruned = of_pruning["distil"]
+    return [
+        *found,
+        Variant(name, "pruned", pruned, ONNX),
+        Variant(name, "pruned, int8", pruned, INT8),
+        Variant(name, "vocabulary", hops("vocabulary")["vocabulary"], ONNX),
+        Variant(name, "all three", of_pruning["vocabulary"], INT8),
+    ]
+
+
+def measured(
+    sweep: "Sweep[Any]",
+    variants: "Sequence[Variant]",
+    folder: Path,
+    plan: BenchPlan,
+    reporter: "Reporter",
+) -> "list[Point]":
+    """Every variant exported, asked about the test split, and timed."""
+    import numpy as np
+
+    from distill_jax.export.variants import costs_of, export_variant, point_of
+    from distill_jax.tasks.classification.splits import load_texts
+
+    test = load_texts(sweep.base.setup.data).splits["test"]
+    exports: list[Exported] = []
+    with reporter.stage("export", len(variants)) as bar:
+        for variant in variants:
+            exports.append(export_variant(variant, folder / "exports", test))
+            bar.update(len(exports))
+    columns = (test.texts,) if test.texts_b is None else (test.texts, test.texts_b)
+    passes = len(exports) * (plan.warmup + plan.repeats)
+    with reporter.stage("timing", passes) as bar:
+        costs = costs_of(
+            exports, columns, plan, folder / "costs.json", lambda done, _: bar.update(done)
+        )
+    teacher_N = next(
+        each.classes_N
+        for each in exports
+        if (each.variant.model, each.variant.name) == (TEACHER, "as is")
+    )
+    labels_N = np.asarray(test.labels_N)
+    return [
+        point_of(each, cost, labels_N, teacher_N) for each, cost in zip(exports, costs, strict=True)
+    ]
+
+
+def write(points: "Sequence[Point]", plan: BenchPlan, folder: Path, title: str) -> None:
+    """The table, the figure, and the points that both are made of."""
+    from distill_jax.tables.drawing import save_drawing
+    from distill_jax.tables.pareto import pareto_markdown, to_json
+    from distill_jax.tables.pareto_figure import draw_pareto
+    from distill_jax.tables.provenance import cpu_description, provenance
+
+    about = [
+        f"{title}. Accuracy on the test split with the 95% interval over its examples "
+        "(percentile bootstrap), of one seed; agreement: of how many of them the teacher says the "
+        "same class.",
+        f"ONNX Runtime on {cpu_description()}: p50 and p95 of {plan.sentences} test texts, one at "
+        f"a time, texts/s in {plan.batches} batches of {plan.batch_size}; medians of "
+        f"{plan.repeats} rounds over all models, after {plan.warmup} that do not count.",
+    ]
+    facts = {"title": title, "about": about, "plan": dataclasses.asdict(plan), **provenance()}
+    write_atomic(folder / "points.json", to_json(points, facts))
+    write_atomic(folder / "compression.md", table := pareto_markdown(points, about))
+    save_drawing(lambda: draw_pareto(points, title=title), folder / "figure")
+    print(table)
+
+
+if __name__ == "__main__":
+    run(lambda: main(parse_flags(Compression, sys.argv[1:], "compression.py")))

@@ -1,0 +1,111 @@
+"""People and items out of files of every form; which column is meant."""
+
+import gzip
+import json
+
+import pytest
+
+from distill_jax.core.errors import UserError
+from distill_jax.data.column_names import column_of, parse_columns
+from distill_jax.data.people import Person, read_items, read_people
+
+
+def written(folder, name, text):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_people_by_name_by_history_and_by_both(tmp_path):
+    both = written(
+        tmp_path, "a.csv", 'user,history,age\nu1,"Alien; Toy Story;",3\n u2 ,,4\n,"7",\n'
+    )
+    assert list(read_people(both)) == [
+        Person(1, "u1", ("Alien", "Toy Story")),
+        Person(2, "u2"),
+        Person(3, "", ("7",)),
+    ]
+    assert [person.label for person in read_people(both)] == ["u1", "u2", "3"]
+    names = written(tmp_path, "b.tsv", "userId\n1\n2\n")
+    assert list(read_people(names)) == [Person(1, "1"), Person(2, "2")]
+    histories = written(tmp_path, "c.csv", "item_id_list:token_seq\n5;6\n")
+    assert list(read_people(histories)) == [Person(1, "", ("5", "6"))]
+    lines = tmp_path / "d.txt.gz"
+    lines.write_bytes(gzip.compress(b"u1\n\n u2\n"))
+    assert list(read_people(lines)) == [Person(1, "u1"), Person(2, "u2")]
+
+
+def test_columns_that_are_named(tmp_path):
+    file = written(tmp_path, "a.csv", "who,took,user\nu1,7;8,x\n")
+    assert list(read_people(file)) == [Person(1, "x")]
+    said = {"user": "who", "history": "took", "item": "elsewhere"}
+    assert list(read_people(file, said)) == [Person(1, "u1", ("7", "8"))]
+
+
+def test_people_in_json_and_parquet(tmp_path):
+    rows = [{"user_id": 7, "history": [1, "b; c"]}, {"user_id": None, "history": None}]
+    file = written(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    expected = [Person(1, "7", ("1", "b; c")), Person(2)]
+    assert list(read_people(file)) == expected
+    later = written(tmp_path, "b.jsonl", '{"history": "1"}\n{"user": "u"}\n{"history": 3}\n')
+    assert list(read_people(later)) == [
+        Person(1, "", ("1",)),
+        Person(2, "u"),
+        Person(3, "", ("3",)),
+    ]
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table({"user_id": ["7", None], "history": [["1", "b; c"], None]})
+    parquet.write_table(table, tmp_path / "c.parquet")
+    assert list(read_people(tmp_path / "c.parquet")) == expected
+
+
+def test_items_of_a_file(tmp_path):
+    assert list(read_items(written(tmp_path, "a.txt", "1\n\n Alien \n"))) == ["1", "Alien"]
+    table = written(tmp_path, "b.csv", "movieId,price\n1,3\n,4\n2,5\n")
+    assert list(read_items(table)) == ["1", "2"]
+    assert list(read_items(written(tmp_path, "c.csv", "in stock\n9\n"))) == ["9"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "read", "told"),
+    [
+        ("a.csv", "name,age\nx,3\n", read_people, "expected user, history, or both"),
+        ("a.csv", "user_id,customer\nx,y\n", read_people, "'user_id' and 'customer' may both"),
+        ("a.csv", "name,age\nx,3\n", read_items, "expected a column item"),
+        ("a.xls", "x", read_people, "unknown ending of a file"),
+        ("a.jsonl", "[", read_people, "a.jsonl"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, name, text, read, told):
+    with pytest.raises(UserError, match=told):
+        list(read(written(tmp_path, name, text)))
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(UserError, match="no file"):
+        list(read_people(tmp_path / "a.csv"))
+
+
+def test_a_column_by_its_usual_names_or_as_it_was_said():
+    columns = ["userId", "movieId", "timestamp:float", "rating", "age"]
+    found = [column_of(role, columns, "f") for role in ("user", "item", "time", "rating")]
+    assert found == columns[:4]
+    assert column_of("history", columns, "f") is None
+    assert column_of("time", ["date", "time"], "f") == "time"  # its own name comes first
+    with pytest.raises(UserError, match="f: columns 'date' and 'ts' may both be the time"):
+        column_of("time", ["date", "ts"], "f")
+    assert parse_columns(None) == {} == parse_columns(" ")
+    assert parse_columns("user=a, time = b b") == {"user": "a", "time": "b b"}
+    for text, told in (
+        ("usr=a", "Did you mean 'user'"),
+        ("user", "expected ROLE=COLUMN"),
+        ("user=a,user=b", "each role once"),
+    ):
+        with pytest.raises(UserError, match=told):
+            parse_columns(text)
+    said = {"time": "date"}
+    assert column_of("time", ["date", "ts", "time"], "f", said) == "date"
+    with pytest.raises(UserError, match="unknown column 'date' in f, for time"):
+        column_of("time", ["data"], "f", said)
