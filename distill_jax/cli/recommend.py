@@ -76,6 +76,8 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("whom? Give either --history, or --users (or --interactions) and --output.")
     if many:
         _check_output(args)
+    elif args.output is not None or args.columns is not None:
+        raise UserError("--output and --columns go with --users or --interactions")
 
     from distill_jax.evaluation.open_recommender import open_recommender
 

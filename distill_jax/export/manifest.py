@@ -103,7 +103,9 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise UserError(f"{folder} is no export: it has no {MANIFEST}")
+        raise UserError(
+            f"{folder} is no export, it has no {MANIFEST}; distill-jax export makes one of a run"
+        )
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES} bytes")

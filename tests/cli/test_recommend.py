@@ -141,6 +141,7 @@ def test_a_file_is_whole_or_not_there(run, ask, tmp_path, monkeypatch):
         ([], "either --history, or --users"),
         (["--history", "item 3", "--users", "u.csv"], "either --history, or --users"),
         (["--users", "u.csv"], "need --output"),
+        (["--history", "item 3", "--output", "o.csv"], "go with --users or --interactions"),
         (["--users", "u.csv", "--output", "out.xls"], "unknown ending of --output"),
         (["--users", "u.csv", "--output", "u.csv"], "is a folder or the input"),
         (["--users", "u.csv", "--output", "o.csv", "--new-items", "a"], "goes with --history"),

@@ -52,7 +52,7 @@ def test_a_changed_byte_in_any_file_is_refused_by_its_name(exports, format, tmp_
 def test_what_is_no_export_is_refused(tmp_path, student_run):
     with pytest.raises(UserError, match="no export at"):
         open_export(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"is no export: it has no export\.json"):
+    with pytest.raises(UserError, match=r"is no export, it has no export\.json"):
         open_export(student_run)
 
 

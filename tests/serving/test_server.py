@@ -219,7 +219,7 @@ def said_by(*arguments):
 
 def test_mistakes_are_told_in_a_line(exports, tmp_path):
     assert "no export at" in said_by(tmp_path / "none")
-    assert "is no export: it has no export.json" in said_by(tmp_path, "--port", 0)
+    assert "is no export, it has no export.json" in said_by(tmp_path, "--port", 0)
     assert "--max-queue 10 has no room" in said_by(exports["onnx"], "--max-queue", 10)
     assert "--read-seconds is 0" in said_by(exports["onnx"], "--read-seconds", 0)
     assert "--batch-wait-ms is nan" in said_by(exports["onnx"], "--batch-wait-ms", "nan")

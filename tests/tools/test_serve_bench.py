@@ -17,7 +17,7 @@ def test_the_whole_of_it_in_small(tmp_path, monkeypatch):
     """Slow: six servers in processes of their own."""
     monkeypatch.setenv("XLA_FLAGS", HASTE)  # one device
     bench = bench_module("serve")
-    bench.main(bench.Arguments(formats=("onnx",), tiny=True, output=tmp_path))
+    bench.main(bench.Arguments(formats=("onnx",), tiny=True, threads=1, output=tmp_path))
     told = json.loads((tmp_path / "serve.json").read_text())
     assert [(rate["connections"], rate["texts"]) for rate in told["rates"]] == [
         (1, 1),

@@ -59,6 +59,8 @@ class Arguments:
     formats: tuple[str, ...] = ("onnx", "onnx-int8")
     seconds: float = 3.0
     """Of each load."""
+    threads: int | None = None
+    """Of the model, in the loads; by default what its runtime likes best."""
     bad: int = 20
     """Connections of each kind of bad manners."""
     tiny: bool = False
@@ -92,7 +94,12 @@ def main(args: Arguments) -> None:
         if len(exports) < len(args.exports):
             raise UserError("two exports have one name; rename a folder")
         texts = texts_of(args)
-        rates = [rate for name in exports for rate in rates_of(name, exports[name], texts, seconds)]
+        flags = {} if args.threads is None else {"threads": args.threads}
+        rates = [
+            rate
+            for name, export in exports.items()
+            for rate in rates_of(name, export, texts, seconds, **flags)
+        ]
         first = next(iter(exports.values()))
         restarts = {
             "one after the other": restarted(first, texts, seconds, handed_on=False),
@@ -102,6 +109,7 @@ def main(args: Arguments) -> None:
     results = {
         "machine": {**provenance(), "cores": os.cpu_count(), "load before": loaded},
         "seconds": seconds,
+        "threads": args.threads,
         "rates": [dataclasses.asdict(rate) for rate in rates],
         "restarts": restarts,
         "bad manners": manners,
@@ -193,12 +201,14 @@ def stop(process: Any) -> str:
     return said.strip()
 
 
-def rates_of(name: str, export: Path, texts: Sequence[str], seconds: float) -> Iterator[Rate]:
+def rates_of(
+    name: str, export: Path, texts: Sequence[str], seconds: float, **flags: float
+) -> Iterator[Rate]:
     """One text a request at every number of connections, then many texts a request."""
     single = [serve_load.request_of([text]) for text in texts]
     groups = [texts[n : n + MANY_TEXTS] for n in range(0, len(texts), MANY_TEXTS)]
     many = [serve_load.request_of(group) for group in groups[:-1] or groups]  # all as large
-    with serving(export, drain_seconds=0) as (_, address):
+    with serving(export, drain_seconds=0, **flags) as (_, address):
         asyncio.run(serve_load.load(address, single, connections=4, seconds=seconds / 4))
         for connections in CONNECTIONS:
             yield rate_of(name, address, single, connections, 1, seconds)
