@@ -78,7 +78,9 @@ def _export_classifier(args: Export) -> None:
         check_free(target)
     data = own_data(source)
     if not isinstance(data, OwnData):
-        print(f"compared on {len(PROBES)} texts of ours: {data.reason}", file=sys.stderr)
+        print(
+            f"compared on {len(PROBES)} texts of ours: {data.reason}{data.detail}", file=sys.stderr
+        )
     for format, target in zip(formats, targets, strict=True):
         manifest = export_model(source, format, target, data=data, max_drop=args.max_drop)
         print(f"{format.name}: {target} ({_told(manifest.parity)})")

@@ -8,7 +8,7 @@ from typing import Any
 from distill_jax.core.errors import printable
 from distill_jax.data.assets import ASSETS
 from distill_jax.export.formats import Format
-from distill_jax.export.source import Source
+from distill_jax.export.source import Source, public_name
 from distill_jax.tables.ledger import LedgerRow
 
 _SCORES = {
@@ -92,8 +92,8 @@ def _made_of(source: Source) -> list[str]:
 
 
 def _of_run(row: LedgerRow) -> list[str]:
-    data = str(row.config.get("data", {}).get("name"))
-    teacher = str(row.config.get("teacher", {}).get("name"))
+    data = public_name(row.config.get("data", {}).get("name")) or "not known"
+    teacher = public_name(row.config.get("teacher", {}).get("name")) or "not known"
     prints = row.fingerprints
     return [
         f"- run `{row.hash}` of {row.experiment}: {row.group}, {row.row}, seed {row.seed}",

@@ -64,6 +64,11 @@ class Manifest:
         named = bool(self.label_names) or self.task != "classification"
         if len(set(self.label_names)) != len(self.label_names) or not named:
             raise UserError("label_names must be different names, one at least")
+        tolerance = self.parity.get("tolerance")
+        if tolerance is not None and not (type(tolerance) is float and 0 < tolerance < 1):
+            raise UserError(
+                f"the tolerance must be a number between 0 and 1, not {tolerance!r:.80}"
+            )
         if len(self.files) > _MOST_FILES:
             raise UserError(f"it lists {len(self.files)} files, more than {_MOST_FILES}")
         for name, sha256 in self.files.items():
@@ -76,6 +81,11 @@ class Manifest:
 def is_export(folder: Path) -> bool:
     """Whether a folder says that it is one."""
     return (folder / MANIFEST).is_file()
+
+
+def tolerance_of(manifest: Manifest) -> float | None:
+    """By which a logit may differ from the source's; None where the export rounds."""
+    return manifest.parity.get("tolerance")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

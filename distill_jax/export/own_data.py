@@ -9,7 +9,7 @@ from typing import Any
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
-from distill_jax.export.source import Source
+from distill_jax.export.source import Source, public_name
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.splits import load_texts
 
@@ -28,9 +28,15 @@ class OwnData:
 
 @dataclasses.dataclass(frozen=True)
 class NoData:
-    """Why there is none."""
+    """Why there is none.
+
+    Attributes:
+      reason: for everybody: it goes into the export.
+      detail: for who is exporting; may name folders.
+    """
 
     reason: str
+    detail: str = ""
 
 
 def own_data(source: Source) -> OwnData | NoData:
@@ -48,12 +54,12 @@ def own_data(source: Source) -> OwnData | NoData:
             cache=home() / "tokens",
         )
     except (UserError, TypeError) as error:
-        return NoData(f"its data cannot be loaded ({error})")
+        return NoData("its data cannot be loaded", f" ({error})")
     if tokens.digest != row.fingerprints.get("tokens"):
-        return NoData(f"its data, {config.name}, is no longer what it was")
+        return NoData(f"its data, {public_name(config.name)}, is no longer what it was")
     if tokens.label_names != source.opened.label_names:
-        return NoData(f"its data, {config.name}, has its classes in another order")
-    return OwnData(f"test split of {config.name}", tokens.splits)
+        return NoData(f"its data, {public_name(config.name)}, has its classes in another order")
+    return OwnData(f"test split of {public_name(config.name)}", tokens.splits)
 
 
 def data_config(fields: Mapping[str, Any]) -> DataConfig:

@@ -87,13 +87,15 @@ def written_parity(
     format: Format,
     data: OwnData | NoData,
     *,
+    tolerance: float | None,
     max_drop: float,
 ) -> dict[str, Any]:
     """What is checked before an export is there, for ``export.json``.
 
     Args:
       data: of the source, whose test split is asked about; else it is the probes.
-      max_drop: the most accuracy on validation that a format that rounds may lose.
+      tolerance: by which a logit may differ; None where the format or the model rounds.
+      max_drop: the most accuracy on validation that may be lost where something rounds.
 
     Raises:
       UserError: the export answers otherwise, or loses more.
@@ -103,13 +105,13 @@ def written_parity(
         tokens = _tokens(source, probe_columns(bool(source.pairs)))
     tokens = _some(tokens)
     expected_NC, theirs_NC = logits_of_tokens(source, tokens), logits_of_tokens(export, tokens)
-    found = difference(theirs_NC, expected_NC, format.tolerance)
+    found = difference(theirs_NC, expected_NC, tolerance)
     if not found.holds:
         raise UserError(
             f"what was written as {format.name} answers otherwise than the source: a logit differs "
             f"by {found.worst:.3g}, more than {found.allowed:.3g}; nothing was kept"
         )
-    apart = alone_or_batched(export, format.tolerance or DRIFT)
+    apart = alone_or_batched(export, tolerance or DRIFT)
     if not apart.holds:
         raise UserError(
             f"what was written as {format.name} answers otherwise alone than among others: a logit "
@@ -119,11 +121,11 @@ def written_parity(
         "texts": data.name if isinstance(data, OwnData) else f"probes: {data.reason}",
         "sentences": found.sentences,
         "worst_difference": found.worst,
-        "tolerance": format.tolerance,
+        "tolerance": tolerance,
         "agreement": found.agreement,
         "alone_or_batched": apart.worst,
     }
-    if format.tolerance is None and isinstance(data, OwnData):
+    if tolerance is None and isinstance(data, OwnData):
         parity["accuracy"] = _scores(source, export, data, max_drop, format)
     return parity
 

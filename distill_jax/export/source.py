@@ -78,13 +78,22 @@ def birth_of(said: Mapping[str, Any], row: LedgerRow | None) -> dict[str, Any]:
         "group": row.group,
         "seed": row.seed,
         "fingerprints": dict(row.fingerprints),
-        "data": _name(row.config.get("data")),
-        "teacher": _name(row.config.get("teacher")),
+        "data": public_name(_name(row.config.get("data"))),
+        "teacher": public_name(_name(row.config.get("teacher"))),
         "device": row.device,
         "finished_at": row.finished_at,
         "code": dict(row.code),
         "scores": scores,
     }
+
+
+def public_name(name: Any) -> str | None:
+    """Of a data set or a teacher, without the folders of somebody's machine."""
+    if name is None:
+        return None
+    kind, colon, path = str(name).rpartition(":")
+    local = Path(path).is_absolute() or path.startswith(("~", ".")) or kind == "files"
+    return kind + colon + (Path(path).name if local else path)
 
 
 def _name(said: Any) -> Any:

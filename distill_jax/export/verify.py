@@ -10,7 +10,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_classifier import OpenClassifier
 from distill_jax.evaluation.stream import WINDOW, windows_of
-from distill_jax.export.formats import Format, format_named
+from distill_jax.export.manifest import tolerance_of
 from distill_jax.export.opened import Export
 from distill_jax.export.parity import (
     DRIFT,
@@ -21,7 +21,10 @@ from distill_jax.export.parity import (
 )
 from distill_jax.export.runtime import as_classifier
 from distill_jax.export.source import Source, open_source
+from distill_jax.models.build import family_of
 
+EXACT = 1e-4
+"""By which a logit of a source that does not round may differ from what it was."""
 AGREEMENT = 0.95
 """The least share of somebody's texts that such a format puts in the same class as its source."""
 
@@ -57,14 +60,14 @@ def verified(
     Raises:
       UserError: the export answers otherwise than its source, or than it did.
     """
-    manifest, format = export.manifest, format_named(export.manifest.format)
-    opened = as_classifier(export)
+    manifest, opened = export.manifest, as_classifier(export)
+    name, tolerance = manifest.format, tolerance_of(manifest)
     yield f"{len(manifest.files)} files are what they were"
     golden = read_golden(export.folder, len(manifest.label_names), pairs=manifest.pairs)
     now_NC = logits_of_texts(opened, golden.columns)
-    own = difference(now_NC, golden.export_NC, format.tolerance or DRIFT)
-    yield _checked(own, f"golden answers of this {format.name}")
-    yield _checked(_from_source(format, now_NC, golden.source_NC), "golden answers of its source")
+    own = difference(now_NC, golden.export_NC, tolerance or DRIFT)
+    yield _checked(own, f"golden answers of this {name}")
+    yield _checked(difference(now_NC, golden.source_NC, tolerance), "golden answers of its source")
     if rows is not None and source is None:
         raise UserError(
             f"{export.folder} does not lie in the run it was made of, with which it is to be "
@@ -74,19 +77,24 @@ def verified(
         return
     if rows is None:
         now_NC = logits_of_texts(source.opened, golden.columns)
-        yield _checked(difference(now_NC, golden.source_NC, 1e-4), "the source, of its own answers")
+        rounds = family_of(source.model.config).rounds(source.model.config)
+        own = difference(now_NC, golden.source_NC, DRIFT if rounds else EXACT)
+        yield _checked(own, "the source, of its own answers")
         return
-    found = _on_rows(opened, source.opened, format, rows)
+    found = _on_rows(opened, source.opened, tolerance, rows)
     yield _checked(found, f"the source, {source.folder}, on your texts")
-    if format.tolerance is None and found.agreement < AGREEMENT:
+    if tolerance is None and found.agreement < AGREEMENT:
         raise UserError(
-            f"parity is broken: {format.name} puts {100 * (1 - found.agreement):.1f}% of your "
+            f"parity is broken: {name} puts {100 * (1 - found.agreement):.1f}% of your "
             f"texts in another class than its source, more than {100 * (1 - AGREEMENT):.0f}%"
         )
 
 
 def _on_rows(
-    ours: OpenClassifier, source: OpenClassifier, format: Format, rows: Iterable[Sequence[str]]
+    ours: OpenClassifier,
+    source: OpenClassifier,
+    tolerance: float | None,
+    rows: Iterable[Sequence[str]],
 ) -> Difference:
     """Of all windows of texts together; blank ones are left out."""
     logits: list[tuple[np.ndarray, np.ndarray]] = []
@@ -99,11 +107,7 @@ def _on_rows(
     if not logits:
         raise UserError("there is no text to compare on")
     ours_NC, source_NC = (np.concatenate(each) for each in zip(*logits, strict=True))
-    return _from_source(format, ours_NC, source_NC)
-
-
-def _from_source(format: Format, theirs_NC: np.ndarray, source_NC: np.ndarray) -> Difference:
-    return difference(theirs_NC, source_NC, format.tolerance)
+    return difference(ours_NC, source_NC, tolerance)
 
 
 def _checked(found: Difference, what: str) -> str:

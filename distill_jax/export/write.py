@@ -19,6 +19,7 @@ from distill_jax.export.own_data import NoData, OwnData
 from distill_jax.export.parity import write_golden, written_parity
 from distill_jax.export.runtime import ExportRuntime
 from distill_jax.export.source import Source
+from distill_jax.models.build import family_of
 from distill_jax.models.loaded import check_free
 
 CARD = "README.md"
@@ -32,7 +33,7 @@ def export_model(
 
     Args:
       data: of the source, from ``own_data``.
-      max_drop: the most accuracy on validation that a format that rounds may lose.
+      max_drop: the most accuracy on validation that may be lost where something rounds.
 
     Raises:
       UserError: the folder is not free, the format cannot hold the model, what was written
@@ -46,7 +47,15 @@ def export_model(
         plain = _manifest(source, format, {}, {})
         runtime = ExportRuntime(format.open(scratch, plain, None), format.compiles)
         written = dataclasses.replace(source.opened, runtime=runtime, model=None)
-        parity = written_parity(source.opened, written, format, data, max_drop=max_drop)
+        rounds = family_of(source.model.config).rounds(source.model.config)
+        parity = written_parity(
+            source.opened,
+            written,
+            format,
+            data,
+            tolerance=None if rounds else format.tolerance,
+            max_drop=max_drop,
+        )
         write_golden(source.opened, written, scratch)
         card = export_card(source, format, parity, size)
         (scratch / CARD).write_text(card, encoding="utf-8")

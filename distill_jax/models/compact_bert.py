@@ -57,6 +57,9 @@ class CompactBerts(Classifiers):
     def claims(self, name: str) -> bool:
         return False
 
+    def rounds(self, config: Any) -> bool:
+        return config.arithmetic != "float32"
+
 
 COMPACT_BERTS = register(
     CompactBerts(

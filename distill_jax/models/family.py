@@ -171,6 +171,11 @@ class Classifiers(Family):
         """The config of a teacher that starts by chance; None for a name that is none."""
         return None
 
+    def rounds(self, config: Any) -> bool:
+        """Whether such a model computes in few bits, where sums of floats in another order may
+        move a number by a step."""
+        return False
+
     def init(self, config: Any, rng: Array) -> Params:
         """Fresh float32 parameters, drawn from a jax random key."""
         batch = as_batch(jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool))

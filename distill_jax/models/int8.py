@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from distill_jax.models.named import named
+
 LEVELS = 127
 """The largest integer; -128 is not used."""
 EXACT = 2**24 // LEVELS**2
@@ -39,7 +41,8 @@ def rounded(x: Array, scale: Array) -> Array:
     return jnp.clip(jnp.round(x / scale), -LEVELS, LEVELS)
 
 
-def product(x_NK: Array, w_KF: Array) -> Array:
+@named
+def int8_product(x_NK: Array, w_KF: Array) -> Array:
     """The product of matrices of such numbers, exact, as float32 [N, F].
 
     CPUs multiply floats far faster than XLA's integers there: as long as no sum can pass 2^24,
@@ -76,7 +79,7 @@ def rounded_affine(x_NK: Array, kernel_KF: Array, bias_F: Array) -> Array:
 def _rounded_forward(x_NK: Array, kernel_KF: Array, bias_F: Array) -> tuple[Array, Any]:
     scale_N1, scale_1F = scales(x_NK, 1), scales(kernel_KF, 0)
     whole_NK, whole_KF = rounded(x_NK, scale_N1), rounded(kernel_KF, scale_1F)
-    y_NF = product(whole_NK, whole_KF) * (scale_N1 * scale_1F) + bias_F[None]
+    y_NF = int8_product(whole_NK, whole_KF) * (scale_N1 * scale_1F) + bias_F[None]
     return y_NF, (whole_NK * scale_N1, whole_KF * scale_1F)
 
 
@@ -133,7 +136,7 @@ class Int8Dense(nn.Module):
             if self.activations == "static":
                 one = self.param("input_scale", nn.initializers.ones, (1,), jnp.float32)
                 scale_N1 = one[None]
-            y_NF = product(rounded(x_ND, scale_N1), kernel_DF) * (scale_N1 * scale_1F)
+            y_NF = int8_product(rounded(x_ND, scale_N1), kernel_DF) * (scale_N1 * scale_1F)
         return (y_NF + bias_F[None]).reshape(*lead, self.features).astype(self.dtype)
 
 

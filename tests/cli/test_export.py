@@ -76,7 +76,7 @@ def test_slips_are_told_in_one_line(student_run, exports, command, toy_teacher, 
 
     assert "Did you mean 'stablehlo'?" in said("export", student_run, "--format", "stable-hlo")
     assert "no run at" in said("export", tmp_path / "none")
-    assert "no export at" in said("verify", tmp_path / "none")
+    assert "is no export" in said("verify", tmp_path / "none")
     assert "is no export" in said("verify", student_run)
     assert "is not empty" in said("export", student_run, "--output", exports["onnx"])
     assert "All flags: distill-jax export --help" in said("export", student_run, "--formats", "hf")

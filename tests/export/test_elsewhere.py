@@ -1,9 +1,12 @@
 """Exports where this package is not: what their cards tell people to type, in other processes."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from tokenizers import Tokenizer
 from distill_jax.data.tokenise import tokenise_texts
 from distill_jax.export.formats import names
 from distill_jax.export.opened import open_export
-from distill_jax.export.parity import read_golden
+from distill_jax.export.parity import DRIFT, read_golden
 from distill_jax.models.hf_reference import _encode, _linear
 
 WITHOUT = """
@@ -163,6 +166,48 @@ def test_sentence_transformers_give_the_logits(pairs, toy_teacher, write_export,
     texts = list(zip(*golden.columns, strict=True)) if pairs else list(golden.columns[0])
     logits_NC = sentence_transformers.SentenceTransformer(str(tmp_path / "hf")).encode(texts)
     np.testing.assert_allclose(logits_NC, golden.source_NC, atol=1e-4)
+
+
+IN_JAVASCRIPT = """
+import fs from "fs";
+import { createRequire } from "module";
+const ort = createRequire(process.argv[3] + "/package.json")("onnxruntime-web");
+ort.env.wasm.numThreads = 1;
+const asked = JSON.parse(fs.readFileSync(process.argv[2] + "/asked.json"));
+const model = fs.readFileSync(process.argv[2] + "/model.onnx");
+const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+const tensor = (rows) => new ort.Tensor(
+  "int64", BigInt64Array.from(rows.flat().map(BigInt)), [rows.length, rows[0].length]);
+const inputs = Object.fromEntries(
+  Object.entries(asked).map(([name, rows]) => [name, tensor(rows)]));
+console.log(JSON.stringify(Array.from((await session.run(inputs)).logits.data)));
+"""
+
+
+@pytest.mark.parametrize("format", ["onnx", "onnx-int8"])
+def test_onnx_runs_in_javascript(exports, format, tmp_path):
+    """In ONNX Runtime's build for WebAssembly, where ``DISTILL_JAX_NODE_MODULES`` has it."""
+    modules, node = os.environ.get("DISTILL_JAX_NODE_MODULES"), shutil.which("node")
+    if not modules or node is None or not (Path(modules) / "onnxruntime-web").is_dir():
+        pytest.skip("no node, or no onnxruntime-web in $DISTILL_JAX_NODE_MODULES")
+    opened, golden = open_export(exports[format]), read_golden(exports[format], 2, pairs=False)
+    table, _ = tokenise_texts(golden.columns[0], opened.tokenizer_file, max_length=24)
+    batch = table.batch(np.arange(len(table)), 24, len(table))
+    asked = {
+        "input_ids": batch.input_ids_BT.tolist(),
+        "attention_mask": batch.where_BT.astype(int).tolist(),
+        "token_type_ids": batch.token_type_ids_BT.tolist(),
+    }
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    (tmp_path / "run.mjs").write_text(IN_JAVASCRIPT)
+    shutil.copyfile(exports[format] / "model.onnx", tmp_path / "model.onnx")
+    done = subprocess.run(
+        [node, str(tmp_path / "run.mjs"), str(tmp_path), modules],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said_NC = np.reshape(json.loads(done.stdout.splitlines()[-1]), golden.export_NC.shape)
+    np.testing.assert_allclose(said_NC, golden.export_NC, atol=1e-4 if format == "onnx" else DRIFT)
 
 
 def test_every_format_has_a_card_with_its_way(exports):

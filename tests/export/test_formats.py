@@ -3,15 +3,19 @@
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
 from exports import save_student, text_families
+from flax.traverse_util import flatten_dict
 
+from distill_jax.compression.int8 import quantised
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.export import formats, onnx_format
 from distill_jax.export.formats import format_named, names, register
 from distill_jax.export.manifest import read_manifest
 from distill_jax.export.runtime import open_any
+from distill_jax.models.build import family_of, load_model
 
 TEXTS = ["the film is good", "bad", "the plot and the cast and the music is very not good at all"]
 SECOND = ["bad", "the music was very good", "the film"]
@@ -48,6 +52,30 @@ def test_a_student_answers_the_same_in_every_format(
         with pytest.raises(UserError, match="trained on " + ("pairs" if pairs else "single")):
             open_any(folder).classify(*(asked[:1] if pairs else (TEXTS, SECOND)))
     assert set(held) >= {"onnx", "onnx-int8", "stablehlo"}
+
+
+@pytest.mark.parametrize("activations", ["token", "static", "float"])
+def test_a_student_in_8_bits_is_one_everywhere(activations, student_run, write_export, tmp_path):
+    """Its ONNX files compute in integers too, however it is asked for; no other software has it."""
+    model, run = load_model(student_run / "model"), tmp_path / "run"
+    largest = {path[:-1]: 4.0 for path in flatten_dict(model.params) if path[-1] == "kernel"}
+    found = largest if activations == "static" else None
+    config, params = quantised(model.config, model.params, activations, found)
+    family_of(config).save(
+        run / "model", config, params, model.tokenizer_file, model.label_names, model.inputs
+    )
+    expected = open_classifier(run).classify(TEXTS)
+    for name in ("onnx", "onnx-int8", "stablehlo"):
+        manifest = write_export(run, name, tmp_path / name)
+        assert manifest.parity["tolerance"] is None and manifest.source["family"] == "compact_bert"
+        for one, other in zip(open_any(tmp_path / name).classify(TEXTS), expected, strict=True):
+            np.testing.assert_allclose(
+                list(one.probabilities.values()), list(other.probabilities.values()), atol=5e-3
+            )
+    kinds = [node.op_type for node in onnx.load(tmp_path / "onnx/model.onnx").graph.node]
+    assert kinds.count("MatMulInteger") == (0 if activations == "float" else 6)
+    with pytest.raises(UserError, match="no other software has models of the family 'compact_bert"):
+        write_export(run, "hf", tmp_path / "hf")
 
 
 def test_there_is_one_format_of_a_name():

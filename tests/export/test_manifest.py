@@ -56,6 +56,8 @@ def test_it_is_read_as_it_was_written(copy, tmp_path):
         ({"temperature": "1"}, "temperature must be a number"),
         ({"format": "onnxx"}, "unknown export format 'onnxx'.*Did you mean 'onnx'"),
         ({"format": ["onnx"]}, "format must be text"),
+        ({"parity": {"tolerance": 1e9}}, "tolerance must be a number between 0 and 1"),
+        ({"parity": {"tolerance": "no"}}, "tolerance must be a number between 0 and 1"),
         ({"surprise": 1}, "surprise"),
         ({"files": {}}, "lists no tokenizer.json"),
     ],

@@ -176,3 +176,27 @@ def test_layers_that_are_in_8_bits_already_stay_so():
     x_BTK = np.random.default_rng(1).normal(0, 2, (3, 5, 4)).astype(np.float32)
     for one, other in zip(session.run(None, {name: x_BTK}), function(x_BTK), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_onnx_runtime_makes_no_one_node_of_product_scales_and_bias():
+    """``sum * (scale of the row * scale of the column) + bias``: its optimiser knows the pattern,
+    and computes another thing where rows have scales of their own."""
+
+    @named
+    def int8_product(x_NK, w_KF):
+        return x_NK @ w_KF.astype(jnp.float32)
+
+    w_KF = np.random.default_rng(0).integers(-127, 128, (4, 3)).astype(np.int8)
+    scale_F, bias_F = np.float32([[0.5, 1, 2]]), np.float32([[1, 2, 3]])
+
+    def function(x_BTK):
+        x_NK = x_BTK.reshape(-1, 4)
+        scale_N1 = jnp.max(jnp.abs(x_NK), axis=1, keepdims=True) / 127
+        y_NF = int8_product(jnp.round(x_NK / scale_N1), jnp.asarray(w_KF))
+        return y_NF * (scale_N1 * scale_F) + bias_F
+
+    session, (name,), _ = to_onnx(function, spec(4))
+    x_BTK = np.random.default_rng(1).normal(0, 1, (2, 5, 4)).astype(np.float32)
+    x_BTK *= np.arange(1, 6, dtype=np.float32)[None, :, None]
+    (got,) = session.run(None, {name: x_BTK})
+    np.testing.assert_allclose(got, function(x_BTK), rtol=1e-5)

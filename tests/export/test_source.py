@@ -14,7 +14,7 @@ from distill_jax.evaluation.calibration import write_temperature
 from distill_jax.export.formats import format_named
 from distill_jax.export.manifest import read_manifest
 from distill_jax.export.own_data import NoData, OwnData, own_data
-from distill_jax.export.source import open_source
+from distill_jax.export.source import open_source, public_name
 from distill_jax.export.write import export_model
 from distill_jax.models.cnn import parse_cnn
 from distill_jax.models.family import family_of
@@ -48,7 +48,7 @@ def results(toy_teacher, toy_reviews, tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-def test_the_ledger_s_numbers_are_in_manifest_and_card(results, tmp_path):
+def test_the_ledger_s_numbers_are_in_manifest_and_card(results, toy_reviews, tmp_path):
     source = open_source(results / "runs" / HASH)
     data = own_data(source)
     assert isinstance(data, OwnData)
@@ -70,6 +70,10 @@ def test_the_ledger_s_numbers_are_in_manifest_and_card(results, tmp_path):
                  "divided by 1.25 before", "not known here: ask who gave it"):  # fmt: skip
         assert said in card, said
     assert read_manifest(tmp_path / "out") == manifest
+    for path in (tmp_path / "out").iterdir():  # where somebody's data lies is nobody's business
+        assert str(tmp_path) not in path.read_text("utf-8", errors="replace"), path
+        assert str(toy_reviews.parent) not in path.read_text("utf-8", errors="replace"), path
+    assert manifest.source["data"] == "files:reviews"
 
 
 def test_a_format_that_loses_too_much_is_not_written(results, tmp_path):
@@ -120,6 +124,16 @@ def test_what_cannot_be_exported_is_said(tmp_path, toy_teacher):
     family.save(tmp_path / "cnn", config, family.init(config, jax.random.key(0)), None, ("a", "b"))
     with pytest.raises(UserError, match="classifier of images; exports are of class"):
         open_source(tmp_path / "cnn")
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [("files:/home/me/own", "files:own"), ("files:own/data", "files:data"),
+     ("review_snippets/movie", "review_snippets/movie"), ("tfds:glue/sst2", "tfds:glue/sst2"),
+     ("/models/mine", "mine"), ("~/mine", "mine"), ("org/bert", "org/bert")],
+)  # fmt: skip
+def test_names_without_somebody_s_folders(name, public):
+    assert public_name(name) == public
 
 
 def test_its_digest_is_the_model_s(results):

@@ -9,12 +9,15 @@ import pytest
 from exports import save_student
 
 from distill_jax.core.errors import UserError
-from distill_jax.export.formats import names
+from distill_jax.export.formats import format_named, names
 from distill_jax.export.manifest import MANIFEST, digests_of, read_manifest, write_manifest
 from distill_jax.export.opened import open_export
+from distill_jax.export.own_data import NoData
 from distill_jax.export.parity import difference, read_golden
 from distill_jax.export.source import open_source
 from distill_jax.export.verify import find_source, verified
+from distill_jax.export.write import export_model
+from distill_jax.models.build import family_of
 
 ROWS = [["the film is good"], [" "], ["bad"], ["very good music and the cast"]]
 
@@ -100,6 +103,19 @@ def test_a_quantised_export_must_agree_with_its_source(own_run):
     turned = dataclasses.replace(source.opened, runtime=Turned(source.opened.runtime))
     with pytest.raises(UserError, match=r"puts 100\.0% of your texts in another class"):
         list(verified(export, dataclasses.replace(source, opened=turned), ROWS))
+
+
+def test_a_student_that_rounds_is_asked_less_exactly(student_run, monkeypatch, tmp_path):
+    """One whose own layers are in 8 bits: any format of it may be a step away."""
+    source, data = open_source(student_run), NoData("a toy")
+    family = family_of(source.model.config)
+    monkeypatch.setattr(type(family), "rounds", lambda self, config: True)
+    manifest = export_model(
+        source, format_named("onnx"), tmp_path / "out", data=data, max_drop=0.02
+    )
+    assert manifest.parity["tolerance"] is None
+    found = lines(tmp_path / "out", student_run)
+    assert "allowed" not in found[2] and "allowed: 5.0e-02" in found[1] and "5.0e-02" in found[3]
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ from distill_jax.core.types import as_batch
 from distill_jax.models.bert import Bert, BertConfig, init_bert
 from distill_jax.models.build import build_model, family_of, load_model
 from distill_jax.models.compact_bert import CompactBertConfig, compact
-from distill_jax.models.int8 import EXACT, product, rounded, rounded_affine, scales
+from distill_jax.models.int8 import EXACT, int8_product, rounded, rounded_affine, scales
 
 CONFIG = BertConfig(40, 32, 2, 4, 64, max_positions=32, pooling="mean", initializer_range=0.3)
 
@@ -35,7 +35,7 @@ def test_products_are_exact_at_any_width(width):
     rng = np.random.default_rng(width)
     x, w = (rng.integers(-127, 128, size) for size in ((3, width), (width, 2)))
     x[0], w[:, 0] = 127, 127  # the largest sum there is
-    found = product(jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.int8))
+    found = int8_product(jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.int8))
     np.testing.assert_array_equal(found, (x @ w).astype(np.float32))
 
 
