@@ -1,5 +1,6 @@
 """``distill-jax bench`` on finished toy runs: what it counts, what it refuses."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.export.bench import Measured, measure
 from distill_jax.export.bench_worker import read_batches, write_batches
 from distill_jax.export.contenders import contenders_of, enter
+from distill_jax.export.manifest import read_manifest, write_manifest
 from distill_jax.export.plan import BenchPlan
 
 QUICK = ("--sentences", "5", "--batches", "2", "--batch-size", "4", "--warmup", "1")
@@ -83,6 +85,14 @@ def test_what_cannot_be_measured_is_named(runs, toy_teacher, tmp_path, monkeypat
     assert "repeats must be at least 1" in refused(student, "--repeats", 0)
     assert "no file" in refused(student, "--input", tmp_path / "none.txt")
 
+    recommender = tmp_path / "recommender/model"
+    recommender.mkdir(parents=True)
+    (recommender / "config.json").write_text('{"model_type": "distill_jax_recommender"}')
+    assert "holds a recommender; bench is for classifiers" in refused(recommender.parent)
+    other = contenders_of(enter(student), ("onnx",), tmp_path)[0].folder
+    manifest = dataclasses.replace(read_manifest(other), task="recommendation")
+    write_manifest(other, manifest)
+    assert "is an export for recommendation; bench is for classifiers" in refused(other)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "pip install 'distill_jax[export]'" in refused(student, "--runtimes", "onnx")
 
