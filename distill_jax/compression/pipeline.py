@@ -110,6 +110,8 @@ def compress(
       UserError: for anything the user can mend.
       Interrupted: after Ctrl-C; the same call goes on from there.
     """
+    if jax.process_count() > 1:
+        raise UserError("compress is for one process, on as many devices as it has")
     row = row_of(folder)
     (output / "runs").mkdir(parents=True, exist_ok=True)
     with StopRequest(reporter.say) as stop, only_process(output / "runs", options.share):
@@ -183,23 +185,20 @@ class _Line:
         self.cells.append(cell)
         self.done.append(steps)
         row = rows_in(self.ledger.path.parent).get(cell.hash)
-        student: Student | None = None
+        student, fresh = None, row is None
         if row is None or not (own / SAID).is_file():
             student = make()
-            said = {
-                split: RunBench(engine, run, cell, label).logits(student, split) for split in SPLITS
-            }
-            notes = student.notes
+            bench, notes = RunBench(engine, run, cell, label), student.notes
+            said = {split: bench.logits(student, split) for split in SPLITS}
             write_said(own / SAID, said, notes)
+            row = row or self._row(cell, label, student, said, time.perf_counter() - started)
         else:
             said, notes = read_said(own / SAID)
-        if row is None:
-            row = self._row(cell, label, student or make(), said, time.perf_counter() - started)
         kept = self._is_kept(row)
-        if kept and folder is None and not (own / MODEL).is_dir():
+        if kept and folder is None and (fresh or not (own / MODEL).is_dir()):
             student = student or make()
-            self._keep(own, cell, student, said, row)
-        if row.hash not in self.ledger.finished_hashes():
+            _keep(own, student, said, row)
+        if fresh:
             self.ledger.append(row)
         if kept:
             clear_checkpoints(own)
@@ -289,24 +288,19 @@ class _Line:
         same_N = said_NC.argmax(axis=1) == self.said[-1][split].argmax(axis=1)
         return {**found, f"{split}/agreement": float(same_N.mean())}
 
-    def _keep(
-        self,
-        folder: Path,
-        cell: ClassifierCell,
-        student: Student,
-        said: dict[str, np.ndarray],
-        row: LedgerRow,
-    ) -> None:
-        keep_run(
-            folder,
-            student.splits,
-            student.config,
-            student.params,
-            student.tokenizer_file,
-            said["test"],
-            row.metrics["temperature"],
-            [],
-        )
+
+def _keep(folder: Path, student: Student, said: dict[str, np.ndarray], row: LedgerRow) -> None:
+    """Write a hop's model, and what belongs to it."""
+    keep_run(
+        folder,
+        student.splits,
+        student.config,
+        student.params,
+        student.tokenizer_file,
+        said["test"],
+        row.metrics["temperature"],
+        [],
+    )
 
 
 def opened(folder: Path, run: ClassifierRun) -> Student:

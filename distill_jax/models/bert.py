@@ -198,14 +198,14 @@ class Embeddings(nn.Module):
                 f"a batch has {num_tokens} tokens a row; the model has positions for "
                 f"{config.max_positions}. Shorten the texts (max_length)."
             )
-        embed = partial(
-            nn.Embed,
-            features=config.hidden_size,
-            dtype=self.dtype,
-            embedding_init=nn.initializers.normal(config.initializer_range),
-        )
-        word = partial(ARITHMETIC[config.arithmetic][1], **embed.keywords)
-        word_BTD = word(config.vocab_size, name="word")(batch.input_ids_BT)
+        settings: dict[str, Any] = {
+            "features": config.hidden_size,
+            "dtype": self.dtype,
+            "embedding_init": nn.initializers.normal(config.initializer_range),
+        }
+        embed = partial(nn.Embed, **settings)
+        words = ARITHMETIC[config.arithmetic][1]
+        word_BTD = words(config.vocab_size, **settings, name="word")(batch.input_ids_BT)
         type_BTD = embed(config.type_vocab_size, name="token_type")(batch.token_type_ids_BT)
         positions_PD = embed(config.max_positions, name="position").embedding
         position_1TD = positions_PD[None, :num_tokens].astype(self.dtype)

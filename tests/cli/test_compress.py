@@ -27,7 +27,7 @@ def compress(finished_run, tmp_path, capsys, monkeypatch):
 
 
 def test_the_table_the_report_and_the_models(compress, tmp_path, capsys):
-    code, out, _ = compress("--steps", "prune(0.5) -> distil(steps=4) -> int8", "--max-drop", "50")
+    code, out, _ = compress("--steps", "prune(0.5) -> int8", "--max-drop", "50")
     assert code == 0
     data = json.loads((tmp_path / "out/report.json").read_text())
     paths = [line for line in out.splitlines() if line.startswith(str(tmp_path))]

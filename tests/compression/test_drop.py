@@ -1,6 +1,7 @@
 """What is cut out is gone from the arrays; where it had no effect, no logit changes."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -26,11 +27,16 @@ def params():
     return jax.tree.map(lambda x: np.array(x + 0.1 * jax.random.normal(key, x.shape)), drawn)
 
 
+@functools.cache
+def applied(config):
+    return jax.jit(lambda params, batch: build_model(config).apply({"params": params}, batch))
+
+
 def said(config, params):
     rng = np.random.default_rng(0)
     ids = rng.integers(1, 30, (5, 9)).astype(np.int32)
     where = np.arange(9)[None] < rng.integers(3, 10, (5, 1))
-    return np.asarray(build_model(config).apply({"params": params}, as_batch(ids, where)).logits_BC)
+    return np.asarray(applied(config)(params, as_batch(ids, where)).logits_BC)
 
 
 def student(params):
@@ -106,7 +112,7 @@ def test_importance_is_what_the_loss_loses_with_a_head(params):
     def loss(own):
         return Bert(CONFIG).apply({"params": own}, batch).logits_BC[0, 0] ** 2
 
-    slopes = [jax.grad(loss)(params)]
+    slopes = [jax.jit(jax.grad(loss))(params)]
     found = drop.head_importance(student(params), slopes)
     for layer, head in ((1, 0), (3, 2)):
 
@@ -117,7 +123,9 @@ def test_importance_is_what_the_loss_loses_with_a_head(params):
             own[f"layer_{layer}"]["attention_output"]["kernel"] = kernel.at[rows].multiply(factor)
             return loss(own)
 
-        assert found[layer - 1, head] == pytest.approx(abs(float(jax.grad(scaled)(1.0))), rel=1e-3)
+        assert found[layer - 1, head] == pytest.approx(
+            abs(float(jax.jit(jax.grad(scaled))(1.0))), rel=1e-3
+        )
 
 
 def test_in_a_pipeline_arrays_are_smaller_and_folders_say_what_they_are(finished_run, tmp_path):

@@ -1,6 +1,7 @@
 """Masks in the train state: how weights go, that they stay away, alone and in a population."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ KINDS = [
 
 @pytest.fixture(scope="module")
 def made(student, student_config):
-    """(pruning, seed) -> a state, and the step of such a pruning."""
+    """(pruning) -> a state, the step of such a pruning, pure and compiled, and the objective."""
     objective = resolve("ce", student_config.shape, None)
     steps = {}
 
@@ -46,17 +47,17 @@ def made(student, student_config):
         optimizer = make_optimizer(OPTIMIZER)
         key = pruning.static
         if key not in steps:
-            steps[key] = make_step(student[0], objective, optimizer, pruning=key)
+            pure = make_step(student[0], objective, optimizer, pruning=key)
+            steps[key] = pure, CompiledStep(pure)
         state = init_state(params, {}, optimizer)
         masks = jax.tree.map(jnp.asarray, pruning.start(params, STEPS))
-        return state.replace(masks=masks), steps[key], objective
+        return state.replace(masks=masks), *steps[key], objective
 
     return make
 
 
 def run(made, pruning, table, folder=None, stop_at=None, seen=None):
-    state, step, objective = made(pruning)
-    compiled = CompiledStep(step)
+    state, _, compiled, objective = made(pruning)
 
     def watched(state, *rest):
         state, metrics = compiled(state, *rest)
@@ -86,10 +87,21 @@ def run(made, pruning, table, folder=None, stop_at=None, seen=None):
             return train(state, watched, feed, checkpoints=checkpoints, **call)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(made, toy_table):
+    """(pruning) -> what every step of a run left, and its result."""
+
+    @functools.cache
+    def whole(pruning):
+        seen = []
+        return seen, run(made, pruning, toy_table, seen=seen)
+
+    return whole
+
+
 @pytest.mark.parametrize("pruning", KINDS, ids=lambda each: each.by)
-def test_weights_go_by_the_cubic_schedule_and_stay_away(made, toy_table, pruning):
-    seen = []
-    run(made, pruning, toy_table, seen=seen)
+def test_weights_go_by_the_cubic_schedule_and_stay_away(undisturbed, pruning):
+    seen, _ = undisturbed(pruning)
     over = round(pruning.until * STEPS)
     gone_before = 0
     for step, (params, masks) in enumerate(seen, 1):
@@ -124,9 +136,8 @@ def test_what_is_gone_at_the_start_stays_so(made, student, toy_table):
 
 
 @pytest.mark.parametrize("pruning", KINDS, ids=lambda each: each.by)
-def test_stopped_it_goes_on_to_the_same_bits(made, toy_table, tmp_path, pruning):
-    whole, halves = [], []
-    run(made, pruning, toy_table, seen=whole)
+def test_stopped_it_goes_on_to_the_same_bits(made, undisturbed, toy_table, tmp_path, pruning):
+    (whole, _), halves = undisturbed(pruning), []
     with pytest.raises(Interrupted):
         run(made, pruning, toy_table, tmp_path, stop_at=3, seen=halves)
     run(made, pruning, toy_table, tmp_path, seen=halves)
@@ -134,11 +145,11 @@ def test_stopped_it_goes_on_to_the_same_bits(made, toy_table, tmp_path, pruning)
     jax.tree.map(np.testing.assert_array_equal, whole[-1], halves[-1])
 
 
-def test_in_a_population_each_has_its_own_sparsity_and_one_program(made, toy_table):
-    shares = (0.2, 0.8)
+def test_in_a_population_each_has_its_own_sparsity_and_one_program(made, undisturbed, toy_table):
+    shares = (0.2, 0.8)  # the second is that of the first kind
     members = [dataclasses.replace(KINDS[0], sparsity=share) for share in shares]
     states = [made(member)[0] for member in members]
-    _, step, objective = made(members[0])
+    _, step, _, objective = made(members[0])
     placement = make_placement("vmap", make_mesh(jax.devices()[:1]))
     together = PopulationStep(step, shared_batch=True, placement=placement)
     with StopRequest() as stop:
@@ -156,7 +167,7 @@ def test_in_a_population_each_has_its_own_sparsity_and_one_program(made, toy_tab
     assert together.traces == 1
     for member, share, result in zip(members, shares, found, strict=True):
         assert sparsity(result.params) == pytest.approx(share, abs=1e-2)
-        alone = run(made, member, toy_table)
+        _, alone = undisturbed(member)
         for path, kernel in kernels(alone.params).items():
             np.testing.assert_allclose(kernels(result.params)[path], kernel, atol=1e-5)
 
