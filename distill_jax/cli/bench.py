@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 
     plan = BenchPlan(args.sentences, args.batches, args.batch_size, args.warmup, args.repeats)
     check_runtimes(args.runtimes)
-    entrants = _entrants(args)
+    entrants = entrants_of(args)
     columns = _columns(args, entrants)
     reporter = Reporter(Console(stderr=True))  # the table alone is the output
     with tempfile.TemporaryDirectory() as scratch:
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
         write_atomic(args.output, whole if args.output.suffix == ".json" else table)
 
 
-def _entrants(args: Bench) -> list[Entrant]:
+def entrants_of(args: Bench) -> list[Entrant]:
     """The teacher, and after it the others."""
     from distill_jax.export.contenders import check_same, enter, teacher_of
 
