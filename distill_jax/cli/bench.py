@@ -82,7 +82,9 @@ def main(arguments: Sequence[str]) -> None:
         lengths = lengths_of(contenders[0], columns, plan)
         passes = len(contenders) * (plan.warmup + plan.repeats)
         with reporter.stage("timing", passes) as bar:
-            measured = measure(contenders, columns, plan, lambda done, _: bar.update(done))
+            measured = measure(
+                contenders, columns, plan, lambda done, _: bar.update(done, batch_size=plan.texts)
+            )
     rows = [each.as_row() for each in measured]
     facts = _facts(plan, lengths, measured[0])
     table = bench_markdown(rows, facts["about"])
