@@ -35,8 +35,9 @@ class Bench:
     """Folders of runs (results/compare_losses/runs/HASH), or exported ones."""
     teacher: Path | None = None
     """The run that is 1.0; by default the teacher of the first run, else the first folder."""
-    runtimes: tuple[str, ...] = ("jax", "onnx", "onnx-int8")
-    """Under which runs are measured; an exported folder is measured as it is."""
+    runtimes: str = "jax,onnx,onnx-int8"
+    """Under which runs are measured, with commas between; an exported folder is measured as it
+    is."""
     input: Path | None = None
     """A file of texts, one a line, instead of the test split that the runs were trained beside."""
     sentences: int = 100
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str]) -> None:
     from distill_jax.tables.bench import bench_markdown
 
     plan = BenchPlan(args.sentences, args.batches, args.batch_size, args.warmup, args.repeats)
-    check_runtimes(args.runtimes)
+    runtimes = tuple(name.strip() for name in args.runtimes.split(",") if name.strip())
+    check_runtimes(runtimes)
     entrants = entrants_of(args)
     columns = _columns(args, entrants)
     reporter = Reporter(Console(stderr=True))  # the table alone is the output
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
         contenders = [
             contender
             for entrant in entrants
-            for contender in contenders_of(entrant, args.runtimes, Path(scratch), reporter.say)
+            for contender in contenders_of(entrant, runtimes, Path(scratch), reporter.say)
         ]
         lengths = lengths_of(contenders[0], columns, plan)
         passes = len(contenders) * (plan.warmup + plan.repeats)

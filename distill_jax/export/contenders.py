@@ -27,8 +27,6 @@ from distill_jax.tasks.classification.cells import TEACHER
 from distill_jax.tasks.classification.splits import load_texts
 
 JAX = "jax"
-RUNTIMES = (JAX, "onnx", "onnx-int8")
-"""Under which a run is measured, unless somebody says otherwise."""
 TASK = "classification"
 _FOR = "bench is for classifiers of texts"
 _UNREAD = NoData("what it costs is measured, not its scores")

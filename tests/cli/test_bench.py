@@ -31,7 +31,7 @@ def runs(toy_teacher, toy_reviews, tmp_path_factory):
 
 def test_a_table_with_the_first_as_one(runs, tmp_path, capsys):
     out = tmp_path / "bench.json"
-    quick = (*QUICK, "--repeats", "2", "--runtimes", "jax", "onnx-int8", "--output", str(out))
+    quick = (*QUICK, "--repeats", "2", "--runtimes", "jax,onnx-int8", "--output", str(out))
     dispatch(["bench", str(runs["teacher"]), *quick])
     table = capsys.readouterr().out.splitlines()
     kept = json.loads(out.read_text())
@@ -87,7 +87,8 @@ def test_what_cannot_be_measured_is_named(runs, toy_teacher, tmp_path, monkeypat
     assert "no run" in refused()
     assert "no run at" in refused(tmp_path / "nowhere")
     assert "holds no model" in refused(tmp_path)
-    assert "Did you mean 'onnx-int8'" in refused(student, "--runtimes", "onnx-int")
+    assert "Did you mean 'onnx-int8'" in refused(student, "--runtimes", "jax,onnx-int")
+    assert "--runtimes needs names, each once" in refused(student, "--runtimes", "jax,jax")
     assert "ending of --output" in refused(student, "--output", "table.csv")
     assert "repeats must be at least 1" in refused(student, "--repeats", 0)
     assert "no file" in refused(student, "--input", tmp_path / "none.txt")
