@@ -197,7 +197,11 @@ def measured(
     passes = len(exports) * (plan.warmup + plan.repeats)
     with reporter.stage("timing", passes) as bar:
         costs = costs_of(
-            exports, columns, plan, folder / "costs.json", lambda done, _: bar.update(done)
+            exports,
+            columns,
+            plan,
+            folder / "costs.json",
+            lambda done, _: bar.update(done, batch_size=plan.texts),
         )
     teacher_N = next(
         each.classes_N

@@ -35,8 +35,9 @@ class Bench:
     """Folders of runs (results/compare_losses/runs/HASH), or exported ones."""
     teacher: Path | None = None
     """The run that is 1.0; by default the teacher of the first run, else the first folder."""
-    runtimes: tuple[str, ...] = ("jax", "onnx", "onnx-int8")
-    """Under which runs are measured; an exported folder is measured as it is."""
+    runtimes: str = "jax,onnx,onnx-int8"
+    """Under which runs are measured, with commas between; an exported folder is measured as it
+    is."""
     input: Path | None = None
     """A file of texts, one a line, instead of the test split that the runs were trained beside."""
     sentences: int = 100
@@ -69,20 +70,23 @@ def main(arguments: Sequence[str]) -> None:
     from distill_jax.tables.bench import bench_markdown
 
     plan = BenchPlan(args.sentences, args.batches, args.batch_size, args.warmup, args.repeats)
-    check_runtimes(args.runtimes)
-    entrants = _entrants(args)
+    runtimes = tuple(name.strip() for name in args.runtimes.split(",") if name.strip())
+    check_runtimes(runtimes)
+    entrants = entrants_of(args)
     columns = _columns(args, entrants)
     reporter = Reporter(Console(stderr=True))  # the table alone is the output
     with tempfile.TemporaryDirectory() as scratch:
         contenders = [
             contender
             for entrant in entrants
-            for contender in contenders_of(entrant, args.runtimes, Path(scratch), reporter.say)
+            for contender in contenders_of(entrant, runtimes, Path(scratch), reporter.say)
         ]
         lengths = lengths_of(contenders[0], columns, plan)
         passes = len(contenders) * (plan.warmup + plan.repeats)
         with reporter.stage("timing", passes) as bar:
-            measured = measure(contenders, columns, plan, lambda done, _: bar.update(done))
+            measured = measure(
+                contenders, columns, plan, lambda done, _: bar.update(done, batch_size=plan.texts)
+            )
     rows = [each.as_row() for each in measured]
     facts = _facts(plan, lengths, measured[0])
     table = bench_markdown(rows, facts["about"])
@@ -92,7 +96,7 @@ def main(arguments: Sequence[str]) -> None:
         write_atomic(args.output, whole if args.output.suffix == ".json" else table)
 
 
-def _entrants(args: Bench) -> list[Entrant]:
+def entrants_of(args: Bench) -> list[Entrant]:
     """The teacher, and after it the others."""
     from distill_jax.export.contenders import check_same, enter, teacher_of
 

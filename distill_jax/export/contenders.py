@@ -17,6 +17,9 @@ from distill_jax.export.manifest import Manifest, is_export, read_manifest
 from distill_jax.export.own_data import NoData, data_config
 from distill_jax.export.source import Source, open_source
 from distill_jax.export.write import export_model
+from distill_jax.models.family import Classifiers, registered
+from distill_jax.models.hf_config import POOLED, read_json
+from distill_jax.models.hf_folder import CONFIG
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.names import MODEL, RUNS, TOKENIZER
 from distill_jax.tables.outputs import LEDGER
@@ -24,8 +27,8 @@ from distill_jax.tasks.classification.cells import TEACHER
 from distill_jax.tasks.classification.splits import load_texts
 
 JAX = "jax"
-RUNTIMES = (JAX, "onnx", "onnx-int8")
-"""Under which a run is measured, unless somebody says otherwise."""
+TASK = "classification"
+_FOR = "bench is for classifiers of texts"
 _UNREAD = NoData("what it costs is measured, not its scores")
 
 
@@ -59,14 +62,26 @@ def enter(folder: Path) -> Entrant:
     folder = user_path(folder)
     if is_export(folder):
         manifest = read_manifest(folder)
+        if manifest.task != TASK:
+            raise UserError(f"{folder} is an export for {manifest.task}; {_FOR}")
         birth = manifest.source
         name = _label(birth.get("group"), birth.get("row")) or folder.name
         return Entrant(name, folder, None, None, manifest, None, manifest.pairs)
+    _check_task(folder)
     source = open_source(folder)
     row = source.row
     name = _label(row.group, row.row) if row else folder.name
     data = dict(row.config["data"]) if row and "data" in row.config else None
     return Entrant(name, folder, row, source, None, data, source.pairs)
+
+
+def _check_task(folder: Path) -> None:
+    """Raises ``UserError`` for a model of ours that is no classifier."""
+    config = next((p for p in (folder / MODEL / CONFIG, folder / CONFIG) if p.is_file()), None)
+    kind = str(read_json(config).get("model_type")) if config else ""
+    own = {family.model_type for family in registered(Classifiers)} | {POOLED}
+    if kind.startswith("distill_jax_") and kind not in own:
+        raise UserError(f"{folder} holds a {kind.removeprefix('distill_jax_')}; {_FOR}")
 
 
 def teacher_of(entrants: Iterable[Entrant]) -> Path | None:

@@ -27,3 +27,8 @@ class BenchPlan:
         for name in ("sentences", "batches", "batch_size", "warmup", "repeats"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name.replace('_', ' ')} must be at least 1")
+
+    @property
+    def texts(self) -> int:
+        """That a pass asks about."""
+        return self.sentences + self.batches * self.batch_size

@@ -54,7 +54,14 @@ def bench_markdown(rows: Sequence[Mapping[str, Any]], about: Sequence[str]) -> s
 def _shown(row: Mapping[str, Any], first: Mapping[str, Any], figure: Figure) -> str:
     value, one = float(row[figure.key]), float(first[figure.key])
     shown = f"{value * figure.scale:,.{figure.digits}f}"
-    return f"{shown} ({value / one:.2f})" if one else shown
+    return f"{shown} ({_times(value / one)})" if one else shown
+
+
+def _times(ratio: float) -> str:
+    """Two digits at least that tell something."""
+    if ratio >= 100:
+        return f"{ratio:,.0f}"
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def _escaped(cell: str) -> str:

@@ -1,5 +1,6 @@
 """``distill-jax bench`` on finished toy runs: what it counts, what it refuses."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from finished import finished_table, size_of
 
+from distill_jax.cli.bench import Bench, entrants_of
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.latency import parameter_count
@@ -15,6 +17,7 @@ from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.export.bench import Measured, measure
 from distill_jax.export.bench_worker import read_batches, write_batches
 from distill_jax.export.contenders import contenders_of, enter
+from distill_jax.export.manifest import read_manifest, write_manifest
 from distill_jax.export.plan import BenchPlan
 
 QUICK = ("--sentences", "5", "--batches", "2", "--batch-size", "4", "--warmup", "1")
@@ -26,33 +29,39 @@ def runs(toy_teacher, toy_reviews, tmp_path_factory):
     return finished_table(folder, toy_teacher, toy_reviews, ("static-8", "bilstm-4"))
 
 
-def test_a_table_with_the_teacher_as_one(runs, tmp_path, capsys):
+def test_a_table_with_the_first_as_one(runs, tmp_path, capsys):
     out = tmp_path / "bench.json"
-    quick = (*QUICK, "--repeats", "2", "--runtimes", "jax", "onnx-int8", "--output", str(out))
-    dispatch(["bench", str(runs["bilstm-4"]), *quick])
+    quick = (*QUICK, "--repeats", "2", "--runtimes", "jax,onnx-int8", "--output", str(out))
+    dispatch(["bench", str(runs["teacher"]), *quick])
     table = capsys.readouterr().out.splitlines()
     kept = json.loads(out.read_text())
-    assert [(row["name"], row["runtime"]) for row in kept["rows"]] == [
-        (name, runtime) for name in ("teacher", "bilstm-4, kl") for runtime in ("jax", "onnx-int8")
-    ]
-    assert len([line for line in table if line.startswith("| ")]) == 2 + 4
+    under_jax, in_8_bits = kept["rows"]
+    assert (under_jax["runtime"], in_8_bits["runtime"]) == ("jax", "onnx-int8")
     assert table[2].startswith("| teacher | jax |") and table[2].count("(1.00)") == 6
-    teacher, *others = kept["rows"]
+    assert table[3].startswith("| teacher | onnx-int8 |") and not table[4]
     model = open_classifier(runs["teacher"]).model
-    assert teacher["parameters"] == parameter_count(model.params)
+    assert under_jax["parameters"] == in_8_bits["parameters"] == parameter_count(model.params)
     card = (runs["teacher"] / "model/README.md").stat().st_size
-    assert teacher["bytes_on_disk"] == size_of(runs["teacher"] / "model") - card
+    assert under_jax["bytes_on_disk"] == size_of(runs["teacher"] / "model") - card
     for row in kept["rows"]:
         assert 0 < row["p50_ms"] <= row["p95_ms"] and row["texts_per_second"] > 0
-        assert 20e6 < row["peak_bytes"] < 4e9
-    under_jax = {row["name"]: row["peak_bytes"] for row in kept["rows"] if row["runtime"] == "jax"}
-    for row in others:
-        if row["runtime"] == "onnx-int8":  # its process holds no JAX
-            assert row["peak_bytes"] < under_jax[row["name"]] - 40e6
+    # The process of an export holds no JAX.
+    assert 20e6 < in_8_bits["peak_bytes"] < under_jax["peak_bytes"] - 40e6
     assert kept["plan"] == {
         "sentences": 5, "batches": 2, "batch_size": 4, "warmup": 1, "repeats": 2, "seed": 0,
     }  # fmt: skip
     assert kept["tokens"]["longest"] <= 16 and "after 1 that do not count" in table[-2]
+
+
+def test_the_teacher_of_the_first_run_comes_first(runs):
+    def order(*arguments, **changes):
+        return [each.name for each in entrants_of(Bench(tuple(arguments), **changes))]
+
+    static, bilstm, teacher = runs["static-8"], runs["bilstm-4"], runs["teacher"]
+    assert order(static, bilstm) == ["teacher", "static-8, kl", "bilstm-4, kl"]
+    assert order(bilstm, teacher, bilstm) == ["teacher", "bilstm-4, kl"]
+    assert order(bilstm, teacher=static) == ["static-8, kl", "bilstm-4, kl"]
+    assert order(static / "model") == ["model"]
 
 
 def test_an_export_is_measured_as_it_is(runs, tmp_path, capsys):
@@ -78,11 +87,20 @@ def test_what_cannot_be_measured_is_named(runs, toy_teacher, tmp_path, monkeypat
     assert "no run" in refused()
     assert "no run at" in refused(tmp_path / "nowhere")
     assert "holds no model" in refused(tmp_path)
-    assert "Did you mean 'onnx-int8'" in refused(student, "--runtimes", "onnx-int")
+    assert "Did you mean 'onnx-int8'" in refused(student, "--runtimes", "jax,onnx-int")
+    assert "--runtimes needs names, each once" in refused(student, "--runtimes", "jax,jax")
     assert "ending of --output" in refused(student, "--output", "table.csv")
     assert "repeats must be at least 1" in refused(student, "--repeats", 0)
     assert "no file" in refused(student, "--input", tmp_path / "none.txt")
 
+    recommender = tmp_path / "recommender/model"
+    recommender.mkdir(parents=True)
+    (recommender / "config.json").write_text('{"model_type": "distill_jax_recommender"}')
+    assert "holds a recommender; bench is for classifiers" in refused(recommender.parent)
+    other = contenders_of(enter(student), ("onnx",), tmp_path)[0].folder
+    manifest = dataclasses.replace(read_manifest(other), task="recommendation")
+    write_manifest(other, manifest)
+    assert "is an export for recommendation; bench is for classifiers" in refused(other)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "pip install 'distill_jax[export]'" in refused(student, "--runtimes", "onnx")
 
