@@ -24,7 +24,7 @@ from distill_jax.cli.results import open_console
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
-from distill_jax.engine.options import DEFAULTS, RunOptions
+from distill_jax.engine.options import DEFAULTS, Precision, RunOptions
 from distill_jax.export.plan import BenchPlan
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Compression(TableFlags):
     """Another data set: files:FOLDER, tfds:NAME ..."""
     teacher: str = "minilm-l6"
     max_length: int = 128
+    precision: Precision = "bf16"
+    """In which students are trained; as in the table of compare-losses."""
     output_dir: Path = Path("results")
     """Everything goes to compression, or compression-smoke, under this folder."""
 
