@@ -69,7 +69,7 @@ class Compression(TableFlags):
         return self.preset == "smoke"
 
 
-def declare(flags: Compression) -> "Sweep[Any]":
+def declare(flags: Compression) -> "list[Sweep[Any]]":
     """The students as they are, of one teacher and one seed."""
     from distill_jax.cli.compare import CompareLosses, sweep_of
     from distill_jax.engine.sweep import Override
@@ -94,7 +94,7 @@ def declare(flags: Compression) -> "Sweep[Any]":
     own = {} if flags.small else {name: SETTINGS[name] for name in students if name in SETTINGS}
     overrides = tuple(Override(tuple(changes.items()), group=name) for name, changes in own.items())
     base = dataclasses.replace(sweep.base, precision=flags.precision)
-    return dataclasses.replace(sweep, name=NAME, base=base, overrides=overrides)
+    return [dataclasses.replace(sweep, name=NAME, base=base, overrides=overrides)]
 
 
 def main(flags: Compression) -> None:
@@ -111,7 +111,7 @@ def main(flags: Compression) -> None:
     if not flags.options.share.whole:
         raise UserError("models that are timed together have no parts: leave out --part")
     flags.use_plugin()
-    reporter, sweep = Reporter(console), declare(flags)
+    reporter, [sweep] = Reporter(console), declare(flags)
     flags.run(Classification(sweep), folder / "students", console)
     variants = [
         variant

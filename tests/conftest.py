@@ -34,6 +34,9 @@ pytest_plugins = ("toys", "exported", "compressed")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+MOST_MAPS = 15_000
+"""Entries of the table of memory; Linux allows 65,530."""
+
 settings.register_profile("suite", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("suite")
 
@@ -70,6 +73,17 @@ def compiled_seconds():
     jax.monitoring.register_event_duration_secs_listener(heard)
     yield seconds
     jax.monitoring.unregister_event_duration_listener(heard)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Programs that nobody needs any more are dropped before they fill the memory: thousands of
+    tests compile thousands, each three entries of a table that the system keeps of a process."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

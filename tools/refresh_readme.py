@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md")
-SHOWN = ("table.md", "trends.md", "race.md", "changes.md")
+SHOWN = ("table.md", "trends.md", "compression.md", "race.md", "changes.md")
 """Of a folder of results, in this order, those that are there."""
 
 

@@ -1,9 +1,9 @@
 """A table as an object, and every table that the experiments declare."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from scripts import SCRIPTS, module_at
 
 from distill_jax.cli.experiment import Flags
 from distill_jax.core.errors import UserError
@@ -158,20 +158,20 @@ def test_mistakes_in_a_declaration(changes, message):
 
 
 def declared(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, "declare", None)
+    """A script's sweeps as a function of its flags, and the form of those."""
+    module = module_at(path)
+    form = getattr(module, SCRIPTS[path.stem]) if path.stem in SCRIPTS else Flags
+    return getattr(module, "declare", None), form
 
 
 @pytest.mark.parametrize("preset", ["default", "smoke"])
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_declared_cell_can_be_built(path, preset):
     """Objectives fit their models, students their teachers, trends their table."""
-    declare = declared(path)
+    declare, form = declared(path)
     if declare is None:
         pytest.skip("declares no sweep of its own")
-    for sweep in declare(Flags(preset=preset)):
+    for sweep in declare(form(preset=preset)):
         entries = sweep.entries()
         if sweep.group_title == "student":
             students = {(entry.group, entry.cell.setup.student) for entry in entries}

@@ -49,7 +49,7 @@ def test_the_smoke_preset_trains_compresses_exports_and_draws(
 
 
 def test_every_kind_of_student_is_there_and_has_its_steps():
-    sweep = SCRIPT.declare(SCRIPT.Compression())
+    [sweep] = SCRIPT.declare(SCRIPT.Compression())
     entries = {entry.group: entry.cell for entry in sweep.entries()}
     assert list(entries) == ["static", "bilstm", "tiny", "l2", "l3", "l6"]
     trained = {name: cell.training.optimizer.learning_rate for name, cell in entries.items()}
