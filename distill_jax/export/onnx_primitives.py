@@ -8,6 +8,7 @@ list of them. Values may be smaller than JAX's along axes where they are the sam
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -313,9 +314,11 @@ def _dot(walker: Walker, eqn: Any, inputs: list[Value]) -> Value:
 @rule("scan")
 def _scan(walker: Walker, eqn: Any, inputs: list[Value]) -> list[Value]:
     """A loop over the first axis: its constants are what the body sees of the graph around it."""
-    params, builder = eqn.params, walker.builder
-    closed, carried = params["jaxpr"], params["num_carry"]
-    first = params["num_consts"]
+    params, builder, closed = eqn.params, walker.builder, eqn.params["jaxpr"]
+    # JAX names how many of what there are in one way or another; what is read or written a slice
+    # at a time has one axis more outside.
+    carried = _as_inside(eqn.outvars, closed.jaxpr.outvars)
+    first = _as_inside(eqn.invars, closed.jaxpr.invars) - carried
     inputs = _in_full(walker, eqn, inputs)
     body = builder.body()
     variables = closed.jaxpr.invars[first:]
@@ -345,6 +348,12 @@ def _scan(walker: Walker, eqn: Any, inputs: list[Value]) -> list[Value]:
         scan_output_directions=[backwards] * (len(outputs) - carried),
     )
     return [Value(n, var.aval.shape) for n, var in zip(names, eqn.outvars, strict=True)]
+
+
+def _as_inside(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many of a loop's variables are the same outside as in its body."""
+    pairs = zip(outside, inside, strict=True)
+    return sum(len(one.aval.shape) == len(other.aval.shape) for one, other in pairs)
 
 
 @rule("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "remat2")
