@@ -18,13 +18,13 @@ def tool():
 
 
 @pytest.mark.slow
-def test_three_signals_make_no_difference(tool, tmp_path):
-    """Slow: a dozen processes, three of which are killed."""
+def test_seven_signals_make_no_difference(tool, tmp_path):
+    """Slow: sixteen processes, seven of which are killed."""
     report = tmp_path / "report.md"
-    args = tool.Arguments(trials=3, seed=3, report=report, strategies=("sequential",))
+    args = tool.Arguments(trials=7, seed=3, report=report, strategies=("sequential",))
     assert tool.main(args) == 0
     text = report.read_text()
-    assert "3 signals over 3 sweeps" in text and "**no difference**" in text
+    assert "7 signals over 3 sweeps" in text and "**no difference**" in text
     for phase in tool.PHASES:
         assert f"| {phase} |" in text
     for table in args.tables:
