@@ -8,14 +8,12 @@ carries out a pipeline until its STEP-th training step has been called; then com
 import dataclasses
 import functools
 import io
-import os
-import signal
 import sys
 from pathlib import Path
 
 import jax
 import pytest
-from killed import sweep_of
+from killed import kill_at, sweep_of
 from rich.console import Console
 from trained import knowing_head, saved
 
@@ -30,7 +28,6 @@ from distill_jax.engine.run import run_table
 from distill_jax.tasks.classification.cells import TeacherConfig
 from distill_jax.tasks.classification.table import Classification
 from distill_jax.training.optimizer import OptimizerConfig
-from distill_jax.training.step import CompiledStep
 
 
 def one_device(monkeypatch):
@@ -96,15 +93,7 @@ def finished_run(patched, learnt, tmp_path_factory):
 def main(run: str, steps: str, folder: str, step: str) -> None:
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    call, calls = CompiledStep.__call__, iter(range(1, int(step) + 1))
-
-    def killed_at_last(*arguments):
-        result = call(*arguments)
-        if next(calls) == int(step):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    CompiledStep.__call__ = killed_at_last  # type: ignore[method-assign]
+    kill_at(int(step))
     pipeline.Engine = functools.partial(Engine, mesh=make_mesh(jax.devices()[:1]))  # type: ignore
     compressed(Path(run), steps, Path(folder), checkpoint_seconds=0)
 

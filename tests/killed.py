@@ -111,20 +111,25 @@ def environment():
     }
 
 
+def kill_at(step: int) -> None:
+    """Let SIGKILL come when the training step of this number has been called."""
+    call, calls = CompiledStep.__call__, iter(range(1, step + 1))
+
+    def killed_at_last(*arguments):
+        result = call(*arguments)
+        if next(calls) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    CompiledStep.__call__ = killed_at_last  # type: ignore[method-assign]
+
+
 def main(kind: str, step: str, teacher: str, reviews: str, folder: str) -> None:
     from distill_jax.engine.progress import Reporter
 
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    call, calls = CompiledStep.__call__, iter(range(1, int(step) + 1))
-
-    def killed_at_last(*arguments):
-        result = call(*arguments)
-        if next(calls) == int(step):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    CompiledStep.__call__ = killed_at_last
+    kill_at(int(step))
     run(kind, Path(teacher), Path(reviews), Path(folder), Reporter())
 
 

@@ -152,15 +152,8 @@ def _progress(total: int | None, output: Path | None) -> Iterator[Callable[[int]
 
     from distill_jax.engine.progress import Reporter
 
-    done = 0
     with Reporter(Console(stderr=True)).stage("texts", total) as bar:
-
-        def on_rows(rows: int) -> None:
-            nonlocal done
-            done += rows
-            bar.update(done)
-
-        yield on_rows
+        yield bar.advance
 
 
 def _format(args: Predict) -> Format:

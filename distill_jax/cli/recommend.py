@@ -223,15 +223,8 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
     from distill_jax.engine.progress import Reporter
 
-    done = 0
     with Reporter(Console(stderr=True)).stage("users", total) as bar:
-
-        def on_users(users: int) -> None:
-            nonlocal done
-            done += users
-            bar.update(done)
-
-        yield on_users
+        yield bar.advance
 
 
 def _tell(told: Told, total: int, output: Path) -> None:

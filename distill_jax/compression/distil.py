@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from distill_jax.compression.steps import Bench, Step, Student, register
+from distill_jax.compression.steps import Step, StepContext, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.objectives.grammar import parse
@@ -59,5 +59,5 @@ class Distil(Training):
 
     kind: ClassVar[str] = "distil"
 
-    def apply(self, student: Student, bench: Bench) -> Student:
-        return bench.train(student, self.objective, self.settings(bench.training))
+    def apply(self, student: Student, context: StepContext) -> Student:
+        return context.train(student, self.objective, self.settings(context.training))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from distill_jax.compression.steps import Bench, Step, Student, register
+from distill_jax.compression.steps import Step, StepContext, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.evaluation.metrics import classification_metrics
@@ -58,7 +58,7 @@ class Drop(Step):
         named = ((name, getattr(self, name)) for name in ("heads", "ffn", "layers"))
         return f"drop({', '.join(f'{name}={value!r}' for name, value in named if value)})"
 
-    def apply(self, student: Student, bench: Bench) -> Student:
+    def apply(self, student: Student, context: StepContext) -> Student:
         config: Any = student.config
         if not family_of(config).compacts:
             raise UserError("drop is for BERTs")
@@ -66,11 +66,11 @@ class Drop(Step):
             raise UserError(f"the student has {config.num_layers} layers, one at least stays")
         notes = []
         if self.layers:
-            student, gone = without_layers(student, self.layers, _loss_on_validation(bench))
+            student, gone = without_layers(student, self.layers, _loss_on_validation(context))
             notes.append(f"layers that went: {', '.join(map(str, gone))}")
             config = student.config
         if self.heads or self.ffn:
-            slopes = bench.gradients(student, BATCHES)
+            slopes = context.gradients(student, BATCHES)
             if self.heads:
                 keep = config.num_heads - int(self.heads * config.num_heads)
                 student = with_heads(student, best(head_importance(student, slopes), keep))
@@ -83,9 +83,9 @@ class Drop(Step):
         return student.but(notes=tuple(notes))
 
 
-def _loss_on_validation(bench: Bench) -> Callable[[Student], float]:
+def _loss_on_validation(context: StepContext) -> Callable[[Student], float]:
     def loss(student: Student) -> float:
-        logits_NC = bench.logits(student, "validation")
+        logits_NC = context.logits(student, "validation")
         return classification_metrics(logits_NC, student.splits.validation.labels_N)["nll"]
 
     return loss

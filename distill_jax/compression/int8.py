@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from distill_jax.compression.distil import Training
-from distill_jax.compression.steps import Bench, Student, register
+from distill_jax.compression.steps import StepContext, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch
 from distill_jax.models.bert import BertConfig, Dense
@@ -65,17 +65,17 @@ class Int8(Training):
     def objectives(self) -> tuple[str, ...]:
         return super().objectives if self.train else ()
 
-    def apply(self, student: Student, bench: Bench) -> Student:
+    def apply(self, student: Student, context: StepContext) -> Student:
         config: Any = student.config
         if not family_of(config).compacts:
             raise UserError("int8 is for BERTs")
         if self.train:
             config = compact(config, arithmetic="rounded")
-            settings = self.settings(bench.training)
-            student = bench.train(student.but(config=config), self.objective, settings)
+            settings = self.settings(context.training)
+            student = context.train(student.but(config=config), self.objective, settings)
         largest = None
         if self.activations == "static":
-            largest = largest_inputs(config, student.params, bench.batches(student, BATCHES))
+            largest = largest_inputs(config, student.params, context.batches(student, BATCHES))
         config, params = quantised(config, student.params, self.activations, largest)
         return student.but(config=config, params=params, notes=())
 

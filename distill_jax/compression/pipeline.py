@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from distill_jax.compression.bench import RunBench
+from distill_jax.compression.context import RunContext
 from distill_jax.compression.steps import Step, Student
 from distill_jax.compression.vocabulary import read_with
 from distill_jax.core.digests import sha256_file
@@ -188,8 +188,8 @@ class _Line:
         student, fresh = None, row is None
         if row is None or not (own / SAID).is_file():
             student = make()
-            bench, notes = RunBench(engine, run, cell, label), student.notes
-            said = {split: bench.logits(student, split) for split in SPLITS}
+            context, notes = RunContext(engine, run, cell, label), student.notes
+            said = {split: context.logits(student, split) for split in SPLITS}
             write_said(own / SAID, said, notes)
             row = row or self._row(cell, label, student, said, time.perf_counter() - started)
         else:
@@ -214,9 +214,9 @@ class _Line:
         student = self._at(before)
         notes: tuple[str, ...] = ()
         label = " -> ".join(map(str, steps))
-        bench = RunBench(self.engine, self.run, self.cells[before + 1], label)
+        context = RunContext(self.engine, self.run, self.cells[before + 1], label)
         for step in steps:
-            student = step.apply(student.but(notes=()), bench)
+            student = step.apply(student.but(notes=()), context)
             notes += student.notes
         return student.but(notes=notes)
 

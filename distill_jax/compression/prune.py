@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from distill_jax.compression.steps import Bench, Step, Student, register
+from distill_jax.compression.steps import Step, StepContext, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.training.pruning import (
@@ -77,10 +77,10 @@ class Prune(Step):
     def waits(self) -> bool:
         return self.schedule == "cubic"
 
-    def apply(self, student: Student, bench: Bench) -> Student:
+    def apply(self, student: Student, context: StepContext) -> Student:
         if self.waits:
             return student.but(pruning=Pruning(self.by, self.scope, self.share))
-        scores = self._scores(student, bench)
+        scores = self._scores(student, context)
         if self.pattern:
             masks = {
                 path: best_of_group(np.asarray(score), *self.groups, name="/".join(path))
@@ -93,11 +93,11 @@ class Prune(Step):
         note = f"{100 * sparsity(params):.1f}% of the kernels' weights are 0"
         return student.but(params=params, notes=(note,))
 
-    def _scores(self, student: Student, bench: Bench) -> dict[tuple[str, ...], Any]:
+    def _scores(self, student: Student, context: StepContext) -> dict[tuple[str, ...], Any]:
         weights = kernels(student.params)
         if self.by == "magnitude":
             return {path: jnp.abs(x) for path, x in weights.items()}
-        slopes = [flatten_dict(found) for found in bench.gradients(student, BATCHES)]
+        slopes = [flatten_dict(found) for found in context.gradients(student, BATCHES)]
         return {
             path: sum((jnp.abs(x * found[path]) for found in slopes), jnp.zeros_like(x))
             for path, x in weights.items()

@@ -45,8 +45,8 @@ class Student:
         return dataclasses.replace(self, **changes)
 
 
-class Bench(Protocol):
-    """What a step may use while it is applied, see ``bench``."""
+class StepContext(Protocol):
+    """What a step may use while it is applied, see ``context``."""
 
     @property
     def training(self) -> TrainingConfig:
@@ -92,7 +92,7 @@ class Step(Stage):
         if setup.Training is not TrainingConfig:
             raise UserError(f"{self.kind} is for classifiers")
 
-    def apply(self, student: Student, bench: Bench) -> Student:
+    def apply(self, student: Student, context: StepContext) -> Student:
         """The student after it.
 
         Raises:

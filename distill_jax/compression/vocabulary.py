@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from distill_jax.compression.steps import Bench, Step, Student, register
+from distill_jax.compression.steps import Step, StepContext, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.files import write_atomic
@@ -52,7 +52,7 @@ class Vocabulary(Step):
         if self.min_count < 1:
             raise UserError(f"min_count must be at least 1, not {self.min_count}")
 
-    def apply(self, student: Student, bench: Bench) -> Student:
+    def apply(self, student: Student, context: StepContext) -> Student:
         config: Any = student.config
         path = family_of(config).embeddings
         if student.tokenizer_file is None or not path:
@@ -66,7 +66,7 @@ class Vocabulary(Step):
         if self.characters:
             kept |= {number for token, number in vocabulary.items() if is_character(token)}
         tokens_R = np.asarray(sorted(kept), np.int64)
-        file = bench.folder / TOKENIZER
+        file = context.folder / TOKENIZER
         write_atomic(file, json.dumps(renumbered(raw, tokens_R), ensure_ascii=False))
         flat = flatten_dict(student.params)
         flat[path] = jnp.asarray(np.asarray(flat[path])[tokens_R])

@@ -30,12 +30,14 @@ class ProgressBar:
     bar: Progress
     task: TaskID
     loss: float | None = None
+    done: int = 0
     _first: tuple[int, float] | None = None
     _line_at: float = field(default_factory=time.monotonic)
 
     def update(self, done: int, *, loss: float | None = None, batch_size: int = 1) -> None:
         """Show that ``done`` of ``total`` steps are finished."""
         now = time.monotonic()
+        self.done = done
         self._first = self._first or (done, now)
         first_done, first_time = self._first
         self.loss = self.loss if loss is None else loss
@@ -50,6 +52,10 @@ class ProgressBar:
                 seconds = (self.total - done) * (now - first_time) / (done - first_done)
                 facts.append(f"{datetime.timedelta(seconds=round(seconds))} left")
             self.console.print(f"  {self.name}: {done}/{self.total}  {'  '.join(facts)}")
+
+    def advance(self, steps: int) -> None:
+        """Show that so many more are finished."""
+        self.update(self.done + steps)
 
 
 @dataclass(eq=False)

@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from distill_jax.core.types import Batch, ModelOutput, ModelShape, as_batch
-from distill_jax.models.bert import Dense, Params
+from distill_jax.core.types import Batch, ModelOutput, ModelShape
+from distill_jax.models.bert import Dense
 from distill_jax.models.dropout import Dropout
 from distill_jax.models.family import register
 from distill_jax.models.products import affine
@@ -149,19 +149,8 @@ def _forget_nothing(rng: Array, shape: tuple[int], dtype: Any) -> Array:
     return jnp.repeat(jnp.asarray([0, 1, 0, 0], dtype), shape[0] // 4)
 
 
-@partial(jax.jit, static_argnums=0)
-def init_bilstm(config: BiLstmConfig, rng: Array) -> Params:
-    """Fresh float32 parameters of ``BiLstm(config)``."""
-    batch = as_batch(jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool))
-    return BiLstm(config).init(rng, batch)["params"]
-
-
-class BiLstms(WordClassifiers):
-    """BiLSTMs."""
-
-    init: Any = staticmethod(init_bilstm)
-
-
 BILSTMS = register(
-    BiLstms("bilstm", BiLstmConfig, BiLstm, names_of("bilstm", 128), width=192, directions=2)
+    WordClassifiers(
+        "bilstm", BiLstmConfig, BiLstm, names_of("bilstm", 128), width=192, directions=2
+    )
 )

@@ -13,16 +13,13 @@ Shape suffixes: B batch, T tokens, D width, C classes.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jax import Array
 
-from distill_jax.core.types import Batch, ModelOutput, ModelShape, as_batch
-from distill_jax.models.bert import Dense, Params, mean_of_tokens
+from distill_jax.core.types import Batch, ModelOutput, ModelShape
+from distill_jax.models.bert import Dense, mean_of_tokens
 from distill_jax.models.dropout import Dropout
 from distill_jax.models.family import register
 from distill_jax.models.word_vectors import SCALE, WordClassifiers, WordConfig, names_of
@@ -67,19 +64,6 @@ class Static(nn.Module):
         return ModelOutput(logits_BC=head(hidden_BD), hidden_states={0: words_BTD})
 
 
-@partial(jax.jit, static_argnums=0)
-def init_static(config: StaticConfig, rng: Array) -> Params:
-    """Fresh float32 parameters of ``Static(config)``."""
-    batch = as_batch(jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool))
-    return Static(config).init(rng, batch)["params"]
-
-
-class Statics(WordClassifiers):
-    """Bags of embeddings."""
-
-    init: Any = staticmethod(init_static)
-
-
 STATICS = register(
-    Statics("static", StaticConfig, Static, names_of("static", 128), width=256, weighs=True)
+    WordClassifiers("static", StaticConfig, Static, names_of("static", 128), width=256, weighs=True)
 )

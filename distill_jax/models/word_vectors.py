@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
-from distill_jax.core.types import TokenRange
+from distill_jax.core.types import TokenRange, as_batch
 from distill_jax.models.bert import Params
 from distill_jax.models.family import Classifiers, family_of
 from distill_jax.models.loaded import Loaded
@@ -93,6 +95,9 @@ class WordClassifiers(Classifiers):
             own.tokens, width or self.width, teacher.num_labels, own.positions, own.types
         )
 
+    def init(self, config: Any, rng: Array) -> Params:
+        return _drawn(self.module, config, rng)
+
     def start(self, name: str, teacher: Loaded, rng: Array, **options: Any) -> Params:
         config = self.student(name, teacher.config)
         params = self.init(config, rng)
@@ -164,3 +169,10 @@ def names_of(family: str, example: int) -> tuple[str, ...]:
     """What students of a family are called, for people."""
     forms = (family, f"{family}-random")
     return tuple(name for form in forms for name in (form, f"{form}-WIDTH ({form}-{example})"))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _drawn(module: Any, config: Any, rng: Array) -> Params:
+    """Fresh parameters, one compilation for every seed."""
+    batch = as_batch(jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool))
+    return module(config).init(rng, batch)["params"]

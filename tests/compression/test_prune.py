@@ -18,7 +18,7 @@ def params():
     return init_bert(CONFIG, jax.random.key(0))
 
 
-class Bench:
+class StepContext:
     """Gradients by which the earlier weights of each kernel matter more."""
 
     def gradients(self, student, batches):
@@ -29,7 +29,7 @@ class Bench:
 
 
 def pruned(params, **options):
-    return Prune(**options).apply(Student(CONFIG, params, None, None), Bench())
+    return Prune(**options).apply(Student(CONFIG, params, None, None), StepContext())
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -74,7 +74,7 @@ def test_a_pattern_holds_in_every_group(params):
 
 def test_what_is_gone_is_counted_when_more_goes(params):
     once = pruned(params, share=0.4)
-    twice = Prune(0.6).apply(once, Bench())
+    twice = Prune(0.6).apply(once, StepContext())
     assert sparsity(twice.params) == pytest.approx(0.6, abs=1e-3)
     for path, kernel in kernels(once.params).items():
         np.testing.assert_array_equal(kernels(twice.params)[path][np.asarray(kernel) == 0], 0)

@@ -8,7 +8,7 @@ import pytest
 from compressed import compressed
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from distill_jax.compression.bench import RunBench
+from distill_jax.compression.context import RunContext
 from distill_jax.compression.vocabulary import renumbered, special_ids, vocabulary_of
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_classifier import open_classifier
@@ -114,7 +114,7 @@ def test_losses_that_compare_tokens_need_the_teachers(student_config):
     run = SimpleNamespace(
         splits=read("a", [3, 4]), cell=SimpleNamespace(setup=SimpleNamespace(placebo=False))
     )
-    bench = RunBench(None, run, None, "")
+    context = RunContext(None, run, None, "")
     shape = student_config.shape
     with pytest.raises(UserError, match=r"hidden_mse compares tokens, .* distil by logits"):
-        bench._outputs(resolve("hidden_mse", shape, shape), read("b", [3, 5]))
+        context._outputs(resolve("hidden_mse", shape, shape), read("b", [3, 5]))

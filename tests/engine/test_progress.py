@@ -22,6 +22,14 @@ def test_lines_say_how_much_time_is_left(monkeypatch):
     ]
 
 
+def test_pieces_add_up():
+    stage = progress.ProgressBar("texts", 10, Console(file=io.StringIO()), _Bar(), 0)
+    stage.update(2)
+    stage.advance(3)
+    stage.advance(4)
+    assert stage.done == 9
+
+
 class _Bar:
     def update(self, *_, **__):
         pass

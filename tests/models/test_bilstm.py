@@ -8,15 +8,15 @@ import scipy.special
 from word_students import labelled, learnt
 
 from distill_jax.evaluation.latency import parameter_count
-from distill_jax.models.bilstm import BiLstm, BiLstmConfig, init_bilstm
-from distill_jax.models.static import StaticConfig, init_static
+from distill_jax.models.bilstm import BILSTMS, BiLstm, BiLstmConfig
+from distill_jax.models.static import STATICS, StaticConfig
 
 CONFIG = BiLstmConfig(50, 5, 3)
 
 
 @pytest.fixture(scope="module")
 def params():
-    drawn = init_bilstm(CONFIG, jax.random.key(0))
+    drawn = BILSTMS.init(CONFIG, jax.random.key(0))
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32), drawn)
 
@@ -54,13 +54,13 @@ def test_everything_equals_a_loop_over_each_sentence_alone(params, make_batch):
 
 
 def test_it_has_a_million_parameters_beside_its_embeddings():
-    shapes = jax.eval_shape(lambda: init_bilstm(BiLstmConfig(100, 192, 2), jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: BILSTMS.init(BiLstmConfig(100, 192, 2), jax.random.key(0)))
     beside = parameter_count(shapes) - parameter_count(shapes["embeddings"])
     assert beside == pytest.approx(28 * 192**2, rel=0.01) and 1.0e6 < beside < 1.1e6
 
 
 def test_nothing_is_forgotten_at_the_start():
-    lstm = init_bilstm(CONFIG, jax.random.key(0))["lstm"]
+    lstm = BILSTMS.init(CONFIG, jax.random.key(0))["lstm"]
     for direction in ("forward", "backward"):
         np.testing.assert_array_equal(lstm[direction]["bias"], np.repeat([0, 1, 0, 0], 5))
 
@@ -77,9 +77,9 @@ def which_comes_first(rng, rows):
 
 def test_it_learns_an_order_that_no_bag_can_see():
     wide = BiLstmConfig(50, 16, 2)
-    assert learnt(wide, init_bilstm(wide, jax.random.key(0)), which_comes_first) > 0.9
+    assert learnt(wide, BILSTMS.init(wide, jax.random.key(0)), which_comes_first) > 0.9
     bag = StaticConfig(50, 32, 2)
-    assert learnt(bag, init_static(bag, jax.random.key(0)), which_comes_first) < 0.6
+    assert learnt(bag, STATICS.init(bag, jax.random.key(0)), which_comes_first) < 0.6
 
 
 def test_bfloat16_is_near_and_keeps_float32_around_it(params, make_batch):

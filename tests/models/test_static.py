@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from word_students import labelled, learnt
 
-from distill_jax.models.static import Static, StaticConfig, init_static
+from distill_jax.models.static import STATICS, Static, StaticConfig
 
 CONFIG = StaticConfig(50, 8, 3)
 
 
 @pytest.fixture(scope="module")
 def params():
-    drawn = init_static(CONFIG, jax.random.key(0))
+    drawn = STATICS.init(CONFIG, jax.random.key(0))
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape, np.float32), drawn)
 
@@ -39,5 +39,5 @@ def test_it_learns_which_words_speak():
         return labelled(ids, labels)
 
     config = StaticConfig(50, 16, 2)
-    start = init_static(config, jax.random.key(0))
+    start = STATICS.init(config, jax.random.key(0))
     assert learnt(config, start, sample, rate=3e-2) > 0.9

@@ -34,8 +34,8 @@ from distill_jax.training.step import make_step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RunBench:
-    """A ``steps.Bench``.
+class RunContext:
+    """A ``steps.StepContext``.
 
     Attributes:
       run: that all began with.
