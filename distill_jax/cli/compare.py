@@ -13,6 +13,7 @@ from distill_jax.engine.options import Pooling, Precision
 
 if TYPE_CHECKING:
     from distill_jax.engine.sweep import Sweep
+    from distill_jax.tables.columns import Column
     from distill_jax.tables.trends import Trend
     from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig, TrainingConfig
 
@@ -56,7 +57,18 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
 
 def _is_own(data: str) -> bool:
     """Whether a data set is the user's, so that no committed table rests on its defaults."""
-    return data.startswith(("files:", "tfds:"))
+    from distill_jax.tasks.classification.cells import is_own
+
+    return is_own(data)
+
+
+def _columns(data: str) -> "tuple[Column, ...]":
+    """What is shown: of images the count of errors too, as papers have it."""
+    from distill_jax.data.load_images import is_images
+    from distill_jax.tables.columns import COLUMNS, ERRORS
+
+    first, *others = COLUMNS
+    return (first, ERRORS, *others) if is_images(data) else COLUMNS
 
 
 def student_length(
@@ -266,7 +278,6 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
     from distill_jax.engine.sweep import Sweep, axis, points
     from distill_jax.objectives.grammar import parse
-    from distill_jax.tables.columns import COLUMNS
     from distill_jax.tables.names import YARDSTICK
     from distill_jax.tables.outputs import share_of_labels
 
@@ -314,7 +325,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         teacher_seeds=args.teacher_seeds,
         label_seeds=args.label_seeds,
         baseline=baseline,
-        columns=COLUMNS,
+        columns=_columns(args.data),
         references=(YARDSTICK,) if args.yardsticks else (),
         trends=trends,
         protocol=protocol,

@@ -22,11 +22,16 @@ from distill_jax.data.table import TextDataset, TextTable, label_array
 
 
 class Columns(NamedTuple):
-    """The columns to read."""
+    """The columns to read.
+
+    Attributes:
+      labelled: whether train has to have the column of the labels.
+    """
 
     text: str
     text_b: str | None
     label: str
+    labelled: bool = True
 
 
 class _Row(NamedTuple):
@@ -72,6 +77,44 @@ def load(
     return build_dataset(f"files:{folder}", label_names, tables, tuple(notes))
 
 
+def load_new(
+    folder: Path,
+    label_names: tuple[str, ...],
+    *,
+    text: str = "sentence",
+    text_b: str | None = None,
+    label: str = "label",
+) -> tuple[dict[str, TextTable], tuple[str, ...]]:
+    """What is new to a model whose classes are known: its splits, as far as they are there.
+
+    Train may do without labels, or be a ``transfer`` file alone.
+
+    Returns:
+      Tables under train and, where there are such files, validation and test; and notes.
+
+    Raises:
+      UserError: as ``load``; for a label that is none of ``label_names``.
+    """
+    files = find_split_files(folder, needed=("train", TRANSFER))
+    columns = Columns(text, text_b, label, labelled=False)
+    notes = list(files.notes)
+    rows = {s: _read(paths, columns, s, notes) for s, paths in files.paths.items()}
+    rows.setdefault("train", rows.get(TRANSFER, []))
+    if rows.get(TRANSFER) is rows["train"]:
+        del rows[TRANSFER]
+    labels = settle({split: [row.label for row in each] for split, each in rows.items()})
+    if "-1" not in label_names:
+        labels = {s: [None if x == "-1" else x for x in each] for s, each in labels.items()}
+    tables = {
+        s: _table(s, rows[s], labels[s], label_names, columns, notes, "the run") for s in rows
+    }
+    tables = _told_apart(tables, notes)
+    transfer = tables.pop(TRANSFER, None)
+    if transfer is not None:
+        tables["train"] = _with_transfer(tables, transfer, notes)
+    return tables, tuple(notes)
+
+
 def _read(paths: Sequence[Path], columns: Columns, split: str, notes: list[str]) -> list[_Row]:
     """All rows of a split, checked."""
     rows = [row for path in paths for row in _read_file(path, columns, split, notes)]
@@ -88,7 +131,7 @@ def _read_file(path: Path, columns: Columns, split: str, notes: list[str]) -> It
             yield _Row(path, line, None, text.strip(), None, None)
         return
     required = [columns.text, *([columns.text_b] if columns.text_b else [])]
-    if split in ("train", "validation"):
+    if split == "validation" or (split == "train" and columns.labelled):
         required.append(columns.label)
     rowwise = kind_of(path) not in (".csv", ".tsv")
     for line, cells in read_cells(path, notes.append):
@@ -170,11 +213,12 @@ def _table(
     label_names: tuple[str, ...],
     columns: Columns,
     notes: list[str],
+    whose: str = "train",
 ) -> TextTable:
     known = set(label_names)
     for row, label in zip(rows, labels, strict=True):
         if label is not None and label not in known:
-            where = f"in {row.place}, which train does not have"
+            where = f"in {row.place}, which {whose} does not have"
             raise unknown("label", label, label_names, where=where)
     texts = tuple(row.text for row in rows)
     texts_b = tuple(row.text_b or "" for row in rows) if columns.text_b else None

@@ -40,10 +40,12 @@ class TokenTable(LabelledArrays):
       scores_N: float32 [N] mean human ratings, or None.
       asked_at_once: rows of a batch that a teacher is asked about.
       features_NF: float32 [N, F] that a linear model can read; None: tokens are no numbers.
+      image: height, width and channels of images; None: these are none.
     """
 
     asked_at_once: ClassVar[int] = 64
     features_NF: ClassVar[None] = None
+    image: ClassVar[None] = None
 
     tokens_S: np.ndarray
     token_types_S: np.ndarray
@@ -93,6 +95,18 @@ class TokenTable(LabelledArrays):
             offsets_N1=offsets,
             labels_N=self.labels_N[rows],
             scores_N=None if self.scores_N is None else self.scores_N[rows],
+        )
+
+    def joined(self, other: "TokenTable") -> "TokenTable":
+        """The rows of both, these first; human ratings only where both have them."""
+        scores = [self.scores_N, other.scores_N]
+        return TokenTable(
+            ids=self.ids + other.ids,
+            tokens_S=np.concatenate([self.tokens_S, other.tokens_S]),
+            token_types_S=np.concatenate([self.token_types_S, other.token_types_S]),
+            offsets_N1=np.append(self.offsets_N1, self.offsets_N1[-1] + other.offsets_N1[1:]),
+            labels_N=np.concatenate([self.labels_N, other.labels_N]),
+            scores_N=None if any(each is None for each in scores) else np.concatenate(scores),
         )
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from distill_jax.core.errors import unknown
-from distill_jax.models import bilstm, cnn, compact_bert, static  # noqa: F401  registered here
+from distill_jax.models import bilstm, cnn, compact_bert, mlp, static  # noqa: F401  registered here
 from distill_jax.models.family import Classifiers, family_of, registered
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_folder import CONFIG
@@ -37,7 +37,7 @@ def student_family(name: str) -> Classifiers:
 
 def teacher_family(name: str) -> Classifiers:
     """The family of a teacher's name: one whose models start by chance, or that of checkpoints."""
-    alone = (each for each in registered(Classifiers) if each.alone(name, 1) is not None)
+    alone = (each for each in registered(Classifiers) if each.claims_teacher(name))
     return next(alone, BERTS)
 
 

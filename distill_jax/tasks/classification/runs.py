@@ -28,6 +28,7 @@ from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.evaluation.predict import one_by_one
 from distill_jax.models.family import ModelConfig, family_of
 from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.tables.columns import ERRORS
 from distill_jax.tables.evidence import pack_correct
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.names import CLASSES, MISTAKES
@@ -38,6 +39,7 @@ from distill_jax.tasks.classification.cells import (
     config_of,
 )
 from distill_jax.tasks.classification.classify import SCORES, classifier_work, predict, predictor
+from distill_jax.tasks.classification.left_out import scores_of_left_out
 from distill_jax.tasks.classification.models import (
     check_saved,
     inputs_of,
@@ -157,6 +159,11 @@ def finish_run(
     metrics |= cost_metrics(engine, splits, config, result.params)
     chosen = progress.at_best()
     metrics |= {f"validation/{name}": chosen.get(name, math.nan) for name in SCORES.values()}
+    told = evidence(splits, logits_NC, progress.history)
+    if splits.config.left_out:
+        on_validation_NC = _logits(engine, splits, config, result.params, splits.validation)
+        found, told["test_scores"] = scores_of_left_out(splits, on_validation_NC, logits_NC)
+        metrics |= found
     if progress.skipped:
         metrics["skipped_steps"] = progress.skipped
     keep_run(
@@ -179,7 +186,7 @@ def finish_run(
         metrics=metrics,
         fingerprints={**fingerprints(splits, teacher), "teacher": cell.teacher_digest},
         training=training_facts(result, seconds),
-        **evidence(splits, logits_NC, progress.history),
+        **told,
     )
 
 
@@ -274,9 +281,14 @@ def scores_on_test(
     predicted = math.nan if lost else len(np.unique(logits_NC.argmax(axis=-1)))
     return {
         **{f"test/{name}": value for name, value in scores.items()},
+        ERRORS.key: math.nan if lost else _errors(logits_NC, splits.test.labels_N),
         CLASSES: predicted,
         "temperature": temperature,
     }
+
+
+def _errors(logits_NC: np.ndarray, labels_N: np.ndarray) -> int:
+    return int(((logits_NC.argmax(axis=-1) != labels_N) & (labels_N >= 0)).sum())
 
 
 def cost_metrics(

@@ -13,6 +13,7 @@ import numpy as np
 from distill_jax.core.digests import digest
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.data.load_images import is_images
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.engine.merge import rows_in
@@ -34,7 +35,7 @@ from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.cells import ClassifierCell, ClassifierSetup, DataConfig
 from distill_jax.tasks.classification.classify import SCORES
 from distill_jax.tasks.classification.runs import evidence, scores_on_test
-from distill_jax.tasks.classification.splits import DIGITS, Examples, Splits, load_texts
+from distill_jax.tasks.classification.splits import Examples, Splits, load_texts
 
 if TYPE_CHECKING:
     from distill_jax.tasks.classification.supplies import Supplies
@@ -88,7 +89,7 @@ def yardsticks_of(
     planned: dict[str, Placed] = {}
     for entry in entries:
         splits, select = task_of(entry.cell), entry.cell.training.select
-        fitted = PIXELS if splits.config.name == DIGITS else TFIDF
+        fitted = PIXELS if is_images(splits.config.name) else TFIDF
         for yardstick in (
             Yardstick(MAJORITY, splits.config, splits.labels_digest),
             Yardstick(fitted, splits.config, splits.labels_digest, select, Regression()),
