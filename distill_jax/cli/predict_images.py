@@ -5,12 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from distill_jax.core.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    from distill_jax.cli.predict import Writer
 
 IMAGE, LABEL = "image", "label"
 """Columns of the output: the image's number in the file, from 0, and its label where it has one."""
@@ -21,8 +18,8 @@ def predict_images(
     folder: Path,
     file: Path | None,
     output: Path | None,
-    writer_of: Callable[..., Writer],
-    sink: Callable[..., object],
+    writer_of: Callable[..., Any],
+    sink: Callable[..., Any],
     *,
     temperature: float | Literal["auto"],
     batch_size: int | None,
@@ -50,7 +47,7 @@ def predict_images(
     columns = (IMAGE, LABEL) if labelled else (IMAGE,)
     writer = writer_of(columns, (IMAGE,), opened.label_names)
     done = right = 0
-    with sink(output) as write:  # type: ignore[attr-defined]
+    with sink(output) as write:
         write(writer.head())
         for answers in opened.answers(raw.images_NHWC, batch_size=batch_size):
             words = raw.words[done : done + len(answers)]
