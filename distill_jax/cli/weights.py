@@ -28,8 +28,8 @@ def class_weights(given: str, data: "DataConfig") -> tuple[float, ...]:
     Raises:
       UserError: for anything else.
     """
-    from distill_jax.data.subsets import labelled_rows
     from distill_jax.data.load_images import is_images
+    from distill_jax.data.subsets import labelled_rows
     from distill_jax.tasks.classification.splits import load_texts
 
     if is_images(data.name):

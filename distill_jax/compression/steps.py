@@ -29,6 +29,7 @@ from distill_jax.training.state import Params
 Words = Callable[[ResolvedObjective, Splits], TeacherOutputs | None]
 """(objective, examples) -> what teachers say of them; None where it listens to none."""
 
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Student:
     """What goes from step to step.

@@ -184,9 +184,7 @@ class _Words:
         run, captures = self.run, [objective.teacher_captures[number]]
         config = run.cell.setup.teachers[number]
         alone = splits_of_new(self.new, run.splits)
-        now = outputs_for(
-            self.engine, alone, self.teachers[number], captures, config, alone
-        )
+        now = outputs_for(self.engine, alone, self.teachers[number], captures, config, alone)
         assert now is not None, "somebody listens"
         before = run.teachers[number]
         live = config.outputs == "live" and before is self.teachers[number]
@@ -198,9 +196,7 @@ class _Words:
         return by_part(then, now, len(self.rows))
 
 
-def _taught(
-    context: StepContext, both: Splits, teacher: Teacher, config: TeacherConfig
-) -> Teacher:
+def _taught(context: StepContext, both: Splits, teacher: Teacher, config: TeacherConfig) -> Teacher:
     """A teacher, fine-tuned further on the labels of rehearsed and new examples."""
     start = Checkpoint(
         teacher.config,
@@ -315,7 +311,7 @@ def changes(name: str, before_N: np.ndarray, after_N: np.ndarray) -> dict[str, f
     """Examples right before and wrong now, the other way round, and McNemar's p."""
     found = mcnemar(before_N, after_N)
     return {
-        f"{name}/examples": found.examples,
+        f"{name}/tested": found.examples,
         f"{name}/forgotten": found.lost,
         f"{name}/learnt": found.won,
         f"{name}/forgotten_p": found.p,

@@ -181,7 +181,7 @@ def _scored(at: Mapping[str, float], title: str, name: str, before: float) -> tu
     p = at[f"{name}/forgotten_p"]
     return (
         title,
-        f"{int(at[f'{name}/examples']):,}",
+        f"{int(at[f'{name}/tested']):,}",
         f"{100 * before:.1f}",
         f"{100 * at[f'{name}/accuracy']:.1f}",
         gain,

@@ -117,14 +117,17 @@ def build_images(name: str, raw: RawImages) -> ImageDataset:
     if not (tables["train"].labels_N >= 0).any():
         raise UserError(f"{raw.where}: the train split has no labelled image.")
     for split in ("validation", "test"):
+        if split not in tables:
+            raise UserError(
+                f"{raw.where}: {len(everything)} images are too few to hold out a {split} split; "
+                "say with an array 'splits' which image is of which."
+            )
         if bare := int((tables[split].labels_N < 0).sum()):
             raise UserError(f"{raw.where}: {bare} {split} images have no label.")
     return ImageDataset(name, label_names, tables, tuple([*notes, *_repeated(tables)]))
 
 
-def image_table(
-    raw: RawImages, keys: Sequence[str], label_names: tuple[str, ...]
-) -> ImageTable:
+def image_table(raw: RawImages, keys: Sequence[str], label_names: tuple[str, ...]) -> ImageTable:
     """All images, in the file's order; their ids are made of their content.
 
     Args:
@@ -148,8 +151,7 @@ def content_keys(images_NHWC: np.ndarray) -> list[str]:
     from hashlib import sha256
 
     return [
-        sha256(np.ascontiguousarray(image).data).hexdigest()[:DIGEST_CHARS]
-        for image in images_NHWC
+        sha256(np.ascontiguousarray(image).data).hexdigest()[:DIGEST_CHARS] for image in images_NHWC
     ]
 
 

@@ -21,7 +21,6 @@ Notes = tuple[str, ...]
 T = TypeVar("T", bound=Examples)
 
 
-
 def new_texts(
     name: str,
     label_names: tuple[str, ...],
@@ -53,9 +52,7 @@ def new_texts(
     return tables, (*notes, *told)
 
 
-def new_images(
-    name: str, label_names: tuple[str, ...]
-) -> tuple[dict[str, ImageTable], Notes]:
+def new_images(name: str, label_names: tuple[str, ...]) -> tuple[dict[str, ImageTable], Notes]:
     """New images; as ``new_texts``. A file of images may have no labels, or lie in no splits."""
     kind, _, rest = name.partition(":")
     if kind != "images" or rest.startswith("tfds:"):

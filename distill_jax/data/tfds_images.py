@@ -59,7 +59,7 @@ def load(name: str, *, home: Path | None = None) -> ImageDataset:
 def _shape(features: Any, where: str) -> tuple[int, ...]:
     """Height, width and channels."""
     image, label = features[IMAGE], features[LABEL]
-    if not isinstance(image, tfds.features.Image) or image.dtype != np.uint8:
+    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         raise UserError(f"{where}: feature {IMAGE!r} is no image of 8 bits a channel.")
     if None in image.shape:
         raise UserError(f"{where}: its images are not all of one size, which is wanted here.")

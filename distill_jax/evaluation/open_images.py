@@ -98,9 +98,7 @@ def reads_images(folder: Path) -> bool:
     return family_in(_model_in(folder)).reads == "images"
 
 
-def open_images(
-    folder: Path | str, *, temperature: float | Literal["auto"] = "auto"
-) -> OpenImages:
+def open_images(folder: Path | str, *, temperature: float | Literal["auto"] = "auto") -> OpenImages:
     """Open a run's folder, or its ``model``, with a classifier of images.
 
     Args:

@@ -154,9 +154,7 @@ _PRESET = re.compile(r"cnn((?:-[1-9]\d*){2,})")
 _EXAMPLES = "cnn-16-32-64 (convolutions of 16 and 32 channels, dense layer of 64), cnn-4-16"
 
 
-def parse_cnn(
-    text: str, num_labels: int = 10, image: ImageShape = DIGITS_IMAGE
-) -> CnnConfig:
+def parse_cnn(text: str, num_labels: int = 10, image: ImageShape = DIGITS_IMAGE) -> CnnConfig:
     """The config of ``cnn-WIDTH-...-DENSE``: convolutions, and last the dense layer.
 
     Args:

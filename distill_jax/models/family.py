@@ -31,7 +31,6 @@ from distill_jax.models.loaded import (
     read_params,
 )
 
-
 ImageShape = tuple[int, int, int]
 """Height, width and channels."""
 

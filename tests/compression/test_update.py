@@ -71,7 +71,7 @@ def test_scores_and_what_was_forgotten_are_those_of_the_models(
     for name, (texts, labels) in tests.items():
         before, after = (right(each, texts, labels) for each in (finished_run, found.folder))
         counts = mcnemar(before, after)
-        assert at[f"{name}/examples"] == len(texts)
+        assert at[f"{name}/tested"] == len(texts)
         assert at[f"{name}/accuracy"] == pytest.approx(after.mean())
         assert (at[f"{name}/forgotten"], at[f"{name}/learnt"]) == (counts.lost, counts.won)
         assert at[f"{name}/forgotten_p"] == pytest.approx(counts.p)
@@ -201,8 +201,12 @@ def test_old_examples_come_again_with_the_words_of_the_first_time(line, newer, m
     new = new_data(Update(data=newer), run)
     rows = rehearsed(run.splits, 0.5, len(new.train), 0)
     both = mixed(run.splits, rows, new)
-    assert len(both.everything) == 30 + 60 and len(both.validation) == len(run.splits.validation) + 16
-    np.testing.assert_array_equal(both.everything.labels_N[:30], run.splits.everything.labels_N[rows])
+    assert (
+        len(both.everything) == 30 + 60 and len(both.validation) == len(run.splits.validation) + 16
+    )
+    np.testing.assert_array_equal(
+        both.everything.labels_N[:30], run.splits.everything.labels_N[rows]
+    )
     objective = resolve("kl(T=2)", run.model.shape, run.teacher.config.shape)
     asked = []
     speak = LiveTeacher.__call__
@@ -265,7 +269,7 @@ def test_what_cannot_be_learnt_is_named(finished_run, newer, tmp_path, monkeypat
     odd = tmp_path / "odd"
     odd.mkdir()
     (odd / "train.csv").write_text("sentence,label\nthe film,mixed\n")
-    with pytest.raises(UserError, match="unknown label 'mixed' in .* which the run does not have"):
+    with pytest.raises(UserError, match=r"unknown label 'mixed' in .* which the run does not have"):
         brought_up(finished_run, f"files:{odd}", tmp_path / "a")
     (odd / "train.csv").write_text("sentence,other,label\nthe film,x,pos\n")
     with pytest.raises(UserError, match="one is images, the other texts"):
@@ -296,7 +300,7 @@ def test_images_are_brought_up_to_date_too(patched, tmp_path):
     data = f"images:{written(tmp_path / 'new.npz', images, labels=labels)}"
     found = brought_up(run, data, tmp_path / "out", steps=60)
     at = found.metrics
-    assert at["new/accuracy"] > at["new/before"] and at["test/examples"] == 539
+    assert at["new/accuracy"] > at["new/before"] and at["test/tested"] == 539
     assert "old/tokens" not in at and at["drift"] > 0
     assert open_images(found.folder).label_names == tuple("0123456789")
     wrong = f"images:{written(tmp_path / 'wide.npz', np.zeros((20, 9, 9), np.uint8))}"

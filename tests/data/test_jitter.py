@@ -16,9 +16,7 @@ def table():
     """Each image is one bright pixel in the middle."""
     pixels = np.zeros((COUNT, SIZE, SIZE, 1), np.float32)
     pixels[:, SIZE // 2, SIZE // 2] = 1
-    return ImageTable(
-        tuple(f"e{n}" for n in range(COUNT)), np.zeros(COUNT, np.int32), pixels
-    )
+    return ImageTable(tuple(f"e{n}" for n in range(COUNT)), np.zeros(COUNT, np.int32), pixels)
 
 
 def shifts(batch):
@@ -52,9 +50,7 @@ def test_it_is_a_function_of_example_seed_and_epoch(table):
     rows = np.array([200, 7, 30])
     np.testing.assert_array_equal(one[rows], shifts(jitter(whole(table, rows), 0, 3)))
     fewer = table.take(rows)
-    np.testing.assert_array_equal(
-        one[rows], shifts(Jitter(fewer, MOST, 10)(whole(fewer), 0, 3))
-    )
+    np.testing.assert_array_equal(one[rows], shifts(Jitter(fewer, MOST, 10)(whole(fewer), 0, 3)))
 
 
 def test_nothing_else_of_the_batch_changes(table):

@@ -35,9 +35,12 @@ class ToyImages(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        return {"train": self._some(range(100)), "test": self._some(range(100, 120))}
+        return {
+            "train": self._generate_examples(range(100)),
+            "test": self._generate_examples(range(100, 120)),
+        }
 
-    def _some(self, numbers):
+    def _generate_examples(self, numbers):
         for n in numbers:
             png = io.BytesIO()
             Image.fromarray(IMAGES[n]).save(png, format="png")

@@ -22,9 +22,7 @@ def few_steps(flags):
     return [
         dataclasses.replace(
             sweep,
-            base=sweep.base.but(
-                **{"training": dataclasses.replace(sweep.base.training, steps=6)}
-            ),
+            base=sweep.base.but(**{"training": dataclasses.replace(sweep.base.training, steps=6)}),
         )
         for sweep in SCRIPT.declare(flags)
     ]

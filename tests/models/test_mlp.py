@@ -27,6 +27,7 @@ def images(rows, shape=(6, 6, 1)):
 def test_it_is_two_products_and_a_head(params):
     batch = images(3)
     output = Mlp(CONFIG).apply({"params": params}, batch)
+    params = jax.tree.map(np.asarray, params)
     x = batch.pixels_BHWC.reshape(3, -1)
     np.testing.assert_array_equal(output.hidden_states[0][:, 0], x)
     for number in (1, 2):

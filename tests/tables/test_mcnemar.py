@@ -28,9 +28,7 @@ def test_no_change_is_no_evidence():
 
 def test_it_rejects_no_more_often_than_it_says():
     rng = np.random.default_rng(0)
-    rejected = [
-        mcnemar(rng.random(80) < 0.7, rng.random(80) < 0.7).p < 0.05 for _ in range(400)
-    ]
+    rejected = [mcnemar(rng.random(80) < 0.7, rng.random(80) < 0.7).p < 0.05 for _ in range(400)]
     assert 0 < np.mean(rejected) < 0.07
 
 

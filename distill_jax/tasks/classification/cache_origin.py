@@ -103,9 +103,7 @@ def _teacher(
     image: ImageShape | None,
 ) -> Loaded:
     if fine_tuned is None and columns is None:
-        return load_checkpoint(
-            name, num_labels=classes, fresh=False, pooling=pooling, image=image
-        )
+        return load_checkpoint(name, num_labels=classes, fresh=False, pooling=pooling, image=image)
     if fine_tuned is None:
         assert columns is not None
         own = load_checkpoint(name, num_labels=None, fresh=False, pooling=pooling)

@@ -161,9 +161,7 @@ def mixed(splits: Splits, rows: np.ndarray, new: NewData) -> Splits:
     if new.validation is not None:
         validation = validation.joined(_named(new.validation))  # type: ignore[arg-type]
     again = [splits.everything.ids[row] for row in rows]
-    content = digest(
-        {"old": splits.digest, "again": digest_strings(again), "new": new.digest}
-    )
+    content = digest({"old": splits.digest, "again": digest_strings(again), "new": new.digest})
     return dataclasses.replace(
         splits,
         labelled=train.take(np.flatnonzero(train.labels_N >= 0)),

@@ -36,7 +36,7 @@ def sweep(tmp_path):
     """A table of ce and kl on images, three seeds, under a teacher of moved images."""
     file = written(tmp_path / "own.npz", IMAGES, labels=LABELS)
     training = TrainingConfig(
-        steps=40, evaluations=2, batch_size=32, optimizer=OptimizerConfig(5e-3)
+        steps=40, evaluations=2, batch_size=32, optimizer=OptimizerConfig(2e-2)
     )
     teacher = TeacherConfig("mlp-16-drop", training=dataclasses.replace(training, jitter=1))
     setup = ClassifierSetup(DataConfig(f"images:{file}", label_fraction=1.0), teacher, "mlp-8")
@@ -45,7 +45,7 @@ def sweep(tmp_path):
         title="images",
         base=Cell(setup, (Train("ce", training),)),
         rows=axis("objective", ["ce", "kl(T=2)"]),
-        groups=axis("student", ["mlp-8", "cnn-2-4"]),
+        groups=axis("student", ["mlp-8"]),
         seeds=(0, 1, 2),
         columns=(ACCURACY, ERRORS),
         references=(YARDSTICK,),
@@ -55,7 +55,7 @@ def sweep(tmp_path):
 def test_students_of_images_are_trained_together_and_alone_alike(run, sweep):
     alone = run(sweep, "alone")
     together = run(sweep, "together", "vmap")
-    assert len(alone) == 12
+    assert len(alone) == 6
     for where, row in alone.items():
         other = together[where]
         assert row.hash == other.hash
