@@ -5,14 +5,19 @@ import functools
 
 import jax
 import pytest
+from rich.console import Console
 from scripts import ROOT, module_at
 
 from distill_jax.cli.experiment import Flags
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
-from distill_jax.tables.outputs import load_results
+from distill_jax.engine.progress import Reporter
+from distill_jax.engine.run import run_table
+from distill_jax.tables.build import table_of
+from distill_jax.tables.markdown import to_markdown
 from distill_jax.tables.published import load_published
+from distill_jax.tasks.classification.table import Classification
 
 SCRIPT = module_at(ROOT / "experiments/hinton2015_mnist.py")
 
@@ -28,31 +33,31 @@ def few_steps(flags):
     ]
 
 
-@pytest.fixture
-def tables(tmp_path, monkeypatch, capsys):
-    """What the smoke preset writes: name -> (its Markdown, its runs)."""
-    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(
-        run_module, "Engine", functools.partial(Engine, mesh=make_mesh(jax.devices()[:1]))
-    )
-    from distill_jax.cli import experiment
-
-    experiment._main(
-        few_steps,
-        ["--preset", "smoke", "--strategy", "vmap", "--output-dir", str(tmp_path)],
-    )
-    return {
-        name: ((tmp_path / f"{name}-smoke/table.md").read_text(), *load_results(
-            tmp_path / f"{name}-smoke"
-        ))
-        for name in ("hinton2015_mnist", "hinton2015_temperature", "hinton2015_without_3")
-    }  # fmt: skip
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """What the smoke preset makes: name -> (its Markdown, its description, its runs)."""
+    folder, made = tmp_path_factory.mktemp("hinton"), {}
+    engine = functools.partial(Engine, mesh=make_mesh(jax.devices()[:1]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILL_JAX_HOME", str(folder / "home"))
+        patch.setattr(run_module, "Engine", engine)
+        for sweep in few_steps(Flags(preset="smoke")):
+            spec, rows = run_table(
+                Classification(sweep),
+                folder / sweep.name,
+                Reporter(Console(quiet=True)),
+                track="none",
+                strategy="vmap",
+            )
+            made[sweep.name] = to_markdown(table_of(spec, rows)), spec, rows
+    return made
 
 
 def test_the_smoke_preset_makes_three_tables(tables):
     text, spec, rows = tables["hinton2015_mnist"]
-    row = next(line for line in text.splitlines() if line.startswith("| mlp-16-16 | hard targets"))
-    assert "| 146.0 |" in row.replace("  ", " ") and "errors" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    row = next(line for line in lines if line.startswith("| mlp-16-16 | hard targets"))
+    assert "| 146.0 |" in row and "| errors |" in lines[0]
     assert len({row.hash for row in rows if row.row != "teacher"}) == 9
     text, spec, rows = tables["hinton2015_temperature"]
     assert {group for _, group in ((p.row, p.group) for p in spec.places)} == {
