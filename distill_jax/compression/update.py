@@ -251,7 +251,7 @@ class _Scores:
 
     def of_teacher(self, which: str, before: Teacher, after: Teacher) -> dict[str, float]:
         """Its accuracy on both tests, before and after where it was taught."""
-        metrics = {}
+        metrics: dict[str, float] = {}
         for name, table in (("test", self.run.splits.test), ("new", self.new.test)):
             if table is None:
                 continue

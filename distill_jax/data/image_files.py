@@ -225,8 +225,8 @@ def _words(array: np.ndarray, names: tuple[str, ...] | None, path: Path) -> list
     """Labels as text: words, or whole numbers from 0, of which -1 is none."""
     values = array.tolist()
     if array.dtype.kind == "U":
-        for value in values if names is not None else ():
-            if value and value not in names:
+        for value in values:
+            if value and names is not None and value not in names:
                 raise unknown("label", value, names, where=f"in {path}")
         return [value.strip() or None for value in values]
     if (least := min(values)) < NO_LABEL:
@@ -234,7 +234,7 @@ def _words(array: np.ndarray, names: tuple[str, ...] | None, path: Path) -> list
     if names is not None and (most := max(values)) >= len(names):
         raise UserError(f"{path}: a label is {most}, and label_names has {len(names)} classes.")
     known = names or {value: str(value) for value in set(values)}
-    return [None if value == NO_LABEL else known[value] for value in values]  # type: ignore[index]
+    return [None if value == NO_LABEL else known[value] for value in values]
 
 
 def _splits(names: Sequence[str], path: Path) -> list[str]:

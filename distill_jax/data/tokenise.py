@@ -99,14 +99,15 @@ class TokenTable(LabelledArrays):
 
     def joined(self, other: "TokenTable") -> "TokenTable":
         """The rows of both, these first; human ratings only where both have them."""
-        scores = [self.scores_N, other.scores_N]
+        mine, theirs = self.scores_N, other.scores_N
+        rated = mine is not None and theirs is not None
         return TokenTable(
             ids=self.ids + other.ids,
             tokens_S=np.concatenate([self.tokens_S, other.tokens_S]),
             token_types_S=np.concatenate([self.token_types_S, other.token_types_S]),
             offsets_N1=np.append(self.offsets_N1, self.offsets_N1[-1] + other.offsets_N1[1:]),
             labels_N=np.concatenate([self.labels_N, other.labels_N]),
-            scores_N=None if any(each is None for each in scores) else np.concatenate(scores),
+            scores_N=np.concatenate([mine, theirs]) if rated else None,
         )
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
