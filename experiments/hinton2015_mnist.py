@@ -70,7 +70,7 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
     if flags.preset == "smoke":
         base = cell(flags.data or "digits", "mlp-32-32-drop", "mlp-16-16", 4.0, 4.0, rate=1e-2)
         return targets(base, (0, 1, 2)), widths(base, (8, 16), (0, 1, 2)), unseen(base, (0, 1, 2))
-    base = cell(flags.data or DATA, "mlp-1200-1200-drop", "mlp-800-800", 60.0, 20.0, rate=1e-3)
+    base = cell(flags.data or DATA, "mlp-1200-1200-drop", "mlp-800-800", 60.0, 15.0, rate=1e-3)
     seeds = tuple(range(5))
     return targets(base, seeds), widths(base, (30, 300), seeds), unseen(base, seeds)
 
