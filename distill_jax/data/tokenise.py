@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -27,6 +28,8 @@ _AT_ONCE = 1024
 _TOKENS_AT_ONCE = 1 << 20
 _MANIFEST, _COVERAGE = "manifest.json", "coverage.json"
 _ARRAYS = ("tokens_S", "token_types_S", "offsets_N1")
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Tokens and token types of some texts one after another, and the length (int64) of each."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -270,34 +273,87 @@ class Tokeniser:
         *,
         ids: Sequence[str],
         tally: Tally,
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    ) -> Iterator[Arrays]:
         """``encode`` piece by piece: tokens, token types, and the length (int64) of every row.
 
         Args:
           tally: counts what is cut and unknown.
         """
+        for _, arrays in self.read(texts, texts_b, ids=ids, tally=tally):
+            yield arrays
+
+    def read(
+        self,
+        texts: Sequence[str],
+        texts_b: Sequence[str] | None = None,
+        *,
+        ids: Sequence[str],
+        tally: Tally,
+        places: bool = False,
+    ) -> Iterator[tuple[list[Any], Arrays]]:
+        """What the library says of the texts, some of them at a time, and that as arrays.
+
+        Args:
+          tally: counts what is cut and unknown.
+          places: whether each token says which characters it was made of (``offsets``).
+        """
         inputs = iter(texts if texts_b is None else zip(texts, texts_b, strict=True))
         special = self._tokenizer.num_special_tokens_to_add(is_pair=texts_b is not None)
+        encode = partial(_encoded, self._tokenizer, places=places)
         done = 0
         while some := list(itertools.islice(inputs, _AT_ONCE)):
-            encodings = _encoded(self._tokenizer, some, None)
+            encodings = encode(some, None)
             needed = np.array([len(each) for each in encodings], np.int64)
             long = np.flatnonzero(needed > self.max_length).tolist()
-            cut = _encoded(self._tokenizer, [some[n] for n in long], self.max_length)
+            cut = encode([some[n] for n in long], self.max_length)
             for n, each in zip(long, cut, strict=True):
                 encodings[n] = each
-            kept = np.array([len(each) for each in encodings], np.int64)
+            arrays = arrays_of(encodings)
+            tokens, _, kept = arrays
             if not kept.all():
                 empty = ids[done + int(np.argmin(kept))]
                 raise UserError(f"the tokeniser finds no token in example {empty!r}.")
-            total = int(kept.sum())
-            chain = itertools.chain.from_iterable
-            tokens = np.fromiter(chain(each.ids for each in encodings), np.int32, total)
-            types = np.fromiter(chain(each.type_ids for each in encodings), np.int8, total)
             unknown = int((tokens == self._unknown_id).sum())
-            tally.add(needed, words=total - special * len(some), unknown=unknown)
+            tally.add(needed, words=len(tokens) - special * len(some), unknown=unknown)
             done += len(some)
-            yield tokens, types, kept
+            yield encodings, arrays
+
+    def windows(
+        self, questions: Sequence[str], contexts: Sequence[str], *, stride: int
+    ) -> Iterator[list[Any]]:
+        """For each question and its context: the pair, as often as it takes to see all of it.
+
+        Args:
+          stride: tokens of a context that two windows after one another share.
+
+        Raises:
+          UserError: a question leaves no room for its context.
+        """
+        pairs = list(zip(questions, contexts, strict=True))
+        around = [self._tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)]
+        for question, own in zip(
+            questions, _encoded(self._tokenizer, list(questions), None), strict=True
+        ):
+            room = self.max_length - around[1] - (len(own) - around[0])
+            if room <= stride:
+                raise UserError(
+                    f"the question {question!r:.60} leaves room for {max(room, 0)} tokens of its "
+                    f"context at max length {self.max_length}, of which windows share {stride}: "
+                    "raise --max-length."
+                )
+        self._tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
+        for start in range(0, len(pairs), _AT_ONCE):
+            for first in self._tokenizer.encode_batch(pairs[start : start + _AT_ONCE]):
+                yield [first, *first.overflowing]
+
+
+def arrays_of(encodings: Sequence[Any]) -> Arrays:
+    """Tokens and token types one after another, and the length (int64) of every row."""
+    kept = np.array([len(each) for each in encodings], np.int64)
+    total, chain = int(kept.sum()), itertools.chain.from_iterable
+    tokens = np.fromiter(chain(each.ids for each in encodings), np.int32, total)
+    types = np.fromiter(chain(each.type_ids for each in encodings), np.int8, total)
+    return tokens, types, kept
 
 
 class _ArrayFile:
@@ -325,14 +381,20 @@ class _ArrayFile:
         np.lib.format.write_array_header_1_0(self._file, about)
 
 
-def _encoded(tokenizer, texts: list, max_length: int | None) -> list:
-    """What the tokeniser says of texts, or pairs, cut where they are too long."""
+def _encoded(
+    tokenizer, texts: list, max_length: int | None, *, places: bool = False
+) -> list:
+    """What the tokeniser says of texts, or pairs, cut where they are too long.
+
+    Args:
+      places: whether tokens say which characters they were made of.
+    """
     if max_length is None:
         tokenizer.no_truncation()
     else:
         tokenizer.enable_truncation(max_length)
     try:
-        return tokenizer.encode_batch_fast(texts)
+        return (tokenizer.encode_batch if places else tokenizer.encode_batch_fast)(texts)
     except BaseException as error:  # as above
         raise UserError(f"the tokeniser fails on the texts: {panics_reported(error)}") from error
 
