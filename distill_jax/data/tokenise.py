@@ -245,7 +245,7 @@ class Tokeniser:
                 f"max length {max_length} leaves no room beside {special} special tokens."
             )
         self._tokenizer.no_padding()
-        self._unknown_id = _unknown_id(self._tokenizer)
+        self.unknown_id = _unknown_id(self._tokenizer)
         self.max_length = max_length
 
     def encode(
@@ -313,10 +313,18 @@ class Tokeniser:
             if not kept.all():
                 empty = ids[done + int(np.argmin(kept))]
                 raise UserError(f"the tokeniser finds no token in example {empty!r}.")
-            unknown = int((tokens == self._unknown_id).sum())
+            unknown = int((tokens == self.unknown_id).sum())
             tally.add(needed, words=len(tokens) - special * len(some), unknown=unknown)
             done += len(some)
             yield encodings, arrays
+
+    def shortened(self, texts: Sequence[str], most: int) -> list[str]:
+        """The texts, each cut after so many tokens at most, special ones not counted."""
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        encodings = _encoded(self._tokenizer, list(texts), most + special, places=True)
+        ends = (max(stop for _, stop in each.offsets) for each in encodings)
+        cut = (bool(each.overflowing) for each in encodings)
+        return [t[:end] if over else t for t, end, over in zip(texts, ends, cut, strict=True)]
 
     def windows(
         self, questions: Sequence[str], contexts: Sequence[str], *, stride: int
@@ -324,23 +332,11 @@ class Tokeniser:
         """For each question and its context: the pair, as often as it takes to see all of it.
 
         Args:
+          questions: as ``shortened`` makes them, so that each leaves room for more of its context
+            than is shared.
           stride: tokens of a context that two windows after one another share.
-
-        Raises:
-          UserError: a question leaves no room for its context.
         """
         pairs = list(zip(questions, contexts, strict=True))
-        around = [self._tokenizer.num_special_tokens_to_add(pair) for pair in (False, True)]
-        for question, own in zip(
-            questions, _encoded(self._tokenizer, list(questions), None), strict=True
-        ):
-            room = self.max_length - around[1] - (len(own) - around[0])
-            if room <= stride:
-                raise UserError(
-                    f"the question {question!r:.60} leaves room for {max(room, 0)} tokens of its "
-                    f"context at max length {self.max_length}, of which windows share {stride}: "
-                    "raise --max-length."
-                )
         self._tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
         for start in range(0, len(pairs), _AT_ONCE):
             for first in self._tokenizer.encode_batch(pairs[start : start + _AT_ONCE]):

@@ -15,9 +15,6 @@ from distill_jax.tables.ledger import LedgerRow
 
 RANK = "rank"
 """The name of the test examples' ranks among ``LedgerRow.test_scores``: from 1, the best."""
-SUM, OF = "/sum", "/of"
-"""Behind a metric that is a ratio of sums over test examples (the F1 of entities, 2 right / (said +
-due)): what each example adds above, and below."""
 CASES = "cases"
 """How many cases stand behind each example's mean, of a slice ``cases/SLICE``; else one each."""
 
@@ -121,8 +118,8 @@ def scores_by_example(row: LedgerRow, key: str) -> np.ndarray | None:
 
     The mean is weighted with ``weights_by_example``.
 
-    ``test/accuracy`` comes from ``test_correct``, a ranking metric from the ranks, a ratio of sums
-    is made linear, any other from the numbers of its own name.
+    ``test/accuracy`` comes from ``test_correct``, a ranking metric from the ranks, any other from
+    the numbers of its own name.
 
     Raises:
       UserError: when what was kept is damaged.
@@ -134,45 +131,9 @@ def scores_by_example(row: LedgerRow, key: str) -> np.ndarray | None:
         return unpack_correct(row.test_correct).astype(np.float64)
     if metric in row.test_scores:
         return unpack_numbers(row.test_scores[metric]).astype(np.float64)
-    if (parts := ratio_by_example(row, key)) is not None:
-        return linearised(*parts)
     if RANK in row.test_scores:
         return by_rank(metric, unpack_numbers(row.test_scores[RANK]))
     return None
-
-
-def ratio_by_example(row: LedgerRow, key: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """What each test example adds to both sums whose ratio is the metric; None if it is none.
-
-    Returns:
-      float64 [N], [N].
-
-    Raises:
-      UserError: when what was kept is damaged.
-    """
-    split, _, metric = key.partition("/")
-    if split != "test" or f"{metric}{SUM}" not in row.test_scores:
-        return None
-    above, below = (
-        unpack_numbers(row.test_scores.get(f"{metric}{part}", "")).astype(np.float64)
-        for part in (SUM, OF)
-    )
-    if above.shape != below.shape:
-        raise UserError(f"damaged per-example numbers of {metric}: {len(above)} and {len(below)}")
-    return above, below
-
-
-def linearised(above_N: np.ndarray, below_N: np.ndarray) -> np.ndarray:
-    """Numbers whose mean is the ratio of two sums, and which move as it does.
-
-    ``r + (a_n - r b_n) / mean(b)`` with ``r = sum(a) / sum(b)``: the ratio and what each example
-    adds to it to first order (Davison and Hinkley 1997, section 2.7). 0 where nothing stands below.
-    """
-    below = below_N.sum()
-    if not below:
-        return np.zeros(len(below_N))
-    ratio = above_N.sum() / below
-    return ratio + (above_N - ratio * below_N) / below_N.mean()
 
 
 def weights_by_example(row: LedgerRow, key: str) -> np.ndarray | None:

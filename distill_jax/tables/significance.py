@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.tables.evidence import ratio_by_example, scores_by_example, weights_by_example
+from distill_jax.tables.evidence import scores_by_example, weights_by_example
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.letters import letters_of
 from distill_jax.tables.statistics import (
@@ -22,7 +22,6 @@ from distill_jax.tables.statistics import (
     holm,
     mean_squares,
     paired_bootstrap,
-    paired_ratio_bootstrap,
     paired_test,
 )
 from distill_jax.tables.table import KINDS, Comparison, Runs, Table, TableRow, Tests
@@ -152,22 +151,8 @@ def _test(
         )
     a_SN, b_SN = (np.array(side, np.float64) for side in kept)
     weights_N = weights_by_example(pairs[0][0], key)
-    parts = [_ratio_parts(runs, key) for runs in zip(*pairs, strict=True)]
-    if parts[0] and parts[1]:
-        examples = paired_ratio_bootstrap(parts[0], parts[1], (a_SN - b_SN).mean(axis=0))
-    else:
-        examples = paired_bootstrap(a_SN.mean(axis=0), b_SN.mean(axis=0), weights_N)
+    examples = paired_bootstrap(a_SN.mean(axis=0), b_SN.mean(axis=0), weights_N)
     return Tests(seeds, examples), mean_squares(a_SN - b_SN, weights_N)
-
-
-def _ratio_parts(runs: Sequence[LedgerRow], key: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """What each test example adds above and below in each run, [S, N] each, of a ratio of sums."""
-    found = [ratio_by_example(run, key) for run in runs]
-    whole = [parts for parts in found if parts is not None]
-    if len(whole) < len(found):
-        return None
-    above, below = zip(*whole, strict=True)
-    return np.array(above), np.array(below)
 
 
 def _corrected(made: Mapping[tuple[str, Runs], Tests]) -> dict[tuple[str, Runs], Tests]:

@@ -16,8 +16,6 @@ MIN_PAIRS = 3
 """Fewer seeds than this give no test: the t distribution's tails make it an empty ritual."""
 MIN_EXAMPLES = 6
 """Fewer test examples give no test: even the exact one's p is at least 2^(1 - n), above 5%."""
-_AT_ONCE = 1000
-"""Resamples that are drawn at a time."""
 MIN_BOOTSTRAP = 100
 """Of fewer test examples the bootstrap rejects too often; signs are flipped instead."""
 
@@ -169,57 +167,6 @@ def paired_bootstrap(
         extreme = np.abs(means - observed) >= abs(observed) - 1e-12
         p = (1 + int(extreme.sum())) / (1 + resamples)
     return PairedTest(len(a), observed, float(low), float(high), p)
-
-
-def paired_ratio_bootstrap(
-    parts_a: tuple[np.ndarray, np.ndarray],
-    parts_b: tuple[np.ndarray, np.ndarray],
-    differences_N: np.ndarray,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> PairedTest | None:
-    """``paired_bootstrap`` of scores that are ratios of sums over examples, as F1 is.
-
-    Each resample of the examples gives each run its ratio anew; the difference is that of the
-    means over runs. The other choices are those of ``paired_bootstrap``.
-
-    Args:
-      parts_a: [S, N] what each example adds above and below in S runs of system a.
-      parts_b: the same of system b.
-      differences_N: the linearised differences, for few examples.
-      resamples, seed: as there.
-    """
-    count = len(differences_N)
-    if count < MIN_EXAMPLES:
-        return None
-    runs, rng = len(parts_a[0]), np.random.default_rng(seed)
-    all_NK = np.concatenate([*parts_a, *parts_b]).T
-
-    def difference(totals_RK: np.ndarray) -> np.ndarray:
-        above_a, below_a, above_b, below_b = np.split(totals_RK, 4, axis=1)
-        ratios = [
-            np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-            for above, below in ((above_a, below_a), (above_b, below_b))
-        ]
-        return (ratios[0] - ratios[1]).sum(axis=1) / runs
-
-    observed = float(difference(all_NK.sum(axis=0, keepdims=True))[0])
-    # As above: examples that add the same are interchangeable.
-    values, counts = np.unique(all_NK, axis=0, return_counts=True)
-    found = []
-    for start in range(0, resamples, _AT_ONCE):
-        some = min(_AT_ONCE, resamples - start)
-        drawn = rng.multinomial(count, counts / count, size=some)
-        found.append(difference(drawn @ values))
-    means = np.concatenate(found)
-    low, high = np.quantile(means, [0.025, 0.975])
-    if count < MIN_BOOTSTRAP:
-        p = _sign_flips(np.round(differences_N, 12) / count, resamples, rng)
-    else:
-        extreme = np.abs(means - observed) >= abs(observed) - 1e-12
-        p = (1 + int(extreme.sum())) / (1 + resamples)
-    return PairedTest(count, observed, float(low), float(high), p)
 
 
 def _sign_flips(shares_N: np.ndarray, resamples: int, rng: np.random.Generator) -> float:
