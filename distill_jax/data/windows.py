@@ -14,15 +14,14 @@ import numpy as np
 
 from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError
+from distill_jax.core.spans import ENDS, STARTS
 from distill_jax.data.coverage import Coverage, Tally
 from distill_jax.data.squad import Answer
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable
 from distill_jax.data.tokenise import TokenDataset, Tokeniser, TokenTable, arrays_of
 
 _FORMAT = 1
-START, END = 1, 2
-"""Parts of a token's number: an answer starts, or ends, here; 0 for neither, -1 outside of the
-context."""
+
 SHARED = 4
 """One of so many tokens of a window is shared with the next one."""
 _LONGEST = 2
@@ -59,7 +58,7 @@ def tokenise_questions(
       max_length: the most tokens of a window.
 
     Returns:
-      Tables with ``targets_S`` (``START``, ``END``) and a ``Window`` an example aside; and
+      Tables with ``targets_S`` (see ``core.spans``; -1 outside of the context) and a ``Window`` an example aside; and
       sentences on what was cut.
 
     Raises:
@@ -159,8 +158,8 @@ def _marks(places_T2: np.ndarray, answers: Sequence[Answer] | None) -> tuple[np.
         touched = tokens[(places_T2[tokens, 1] > start) & (places_T2[tokens, 0] < stop)]
         whole = places_T2[tokens[0], 0] <= start and places_T2[tokens[-1], 1] >= stop
         if len(touched) and whole:
-            marks_T[touched[0]] |= START
-            marks_T[touched[-1]] |= END
+            marks_T[touched[0]] |= STARTS
+            marks_T[touched[-1]] |= ENDS
             return marks_T, True
-    marks_T[0] = START | END
+    marks_T[0] = STARTS | ENDS
     return marks_T, False
