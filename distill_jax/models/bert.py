@@ -41,7 +41,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 """By the names of ``config.json``; ``gelu`` is the exact one, the others with tanh agree."""
 
-POOLINGS = ("pooler", "mean", "cls")
+POOLINGS = ("pooler", "mean", "cls", "tokens")
 MAX_LAYERS, MAX_SIZE = 512, 2**31 - 1
 """Beyond any model there is: a damaged or hostile config is refused before it is worked on."""
 
@@ -52,8 +52,8 @@ class BertConfig:
 
     Attributes:
       pooling: what the head reads: ``pooler`` (dense and tanh on the [CLS] position, BERT's
-        own), ``mean`` (mean over real tokens, as sentence-transformers do) or ``cls`` (the
-        [CLS] position as it is).
+        own), ``mean`` (mean over real tokens, as sentence-transformers do), ``cls`` (the [CLS]
+        position as it is) or ``tokens`` (every token: logits are [B, T, C]).
       dropout: rate after the embeddings and after every attention and feed-forward block.
       attention_dropout: rate on the attention probabilities.
       classifier_dropout: rate before the head; None for the same as ``dropout``.
@@ -164,11 +164,13 @@ class Bert(nn.Module):
             output.hidden_states[number] = hidden_BTD
             for kind, array in attention.items():
                 getattr(output, kind)[number] = array
-        pooled_BD = Pooling(config, self.dtype, name="pooling")(hidden_BTD, batch.where_BT)
+        pooled = hidden_BTD  # [B, T, D], or [B, D]
+        if config.pooling != "tokens":
+            pooled = Pooling(config, self.dtype, name="pooling")(hidden_BTD, batch.where_BT)
         rate = config.dropout if config.classifier_dropout is None else config.classifier_dropout
-        pooled_BD = Dropout(rate)(pooled_BD.astype(jnp.float32), train=train)
+        pooled = Dropout(rate)(pooled.astype(jnp.float32), train=train)
         head = Dense(config.num_labels, jnp.float32, config.initializer_range, name="classifier")
-        return output.replace(logits_BC=head(pooled_BD))  # type: ignore[attr-defined]
+        return output.replace(logits_BC=head(pooled))  # type: ignore[attr-defined]
 
 
 @partial(jax.jit, static_argnums=0)

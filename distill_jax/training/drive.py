@@ -21,8 +21,6 @@ from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, StepMetrics
 
 OnNan = Literal["stop", "skip"]
-LOWER = ("nll",)
-"""Validation metrics of which the lowest is the best."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class LoopConfig:
         made with ``skip_nonfinite`` where it is to be skipped.
       patience: training ends early when so many evaluations in a row were no better than the best
         before them; 0 for never. Schedules are those of all ``steps`` either way.
+      lower: metrics of which the lowest is the best.
     """
 
     steps: int
@@ -51,6 +50,7 @@ class LoopConfig:
     on_nan: OnNan = "stop"
     ties: str | None = None
     patience: int = 0
+    lower: tuple[str, ...] = ("nll",)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.eval_every < 1 or self.log_every < 1:
@@ -64,7 +64,7 @@ class LoopConfig:
         def merit(name: str | None) -> float:
             if name is None:
                 return 0.0
-            return -scores[name] if name in LOWER else scores[name]
+            return -scores[name] if name in self.lower else scores[name]
 
         return merit(self.select), merit(self.ties)
 
