@@ -18,7 +18,7 @@ from scipy import special
 
 from distill_jax.core.spans import ENDS, STARTS
 from distill_jax.data.windows import Window
-from distill_jax.evaluation.answers import exact_match, word_f1
+from distill_jax.evaluation.squad import exact_match, word_f1
 
 MOST = 30
 """Tokens of an answer."""

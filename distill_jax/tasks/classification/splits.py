@@ -19,6 +19,7 @@ from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.data.transfer import add_texts, noisy_labels
+from distill_jax.objectives.outputs import Outputs
 from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
 from distill_jax.tasks.kinds.kind import Examples, Kind
 
@@ -79,6 +80,11 @@ class Splits:
     def kind(self) -> Kind:
         """Of what is predicted."""
         return self.config.kind
+
+    @property
+    def outputs(self) -> Outputs:
+        """What models of it say, as objectives know it."""
+        return self.kind.outputs_for(self.label_names)
 
     def training_table(self, *, with_teacher: bool) -> Examples:
         """All examples where a teacher speaks of them, else those with labels."""
@@ -209,7 +215,8 @@ def _with_labels_chosen(splits: Splits) -> Splits:
     if config.task != DataConfig.task:  # classes were alone once
         chosen["task"] = config.task
     labels_digest = digest(chosen)
-    kind, fitted = config.kind, config.kind.fit(labelled)
+    kind = config.kind
+    fitted = kind.fit(labelled, splits.label_names)
     return dataclasses.replace(
         splits,
         fitted=fitted,

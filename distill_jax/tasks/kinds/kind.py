@@ -141,13 +141,17 @@ class Kind(ABC):
         }
         return dataclasses.replace(tokens, splits=splits)
 
-    def fit(self, labelled: Examples) -> Any:
+    def fit(self, labelled: Examples, label_names: Sequence[str]) -> Any:
         """What is learnt from the labels that are used, plain JSON; None for nothing."""
         return None
 
     def ready(self, table: Examples, fitted: Any) -> Examples:
         """A table as losses and ``scores`` read it."""
         return table
+
+    def outputs_for(self, label_names: Sequence[str]) -> Outputs:
+        """``outputs`` of a model with outputs of these names."""
+        return self.outputs
 
     def described(self, label_names: Sequence[str]) -> str:
         """What the outputs are, for people."""

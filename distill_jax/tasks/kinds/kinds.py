@@ -6,7 +6,7 @@ from functools import cache
 from distill_jax.core.errors import unknown
 from distill_jax.tasks.kinds.kind import Kind, registered
 
-MODULES = ("classes", "number")
+MODULES = ("classes", "number", "tags", "intent_slots", "spans")
 """Files of this folder, each of which registers kinds when it is imported."""
 
 
