@@ -11,6 +11,7 @@ import numpy as np
 
 from distill_jax.data.labels import CLASSES as COLUMN
 from distill_jax.data.labels import LabelColumn
+from distill_jax.evaluation.answers import ClassForm, Form
 from distill_jax.evaluation.calibration import write_temperature
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.mistakes import mistakes
@@ -128,6 +129,11 @@ class Classes(Kind):
 
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
         return dict(calibrated)
+
+    def form(
+        self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path
+    ) -> Form:
+        return ClassForm(names, float(saved[TEMPERATURE]))
 
     def keep(self, folder: Path, fitted: Any, calibrated: Calibrated) -> None:
         """A classifier's folder says what it is by itself; the temperature lies beside it."""

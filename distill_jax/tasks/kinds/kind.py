@@ -17,7 +17,7 @@ What happens to a kind, in order:
    ``decides`` names what ``--select`` may choose; on test once, with what ``calibrate`` fitted on
    validation, and with what the teacher says.
 6. ``evidence`` keeps what each test example contributed, for paired tests.
-7. ``saved`` goes beside the model; ``answers`` makes of it and of outputs what ``predict`` prints.
+7. ``saved`` goes beside the model; ``form`` makes of it and of outputs what ``predict`` prints.
 
 ``said`` are a model's outputs as ``predict_logits`` gives them, float32: [N, C], or [N, T, C] where
 ``head`` is ``tokens``. Everything here runs on the host.
@@ -41,6 +41,7 @@ from distill_jax.data.load import load_dataset
 from distill_jax.data.split_files import listed
 from distill_jax.data.table import TextDataset
 from distill_jax.data.tokenise import TokenDataset, TokenTable, tokenise_dataset
+from distill_jax.evaluation.answers import Form
 from distill_jax.evaluation.task_file import write_task
 from distill_jax.evaluation.yardsticks import Fitted, Regression
 from distill_jax.objectives.outputs import Outputs
@@ -212,7 +213,8 @@ class Kind(ABC):
         self, said: np.ndarray, table: Examples, fitted: Any, calibrated: Calibrated
     ) -> dict[str, Any]:
         """What each test example contributed: ``test_correct``, or ``test_scores``: metric -> packed
-        numbers whose mean is the metric, see ``tables.evidence`` and ``evaluation.shares``."""
+        numbers whose mean is the metric, see ``tables.evidence`` and
+        ``evaluation.shares``."""
 
     def mean(self, said_K: Sequence[np.ndarray]) -> np.ndarray:
         """What several teachers say together, for fidelity."""
@@ -266,7 +268,21 @@ class Kind(ABC):
 
     @abstractmethod
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
-        """What is kept beside a model for ``answers``, plain JSON."""
+        """What is kept beside a model for ``form``, plain JSON."""
+
+    @abstractmethod
+    def form(
+        self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path
+    ) -> Form:
+        """How ``predict`` answers, from what ``saved`` kept.
+
+        Args:
+          names: of the outputs.
+          tokenizer_file: of the model's tokeniser.
+
+        Raises:
+          LookupError, TypeError, ValueError: for what ``saved`` never made.
+        """
 
     def keep(self, folder: Path, fitted: Any, calibrated: Calibrated) -> None:
         """Write what is needed beside the model in a folder."""
