@@ -11,6 +11,7 @@ import numpy as np
 
 from distill_jax.data.labels import CLASSES as COLUMN
 from distill_jax.data.labels import LabelColumn
+from distill_jax.data.table import TextTable
 from distill_jax.evaluation.answers import ClassForm, Form
 from distill_jax.evaluation.calibration import write_temperature
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
@@ -50,6 +51,15 @@ class Classes(Kind):
 
     def labels(self, data: Described) -> LabelColumn:
         return COLUMN
+
+    def tally(self, table: TextTable, names: Sequence[str]) -> str:
+        assert table.labels_N is not None
+        labels = table.labels_N.tolist()
+        return ", ".join(f"{labels.count(number):,} {name}" for number, name in enumerate(names))
+
+    def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
+        assert table.labels_N is not None
+        return names[table.labels_N[row]]
 
     def scores(
         self,

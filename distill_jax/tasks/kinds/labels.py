@@ -18,7 +18,7 @@ from scipy import special
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.classes import class_order
 from distill_jax.data.labels import Columns, LabelColumn, Place
-from distill_jax.data.table import NO_LABEL
+from distill_jax.data.table import NO_LABEL, TextTable
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.evaluation.answers import PREDICTED, Form
 from distill_jax.evaluation.mistakes import label_mistakes
@@ -141,6 +141,7 @@ class Labels(Kind):
     what = "labels"
     outputs: ClassVar[Outputs] = SeveralLabels()
     alone = "labels"
+    problem_type = "multi_label_classification"
     rows = ("labels", "bce", "mse_logits", "hidden_mse + bce")
     columns = (
         Column("test/micro_f1", "micro-F1 %", 100, 1, higher_is_better=True),
@@ -164,6 +165,14 @@ class Labels(Kind):
 
     def labels(self, data: Described) -> LabelColumn:
         return LabelsColumn(data.label_separator)
+
+    def tally(self, table: TextTable, names: Sequence[str]) -> str:
+        counts_C = table.targets[np.asarray(table.labels_N) >= 0].sum(axis=0)
+        return ", ".join(f"{int(count):,} {name}" for count, name in zip(counts_C, names, strict=True))
+
+    def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
+        own = [name for name, there in zip(names, table.targets[row], strict=True) if there]
+        return ", ".join(own) or "(none)"
 
     def calibrate(self, said: np.ndarray, validation: Examples, fitted: Any) -> dict[str, float]:
         return {THRESHOLD: best_threshold(said, _targets(validation))}

@@ -124,6 +124,7 @@ class Number(Kind):
     what = "number"
     outputs: ClassVar[Outputs] = Numbers()
     alone = "labels"
+    problem_type = "regression"
     rows = ("labels", "mse_regression", "hidden_mse + mse_regression")
     columns = (
         Column("test/pearson", "Pearson r", 1, 3, higher_is_better=True),
@@ -145,6 +146,14 @@ class Number(Kind):
 
     def labels(self, data: Described) -> LabelColumn:
         return NumberColumn()
+
+    def tally(self, table: TextTable, names: Sequence[str]) -> str:
+        known = table.targets[np.asarray(table.labels_N) >= 0]
+        told = f"{len(known):,} numbers"
+        return f"{told} from {known.min():g} to {known.max():g}" if len(known) else told
+
+    def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
+        return f"{table.targets[row, 0]:g}"
 
     def fit(self, labelled: Examples) -> dict[str, float]:
         """Mean and standard deviation of the labels that are used; a deviation of 0 counts as 1."""
