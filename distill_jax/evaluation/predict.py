@@ -110,13 +110,13 @@ def _in_table_order(
         on_batch()
     before = (slice(None),) * rows_axis
     logits = [part[*before, : len(r)] for part, r in zip(said, rows, strict=True)]
-    joined = np.concatenate(_of_one_length(logits, rows_axis + 1), axis=rows_axis)
+    joined = np.concatenate(of_one_length(logits, rows_axis + 1), axis=rows_axis)
     in_order = np.empty_like(joined)
     in_order[*before, np.concatenate(rows)] = joined
     return in_order
 
 
-def _of_one_length(parts: list[np.ndarray], axis: int) -> list[np.ndarray]:
+def of_one_length(parts: list[np.ndarray], axis: int) -> list[np.ndarray]:
     """Arrays filled up with 0 along an axis; those that have no axis behind it stay."""
     if parts[0].ndim <= axis + 1:
         return parts

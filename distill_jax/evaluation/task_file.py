@@ -10,8 +10,8 @@ from typing import Any
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
+from distill_jax.models.hf_folder import TASK as FILE
 
-FILE = "task.json"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
 from distill_jax.data.assets import fetch
 from distill_jax.data.split_files import listed
+from distill_jax.evaluation.task_file import check_classifier
 from distill_jax.models.build import (
     families,
     family_in,
@@ -83,6 +84,8 @@ def load_encoder(
     else:
         path = user_path(name)
         location = path if path.is_dir() else name
+    if not fresh and isinstance(location, Path):
+        check_classifier(location, "teaching classes as it came")
     loaded = load_pretrained(
         location,
         pooling=POOLING.get(name) if pooling == "auto" else pooling,

@@ -11,6 +11,8 @@ import numpy as np
 
 from distill_jax.data.labels import CLASSES as COLUMN
 from distill_jax.data.labels import LabelColumn
+from distill_jax.data.table import TextTable
+from distill_jax.evaluation.answers import ClassForm, Form
 from distill_jax.evaluation.calibration import write_temperature
 from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.mistakes import mistakes
@@ -49,6 +51,15 @@ class Classes(Kind):
 
     def labels(self, data: Described) -> LabelColumn:
         return COLUMN
+
+    def tally(self, table: TextTable, names: Sequence[str]) -> str:
+        assert table.labels_N is not None
+        labels = table.labels_N.tolist()
+        return ", ".join(f"{labels.count(number):,} {name}" for number, name in enumerate(names))
+
+    def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
+        assert table.labels_N is not None
+        return names[table.labels_N[row]]
 
     def scores(
         self,
@@ -128,6 +139,11 @@ class Classes(Kind):
 
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
         return dict(calibrated)
+
+    def form(
+        self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path
+    ) -> Form:
+        return ClassForm(names, float(saved[TEMPERATURE]))
 
     def keep(self, folder: Path, fitted: Any, calibrated: Calibrated) -> None:
         """A classifier's folder says what it is by itself; the temperature lies beside it."""

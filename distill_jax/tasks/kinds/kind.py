@@ -17,7 +17,7 @@ What happens to a kind, in order:
    ``decides`` names what ``--select`` may choose; on test once, with what ``calibrate`` fitted on
    validation, and with what the teacher says.
 6. ``evidence`` keeps what each test example contributed, for paired tests.
-7. ``saved`` goes beside the model; ``answers`` makes of it and of outputs what ``predict`` prints.
+7. ``saved`` goes beside the model; ``form`` makes of it and of outputs what ``predict`` prints.
 
 ``said`` are a model's outputs as ``predict_logits`` gives them, float32: [N, C], or [N, T, C] where
 ``head`` is ``tokens``. Everything here runs on the host.
@@ -39,10 +39,13 @@ from distill_jax.data.images import ImageTable
 from distill_jax.data.labels import LabelColumn
 from distill_jax.data.load import load_dataset
 from distill_jax.data.split_files import listed
-from distill_jax.data.table import TextDataset
+from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenDataset, TokenTable, tokenise_dataset
+from distill_jax.evaluation.answers import Form
 from distill_jax.evaluation.task_file import write_task
 from distill_jax.evaluation.yardsticks import Fitted, Regression
+from distill_jax.models.hf_config import read_json, write_json
+from distill_jax.models.hf_folder import CONFIG
 from distill_jax.objectives.outputs import Outputs
 from distill_jax.tables.columns import Column
 
@@ -83,7 +86,7 @@ class Kind(ABC):
       head: what the model's head reads: one vector an example, or every token.
       has_classes: whether an example has one class: then labels can be made wrong on purpose,
         classes weighed, and a trained head heard as it came.
-      columns: of the table; the first one is the main score.
+      columns: of the table; the first one is the main score, higher is better.
       tested: keys of those that are tested; ``evidence`` keeps numbers for them.
       decides: word of ``--select`` -> metric of ``scores``; the first is the default, ``loss`` must
         be there.
@@ -157,6 +160,15 @@ class Kind(ABC):
         """What the outputs are, for people."""
         return f"{self.what} {listed(label_names)}"
 
+    def tally(self, table: TextTable, names: Sequence[str]) -> str:
+        """How often which label occurs in a split, for people."""
+        known = 0 if table.labels_N is None else int((table.labels_N >= 0).sum())
+        return f"{known:,} with a label"
+
+    def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
+        """The label of an example that has one, for people."""
+        return str(table.targets[row])
+
     # Scores.
 
     def metric_of(self, select: str) -> str:
@@ -216,7 +228,8 @@ class Kind(ABC):
         self, said: np.ndarray, table: Examples, fitted: Any, calibrated: Calibrated
     ) -> dict[str, Any]:
         """What each test example contributed: ``test_correct``, or ``test_scores``: metric -> packed
-        numbers whose mean is the metric, see ``tables.evidence`` and ``evaluation.shares``."""
+        numbers whose mean is the metric, see ``tables.evidence`` and
+        ``evaluation.shares``."""
 
     def mean(self, said_K: Sequence[np.ndarray]) -> np.ndarray:
         """What several teachers say together, for fidelity."""
@@ -270,11 +283,37 @@ class Kind(ABC):
 
     @abstractmethod
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
-        """What is kept beside a model for ``answers``, plain JSON."""
+        """What is kept beside a model for ``form``, plain JSON."""
+
+    @abstractmethod
+    def form(
+        self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path
+    ) -> Form:
+        """How ``predict`` answers, from what ``saved`` kept.
+
+        Args:
+          names: of the outputs.
+          tokenizer_file: of the model's tokeniser.
+
+        Raises:
+          LookupError, TypeError, ValueError: for what ``saved`` never made.
+        """
+
+    problem_type: ClassVar[str | None] = None
+    """What ``transformers`` calls it, for folders that it can open."""
 
     def keep(self, folder: Path, fitted: Any, calibrated: Calibrated) -> None:
         """Write what is needed beside the model in a folder."""
         write_task(folder, self.name, self.saved(fitted, calibrated))
+        raw = read_json(folder / CONFIG)
+        if self.problem_type is not None and "id2label" in raw:
+            write_json(folder / CONFIG, {**raw, "problem_type": self.problem_type})
+        if (card := folder / "README.md").is_file():
+            card.write_text(
+                f"# A model made with distill_jax, task {self.name}\n\n"
+                'Ask it: `distill-jax predict FOLDER "a text"`.\n',
+                encoding="utf-8",
+            )
 
     def told(self, metrics: Mapping[str, float]) -> str:
         """The main score of a row of the ledger, in words: ``test accuracy 91.2%``."""

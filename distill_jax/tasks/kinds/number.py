@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,8 @@ from scipy import stats
 from distill_jax.core.errors import UserError
 from distill_jax.data.labels import Columns, LabelColumn, Place
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable
+from distill_jax.data.tokenise import TokenTable
+from distill_jax.evaluation.answers import PREDICTED, Form
 from distill_jax.evaluation.numbers import number_metrics
 from distill_jax.evaluation.shares import of_correlation
 from distill_jax.evaluation.yardsticks import Fitted, Regression
@@ -121,6 +124,7 @@ class Number(Kind):
     what = "number"
     outputs: ClassVar[Outputs] = Numbers()
     alone = "labels"
+    problem_type = "regression"
     rows = ("labels", "mse_regression", "hidden_mse + mse_regression")
     columns = (
         Column("test/pearson", "Pearson r", 1, 3, higher_is_better=True),
@@ -142,6 +146,14 @@ class Number(Kind):
 
     def labels(self, data: Described) -> LabelColumn:
         return NumberColumn()
+
+    def tally(self, table: TextTable, names: Sequence[str]) -> str:
+        known = table.targets[np.asarray(table.labels_N) >= 0]
+        told = f"{len(known):,} numbers"
+        return f"{told} from {known.min():g} to {known.max():g}" if len(known) else told
+
+    def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
+        return f"{table.targets[row, 0]:g}"
 
     def fit(self, labelled: Examples, label_names: Sequence[str]) -> dict[str, float]:
         """Mean and standard deviation of the labels that are used; a deviation of 0 counts as 1."""
@@ -212,6 +224,56 @@ class Number(Kind):
 
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
         return dict(fitted)
+
+    def form(
+        self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path
+    ) -> Form:
+        scale = {name: float(saved[name]) for name in ("mean", "deviation")}
+        if not all(map(math.isfinite, scale.values())):
+            raise ValueError("the scale is not finite")
+        return NumberForm(**scale)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A number that is predicted.
+
+    Attributes:
+      number: in the labels' own units.
+    """
+
+    number: float
+
+    @property
+    def label(self) -> str:
+        """The number, six digits."""
+        return f"{self.number:.6g}"
+
+
+@dataclass(frozen=True)
+class NumberForm(Form):
+    """A number an example; see ``Number.fit`` for the scale."""
+
+    mean: float
+    deviation: float
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (PREDICTED,)
+
+    def answers(
+        self, said: np.ndarray, tokens: TokenTable, texts: Sequence[Sequence[str]]
+    ) -> list[Predicted]:
+        return [Predicted(number) for number in _unscaled(said, vars(self)).tolist()]
+
+    def line(self, answer: Predicted | None) -> list[str]:
+        return [answer.label if answer else ""]
+
+    def row(self, answer: Predicted | None) -> list[str]:
+        return self.line(answer)
+
+    def data(self, answer: Predicted | None) -> dict[str, Any]:
+        return {PREDICTED: float(answer.label) if answer else None}
 
 
 def _unscaled(said_N1: Any, fitted: Any) -> np.ndarray:
