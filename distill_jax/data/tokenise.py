@@ -161,12 +161,14 @@ class TokenDataset:
       splits: token tables under the text splits' names.
       digest: digest of text, tokeniser file and ``max_length``.
       coverage: of each split.
+      notes: what was decided while tokens were made, a sentence each.
     """
 
     label_names: tuple[str, ...]
     splits: Mapping[str, TokenTable]
     digest: str
     coverage: Mapping[str, Coverage]
+    notes: tuple[str, ...] = ()
 
 
 def tokenise_texts(

@@ -49,7 +49,7 @@ class Window(NamedTuple):
 
 def tokenise_questions(
     dataset: TextDataset, tokenizer_file: Path, *, max_length: int
-) -> tuple[TokenDataset, tuple[str, ...]]:
+) -> TokenDataset:
     """Token ids of the windows of every split.
 
     Args:
@@ -59,7 +59,7 @@ def tokenise_questions(
 
     Returns:
       Tables with ``targets_S`` (see ``core.spans``; -1 outside of the context) and a ``Window`` an example aside; and
-      sentences on what was cut.
+      notes on what was cut.
 
     Raises:
       UserError: windows are too short, or the tokeniser cannot be read.
@@ -71,7 +71,8 @@ def tokenise_questions(
     coverage: dict[str, Coverage] = {}
     notes: list[str] = []
     for split, table in dataset.splits.items():
-        tables[split], coverage[split], told = windows_of(table, tokeniser)
+        tables[split], tally, told = windows_of(table, tokeniser)
+        coverage[split] = tally.coverage(max_length)
         notes += [f"{split}: {each}" for each in told]
     key = digest(
         {
@@ -81,10 +82,10 @@ def tokenise_questions(
             "max_length": max_length,
         }
     )
-    return TokenDataset(dataset.label_names, tables, key, coverage), tuple(notes)
+    return TokenDataset(dataset.label_names, tables, key, coverage, tuple(notes))
 
 
-def windows_of(table: TextTable, tokeniser: Tokeniser) -> tuple[TokenTable, Coverage, list[str]]:
+def windows_of(table: TextTable, tokeniser: Tokeniser) -> tuple[TokenTable, Tally, list[str]]:
     """The windows of some questions, how much of their vocabulary is known, and what was cut."""
     most = tokeniser.max_length // _LONGEST
     questions = tokeniser.shortened(table.texts, most)
@@ -131,7 +132,7 @@ def windows_of(table: TextTable, tokeniser: Tokeniser) -> tuple[TokenTable, Cove
         told.append(f"{shortened:,} questions are cut at {most} tokens")
     if missed:
         told.append(f"{missed:,} answers fit in no window and cannot be learnt")
-    return tokenised, tally.coverage(tokeniser.max_length), told
+    return tokenised, tally, told
 
 
 def _places(encoding: Any) -> np.ndarray:

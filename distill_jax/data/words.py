@@ -7,6 +7,8 @@ about (Devlin et al. 2019, "BERT", section 5.3). A word that has no piece, becau
 the tokeniser drops it, cannot be answered: it counts as missed.
 """
 
+import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +18,11 @@ import numpy as np
 from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError
 from distill_jax.data.coverage import Coverage, Tally
-from distill_jax.data.table import NO_LABEL, TextDataset, TextTable
+from distill_jax.data.table import NO_LABEL, TextDataset
 from distill_jax.data.tokenise import TokenDataset, Tokeniser, TokenTable
 
 _FORMAT = 1
+_WORD = re.compile(r"\S+")
 NOT_ASKED = -1
 
 
@@ -53,7 +56,7 @@ def check_words(words: Any, where: str) -> tuple[str, ...]:
 
 def tokenise_words(
     dataset: TextDataset, tag_names: Sequence[str], tokenizer_file: Path, *, max_length: int
-) -> tuple[TokenDataset, tuple[str, ...]]:
+) -> TokenDataset:
     """Token ids of every split, and what is asked at each token.
 
     Args:
@@ -64,24 +67,26 @@ def tokenise_words(
 
     Returns:
       Tables with ``targets_S``, the number of a word's tag at its first piece (0 in a sentence
-      without tags) and -1 elsewhere, and a ``Words`` an example aside; and a sentence on words
-      that have no piece.
+      without tags) and -1 elsewhere, and a ``Words`` an example aside; and a note on words that
+      have no piece.
 
     Raises:
       UserError: if the tokeniser cannot be read.
     """
     tokeniser = Tokeniser(tokenizer_file, max_length)
-    number_of = {name: number for number, name in enumerate(tag_names)}
     tables: dict[str, TokenTable] = {}
     coverage: dict[str, Coverage] = {}
     lost: dict[str, tuple[int, int]] = {}
     for split, table in dataset.splits.items():
-        tally = Tally()
-        tables[split] = tokenised = _tokenised(table, number_of, tokeniser, tally)
+        tables[split], tally = word_table(
+            table.texts, tokeniser, ids=table.ids, tags=table.targets, tag_names=tag_names
+        )
+        if table.labels_N is not None:
+            tables[split] = tables[split].with_labels(table.labels_N)
         coverage[split] = tally.coverage(max_length)
-        words = [(text.count(" ") + 1, own) for text, own in zip(table.texts, tokenised.aside or ())]
-        missed = sum(count - len(own.seen) for count, own in words)
-        lost[split] = missed, sum(count for count, _ in words)
+        counts = [len(words_of(text)) for text in table.texts]
+        missed = sum(counts) - sum(len(own.seen) for own in tables[split].aside or ())
+        lost[split] = missed, sum(counts)
     key = digest(
         {
             "words": _FORMAT,
@@ -90,37 +95,56 @@ def tokenise_words(
             "max_length": max_length,
         }
     )
-    return TokenDataset(dataset.label_names, tables, key, coverage), _told(lost, max_length)
+    notes = _told(lost, max_length)
+    return TokenDataset(dataset.label_names, tables, key, coverage, notes)
 
 
-def _tokenised(
-    table: TextTable, number_of: Mapping[str, int], tokeniser: Tokeniser, tally: Tally
-) -> TokenTable:
+def word_table(
+    texts: Sequence[str],
+    tokeniser: Tokeniser,
+    *,
+    ids: Sequence[str],
+    tags: Sequence[Sequence[str] | None] | None = None,
+    tag_names: Sequence[str] = (),
+) -> tuple[TokenTable, Tally]:
+    """Sentences as tokens, asked about at the first piece of every word, and what was cut of them.
+
+    Args:
+      tags: of the words of each sentence, None for one that has none; None where none has.
+      tag_names: the tags by number.
+    """
+    number_of = {name: number for number, name in enumerate(tag_names)}
     parts: list[Any] = []
     targets: list[np.ndarray] = []
     aside: list[Words] = []
-    tags = table.targets or (None,) * len(table)
-    for encodings, arrays in tokeniser.read(table.texts, ids=table.ids, tally=tally, places=True):
+    tally = Tally()
+    for encodings, arrays in tokeniser.read(texts, ids=ids, tally=tally, places=True):
         parts.append(arrays)
         for encoding in encodings:
             row = len(aside)
-            pieces, seen = first_pieces(encoding, table.texts[row])
+            pieces, seen = first_pieces(encoding, texts[row])
             own = np.full(len(encoding), NOT_ASKED, np.int32)
-            due = tags[row]
+            due = tags[row] if tags is not None else None
             own[pieces] = 0 if due is None else [number_of[due[word]] for word in seen]
             targets.append(own)
             aside.append(Words(None if due is None else tuple(due), seen))
     tokens_S, types_S, lengths_N = (np.concatenate(each) for each in zip(*parts, strict=True))
-    labels_N = table.labels_N
-    return TokenTable(
-        ids=table.ids,
-        labels_N=np.full(len(table), NO_LABEL, np.int32) if labels_N is None else labels_N,
+    known = [NO_LABEL if own.due is None else 0 for own in aside]
+    table = TokenTable(
+        ids=tuple(ids),
+        labels_N=np.array(known, np.int32),
         tokens_S=tokens_S,
         token_types_S=types_S,
         offsets_N1=np.append(0, np.cumsum(lengths_N)),
         targets_S=np.concatenate(targets),
         aside=tuple(aside),
     )
+    return table, tally
+
+
+def words_of(text: str) -> list[tuple[int, int]]:
+    """The words of a text, what white space separates: from and up to which character."""
+    return [word.span() for word in _WORD.finditer(text)]
 
 
 def first_pieces(encoding: Any, text: str) -> tuple[list[int], tuple[int, ...]]:
@@ -128,21 +152,20 @@ def first_pieces(encoding: Any, text: str) -> tuple[list[int], tuple[int, ...]]:
 
     Args:
       encoding: of the tokenizers library, with offsets.
-      text: words joined by single spaces.
 
     Returns:
       The tokens that are the first of their word, and the words' numbers; both ascending.
     """
-    starts = np.append(0, np.flatnonzero(np.frombuffer(text.encode("utf-32-le"), "<u4") == 32) + 1)
+    starts = [start for start, _ in words_of(text)]
     pieces: list[int] = []
     seen: list[int] = []
-    rest = zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
-    for token, ((start, stop), special) in enumerate(rest):
-        while start < stop and text[start] == " ":  # some tokenisers count it to the next word
+    tokens = zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+    for token, ((start, stop), special) in enumerate(tokens):
+        while start < stop and text[start].isspace():  # some count it to the next word
             start += 1
         if special or start >= stop:
             continue
-        word = int(np.searchsorted(starts, start, side="right")) - 1
+        word = bisect_right(starts, start) - 1
         if not seen or word > seen[-1]:
             pieces.append(token)
             seen.append(word)

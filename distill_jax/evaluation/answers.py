@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from distill_jax.data.tokenise import TokenTable
+from distill_jax.data.coverage import Tally
+from distill_jax.data.table import NO_LABEL
+from distill_jax.data.tokenise import Tokeniser, TokenTable
 
 PREDICTED = "predicted"
 """The first column that is added to a file's own."""
@@ -35,6 +37,19 @@ class Form(ABC):
     def columns(self) -> tuple[str, ...]:
         """That are added to a CSV file's own; the first one is ``PREDICTED``."""
 
+    def read(
+        self, tokeniser: Tokeniser, columns: Sequence[Sequence[str]], ids: Sequence[str]
+    ) -> tuple[TokenTable, Tally]:
+        """What a model is asked about some texts, and how much of them that is: by default a row
+        for each.
+
+        Args:
+          columns: the texts, and the second texts of pairs.
+        """
+        arrays, tally = tokeniser.encode(*columns, ids=ids)
+        labels_N = np.full(len(ids), NO_LABEL, np.int32)
+        return TokenTable(ids=tuple(ids), labels_N=labels_N, **arrays), tally
+
     @abstractmethod
     def answers(
         self, said: np.ndarray, tokens: TokenTable, texts: Sequence[Sequence[str]]
@@ -43,7 +58,7 @@ class Form(ABC):
 
         Args:
           said: outputs, [N, C] or [N, T, C].
-          tokens: what the model read.
+          tokens: what the model read, as ``read`` made it.
           texts: one text an example, or two.
         """
 

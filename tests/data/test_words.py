@@ -35,10 +35,10 @@ def dataset(texts, tags):
 
 
 def tokenised(tokenizer_file, texts, tags, max_length=16):
-    found, notes = tokenise_words(
+    found = tokenise_words(
         dataset(texts, tags), TAGS, tokenizer_file, max_length=max_length
     )
-    return found.splits["train"], notes
+    return found.splits["train"], found.notes
 
 
 def test_the_first_piece_of_a_word_is_asked_and_no_other(tokenizer_file):

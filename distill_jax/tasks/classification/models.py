@@ -166,7 +166,7 @@ def params_of_student(cell: ClassifierCell, pretrained: Checkpoint) -> Params:
 
 def inputs_of(data: DataConfig) -> TextInputs:
     """What texts a model reads that is trained on such data."""
-    return TextInputs(data.max_length, data.text_b is not None)
+    return TextInputs(data.max_length, data.kind.pairs or data.text_b is not None)
 
 
 def check_saved(folder: Path, table: Examples, logits_NC: np.ndarray) -> None:

@@ -131,12 +131,12 @@ def prepare_texts(config: DataConfig, dataset: TextDataset, tokenizer_file: Path
         return config.kind.tokenise(texts, tokenizer_file, config.max_length, cache)
 
     own = tokenise(dataset)
-    notes = dataset.notes
+    notes = (*dataset.notes, *own.notes)
     train: TokenTable = own.splits["train"]
     if config.more_texts:
         others = [load_dataset(name) for name in config.more_texts]
         wider = add_texts(dataset, others)
-        train, notes = tokenise(wider).splits["train"], wider.notes
+        train, notes = tokenise(wider).splits["train"], (*wider.notes, *own.notes)
     longest = max(int(table.lengths_N.max()) for table in own.splits.values())
     fine = choose_lengths(
         np.append(own.splits["train"].lengths_N, longest), batch_size=EVALUATION_BATCH

@@ -10,6 +10,7 @@ import numpy as np
 
 from distill_jax.data.labels import LabelColumn
 from distill_jax.data.split_files import listed
+from distill_jax.data.table import TextTable
 from distill_jax.data.tags import IntentTagColumn, number_of_tags
 from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.evaluation.tagging import EntityCounts
@@ -18,7 +19,13 @@ from distill_jax.objectives.token_outputs import IntentAndTags
 from distill_jax.tables.columns import COSTS, Column
 from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tasks.kinds.kind import Calibrated, Described, Examples, register
-from distill_jax.tasks.kinds.tags import Tags, counted, described_types, f1_by_sentence
+from distill_jax.tasks.kinds.tags import (
+    Tags,
+    counted,
+    described_types,
+    f1_by_sentence,
+    log_shares,
+)
 
 
 class IntentSlots(Tags):
@@ -49,6 +56,19 @@ class IntentSlots(Tags):
 
     def tags(self, label_names: Sequence[str]) -> Sequence[str]:
         return label_names[: number_of_tags(label_names)]
+
+    def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
+        assert table.labels_N is not None
+        intent = names[number_of_tags(names) + int(table.labels_N[row])]
+        return f"{intent}: {super().label_of(table, row, names)}"
+
+    def constant(self, labelled: Examples, label_names: Sequence[str]) -> np.ndarray | None:
+        """The same of tags and of intents, which are outputs of their own."""
+        count = number_of_tags(label_names)
+        intents = 1 + np.bincount(
+            labelled.labels_N[labelled.labels_N >= 0], minlength=len(label_names) - count
+        )
+        return np.concatenate([log_shares(labelled, count), np.log(intents / intents.sum())])
 
     def outputs_for(self, label_names: Sequence[str]) -> Outputs:
         return IntentAndTags(tags=number_of_tags(label_names))

@@ -84,6 +84,7 @@ class Kind(ABC):
         a table that others are tested against.
       rows: objectives of ``compare-losses`` where none are named.
       head: what the model's head reads: one vector an example, or every token.
+      pairs: whether an example is a pair of texts, whatever ``--text-b`` says.
       has_classes: whether an example has one class: then labels can be made wrong on purpose,
         classes weighed, and a trained head heard as it came.
       columns: of the table; the first one is the main score, higher is better.
@@ -100,6 +101,7 @@ class Kind(ABC):
     alone: ClassVar[str]
     rows: ClassVar[tuple[str, ...]]
     head: ClassVar[Literal["pooled", "tokens"]] = "pooled"
+    pairs: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]]
     tested: ClassVar[tuple[str, ...]]

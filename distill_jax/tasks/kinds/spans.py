@@ -13,9 +13,11 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
 from distill_jax.data.labels import LabelColumn
 from distill_jax.data.squad import load
-from distill_jax.data.table import TextDataset
+from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenDataset
 from distill_jax.data.windows import tokenise_questions
+from distill_jax.evaluation.answers import Form
+from distill_jax.evaluation.span_answers import SpanForm
 from distill_jax.evaluation.spans import (
     answer_scores,
     best_threshold,
@@ -46,6 +48,7 @@ class Spans(Kind):
     alone = "ce"
     rows = ("ce", "kl", "mse_logits", "hidden_mse + kl")
     head = "tokens"
+    pairs = True
     columns = (
         Column("test/f1", "F1 %", 100, 1, higher_is_better=True),
         Column("test/exact_match", "exact match %", 100, 1, higher_is_better=True),
@@ -74,6 +77,10 @@ class Spans(Kind):
         self, dataset: TextDataset, tokenizer_file: Path, max_length: int, cache: Path | None
     ) -> TokenDataset:
         return tokenise_questions(dataset, tokenizer_file, max_length=max_length)
+
+    def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
+        texts = [text for text, _ in table.targets[row]]
+        return " | ".join(dict.fromkeys(texts)) or "(no answer)"
 
     def fit(self, labelled: Examples, label_names: Sequence[str]) -> Any:
         return {"unanswerable": any(window.due == () for window in labelled.aside or ())}
@@ -120,11 +127,21 @@ class Spans(Kind):
         kept = {"f1": pack_numbers(f1), "exact_match": pack_numbers(exact.astype(np.uint8))}
         return {"test_scores": kept}
 
+    def constant(self, labelled: Examples, label_names: Sequence[str]) -> np.ndarray | None:
+        """Every token alike."""
+        return np.zeros(len(label_names))
+
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
         return {**fitted, **calibrated}
 
+    def form(self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path) -> Form:
+        threshold = _threshold(saved, saved)
+        if threshold is not None and not math.isfinite(threshold):
+            raise ValueError("the threshold is not finite")
+        return SpanForm(threshold)
 
-def _threshold(fitted: Any, calibrated: Calibrated | None) -> float | None:
+
+def _threshold(fitted: Any, calibrated: Mapping[str, Any] | None) -> float | None:
     """By how much no answer has to exceed the best span; None where there always is one."""
     if not fitted["unanswerable"]:
         return None

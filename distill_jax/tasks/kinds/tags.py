@@ -14,12 +14,14 @@ from distill_jax.core.errors import UserError
 from distill_jax.data.conll import TAGS, WORDS
 from distill_jax.data.labels import LabelColumn
 from distill_jax.data.split_files import listed
-from distill_jax.data.table import TextDataset
+from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tags import TagColumn, type_of, with_sound_tags
 from distill_jax.data.tokenise import TokenDataset, TokenTable
 from distill_jax.data.words import tokenise_words
+from distill_jax.evaluation.answers import Form
 from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.evaluation.shares import of_ratio
+from distill_jax.evaluation.tag_answers import TagForm
 from distill_jax.evaluation.tagging import EntityCounts, count_entities
 from distill_jax.evaluation.tokens import asked_about
 from distill_jax.objectives.outputs import Outputs
@@ -75,6 +77,9 @@ class Tags(Kind):
         """The tags among the names of the outputs, which come first."""
         return label_names
 
+    def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
+        return " ".join(table.targets[row])
+
     def fit(self, labelled: Examples, label_names: Sequence[str]) -> Any:
         return {"tags": list(self.tags(label_names))}
 
@@ -118,8 +123,15 @@ class Tags(Kind):
             return {}
         return {"test_scores": {"f1": f1_by_sentence(said, table, fitted["tags"])}}
 
+    def constant(self, labelled: Examples, label_names: Sequence[str]) -> np.ndarray | None:
+        """The logarithms of the tags' frequencies, each one occurrence more than there are."""
+        return log_shares(labelled, len(self.tags(label_names)))
+
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
         return dict(fitted)
+
+    def form(self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path) -> Form:
+        return tag_form(saved, names)
 
 
 def with_usual_columns(data: Any) -> Any:
@@ -173,6 +185,22 @@ def f1_by_type(
     return {
         f"test/f1/{name}": 2 * right / (said + due) for name, (right, said, due) in types.items()
     }
+
+
+def log_shares(labelled: TokenTable, count: int) -> np.ndarray:
+    """Logarithms [count] of how often each tag is due at a token, counted from 1."""
+    assert labelled.targets_S is not None
+    known_S = np.repeat(labelled.labels_N >= 0, labelled.lengths_N) & (labelled.targets_S >= 0)
+    counts = 1 + np.bincount(labelled.targets_S[known_S], minlength=count)
+    return np.log(counts / counts.sum())
+
+
+def tag_form(saved: Mapping[str, Any], names: tuple[str, ...]) -> TagForm:
+    """Answers of a model with outputs of these names; those that are no tags are intents."""
+    tags = tuple(saved["tags"])
+    if names[: len(tags)] != tags or not tags:
+        raise ValueError("the tags are not the first outputs")
+    return TagForm(tags, names[len(tags) :])
 
 
 register(Tags())
