@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 Format = Literal["lines", "csv", "jsonl"]
 Cells = dict[str, Any]
-USUAL_COLUMNS = ("sentence", "text")
+USUAL_COLUMNS = ("sentence", "text", "tokens")
+QUESTION, CONTEXT = "question", "context"
+"""Columns of questions about texts."""
 ADDED_COLUMNS = ("predicted", "probability", "probabilities")
 """Of answers, which no column of a file may be called."""
 SHOWN = 10_000
@@ -41,7 +43,8 @@ class Predict:
     Texts are arguments, the rows of --input, or the lines of standard input. Each line of the
     output is the class, its probability, and the text; --output or --format give all classes'
     probabilities. A blank text has no class. Models of other tasks (--task) answer in their own
-    terms: a number, or several labels.
+    terms: a number, several labels, entities, an answer
+    to a question (--input with the columns question and context).
     """
 
     model: Annotated[Path, tyro.conf.Positional]
@@ -54,7 +57,7 @@ class Predict:
     input: Path | None = None
     """A file of texts: CSV, TSV, JSON, JSONL or Parquet, or .txt with a text a line."""
     text: str | None = None
-    """Column of the text in --input; by default sentence, text, or the only one there is."""
+    """Column of the text in --input; by default sentence, text, tokens, or the only one there is."""
     text_b: str | None = None
     """Column of the second text in --input, for a model of pairs."""
     output: Path | None = None
@@ -223,6 +226,8 @@ def rows_of_file(path: Path, text: str | None, text_b: str | None) -> Source:
         found |= dict.fromkeys(cells)
     columns = list(found)
     check_columns(columns, (), path)
+    if text is None and text_b is None and {QUESTION, CONTEXT} <= found.keys():
+        text, text_b = QUESTION, CONTEXT
     usual = [name for name in USUAL_COLUMNS if name in columns]
     text = text or (usual or columns if usual or len(columns) == 1 else [None])[0]
     if total and text is None:
@@ -252,8 +257,10 @@ def _check_no_file(text: str) -> None:
 
 
 def text_of(row: Mapping[str, Any], name: str) -> str:
-    """A cell as text, nothing as a blank one."""
+    """A cell as text, nothing as a blank one; a list of words by spaces."""
     value = row.get(name)
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return " ".join(value)
     return "" if value is None else str(value)
 
 
