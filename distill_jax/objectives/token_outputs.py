@@ -117,19 +117,10 @@ class Positions(Predictions):
         for option in ("label_smoothing", "class_weights"):
             if given.get(option):
                 raise UserError(f"{option} has no meaning for {self.says}: the classes are tokens.")
-        if spec.name == "mse_logits":
-            return PredictionReader(EachPosition(), spec.feed.labelled)
         return super().reader(spec, given, student)
 
     def check_vectors(self, spec: Spec) -> None:
         refuse_vectors(spec)
-
-
-@dataclasses.dataclass(frozen=True)
-class EachPosition(TokenTags):
-    """The logits of start and end at each token, for losses that compare logits as they are."""
-
-    says: ClassVar[str] = "logits of each token"
 
 
 def asked_BT(batch: Batch) -> Array:
