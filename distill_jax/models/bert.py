@@ -41,7 +41,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 """By the names of ``config.json``; ``gelu`` is the exact one, the others with tanh agree."""
 
-POOLINGS = ("pooler", "mean", "cls", "tokens")
+POOLINGS = ("pooler", "mean", "cls")
+TOKENS = "tokens"
+"""What is no pooling: the head reads every token."""
 MAX_LAYERS, MAX_SIZE = 512, 2**31 - 1
 """Beyond any model there is: a damaged or hostile config is refused before it is worked on."""
 
@@ -81,7 +83,7 @@ class BertConfig:
         check_fields(self)
         if self.hidden_act not in ACTIVATIONS:
             raise unknown("hidden_act", self.hidden_act, ACTIVATIONS, where="in the BERT config")
-        if self.pooling not in POOLINGS:
+        if self.pooling not in (*POOLINGS, TOKENS):
             raise unknown("pooling", self.pooling, POOLINGS, where="in the BERT config")
         for name in (each.name for each in dataclasses.fields(self) if each.type == "int"):
             most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
@@ -167,7 +169,7 @@ class Bert(nn.Module):
             for kind, array in attention.items():
                 getattr(output, kind)[number] = array
         pooled = hidden_BTD  # [B, T, D], or [B, D]
-        if config.pooling != "tokens":
+        if config.pooling != TOKENS:
             pooled = Pooling(config, self.dtype, name="pooling")(hidden_BTD, batch.where_BT)
         rate = config.dropout if config.classifier_dropout is None else config.classifier_dropout
         pooled = Dropout(rate)(pooled.astype(jnp.float32), train=train)
