@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from tables import numbers, run
+from kind_tables import numbers, run
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
@@ -25,10 +25,9 @@ def small_of(small, toy_tags, toy_intents, toy_questions):
     folders = dict(zip(TASKS, (toy_tags, toy_intents, toy_questions), strict=True))
 
     def arguments(task, *flags, **changes):
-        given = {"data": f"files:{folders[task]}", "label_fraction": 1.0, "teacher_check": "warn"}
+        given = {"data": f"files:{folders[task]}", "label_fraction": 1.0}
         given["max_length"] = LENGTHS[task]
-        options = {k: v for k, v in {**given, **changes}.items() if k != "teacher_check"}
-        return small("--task", task, "--teacher-check", "warn", *flags, **options)
+        return small("--task", task, *flags, **{**given, **changes})
 
     return arguments
 
@@ -73,7 +72,7 @@ def test_students_train_as_a_population(task, small_of, tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_stopped_table_goes_on_bit_for_bit(task, small_of, tmp_path, monkeypatch):
-    args = partial(small_of, task, objectives=("kl",), checkpoint_every=2)
+    args = partial(small_of, task, objectives=("kl",))
     engine = run_module.Engine
     run(args(), tmp_path / "whole")
 
