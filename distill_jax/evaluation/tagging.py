@@ -7,11 +7,13 @@ so that tests over sentences can be made of them.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from distill_jax.core.errors import UserError
+from distill_jax.evaluation.mistakes import WORST
 
 Entity = tuple[str, int, int]
 """Type, first word, word after the last."""
@@ -92,3 +94,55 @@ def precision_recall_f1(right: int, said: int, due: int) -> tuple[float, float, 
     recall = right / due if due else 0.0
     f1 = 2 * right / (said + due) if said + due else 0.0
     return precision, recall, f1
+
+
+def entity_mistakes(
+    said: Sequence[Sequence[str]],
+    due: Sequence[Sequence[str]],
+    sure_N: np.ndarray,
+    ids: Sequence[str],
+    texts: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """``mistakes.mistakes`` of a tagger: a type of entities is a class, a sentence an example.
+
+    Args:
+      said, due: tags of each sentence.
+      sure_N: how sure the model was of its surest wrong tag in each.
+      ids: of the sentences.
+      texts: id -> text.
+
+    Returns:
+      ``classes``, a type each, and ``worst``: of the sentences with a wrong entity those in which
+      the model was surest.
+    """
+    by_type = count_entities(said, due).by_type
+    classes = []
+    for name, (right, found, there) in by_type.items():
+        shares = {
+            "precision": right / found if found else None,
+            "recall": right / there if there else None,
+            "f1": 2 * right / (found + there),
+        }
+        classes.append({"name": name, "examples": there, "predicted": found, **shares})
+    pairs = enumerate(zip(said, due, strict=True))
+    wrong = [n for n, (own, gold) in pairs if entities(own) != entities(gold)]
+    surest = sorted(wrong, key=lambda n: (-sure_N[n], ids[n]))[:WORST]
+    worst = []
+    for n in surest:
+        words = " ".join(texts.get(ids[n], ())).split()
+        worst.append(
+            {
+                "id": ids[n],
+                "texts": list(texts.get(ids[n], ())),
+                "label": _in_words(due[n], words),
+                "given": _in_words(said[n], words),
+                "probability": float(sure_N[n]),
+            }
+        )
+    return {"classes": classes, "worst": worst}
+
+
+def _in_words(tags: Sequence[str], words: Sequence[str]) -> str:
+    """``person: Emma; location: New York``."""
+    found = (f"{kind}: {' '.join(words[first:stop])}" for kind, first, stop in entities(tags))
+    return "; ".join(found)

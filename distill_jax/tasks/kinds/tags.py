@@ -18,11 +18,11 @@ from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tags import TagColumn, type_of, with_sound_tags
 from distill_jax.data.tokenise import TokenDataset, TokenTable
 from distill_jax.data.words import tokenise_words
-from distill_jax.evaluation.answers import Form
+from distill_jax.evaluation.answers import Form, softmax
 from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.evaluation.shares import of_ratio
 from distill_jax.evaluation.tag_answers import TagForm
-from distill_jax.evaluation.tagging import EntityCounts, count_entities
+from distill_jax.evaluation.tagging import EntityCounts, count_entities, entity_mistakes
 from distill_jax.evaluation.tokens import asked_about
 from distill_jax.objectives.outputs import Outputs
 from distill_jax.objectives.token_outputs import TokenTags
@@ -123,6 +123,18 @@ class Tags(Kind):
             return {}
         return {"test_scores": {"f1": f1_by_sentence(said, table, fitted["tags"])}}
 
+    def mistakes(
+        self,
+        said: np.ndarray,
+        table: Examples,
+        label_names: Sequence[str],
+        texts: Mapping[str, tuple[str, ...]],
+        calibrated: Calibrated,
+    ) -> dict[str, Any] | None:
+        tags = self.tags(label_names)
+        sure_N = surest_mistake(said, table, len(tags))
+        return entity_mistakes(*tagged(said, table, tags), sure_N, table.ids, texts)
+
     def constant(self, labelled: Examples, label_names: Sequence[str]) -> np.ndarray | None:
         """The logarithms of the tags' frequencies, each one occurrence more than there are."""
         return log_shares(labelled, len(self.tags(label_names)))
@@ -155,8 +167,11 @@ def described_types(tags: Sequence[str]) -> str:
     return f"{len(types)} types of entities: {listed(types)}"
 
 
-def counted(said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]) -> EntityCounts:
-    """Entities of every sentence that has tags; a word that is not asked about is outside of all."""
+def tagged(
+    said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]
+) -> tuple[list[list[str]], list[tuple[str, ...]]]:
+    """The tags of every sentence as a model says, and as they are; a word that is not asked about
+    is outside of all entities."""
     said_WC, _ = asked_about(said_NTC[..., : len(tags)], table)
     words = iter(said_WC.argmax(axis=-1).tolist())
     said, due = [], []
@@ -166,7 +181,28 @@ def counted(said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]) -> Ent
             told[word] = tags[next(words)]
         said.append(told)
         due.append(own.due)
-    return count_entities(said, due)
+    return said, due
+
+
+def counted(said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]) -> EntityCounts:
+    """Entities of every sentence."""
+    return count_entities(*tagged(said_NTC, table, tags))
+
+
+def surest_mistake(said_NTC: np.ndarray, table: TokenTable, count: int) -> np.ndarray:
+    """[N], the probability of the surest wrong tag of every sentence; 0 where none is.
+
+    Args:
+      count: of the outputs that are tags.
+    """
+    said_WC, targets_W = asked_about(said_NTC[..., :count], table)
+    probs_WC = softmax(said_WC)
+    wrong_W = said_WC.argmax(axis=-1) != targets_W
+    sure_W = np.where(wrong_W, probs_WC.max(axis=-1), 0.0)
+    sentence_W = np.repeat(np.arange(len(table)), [len(own.seen) for own in table.aside or ()])
+    sure_N = np.zeros(len(table))
+    np.maximum.at(sure_N, sentence_W, sure_W)
+    return sure_N
 
 
 def f1_by_sentence(said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]) -> str:
