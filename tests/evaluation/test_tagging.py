@@ -2,10 +2,16 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from distill_jax.core.errors import UserError
-from distill_jax.evaluation.tagging import count_entities, entities, precision_recall_f1
+from distill_jax.evaluation.tagging import (
+    count_entities,
+    entities,
+    entity_mistakes,
+    precision_recall_f1,
+)
 
 TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
 
@@ -88,3 +94,16 @@ def test_as_many_tags_as_words():
         count_entities([["O"], ["O"]], [["O"], ["O", "O"]])
     with pytest.raises(UserError, match="no sentence"):
         count_entities([], [])
+
+
+def test_mistakes_are_told_by_type_and_by_sentence():
+    said = [["B-a", "O"], ["B-b", "I-b"], ["O"]]
+    due = [["B-a", "O"], ["B-a", "O"], ["B-b"]]
+    texts = {"x": ("red cat",), "y": ("New York",), "z": ("Emma",)}
+    found = entity_mistakes(said, due, np.array([0.0, 0.6, 0.9]), ("x", "y", "z"), texts)
+    by_name = {each["name"]: each for each in found["classes"]}
+    assert by_name["a"] == {
+        "name": "a", "examples": 2, "predicted": 1, "precision": 1.0, "recall": 0.5, "f1": 2 / 3,
+    }  # fmt: skip
+    assert [each["id"] for each in found["worst"]] == ["z", "y"]
+    assert found["worst"][1]["label"] == "a: New" and found["worst"][1]["given"] == "b: New York"
