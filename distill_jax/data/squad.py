@@ -15,9 +15,11 @@ import numpy as np
 from distill_jax.core.digests import unit_interval
 from distill_jax.core.errors import UserError
 from distill_jax.data.file_formats import kind_of, place, read_cells
+from distill_jax.data.files import told_apart
 from distill_jax.data.split_files import TRANSFER, find_split_files
 from distill_jax.data.splits import HELD_OUT, build_dataset, concatenate, content_ids
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, fold
+from distill_jax.data.tags import encodable
 
 Answer = tuple[str, int]
 """Its text, and the number of its first character in the context."""
@@ -54,6 +56,7 @@ def load(folder: Path) -> TextDataset:
         found = {s: [q for p in paths for q in _read(p, notes)] for s, paths in files.paths.items()}
         found = _with_validation(found, notes)
     tables = {split: _table(split, questions, notes) for split, questions in found.items()}
+    tables = told_apart(tables, notes)
     transfer = tables.pop(TRANSFER, None)
     if transfer is not None:
         tables["train"] = concatenate(tables["train"], transfer)
@@ -189,10 +192,8 @@ def _answer(cells: Mapping[str, Any], context: str, where: str) -> Answer:
 
 
 def _encodable(text: str, key: str, where: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{where}: {key!r} has half of a character; expected text.") from error
+    if not encodable(text):
+        raise UserError(f"{where}: {key!r} has half of a character; expected text.")
     return text
 
 

@@ -20,7 +20,7 @@ from distill_jax.data.table import NO_LABEL, TextDataset
 from distill_jax.data.words import check_words
 
 OUTSIDE = "O"
-_TAG = re.compile(r"[BI]-\S(?:.*\S)?")
+_TAG = re.compile(r"[BI]-\S+")
 FORMS = "O, B-TYPE (an entity begins) and I-TYPE (it goes on)"
 
 
@@ -39,9 +39,14 @@ def read_tag(text: str, where: str) -> tuple[str, bool]:
     first, comma, rest = text.partition(",")
     if comma and all(_is_tag(each) for each in (first, *rest.split(","))):
         return first, True
-    if not _is_tag(text):
+    if not _is_tag(text) or not encodable(text):
         raise UserError(f"{where}: unknown tag {text!r:.60}; allowed: {FORMS}.")
     return text, False
+
+
+def encodable(text: str) -> bool:
+    """Whether UTF-8 can hold a text; JSON may spell halves of characters."""
+    return not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def _is_tag(text: str) -> bool:
@@ -193,8 +198,10 @@ class IntentTagColumn(TagColumn):
             raise UserError(
                 f"{where}: {there!r} without {lacks!r}; expected both, or neither (transfer set)."
             )
-        if intent is not None and _is_tag(intent):
-            raise UserError(f"{where}: an intent called {intent!r}, which is a tag; rename it.")
+        if intent is not None and (_is_tag(intent) or not encodable(intent)):
+            raise UserError(
+                f"{where}: an intent called {intent!r:.40}; expected a name that is no tag and whole."
+            )
         return None if tags is None else (intent, tags)
 
     def names(

@@ -124,7 +124,7 @@ def test_intents_stand_behind_the_tags(tmp_path):
     [
         ({"tokens": ["a"], "tags": ["O"]}, "'tags' without 'intent'"),
         ({"tokens": ["a"], "intent": "Ask"}, "'intent' without 'tags'"),
-        ({"tokens": ["a"], "tags": ["O"], "intent": "B-x"}, "an intent called 'B-x'"),
+        ({"tokens": ["a"], "tags": ["O"], "intent": "B-x"}, "an intent called 'B-x'; expected a name"),
         ({"tokens": ["a"], "tags": ["O"], "intent": ["x"]}, "column 'intent' holds"),
     ],
 )
