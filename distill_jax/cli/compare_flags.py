@@ -42,7 +42,7 @@ class CompareLosses:
     task: str = "classes"
     """What is predicted: classes (one a text), number (a score; regression), labels (several a
     text), tags (one a word), intent_slots (a class a text and a tag a word), spans (answers to
-    questions). See docs/data.md."""
+    questions), relations (a class of two marked entities). See docs/data.md."""
     label_separator: str = ","
     """Between the labels of a cell, with --task labels."""
     label_fraction: float | None = None

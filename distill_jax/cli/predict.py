@@ -130,7 +130,7 @@ def _copy(stream: Stream, source: Source, writer: Writer, write: Callable[[str],
     written = 0
     write(writer.head())
     for rows, answers in stream.answers(
-        source.rows(), lambda row: [text_of(row, name) for name in source.names]
+        source.rows(), lambda row: [stream.form.text_of(row, name) for name in source.names]
     ):
         write(writer.rows(rows, answers))
         written += len(rows)
@@ -256,14 +256,6 @@ def _check_no_file(text: str) -> None:
         raise UserError(f"{text} is a file or folder, not a text: --input {text} reads a file")
 
 
-def text_of(row: Mapping[str, Any], name: str) -> str:
-    """A cell as text, nothing as a blank one; a list of words by spaces."""
-    value = row.get(name)
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return " ".join(value)
-    return "" if value is None else str(value)
-
-
 Answers = Sequence[Any]
 
 
@@ -296,7 +288,7 @@ class Lines(Writer):
     def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
         lines = []
         for row, answer in zip(rows, answers, strict=True):
-            texts = (text_of(row, name) for name in self.names)
+            texts = (self.form.text_of(row, name) for name in self.names)
             lines.append("\t".join(map(_printable, (*self.form.line(answer), *texts))))
         return "".join(f"{line}\n" for line in lines)
 

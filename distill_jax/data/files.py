@@ -127,7 +127,7 @@ def _no_column(path: Path, name: str, cells: Mapping[str, Any], where: str) -> U
 
 
 def _text(cells: Mapping[str, Any], column: str, labels: LabelColumn, where: str) -> str:
-    value = labels.text(cells[column])
+    value = labels.text(cells, column, where)
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: expected text in column {column!r}, found {value!r:.60}.")
     return _encodable(value.strip(), column, where)

@@ -37,7 +37,7 @@ def read_tag(text: str, where: str) -> tuple[str, bool]:
       UserError: it is no tag of BIO.
     """
     first, comma, rest = text.partition(",")
-    if comma and all(_is_tag(each) for each in (first, *rest.split(","))):
+    if comma and encodable(text) and all(_is_tag(each) for each in (first, *rest.split(","))):
         return first, True
     if not _is_tag(text) or not encodable(text):
         raise UserError(f"{where}: unknown tag {text!r:.60}; allowed: {FORMS}.")
@@ -90,8 +90,8 @@ class TagColumn(LabelColumn):
     what: ClassVar[str] = "tags"
     words: str = WORDS
 
-    def text(self, value: Any) -> Any:
-        return " ".join(value) if _are_words(value) else value
+    def text(self, cells: Mapping[str, Any], column: str, where: str) -> Any:
+        return in_a_line(cells[column])
 
     def read(self, cells: Mapping[str, Any], column: str, where: str) -> tuple[str, ...] | None:
         words = check_words(_split(cells[self.words]), f"{where}: column {self.words!r}")
@@ -171,6 +171,11 @@ def _split(value: Any) -> Any:
     if isinstance(value, str):
         return value.split() or None
     return value
+
+
+def in_a_line(value: Any) -> Any:
+    """A list of words as text, by spaces; anything else as it is."""
+    return " ".join(value) if _are_words(value) else value
 
 
 def _are_words(value: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +29,14 @@ class Answered(Protocol):
         """In one word or number."""
 
 
+def text_of(cells: Mapping[str, Any], column: str) -> str:
+    """A cell as text, nothing as a blank one; a list of words by spaces."""
+    value = cells.get(column)
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return " ".join(value)
+    return "" if value is None else str(value)
+
+
 class Form(ABC):
     """Answers of one kind. None stands for a text that is blank."""
 
@@ -36,6 +44,17 @@ class Form(ABC):
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """That are added to a CSV file's own; the first one is ``PREDICTED``."""
+
+    def text_of(self, cells: Mapping[str, Any], column: str) -> str:
+        """The text of a row that is asked about, by default a cell.
+
+        Args:
+          cells: by column.
+
+        Raises:
+          UserError: the row has not what the model wants.
+        """
+        return text_of(cells, column)
 
     def read(
         self, tokeniser: Tokeniser, columns: Sequence[Sequence[str]], ids: Sequence[str]

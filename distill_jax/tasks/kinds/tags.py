@@ -146,19 +146,23 @@ class Tags(Kind):
         return tag_form(saved, names)
 
 
-def with_usual_columns(data: Any) -> Any:
-    """The configuration with the names of columns that files of words have, where none is given."""
-    usual = {"text": ("sentence", WORDS), "label": ("label", TAGS)}
+def with_usual_columns(data: Any, label: str = TAGS) -> Any:
+    """The configuration with the names of columns that files of words have, where none is given.
+
+    Args:
+      label: that of the labels.
+    """
+    usual = {"text": ("sentence", WORDS), "label": ("label", label)}
     own = {name: new for name, (old, new) in usual.items() if getattr(data, name) == old}
     return replace(data, **own)
 
 
-def check_single(data: Described) -> None:
+def check_single(data: Described, what: str = "tags") -> None:
     """Raises ``UserError`` for pairs of texts, and for data that is not the user's files."""
     if data.text_b is not None:
-        raise UserError("words are tagged in one sentence: leave --text-b out")
+        raise UserError(f"{what} are of one sentence: leave --text-b out")
     if not data.name.startswith("files:"):
-        raise UserError(f"data {data.name!r} has no tags: give files with --data files:FOLDER")
+        raise UserError(f"data {data.name!r} has no {what}: give files with --data files:FOLDER")
 
 
 def described_types(tags: Sequence[str]) -> str:
