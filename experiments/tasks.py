@@ -1,4 +1,4 @@
-"""Every kind of task with a teacher, a student on labels alone and distilled students: a table each.
+"""Every kind of task: a teacher, a student on labels alone and distilled ones, a table each.
 
     python experiments/tasks.py --data shared/data            # all tasks whose data are there
     python experiments/tasks.py --preset smoke                # a few steps of each
@@ -157,7 +157,7 @@ def _declared(flags: Flags) -> Iterator[Sweep]:
 
 
 def spec_of(table: TaskTable, root: Path) -> str | None:
-    """The data of a table as ``--data`` of ``compare-losses`` has it; None where it is not there."""
+    """The data of a table as ``compare-losses --data`` has it; None where it is not there."""
     if "/" in table.data:
         return table.data
     folder = root / table.data

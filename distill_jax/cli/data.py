@@ -86,7 +86,7 @@ def _config(args: Data) -> "DataConfig":
 
 
 def described(dataset: "TextDataset", examples: int, kind: "Kind") -> Iterator[str]:
-    """What is predicted, notes, and of each split how many examples there are and the first of them."""
+    """What is predicted, notes, and of each split how many examples there are and the first."""
     names = dataset.label_names
     yield f"{dataset.name}: {kind.described(names)}; digest {dataset.digest}"
     for note in dataset.notes:

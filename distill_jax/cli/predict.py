@@ -283,7 +283,7 @@ class Writer(abc.ABC):
 
 
 class Lines(Writer):
-    """A line each: the answer (class, probability), texts; what would break the line is shown as ``\\n``."""
+    """A line each: the answer, the texts; what would break the line is shown as ``\\n``."""
 
     def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
         lines = []

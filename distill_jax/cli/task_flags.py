@@ -1,18 +1,42 @@
 """``--task`` and what hangs on it: objectives, selection and columns of another kind of task."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from distill_jax.core.errors import UserError
 
 if TYPE_CHECKING:
-    from distill_jax.cli.compare_flags import CompareLosses
     from distill_jax.tasks.kinds.kind import Kind
 
 CLASSES = "classes"
 
 
-def kind_of(args: "CompareLosses") -> "Kind":
+class Args(Protocol):
+    """Of ``compare-losses``, what is read here."""
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def objectives(self) -> tuple[str, ...]: ...
+
+    @property
+    def baseline(self) -> str | None: ...
+
+    @property
+    def select(self) -> str | None: ...
+
+    @property
+    def class_weights(self) -> str | None: ...
+
+    @property
+    def label_map(self) -> str | None: ...
+
+    @property
+    def controls(self) -> bool: ...
+
+
+def kind_of(args: Args) -> "Kind":
     """The kind that the arguments name.
 
     Raises:
@@ -22,15 +46,18 @@ def kind_of(args: "CompareLosses") -> "Kind":
 
     kind = kind_named(args.task)
     if not kind.has_classes:
-        given = {"--class-weights": args.class_weights, "--label-map": args.label_map}
-        given["--controls"] = args.controls
+        given: dict[str, Any] = {
+            "--class-weights": args.class_weights,
+            "--label-map": args.label_map,
+            "--controls": args.controls,
+        }
         for flag, value in given.items():
             if value:
                 raise UserError(f"{flag} is for --task {CLASSES}, not for --task {args.task}")
     return kind
 
 
-def objectives_of(args: "CompareLosses", arguments: Sequence[str]) -> tuple[str, ...]:
+def objectives_of(args: Args, arguments: Sequence[str]) -> tuple[str, ...]:
     """The rows of the table: those that were given, or a preset's, or those that the kind has.
 
     Args:
@@ -42,7 +69,7 @@ def objectives_of(args: "CompareLosses", arguments: Sequence[str]) -> tuple[str,
     return kind_of(args).rows
 
 
-def selection(args: "CompareLosses", own: bool) -> dict[str, Any]:
+def selection(args: Args, own: bool) -> dict[str, Any]:
     """What decides on validation, as fields of ``TrainingConfig``.
 
     Args:
@@ -59,7 +86,7 @@ def selection(args: "CompareLosses", own: bool) -> dict[str, Any]:
     return {"select": word, "ties": "loss" if own and not by_loss else "earliest"}
 
 
-def baseline_of(args: "CompareLosses", objectives: Sequence[str]) -> str:
+def baseline_of(args: Args, objectives: Sequence[str]) -> str:
     """The row that the others are tested against."""
     from distill_jax.objectives.grammar import parse
 

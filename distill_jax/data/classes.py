@@ -32,8 +32,8 @@ def label_word(value: Any, where: str) -> str | None:
         return None
     if isinstance(value, list | tuple | dict):
         raise UserError(
-            f"{where} holds {value!r:.60}: several labels an example are learnt with --task labels; "
-            "expected one class, a word or a whole number."
+            f"{where} holds {value!r:.60}: several labels an example are learnt with --task "
+            "labels; expected one class, a word or a whole number."
         )
     if not isinstance(value, str | int | float):
         raise UserError(
@@ -82,8 +82,8 @@ def check_classes(counts: Mapping[str, int], where: str) -> tuple[str, ...]:
     if several := _sets(counts):
         raise UserError(
             f"{where} holds sets of labels ({listed([repr(x) for x in several[:3]])}); several "
-            "labels an example are learnt with --task labels. Expected one class a row; where these "
-            "are classes of their own, write them without ',', ';' and '|'."
+            "labels an example are learnt with --task labels. Expected one class a row; where "
+            "these are classes of their own, write them without ',', ';' and '|'."
         )
     rows = sum(counts.values())
     if len(counts) > max(MOST_UNALIKE, rows / 2):

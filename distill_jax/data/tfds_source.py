@@ -156,7 +156,7 @@ def _labels_of(
         }
     )
     names = labels.names(read.get("train", []), label, where, None, notes)
-    columns = {split: labels.columns(each, names, lambda row: where) for split, each in read.items()}
+    columns = {s: labels.columns(each, names, lambda row: where) for s, each in read.items()}
     return names, tuple(notes), columns
 
 

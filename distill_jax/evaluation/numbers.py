@@ -27,9 +27,13 @@ def mean_squared_error(said_N: ArrayLike, right_N: ArrayLike) -> float:
 
 
 def number_metrics(said_N: ArrayLike, right_N: ArrayLike) -> dict[str, float]:
-    """``pearson``, ``spearman`` and ``mse``."""
+    """``pearson``, ``spearman`` and ``mse``; one number for all examples correlates with nothing,
+    0. NaN where a number is not finite.
+    """
+    said = np.asarray(said_N, np.float64)
+    same = bool(np.isfinite(said).all() and np.ptp(said) == 0)
     return {
-        "pearson": pearson(said_N, right_N),
-        "spearman": spearman(said_N, right_N),
+        "pearson": 0.0 if same else pearson(said_N, right_N),
+        "spearman": 0.0 if same else spearman(said_N, right_N),
         "mse": mean_squared_error(said_N, right_N),
     }

@@ -68,7 +68,9 @@ class OpenClassifier:
         *,
         batch_size: int | None = None,
     ) -> list[Any]:
-        """The answer (of a classifier an ``Answer``) for each text, or pair of texts, in the order given; None for blank ones.
+        """The answer for each text, or pair of texts, in the order given; None for blank ones.
+
+        Of a classifier it is an ``Answer``.
 
         Args:
           texts_b: the second text of each pair.

@@ -48,7 +48,7 @@ def read_task(folder: Path) -> TaskFile | None:
         if not isinstance(task, str) or not isinstance(saved, dict):
             raise TypeError("task is a word, saved an object")
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): export or train the model again") from error
+        raise UserError(f"{path} is damaged ({error!r}); train the model again") from error
     return TaskFile(task, saved)
 
 

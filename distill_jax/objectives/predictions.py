@@ -114,7 +114,8 @@ class Predictions(Outputs):
     def refusal(self, spec: Spec) -> str:
         word = self.instead.get(spec.name)
         hint = f" Write {word}." if word else ""
-        return f"this loss has no meaning for {self.says}.{hint} On them there are: {_listed(self)}."
+        there = ", ".join(self.losses)
+        return f"this loss has no meaning for {self.says}.{hint} On outputs there are: {there}."
 
     def fit(self, spec: Spec, given: Options, student: ModelShape, teacher: Shape) -> Reader:
         if spec.name not in self.losses:
@@ -144,7 +145,3 @@ def refuse_vectors(spec: Spec) -> None:
         f"{spec.name}(on='logits') compares one vector an example; these outputs are one a token: "
         "on='mean' compares hidden states."
     )
-
-
-def _listed(outputs: Predictions) -> str:
-    return ", ".join(outputs.losses)

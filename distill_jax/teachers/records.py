@@ -2,8 +2,8 @@
 
 A record is a safetensors message, which says its own dtypes and shapes and cannot run anything.
 Token-level arrays hold the example's real tokens only: ``hidden_states/3`` is [t, D] for an
-example of t tokens, ``attention_scores/1`` [H, t, t], ``values/2`` [t, H, D/H]. So do the logits of a head that reads
-every token, [t, C]; they are float32 as those of one vector an example, [C], are.
+example of t tokens, ``attention_scores/1`` [H, t, t], ``values/2`` [t, H, D/H]. So do the logits of a head that
+reads every token, [t, C]; they are float32 as those of one vector an example, [C], are.
 """
 
 import math
@@ -66,7 +66,7 @@ def names_of(capture: Capture) -> list[tuple[str, int, str]]:
 
 
 def batch_arrays(output: ModelOutput, capture: Capture) -> dict[str, np.ndarray]:
-    """Logits [B, C] or [B, T, C] and what was captured of a batch, float32 on the host, by record name."""
+    """Logits [B, C] or [B, T, C] and what was captured of a batch, float32, by record name."""
     arrays = {_LOGITS: np.asarray(output.logits_BC, np.float32)}
     for kind, layer, name in names_of(capture):
         arrays[name] = np.asarray(getattr(output, kind)[layer], np.float32)

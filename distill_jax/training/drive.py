@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 
+from distill_jax.core.digests import LATE
 from distill_jax.core.distributed import any_says
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, Output
@@ -50,7 +51,7 @@ class LoopConfig:
     on_nan: OnNan = "stop"
     ties: str | None = None
     patience: int = 0
-    lower: tuple[str, ...] = ("nll",)
+    lower: tuple[str, ...] = field(default=("nll",), metadata=LATE)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.eval_every < 1 or self.log_every < 1:

@@ -40,7 +40,8 @@ def test_numbers(tmp_path):
 def test_what_is_no_number_is_told_with_its_place(tmp_path, cell):
     write(tmp_path, "train", [*NUMBERS, ("more", cell)])
     write(tmp_path, "test", NUMBERS)
-    fails(tmp_path, r"train.tsv, line 6: column 'label' holds .*expected a number", labels=NumberColumn())
+    told = r"train.tsv, line 6: column 'label' holds .*expected a number"
+    fails(tmp_path, told, labels=NumberColumn())
 
 
 def test_one_number_for_all_is_no_task(tmp_path):

@@ -61,6 +61,9 @@ def test_numbers():
     assert found["mse"] == pytest.approx((0 + 1 + 1 + 25) / 4)
     assert found["spearman"] == pytest.approx(1.0) and 0.8 < found["pearson"] < 0.9
     assert np.isnan(spearman([np.nan, 1.0], [1.0, 2.0]))
+    same = number_metrics([3.0, 3.0], [1.0, 2.0])
+    assert (same["pearson"], same["spearman"]) == (0.0, 0.0)
+    assert all(np.isnan(value) for value in number_metrics([np.nan, 3.0], [1.0, 2.0]).values())
 
 
 def test_mistakes_label_by_label():

@@ -66,7 +66,7 @@ def test_several_labels():
     [
         ("ce", Numbers(), "ce: this loss has no meaning for a number. Write labels"),
         ("kl", Numbers(), "Write mse_regression"),
-        ("dkd", Numbers(), "no meaning for a number. On them there are: labels, mse_regression"),
+        ("dkd", Numbers(), "no meaning for a number. On outputs there are: labels, mse_regression"),
         ("hidden_mse + kl", SeveralLabels(), r"kl: .*Write bce\(T=...\)"),
         ("ce", SeveralLabels(), "Write labels, the binary cross-entropy"),
         ("listnet", SeveralLabels(), "no meaning for labels that do not exclude"),

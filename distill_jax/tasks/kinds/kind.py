@@ -230,8 +230,7 @@ class Kind(ABC):
         self, said: np.ndarray, table: Examples, fitted: Any, calibrated: Calibrated
     ) -> dict[str, Any]:
         """What each test example contributed: ``test_correct``, or ``test_scores``: metric -> packed
-        numbers whose mean is the metric, see ``tables.evidence`` and
-        ``evaluation.shares``."""
+        numbers whose mean is the metric, see ``tables.evidence`` and ``evaluation.shares``."""
 
     def mean(self, said_K: Sequence[np.ndarray]) -> np.ndarray:
         """What several teachers say together, for fidelity."""

@@ -47,4 +47,6 @@ def form_of(task: TaskFile, names: tuple[str, ...], tokenizer_file: Path) -> For
     try:
         return kind.form(task.saved, names, tokenizer_file)
     except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"what is kept of task {task.task} beside the model is damaged: {error!r}") from error
+        raise UserError(
+            f"what is kept of task {task.task} beside the model is damaged: {error!r}"
+        ) from error

@@ -168,7 +168,8 @@ class Labels(Kind):
 
     def tally(self, table: TextTable, names: Sequence[str]) -> str:
         counts_C = table.targets[np.asarray(table.labels_N) >= 0].sum(axis=0)
-        return ", ".join(f"{int(count):,} {name}" for count, name in zip(counts_C, names, strict=True))
+        pairs = zip(counts_C.astype(int).tolist(), names, strict=True)
+        return ", ".join(f"{count:,} {name}" for count, name in pairs)
 
     def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
         own = [name for name, there in zip(names, table.targets[row], strict=True) if there]
