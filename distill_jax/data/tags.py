@@ -205,7 +205,7 @@ class IntentTagColumn(TagColumn):
             )
         if intent is not None and (_is_tag(intent) or not encodable(intent)):
             raise UserError(
-                f"{where}: an intent called {intent!r:.40}; expected a name that is no tag and whole."
+                f"{where}: an intent called {intent!r:.40}; expected a name that is no tag."
             )
         return None if tags is None else (intent, tags)
 

@@ -58,8 +58,8 @@ def tokenise_questions(
       max_length: the most tokens of a window.
 
     Returns:
-      Tables with ``targets_S`` (see ``core.spans``; -1 outside of the context) and a ``Window`` an example aside; and
-      notes on what was cut.
+      Tables with ``targets_S`` (see ``core.spans``; -1 outside of the context) and a ``Window`` an
+      example aside; and notes on what was cut.
 
     Raises:
       UserError: windows are too short, or the tokeniser cannot be read.

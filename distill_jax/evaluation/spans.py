@@ -1,9 +1,9 @@
 """From logits of starts and ends to answers, as the released code of BERT decodes them.
 
-Devlin et al. 2019, section 4.2 and 4.3: the span with the highest sum of both logits, no longer than
-``MOST``, its start not after its end, over all windows of a question; "no answer" scores the sum of
-both logits at [CLS], in the window where that is lowest, and is the answer where it exceeds the best
-span by more than a threshold.
+Devlin et al. 2019, section 4.2 and 4.3: the span with the highest sum of both logits, no longer
+than ``MOST``, its start not after its end, over all windows of a question; "no answer" scores the
+sum of both logits at [CLS], in the window where that is lowest, and is the answer where it exceeds
+the best span by more than a threshold.
 
 Shapes: N windows, T tokens, Q questions.
 """

@@ -1,10 +1,10 @@
 """What ``transformers`` computes from a folder, in numpy, from the files alone.
 
 ``BertForSequenceClassification`` and ``BertForTokenClassification`` of transformers 5
-(``models/bert/modeling_bert.py``: embeddings, encoder layers with layer norm after each residual sum,
-pooler, classifier) in evaluation mode, and ``modeling_distill_jax.py`` for other poolings. Nothing
-of our model, its parameters' names or its reader is used: a folder that answers as it should is
-known to do so elsewhere.
+(``models/bert/modeling_bert.py``: embeddings, encoder layers with layer norm after each residual
+sum, pooler, classifier) in evaluation mode, and ``modeling_distill_jax.py`` for other poolings.
+Nothing of our model, its parameters' names or its reader is used: a folder that answers as it
+should is known to do so elsewhere.
 """
 
 from __future__ import annotations

@@ -150,9 +150,9 @@ class IntentAndTags(TokenTags):
     """Two heads on one trunk: tags of the words, and a class of the sentence at [CLS].
 
     Chen et al. 2019, "BERT for Joint Intent Classification and Slot Filling", eq. 1 to 3. The
-    outputs of every token are those of both heads; of the first token the classes are read, of words
-    the tags. A sentence's value is the loss on its class plus the mean of that on its words; a
-    term's ``head`` may name one of both alone.
+    outputs of every token are those of both heads; of the first token the classes are read, of
+    words the tags. A sentence's value is the loss on its class plus the mean of that on its words;
+    a term's ``head`` may name one of both alone.
 
     Attributes:
       tags: how many outputs are tags; they come first.

@@ -72,13 +72,12 @@ def known(margin, text, due):
 
 def test_the_threshold_is_the_best_of_all():
     rng = np.random.default_rng(1)
-    found = [
-        known(float(rng.normal()), rng.choice(["cat", "dog"]), ("cat",) if rng.random() < 0.6 else ())
-        for _ in range(40)
-    ]
+    dues = [("cat",) if rng.random() < 0.6 else () for _ in range(40)]
+    found = [known(float(rng.normal()), rng.choice(["cat", "dog"]), due) for due in dues]
     chosen = best_threshold(found)
     reached = answer_scores(found, chosen)[1].mean()
-    every = [answer_scores(found, each.null + step)[1].mean() for each in found for step in (-1e-9, 1e-9)]
+    places = [each.null + step for each in found for step in (-1e-9, 1e-9)]
+    every = [answer_scores(found, place)[1].mean() for place in places]
     assert reached == pytest.approx(max(every))
     assert reached > answer_scores(found, None)[1].mean()
 

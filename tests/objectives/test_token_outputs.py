@@ -51,7 +51,8 @@ def value(text, outputs, batch, student, teacher, count=C):
 
 def test_tags_are_a_class_a_word():
     batch, student, teacher = a_batch(TAGS), said(0), said(1)
-    s, t = (log_softmax(np.asarray(each.logits_BC, np.float64), axis=-1) for each in (student, teacher))
+    logits = (np.asarray(each.logits_BC, np.float64) for each in (student, teacher))
+    s, t = (log_softmax(each, axis=-1) for each in logits)
     labelled = [(b, w) for b in (0, 1) for w in range(T) if TAGS[b, w] >= 0]
     every = [(b, w) for b in (0, 1, 2) for w in range(T) if TAGS[b, w] >= 0]
     ce, parts, _ = value("ce", TokenTags(), batch, student, teacher)
@@ -147,8 +148,9 @@ def test_two_heads_on_one_trunk():
     assert value("ce", *given)[0] == pytest.approx(both, rel=1e-5)
     weighed = value("ce(head='intent') + 0.5*ce(head='slots')", *given)[0]
     assert weighed == pytest.approx(np.mean(intents) + 0.5 * np.mean(slots), rel=1e-5)
+    shape = ModelShape(1, C, 1, C)
     structures = {
-        resolve(f"kl(head='{head}')", ModelShape(1, C, 1, C), ModelShape(1, C, 1, C), outputs).structure
+        resolve(f"kl(head='{head}')", shape, shape, outputs).structure
         for head in ("both", "intent", "slots")
     }
     assert len(structures) == 3

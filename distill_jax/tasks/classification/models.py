@@ -95,8 +95,8 @@ def load_encoder(
     )
     if loaded.config.pooling == "tokens" != pooling:
         raise UserError(
-            f"teacher {name!r} has a head that reads every token; for one answer a text choose what "
-            "it reads: --teacher-pooling mean or cls"
+            f"teacher {name!r} has a head that reads every token; for one answer a text choose "
+            "what it reads: --teacher-pooling mean or cls"
         )
     return loaded
 
@@ -140,8 +140,8 @@ def check_student(cell: ClassifierCell, teacher: ModelConfig) -> ModelConfig:
     if setup.kind.head == "tokens" and not family.tokens:
         able = [name for each in families() if each.tokens for name in each.names]
         raise UserError(
-            f"student {name!r} says one thing of a text, and task {setup.data.task} asks about every "
-            f"token: take {listed(able)}"
+            f"student {name!r} says one thing of a text, and task {setup.data.task} asks about "
+            f"every token: take {listed(able)}"
         )
     if setup.kind.head == "tokens" and setup.pooling != "teacher":
         raise UserError(f"task {setup.data.task} reads every token: --student-pooling does nothing")
