@@ -94,9 +94,12 @@ def test_a_stopped_table_goes_on_bit_for_bit(task, small_of, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_live_and_cached_teachers_say_the_same(task, small_of, tmp_path):
+def test_live_and_cached_teachers_say_the_same(task, small_of, tmp_path, capsys):
     only = {"objectives": ("kl + hidden_mse",), "seeds": (0,)}
     run(small_of(task, **only, cache_dtype="float32"), tmp_path / "cached")
+    (cache,) = (tmp_path / "home/teacher_outputs").iterdir()
+    dispatch(["cache", "verify", str(cache), "--sample", "8"])
+    assert "the teacher says the same" in capsys.readouterr().out
     run(small_of(task, **only, teacher_outputs="live"), tmp_path / "live")
     trained_alike(numbers(tmp_path / "cached"), numbers(tmp_path / "live"))
 
