@@ -164,9 +164,7 @@ def _answers(cells: Mapping[str, Any], context: str, where: str) -> tuple[Answer
                 f"{where}: expected answers as {{'text': [..], 'answer_start': [..]}} of one "
                 f"length, found {given!r:.60}."
             )
-        given = [
-            {"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)
-        ]
+        given = [{"text": t, "answer_start": s} for t, s in zip(texts, starts, strict=True)]
     elif not given:
         raise UserError(
             f"{where}: no answers; a question that has none says 'is_impossible': true, one of "

@@ -414,9 +414,7 @@ class _ArrayFile:
         np.lib.format.write_array_header_1_0(self._file, about)
 
 
-def _encoded(
-    tokenizer, texts: list, max_length: int | None, *, places: bool = False
-) -> list:
+def _encoded(tokenizer, texts: list, max_length: int | None, *, places: bool = False) -> list:
     """What the tokeniser says of texts, or pairs, cut where they are too long.
 
     Args:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import TokenRange
 from distill_jax.data.coverage import Coverage, Tally

@@ -77,9 +77,7 @@ def best_spans(
     return best_N, first_N, last_N
 
 
-def found_answers(
-    said_NT2: np.ndarray, windows: Sequence[Window], most: int = MOST
-) -> list[Found]:
+def found_answers(said_NT2: np.ndarray, windows: Sequence[Window], most: int = MOST) -> list[Found]:
     """What is said of every question, in the order of its first window.
 
     Args:
@@ -152,9 +150,7 @@ def position_nll(said_NT2: np.ndarray, targets_NT: np.ndarray) -> float:
     return float(-np.mean([log_probs[rows, token, k] for k, token in enumerate(ends)]))
 
 
-def position_kl(
-    teacher_NT2: np.ndarray, student_NT2: np.ndarray, targets_NT: np.ndarray
-) -> float:
+def position_kl(teacher_NT2: np.ndarray, student_NT2: np.ndarray, targets_NT: np.ndarray) -> float:
     """Mean over windows, starts and ends of ``KL(teacher || student)`` over the tokens asked."""
     one = position_log_probs(teacher_NT2, targets_NT)
     other = position_log_probs(student_NT2, targets_NT)

@@ -59,9 +59,7 @@ class EntityCounts:
         return dict(zip(("precision", "recall", "f1"), precision_recall_f1(*totals), strict=True))
 
 
-def count_entities(
-    said: Iterable[Sequence[str]], due: Iterable[Sequence[str]]
-) -> EntityCounts:
+def count_entities(said: Iterable[Sequence[str]], due: Iterable[Sequence[str]]) -> EntityCounts:
     """Counts of what a model said of sentences against what is there.
 
     Args:

@@ -53,7 +53,7 @@ class TokenTags(Predictions):
         "dkd",
         "mmi",
     )
-    instead: ClassVar[Mapping[str, str]] = {"labels": "ce", "mse_regression": "mse_logits"}
+    instead: ClassVar[Mapping[str, str]] = {"mse_regression": "mse_logits"}
     says: ClassVar[str] = "a tag a word"
 
     def where(self, batch: Batch, labelled: bool) -> Array:
@@ -89,7 +89,7 @@ class Positions(Predictions):
     """
 
     losses: ClassVar[tuple[str, ...]] = ("ce", *_DISTRIBUTIONS, "mse_logits")
-    instead: ClassVar[Mapping[str, str]] = {"labels": "ce", "mse_regression": "mse_logits"}
+    instead: ClassVar[Mapping[str, str]] = {"mse_regression": "mse_logits"}
     says: ClassVar[str] = "start and end of an answer"
 
     def where(self, batch: Batch, labelled: bool) -> Array:

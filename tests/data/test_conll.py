@@ -24,7 +24,9 @@ def test_an_empty_line_ends_a_sentence_and_so_does_one_of_a_tab(tmp_path):
 
 def test_of_four_columns_the_first_and_the_last_are_read_and_documents_left_out(tmp_path):
     notes = []
-    path = written(tmp_path, "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nis VBZ B-VP O\n", "dev.bio")
+    path = written(
+        tmp_path, "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nis VBZ B-VP O\n", "dev.bio"
+    )
     rows = list(read_sentences(path, notes.append))
     assert rows == [(3, {"tokens": ["EU", "is"], "tags": ["B-ORG", "O"]})]
     assert notes == ["dev.bio has 4 columns: the first are words, the last tags"]

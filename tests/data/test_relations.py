@@ -28,9 +28,7 @@ def test_a_span_that_is_none_is_refused_by_line(span, tmp_path):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / f"{split}.jsonl").write_text(text)
     with pytest.raises(UserError, match=r"line 2: 'object' is .* of 5 words, counted from 0"):
-        load_dataset(
-            f"files:{tmp_path}", text="tokens", label="relation", labels=RelationColumn()
-        )
+        load_dataset(f"files:{tmp_path}", text="tokens", label="relation", labels=RelationColumn())
 
 
 def test_entities_that_overlap_are_refused():

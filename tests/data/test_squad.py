@@ -91,7 +91,10 @@ def test_rows_as_on_the_hub_are_read_too(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
-        ({"answers": [{"text": "dogs", "answer_start": 0}]}, "'dogs' is not at character 0.*'red '"),
+        (
+            {"answers": [{"text": "dogs", "answer_start": 0}]},
+            "'dogs' is not at character 0.*'red '",
+        ),
         ({"answers": []}, "no answers; a question that has none says 'is_impossible': true"),
         ({"answers": [{"text": "red"}]}, "expected an answer"),
         ({"answers": "red"}, "expected a list of objects as 'answers'"),

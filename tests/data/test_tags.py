@@ -66,9 +66,12 @@ def test_jsonl_has_lists_or_text(tmp_path):
     ("row", "told"),
     [
         ({"tokens": ["a", "b"], "tags": ["O"]}, r"line 2: column 'tags' has 1 tags for 2 words"),
-        ({"tokens": ["a"], "tags": ["S-per"]}, r"line 2: word 'a': unknown tag 'S-per'; allowed: O"),
+        (
+            {"tokens": ["a"], "tags": ["S-per"]},
+            r"line 2: word 'a': unknown tag 'S-per'; allowed: O",
+        ),
         ({"tokens": ["a b"], "tags": ["O"]}, r"line 2: column 'tokens': word 0 is 'a b'"),
-        ({"tokens": [], "tags": []}, r"line 2: column 'tokens': expected a list of words"),
+        ({"tokens": [], "tags": []}, r"line 2: expected text in column 'tokens'"),
         ({"tokens": ["a"], "tags": 3}, r"has no tags for 1 words"),
     ],
 )
@@ -124,14 +127,15 @@ def test_intents_stand_behind_the_tags(tmp_path):
     [
         ({"tokens": ["a"], "tags": ["O"]}, "'tags' without 'intent'"),
         ({"tokens": ["a"], "intent": "Ask"}, "'intent' without 'tags'"),
-        ({"tokens": ["a"], "tags": ["O"], "intent": "B-x"}, "an intent called 'B-x'; expected a name that is no tag"),
+        (
+            {"tokens": ["a"], "tags": ["O"], "intent": "B-x"},
+            "an intent called 'B-x'; expected a name that is no tag",
+        ),
         ({"tokens": ["a"], "tags": ["O"], "intent": ["x"]}, "column 'intent' holds"),
     ],
 )
 def test_intents_are_checked(tmp_path, row, told):
-    good = [
-        {"tokens": ["jazz"], "tags": ["B-genre"], "intent": name} for name in ("Play", "Ask")
-    ]
+    good = [{"tokens": ["jazz"], "tags": ["B-genre"], "intent": name} for name in ("Play", "Ask")]
     spec = folder(tmp_path, train_jsonl=rows(*good, row), test_jsonl=rows(*good))
     with pytest.raises(UserError, match=told):
         load(spec, IntentTagColumn())

@@ -35,9 +35,7 @@ def dataset(texts, tags):
 
 
 def tokenised(tokenizer_file, texts, tags, max_length=16):
-    found = tokenise_words(
-        dataset(texts, tags), TAGS, tokenizer_file, max_length=max_length
-    )
+    found = tokenise_words(dataset(texts, tags), TAGS, tokenizer_file, max_length=max_length)
     return found.splits["train"], found.notes
 
 

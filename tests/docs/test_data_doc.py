@@ -51,7 +51,7 @@ FORMS = re.findall(r"`(--task [^`]*)`[^`]*?:\n\n```(tsv|csv|jsonl|json|conll)\n(
 
 COUNTS = {
     "jsonl": lambda text: len(text.splitlines()),
-    "json": lambda text: text.count("\"question\""),
+    "json": lambda text: text.count('"question"'),
     "conll": lambda text: text.count("\n\n") + 1,
 }
 """Ending -> how many examples a file has; elsewhere a line each below the first."""

@@ -159,7 +159,7 @@ def test_two_heads_on_one_trunk():
 @pytest.mark.parametrize(
     ("text", "outputs", "told"),
     [
-        ("labels", TokenTags(), "has no meaning for a tag a word. Write ce"),
+        ("mse_regression", TokenTags(), "has no meaning for a tag a word. Write mse_logits"),
         ("listnet", TokenTags(), "has no meaning for a tag a word"),
         ("dist", Positions(), "has no meaning for start and end of an answer"),
         ("ce(label_smoothing=0.1)", Positions(), "label_smoothing has no meaning"),

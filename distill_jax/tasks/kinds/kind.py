@@ -287,9 +287,7 @@ class Kind(ABC):
         """What is kept beside a model for ``form``, plain JSON."""
 
     @abstractmethod
-    def form(
-        self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path
-    ) -> Form:
+    def form(self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path) -> Form:
         """How ``predict`` answers, from what ``saved`` kept.
 
         Args:

@@ -215,9 +215,7 @@ def f1_by_sentence(said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str])
     return pack_numbers(of_ratio(2 * counts.right_N, counts.said_N + counts.due_N))
 
 
-def f1_by_type(
-    said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]
-) -> dict[str, float]:
+def f1_by_type(said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]) -> dict[str, float]:
     """``test/f1/TYPE`` of every type that is said or due; {} of a run that diverged."""
     if not np.isfinite(said_NTC).all():
         return {}

@@ -168,7 +168,9 @@ def test_predict_gives_intent_and_slots(small_of, tmp_path, capsys):
 def test_predict_answers_questions_over_long_contexts(small_of, toy_questions, tmp_path, capsys):
     model = a_model(small_of, "spans", tmp_path / "out")
     paragraphs = json.loads((toy_questions / "test.json").read_text())["data"][0]["paragraphs"]
-    rows = [{"question": each["qas"][0]["question"], "context": each["context"]} for each in paragraphs]
+    rows = [
+        {"question": each["qas"][0]["question"], "context": each["context"]} for each in paragraphs
+    ]
     asked = tmp_path / "asked.jsonl"
     asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
     capsys.readouterr()
