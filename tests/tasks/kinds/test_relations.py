@@ -46,4 +46,4 @@ def test_the_whole_way(related, small, tmp_path, capsys):
     with pytest.raises(UserError, match="does not mark two entities: '@ Emma @"):
         dispatch(["predict", model, "Emma lives in York"])
     with pytest.raises(UserError, match="task relations"):
-        dispatch(["export", model, str(tmp_path / "exported")])
+        dispatch(["export", model])

@@ -53,7 +53,7 @@ def test_the_whole_way(task, small_of, tmp_path, capsys):
     assert config["architectures"] == ["BertForTokenClassification"]
     model = str(tmp_path / "out/runs" / distilled.hash)
     with pytest.raises(UserError, match=f"task {task}"):
-        dispatch(["export", model, str(tmp_path / "exported")])
+        dispatch(["export", model])
 
 
 def trained_alike(first, second):
