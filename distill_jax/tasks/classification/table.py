@@ -84,7 +84,7 @@ class Classification:
         fitted = tuple(resolve(text, model.shape, shapes, outputs) for text in cell.objectives)
         digests = [teacher.digest for teacher in teachers]
         cell = cell.but(
-            plugin=plugin_digest(*cell.objectives),
+            plugin=plugin_digest(*cell.objectives, read=cell.setup.kind.parse),
             teacher_dtype=_dtype(cell, fitted),
             data_digest=splits.digest,
             teacher_digest=digests[0] if len(digests) == 1 else digest(digests),
@@ -125,7 +125,7 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     """What was decided for a cell, once every objective is known to fit student and teacher."""
     pretrained = [supplies.of(each)[1] for each in with_each_teacher(cell)]
     supplies.check_tokens(cell)
-    plugin_digest(*cell.objectives)
+    plugin_digest(*cell.objectives, read=cell.setup.kind.parse)
     shape = check_student(cell, pretrained[0].config).shape
     for training in (*(each.training for each in cell.setup.teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)
