@@ -85,7 +85,7 @@ class Classification:
         )
         digests = [teacher.digest for teacher in teachers]
         cell = cell.but(
-            plugin=plugin_digest(*cell.objectives),
+            plugin=plugin_digest(*cell.objectives, read=cell.setup.kind.parse),
             teacher_dtype=_dtype(cell, fitted),
             data_digest=splits.digest,
             teacher_digest=digests[0] if len(digests) == 1 else digest(digests),
@@ -127,7 +127,7 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     pretrained = [supplies.of(each)[1] for each in with_each_teacher(cell)]
     outputs = supplies.of(cell)[0].outputs
     supplies.check_tokens(cell)
-    plugin_digest(*cell.objectives)
+    plugin_digest(*cell.objectives, read=cell.setup.kind.parse)
     shape = check_student(cell, pretrained[0].config).shape
     for training in (*(each.training for each in cell.setup.teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)

@@ -34,22 +34,22 @@ FLAGS = ("--task", "number", "--label", "rating")
 
 def right_answers(folder):
     with open(Path(folder) / "test.csv", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return rows, np.array([float(row["rating"]) for row in rows])
+        return np.array([float(row["rating"]) for row in csv.DictReader(file)])
 
 
 def test_the_whole_way(small, toy_tasks, tmp_path, capsys):
-    args = small(*FLAGS, seeds=(0, 1, 2), yardsticks=True)
-    assert args.objectives == ("labels", "mse_regression", "hidden_mse + mse_regression")
+    assert small(*FLAGS).objectives == ("labels", "mse_regression", "hidden_mse + mse_regression")
+    rows_of_two = ("labels", "mse_regression")
+    args = small(*FLAGS, objectives=rows_of_two, seeds=(0, 1, 2), yardsticks=True)
     spec, rows, said = run(args, tmp_path / "out")
     assert "30 labelled and 30 unlabelled training examples" in said
     assert "number rating" in said and "self-checks: teacher deterministic" in said
     assert "mse on validation" in said  # of the teacher, beside that of one answer to all
     by_row = {(row.row, row.seed): row for row in rows}
-    teacher, student = by_row["teacher", 0], by_row["mse_regression", 1]
+    teacher, student = by_row["teacher", 0], by_row["labels", 1]
     assert {"constant", "tfidf+ridge"} <= {row.row for row in rows}
 
-    texts, right_N = right_answers(toy_tasks)
+    right_N = right_answers(toy_tasks)
     folder = tmp_path / "out/runs" / student.hash
     task = json.loads((folder / "model/task.json").read_text())
     assert task["task"] == "number" and set(task["saved"]) == {"mean", "deviation"}
@@ -57,18 +57,20 @@ def test_the_whole_way(small, toy_tasks, tmp_path, capsys):
     dispatch(["predict", str(folder), "--input", str(toy_tasks / "test.csv"), "--output", str(out)])
     with open(out, encoding="utf-8") as file:
         said_N = np.array([float(row["predicted"]) for row in csv.DictReader(file)])
-    expected = stats.pearsonr(said_N, right_N).statistic
-    assert student.metrics["test/pearson"] == pytest.approx(expected, abs=1e-4)
-    mse = np.mean((said_N - right_N) ** 2)  # in the labels' units
-    assert student.metrics["test/mse"] == pytest.approx(mse, rel=1e-3)
+    own_N = np.load(folder / "test_logits.npz")["logits_NC"][:, 0].astype(np.float64)
+    units_N = own_N * task["saved"]["deviation"] + task["saved"]["mean"]
+    assert said_N == pytest.approx(units_N, abs=1e-3)
+    expected = stats.pearsonr(units_N, right_N).statistic
+    assert student.metrics["test/pearson"] == pytest.approx(expected, abs=1e-6)
+    mse = np.mean((units_N - right_N) ** 2)  # in the labels' units
+    assert student.metrics["test/mse"] == pytest.approx(mse, rel=1e-6)
     assert 30 < said_N.mean() < 70
     for metric in ("mse", "pearson", "spearman"):
         kept_N = scores_by_example(student, f"test/{metric}")
         assert kept_N.mean() == pytest.approx(student.metrics[f"test/{metric}"], rel=1e-4)
 
     answer = np.load(tmp_path / "out/runs" / teacher.hash / "test_logits.npz")["logits_NC"]
-    own = np.load(folder / "test_logits.npz")["logits_NC"]
-    with_teacher = stats.pearsonr(own[:, 0], answer[:, 0]).statistic
+    with_teacher = stats.pearsonr(own_N, answer[:, 0]).statistic
     assert student.metrics["test/pearson_to_teacher"] == pytest.approx(with_teacher, abs=1e-5)
 
     capsys.readouterr()
@@ -85,11 +87,11 @@ def test_the_whole_way(small, toy_tasks, tmp_path, capsys):
 
 
 def test_members_are_trained_as_alone(small, tmp_path):
-    args = small(*FLAGS, objectives=("labels", "mse_regression"))
+    args = small(*FLAGS, objectives=("mse_regression",), seeds=(0, 1))
     run(args, tmp_path / "one")
     run(args, tmp_path / "many", "vmap")
     one, many = numbers(tmp_path / "one"), numbers(tmp_path / "many")
-    assert one.keys() == many.keys() and len(one) == 5
+    assert one.keys() == many.keys() and len(one) == 3
     for key, (metrics, *_) in one.items():
         for name in ("test/mse", "test/pearson", "validation/pearson"):
             expected = pytest.approx(metrics[name], rel=1e-3, abs=1e-3, nan_ok=True)
@@ -97,7 +99,7 @@ def test_members_are_trained_as_alone(small, tmp_path):
 
 
 def test_it_goes_on_to_the_same_bits(small, tmp_path, monkeypatch):
-    args = small(*FLAGS, objectives=("labels", "hidden_mse + mse_regression"), seeds=(0,))
+    args = small(*FLAGS, objectives=("hidden_mse + mse_regression",), seeds=(0,))
     run(args, tmp_path / "whole")
 
     class Impatient(Engine):
@@ -105,7 +107,7 @@ def test_it_goes_on_to_the_same_bits(small, tmp_path, monkeypatch):
 
         def train(self, *given, **options):
             Impatient.runs += 1
-            if Impatient.runs == 3:  # the teacher is the first
+            if Impatient.runs == 2:  # the teacher is the first
                 self.stop.requested = True
             return super().train(*given, **options)
 
@@ -152,7 +154,7 @@ def test_other_commands_refuse_its_model_by_name(small, tmp_path):
     _, rows, _ = run(small(*FLAGS, objectives=("labels",), seeds=(0,)), tmp_path / "out")
     folder = tmp_path / "out/runs" / rows[-1].hash
     for refused in (open_classifier, open_source):
-        with pytest.raises(UserError, match="model of task number; .*distill-jax predict"):
+        with pytest.raises(UserError, match=r"model of task number; .*distill-jax predict"):
             refused(folder)
     with pytest.raises(UserError, match="of a student of task number; compressed are"):
         row_of(folder)
@@ -163,10 +165,10 @@ def test_other_commands_refuse_its_model_by_name(small, tmp_path):
     raw = json.loads((folder / "model/config.json").read_text())
     assert raw["problem_type"] == "regression"
     (folder / "model/task.json").write_text('{"task": "number", "saved": {"mean": 1}}')
-    with pytest.raises(UserError, match="what is kept of task number .*deviation"):
+    with pytest.raises(UserError, match=r"what is kept of task number .*deviation"):
         open_any(folder)
     (folder / "model/task.json").write_text("[]")
-    with pytest.raises(UserError, match="task.json is damaged"):
+    with pytest.raises(UserError, match=r"task.json is damaged"):
         open_any(folder)
     (folder / "model/task.json").unlink()
     with pytest.raises(UserError, match="has a head for 'regression'"):
