@@ -57,7 +57,7 @@ class Predict:
     input: Path | None = None
     """A file of texts: CSV, TSV, JSON, JSONL or Parquet, or .txt with a text a line."""
     text: str | None = None
-    """Column of the text in --input; by default sentence, text, tokens, or the only one there is."""
+    """Column of the text in --input; by default sentence, text, tokens, or the only one."""
     text_b: str | None = None
     """Column of the second text in --input, for a model of pairs."""
     output: Path | None = None

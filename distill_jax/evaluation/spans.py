@@ -129,7 +129,7 @@ def best_threshold(found: Sequence[Found]) -> float:
     middles = (low + high) / 2
     chosen = np.flatnonzero(total >= total.max() - 1e-12)
     # Equal margins cannot be told apart: only places between different ones count.
-    apart = [k for k in chosen if k in (0, len(found)) or low[k] < high[k]]
+    apart = [k for k in chosen.tolist() if k in (0, len(found)) or low[k] < high[k]]
     candidates = middles[apart or [len(found)]]
     return float(candidates[np.argmin(np.abs(candidates))])
 

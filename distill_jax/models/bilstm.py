@@ -55,8 +55,8 @@ class BiLstm(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> ModelOutput:
-        """Logits [B, C], or [B, T, C] as the config says; as hidden state 0 the embeddings, as 1 the
-        states of both directions [B, T, D].
+        """Logits [B, C], or [B, T, C] as the config says; as hidden state 0 the embeddings, as 1
+        the states of both directions [B, T, D].
 
         Values at positions of padding are finite and mean nothing.
 

@@ -71,7 +71,8 @@ def test_an_example_of_every_form_is_read(flags, ending, text, tmp_path):
     data = DataConfig(f"files:{tmp_path}", **named)
     dataset = data.kind.load(data)
     assert len(dataset.splits["train"]) == COUNTS.get(ending, _lines)(text)
-    assert all(word in text for word in dataset.splits["train"].texts[0].split())
+    words = dataset.splits["train"].texts[0].split()
+    assert all(word.strip("@#") in text for word in words)
     assert (dataset.splits["test"].labels_N >= 0).all()
 
 

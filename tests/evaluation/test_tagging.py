@@ -1,5 +1,6 @@
 """Entities against ``conlleval``'s own rules, word by word."""
 
+import itertools
 import random
 
 import numpy as np
@@ -51,7 +52,8 @@ def conlleval(said, due):
     right = guessed = correct = 0
     inside = False
     last_said = last_due = ("O", "")
-    for pair in [*(z for s, d in zip(said, due, strict=True) for z in [*zip(s, d), ("O", "O")])]:
+    ended = (zip([*s, "O"], [*d, "O"], strict=True) for s, d in zip(said, due, strict=True))
+    for pair in itertools.chain.from_iterable(ended):
         own, gold = map(parts, pair)
         if inside:
             over_due, over_said = ends(last_due, gold), ends(last_said, own)

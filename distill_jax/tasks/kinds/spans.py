@@ -25,7 +25,7 @@ from distill_jax.evaluation.spans import (
     position_kl,
     position_nll,
 )
-from distill_jax.evaluation.tokens import padded_targets
+from distill_jax.evaluation.tokens import of_tokens, padded_targets
 from distill_jax.objectives.outputs import Outputs
 from distill_jax.objectives.token_outputs import Positions
 from distill_jax.tables.columns import COSTS, FIDELITY, Column
@@ -83,7 +83,7 @@ class Spans(Kind):
         return " | ".join(dict.fromkeys(texts)) or "(no answer)"
 
     def fit(self, labelled: Examples, label_names: Sequence[str]) -> Any:
-        return {"unanswerable": any(window.due == () for window in labelled.aside or ())}
+        return {"unanswerable": any(window.due == () for window in of_tokens(labelled).aside or ())}
 
     def described(self, label_names: Sequence[str]) -> str:
         return "answers are spans of the context"
@@ -101,11 +101,11 @@ class Spans(Kind):
         scores = {"nll": position_nll(said, targets_NT)}
         if np.isnan(said).any():
             return {**dict.fromkeys(("f1", "exact_match"), math.nan), **scores}
-        found = found_answers(said, table.aside or ())
+        found = found_answers(said, of_tokens(table).aside or ())
         exact, f1 = answer_scores(found, _threshold(fitted, calibrated))
         scores |= {"f1": float(f1.mean()), "exact_match": float(exact.mean())}
         if teacher is not None:
-            beside = found_answers(teacher, table.aside or ())
+            beside = found_answers(teacher, of_tokens(table).aside or ())
             plain = _threshold(fitted, None)
             same = [a.answer(plain) == b.answer(plain) for a, b in zip(found, beside, strict=True)]
             scores["fidelity"] = float(np.mean(same))
@@ -115,14 +115,14 @@ class Spans(Kind):
     def calibrate(self, said: np.ndarray, validation: Examples, fitted: Any) -> dict[str, float]:
         if not fitted["unanswerable"] or not np.isfinite(said).all():
             return {}
-        return {THRESHOLD: best_threshold(found_answers(said, validation.aside or ()))}
+        return {THRESHOLD: best_threshold(found_answers(said, of_tokens(validation).aside or ()))}
 
     def evidence(
         self, said: np.ndarray, table: Examples, fitted: Any, calibrated: Calibrated
     ) -> dict[str, Any]:
         if not np.isfinite(said).all():
             return {}
-        found = found_answers(said, table.aside or ())
+        found = found_answers(said, of_tokens(table).aside or ())
         exact, f1 = answer_scores(found, _threshold(fitted, calibrated))
         kept = {"f1": pack_numbers(f1), "exact_match": pack_numbers(exact.astype(np.uint8))}
         return {"test_scores": kept}

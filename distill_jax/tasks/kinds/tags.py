@@ -16,14 +16,14 @@ from distill_jax.data.labels import LabelColumn
 from distill_jax.data.split_files import listed
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tags import TagColumn, type_of, with_sound_tags
-from distill_jax.data.tokenise import TokenDataset, TokenTable
+from distill_jax.data.tokenise import TokenDataset
 from distill_jax.data.words import tokenise_words
 from distill_jax.evaluation.answers import Form, softmax
 from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.evaluation.shares import of_ratio
 from distill_jax.evaluation.tag_answers import TagForm
 from distill_jax.evaluation.tagging import EntityCounts, count_entities, entity_mistakes
-from distill_jax.evaluation.tokens import asked_about
+from distill_jax.evaluation.tokens import asked_about, of_tokens, padded_targets
 from distill_jax.objectives.outputs import Outputs
 from distill_jax.objectives.token_outputs import TokenTags
 from distill_jax.tables.columns import COSTS, FIDELITY, Column
@@ -54,7 +54,7 @@ class Tags(Kind):
         FIDELITY,
         *COSTS,
     )
-    tested = ("test/f1",)
+    tested: ClassVar[tuple[str, ...]] = ("test/f1",)
     decides: ClassVar[Mapping[str, str]] = {"f1": "f1", "accuracy": "accuracy", "loss": "nll"}
     lower = ("nll",)
     plain = ("nll",)
@@ -172,14 +172,14 @@ def described_types(tags: Sequence[str]) -> str:
 
 
 def tagged(
-    said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]
+    said_NTC: np.ndarray, table: Examples, tags: Sequence[str]
 ) -> tuple[list[list[str]], list[tuple[str, ...]]]:
     """The tags of every sentence as a model says, and as they are; a word that is not asked about
     is outside of all entities."""
     said_WC, _ = asked_about(said_NTC[..., : len(tags)], table)
     words = iter(said_WC.argmax(axis=-1).tolist())
     said, due = [], []
-    for own in table.aside or ():
+    for own in of_tokens(table).aside or ():
         told = [tags[0]] * len(own.due)
         for word in own.seen:
             told[word] = tags[next(words)]
@@ -188,12 +188,12 @@ def tagged(
     return said, due
 
 
-def counted(said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]) -> EntityCounts:
+def counted(said_NTC: np.ndarray, table: Examples, tags: Sequence[str]) -> EntityCounts:
     """Entities of every sentence."""
     return count_entities(*tagged(said_NTC, table, tags))
 
 
-def surest_mistake(said_NTC: np.ndarray, table: TokenTable, count: int) -> np.ndarray:
+def surest_mistake(said_NTC: np.ndarray, table: Examples, count: int) -> np.ndarray:
     """[N], the probability of the surest wrong tag of every sentence; 0 where none is.
 
     Args:
@@ -203,19 +203,21 @@ def surest_mistake(said_NTC: np.ndarray, table: TokenTable, count: int) -> np.nd
     probs_WC = softmax(said_WC)
     wrong_W = said_WC.argmax(axis=-1) != targets_W
     sure_W = np.where(wrong_W, probs_WC.max(axis=-1), 0.0)
-    sentence_W = np.repeat(np.arange(len(table)), [len(own.seen) for own in table.aside or ()])
+    sentence_W = np.repeat(
+        np.arange(len(table)), [len(own.seen) for own in of_tokens(table).aside or ()]
+    )
     sure_N = np.zeros(len(table))
     np.maximum.at(sure_N, sentence_W, sure_W)
     return sure_N
 
 
-def f1_by_sentence(said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]) -> str:
+def f1_by_sentence(said_NTC: np.ndarray, table: Examples, tags: Sequence[str]) -> str:
     """Packed numbers whose mean over sentences is the F1."""
     counts = counted(said_NTC, table, tags)
     return pack_numbers(of_ratio(2 * counts.right_N, counts.said_N + counts.due_N))
 
 
-def f1_by_type(said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]) -> dict[str, float]:
+def f1_by_type(said_NTC: np.ndarray, table: Examples, tags: Sequence[str]) -> dict[str, float]:
     """``test/f1/TYPE`` of every type that is said or due; {} of a run that diverged."""
     if not np.isfinite(said_NTC).all():
         return {}
@@ -225,11 +227,10 @@ def f1_by_type(said_NTC: np.ndarray, table: TokenTable, tags: Sequence[str]) -> 
     }
 
 
-def log_shares(labelled: TokenTable, count: int) -> np.ndarray:
+def log_shares(labelled: Examples, count: int) -> np.ndarray:
     """Logarithms [count] of how often each tag is due at a token, counted from 1."""
-    assert labelled.targets_S is not None
-    known_S = np.repeat(labelled.labels_N >= 0, labelled.lengths_N) & (labelled.targets_S >= 0)
-    counts = 1 + np.bincount(labelled.targets_S[known_S], minlength=count)
+    targets_NT = padded_targets(labelled, int(labelled.lengths_N.max()))[labelled.labels_N >= 0]
+    counts = 1 + np.bincount(targets_NT[targets_NT >= 0], minlength=count)
     return np.log(counts / counts.sum())
 
 
