@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 class Data:
     """Show the splits, classes and first examples of a data set, and run the checks of training.
 
+    Of interactions: users, items, what was decided about them, and what would be asked.
     What training would refuse about the data, or about data and teacher together, is refused here.
     """
 
     name: Annotated[str, tyro.conf.Positional] = "review_snippets/movie"
-    """As for --data: review_snippets/movie, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
+    """As for --data: review_snippets/movie, shopping_reviews_zh, movielens-100k, files:FOLDER,
+    tfds:NAME."""
     text: str = "sentence"
     """Column of the text (files: and tfds: only)."""
     text_b: str | None = None
@@ -42,6 +44,8 @@ class Data:
     """With --no-fine-tune: which class of the teacher is which of the data, as in training."""
     examples: int = 3
     """How many examples of each split to show."""
+    columns: str | None = None
+    """Of interactions, where they are not called as usual: user=...,item=...,time=..."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -49,6 +53,12 @@ def main(arguments: Sequence[str]) -> None:
     args = parse_flags(Data, arguments, "distill-jax data")
     if args.examples < 0:
         raise UserError(f"--examples must not be negative, not {args.examples}")
+
+    from distill_jax.cli import data_interactions
+
+    if args.columns or data_interactions.holds_interactions(args.name):
+        _interactions(args)
+        return
 
     from distill_jax.data.load import load_dataset
     from distill_jax.tasks.classification.cells import TeacherConfig
@@ -62,6 +72,15 @@ def main(arguments: Sequence[str]) -> None:
     _check(args, dataset, teacher)
     print(f"all checks of training passed (teacher {args.teacher})")
 
+
+def _interactions(args: Data) -> None:
+    from distill_jax.cli import data_interactions
+    from distill_jax.data.column_names import parse_columns
+    from distill_jax.data.load_interactions import load_ranking_split
+
+    split = load_ranking_split(args.name, columns=parse_columns(args.columns))
+    for line in data_interactions.described(split, args.examples):
+        print(line)
 
 def described(dataset: "TextDataset", examples: int) -> Iterator[str]:
     """Classes, notes, and of each split how many examples there are and the first of them."""

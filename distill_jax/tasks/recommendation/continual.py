@@ -33,7 +33,7 @@ from distill_jax.engine.interface import Run
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.rows import ledger_row
 from distill_jax.engine.strategies import clear_checkpoints
-from distill_jax.engine.sweep import Entry, Sweep
+from distill_jax.engine.sweep import Entry, Sweep, objectives_told
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.ranking import ndcg, user_means
 from distill_jax.evaluation.recommend import rank_cases
@@ -214,7 +214,8 @@ class Continual:
         params, _ = trained_once(
             self.engine, split, cell, self.teacher, self.resolve(cell), begun, title
         )
-        table = HistoryTable(about, "next", self.setup.model.max_length)
+        length, windows = self.setup.model.max_length, self.sweep.base.training.windows
+        table = HistoryTable(about, "next", length, windows)
         return _Known(params, *asked(self.engine, self.teacher, params, table, self.config.top))
 
     def _first(self, entry: Entry[RecommenderSetup], ledger: Ledger) -> _First:
@@ -295,7 +296,8 @@ class Continual:
             "The catalogue of both periods is known from the start. Every witness counts once; "
             "tests over examples are tests over witnesses.",
         )
-        return dataclasses.replace(spec, protocol=(*spec.protocol, *protocol))
+        told = (*spec.protocol, *protocol, *objectives_told(self.entries))
+        return dataclasses.replace(spec, protocol=told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,7 +340,10 @@ class UpdateRun(Run):
         scorer = scorer_of(table.student).of(result.params)
         values = {}
         for name, cases in (("old", table.split.old), ("new", table.split.new)):
-            ranks_E = rank_cases(scorer, table.split.data, cases).ranks_E
+            learned_U = self.split.learned_U  # no witness is among them
+            ranks_E = rank_cases(
+                scorer, table.split.data, cases, learned_U=learned_U
+            ).ranks_E
             # Targets of one witness are no independent cases: each witness counts once.
             _, values[name], _ = user_means(ndcg(ranks_E, 10), cases.users_E)
         metrics = {f"test/{name}_ndcg@10": float(each.mean()) for name, each in values.items()}
