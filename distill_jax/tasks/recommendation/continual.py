@@ -320,7 +320,8 @@ class UpdateRun(Run):
 
     @property
     def together(self) -> Mapping[str, Any]:
-        return {"model": self.cell.setup.model}
+        windows = {"windows": True} if self.cell.training.windows else {}
+        return {"model": self.cell.setup.model, **windows}
 
     def start(self) -> Params:
         update = self.cell.setup.update

@@ -377,7 +377,8 @@ class RecommenderRun(Run):
 
     @property
     def together(self) -> Mapping[str, Any]:
-        return {"model": self.cell.setup.model}
+        windows = {"windows": True} if self.cell.training.windows else {}
+        return {"model": self.cell.setup.model, **windows}
 
     def start(self) -> Params:
         recommender, teacher = self.recommender, self.table.taught
