@@ -6,16 +6,16 @@
     python experiments/recommendation.py --preset cold    # a split in time, items nobody has seen
     python experiments/recommendation.py --rows labels kl "shuffled teacher" --seeds 0
     python experiments/recommendation.py --data files:FOLDER --references popularity,item_knn \\
-      --labels "sampled_softmax(n=256)" --min-rating 4 --k-core 5    # a shop's own, a large catalogue
+      --labels "sampled_softmax(n=256)" --min-rating 4 --k-core 5      # a large catalogue
 
 Rows: the student on labels alone, with label smoothing, with the teacher's item vectors as its
 start but nothing else of the teacher; then each loss beside the labels' own; last the placebo, a
 teacher whose words are dealt to other positions. All take the same steps. What matters is the
 distance from the first row to a loss, and from the placebo to it: what the placebo gains is what
 any soft label gives. Beside the teacher stand its like that know items by number or by text alone,
-popularity and EASE. Tail: targets outside the most popular fifth of the items. Histories that are
-longer than the models look back are learned from in windows; --no-windows takes the newest alone, as
-most published figures do.
+popularity and EASE. Tail: targets outside the most popular fifth of the items. Histories longer than
+the models look back are learned from in windows; --no-windows takes the newest alone, as most
+published figures do.
 
 Leave-one-out leaks the future of other users, see the protocol under the table.
 
@@ -219,7 +219,7 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
 
 
 def with_labels(flags: Recommendation, rows: Mapping[str, str]) -> dict[str, str]:
-    """The objectives with the labels' loss of the flags; without rows on what only a softmax has."""
+    """The objectives with the flags' loss of labels; without rows on what only a softmax has."""
     if flags.labels is None:
         return dict(rows)
     plain = {label: text for label, text in rows.items() if text != TRAINED or len(rows) == 1}

@@ -52,7 +52,7 @@ class Anchor(InteractionFlags):
     heads: int = 2
     max_length: int = 200
     windows: bool = False
-    """Longer histories are learned from as a whole; published figures take the newest items alone."""
+    """Longer histories are learned from as a whole; the published figures take the newest items."""
     references: str = "popularity"
     """What stands beside it without training: popularity, item_knn, ease; "" for none."""
     dropout: float = 0.2

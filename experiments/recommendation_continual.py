@@ -10,8 +10,8 @@ rehearsed, whose words lie in the old cache; and a student distilled anew from e
 costs most. Witnesses, who are never trained on, are asked for what they took before the moment
 (what was forgotten) and after it.
 
-Run time: two minutes of one CPU core with --no-windows. On MovieLens-100K nothing was forgotten in any of these ways;
-what is new is learned best anew from everything, no difference is significant.
+Run time: two minutes of one CPU core with --no-windows. On MovieLens-100K nothing was forgotten in
+any of these ways; what is new is learned best anew from everything, no difference is significant.
 """
 
 import sys
@@ -97,7 +97,8 @@ def table(flags: Continual, data: str) -> "Sweep[RecommenderSetup]":
     from distill_jax.tasks.recommendation.continual import COLUMNS, NEW, OLD
 
     first, update = trainings(flags)
-    teacher = RecTeacher(RecModel(flags.teacher, flags.max_length, dropout=0.2, heads=2), training=first)
+    teaching = RecModel(flags.teacher, flags.max_length, dropout=0.2, heads=2)
+    teacher = RecTeacher(teaching, training=first)
     student = RecModel(flags.student, flags.max_length)
     labels = "labels, new users alone"
     return Sweep(

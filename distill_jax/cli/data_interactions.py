@@ -46,7 +46,8 @@ def described(split: RankingSplit, examples: int) -> Iterator[str]:
         yield f"  {part}: {len(getattr(split, part)):,} items are asked for"
     lengths = sorted(data.lengths_U.tolist())
     middle = lengths[len(lengths) // 2]
-    yield f"  a user has {lengths[0]:,} to {lengths[-1]:,} interactions, half of them at most {middle:,}"
+    most = f"{lengths[0]:,} to {lengths[-1]:,}, half of them at most {middle:,}"
+    yield f"  interactions of a user: {most}"
     for user in range(min(examples, data.num_users)):
         start, end = data.offsets_U1[user : user + 2]
         newest = [data.item_names[item] for item in data.items_N[start:end]][-5:]

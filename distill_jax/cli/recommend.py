@@ -41,8 +41,7 @@ class Recommend:
     model: Path
     """A run's folder (results/recommendation/runs/HASH) or a folder with a recommender."""
     history: str | None = None
-    """Ids or titles, oldest first, divided by semicolons: "Toy Story; Alien". An empty one gets what
-    is popular."""
+    """Ids or titles, oldest first, divided by semicolons: "Toy Story; Alien"; "" for what is popular."""
     users: Path | None = None
     """A file of people: columns user, history (ids or titles, oldest first, divided by semicolons,
     or a list), or both; CSV, TSV, JSON, JSONL, Parquet, or .txt with a user a line."""
@@ -114,8 +113,8 @@ def _doubts(
         yield "the history is empty: what is popular, with interactions as scores"
     if not found:
         raise UserError(
-            f"no item is left to recommend: of {len(catalogue)} items none may be shown that is not "
-            "in the history (--with-seen shows those, --only and --without say which may be)."
+            f"no item is left to recommend: of {len(catalogue)} items none may be shown that is "
+            "not in the history (--with-seen shows those, --only and --without say which may be)."
         )
     if found < k:
         yield f"only {found} of the {k} items are left to recommend"

@@ -3,8 +3,8 @@
 What a batch asks depends on the model: the item that follows each item of the history (``next``),
 hidden items (``hidden``, BERT4Rec), or every item of the user (``any``, matrix factorisation).
 
-Of a history that is longer than the model looks back, only the newest window is a row, or every one:
-windows lie side by side from the newest, so that in an epoch each item is asked for once.
+Of a history that is longer than the model looks back, only the newest window is a row, or every
+one: windows lie side by side from the newest, so that in an epoch each item is asked for once.
 """
 
 import dataclasses
@@ -262,7 +262,9 @@ def _from_end(batch: HistoryBatch, length: int) -> np.ndarray:
     """[B or 1, T], places behind each position of the user's, so that neither the length of a batch
     nor the cut into windows has a say in what is drawn for it."""
     from_end_1T = np.arange(length)[::-1][None]
-    return from_end_1T if batch.later_B is None else from_end_1T + np.asarray(batch.later_B)[:, None]
+    if batch.later_B is None:
+        return from_end_1T
+    return from_end_1T + np.asarray(batch.later_B)[:, None]
 
 
 def questions(histories: Histories, task: Question, length: int, batch_size: int) -> HistoryBatch:

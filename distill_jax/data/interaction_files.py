@@ -133,8 +133,8 @@ def _check_header(path: Path, columns: Mapping[str, str] | None) -> None:
     if not named and sum(map(is_number, cells)) >= 2:
         shown = ",".join(cells[:5])
         raise UserError(
-            f"{path}, line 1: {shown!r} holds no names of columns; put a header line in front, such "
-            f"as {'user,item,rating,time'!r} in the order of the cells."
+            f"{path}, line 1: {shown!r} holds no names of columns; put a header line in front, "
+            f"such as {'user,item,rating,time'!r} in the order of the cells."
         )
 
 

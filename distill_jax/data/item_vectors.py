@@ -106,8 +106,8 @@ def _items_beside(path: Path) -> tuple[str, ...]:
     found = [path.with_suffix(ending) for ending in _IDS if path.with_suffix(ending).is_file()]
     if len(found) != 1:
         raise UserError(
-            f"{path}: whose are the vectors? Expected one file {path.stem}.csv, .tsv (a column item "
-            f"or id) or .txt (an item a line) beside it, found {len(found)}."
+            f"{path}: whose are the vectors? Expected one file {path.stem}.csv, .tsv (a column "
+            f"item or id) or .txt (an item a line) beside it, found {len(found)}."
         )
     if found[0].suffix == ".txt":
         return tuple(text.strip() for _, text in read_lines(found[0]))

@@ -81,8 +81,8 @@ class Catalogue:
         if item is None or not others:
             return ""
         return (
-            f"{wanted!r} is read as the id of {self.show(item)}; {self.show(others[0])} is called so "
-            "too: its id names it"
+            f"{wanted!r} is read as the id of {self.show(item)}; {self.show(others[0])} is called "
+            "so too: its id names it"
         )
 
     def _nearest(self, wanted: str) -> str:

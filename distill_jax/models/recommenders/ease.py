@@ -14,7 +14,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.models.recommenders.protocol import Asked, Trained
 
 MAX_ITEMS = 30_000
-"""Of items x items weights: 3.4 GiB and some minutes of a processor."""
+"""Their items x items weights take 3.4 GiB, and the time grows with the cube."""
 WHOLE, BLOCK, ROWS = 8192, 512, 2048
 """Up to so many items the matrix is inverted at once; else in blocks of so many items, each taken
 out of so many rows at a time, a whole number of blocks."""

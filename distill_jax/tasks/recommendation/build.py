@@ -124,7 +124,8 @@ def item_vectors_of_file(
     vectors_IV[~known_I] = 0
     notes = []
     if missing := int((~known_I).sum()):
-        notes.append(f"{missing} of {len(item_names)} items have no vector in {path.name}: the mean")
+        items = f"{missing} of {len(item_names)} items"
+        notes.append(f"{items} have no vector in {path.name}: the mean")
     if others := len(found.items) - int(known_I.sum()):
         notes.append(f"{others} of {len(found.items)} vectors in {path.name} are of no item here")
     return vectors_IV, tuple(notes)

@@ -66,8 +66,8 @@ class RecModel:
       max_length: the newest so many items of a history are read.
       dropout: everywhere in it.
       heads: attention heads of a transformer.
-      vectors: digest of the item vectors that are given, of a model that reads some; known when they
-        have been read.
+      vectors: digest of the item vectors that are given, of a model that reads some; known when
+        they have been read.
     """
 
     name: str = "sasrec-1x16"

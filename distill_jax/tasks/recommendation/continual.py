@@ -172,6 +172,8 @@ class Continual:
         grown = int(self.split.grown_U.sum())
         engine.reporter.say(f"{self.split.data.name}: {self.split.protocol}")
         engine.reporter.say(f"{grown} users have something new")
+        for line in (*self.split.data.notes, *self._learned_from()):
+            engine.reporter.say(f"note: {line}")
         for training in (self.config.training, self.update_training):
             engine.check_batch_size(training.batch_size)
         if all(entry.cell.setup.update for entry in entries):
@@ -184,6 +186,16 @@ class Continual:
                     "popularity changes with new interactions: no strata in a continual run"
                 )
             self.student.computing_in(compute_dtype(entry.cell.precision), engine.options.remat)
+
+    def _learned_from(self) -> tuple[str, ...]:
+        """The shares of the first moment's training part that teacher and student learn from."""
+        windows, before = self.sweep.base.training.windows, self.split.before()
+        told, built = {}, (self.teacher, self.student)
+        names = (self.config.model.name, self.setup.model.name)
+        for name, config in zip(names, (each.config for each in built), strict=True):
+            table = HistoryTable(before, config.task, config.max_length, windows)
+            told[name] = f"{name} learns from {table.told}."
+        return tuple(told.values())
 
     def known(self, cell: RecommenderCell) -> None:
         """Nothing is known of an update before its teachers."""
@@ -296,7 +308,8 @@ class Continual:
             "The catalogue of both periods is known from the start. Every witness counts once; "
             "tests over examples are tests over witnesses.",
         )
-        told = (*spec.protocol, *protocol, *objectives_told(self.entries))
+        learned = (*self._learned_from(), *objectives_told(self.entries), *split.data.notes)
+        told = (*spec.protocol, *protocol, *learned)
         return dataclasses.replace(spec, protocol=told)
 
 
@@ -342,9 +355,8 @@ class UpdateRun(Run):
         values = {}
         for name, cases in (("old", table.split.old), ("new", table.split.new)):
             learned_U = self.split.learned_U  # no witness is among them
-            ranks_E = rank_cases(
-                scorer, table.split.data, cases, learned_U=learned_U
-            ).ranks_E
+            ranked = rank_cases(scorer, table.split.data, cases, learned_U=learned_U)
+            ranks_E = ranked.ranks_E
             # Targets of one witness are no independent cases: each witness counts once.
             _, values[name], _ = user_means(ndcg(ranks_E, 10), cases.users_E)
         metrics = {f"test/{name}_ndcg@10": float(each.mean()) for name, each in values.items()}

@@ -135,7 +135,7 @@ class Recommendation:
             student = self.build(cell.setup.model)
             if cell.setup.start == "teacher_items" and not student.config.items.only_own:
                 name = cell.setup.model.name
-                raise UserError(f"row {entry.label!r}: {name} has no item vectors of its own to set")
+                raise UserError(f"row {entry.label!r}: {name} has not only item vectors of its own")
             objective = self.resolve(cell, student, teacher)
             engine.check_batch_size(cell.training.batch_size)
             student.computing_in(compute_dtype(cell.precision), engine.options.remat)
