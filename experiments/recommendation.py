@@ -13,8 +13,8 @@ start but nothing else of the teacher; then each loss beside the labels' own; la
 teacher whose words are dealt to other positions. All take the same steps. What matters is the
 distance from the first row to a loss, and from the placebo to it: what the placebo gains is what
 any soft label gives. Beside the teacher stand its like that know items by number or by text alone,
-popularity and EASE. Tail: targets outside the most popular fifth of the items. Histories longer than
-the models look back are learned from in windows; --no-windows takes the newest alone, as most
+popularity and EASE. Tail: targets outside the most popular fifth of the items. Histories longer
+than the models look back are learned from in windows; --no-windows takes the newest alone, as most
 published figures do.
 
 Leave-one-out leaks the future of other users, see the protocol under the table.

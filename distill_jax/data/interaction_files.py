@@ -24,7 +24,14 @@ from distill_jax.data import recbole
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
 from distill_jax.data.column_names import column_of
 from distill_jax.data.file_formats import one_file, read_lines
-from distill_jax.data.separated import header_of, is_number, name_in, number_in, seconds_in, separated
+from distill_jax.data.separated import (
+    header_of,
+    is_number,
+    name_in,
+    number_in,
+    seconds_in,
+    separated,
+)
 from distill_jax.data.table import check_named
 from distill_jax.data.times import in_seconds
 

@@ -182,7 +182,7 @@ class _Listener:
 
 
 def _entries(ends_U1: np.ndarray, users_B: np.ndarray, later_B: Any, length: int) -> np.ndarray:
-    """int64 [B, length], those of each user's newest targets without the later ones, newest last."""
+    """int64 [B, length], those of each user's newest targets without the later, the newest last."""
     ends_B = ends_U1[users_B + 1]
     if later_B is not None:
         ends_B = ends_B - np.asarray(later_B)

@@ -119,7 +119,7 @@ def test_what_may_be_meant_twice_is_refused(tmp_path, head, row, match):
     fails(write(tmp_path, interactions__csv=f"{head}\n{row}\n"), match)
 
 
-@pytest.mark.parametrize("row", ["1,31,2.5,1260759144", "1,1,2", "ann,tea,5,1260759144", "1;31;2.5"])
+@pytest.mark.parametrize("row", ["1,31,2.5,126075914", "1,1,2", "ann,tea,5,126075914", "1;31;2.5"])
 def test_a_file_without_a_header_is_told(tmp_path, row):
     text = f"{row}\n{row}\n"
     fails(write(tmp_path, interactions__csv=text), "line 1: .* put a header line in front")

@@ -51,7 +51,8 @@ def test_safetensors(tmp_path):
 
 def test_in_the_order_of_a_catalogue(tmp_path):
     vectors_IV, known_I = read_item_vectors(npy(tmp_path)).of(("7", "new", "a"))
-    assert vectors_IV.tolist() == [[2, 3], [0, 0], [0, 1]] and known_I.tolist() == [True, False, True]
+    assert vectors_IV.tolist() == [[2, 3], [0, 0], [0, 1]]
+    assert known_I.tolist() == [True, False, True]
     with pytest.raises(UserError, match=r"none of its items \('a', ...\) is in the catalogue"):
         read_item_vectors(npy(tmp_path)).of(("x", "y"))
 

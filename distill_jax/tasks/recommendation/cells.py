@@ -49,6 +49,8 @@ class RecData:
     def __post_init__(self) -> None:
         check_fields(self)
         parse_columns(self.columns)
+        if self.k_core < 1:
+            raise UserError(f"--k-core is {self.k_core}; expected at least 1.")
         _ = self.preparation
 
     @property
