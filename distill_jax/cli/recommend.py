@@ -41,8 +41,8 @@ class Recommend:
     model: Path
     """A run's folder (results/recommendation/runs/HASH) or a folder with a recommender."""
     history: str | None = None
-    """Ids or titles, oldest first, divided by semicolons: "Toy Story; Alien". Nothing ("") gets what is
-    popular."""
+    """Ids or titles, oldest first, divided by semicolons: "Toy Story; Alien". Who has none ("") gets
+    what is popular."""
     users: Path | None = None
     """A file of people: columns user, history (ids or titles, oldest first, divided by semicolons,
     or a list), or both; CSV, TSV, JSON, JSONL, Parquet, or .txt with a user a line."""

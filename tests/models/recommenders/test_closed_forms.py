@@ -69,6 +69,29 @@ def test_item_knn_keeps_the_nearest_and_shrinks(split):
     assert shrunk[0, 1] == pytest.approx(2 / (np.sqrt(6) + 4))
 
 
+@given(
+    st.lists(st.sets(st.integers(0, 7), min_size=1), min_size=2, max_size=8),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 3.0]),
+)
+def test_item_knn_is_the_dense_one(training, neighbours, shrink):
+    """All pairs, the best of each item, of equals the lower number."""
+    split = split_of([sorted(items) for items in training])
+    X = split.train_matrix().toarray()
+    counts, norms = X.T @ X, np.sqrt(X.sum(axis=0))
+    expected = np.zeros(counts.shape, np.float32)
+    for item in range(len(norms)):
+        with np.errstate(invalid="ignore"):
+            column = counts[:, item] / (norms * norms[item] + np.float32(shrink))
+        column = np.where(counts[:, item] > 0, column, 0)
+        column[item] = 0
+        best = np.argsort(-column, kind="stable")[:neighbours]
+        expected[best, item] = column[best]
+    model = fit_item_knn(split, neighbours=neighbours, shrink=shrink)
+    np.testing.assert_allclose(model.similarity_II.toarray(), expected, rtol=1e-6)
+    assert (model.similarity_II.data > 0).all()
+
+
 def test_item_knn_in_blocks(split, monkeypatch):
     whole = fit_item_knn(split, neighbours=2).similarity_II.toarray()
     monkeypatch.setattr("distill_jax.models.recommenders.item_knn._BLOCK", 2)
