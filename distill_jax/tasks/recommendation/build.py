@@ -85,7 +85,7 @@ def item_vectors_of_texts(texts: tuple[str, ...] | None, home: Path) -> tuple[It
     if texts is None:
         raise UserError(
             "the data has no item texts, which item vectors of text are made of: give items with "
-            "titles, or take a model without -text and -both."
+            "titles, or take a model without -text and -both (--teacher sasrec-2x64)."
         )
     pretrained = load_pretrained(
         fetch(ENCODER), pooling="mean", num_labels=2, fresh_classifier=True

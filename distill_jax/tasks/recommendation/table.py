@@ -25,7 +25,7 @@ from distill_jax.engine.resume import Known
 from distill_jax.engine.rows import training_facts
 from distill_jax.engine.sweep import Entry, Sweep, objectives_told
 from distill_jax.engine.work import Work, compute_dtype
-from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.build import Recommender, parse_model
 from distill_jax.models.recommenders.closed_forms import fitting
 from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
@@ -83,7 +83,7 @@ class Recommendation:
       given: the data, where they are loaded already.
       peers: other models of the teacher's training that stand beside it; nobody listens to them.
       references: in closed form, as far as the catalogue can have them.
-      left_out: what is said of the others.
+      left_out: what is said of the others, and of peers that the data cannot have.
     """
 
     sweep: Sweep[RecommenderSetup]
@@ -123,6 +123,7 @@ class Recommendation:
         data, say = split.data, engine.reporter.say
         say(f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {len(data):,}")
         self.references, self.left_out = fitting(self.sweep.references, data.num_items)
+        self._leave_out_readers()
         for note in (*data.notes, *self.left_out):
             say(f"note: {note}")
         say(f"protocol: {split.protocol}")
@@ -143,6 +144,15 @@ class Recommendation:
                 if note not in said:
                     say(f"{entry.label}: {note}")
                 said.add(note)
+
+    def _leave_out_readers(self) -> None:
+        """No peers that read texts where there are none: nobody hears them."""
+        readers = [each for each in self.peers if parse_model(each.name).source in ("text", "both")]
+        if self.split.data.item_texts is None and readers:
+            names = ", ".join(each.name for each in readers)
+            self.peers = tuple(each for each in self.peers if each not in readers)
+            note = f"{names}: no row, as the data has no texts of items"
+            self.left_out = (*self.left_out, note)
 
     def _prepare_teacher(self) -> Recommender | None:
         config = self.setup.teacher

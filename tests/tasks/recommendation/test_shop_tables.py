@@ -121,13 +121,8 @@ def test_the_vectors_own_what_reads_them(finished, split):
     for name, seed, where in (("same", 0, folder / "copy"), ("other", 1, folder)):
         sweep = shop(vectors_in(where, split, seed))
         task = Recommendation(sweep, split)
-        engine = SimpleNamespace(
-            reporter=SimpleNamespace(say=lambda line: None),
-            check_batch_size=lambda size: None,
-            options=SimpleNamespace(remat=False),
-        )
         entries = sweep.entries()
-        task.prepare(engine, entries)
+        task.prepare(silent(lambda line: None), entries)
         hashes[name] = [task.run(entry).hash for entry in entries if entry.row == "labels"]
     own = [place.hash for place in spec.places if place.row == "labels"]
     assert hashes["same"] == own
@@ -185,3 +180,28 @@ def test_the_table_measures_what_users_nobody_trained_on_are_shown(tmp_path):
         history = [names[item] for item in histories.part(case, case + 1).items_S]
         shown = [each.item for each in opened.recommend(history, 25)]
         assert shown.index(targets[case]) + 1 == ranks[case]
+
+
+def test_peers_that_read_texts_are_left_out_where_there_are_none(split):
+    data = dataclasses.replace(split.data, item_texts=None)
+    plain = dataclasses.replace(split, data=data)
+    peers = tuple(RecModel(f"sasrec-1x8{ending}", 8) for ending in ("-text", "", "-both"))
+    sweep = walks({"labels": {"objective": "full_softmax"}})
+    task, said = Recommendation(sweep, plain, peers=peers), []
+    task.prepare(silent(said.append), sweep.entries())
+    assert [peer.name for peer in task.peers] == ["sasrec-1x8"]
+    note = "sasrec-1x8-text, sasrec-1x8-both: no row, as the data has no texts of items"
+    assert f"note: {note}" in said
+    of_texts = sweep.base.but(teacher=RecTeacher(RecModel("sasrec-1x8-text", 8)))
+    with pytest.raises(UserError, match="--teacher sasrec-2x64"):
+        other = dataclasses.replace(sweep, base=of_texts)
+        Recommendation(other, plain).prepare(silent(said.append), other.entries())
+
+
+def silent(say):
+    """What preparing asks of an engine."""
+    return SimpleNamespace(
+        reporter=SimpleNamespace(say=say),
+        check_batch_size=lambda size: None,
+        options=SimpleNamespace(remat=False),
+    )
