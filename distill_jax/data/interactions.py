@@ -202,6 +202,10 @@ class Cases:
     def __len__(self) -> int:
         return len(self.users_E)
 
+    def take(self, rows: np.ndarray) -> "Cases":
+        """The cases at these rows."""
+        return Cases(self.users_E[rows], self.ends_E[rows])
+
     def targets_E(self, data: Interactions) -> np.ndarray:
         """int32 [E], the items to be found."""
         return data.items_N[self.ends_E]

@@ -163,10 +163,14 @@ def rank_cases(
             "(Krichene and Rendle, KDD 2020); they are no substitute for it",
             sampled,
         )
-    histories, targets_E = cases.histories(data, learned_U), cases.targets_E(data)
+    targets_E, lengths_E = cases.targets_E(data), cases.ends_E - data.offsets_U1[cases.users_E]
+
+    def told(rows: np.ndarray) -> Histories:  # of a batch: those of all cases might be too many
+        return cases.take(rows).histories(data, learned_U)
+
     ranks_E = np.empty(len(cases), np.int32)
     top_EK = np.empty((len(cases), min(list_length, data.num_items)), np.int32)
-    for rows, part, scores_BI in _scored(scorer, histories, batch_size):
+    for rows, part, scores_BI in _scored(scorer, lengths_E, told, data.num_items, batch_size):
         targets_B = targets_E[rows]
         taken_BI = _taken(part, seen=data.repeats)
         top_EK[rows] = top_items(scores_BI, top_EK.shape[1], taken_BI)
@@ -200,7 +204,8 @@ def recommend(
     k = min(k, histories.num_items)
     top_EK = np.empty((len(histories), k), np.int32)
     scores_EK = np.empty((len(histories), k), np.float32)
-    for rows, part, scores_BI in _scored(scorer, histories, BATCH):
+    scored = _scored(scorer, histories.lengths_E, histories.take, histories.num_items, BATCH)
+    for rows, part, scores_BI in scored:
         if np.isnan(scores_BI).any():
             raise UserError("the model's scores are not numbers (NaN): its training diverged.")
         taken_BI = _taken(part, seen=with_seen)
@@ -258,21 +263,29 @@ def rows_at_once(num_items: int, wanted: int = BATCH) -> int:
 
 
 def _scored(
-    scorer: Scorer, histories: Histories, batch_size: int
+    scorer: Scorer,
+    lengths_E: np.ndarray,
+    take: Callable[[np.ndarray], Histories],
+    num_items: int,
+    batch_size: int,
 ) -> Iterator[tuple[np.ndarray, Histories, np.ndarray]]:
     """(rows, their histories, float32 scores [B, I]), batch by batch.
 
     Histories of like length share a batch, which saves padding. A JAX scorer returns before it
     has computed; the next batch is begun before this one is looked at.
+
+    Args:
+      lengths_E: of the histories.
+      take: the histories at some rows.
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1.")
-    order = np.argsort(histories.lengths_E, kind="stable")
-    batch_size = rows_at_once(histories.num_items, batch_size)
+    order = np.argsort(lengths_E, kind="stable")
+    batch_size = rows_at_once(num_items, batch_size)
     begun: list[tuple[np.ndarray, Histories, Any]] = []
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        part = histories.take(rows)
+        part = take(rows)
         begun.append((rows, part, scorer(part)))
         if len(begun) == 2:
             yield _looked_at(*begun.pop(0))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from distill_jax.core.errors import UserError
 from distill_jax.data.build_interactions import Preparation, Rows, build_interactions
 from distill_jax.data.interaction_splits import leave_one_out
-from distill_jax.data.interactions import histories_of
+from distill_jax.data.interactions import Cases, histories_of
 from distill_jax.data.load_interactions import load_ranking_split
 from distill_jax.evaluation.recommend import (
     evaluate,
@@ -124,6 +124,20 @@ def test_the_list_shown_is_the_rank_said(repeats):
     assert top_EK.tolist() == report.ranked.top_EK[:, :3].tolist()
     seen = "too" if split.data.repeats else "left out"
     assert f"those of the history {seen}, ties" in report.protocol
+
+
+def test_histories_are_made_a_batch_at_a_time(monkeypatch):
+    """Those of all cases of a split with many targets a user would not fit."""
+    split, honest, made = random_split(7), Cases.histories, []
+
+    def histories(self, *args):
+        made.append(len(self))
+        return honest(self, *args)
+
+    monkeypatch.setattr(Cases, "histories", histories)
+    scores = np.zeros((USERS, split.data.num_items), np.float32)
+    evaluate(table_scorer(scores), split, batch_size=2)
+    assert max(made) == 2 and sum(made) == len(split.test)
 
 
 def test_a_user_of_whom_training_has_nothing_is_nobody():

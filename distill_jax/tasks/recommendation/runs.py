@@ -350,12 +350,12 @@ def evidence(report: RankingReport) -> dict[str, str]:
 def latency(catalogue: Catalogue, recommender: Recommender, params: Params) -> Latency:
     """Of one user's list on the CPU through the door that people use, ``recommend`` of the opened
     model: names of items in, ten items with their titles out; item vectors are made before."""
-    data = catalogue.split.data
-    histories = catalogue.split.test.histories(data)
-    chosen = np.linspace(0, len(histories) - 1, min(TIMED_USERS, len(histories))).astype(int)
+    data, cases = catalogue.split.data, catalogue.split.test
+    chosen = np.linspace(0, len(cases) - 1, min(TIMED_USERS, len(cases))).astype(int)
+    histories = cases.take(chosen).histories(data)
     asked = [
-        [data.item_names[item] for item in histories.part(int(row), int(row) + 1).items_S]
-        for row in chosen
+        [data.item_names[item] for item in histories.part(row, row + 1).items_S]
+        for row in range(len(histories))
     ]
     with jax.default_device(cpu_device()):
         served = Neural(scorer_of(recommender), jax.device_get(params), Path())
