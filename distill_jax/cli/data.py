@@ -82,6 +82,7 @@ def _interactions(args: Data) -> None:
     for line in data_interactions.described(split, args.examples):
         print(line)
 
+
 def described(dataset: "TextDataset", examples: int) -> Iterator[str]:
     """Classes, notes, and of each split how many examples there are and the first of them."""
     from distill_jax.data.split_files import listed

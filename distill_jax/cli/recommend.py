@@ -41,8 +41,8 @@ class Recommend:
     model: Path
     """A run's folder (results/recommendation/runs/HASH) or a folder with a recommender."""
     history: str | None = None
-    """Ids or titles, oldest first, divided by semicolons: "Toy Story; Alien". Who has none ("") gets
-    what is popular."""
+    """Ids or titles, oldest first, divided by semicolons: "Toy Story; Alien"; "" for what
+    is popular."""
     users: Path | None = None
     """A file of people: columns user, history (ids or titles, oldest first, divided by semicolons,
     or a list), or both; CSV, TSV, JSON, JSONL, Parquet, or .txt with a user a line."""
@@ -101,9 +101,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{place}\t{each.title}\t{each.name}\t{each.score:.3f}")
 
 
-def _doubts(
-    catalogue: Catalogue, words: Sequence[str], found: int, k: int
-) -> Iterator[str]:
+def _doubts(catalogue: Catalogue, words: Sequence[str], found: int, k: int) -> Iterator[str]:
     """What somebody should know of a list.
 
     Raises:
@@ -196,9 +194,7 @@ def _taken(args: Recommend, opened: OpenRecommender) -> Taken | None:
     is_file = user_path(args.interactions).exists()
     spec = f"files:{args.interactions}" if is_file else args.interactions
     preparation = Preparation("keep" if opened.audience.repeats else "first")
-    data = load_interactions(
-        spec, preparation=preparation, columns=parse_columns(args.columns)
-    )
+    data = load_interactions(spec, preparation=preparation, columns=parse_columns(args.columns))
     taken = taken_from(data, opened.catalogue)
     for note in data.notes:
         print(f"{data.name}: {note}", file=sys.stderr)

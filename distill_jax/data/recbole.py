@@ -138,9 +138,7 @@ def _value(path: Path, line: int, name: str, kind: str, cell: str):
     return tuple(number_in(path, line, name, word) for word in cell.split())
 
 
-def _interactions(
-    table: AtomicTable, said: Mapping[str, str] | None
-) -> tuple[Rows, str | None]:
+def _interactions(table: AtomicTable, said: Mapping[str, str] | None) -> tuple[Rows, str | None]:
     """The rows, and what their column of times is called; None where they have none."""
     users, items = _named(table, "user", said), _named(table, "item", said)
     time, rating = (column_of(role, table.types, table.path, said) for role in ("time", "rating"))
@@ -172,8 +170,9 @@ def _unrolled(tables: Sequence[AtomicTable], said: Mapping[str, str] | None) -> 
     parts: dict[str, list[int]] = {}
     for part, table in enumerate(tables):
         name = _list_of(table, said) or ""
-        named = zip(table.lines, _named(table, "user", said), _named(table, "item", said))
-        for (line, user, item), before in zip(named, table.columns[name], strict=True):
+        users, items = _named(table, "user", said), _named(table, "item", said)
+        rows = zip(table.lines, users, items, table.columns[name], strict=True)
+        for line, user, item, before in rows:
             known = taken.setdefault(user, list(before))
             own = parts.setdefault(user, [0] * len(before))
             length = min(len(known), len(before))

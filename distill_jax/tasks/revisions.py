@@ -16,6 +16,7 @@ def has_experts(objective: str) -> bool:
     """
     return not EXPERTS.isdisjoint(re.findall(r"\w+", objective))
 
+
 USERS_REVISED = {"users": 2}
 """Since users of whom training has nothing are asked by their histories, not by a vector of their
 own that was never trained; of models that have vectors of users."""

@@ -29,9 +29,7 @@ def random_split(seed, repeats="first"):
     pairs = [(u, i) for u in range(USERS) for i in rng.integers(ITEMS, size=rng.integers(4, 12))]
     pairs += [(0, i) for i in range(ITEMS)]
     rows = Rows([str(u) for u, _ in pairs], [str(i) for _, i in pairs])
-    return leave_one_out(
-        build_interactions("toy", rows, preparation=Preparation(repeats))
-    )
+    return leave_one_out(build_interactions("toy", rows, preparation=Preparation(repeats)))
 
 
 def table_scorer(scores_UI):

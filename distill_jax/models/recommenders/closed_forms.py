@@ -95,9 +95,7 @@ CLOSED_FORMS: dict[str, ClosedForm] = {
         },
         _item_knn,
     ),
-    "ease": ClosedForm(
-        fit_ease, lambda model: {"weights": model.weights_II}, _ease, MAX_ITEMS
-    ),
+    "ease": ClosedForm(fit_ease, lambda model: {"weights": model.weights_II}, _ease, MAX_ITEMS),
 }
 
 

@@ -326,8 +326,7 @@ class Recommendation:
             Place(label, model.name, 0, self.teacher_cell(model).hash) for label, model in speakers
         ]
         closed = [
-            Place(name, "closed form", 0, self._closed_form(name).hash)
-            for name in self.references
+            Place(name, "closed form", 0, self._closed_form(name).hash) for name in self.references
         ]
         protocol = (*self._protocol(), *spec.protocol)
         return dataclasses.replace(spec, teachers=(*teachers, *closed), protocol=protocol)

@@ -342,7 +342,7 @@ def test_given_vectors_alone_and_beside(source, rng):
     with pytest.raises(UserError, match="reads given vectors of width 2, got none"):
         made(ItemTexts(vectors_IE=texts))
     if source != "vectors":
-        with pytest.raises(UserError, match="2 vectors (for a catalogue of 3|of) items"):
+        with pytest.raises(UserError, match=r"2 vectors (for a catalogue of 3|of) items"):
             made(ItemTexts(vectors_IE=texts, given_IV=given[:2]))
 
 

@@ -136,9 +136,7 @@ def test_windows_reach_back_in_every_update(data, tmp_path):
     rows = points({"as it was": {}, "rehearsal": {"update": Update(rehearse=1.0)}})
     sweep = dataclasses.replace(SWEEP, base=base, rows=rows, baseline="as it was")
     task = Continual(sweep, continual_split(data, RULE), windows)
-    spec, made = run_table(
-        task, tmp_path, Reporter(Console(quiet=True)), strategy="sequential"
-    )
+    spec, made = run_table(task, tmp_path, Reporter(Console(quiet=True)), strategy="sequential")
     assert len(made) == 2
     told = "\n".join(spec.protocol)
     for name in ("sasrec-1x4", "sasrec-1x8"):

@@ -56,9 +56,7 @@ def shop(file):
     )
     groups = axis("model", {name: RecModel(name, LENGTH) for name in names})
     references = ("popularity", "ease")
-    return dataclasses.replace(
-        sweep, base=base, groups=groups, seeds=(0, 1), references=references
-    )
+    return dataclasses.replace(sweep, base=base, groups=groups, seeds=(0, 1), references=references)
 
 
 def run(sweep, folder, split, strategy="sequential"):
@@ -141,7 +139,7 @@ def test_a_model_of_vectors_without_a_file_is_refused(tmp_path, split):
 
 def test_windows_train_on_what_lies_further_back(split, finished):
     """The newest window alone has fewer steps; both come out, and differ."""
-    _, spec, rows, _ = finished
+    _, _, rows, _ = finished
     cell = shop(None).base
     newest = dataclasses.replace(TRAINING, windows=False)
     assert cell.but(data_digest="d").hash != cell.but(data_digest="d", training=newest).hash
