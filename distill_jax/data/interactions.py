@@ -260,7 +260,8 @@ class RankingSplit:
             raise ValueError("train_ends_U must lie inside each user's interactions")
         for name, cases in (("validation", self.validation), ("test", self.test)):
             if not len(cases):
-                raise UserError(f"data {self.data.name!r}: the {name} split has no case.")
+                because = f" ({'; '.join(self.data.notes)})" if self.data.notes else ""
+                raise UserError(f"data {self.data.name!r}: the {name} split has no case{because}.")
             ends_E, users_E = cases.ends_E, cases.users_E
             if (ends_E < self.train_ends_U[users_E]).any():
                 raise ValueError(f"a {name} target lies in the training part")

@@ -94,8 +94,8 @@ def test_of_interactions_it_shows_what_a_recommender_would_learn_from(folder, ca
         assert "4 users, 5 items, 16 interactions" in told and "protocol: leave-one-out" in told
         assert "note: times from 2000-07-30" in told and "test: 4 items are asked for" in told
         assert "    u0  ... m0; m1; m2; m3\n" in told and "u1" not in told
-    else:  # the same rows in all three: read as interactions, and told so
-        with pytest.raises(UserError, match="has a train"):
+    else:  # the same rows in all three
+        with pytest.raises(UserError, match="16 validation and 16 test interactions are among the"):
             dispatch(["data", data])
 
 

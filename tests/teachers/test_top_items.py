@@ -296,9 +296,9 @@ def test_windows_are_heard_as_they_were_said(split, speaker, tmp_path):
         ours, theirs = np.asarray(getattr(heard, name)), np.asarray(getattr(said, name))
         np.testing.assert_allclose(ours[where], theirs[where], rtol=1e-3, atol=1e-3, err_msg=name)
     np.testing.assert_allclose(heard.items_BD, said.items_BD, rtol=1e-6)
-    shorter = HistoryTable(split, "any", 4, windows=True)  # other targets: told, not misread
+    elsewhere = dataclasses.replace(batch, later_B=batch.later_B + 1)
     with pytest.raises(ValueError, match="disagree about the targets"):
-        cache.listen(Wanted(top=TOP))(shorter.batch(np.arange(len(shorter)), 4, len(shorter)))
+        cache.listen(Wanted(top=TOP))(elsewhere)
     shorter = HistoryTable(split, "next", 4, windows=True)
     heard = cache.listen(Wanted(top=TOP))(shorter.batch(np.arange(len(shorter)), 4, len(shorter)))
     assert heard.where_BT.sum() == table.lengths_N.sum()
