@@ -172,8 +172,8 @@ class RecommenderSetup:
         fields["training"] = {**fields_that_count(cell.training), **AS_HASHED}
         changed = cell.seed != 0 or cell.training.optimizer.weight_decay > 0
         revised = EXPERTS_REVISED if changed and has_experts(cell.objective) else {}
-        knows_users = recommender_family(parse_model(self.model.name).kind).config_type.knows_users
-        users = USERS_REVISED if knows_users else {}
+        kind: Any = recommender_family(parse_model(self.model.name).kind).config_type
+        users = USERS_REVISED if kind.knows_users else {}
         return {"recommender_recipe": RECIPE, **revised, **users, **fields}
 
 

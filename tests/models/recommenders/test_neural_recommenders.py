@@ -321,8 +321,9 @@ def vectors_of(source, texts, given, seed=0):
 
 
 @pytest.mark.parametrize("source", ["id", "text", "both", "vectors"])
-def test_given_vectors_alone_and_beside(source, rng):
+def test_given_vectors_alone_and_beside(source):
     """What items have of their own, of texts and of given vectors is summed."""
+    rng = np.random.default_rng(0)
     texts = np.float32(rng.normal(size=(5, 4))) if source in ("text", "both") else None
     texts_3 = None if texts is None else texts[:3]
     given = np.float32(rng.normal(size=(5, 2)))
