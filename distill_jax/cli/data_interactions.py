@@ -52,3 +52,20 @@ def described(split: RankingSplit, examples: int) -> Iterator[str]:
         start, end = data.offsets_U1[user : user + 2]
         newest = [data.item_names[item] for item in data.items_N[start:end]][-5:]
         yield f"    {data.user_names[user]}  ... {'; '.join(newest)}"
+
+
+def show(name: str, columns: str | None, examples: int) -> None:
+    """Print what is there, and what a recommender would be asked.
+
+    Args:
+      columns: see ``parse_columns``.
+
+    Raises:
+      UserError: for what training would refuse about the data.
+    """
+    from distill_jax.data.column_names import parse_columns
+    from distill_jax.data.load_interactions import load_ranking_split
+
+    split = load_ranking_split(name, columns=parse_columns(columns))
+    for line in described(split, examples):
+        print(line)
