@@ -20,7 +20,7 @@ from distill_jax.engine.interface import Run
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.resume import Known
 from distill_jax.engine.rows import ledger_row, training_facts
-from distill_jax.engine.sweep import Entry, Sweep, distinct
+from distill_jax.engine.sweep import Entry, Sweep, distinct, objectives_told
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.item_catalogue import Catalogue
 from distill_jax.evaluation.latency import call_latency, cpu_device, parameter_count
@@ -138,7 +138,7 @@ class Search:
         return SearchRun(dataclasses.replace(entry, cell=cell), self.sweep.name, taught)
 
     def described(self, spec: TableSpec) -> TableSpec:
-        protocol = (*spec.protocol, PROTOCOL)
+        protocol = (*spec.protocol, *objectives_told(self.entries), PROTOCOL)
         return dataclasses.replace(spec, teachers=tuple(self._references), protocol=protocol)
 
     def self_check(self, runs: Sequence[Run]) -> None:
