@@ -13,6 +13,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.engine.cell import Cell
 from distill_jax.engine.options import Pooling, Precision, Select
+from distill_jax.models.starts import USUAL, parse_start
 from distill_jax.objectives.grammar import parse
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
@@ -217,6 +218,7 @@ class ClassifierSetup:
         seed; for objectives that read logits.
       more_teachers: who teaches beside the first, number 1 and on in objectives. Copied students
         are made of the first.
+      start: where the student starts, see ``models.starts``; ``usual`` for what its name says.
     """
 
     Training: ClassVar[type] = TrainingConfig
@@ -229,9 +231,11 @@ class ClassifierSetup:
     pooling: Pooling = field(default="teacher", metadata=LATE)
     placebo: bool = field(default=False, metadata=LATE)
     more_teachers: tuple[TeacherConfig, ...] = field(default=(), metadata=LATE)
+    start: str = field(default=USUAL, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        parse_start(self.start)
         if self.placebo and self.more_teachers:
             raise UserError("a placebo gives one teacher's words to other examples: name one")
 
