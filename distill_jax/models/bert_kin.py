@@ -231,7 +231,12 @@ def _read_mpnet(raw: Mapping[str, Any], where: str) -> BertKinConfig:
     check_switches(raw, {"relative_attention_num_buckets": (32, None)}, where=where)
     raw = {key: value for key, value in raw.items() if key != "type_vocab_size"}
     # Its padding token is 1 in its code, whatever config.json says; so are 32 buckets.
-    kind = {"architecture": "mpnet", "first": 2, "has_types": False, "relative_buckets": 32}
+    kind: dict[str, Any] = {
+        "architecture": "mpnet",
+        "first": 2,
+        "has_types": False,
+        "relative_buckets": 32,
+    }
     return _read(raw, where, **kind)
 
 

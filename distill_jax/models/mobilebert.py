@@ -150,7 +150,7 @@ class MobileBert(nn.Module):
         Raises:
           UserError: T is over the config's ``max_positions``.
         """
-        config = self.config
+        config: Any = self.config
         hidden_BTD = Embeddings(config, self.dtype, name="embeddings")(batch, train=train)
         output = ModelOutput(hidden_states={0: hidden_BTD})
         for number in range(1, config.num_layers + 1):
@@ -209,7 +209,7 @@ class Layer(nn.Module):
     def __call__(
         self, hidden_BTD: Array, where_BT: Array, *, train: bool
     ) -> tuple[Array, dict[str, Array]]:
-        config = self.config
+        config: Any = self.config
         dense = partial(Dense, dtype=self.dtype, init_std=config.initializer_range)
         norm = partial(NoNorm, self.dtype)
 
