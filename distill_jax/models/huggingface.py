@@ -101,7 +101,7 @@ def load_pretrained(
     )
     if head_is_fresh:
         tensors = _without(f"{kind.classifier}.", tensors, notes, _REPLACED)
-    else:
+    elif not (folder / hf_folder.TASK).is_file():  # who opens such a folder reads that file
         hf_config.check_single_label(raw, where=str(config_file))
     fresh = ["pooler"] * pooler_is_fresh + ["classifier"] * head_is_fresh
 
