@@ -373,6 +373,7 @@ BERT_KIN = register(
         Bert,
         (DISTILBERT,),
         pools=True,
+        tokens=True,
         elsewhere=NAMED,
         embeddings=("embeddings", "word", "embedding"),
     )

@@ -23,7 +23,7 @@ from distill_jax.models.hf_architectures import (
     architecture_of,
     register,
 )
-from distill_jax.models.hf_config import bert_to_hf, config_from_hf, read_json
+from distill_jax.models.hf_config import OWN, bert_to_hf, config_from_hf, read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -194,7 +194,7 @@ def write_tensors(file: Path, config: Any, params: Params) -> None:
     for entry in weight_table(config):
         array = np.asarray(leaves[entry.path], np.float32)
         prefix = architecture.prefix_of(entry.hf_name)
-        if config.pooling != "pooler" and prefix == "bert.":
+        if config.pooling not in OWN and prefix == "bert.":
             prefix = "backbone."
         tensors[prefix + entry.hf_name] = np.ascontiguousarray(
             array.T if entry.transposed else array

@@ -32,6 +32,7 @@ from distill_jax.models.bert import (
     MAX_LAYERS,
     MAX_SIZE,
     POOLINGS,
+    TOKENS,
     Dense,
     Params,
     Pooling,
@@ -94,7 +95,7 @@ class MobileBertConfig:
         check_fields(self)
         if self.hidden_act not in ACTIVATIONS:
             raise unknown("hidden_act", self.hidden_act, ACTIVATIONS, where="in the MobileBERT")
-        if self.pooling not in POOLINGS:
+        if self.pooling not in (*POOLINGS, TOKENS):
             raise unknown("pooling", self.pooling, POOLINGS, where="in the MobileBERT config")
         for name in (each.name for each in dataclasses.fields(self) if each.type == "int"):
             most = MAX_LAYERS if name in ("num_layers", "feed_forwards") else MAX_SIZE
@@ -120,7 +121,8 @@ class MobileBertConfig:
     @property
     def shape(self) -> ModelShape:
         """What objectives have to know of this model."""
-        return ModelShape(self.num_layers, self.hidden_size, self.num_heads, self.num_labels)
+        sizes = self.num_layers, self.hidden_size, self.num_heads
+        return ModelShape(*sizes, self.num_labels, self.pooling == TOKENS)
 
     @property
     def token_range(self) -> TokenRange:
@@ -159,11 +161,13 @@ class MobileBert(nn.Module):
             output.hidden_states[number] = hidden_BTD
             for kind, array in attention.items():
                 getattr(output, kind)[number] = array
-        pooled_BD = Pooling(config, self.dtype, name="pooling")(hidden_BTD, batch.where_BT)
+        pooled = hidden_BTD  # [B, T, D], or [B, D]
+        if config.pooling != TOKENS:
+            pooled = Pooling(config, self.dtype, name="pooling")(hidden_BTD, batch.where_BT)
         rate = config.dropout if config.classifier_dropout is None else config.classifier_dropout
-        pooled_BD = Dropout(rate)(pooled_BD.astype(jnp.float32), train=train)
+        pooled = Dropout(rate)(pooled.astype(jnp.float32), train=train)
         head = Dense(config.num_labels, jnp.float32, config.initializer_range, name="classifier")
-        return output.replace(logits_BC=head(pooled_BD))  # type: ignore[attr-defined]
+        return output.replace(logits_BC=head(pooled))  # type: ignore[attr-defined]
 
 
 class Embeddings(nn.Module):
@@ -402,6 +406,7 @@ MOBILEBERTS = register(
         MobileBert,
         ("mobilebert", "mobilebert-LAYERS", "mobilebert-LAYERSxBOTTLENECK (mobilebert-4x96)"),
         pools=True,
+        tokens=True,
         elsewhere=NAMED,
         embeddings=("embeddings", "word", "embedding"),
     )
