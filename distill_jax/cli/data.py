@@ -12,8 +12,9 @@ from distill_jax.core.errors import UserError
 if TYPE_CHECKING:
     from distill_jax.data.images import ImageDataset
     from distill_jax.data.table import TextDataset
-    from distill_jax.tasks.classification.cells import TeacherConfig
+    from distill_jax.tasks.classification.cells import DataConfig, TeacherConfig
     from distill_jax.tasks.classification.models import Checkpoint
+    from distill_jax.tasks.kinds.kind import Kind
 
 
 IMAGE_TEACHER = "mlp-800-800"
@@ -24,18 +25,24 @@ IMAGE_TEACHER = "mlp-800-800"
 class Data:
     """Show the splits, classes and first examples of a data set, and run the checks of training.
 
+    Of interactions: users, items, what was decided about them, and what would be asked.
     What training would refuse about the data, or about data and teacher together, is refused here.
     """
 
     name: Annotated[str, tyro.conf.Positional] = "review_snippets/movie"
-    """As for --data: review_snippets/movie, shopping_reviews_zh, files:FOLDER, tfds:NAME; of images
-    digits, images:FILE.npz, images:tfds:NAME."""
+    """As for --data: review_snippets/movie, shopping_reviews_zh, movielens-100k, files:FOLDER,
+    tfds:NAME; of images digits, images:FILE.npz, images:tfds:NAME."""
     text: str = "sentence"
     """Column of the text (files: and tfds: only)."""
     text_b: str | None = None
     """Column of the second text, for pairs."""
     label: str = "label"
     """Column of the label."""
+    task: str = "classes"
+    """What is predicted, as in training: classes, number, labels, tags, intent_slots, spans,
+    relations."""
+    label_separator: str = ","
+    """Between the labels of a cell, with --task labels."""
     label_fraction: float | None = None
     """Share of the training labels that would be used; default: 1 of files: and tfds:, else 0.1."""
     max_length: int = 128
@@ -49,6 +56,8 @@ class Data:
     """With --no-fine-tune: which class of the teacher is which of the data, as in training."""
     examples: int = 3
     """How many examples of each split to show."""
+    columns: str | None = None
+    """Of interactions, where they are not called as usual: user=...,item=...,time=..."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -57,8 +66,13 @@ def main(arguments: Sequence[str]) -> None:
     if args.examples < 0:
         raise UserError(f"--examples must not be negative, not {args.examples}")
 
-    from distill_jax.data.load import load_dataset
+    from distill_jax.cli import data_interactions
     from distill_jax.data.load_images import is_images, load_images
+
+    if args.columns or data_interactions.holds_interactions(args.name):
+        data_interactions.show(args.name, args.columns, args.examples)
+        return
+
     from distill_jax.tasks.classification.cells import TeacherConfig
     from distill_jax.tasks.classification.label_map import parse_label_map
 
@@ -66,32 +80,46 @@ def main(arguments: Sequence[str]) -> None:
     name = IMAGE_TEACHER if images and args.teacher == Data.teacher else args.teacher
     label_map = parse_label_map(args.label_map)
     teacher = TeacherConfig(name, args.fine_tune, label_map=label_map)
-    if images:
+    data = _config(args)
+    dataset = None if images else data.kind.load(data)
+    if dataset is None:
         lines = described_images(load_images(args.name))
     else:
-        dataset = load_dataset(args.name, text=args.text, text_b=args.text_b, label=args.label)
-        lines = described(dataset, args.examples)
+        lines = described(dataset, args.examples, data.kind)
     for line in lines:
         print(line)
-    _check(args, None if images else dataset, teacher)
+    _check(data, dataset, teacher)
     print(f"all checks of training passed (teacher {name})")
 
 
-def described(dataset: "TextDataset", examples: int) -> Iterator[str]:
-    """Classes, notes, and of each split how many examples there are and the first of them."""
-    from distill_jax.data.split_files import listed
+def _config(args: Data) -> "DataConfig":
+    from distill_jax.tasks.classification.cells import DataConfig, usual_fraction
 
+    fraction = usual_fraction(args.name) if args.label_fraction is None else args.label_fraction
+    return DataConfig(
+        args.name,
+        args.text,
+        args.text_b,
+        args.label,
+        fraction,
+        args.max_length,
+        task=args.task,
+        label_separator=args.label_separator,
+    )
+
+
+def described(dataset: "TextDataset", examples: int, kind: "Kind") -> Iterator[str]:
+    """What is predicted, notes, and of each split how many examples there are and the first."""
     names = dataset.label_names
-    yield f"{dataset.name}: classes {listed(names)}; digest {dataset.digest}"
+    yield f"{dataset.name}: {kind.described(names)}; digest {dataset.digest}"
     for note in dataset.notes:
         yield f"note: {note}"
     for split, table in dataset.splits.items():
         labels = [-1] * len(table) if table.labels_N is None else table.labels_N.tolist()
-        counts = [f"{labels.count(number):,} {name}" for number, name in enumerate(names)]
-        told = "no labels" if table.labels_N is None else ", ".join(counts)
+        told = "no labels" if table.labels_N is None else kind.tally(table, names)
         yield f"  {split}: {len(table):,} examples ({told})"
         for row in range(min(examples, len(table))):
-            name = names[labels[row]] if labels[row] >= 0 else "(no label)"
+            name = kind.label_of(table, row, names) if labels[row] >= 0 else "(no label)"
             pair = f"  |  {table.texts_b[row]}" if table.texts_b else ""
             yield f"    {table.ids[row]}  {name}: {table.texts[row]}{pair}"
 
@@ -111,24 +139,21 @@ def described_images(dataset: "ImageDataset") -> Iterator[str]:
         yield f"  {split}: {len(table):,} images of {size} ({', '.join(counts)})"
 
 
-def _check(args: Data, dataset: "TextDataset | None", teacher: "TeacherConfig") -> None:
+def _check(data: "DataConfig", dataset: "TextDataset | None", teacher: "TeacherConfig") -> None:
     """Run the checks of training on data and teacher, and print what they say."""
     from distill_jax.data.coverage import in_words
-    from distill_jax.tasks.classification.cells import DataConfig, usual_fraction
     from distill_jax.tasks.classification.models import load_checkpoint
     from distill_jax.tasks.classification.supplies import examples_for
 
-    fraction = usual_fraction(args.name) if args.label_fraction is None else args.label_fraction
-    config = DataConfig(args.name, args.text, args.text_b, args.label, fraction, args.max_length)
-
     def load(name: str, num_labels: int | None, fresh: bool, **of_images: Any) -> "Checkpoint":
-        return load_checkpoint(name, num_labels=num_labels, fresh=fresh, **of_images)
+        how: dict[str, Any] = {"pooling": data.pooling_of("auto"), **of_images}
+        return load_checkpoint(name, num_labels=num_labels, fresh=fresh, **how)
 
     task, pretrained = examples_for(
-        config, teacher.name, teacher.fine_tune, load, dataset, teacher.label_map
+        data, teacher.name, teacher.fine_tune, load, dataset, teacher.label_map
     )
     print(task.summary)
     for line in pretrained.order.told(task.label_names) if pretrained.order else []:
         print(f"teacher: {line}")
-    for line in in_words(task.coverage, args.max_length):
+    for line in in_words(task.coverage, data.max_length):
         print(line)

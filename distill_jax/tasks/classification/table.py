@@ -27,6 +27,7 @@ from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
 from distill_jax.tasks.classification.supplies import Supplies
 from distill_jax.tasks.classification.yardsticks import check_references, measure
+from distill_jax.tasks.kinds.kind import Kind
 
 KNOWN_LATE = ("teacher_digest", "teacher_dtype", "plugin", "model", "more_teachers")
 NAMES = tuple(
@@ -80,10 +81,12 @@ class Classification:
         teachers = tuple(self.supplies.teacher(each)[0] for each in with_each_teacher(cell))
         model = check_student(cell, teachers[0].pretrained.config)
         shapes = [teacher.config.shape for teacher in teachers]
-        fitted = tuple(resolve(text, model.shape, shapes) for text in cell.objectives)
+        fitted = tuple(
+            resolve(text, model.shape, shapes, splits.outputs) for text in cell.objectives
+        )
         digests = [teacher.digest for teacher in teachers]
         cell = cell.but(
-            plugin=plugin_digest(*cell.objectives),
+            plugin=plugin_digest(*cell.objectives, read=cell.setup.kind.parse),
             teacher_dtype=_dtype(cell, fitted),
             data_digest=splits.digest,
             teacher_digest=digests[0] if len(digests) == 1 else digest(digests),
@@ -123,8 +126,9 @@ class Classification:
 def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     """What was decided for a cell, once every objective is known to fit student and teacher."""
     pretrained = [supplies.of(each)[1] for each in with_each_teacher(cell)]
+    outputs = supplies.of(cell)[0].outputs
     supplies.check_tokens(cell)
-    plugin_digest(*cell.objectives)
+    plugin_digest(*cell.objectives, read=cell.setup.kind.parse)
     shape = check_student(cell, pretrained[0].config).shape
     for training in (*(each.training for each in cell.setup.teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)
@@ -132,23 +136,23 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     for each in cell.setup.teachers:
         check_jitter(each.training, trained)
     for stage in cell.making[::-1]:
-        objective = stage.objective
-        resolved = resolve(objective, shape, [each.config.shape for each in pretrained])
+        objective, shapes = stage.objective, [each.config.shape for each in pretrained]
+        resolved = resolve(objective, shape, shapes, outputs)
         if cell.setup.placebo:
-            _check_placebo(objective, resolved)
+            _check_placebo(objective, resolved, cell.setup.kind)
         check_jitter(stage.training, trained, cell.setup.teachers if resolved.needs_teacher else ())
         check_left_out(cell.setup.data, objective, resolved.needs_teacher)
         yield from resolved.notes
 
 
-def _check_placebo(objective: str, resolved: ResolvedObjective) -> None:
+def _check_placebo(objective: str, resolved: ResolvedObjective, kind: Kind) -> None:
     """Raises ``UserError`` where a placebo would change nothing, or more than the teacher's words.
 
     A teacher's hidden states of another text have another length.
     """
     if not resolved.needs_teacher:
         raise UserError(f"a placebo for {objective!r}, which listens to no teacher")
-    if resolved.teacher_capture != Capture():
+    if resolved.teacher_capture != Capture() or kind.head == "tokens":
         raise UserError(
             f"a placebo for {objective!r}: the words that are given to other examples are logits, "
             "and this objective reads more"
