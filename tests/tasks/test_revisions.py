@@ -49,7 +49,7 @@ def cell_of(config):
     if "in_batch" in config:
         kind = SearchSetup
     else:
-        kind = RecommenderSetup if "start" in config and "model" in config else ClassifierSetup
+        kind = RecommenderSetup if "top" in config else ClassifierSetup
     stages = [config, *([config["intermediate"]] if config.get("intermediate") else [])][::-1]
     trained = [
         Train(stage["objective"], rebuilt(TRAININGS[kind], stage["training"])) for stage in stages

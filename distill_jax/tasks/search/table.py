@@ -27,11 +27,11 @@ from distill_jax.evaluation.latency import call_latency, cpu_device, parameter_c
 from distill_jax.evaluation.open_search import OpenSearch, save_search
 from distill_jax.evaluation.search import PROTOCOL, Encoder, SearchScores, retrieval_scores
 from distill_jax.models.build import build_model
+from distill_jax.models.narrowed import embeddings_from
 from distill_jax.models.students import init_student, parse_preset, student_config
 from distill_jax.models.two_tower import (
     TwoTower,
     TwoTowerConfig,
-    embeddings_from,
     init_two_tower,
     pretrained_towers,
 )
