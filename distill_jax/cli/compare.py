@@ -15,6 +15,7 @@ from distill_jax.engine.options import Pooling, Precision
 
 if TYPE_CHECKING:
     from distill_jax.engine.sweep import Sweep
+    from distill_jax.tables.columns import Column
     from distill_jax.tables.trends import Trend
     from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig, TrainingConfig
 
@@ -58,7 +59,18 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
 
 def _is_own(data: str) -> bool:
     """Whether a data set is the user's, so that no committed table rests on its defaults."""
-    return data.startswith(("files:", "tfds:"))
+    from distill_jax.tasks.classification.cells import is_own
+
+    return is_own(data)
+
+
+def _columns(data: str, columns: "tuple[Column, ...]") -> "tuple[Column, ...]":
+    """What is shown: of images the count of errors too, as papers have it."""
+    from distill_jax.data.load_images import is_images
+    from distill_jax.tables.columns import ERRORS
+
+    first, *others = columns
+    return (first, ERRORS, *others) if is_images(data) else columns
 
 
 def student_length(
@@ -324,7 +336,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         teacher_seeds=args.teacher_seeds,
         label_seeds=args.label_seeds,
         baseline=baseline,
-        columns=kind.columns,
+        columns=_columns(args.data, kind.columns),
         tested=kind.tested,
         references=(YARDSTICK,) if args.yardsticks else (),
         trends=trends,

@@ -32,7 +32,8 @@ class CompareLosses:
     little data, in a minute or two. Other flags change a preset."""
 
     data: str = "review_snippets/movie"
-    """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
+    """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME; of
+    images digits, images:FILE.npz, images:tfds:NAME."""
     text: str = "sentence"
     """Column of the text (files: and tfds: only)."""
     text_b: str | None = None
@@ -75,6 +76,9 @@ class CompareLosses:
     teacher_patience: int | None = None
     """The teacher's fine-tuning ends when so many evaluations in a row were no better; 0: never.
     Default: 3 (of 10) of data of your own, else 0."""
+    teacher_jitter: int = 0
+    """Of images: pixels by which each is moved at most while the teacher is trained, anew in every
+    epoch."""
     teacher_batch_size: int = 32
     teacher_learning_rate: float | None = None
     """Default: 1e-4, or chosen as --teacher-rates says."""
@@ -84,7 +88,8 @@ class CompareLosses:
     steps each at most, unless --teacher-learning-rate is given; else one."""
 
     students: tuple[str, ...] = ("tiny",)
-    """tiny, l2, l3, LAYERSxWIDTHxHEADS such as 3x256x4, bilstm or static (docs/students.md)."""
+    """tiny, l2, l3, LAYERSxWIDTHxHEADS such as 3x256x4, bilstm or static; of images cnn-4-8-16 or
+    mlp-800-800 (docs/students.md)."""
     student_start: str = "usual"
     """Where students start: usual (as docs/students.md says of each), random, embeddings (the
     teacher's, narrower), truncated (the most important units of the teacher's layers), or, of the

@@ -29,10 +29,19 @@ TEACHER = "teacher"
 """The name, among the students, of the teacher that is fine-tuned."""
 
 
+OWN = ("files:", "tfds:", "images:")
+"""How the names of the user's own data sets begin."""
+
+
+def is_own(name: str) -> bool:
+    """Whether a data set is the user's, so that no committed table rests on its defaults."""
+    return name.startswith(OWN)
+
+
 def usual_fraction(name: str) -> float:
     """The share of the labels that is used where nobody says: all of the user's own; a tenth of
     the built-in data sets, so that there is something for a teacher to add."""
-    return 1.0 if name.startswith(("files:", "tfds:")) else 0.1
+    return 1.0 if is_own(name) else 0.1
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class DataConfig:
 
     Attributes:
       name: ``review_snippets/movie``, ``shopping_reviews_zh``, ``digits``, ``files:FOLDER``,
-        ``tfds:NAME``.
+        ``tfds:NAME``, ``images:FILE.npz``, ``images:tfds:NAME``.
       text, text_b, label: columns of the user's own files and of TFDS sets.
       label_fraction: share of the training labels that is used.
       max_length: tokens after which a text is cut.
@@ -54,6 +63,8 @@ class DataConfig:
         draw of all committed tables.
       task: what is predicted, a kind of ``tasks.kinds``.
       label_separator: between the labels of a cell, where an example has several.
+      left_out: classes that students never see: their examples are not in the transfer set, nor
+        any other that a student with a teacher learns from. The teacher was trained on them.
     """
 
     name: str = "review_snippets/movie"
@@ -68,6 +79,7 @@ class DataConfig:
     label_seed: int = 0
     task: str = field(default="classes", metadata=LATE)
     label_separator: str = field(default=",", metadata=LATE)
+    left_out: tuple[str, ...] = field(default=(), metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -117,6 +129,7 @@ class TrainingConfig:
       ties: of steps that are equal in that, the ``earliest`` or the one of the lowest ``loss``.
       min_steps: the least that ``epochs`` come to.
       patience: training ends when so many evaluations in a row were no better; 0 for never.
+      jitter: pixels by which an image is moved at most, anew in every epoch, see ``data.jitter``.
     """
 
     epochs: float = 2.0
@@ -129,13 +142,14 @@ class TrainingConfig:
     ties: Literal["earliest", "loss"] = field(default="earliest", metadata=LATE)
     min_steps: int = field(default=0, metadata=LATE)
     patience: int = field(default=0, metadata=LATE)
+    jitter: int = field(default=0, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not 0 < self.epochs < math.inf:
             raise UserError(f"epochs must be positive, not {self.epochs:g}")
         counts = ("evaluations", "batch_size", "max_shapes")
-        from_none = ("steps", "min_steps", "patience")
+        from_none = ("steps", "min_steps", "patience", "jitter")
         for name, least in {**dict.fromkeys(from_none, 0), **dict.fromkeys(counts, 1)}.items():
             if not least <= (number := getattr(self, name)) <= MOST:
                 said = f"{name.replace('_', ' ')} must be from {least} to {MOST}, not {number}"
@@ -163,7 +177,8 @@ class TeacherConfig:
     """Who teaches, and how it is heard.
 
     Attributes:
-      name: ``minilm-l6``, a local folder, a hub id of any BERT checkpoint, or ``cnn-16-32-64``.
+      name: ``minilm-l6``, a local folder, a hub id of any BERT checkpoint, or a model
+        of images, ``cnn-16-32-64`` or ``mlp-1200-1200-drop``.
       fine_tune: whether it is trained on the labels first; off for one that is already.
       training: of that fine-tuning.
       outputs: ``cache`` asks the teacher once, ``live`` at every step.

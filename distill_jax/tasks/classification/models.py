@@ -24,7 +24,7 @@ from distill_jax.models.build import (
     student_family,
     teacher_family,
 )
-from distill_jax.models.family import ModelConfig
+from distill_jax.models.family import ImageShape, ModelConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
 from distill_jax.models.starts import check_start, started
@@ -35,7 +35,7 @@ from distill_jax.training.state import Params
 
 SAVED_EXAMPLES = 4
 PACKAGED = ("minilm-l6",)
-"""Teachers that travel as packages; every other name is a folder, a hub id or a CNN."""
+"""Teachers that travel as packages; every other name is a folder, a hub id or a model of images."""
 POOLING = {"minilm-l6": "mean"}
 """all-MiniLM was trained with mean pooling; its pooler was never used."""
 
@@ -52,21 +52,29 @@ class Checkpoint(Loaded):
 
 
 def load_checkpoint(
-    name: str, *, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
+    name: str,
+    *,
+    num_labels: int | None,
+    fresh: bool,
+    seed: int = 0,
+    pooling: str = "auto",
+    image: ImageShape | None = None,
 ) -> Checkpoint:
-    """What a teacher starts from: a checkpoint (packaged, a folder, the hub), or chance for a CNN.
+    """What a teacher starts from: a checkpoint (packaged, a folder, the hub), or chance for a model
+    of images.
 
     Args:
       num_labels: classes of the data; None for those of a text checkpoint's own head.
       fresh: whether it gets a new head, to be fine-tuned, or keeps the one it has.
       seed: of what is drawn by chance.
       pooling: see ``TeacherConfig``.
+      image: height, width and channels of the images that it is to read.
 
     Raises:
       UserError: when it cannot be had or is of a kind that is not supported.
     """
     family = teacher_family(name)
-    if num_labels is not None and (config := family.alone(name, num_labels)):
+    if num_labels is not None and (config := family.alone(name, num_labels, image)):
         params = family.init(config, jax.random.key(seed))
         return Checkpoint(
             config, params, None, model_digest(config, params), None, fresh=("all of it",)

@@ -35,6 +35,7 @@ from distill_jax.tasks.classification.cells import (
     config_of,
 )
 from distill_jax.tasks.classification.classify import classifier_work, predict, predictor
+from distill_jax.tasks.classification.left_out import scores_of_left_out
 from distill_jax.tasks.classification.models import (
     check_saved,
     inputs_of,
@@ -157,6 +158,11 @@ def finish_run(
     metrics |= cost_metrics(engine, splits, config, result.params)
     chosen = progress.at_best()
     metrics |= {f"validation/{name}": chosen.get(name, math.nan) for name in kind.decides.values()}
+    told = evidence(splits, said, calibrated, progress.history)
+    if splits.config.left_out:
+        on_validation = _said(engine, splits, config, result.params, splits.validation)
+        found, told["test_scores"] = scores_of_left_out(splits, on_validation, said)
+        metrics |= found
     if progress.skipped:
         metrics["skipped_steps"] = progress.skipped
     keep_run(
@@ -179,7 +185,7 @@ def finish_run(
         metrics=metrics,
         fingerprints={**fingerprints(splits, teacher), "teacher": cell.teacher_digest},
         training=training_facts(result, seconds),
-        **evidence(splits, said, calibrated, progress.history),
+        **told,
     )
 
 

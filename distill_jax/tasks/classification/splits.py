@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core.digests import digest
+from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import home
-from distill_jax.data import digits
 from distill_jax.data.coverage import Coverage, in_words
 from distill_jax.data.load import load_dataset
+from distill_jax.data.load_images import load_images
 from distill_jax.data.plan import choose_lengths
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
@@ -23,7 +24,6 @@ from distill_jax.objectives.outputs import Outputs
 from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
 from distill_jax.tasks.kinds.kind import Examples, Kind
 
-DIGITS = "digits"
 FEW_SHAPES = 3
 EVALUATION_BATCH = 64
 IMAGE_EVALUATION_BATCH = 512
@@ -165,9 +165,15 @@ def _texts_by_id(table: TextTable) -> dict[str, tuple[str, ...]]:
     return dict(zip(table.ids, zip(*columns, strict=True), strict=True))
 
 
-def prepare_digits(config: DataConfig) -> Splits:
-    """The digits that come with scikit-learn, 8 x 8 pixels."""
-    dataset = digits.load()
+def prepare_images(config: DataConfig) -> Splits:
+    """A data set of images, and the choice of the labels to use.
+
+    Raises:
+      UserError: there is none, or the configuration asks for texts.
+    """
+    if config.text_b is not None or config.more_texts:
+        raise UserError(f"data {config.name!r} are images: they have no second text and no texts")
+    dataset = load_images(config.name)
     train = dataset.splits["train"]
     splits = Splits(
         config=config,
@@ -205,6 +211,8 @@ def _with_labels_chosen(splits: Splits) -> Splits:
         everything = everything.take(
             np.setdiff1d(np.arange(len(train)), np.setdiff1d(originals, rows))
         )
+    if config.left_out:
+        everything = everything.take(_not_left_out(splits, train, everything))
     chosen: dict[str, Any] = {
         "tokens": splits.tokens_digest,
         "label_fraction": config.label_fraction,
@@ -227,3 +235,25 @@ def _with_labels_chosen(splits: Splits) -> Splits:
         labels_digest=labels_digest,
         digest=digest({"labels": labels_digest, "everything": everything.digest}),
     )
+
+
+def left_out(config: DataConfig, label_names: tuple[str, ...]) -> np.ndarray:
+    """bool [C], the classes that are left out of the transfer set.
+
+    Raises:
+      UserError: there is no such class, or none is left.
+    """
+    for name in config.left_out:
+        if name not in label_names:
+            raise unknown("class", name, label_names, where=f"of data {config.name!r}")
+    out_C = np.array([name in config.left_out for name in label_names])
+    if out_C.all():
+        raise UserError("all classes are left out of the transfer set: none is left to learn from")
+    return out_C
+
+
+def _not_left_out(splits: Splits, train: Examples, chosen: Examples) -> np.ndarray:
+    """int64 rows of ``chosen`` whose class, known or not, is one that students may see."""
+    out_C = left_out(splits.config, splits.label_names)
+    gone = {train.ids[row] for row in np.flatnonzero(out_C[train.labels_N] & (train.labels_N >= 0))}
+    return np.flatnonzero([example not in gone for example in chosen.ids])
