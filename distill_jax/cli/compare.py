@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.compare_flags import CompareLosses, parse_arguments
+from distill_jax.cli.recipe_flags import recipe_protocol, with_recipe
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.teacher_training import teacher_rates, teacher_training
 from distill_jax.core.errors import UserError
@@ -223,7 +224,15 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
         training_precision=tuned,
     )
     setup = ClassifierSetup(
-        DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length),
+        DataConfig(
+            args.data,
+            args.text,
+            args.text_b,
+            args.label,
+            fraction,
+            args.max_length,
+            augment=args.augment,
+        ),
         teacher,
         more_teachers=tuple(dataclasses.replace(teacher, name=name) for name in others),
     )
@@ -265,24 +274,29 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     """The table that the arguments declare: objectives x students x seeds."""
     from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
     from distill_jax.engine.sweep import Sweep, axis, points
-    from distill_jax.objectives.grammar import parse
     from distill_jax.tables.columns import COLUMNS
     from distill_jax.tables.names import YARDSTICK
     from distill_jax.tables.outputs import share_of_labels
+    from distill_jax.tasks.classification.staged import canonical, mapped
 
     if args.plugin is not None:
         from distill_jax.objectives.plugins import load_plugin
 
         load_plugin(args.plugin)
     random, copied = _trainings(args)
-    base, students = _base(args, random), _students(args, random, copied)
-    objectives = [str(parse(text)) for text in args.objectives]
+    base = _base(args, random)
+    random, copied = (with_recipe(args, each) for each in (random, copied))  # not the teacher
+    students = _students(args, random, copied)
+    objectives = [canonical(text) for text in args.objectives]
     if args.baseline is not None:
-        baseline = str(parse(args.baseline))
+        baseline = canonical(args.baseline)
     else:
         baseline = "ce" if "ce" in objectives else (objectives or [""])[0]
     weigh, weighing = _weighing(args.class_weights, base.setup.data)
-    rows = axis("objective", {text: weigh(_weighing_teachers(args, text)) for text in objectives})
+    weighed = {
+        text: mapped(text, lambda own: weigh(_weighing_teachers(args, own))) for text in objectives
+    }
+    rows = axis("objective", weighed)
     if len(rows) < len(objectives):
         raise UserError(f"the objectives repeat themselves: {', '.join(objectives)}")
     trends: tuple[Trend, ...] = ()
@@ -291,6 +305,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
         *_half_precision(base),
+        *recipe_protocol(args, random.recipe),
         *weighing,
         *_copies_of_a_trained_teacher(args),
     )

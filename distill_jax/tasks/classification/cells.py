@@ -13,9 +13,10 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.engine.cell import Cell
 from distill_jax.engine.options import Pooling, Precision, Select
-from distill_jax.objectives.grammar import parse
+from distill_jax.tasks.classification.staged import expanded
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
+from distill_jax.training.recipe import parse_recipe
 
 RECIPE = 2
 """Raised when the same cell would come out differently than before, so that old rows retire."""
@@ -96,6 +97,7 @@ class TrainingConfig:
       ties: of steps that are equal in that, the ``earliest`` or the one of the lowest ``loss``.
       min_steps: the least that ``epochs`` come to.
       patience: training ends when so many evaluations in a row were no better; 0 for never.
+      recipe: what is done beside the objective, see ``training.recipe``; canonical text.
     """
 
     epochs: float = 2.0
@@ -108,6 +110,7 @@ class TrainingConfig:
     ties: Literal["earliest", "loss"] = field(default="earliest", metadata=LATE)
     min_steps: int = field(default=0, metadata=LATE)
     patience: int = field(default=0, metadata=LATE)
+    recipe: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -119,6 +122,12 @@ class TrainingConfig:
             if not least <= (number := getattr(self, name)) <= MOST:
                 said = f"{name.replace('_', ' ')} must be from {least} to {MOST}, not {number}"
                 raise UserError(said + (" (0 leaves them to epochs)" if name == "steps" else ""))
+        object.__setattr__(self, "recipe", str(parse_recipe(self.recipe)))
+
+    @property
+    def moved(self) -> OptimizerConfig:
+        """The optimiser, with what the recipe makes of it."""
+        return parse_recipe(self.recipe).optimizer(self.optimizer)
 
     def at_rate(self, learning_rate: float) -> TrainingConfig:
         """The same with another peak learning rate."""
@@ -241,11 +250,8 @@ class ClassifierSetup:
         return self.teacher, *self.more_teachers
 
     def settled(self, cell: ClassifierCell) -> ClassifierCell:
-        """Objectives in canonical form."""
-        making = [
-            dataclasses.replace(stage, objective=str(parse(stage.objective)))
-            for stage in cell.making
-        ]
+        """Objectives in canonical form; those of several stages are as many."""
+        making = [each for stage in cell.making for each in expanded(stage)]
         return dataclasses.replace(cell, stages=(*making, *cell.steps))
 
     def identity(self, cell: ClassifierCell) -> dict[str, Any]:

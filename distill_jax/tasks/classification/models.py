@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,9 +18,11 @@ from distill_jax.models.build import family_in, family_of, student_family, teach
 from distill_jax.models.family import ModelConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
-from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig
+from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig, TrainingConfig
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.splits import Examples
+from distill_jax.training.rates import check_matches
+from distill_jax.training.recipe import parse_recipe
 from distill_jax.training.state import Params
 
 SAVED_EXAMPLES = 4
@@ -126,6 +129,18 @@ def check_student(cell: ClassifierCell, teacher: ModelConfig) -> ModelConfig:
     if setup.layers != "spread" and not family.copies(name):
         raise UserError(f"student {name!r} is drawn at random: it copies no layers")
     return family.student(name, teacher, pooling=setup.pooling, layers=setup.layers)
+
+
+def check_training(training: TrainingConfig, config: ModelConfig) -> None:
+    """Raises ``UserError`` for a recipe or for learning-rate factors that a model cannot have."""
+    recipe, optimizer, family = parse_recipe(training.recipe), training.moved, family_of(config)
+    recipe.check(config.num_labels, family.embeddings)
+    if not optimizer.has_factors:
+        return
+    shapes = jax.eval_shape(partial(family.init, config), jax.random.key(0))
+    if recipe.adapter is not None:
+        shapes = jax.eval_shape(partial(recipe.adapter.start, seed=0), shapes)
+    check_matches(optimizer.rates, optimizer.layer_decay, shapes)
 
 
 def params_of_student(cell: ClassifierCell, pretrained: Checkpoint) -> Params:

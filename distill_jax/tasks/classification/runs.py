@@ -30,7 +30,7 @@ from distill_jax.models.family import ModelConfig, family_of
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.evidence import pack_correct
 from distill_jax.tables.ledger import LedgerRow
-from distill_jax.tables.names import CLASSES, MISTAKES
+from distill_jax.tables.names import CLASSES, MISTAKES, TRAINED
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierCell,
@@ -105,6 +105,7 @@ class ClassifierRun(Run):
                 stage.training,
                 stage.training.total_steps(len(self.splits.everything)),
                 selects=number == len(self.fitted),
+                number=number,
             )
             for number, (stage, objective) in enumerate(
                 zip(self.cell.making, self.fitted, strict=True), 1
@@ -155,6 +156,7 @@ def finish_run(
     metrics = scores_on_test(splits, logits_NC, teacher_test_NC, temperature)
     metrics |= as_metrics(splits.coverage)
     metrics |= cost_metrics(engine, splits, config, result.params)
+    metrics[TRAINED] = run.works[-1].trained_parameters(result.params)
     chosen = progress.at_best()
     metrics |= {f"validation/{name}": chosen.get(name, math.nan) for name in SCORES.values()}
     if progress.skipped:

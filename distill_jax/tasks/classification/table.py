@@ -21,7 +21,7 @@ from distill_jax.tasks.classification.cells import (
     with_each_teacher,
 )
 from distill_jax.tasks.classification.draws import check_label_seeds, what_was_fixed
-from distill_jax.tasks.classification.models import check_student
+from distill_jax.tasks.classification.models import check_student, check_training
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
 from distill_jax.tasks.classification.supplies import Supplies
@@ -124,9 +124,15 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     pretrained = [supplies.of(each)[1] for each in with_each_teacher(cell)]
     supplies.check_tokens(cell)
     plugin_digest(*cell.objectives)
-    shape = check_student(cell, pretrained[0].config).shape
+    student = check_student(cell, pretrained[0].config)
+    shape = student.shape
     for training in (*(each.training for each in cell.setup.teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)
+    for stage in cell.making:
+        check_training(stage.training, student)
+    for teacher, checkpoint in zip(cell.setup.teachers, pretrained, strict=True):
+        if teacher.fine_tune:
+            check_training(teacher.training, checkpoint.config)
     for objective in cell.objectives[::-1]:
         resolved = resolve(objective, shape, [each.config.shape for each in pretrained])
         if cell.setup.placebo:

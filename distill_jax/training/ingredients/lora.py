@@ -79,10 +79,10 @@ class Lora(Ingredient):
         flat = flatten_dict({name: own for name, own in params.items() if name != KEY})
         products = flatten_dict(params[KEY])
         for path in (path for path in products if path[-1] == DOWN):
-            down_IR, up_RO = products[path], products[*path[:-1], UP]
+            down_IR, up_RO = (in_float32(products[*path[:-1], name]) for name in (DOWN, UP))
             added_IO = jnp.matmul(down_IR, up_RO, precision="highest") * (self.alpha / self.rank)
             place = *path[:-1], KERNEL
-            flat[place] = in_float32(flat[place]) + in_float32(added_IO)  # as it is saved
+            flat[place] = in_float32(flat[place]) + added_IO  # in the dtype in which it is saved
         return unflatten_dict(flat)
 
     def _chosen(self, params: Params) -> dict[tuple[str, ...], Any]:
