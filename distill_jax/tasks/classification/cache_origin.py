@@ -11,8 +11,10 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
+from distill_jax.data.augment.base import Tools
 from distill_jax.models.build import build_model, load_model
 from distill_jax.models.loaded import Loaded
+from distill_jax.tasks.classification.augment_tools import tools_for
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.models import (
@@ -80,7 +82,7 @@ def load_origin(
     teacher = _teacher(name, fine_tuned, classes, pooling, columns)
     if teacher.digest != provenance.teacher:
         raise UserError(f"the teacher {name} has changed since the cache was made")
-    table = _splits(data, teacher).everything
+    table = _splits(data, teacher, name, pooling).everything
     if ids is not None:
         asked = set(ids)
         table = table.take(np.flatnonzero([example in asked for example in table.ids]))
@@ -112,9 +114,15 @@ def _teacher(
     return load_model(folder)
 
 
-def _splits(data: DataConfig, teacher: Loaded) -> Splits:
+def _splits(data: DataConfig, teacher: Loaded, name: str, pooling: str) -> Splits:
     if data.name == DIGITS:
         return prepare_digits(data)
     if teacher.tokenizer_file is None:
         raise UserError("the teacher has no tokeniser")
-    return prepare_texts(data, load_texts(data), teacher.tokenizer_file)
+    tools = Tools(name)
+    if data.augment:  # which uses the checkpoint before it was fine-tuned
+        classes = teacher.config.num_labels
+        tools = tools_for(
+            data, name, load_checkpoint(name, num_labels=classes, fresh=True, pooling=pooling)
+        )
+    return prepare_texts(data, load_texts(data), teacher.tokenizer_file, tools)

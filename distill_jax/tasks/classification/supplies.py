@@ -21,6 +21,7 @@ from distill_jax.models.build import teacher_family
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.asked import rows_asked
+from distill_jax.tasks.classification.augment_tools import tools_for
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierCell,
@@ -313,6 +314,8 @@ def examples_for(
             f"data {data.name!r} does not fit teacher {teacher!r}: {given} are given to a model of "
             f"{reads}; digits want a CNN (cnn-16-32-64), texts a BERT checkpoint"
         )
+    if given == "images" and data.augment:
+        raise UserError(f"augmentation ({data.augment}) is of texts, not of {data.name}")
     source = prepare_digits(data) if data.name == DIGITS else texts or load_texts(data)
     known = len(source.label_names) if fresh or data.name == DIGITS else None
     pretrained = load(teacher, known, fresh)
@@ -320,7 +323,9 @@ def examples_for(
         pretrained = in_order_of(source.label_names, pretrained, label_map)
     splits: Any = source
     if pretrained.tokenizer_file is not None:
-        splits = prepare_texts(data, splits, pretrained.tokenizer_file)
+        splits = prepare_texts(
+            data, splits, pretrained.tokenizer_file, tools_for(data, teacher, pretrained)
+        )
         _check_inputs(splits, pretrained)
     check_splits(splits)
     return splits, pretrained
