@@ -171,8 +171,8 @@ def _cost(train: TokenTable) -> str:
     copies_N = np.array([is_copy(example) for example in train.ids])
     tokens, more = (int(train.lengths_N[chosen].sum()) for chosen in (~copies_N, copies_N))
     return (
-        f"of its copies a teacher reads {more:,} tokens, {more / max(tokens, 1):.1f} times those of "
-        "the texts themselves, as far as the steps get to them"
+        f"a teacher reads {more:,} tokens of copies, {more / max(tokens, 1):.1f} times those of the "
+        "texts themselves, as far as the steps get to them"
     )
 
 
@@ -214,11 +214,8 @@ def _with_labels_chosen(splits: Splits) -> Splits:
         train = train.with_labels(noisy_N)
     labelled = train.take(rows)
     everything = train.without_labels(np.setdiff1d(np.arange(len(train)), rows))
-    if config.transfer == "none" and not (config.more_texts or config.augment):
-        everything = labelled
-    elif config.transfer == "none":
-        dropped = np.setdiff1d(labelled_rows(train, 1.0), rows)
-        everything = everything.take(_without(train.ids, dropped))
+    if config.transfer == "none":
+        everything = everything.take(_without_the_rest(config, train, rows))
     chosen: dict[str, Any] = {
         "tokens": splits.tokens_digest,
         "label_fraction": config.label_fraction,
@@ -235,8 +232,10 @@ def _with_labels_chosen(splits: Splits) -> Splits:
         digest=digest({"labels": labels_digest, "everything": everything.digest}),
     )
 
-def _without(ids: Sequence[str], dropped: np.ndarray) -> np.ndarray:
-    """The rows of a table but for these and their copies."""
-    gone = {ids[row] for row in dropped}
-    return np.flatnonzero([source_of(example) not in gone for example in ids])
-
+def _without_the_rest(config: DataConfig, train: Examples, rows: np.ndarray) -> np.ndarray:
+    """The rows of a table but for the examples whose labels are not used, and their copies."""
+    used = {train.ids[row] for row in rows}
+    if not config.more_texts:
+        return np.flatnonzero([source_of(example) in used for example in train.ids])
+    gone = {train.ids[row] for row in labelled_rows(train, 1.0)} - used
+    return np.flatnonzero([source_of(example) not in gone for example in train.ids])

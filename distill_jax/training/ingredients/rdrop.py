@@ -43,15 +43,14 @@ class RDrop(Ingredient):
 
     Liang et al. 2021, "R-Drop: Regularized Dropout for Neural Networks", eq. 2 to 4. The second
     pass has a dropout of its own, of the same rates. The divergence is of every example, labelled
-    or not. ``variant="as_released"`` halves the objectives' sum, as the code in the README of the
-    authors' repository does.
+    or not. ``passes="mean"`` halves the sum of the objectives, so that ``alpha`` weighs twice as much.
     """
 
     kind: ClassVar[str] = "rdrop"
     place: ClassVar[str] = "passes"
 
     alpha: float = 1.0
-    variant: Literal["paper", "as_released"] = "paper"
+    passes: Literal["sum", "mean"] = "sum"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -80,7 +79,7 @@ class RDrop(Ingredient):
             apart_B = symmetric_kl(one_BC, other_BC, where=batch.where_B)
             apart = jnp.sum(apart_B)
             count = jnp.sum(batch.where_B, dtype=apart.dtype)
-            share = 1.0 if self.variant == "paper" else 0.5
+            share = 1.0 if self.passes == "sum" else 0.5
             total = share * (total + other) + self.alpha * apart / jnp.maximum(count, 1)
             return total, {**both, self.kind: (apart, count)}
 
