@@ -44,9 +44,9 @@ class MlmHead:
           words_VD: the model's word embeddings.
           activation, epsilon: the model's ``hidden_act`` and ``layer_norm_eps``.
         """
-        middle_ND = ACTIVATIONS[activation](hidden_ND @ self.kernel_DD + self.bias_D)
+        middle_ND = ACTIVATIONS[activation](hidden_ND @ self.kernel_DD + self.bias_D[None])
         normal_ND = layer_norm(middle_ND, self.norm_scale_D, self.norm_bias_D, epsilon)
-        return normal_ND @ jnp.asarray(words_VD).T + self.bias_V
+        return normal_ND @ jnp.asarray(words_VD).T + self.bias_V[None]
 
 
 def read_mlm_head(reference: str | Path) -> MlmHead | None:
