@@ -1,17 +1,12 @@
 """About which examples a teacher is asked: those that the steps of its pupils read."""
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from distill_jax.core.types import Batch
-from distill_jax.data.plan import choose_lengths, make_batch, plan_in_order
 from distill_jax.engine.work import Work
 from distill_jax.tasks.classification.runs import ClassifierRun
-from distill_jax.tasks.classification.splits import Examples, Splits
+from distill_jax.tasks.classification.splits import Splits
 
 WORTHWHILE = 0.9
 """Of a larger share than this, the teacher is asked about all: other runs may want the rest."""
@@ -52,21 +47,3 @@ def rows_read(work: Work) -> np.ndarray | None:
     if work.steps >= feed.steps_per_epoch:
         return None
     return np.unique(np.concatenate([batch.rows for batch in feed.planned(0)[: work.steps]]))
-
-def how_long(table: Examples, speaker: Callable[[Batch], Any]) -> str:
-    """How long it takes to ask a teacher about a table, from one batch of middling length.
-
-    That batch is asked about twice; compiling for it does not count.
-    """
-    plan = plan_in_order(
-        table.lengths_N, choose_lengths(table.lengths_N), batch_size=table.asked_at_once
-    )
-    middle = plan[len(plan) // 2]
-    batch = make_batch(table, middle, batch_size=table.asked_at_once)
-    jax.block_until_ready(speaker(batch))
-    started = time.perf_counter()
-    jax.block_until_ready(speaker(batch))
-    each = (time.perf_counter() - started) / middle.length
-    tokens = sum(planned.length for planned in plan)
-    return f"{len(table):,} texts in all, about {each * tokens:.0f} s here"
-

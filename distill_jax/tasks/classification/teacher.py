@@ -24,7 +24,6 @@ from distill_jax.models.family import ModelConfig, family_of
 from distill_jax.models.loaded import Loaded
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import resolve
-from distill_jax.tasks.classification.asked import how_long
 from distill_jax.tasks.classification.cache_origin import origin_of
 from distill_jax.tasks.classification.cells import (
     TEACHER,
@@ -40,6 +39,7 @@ from distill_jax.tasks.classification.models import (
     with_classes,
 )
 from distill_jax.tasks.classification.splits import Splits
+from distill_jax.teachers.asking import how_long
 from distill_jax.teachers.cache import (
     Provenance,
     cache_folder,
@@ -248,7 +248,8 @@ def outputs_for(
         teacher.digest, data, capture, config.cache_dtype, config.cache_top_k, config.precision
     )
     if wider.config.augment and not cache_folder(home(), provenance).is_dir():
-        engine.reporter.say(f"the teacher is asked about copies too: {how_long(table, speaker)}")
+        told = how_long(table, speaker, batch_size)
+        engine.reporter.say(f"the teacher is asked about copies too: {told}")
     with engine.reporter.stage("asking the teacher", -(-len(table) // batch_size)) as stage:
 
         def on_batch(done: int, total: int) -> None:
