@@ -121,8 +121,8 @@ def beside(data: DataConfig, smoke: bool) -> Sweep:
             "10% of the labels; the other training sentences are the transfer set, on which only "
             f"the teacher speaks. Every row takes {steps} steps of 64 (stages share them; early "
             "stopping may take fewer) at one learning rate, with KL where its name says no other "
-            "objective; nothing was tuned. The step is chosen on validation, the test split is read "
-            "once.",
+            "objective; nothing was tuned. The step is chosen on validation, the test split is "
+            "read once.",
             "The rows of copies have one of each training sentence beside it in the transfer set: "
             + ", ".join(f"{name}: `{text}`" for name, text in COPIES.items())
             + ". R-Drop and the adversarial rows read each batch several times in a step.",

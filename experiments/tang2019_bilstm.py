@@ -98,9 +98,7 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
 def trends() -> tuple[Trend, ...]:
     """What the paper says, as contrasts of this table."""
     return (
-        difference(
-            "the teacher's logits beat the labels", (LOGITS, "bilstm"), (LABELS, "bilstm")
-        ),
+        difference("the teacher's logits beat the labels", (LOGITS, "bilstm"), (LABELS, "bilstm")),
         difference("augmentation helps", (AUGMENTED, "bilstm"), (LOGITS, "bilstm")),
         difference(
             "logits with augmentation beat the labels", (AUGMENTED, "bilstm"), (LABELS, "bilstm")

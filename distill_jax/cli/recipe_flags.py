@@ -1,4 +1,4 @@
-"""``--recipe``, ``--freeze``, ``--rate``, ``--layer-decay``, ``--augment``: how students are trained."""
+"""``--recipe``, ``--freeze``, ``--rate``, ``--layer-decay``, ``--augment``: how students train."""
 
 import dataclasses
 from typing import TYPE_CHECKING

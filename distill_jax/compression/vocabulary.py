@@ -22,11 +22,11 @@ from distill_jax.compression.steps import Step, StepContext, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.files import write_atomic
+from distill_jax.data.augment.base import Tools
+from distill_jax.data.augment.tokens import mask_of
 from distill_jax.models.family import family_of
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_tokenizer import TOKENIZER
-from distill_jax.data.augment.base import Tools
-from distill_jax.data.augment.tokens import mask_of
 from distill_jax.tasks.classification.splits import Splits, load_texts, prepare_texts
 
 KNOWN = ("WordPiece", "WordLevel")

@@ -92,7 +92,7 @@ def confidence(logits: ArrayLike, *, by: Confidence = "confidence") -> Array:
     Example:
       >>> logits = jnp.array([[0.0, 0.0], [4.0, 0.0]])
       >>> confidence(logits), confidence(logits, by="certainty")
-      (Array([0.5  , 0.982], dtype=float32), Array([0.   , 0.87 ], dtype=float32))
+      (Array([0.5  , 0.982], dtype=float32), Array([0.  , 0.87], dtype=float32))
     """
     (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
     log_p = log_probs(logits, 1.0)

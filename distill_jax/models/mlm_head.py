@@ -65,7 +65,9 @@ def read_mlm_head(reference: str | Path) -> MlmHead | None:
         return None
     missing = [name for name in _NEEDED if name not in tensors]
     if missing:
-        raise UserError(f"{folder} has a part of a masked language model's head; {missing[0]} lacks")
+        raise UserError(
+            f"{folder} has a part of a masked language model's head; {missing[0]} lacks"
+        )
     kernel, bias, scale, shift, bias_V = (tensors[name] for name in _NEEDED)
     width = len(bias)
     if kernel.shape != (width, width) or scale.shape != (width,) or shift.shape != (width,):

@@ -15,9 +15,7 @@ def how_long(table: ExampleTable, speaker: Callable[[Batch], Any], batch_size: i
 
     That batch is asked about twice; compiling for it does not count.
     """
-    plan = plan_in_order(
-        table.lengths_N, choose_lengths(table.lengths_N), batch_size=batch_size
-    )
+    plan = plan_in_order(table.lengths_N, choose_lengths(table.lengths_N), batch_size=batch_size)
     middle = plan[len(plan) // 2]
     batch = make_batch(table, middle, batch_size=batch_size)
     jax.block_until_ready(speaker(batch))

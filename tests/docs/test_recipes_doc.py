@@ -53,9 +53,7 @@ def test_the_commands_are_commands(page):
         assert sweep_of(parse_arguments(arguments, "doc")).entries()
 
 
-@pytest.mark.parametrize(
-    ("page", "kinds"), [(RECIPES, ingredients), (AUGMENTATION, augmentations)]
-)
+@pytest.mark.parametrize(("page", "kinds"), [(RECIPES, ingredients), (AUGMENTATION, augmentations)])
 def test_the_tables_say_every_kind_with_its_defaults(page, kinds):
     named = re.findall(r"^\| `([a-z]+[^`]*)` \|", page, re.M)
     assert {text.split("(")[0] for text in named} == set(kinds())

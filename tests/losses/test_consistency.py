@@ -57,5 +57,6 @@ def test_examples_run(module):
     shown = [test for test in found if test.name.endswith((".symmetric_kl", ".confidence"))]
     assert shown
     for test in shown:
-        flags = doctest.NORMALIZE_WHITESPACE
-        assert doctest.DocTestRunner(optionflags=flags).run(test).failed == 0
+        runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+        with np.printoptions(precision=3, suppress=True):
+            assert runner.run(test).failed == 0

@@ -27,14 +27,8 @@ from distill_jax.training.step import make_step
 
 USUAL = OptimizerConfig(learning_rate=1e-2, warmup=0.0)
 EMBEDDINGS = ("embeddings", "word", "embedding")
-RECIPES = (
-    "rdrop(2.0)",
-    "fgm(0.5)",
-    "freelb(3, rate=0.1, epsilon=0.4)",
-    "lora(2)",
-    "bitfit",
-    "fgm(0.5) + lora(2) + rdrop",
-)
+RECIPES = ("freelb(2, rate=0.1, epsilon=0.4) + bitfit", "fgm(0.5) + lora(2) + rdrop")
+"""Between them all ingredients."""
 
 
 @dataclasses.dataclass
@@ -105,11 +99,12 @@ def test_rdrop_is_two_passes_and_their_divergence(world, passes):
     own = [own_logits(world, world.params, k) for k in (key, jax.random.fold_in(key, 1))]
     assert not np.allclose(own[0].logits_BC, own[1].logits_BC)
     where_B = world.batch.where_B
-    apart = symmetric_kl(own[0].logits_BC, own[1].logits_BC, where=where_B).sum()
+    apart = float(symmetric_kl(own[0].logits_BC, own[1].logits_BC, where=where_B).sum())
     value, share = value_of(world), 1 if passes == "sum" else 0.5
-    expected = share * (value(own[0]) + value(own[1])) + 2 * apart / where_B.sum()
-    assert float(metrics.loss) == pytest.approx(float(expected), rel=1e-5)
-    assert float(metrics.terms["rdrop"][0]) == pytest.approx(float(apart), rel=1e-5)
+    both = float(value(own[0])) + float(value(own[1]))
+    expected = share * both + 2 * apart / int(where_B.sum())
+    assert float(metrics.loss) == pytest.approx(expected, rel=1e-5)
+    assert float(metrics.terms["rdrop"][0]) == pytest.approx(apart, rel=1e-5)
 
 
 def test_fgm_goes_where_the_loss_grows(world):
@@ -178,7 +173,10 @@ def test_members_of_a_population_take_their_own_steps(world, recipe):
     step, state, (batch, said, numbers), _ = world.made(recipe)
     other = state.replace(params=jax.tree.map(lambda x: 1.1 * x, state.params))
     seeds = [numbers, numbers.replace(seed=np.uint32(9))]
-    alone = [jax.jit(step)(s, batch, said, n)[0].params for s, n in zip((state, other), seeds)]
+    alone = [
+        jax.jit(step)(s, batch, said, n)[0].params
+        for s, n in zip((state, other), seeds, strict=True)
+    ]
     placement = make_placement("vmap", make_mesh(jax.devices()[:1]))
     together = PopulationStep(step, shared_batch=True, placement=placement)
     stacked = placement.put_members(stack_members([state, other]))
@@ -208,9 +206,7 @@ def test_half_precision_takes_nearly_the_same_step(world, recipe):
 
 
 def moved_paths(before, after):
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
-    )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/")
         for (path, one), other in pairs
@@ -247,7 +243,9 @@ def test_lora_starts_as_the_model_moves_its_own_and_merges(world):
     expected = world.params["layer_1"]["attention"]["query"]["kernel"] + 1.5 * (
         np.asarray(own["down"]) @ np.asarray(own["up"])
     )
-    np.testing.assert_allclose(merged["layer_1"]["attention"]["query"]["kernel"], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        merged["layer_1"]["attention"]["query"]["kernel"], expected, rtol=1e-5
+    )
     said = Adapted(Bert(world.config), lora).apply({"params": state.params}, world.batch)
     alone = Bert(world.config).apply({"params": merged}, world.batch)
     np.testing.assert_allclose(said.logits_BC, alone.logits_BC, rtol=1e-6)

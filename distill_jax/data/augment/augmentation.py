@@ -69,7 +69,8 @@ def parse_augmentation(text: str) -> Augmentation | None:
         return None
     if len({each.copies for each in found if each.copies}) > 1:
         raise UserError(
-            f"{text!r}: a copy goes through all of it, so there is one number of copies; say it once"
+            f"{text!r}: a copy goes through all of it, so there is one number of copies; say it "
+            "once"
         )
     return Augmentation(found)
 
@@ -92,11 +93,11 @@ def augmented(dataset: TextDataset, augmentation: Augmentation, tools: Tools) ->
     Raises:
       UserError: where something that the augmentation needs is not there.
     """
-    augmentation.check(tools)
     train = dataset.splits["train"]
     for kind in augmentation.kinds:
         if train.texts_b is not None and not kind.pairs:
             raise UserError(f"{kind.kind} is of single texts, and the data are pairs of texts")
+    augmentation.check(tools)
     known = {key for table in dataset.splits.values() for key in text_keys(table)}
     wider, added, left_out = train, 0, 0
     for copy in range(1, augmentation.copies + 1):
@@ -120,11 +121,7 @@ def _copies(train: TextTable, augmentation: Augmentation, copy: int, tools: Tool
     seconds: Sequence[str | None] | None = None
     if train.texts_b is not None:
         seconds = augmentation.copy_of(train, train.texts_b, copy, tools, side=1)
-    rows = [
-        row
-        for row in range(len(train))
-        if firsts[row] and (seconds is None or seconds[row])
-    ]
+    rows = [row for row in range(len(train)) if firsts[row] and (seconds is None or seconds[row])]
     return TextTable(
         ids=tuple(f"{train.ids[row]}{COPY}{copy}" for row in rows),
         texts=tuple(firsts[row] or "" for row in rows),

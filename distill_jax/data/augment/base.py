@@ -117,7 +117,11 @@ class Augment:
         raise NotImplementedError
 
     def change_all(
-        self, texts: Sequence[Words], draws: Sequence[Draw], ids: Sequence[str], copy: int,
+        self,
+        texts: Sequence[Words],
+        draws: Sequence[Draw],
+        ids: Sequence[str],
+        copy: int,
         tools: Tools,
     ) -> list[Words | None]:
         """``change`` for many texts.

@@ -65,6 +65,6 @@ class Mlm(Augment):
             found.append(copied)
         return found
 
+
 def _masked(words: Words, tools: Tools) -> np.ndarray:
     return np.array([word == tools.mask for word in words])
-

@@ -17,8 +17,8 @@ class Neighbours(Augment):
     """Each word gives way to one of the ``k`` of nearest embeddings with probability ``rate``.
 
     Jiao et al. 2020, "TinyBERT: Distilling BERT for Natural Language Understanding", algorithm 1
-    (p_t = 0.4, K = 15), which takes GloVe's vectors, and them only for words of several pieces. Here
-    they are the teacher's own embeddings of tokens, by cosine; words of several pieces stay.
+    (p_t = 0.4, K = 15), which takes GloVe's vectors, and those only for words of several pieces.
+    Here they are the teacher's own embeddings of tokens, by cosine; words of several pieces stay.
     """
 
     kind: ClassVar[str] = "neighbours"

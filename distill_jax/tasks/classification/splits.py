@@ -1,7 +1,7 @@
 """The examples of an experiment, ready to be batched, with the labels that it may use."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -171,8 +171,8 @@ def _cost(train: TokenTable) -> str:
     copies_N = np.array([is_copy(example) for example in train.ids])
     tokens, more = (int(train.lengths_N[chosen].sum()) for chosen in (~copies_N, copies_N))
     return (
-        f"a teacher reads {more:,} tokens of copies, {more / max(tokens, 1):.1f} times those of the "
-        "texts themselves, as far as the steps get to them"
+        f"a teacher reads {more:,} tokens of copies, {more / max(tokens, 1):.1f} times those of "
+        "the texts themselves, as far as the steps get to them"
     )
 
 
@@ -231,6 +231,7 @@ def _with_labels_chosen(splits: Splits) -> Splits:
         labels_digest=labels_digest,
         digest=digest({"labels": labels_digest, "everything": everything.digest}),
     )
+
 
 def _without_the_rest(config: DataConfig, train: Examples, rows: np.ndarray) -> np.ndarray:
     """The rows of a table but for the examples whose labels are not used, and their copies."""

@@ -11,6 +11,7 @@ a regular expression with blanks in it stands in quotes.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -102,8 +103,9 @@ def layer_by_layer(
 ) -> str:
     """A progressive training: layer after layer learns what its teacher's says, then all the last.
 
-    Bottom up as the progressive internal distillation of Aguilar et al. 2020, "Knowledge Distillation
-    from Internal Representations"; that the layers below stay as they have become is this library's.
+    Bottom up as the progressive internal distillation of Aguilar et al. 2020, "Knowledge
+    Distillation from Internal Representations"; that the layers below stay as they have become is
+    this library's.
 
     Args:
       pairs: (student layer, teacher layer), from the bottom up.
@@ -153,7 +155,7 @@ def _cut(training: Any, shares: Sequence[float]) -> list[Any]:
 
     def parts(whole: int) -> list[int]:
         bounds = [0, *(round(end * whole) for end in ends)]
-        return [after - before for before, after in zip(bounds, bounds[1:], strict=False)]
+        return [after - before for before, after in itertools.pairwise(bounds)]
 
     steps, least = parts(training.steps), parts(training.min_steps)
     if training.steps and min(steps) < 1:

@@ -50,7 +50,9 @@ class Fgm(Ingredient):
         assert easy.shift_BTD is not None
         hard = once(self.epsilon * along(easy.shift_BTD, around.where_BT))
         grads = jax.tree.map(
-            lambda one, other: one + self.weight * other, in_float32(easy.grads), in_float32(hard.grads)
+            lambda one, other: one + self.weight * other,
+            in_float32(easy.grads),
+            in_float32(hard.grads),
         )
         terms = {**easy.terms, self.kind: (hard.total, jnp.ones_like(hard.total))}
         return Passed(easy.total + self.weight * hard.total, terms, grads, None)

@@ -100,4 +100,3 @@ class Lora(Ingredient):
                 f"the nearest are {near}"
             )
         return chosen
-

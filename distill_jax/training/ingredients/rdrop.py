@@ -43,7 +43,8 @@ class RDrop(Ingredient):
 
     Liang et al. 2021, "R-Drop: Regularized Dropout for Neural Networks", eq. 2 to 4. The second
     pass has a dropout of its own, of the same rates. The divergence is of every example, labelled
-    or not. ``passes="mean"`` halves the sum of the objectives, so that ``alpha`` weighs twice as much.
+    or not. ``passes="mean"`` halves the sum of the objectives, so that ``alpha`` weighs twice as
+    much.
     """
 
     kind: ClassVar[str] = "rdrop"

@@ -67,8 +67,10 @@ def test_deletion_leaves_out_about_the_rate_and_never_everything():
 
 def test_swaps_keep_the_words():
     changed = copies("swap(0.2)")
-    assert all(sorted(c.split()) == sorted(o.split()) for c, o in zip(changed, table().texts))
-    assert sum(c != o for c, o in zip(changed, table().texts)) > 50
+    assert all(
+        sorted(c.split()) == sorted(o.split()) for c, o in zip(changed, table().texts, strict=True)
+    )
+    assert sum(c != o for c, o in zip(changed, table().texts, strict=True)) > 50
 
 
 def test_masks_stand_at_the_rate():
@@ -78,7 +80,7 @@ def test_masks_stand_at_the_rate():
 
 def test_ngrams_are_pieces_of_the_text():
     changed = copies("ngram(0.5, longest=3)", 400)
-    pieces = [each for each, own in zip(changed, table(400).texts) if each != own]
+    pieces = [each for each, own in zip(changed, table(400).texts, strict=True) if each != own]
     assert len(pieces) / 400 == pytest.approx(0.5, abs=0.08)
     assert {len(each.split()) for each in pieces} == {1, 2, 3}
     assert all(any(each in own for own in table(400).texts) for each in pieces)
@@ -109,7 +111,7 @@ def test_paraphrases_are_looked_up_by_id(tmp_path):
     text = f"paraphrases(file='{path}', copies=2)"
     assert copies(text, 5) == [None, "uno", None, "tre", None]
     assert copies(text, 5, copy=2) == [None, "due", None, None, None]
-    with pytest.raises(UserError, match="no id in .* one of a training example.*'e1'.*'x'"):
+    with pytest.raises(UserError, match=r"no id in .* one of a training example.*'e1'.*'x'"):
         own = table(1, ids=("x",))
         parse_augmentation(text).copy_of(own, own.texts, 1, TOOLS)
 
@@ -209,7 +211,11 @@ def test_lists_of_synonyms_are_checked(tmp_path, content, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("id,txt\na,b\n", "need a column 'text'"), ("id,text\na, \n", "no text"), ("id,text\n", "")],
+    [
+        ("id,txt\na,b\n", "need a column 'text'"),
+        ("id,text\na, \n", "no text"),
+        ("id,text\n", "no example|has no paraphrases|empty"),
+    ],
 )
 def test_files_of_paraphrases_are_checked(tmp_path, content, message):
     path = tmp_path / "back.csv"
@@ -219,7 +225,9 @@ def test_files_of_paraphrases_are_checked(tmp_path, content, message):
 
 
 def test_canonical_texts():
-    assert str(parse_augmentation(" ngram( copies=5 )+mask ")) == "ngram(0.25, copies=5) + mask(0.1)"
+    assert (
+        str(parse_augmentation(" ngram( copies=5 )+mask ")) == "ngram(0.25, copies=5) + mask(0.1)"
+    )
     assert parse_augmentation("") is None
     assert parse_augmentation("ngram(copies=5) + mask").copies == 5
     assert parse_augmentation("mask").copies == 1

@@ -103,7 +103,12 @@ def test_copies_of_what_is_left_out_are_left_out(toy_teacher, toy_reviews):
         ({"augment": "ngarm"}, "unknown augmentation 'ngarm'.*'ngram'"),
         ({"augment": "synonyms(file='/no/such')"}, "cannot read the synonyms"),
         (
-            {"augment": "swap", "data": "digits", "teacher": ("cnn-4-8",), "students": ("cnn-2-4",)},
+            {
+                "augment": "swap",
+                "data": "digits",
+                "teacher": ("cnn-4-8",),
+                "students": ("cnn-2-4",),
+            },
             "is of texts, not of digits",
         ),
     ],

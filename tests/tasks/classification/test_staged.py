@@ -1,7 +1,9 @@
 """Several stages as one text: read, cut into steps, trained, gone on with."""
 
 import io
+import itertools
 from functools import partial
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -88,7 +90,7 @@ def test_layer_by_layer_freezes_what_is_below():
 def run(args, folder, strategy="sequential"):
     out = io.StringIO()
     task = Classification(sweep_of(args))
-    spec, rows = run_table(
+    _, rows = run_table(
         task, folder, Reporter(Console(file=out, width=200)), track="none", strategy=strategy
     )
     return rows, task
@@ -109,7 +111,7 @@ def world(small_table):
 class Watched(Engine):
     """Keeps where each stage started and ended."""
 
-    ends: list = []
+    ends: ClassVar[list] = []
 
     def train(self, work, params, **given):
         result = super().train(work, params, **given)
@@ -123,14 +125,16 @@ def test_three_stages_alone_together_and_after_a_stop(world, tmp_path, monkeypat
     mesh = make_mesh(jax.devices()[:1])
     with monkeypatch.context() as patched:
         patched.setattr(run_module, "Engine", partial(Watched, mesh=mesh))
-        rows, task = run(world(), tmp_path / "alone")
+        rows, _ = run(world(), tmp_path / "alone")
     stages = Watched.ends[:3]
     assert [work.steps for work, *_ in stages] == [2, 2, 4]
     assert [work.prefix for work, *_ in stages] == ["intermediate-", "intermediate-2-", ""]
-    for (_, _, end), (_, start, _) in zip(stages, stages[1:], strict=False):
+    for (_, _, end), (_, start, _) in itertools.pairwise(stages):
         jax.tree.map(np.testing.assert_array_equal, end, start)
     frozen = [
-        np.array_equal(start["embeddings"]["word"]["embedding"], end["embeddings"]["word"]["embedding"])
+        np.array_equal(
+            start["embeddings"]["word"]["embedding"], end["embeddings"]["word"]["embedding"]
+        )
         for _, start, end in stages
     ]
     assert frozen == [False, True, False]
@@ -141,7 +145,9 @@ def test_three_stages_alone_together_and_after_a_stop(world, tmp_path, monkeypat
         "hidden_mse",
     ]
     assert cell_of(row).hash == row.hash
-    assert not [p for p in (tmp_path / "alone/runs" / row.hash).iterdir() if "intermediate" in p.name]
+    assert not [
+        p for p in (tmp_path / "alone/runs" / row.hash).iterdir() if "intermediate" in p.name
+    ]
 
     together, _ = run(world(), tmp_path / "together", "vmap")
     for place, found in numbers(together).items():
