@@ -157,9 +157,9 @@ def tuned(data: DataConfig, smoke: bool) -> Sweep:
             if name != PLAIN
         ),
         protocol=(
-            "Two layers of MiniLM-L6 with a fresh head learn from it by KL on the logits. Every row "
-            f"takes {steps} steps of 64, the rows of few parameters at ten times the learning rate; "
-            "neither was tuned.",
+            "Two layers of MiniLM-L6 with a fresh head learn from it by KL on the logits. Every "
+            f"row takes {steps} steps of 64, the rows of few parameters at ten times the learning "
+            "rate; neither was tuned.",
         ),
     )
 

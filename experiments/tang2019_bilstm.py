@@ -80,10 +80,10 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
         published_rows=() if smoke else PUBLISHED,
         trends=() if smoke else trends(),
         protocol=(
-            f"{100 * FRACTION:g}% of the training sentences, with their labels, are all that teacher "
-            f"and students see; the augmented row has up to {copies} copies of each too, on which "
-            f"only the teacher speaks. Every student takes {steps} steps of 64; the step is chosen "
-            "on validation, the test split (GLUE's dev) is read once.",
+            f"{100 * FRACTION:g}% of the training sentences, with their labels, are all that "
+            f"teacher and students see; the augmented row has up to {copies} copies of each too, "
+            f"on which only the teacher speaks. Every student takes {steps} steps of 64; the step "
+            "is chosen on validation, the test split (GLUE's dev) is read once.",
             "Departures from the paper: the teacher is MiniLM-L6 in place of BERT-large; a part of "
             f"the sentences and {copies} copies in place of all and 20; words are masked and "
             "n-grams kept as there (p = 0.1 and 0.25, n to 5), but none is replaced by another of "
