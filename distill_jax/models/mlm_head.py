@@ -11,6 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from distill_jax.core.errors import UserError
 from distill_jax.models import hf_folder, hf_weights
@@ -36,7 +37,7 @@ class MlmHead:
     bias_V: np.ndarray
 
     def logits(
-        self, hidden_ND: Array, words_VD: Array, *, activation: str, epsilon: float
+        self, hidden_ND: ArrayLike, words_VD: ArrayLike, *, activation: str, epsilon: float
     ) -> Array:
         """[N, V], of last hidden states [N, D].
 
@@ -44,7 +45,9 @@ class MlmHead:
           words_VD: the model's word embeddings.
           activation, epsilon: the model's ``hidden_act`` and ``layer_norm_eps``.
         """
-        middle_ND = ACTIVATIONS[activation](hidden_ND @ self.kernel_DD + self.bias_D[None])
+        middle_ND = ACTIVATIONS[activation](
+            jnp.asarray(hidden_ND) @ self.kernel_DD + self.bias_D[None]
+        )
         normal_ND = layer_norm(middle_ND, self.norm_scale_D, self.norm_bias_D, epsilon)
         return normal_ND @ jnp.asarray(words_VD).T + self.bias_V[None]
 

@@ -130,15 +130,15 @@ def _at_masks(
     config = checkpoint.config
     longest = -(-max(map(len, ids)) // LENGTHS) * LENGTHS
     longest = min(longest, config.token_range.positions)
-    ids_BT = np.zeros((ROWS, longest), np.int32)
-    where_BT = np.zeros((ROWS, longest), bool)
+    ids_BT: Any = np.zeros((ROWS, longest), np.int32)
+    where_BT: Any = np.zeros((ROWS, longest), bool)
     for row, own in enumerate(ids):
         ids_BT[row, : len(own)], where_BT[row, : len(own)] = own, True
     hidden_BTD = np.asarray(_last_hidden(config)(checkpoint.params, as_batch(ids_BT, where_BT)))
     masks_BT = (ids_BT == mask_id) & where_BT
     hidden_MD = hidden_BTD[masks_BT]
     count = len(hidden_MD)
-    padded_MD = np.resize(hidden_MD, (-(-max(count, 1) // MASKS) * MASKS, hidden_MD.shape[1]))
+    padded_MD: Any = np.resize(hidden_MD, (-(-max(count, 1) // MASKS) * MASKS, hidden_MD.shape[1]))
     logits = head.logits(
         padded_MD,
         _table(checkpoint, path),
@@ -155,8 +155,8 @@ def _last_hidden(config: Any) -> Any:
     model = build_model(config)
 
     def hidden(params: Any, batch: Any) -> Any:
-        states = model.apply({"params": params}, batch, train=False).hidden_states
-        return states[max(states)]
+        said: Any = model.apply({"params": params}, batch, train=False)
+        return said.hidden_states[max(said.hidden_states)]
 
     return jax.jit(hidden)
 
