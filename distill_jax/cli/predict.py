@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,23 +22,29 @@ from distill_jax.core.errors import UserError, printable, unknown
 from distill_jax.core.files import atomic_file
 
 if TYPE_CHECKING:
-    from distill_jax.evaluation.open_classifier import Answer, Stream
+    from distill_jax.evaluation.answers import Form
+    from distill_jax.evaluation.open_classifier import Stream
 
 Format = Literal["lines", "csv", "jsonl"]
 Cells = dict[str, Any]
-USUAL_COLUMNS = ("sentence", "text")
-ADDED_COLUMNS = ("predicted", "probability")
+USUAL_COLUMNS = ("sentence", "text", "tokens")
+QUESTION, CONTEXT = "question", "context"
+"""Columns of questions about texts."""
+ADDED_COLUMNS = ("predicted", "probability", "probabilities")
+"""Of answers, which no column of a file may be called."""
 SHOWN = 10_000
 """Rows from which on progress is shown."""
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify texts, or pairs of texts, with a finished model.
+    """Classify texts, or pairs of texts, with a finished model; or predict what it was trained for.
 
     Texts are arguments, the rows of --input, or the lines of standard input. Each line of the
     output is the class, its probability, and the text; --output or --format give all classes'
-    probabilities. A blank text has no class.
+    probabilities. A blank text has no class. Models of other tasks (--task) answer in their own
+    terms: a number, several labels, entities, an answer
+    to a question (--input with the columns question and context).
     """
 
     model: Annotated[Path, tyro.conf.Positional]
@@ -51,7 +57,7 @@ class Predict:
     input: Path | None = None
     """A file of texts: CSV, TSV, JSON, JSONL or Parquet, or .txt with a text a line."""
     text: str | None = None
-    """Column of the text in --input; by default sentence, text, or the only one there is."""
+    """Column of the text in --input; by default sentence, text, tokens, or the only one."""
     text_b: str | None = None
     """Column of the second text in --input, for a model of pairs."""
     output: Path | None = None
@@ -107,7 +113,8 @@ def main(arguments: Sequence[str]) -> None:
             expected=source.total,
             on_rows=on_rows,
         )
-        writer = _WRITERS[shape](source.columns, source.names, opened.label_names)
+        check_columns(source.columns, stream.form.columns, args.input)
+        writer = _WRITERS[shape](source.columns, source.names, stream.form)
         with _sink(args.output) as write:
             written = _copy(stream, source, writer, write)
     coverage = stream.coverage
@@ -123,7 +130,7 @@ def _copy(stream: Stream, source: Source, writer: Writer, write: Callable[[str],
     written = 0
     write(writer.head())
     for rows, answers in stream.answers(
-        source.rows(), lambda row: [text_of(row, name) for name in source.names]
+        source.rows(), lambda row: [stream.form.text_of(row, name) for name in source.names]
     ):
         write(writer.rows(rows, answers))
         written += len(rows)
@@ -218,8 +225,9 @@ def rows_of_file(path: Path, text: str | None, text_b: str | None) -> Source:
         total += 1
         found |= dict.fromkeys(cells)
     columns = list(found)
-    if taken := sorted({*ADDED_COLUMNS, "probabilities"} & set(columns)):
-        raise UserError(f"{path} has a column {taken[0]!r}, which is to be added; rename it")
+    check_columns(columns, (), path)
+    if text is None and text_b is None and {QUESTION, CONTEXT} <= found.keys():
+        text, text_b = QUESTION, CONTEXT
     usual = [name for name in USUAL_COLUMNS if name in columns]
     text = text or (usual or columns if usual or len(columns) == 1 else [None])[0]
     if total and text is None:
@@ -229,6 +237,12 @@ def rows_of_file(path: Path, text: str | None, text_b: str | None) -> Source:
         if total and name not in columns:
             raise unknown("column", name, columns, where=f"in {path}")
     return Source(lambda: (cells for _, cells in read_cells(path)), columns, names, total)
+
+
+def check_columns(columns: Sequence[str], added: Sequence[str], path: Path | None) -> None:
+    """Raises ``UserError`` where a file has a column that is to be added."""
+    if path is not None and (taken := sorted({*ADDED_COLUMNS, *added} & set(columns))):
+        raise UserError(f"{path} has a column {taken[0]!r}, which is to be added; rename it")
 
 
 def _check_no_file(text: str) -> None:
@@ -242,13 +256,7 @@ def _check_no_file(text: str) -> None:
         raise UserError(f"{text} is a file or folder, not a text: --input {text} reads a file")
 
 
-def text_of(row: Mapping[str, Any], name: str) -> str:
-    """A cell as text, nothing as a blank one."""
-    value = row.get(name)
-    return "" if value is None else str(value)
-
-
-Answers = Sequence["Answer | None"]
+Answers = Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -258,12 +266,12 @@ class Writer(abc.ABC):
     Attributes:
       columns: of the rows.
       names: those of their texts.
-      classes: of the model.
+      form: of the model's answers.
     """
 
     columns: Sequence[str]
     names: Sequence[str]
-    classes: Sequence[str]
+    form: Form
 
     def head(self) -> str:
         """What comes before the first row."""
@@ -275,51 +283,36 @@ class Writer(abc.ABC):
 
 
 class Lines(Writer):
-    """A line each: class, probability, texts; what would break the line is shown as ``\\n``."""
+    """A line each: the answer, the texts; what would break the line is shown as ``\\n``."""
 
     def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
         lines = []
         for row, answer in zip(rows, answers, strict=True):
-            own = [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]
-            texts = (text_of(row, name) for name in self.names)
-            lines.append("\t".join(map(_printable, (*own, *texts))))
+            texts = (self.form.text_of(row, name) for name in self.names)
+            lines.append("\t".join(map(_printable, (*self.form.line(answer), *texts))))
         return "".join(f"{line}\n" for line in lines)
 
 
 class Csv(Writer):
-    """All columns, the class, its probability, and that of every class."""
+    """All columns, and those of the answer: the class, its probability, and that of every class."""
 
     def head(self) -> str:
-        probabilities = (f"probability of {name}" for name in self.classes)
-        return _as_csv([[*self.columns, *ADDED_COLUMNS, *probabilities]])
+        return _as_csv([[*self.columns, *self.form.columns]])
 
     def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
         return _as_csv(
-            [*(_cell(row.get(name)) for name in self.columns), *self._own(answer)]
+            [*(_cell(row.get(name)) for name in self.columns), *self.form.row(answer)]
             for row, answer in zip(rows, answers, strict=True)
         )
 
-    def _own(self, answer: Answer | None) -> list[str]:
-        if answer is None:
-            return [""] * (2 + len(self.classes))
-        numbers = (answer.probability, *answer.probabilities.values())
-        return [answer.label, *(f"{number:.6g}" for number in numbers)]
-
 
 class Jsonl(Writer):
-    """An object a line: all columns, the class, its probability, and that of every class."""
+    """An object a line: all columns, and what is answered."""
 
     def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
         lines = []
         for row, answer in zip(rows, answers, strict=True):
-            own: Cells = {"predicted": None, "probability": None, "probabilities": None}
-            if answer:
-                rounded = {name: float(f"{p:.6g}") for name, p in answer.probabilities.items()}
-                own = {
-                    "predicted": answer.label,
-                    "probability": rounded[answer.label],
-                    "probabilities": rounded,
-                }
+            own = self.form.data(answer)
             lines.append(json.dumps({**row, **own}, ensure_ascii=False, default=str))
         return "".join(f"{line}\n" for line in lines)
 

@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -16,7 +17,7 @@ from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch, TokenRange
 from distill_jax.data.coverage import Coverage, Tally
-from distill_jax.data.plan import example_arrays
+from distill_jax.data.plan import example_arrays, filled
 from distill_jax.data.table import NO_LABEL, LabelledArrays, TextDataset, TextTable
 
 _FORMAT = 1
@@ -27,6 +28,8 @@ _AT_ONCE = 1024
 _TOKENS_AT_ONCE = 1 << 20
 _MANIFEST, _COVERAGE = "manifest.json", "coverage.json"
 _ARRAYS = ("tokens_S", "token_types_S", "offsets_N1")
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Tokens and token types of some texts one after another, and the length (int64) of each."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,6 +41,11 @@ class TokenTable(LabelledArrays):
       token_types_S: int8 [S], 0 for the first segment, 1 for the second.
       offsets_N1: int64 [N + 1]; row n is ``tokens_S[offsets_N1[n] : offsets_N1[n + 1]]``.
       scores_N: float32 [N] mean human ratings, or None.
+      targets: what is to be predicted where that is no class, an entry an example, [N, ...]; or
+        None.
+      targets_S: int32 [S], the same, an entry a token; negative where nothing is asked; or None.
+      aside: a tuple with an entry an example of what its scoring reads beside arrays, no part of
+        the digest; or None.
       asked_at_once: rows of a batch that a teacher is asked about.
       features_NF: float32 [N, F] that a linear model can read; None: tokens are no numbers.
     """
@@ -49,6 +57,9 @@ class TokenTable(LabelledArrays):
     token_types_S: np.ndarray
     offsets_N1: np.ndarray
     scores_N: np.ndarray | None = None
+    targets: np.ndarray | None = None
+    targets_S: np.ndarray | None = None
+    aside: Any = None
 
     @functools.cached_property
     def lengths_N(self) -> np.ndarray:
@@ -80,12 +91,15 @@ class TokenTable(LabelledArrays):
         tokens_S, types_S = (
             np.empty(offsets[-1], array.dtype) for array in (self.tokens_S, self.token_types_S)
         )
+        targets_S = None if self.targets_S is None else np.empty(offsets[-1], np.int32)
         for start in range(0, len(rows), _AT_ONCE):  # the places of all tokens would be large
             some = slice(start, start + _AT_ONCE)
             here = slice(offsets[start], offsets[min(start + _AT_ONCE, len(rows))])
             source = np.arange(here.start, here.stop)
             source += np.repeat(self.offsets_N1[rows[some]] - offsets[:-1][some], lengths[some])
             tokens_S[here], types_S[here] = self.tokens_S[source], self.token_types_S[source]
+            if targets_S is not None and self.targets_S is not None:
+                targets_S[here] = self.targets_S[source]
         return TokenTable(
             ids=tuple(self.ids[row] for row in rows),
             tokens_S=tokens_S,
@@ -93,7 +107,22 @@ class TokenTable(LabelledArrays):
             offsets_N1=offsets,
             labels_N=self.labels_N[rows],
             scores_N=None if self.scores_N is None else self.scores_N[rows],
+            targets=None if self.targets is None else self.targets[rows],
+            targets_S=targets_S,
+            aside=None if self.aside is None else tuple(self.aside[row] for row in rows),
         )
+
+    def _hidden(self, rows: np.ndarray) -> dict[str, Any]:
+        hidden: dict[str, Any] = {}
+        if self.targets is not None:
+            hidden["targets"] = self.targets.copy()
+            hidden["targets"][rows] = _nothing_said(self.targets[rows])
+        if self.targets_S is not None:
+            said_N = np.zeros(len(self), bool)
+            said_N[rows] = True
+            said_S = np.repeat(said_N, self.lengths_N)
+            hidden["targets_S"] = np.where(said_S, _nothing_said(self.targets_S), self.targets_S)
+        return hidden
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
         """Numpy arrays of ``rows``, padded to ``length`` tokens and ``batch_size`` rows."""
@@ -111,7 +140,16 @@ class TokenTable(LabelledArrays):
             token_type_ids_BT=np.where(where_BT, self.token_types_S[index_BT], 0).astype(np.int32),
             where_BT=where_BT,
         )
+        if self.targets is not None:
+            arrays["targets"] = filled(self.targets[rows], batch_size)
+        if self.targets_S is not None:
+            arrays["targets"] = np.where(where_BT, self.targets_S[index_BT], np.int32(-1))
         return Batch(**arrays, **example_arrays(rows, self.labels_N, batch_size))
+
+
+def _nothing_said(targets: np.ndarray) -> np.ndarray:
+    """Targets of hidden labels: 0, and where nothing is asked (whole numbers below 0) as it is."""
+    return np.minimum(targets, 0) if targets.dtype.kind == "i" else np.zeros_like(targets)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,12 +161,14 @@ class TokenDataset:
       splits: token tables under the text splits' names.
       digest: digest of text, tokeniser file and ``max_length``.
       coverage: of each split.
+      notes: what was decided while tokens were made, a sentence each.
     """
 
     label_names: tuple[str, ...]
     splits: Mapping[str, TokenTable]
     digest: str
     coverage: Mapping[str, Coverage]
+    notes: tuple[str, ...] = ()
 
 
 def tokenise_texts(
@@ -242,7 +282,7 @@ class Tokeniser:
                 f"max length {max_length} leaves no room beside {special} special tokens."
             )
         self._tokenizer.no_padding()
-        self._unknown_id = _unknown_id(self._tokenizer)
+        self.unknown_id = _unknown_id(self._tokenizer)
         self.max_length = max_length
 
     def encode(
@@ -270,34 +310,83 @@ class Tokeniser:
         *,
         ids: Sequence[str],
         tally: Tally,
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    ) -> Iterator[Arrays]:
         """``encode`` piece by piece: tokens, token types, and the length (int64) of every row.
 
         Args:
           tally: counts what is cut and unknown.
         """
+        for _, arrays in self.read(texts, texts_b, ids=ids, tally=tally):
+            yield arrays
+
+    def read(
+        self,
+        texts: Sequence[str],
+        texts_b: Sequence[str] | None = None,
+        *,
+        ids: Sequence[str],
+        tally: Tally,
+        places: bool = False,
+    ) -> Iterator[tuple[list[Any], Arrays]]:
+        """What the library says of the texts, some of them at a time, and that as arrays.
+
+        Args:
+          tally: counts what is cut and unknown.
+          places: whether each token says which characters it was made of (``offsets``).
+        """
         inputs = iter(texts if texts_b is None else zip(texts, texts_b, strict=True))
         special = self._tokenizer.num_special_tokens_to_add(is_pair=texts_b is not None)
+        encode = partial(_encoded, self._tokenizer, places=places)
         done = 0
         while some := list(itertools.islice(inputs, _AT_ONCE)):
-            encodings = _encoded(self._tokenizer, some, None)
+            encodings = encode(some, None)
             needed = np.array([len(each) for each in encodings], np.int64)
             long = np.flatnonzero(needed > self.max_length).tolist()
-            cut = _encoded(self._tokenizer, [some[n] for n in long], self.max_length)
+            cut = encode([some[n] for n in long], self.max_length)
             for n, each in zip(long, cut, strict=True):
                 encodings[n] = each
-            kept = np.array([len(each) for each in encodings], np.int64)
+            arrays = arrays_of(encodings)
+            tokens, _, kept = arrays
             if not kept.all():
                 empty = ids[done + int(np.argmin(kept))]
                 raise UserError(f"the tokeniser finds no token in example {empty!r}.")
-            total = int(kept.sum())
-            chain = itertools.chain.from_iterable
-            tokens = np.fromiter(chain(each.ids for each in encodings), np.int32, total)
-            types = np.fromiter(chain(each.type_ids for each in encodings), np.int8, total)
-            unknown = int((tokens == self._unknown_id).sum())
-            tally.add(needed, words=total - special * len(some), unknown=unknown)
+            unknown = int((tokens == self.unknown_id).sum())
+            tally.add(needed, words=len(tokens) - special * len(some), unknown=unknown)
             done += len(some)
-            yield tokens, types, kept
+            yield encodings, arrays
+
+    def shortened(self, texts: Sequence[str], most: int) -> list[str]:
+        """The texts, each cut after so many tokens at most, special ones not counted."""
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        encodings = _encoded(self._tokenizer, list(texts), most + special, places=True)
+        ends = (max(stop for _, stop in each.offsets) for each in encodings)
+        cut = (bool(each.overflowing) for each in encodings)
+        return [t[:end] if over else t for t, end, over in zip(texts, ends, cut, strict=True)]
+
+    def windows(
+        self, questions: Sequence[str], contexts: Sequence[str], *, stride: int
+    ) -> Iterator[list[Any]]:
+        """For each question and its context: the pair, as often as it takes to see all of it.
+
+        Args:
+          questions: as ``shortened`` makes them, so that each leaves room for more of its context
+            than is shared.
+          stride: tokens of a context that two windows after one another share.
+        """
+        pairs = list(zip(questions, contexts, strict=True))
+        self._tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
+        for start in range(0, len(pairs), _AT_ONCE):
+            for first in self._tokenizer.encode_batch(pairs[start : start + _AT_ONCE]):
+                yield [first, *first.overflowing]
+
+
+def arrays_of(encodings: Sequence[Any]) -> Arrays:
+    """Tokens and token types one after another, and the length (int64) of every row."""
+    kept = np.array([len(each) for each in encodings], np.int64)
+    total, chain = int(kept.sum()), itertools.chain.from_iterable
+    tokens = np.fromiter(chain(each.ids for each in encodings), np.int32, total)
+    types = np.fromiter(chain(each.type_ids for each in encodings), np.int8, total)
+    return tokens, types, kept
 
 
 class _ArrayFile:
@@ -325,14 +414,18 @@ class _ArrayFile:
         np.lib.format.write_array_header_1_0(self._file, about)
 
 
-def _encoded(tokenizer, texts: list, max_length: int | None) -> list:
-    """What the tokeniser says of texts, or pairs, cut where they are too long."""
+def _encoded(tokenizer, texts: list, max_length: int | None, *, places: bool = False) -> list:
+    """What the tokeniser says of texts, or pairs, cut where they are too long.
+
+    Args:
+      places: whether tokens say which characters they were made of.
+    """
     if max_length is None:
         tokenizer.no_truncation()
     else:
         tokenizer.enable_truncation(max_length)
     try:
-        return tokenizer.encode_batch_fast(texts)
+        return (tokenizer.encode_batch if places else tokenizer.encode_batch_fast)(texts)
     except BaseException as error:  # as above
         raise UserError(f"the tokeniser fails on the texts: {panics_reported(error)}") from error
 

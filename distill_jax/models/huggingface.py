@@ -99,7 +99,7 @@ def load_pretrained(
         notes += ["the checkpoint's classifier was replaced by a fresh one"] if dropped else []
         tensors = {name: tensors[name] for name in tensors if name not in dropped}
         fresh.append("classifier")
-    else:
+    elif not (folder / hf_folder.TASK).is_file():  # who opens such a folder reads that file
         hf_config.check_single_label(raw, where=str(config_file))
 
     params = _complete(config, tensors, fresh, seed, where=str(folder))
@@ -156,7 +156,7 @@ def save_pretrained(
         hf_config.write_json(scratch / TOKENIZER_CONFIG, tokenizer_config)
         shutil.copyfile(tokenizer_file, scratch / TOKENIZER)
         hf_weights.write_tensors(scratch / hf_weights.WEIGHTS, config, params)
-        if config.pooling != "pooler":
+        if config.pooling not in hf_config.OWN:
             code = f"{hf_config.CODE}.py"
             shutil.copyfile(Path(__file__).with_name(code), scratch / code)
         if label_names is not None:

@@ -47,10 +47,10 @@ class Recipe:
         """Whether embeddings of tokens are shifted."""
         return any(each.attacks for each in self.ingredients)
 
-    def check(self, num_labels: int, embeddings: tuple[str, ...]) -> None:
+    def check(self, num_classes: int, embeddings: tuple[str, ...]) -> None:
         """See ``Ingredient.check``."""
         for each in self.ingredients:
-            each.check(num_labels, embeddings)
+            each.check(num_classes, embeddings)
 
     def optimizer(self, config: OptimizerConfig) -> OptimizerConfig:
         """How parameters are moved."""

@@ -290,8 +290,8 @@ def test_recipes_have_one_text():
 
 
 def test_students_that_cannot_have_a_recipe_are_refused(student_config):
-    with pytest.raises(UserError, match="there is one output"):
-        parse_recipe("rdrop").check(1, EMBEDDINGS)
+    with pytest.raises(UserError, match="of which there are none here"):
+        parse_recipe("rdrop").check(0, EMBEDDINGS)
     for text in ("fgm", "freelb"):
         with pytest.raises(UserError, match="this student has none"):
             parse_recipe(text).check(2, ())

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core.digests import digest
+from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
 from distill_jax.data import digits
 from distill_jax.data.augment.augmentation import augmented, is_copy, parse_augmentation, source_of
 from distill_jax.data.augment.base import Tools
 from distill_jax.data.coverage import Coverage, in_words
-from distill_jax.data.images import ImageTable
 from distill_jax.data.load import load_dataset
 from distill_jax.data.plan import choose_lengths
-from distill_jax.data.split_files import listed
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.tokenise import TokenTable
 from distill_jax.data.transfer import add_texts, noisy_labels
+from distill_jax.objectives.outputs import Outputs
 from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
+from distill_jax.tasks.kinds.kind import Examples, Kind
 
-Examples = TokenTable | ImageTable
 DIGITS = "digits"
 FEW_SHAPES = 3
 EVALUATION_BATCH = 64
@@ -51,6 +51,7 @@ class Splits:
       notes: what was decided about the data.
       coverage: of each split's texts, how much is cut or unknown; empty for images.
       test_texts: id -> a test example's text, or its two; empty for images.
+      fitted: what the kind of task learnt of the labels that are used, see ``Kind.fit``.
     """
 
     config: DataConfig
@@ -67,6 +68,7 @@ class Splits:
     notes: tuple[str, ...] = ()
     coverage: Mapping[str, Coverage] = dataclasses.field(default_factory=dict)
     test_texts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False)
+    fitted: Any = None
     _lengths: Callable[[int, int], tuple[int, ...]] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +79,16 @@ class Splits:
             return choose_lengths(lengths_N, batch_size=batch_size, max_shapes=max_shapes)
 
         object.__setattr__(self, "_lengths", lru_cache(choose))
+
+    @property
+    def kind(self) -> Kind:
+        """Of what is predicted."""
+        return self.config.kind
+
+    @property
+    def outputs(self) -> Outputs:
+        """What models of it say, as objectives know it."""
+        return self.kind.outputs_for(self.label_names)
 
     def training_table(self, *, with_teacher: bool) -> Examples:
         """All examples where a teacher speaks of them, else those with labels."""
@@ -98,7 +110,7 @@ class Splits:
             )
         return (
             f"{training}, {len(self.validation):,} validation, "
-            f"{len(self.test):,} test; classes {listed(self.label_names)}"
+            f"{len(self.test):,} test; {self.kind.described(self.label_names)}"
         )
 
     def told(self) -> Iterator[str]:
@@ -112,8 +124,7 @@ class Splits:
 
 def load_texts(config: DataConfig) -> TextDataset:
     """The text data set of a configuration, without what is added to it."""
-    columns = {"text": config.text, "text_b": config.text_b, "label": config.label}
-    return load_dataset(config.name, **columns)  # type: ignore[arg-type]
+    return config.kind.load(config)
 
 
 def prepare_texts(
@@ -126,21 +137,25 @@ def prepare_texts(
     """
 
     def tokenise(texts: TextDataset):
-        return tokenise_dataset(
-            texts, tokenizer_file, max_length=config.max_length, cache=home() / "tokens"
-        )
+        cache = home() / "tokens"
+        return config.kind.tokenise(texts, tokenizer_file, config.max_length, cache)
 
     own = tokenise(dataset)
-    notes = dataset.notes
+    notes = (*dataset.notes, *own.notes)
     train: TokenTable = own.splits["train"]
     wider = dataset
     if config.more_texts:
         wider = add_texts(wider, [load_dataset(name) for name in config.more_texts])
     augmentation = parse_augmentation(config.augment)
     if augmentation is not None:
+        if not config.kind.augments:
+            raise UserError(
+                f"augmentation ({augmentation}) is for tasks with an answer a text, not for task "
+                f"{config.task}: its answers are of words, which copies change"
+            )
         wider = augmented(wider, augmentation, tools)
     if wider is not dataset:
-        train, notes = tokenise(wider).splits["train"], wider.notes
+        train, notes = tokenise(wider).splits["train"], (*wider.notes, *own.notes)
     if augmentation is not None:
         notes = (*notes, _cost(train))
     longest = max(int(table.lengths_N.max()) for table in own.splits.values())
@@ -223,11 +238,18 @@ def _with_labels_chosen(splits: Splits) -> Splits:
     }
     if draw:  # there was one draw once; its digest stays
         chosen["label_seed"] = draw
+    if config.task != DataConfig.task:  # classes were alone once
+        chosen["task"] = config.task
     labels_digest = digest(chosen)
+    kind = config.kind
+    fitted = kind.fit(labelled, splits.label_names)
     return dataclasses.replace(
         splits,
-        labelled=labelled,
-        everything=everything,
+        fitted=fitted,
+        labelled=kind.ready(labelled, fitted),
+        everything=kind.ready(everything, fitted),
+        validation=kind.ready(splits.validation, fitted),
+        test=kind.ready(splits.test, fitted),
         labels_digest=labels_digest,
         digest=digest({"labels": labels_digest, "everything": everything.digest}),
     )

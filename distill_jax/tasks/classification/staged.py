@@ -20,8 +20,11 @@ from typing import Any
 from distill_jax.core.errors import UserError
 from distill_jax.engine.cell import Train
 from distill_jax.objectives.grammar import parse
+from distill_jax.objectives.terms import Objective
 
 ARROW = "->"
+Read = Callable[[str], Objective]
+"""Text -> an objective."""
 _STAGE = re.compile(
     r"(?P<objective>.*?)"
     r"(?:\s+for\s+(?P<share>\S+?))?"
@@ -50,13 +53,16 @@ class StageText:
         return f"{self.objective}{share}{frozen}"
 
 
-def parse_stages(text: str) -> tuple[StageText, ...]:
+def parse_stages(text: str, read: Read = parse) -> tuple[StageText, ...]:
     """Reads stages; ``" -> ".join(map(str, stages))`` is their canonical text.
+
+    Args:
+      read: of an objective, in the words of its task.
 
     Raises:
       UserError: with what is wrong and in which stage.
     """
-    stages = tuple(map(_stage, text.split(ARROW)))
+    stages = tuple(_stage(part, read) for part in text.split(ARROW))
     given = [stage.share for stage in stages if stage.share is not None]
     rest = 1 - sum(given)
     if len(given) < len(stages) and rest <= 1e-9:
@@ -68,28 +74,30 @@ def parse_stages(text: str) -> tuple[StageText, ...]:
     return stages
 
 
-def canonical(text: str) -> str:
+def canonical(text: str, read: Read = parse) -> str:
     """The canonical text of an objective, or of several stages."""
-    return f" {ARROW} ".join(map(str, parse_stages(text)))
+    return f" {ARROW} ".join(map(str, parse_stages(text, read)))
 
 
-def mapped(text: str, change: Callable[[str], str]) -> str:
+def mapped(text: str, change: Callable[[str], str], read: Read = parse) -> str:
     """The stages with another objective each.
 
     Args:
       change: objective -> objective.
     """
-    stages = (dataclasses.replace(s, objective=change(s.objective)) for s in parse_stages(text))
+    stages = (
+        dataclasses.replace(s, objective=change(s.objective)) for s in parse_stages(text, read)
+    )
     return f" {ARROW} ".join(map(str, stages))
 
 
-def expanded(stage: Train) -> tuple[Train, ...]:
+def expanded(stage: Train, read: Read = parse) -> tuple[Train, ...]:
     """A stage whose objective names several, as these, their objectives in canonical form.
 
     Raises:
       UserError: too few steps for so many stages.
     """
-    named = parse_stages(stage.objective)
+    named = parse_stages(stage.objective, read)
     shares = _shares(named)
     trainings = _cut(stage.training, shares) if len(named) > 1 else [stage.training]
     return tuple(
@@ -123,10 +131,10 @@ def layer_by_layer(
     return f" {ARROW} ".join([*stages, last])
 
 
-def _stage(text: str) -> StageText:
+def _stage(text: str, read: Read) -> StageText:
     found = _STAGE.fullmatch(text.strip())
     assert found is not None  # whatever stands there may be an objective
-    objective = str(parse(found["objective"]))
+    objective = str(read(found["objective"]))
     frozen = (found["frozen"] or "").strip("'\"")
     if found["share"] is None:
         return StageText(objective, None, frozen)

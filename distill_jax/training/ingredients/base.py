@@ -109,11 +109,11 @@ class Ingredient:
         """Other parameters that are trained instead of the model's."""
         return None
 
-    def check(self, num_labels: int, embeddings: tuple[str, ...]) -> None:
+    def check(self, num_classes: int, embeddings: tuple[str, ...]) -> None:
         """Raises ``UserError`` for a student that cannot be trained so.
 
         Args:
-          num_labels: outputs of the student.
+          num_classes: of which an example has one; 0 where the task has no such.
           embeddings: where its embeddings of tokens are, () where nowhere.
         """
 

@@ -42,7 +42,7 @@ class Fgm(Ingredient):
                 f"epsilon and weight of fgm must be positive, not {self.epsilon} and {self.weight}"
             )
 
-    def check(self, num_labels: int, embeddings: tuple[str, ...]) -> None:
+    def check(self, num_classes: int, embeddings: tuple[str, ...]) -> None:
         check_embeddings(self.kind, embeddings)
 
     def gradients(self, once: Once, around: Around) -> Passed:

@@ -46,7 +46,7 @@ class FreeLb(Ingredient):
                 f"rate and epsilon of freelb must be positive, not {self.rate} and {self.epsilon}"
             )
 
-    def check(self, num_labels: int, embeddings: tuple[str, ...]) -> None:
+    def check(self, num_classes: int, embeddings: tuple[str, ...]) -> None:
         check_embeddings(self.kind, embeddings)
 
     def gradients(self, once: Once, around: Around) -> Passed:

@@ -58,9 +58,11 @@ class RDrop(Ingredient):
         if not 0 <= self.alpha < math.inf:
             raise UserError(f"alpha of rdrop must not be negative, not {self.alpha}")
 
-    def check(self, num_labels: int, embeddings: tuple[str, ...]) -> None:
-        if num_labels < 2:
-            raise UserError("rdrop compares distributions over classes, and there is one output")
+    def check(self, num_classes: int, embeddings: tuple[str, ...]) -> None:
+        if num_classes < 2:
+            raise UserError(
+                "rdrop compares distributions over classes, of which there are none here"
+            )
 
     def says(self, say: Say) -> Say:
         def twice(params: Params, batch: Batch, key: jax.Array, shift: Any) -> Twice:
