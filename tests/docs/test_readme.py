@@ -107,6 +107,7 @@ def test_every_flag_that_the_pages_name_exists():
     scripts = "".join(path.read_text() for path in (ROOT / "tools/launch").glob("*.sh"))
     known = fields | {
         "no-fine-tune",
+        "no-windows",
         "no-yardsticks",
         "help",
         "plugin",

@@ -1,4 +1,4 @@
-"""The tables of recipes and of Tang et al., in small, with a toy teacher; every row is checked, some are trained."""
+"""The tables of recipes and of Tang et al. in small: all rows are checked, some are trained."""
 
 import dataclasses
 import io

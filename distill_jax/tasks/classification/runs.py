@@ -121,7 +121,7 @@ class ClassifierRun(Run):
         }
 
     def start(self) -> Params:
-        return params_of_student(self.cell, self.teacher.pretrained)
+        return params_of_student(self.cell, self.teacher.pretrained, self.teacher)
 
     def outputs(self) -> TeacherOutputs | None:
         assert self.supplies is not None
