@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.compare_flags import CompareLosses, parse_arguments
+from distill_jax.cli.recipe_flags import recipe_protocol, with_recipe
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.student_start import told_start
 from distill_jax.cli.task_flags import baseline_of, kind_of, selection
@@ -245,6 +246,7 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
             args.label,
             fraction,
             args.max_length,
+            augment=args.augment,
             task=args.task,
             label_separator=args.label_separator,
         ),
@@ -292,18 +294,25 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     from distill_jax.engine.sweep import Sweep, axis, points
     from distill_jax.tables.names import YARDSTICK
     from distill_jax.tables.outputs import share_of_labels
+    from distill_jax.tasks.classification.staged import canonical, mapped
 
     if args.plugin is not None:
         from distill_jax.objectives.plugins import load_plugin
 
         load_plugin(args.plugin)
     random, copied = _trainings(args)
-    base, students = _base(args, random), _students(args, random, copied)
+    base = _base(args, random)
+    random, copied = (with_recipe(args, each) for each in (random, copied))  # not the teacher
+    students = _students(args, random, copied)
     kind = kind_of(args)
-    objectives = [str(kind.parse(text)) for text in args.objectives]
+    objectives = [canonical(text, kind.parse) for text in args.objectives]
     baseline = baseline_of(args, objectives)
     weigh, weighing = _weighing(args.class_weights, base.setup.data)
-    rows = axis("objective", {text: weigh(_weighing_teachers(args, text)) for text in objectives})
+    weighed = {
+        text: mapped(text, lambda own: weigh(_weighing_teachers(args, own)), kind.parse)
+        for text in objectives
+    }
+    rows = axis("objective", weighed)
     if len(rows) < len(objectives):
         raise UserError(f"the objectives repeat themselves: {', '.join(objectives)}")
     trends: tuple[Trend, ...] = ()
@@ -312,6 +321,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
         *_half_precision(base),
+        *recipe_protocol(args, random.recipe),
         *weighing,
         *_copies_of_a_trained_teacher(args),
         *told_start(args.student_start),

@@ -99,7 +99,8 @@ class CompareLosses:
     what the teacher's reads. auto: pooler for students that start at random on data of your own
     (files:, tfds:), so that transformers runs their folders as they are; else the teacher's."""
     objectives: tuple[str, ...] = FIRST_ROWS
-    """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row."""
+    """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row. Stages are joined by ->:
+    'hidden_mse for 0.5 freezing classifier -> kl' (docs/recipes.md)."""
     controls: bool = False
     """Further rows that split what a teacher is worth: kl without the transfer set, hard
     pseudo-labels, a placebo, and ce with its rate and length chosen on validation."""
@@ -136,6 +137,18 @@ class CompareLosses:
     """For students that start at random."""
     copied_learning_rate: float = 3e-4
     """For students made of the teacher's layers (l2, l3)."""
+    recipe: str = ""
+    """What students' training does beside the objective: rdrop, fgm, freelb, lora or bitfit, e.g.
+    'rdrop(2.0) + lora(rank=4)' (docs/recipes.md)."""
+    freeze: tuple[str, ...] = ()
+    """Regular expressions; parameters of students in whose path one is found stay as they are."""
+    rate: tuple[str, ...] = ()
+    """REGEX=FACTOR: such parameters of students learn at so many times the learning rate."""
+    layer_decay: float = 1.0
+    """Factor of students' learning rate from each layer to the one below it; 1: none."""
+    augment: str = ""
+    """Altered copies of the training sentences on which only the teacher speaks, e.g.
+    'mask(0.1) + ngram(copies=5)' (docs/augmentation.md)."""
     clip_apart: bool = False
     """Clip the gradients of students and of the losses' own parameters by a norm each."""
     evaluations: int = 4

