@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from distill_jax.core.digests import LATE
+from distill_jax.core.digests import LATE, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.engine.cell import Cell
@@ -316,4 +316,6 @@ def config_of(cell: ClassifierCell, model: Any) -> dict[str, Any]:
     Args:
       model: the configuration of its student, a dataclass.
     """
-    return {**cell.config, "model": dataclasses.asdict(model)}
+    counting = fields_that_count(model)
+    whole = dataclasses.asdict(model)
+    return {**cell.config, "model": {k: v for k, v in whole.items() if k in counting}}
