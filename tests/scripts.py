@@ -6,6 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "compression": "Compression",
+    "stanton2021_fidelity": "Fidelity",
+    "students": "Students",
     "recommendation": "Recommendation",
     "recommendation_anchor": "Anchor",
     "recommendation_continual": "Continual",

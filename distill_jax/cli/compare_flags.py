@@ -32,7 +32,8 @@ class CompareLosses:
     little data, in a minute or two. Other flags change a preset."""
 
     data: str = "review_snippets/movie"
-    """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
+    """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME; of
+    images digits, images:FILE.npz, images:tfds:NAME."""
     text: str = "sentence"
     """Column of the text (files: and tfds: only)."""
     text_b: str | None = None
@@ -75,6 +76,9 @@ class CompareLosses:
     teacher_patience: int | None = None
     """The teacher's fine-tuning ends when so many evaluations in a row were no better; 0: never.
     Default: 3 (of 10) of data of your own, else 0."""
+    teacher_jitter: int = 0
+    """Of images: pixels by which each is moved at most while the teacher is trained, anew in every
+    epoch."""
     teacher_batch_size: int = 32
     teacher_learning_rate: float | None = None
     """Default: 1e-4, or chosen as --teacher-rates says."""
@@ -84,13 +88,19 @@ class CompareLosses:
     steps each at most, unless --teacher-learning-rate is given; else one."""
 
     students: tuple[str, ...] = ("tiny",)
-    """tiny, l2, l3, LAYERSxWIDTHxHEADS such as 3x256x4, bilstm or static (docs/students.md)."""
+    """tiny, l2, l3, LAYERSxWIDTHxHEADS such as 3x256x4, bilstm or static; of images cnn-4-8-16 or
+    mlp-800-800 (docs/students.md)."""
+    student_start: str = "usual"
+    """Where students start: usual (as docs/students.md says of each), random, embeddings (the
+    teacher's, narrower), truncated (the most important units of the teacher's layers), or, of the
+    fine-tuned teacher or of its checkpoint before, a share, 0.5*teacher, 0.5*checkpoint."""
     student_pooling: Literal["auto", Pooling] = "auto"
     """What a student's head reads: pooler (BERT's own, on [CLS]), mean (of all tokens) or cls, or
     what the teacher's reads. auto: pooler for students that start at random on data of your own
     (files:, tfds:), so that transformers runs their folders as they are; else the teacher's."""
     objectives: tuple[str, ...] = FIRST_ROWS
-    """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row."""
+    """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row. Stages are joined by ->:
+    'hidden_mse for 0.5 freezing classifier -> kl' (docs/recipes.md)."""
     controls: bool = False
     """Further rows that split what a teacher is worth: kl without the transfer set, hard
     pseudo-labels, a placebo, and ce with its rate and length chosen on validation."""
@@ -127,6 +137,18 @@ class CompareLosses:
     """For students that start at random."""
     copied_learning_rate: float = 3e-4
     """For students made of the teacher's layers (l2, l3)."""
+    recipe: str = ""
+    """What students' training does beside the objective: rdrop, fgm, freelb, lora or bitfit, e.g.
+    'rdrop(2.0) + lora(rank=4)' (docs/recipes.md)."""
+    freeze: tuple[str, ...] = ()
+    """Regular expressions; parameters of students in whose path one is found stay as they are."""
+    rate: tuple[str, ...] = ()
+    """REGEX=FACTOR: such parameters of students learn at so many times the learning rate."""
+    layer_decay: float = 1.0
+    """Factor of students' learning rate from each layer to the one below it; 1: none."""
+    augment: str = ""
+    """Altered copies of the training sentences on which only the teacher speaks, e.g.
+    'mask(0.1) + ngram(copies=5)' (docs/augmentation.md)."""
     clip_apart: bool = False
     """Clip the gradients of students and of the losses' own parameters by a norm each."""
     evaluations: int = 4

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -10,21 +10,28 @@ from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
 
 if TYPE_CHECKING:
+    from distill_jax.data.images import ImageDataset
     from distill_jax.data.table import TextDataset
     from distill_jax.tasks.classification.cells import DataConfig, TeacherConfig
     from distill_jax.tasks.classification.models import Checkpoint
     from distill_jax.tasks.kinds.kind import Kind
 
 
+IMAGE_TEACHER = "mlp-800-800"
+"""Reads images of any size."""
+
+
 @dataclass(frozen=True)
 class Data:
     """Show the splits, classes and first examples of a data set, and run the checks of training.
 
+    Of interactions: users, items, what was decided about them, and what would be asked.
     What training would refuse about the data, or about data and teacher together, is refused here.
     """
 
     name: Annotated[str, tyro.conf.Positional] = "review_snippets/movie"
-    """As for --data: review_snippets/movie, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
+    """As for --data: review_snippets/movie, shopping_reviews_zh, movielens-100k, files:FOLDER,
+    tfds:NAME; of images digits, images:FILE.npz, images:tfds:NAME."""
     text: str = "sentence"
     """Column of the text (files: and tfds: only)."""
     text_b: str | None = None
@@ -41,13 +48,16 @@ class Data:
     max_length: int = 128
     """Tokens after which a text would be cut."""
     teacher: str = "minilm-l6"
-    """Whose tokeniser reads the texts: minilm-l6, a folder with a BERT checkpoint, or a hub id."""
+    """Whose tokeniser reads the texts: minilm-l6, a folder with a BERT checkpoint, or a hub id; of
+    images a model that reads them (mlp-800-800 by default)."""
     fine_tune: bool = True
     """--no-fine-tune for a teacher whose head is trained: its classes are checked too."""
     label_map: str | None = None
     """With --no-fine-tune: which class of the teacher is which of the data, as in training."""
     examples: int = 3
     """How many examples of each split to show."""
+    columns: str | None = None
+    """Of interactions, where they are not called as usual: user=...,item=...,time=..."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -56,17 +66,30 @@ def main(arguments: Sequence[str]) -> None:
     if args.examples < 0:
         raise UserError(f"--examples must not be negative, not {args.examples}")
 
+    from distill_jax.cli import data_interactions
+    from distill_jax.data.load_images import is_images, load_images
+
+    if args.columns or data_interactions.holds_interactions(args.name):
+        data_interactions.show(args.name, args.columns, args.examples)
+        return
+
     from distill_jax.tasks.classification.cells import TeacherConfig
     from distill_jax.tasks.classification.label_map import parse_label_map
 
+    images = is_images(args.name)
+    name = IMAGE_TEACHER if images and args.teacher == Data.teacher else args.teacher
     label_map = parse_label_map(args.label_map)
-    teacher = TeacherConfig(args.teacher, args.fine_tune, label_map=label_map)
+    teacher = TeacherConfig(name, args.fine_tune, label_map=label_map)
     data = _config(args)
-    dataset = data.kind.load(data)
-    for line in described(dataset, args.examples, data.kind):
+    dataset = None if images else data.kind.load(data)
+    if dataset is None:
+        lines = described_images(load_images(args.name))
+    else:
+        lines = described(dataset, args.examples, data.kind)
+    for line in lines:
         print(line)
     _check(data, dataset, teacher)
-    print(f"all checks of training passed (teacher {args.teacher})")
+    print(f"all checks of training passed (teacher {name})")
 
 
 def _config(args: Data) -> "DataConfig":
@@ -101,15 +124,30 @@ def described(dataset: "TextDataset", examples: int, kind: "Kind") -> Iterator[s
             yield f"    {table.ids[row]}  {name}: {table.texts[row]}{pair}"
 
 
-def _check(data: "DataConfig", dataset: "TextDataset", teacher: "TeacherConfig") -> None:
+def described_images(dataset: "ImageDataset") -> Iterator[str]:
+    """Classes, notes, and of each split how many images there are, of which size."""
+    from distill_jax.data.split_files import listed
+
+    names = dataset.label_names
+    yield f"{dataset.name}: classes {listed(names)}; digest {dataset.digest}"
+    for note in dataset.notes:
+        yield f"note: {note}"
+    for split, table in dataset.splits.items():
+        labels = table.labels_N.tolist()
+        counts = [f"{labels.count(number):,} {name}" for number, name in enumerate(names)]
+        size = " x ".join(map(str, table.image))
+        yield f"  {split}: {len(table):,} images of {size} ({', '.join(counts)})"
+
+
+def _check(data: "DataConfig", dataset: "TextDataset | None", teacher: "TeacherConfig") -> None:
     """Run the checks of training on data and teacher, and print what they say."""
     from distill_jax.data.coverage import in_words
     from distill_jax.tasks.classification.models import load_checkpoint
     from distill_jax.tasks.classification.supplies import examples_for
 
-    def load(name: str, num_labels: int | None, fresh: bool) -> "Checkpoint":
-        pooling = data.pooling_of("auto")
-        return load_checkpoint(name, num_labels=num_labels, fresh=fresh, pooling=pooling)
+    def load(name: str, num_labels: int | None, fresh: bool, **of_images: Any) -> "Checkpoint":
+        how: dict[str, Any] = {"pooling": data.pooling_of("auto"), **of_images}
+        return load_checkpoint(name, num_labels=num_labels, fresh=fresh, **how)
 
     task, pretrained = examples_for(
         data, teacher.name, teacher.fine_tune, load, dataset, teacher.label_map

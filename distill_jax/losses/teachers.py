@@ -3,12 +3,18 @@
 The mean of the teachers' probabilities is not the softmax of the mean of their logits.
 """
 
+import math
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import clip_logits, floats, log_probs, number
+
+Confidence = Literal["confidence", "certainty"]
+CONFIDENCES: tuple[str, ...] = get_args(Confidence)
 
 
 def _weights(weights: ArrayLike | None, logits: Array) -> Array:
@@ -69,3 +75,28 @@ def mean_logits(logits: ArrayLike, *, weights: ArrayLike | None = None) -> Array
     """
     (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
     return jnp.sum(clip_logits(logits) * _weights(weights, logits), axis=0)
+
+
+def confidence(logits: ArrayLike, *, by: Confidence = "confidence") -> Array:
+    """How sure a teacher is of each example, in (0, 1].
+
+    ``confidence``: the probability of its likeliest class, at least 1/C; ``certainty``: one less
+    the entropy over log C, 0 where all classes are as likely.
+
+    Args:
+      logits: [..., C], C at least 2.
+
+    Returns:
+      [...], constant: no gradient flows to the teacher.
+
+    Example:
+      >>> logits = jnp.array([[0.0, 0.0], [4.0, 0.0]])
+      >>> confidence(logits), confidence(logits, by="certainty")
+      (Array([0.5  , 0.982], dtype=float32), Array([0.  , 0.87], dtype=float32))
+    """
+    (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
+    log_p = log_probs(logits, 1.0)
+    if by == "confidence":
+        return jnp.exp(jnp.max(log_p, axis=-1))
+    entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+    return jnp.clip(1 - entropy / math.log(logits.shape[-1]), 0, 1)

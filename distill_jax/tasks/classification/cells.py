@@ -11,12 +11,16 @@ from typing import Any, ClassVar, Literal
 from distill_jax.core.digests import LATE, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.data.augment.augmentation import parse_augmentation
 from distill_jax.engine.cell import Cell
 from distill_jax.engine.options import Pooling, Precision
+from distill_jax.models.starts import USUAL, parse_start
+from distill_jax.tasks.classification.staged import expanded
 from distill_jax.tasks.kinds.kind import Kind
 from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
+from distill_jax.training.recipe import parse_recipe
 
 RECIPE = 2
 """Raised when the same cell would come out differently than before, so that old rows retire."""
@@ -28,10 +32,19 @@ TEACHER = "teacher"
 """The name, among the students, of the teacher that is fine-tuned."""
 
 
+OWN = ("files:", "tfds:", "images:")
+"""How the names of the user's own data sets begin."""
+
+
+def is_own(name: str) -> bool:
+    """Whether a data set is the user's, so that no committed table rests on its defaults."""
+    return name.startswith(OWN)
+
+
 def usual_fraction(name: str) -> float:
     """The share of the labels that is used where nobody says: all of the user's own; a tenth of
     the built-in data sets, so that there is something for a teacher to add."""
-    return 1.0 if name.startswith(("files:", "tfds:")) else 0.1
+    return 1.0 if is_own(name) else 0.1
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class DataConfig:
 
     Attributes:
       name: ``review_snippets/movie``, ``shopping_reviews_zh``, ``digits``, ``files:FOLDER``,
-        ``tfds:NAME``.
+        ``tfds:NAME``, ``images:FILE.npz``, ``images:tfds:NAME``.
       text, text_b, label: columns of the user's own files and of TFDS sets.
       label_fraction: share of the training labels that is used.
       max_length: tokens after which a text is cut.
@@ -53,6 +66,10 @@ class DataConfig:
         draw of all committed tables.
       task: what is predicted, a kind of ``tasks.kinds``.
       label_separator: between the labels of a cell, where an example has several.
+      left_out: classes that students never see: their examples are not in the transfer set, nor
+        any other that a student with a teacher learns from. The teacher was trained on them.
+      augment: copies of the training texts that join the transfer set, see ``data.augment``;
+        canonical text.
     """
 
     name: str = "review_snippets/movie"
@@ -67,9 +84,13 @@ class DataConfig:
     label_seed: int = 0
     task: str = field(default="classes", metadata=LATE)
     label_separator: str = field(default=",", metadata=LATE)
+    left_out: tuple[str, ...] = field(default=(), metadata=LATE)
+    augment: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        augmentation = parse_augmentation(self.augment)
+        object.__setattr__(self, "augment", str(augmentation or ""))
         _check_seed("label", self.label_seed)
         kind = self.kind  # raises for a task that there is not
         if self.label_noise and not kind.has_classes:
@@ -116,6 +137,8 @@ class TrainingConfig:
       ties: of steps that are equal in that, the ``earliest`` or the one of the lowest ``loss``.
       min_steps: the least that ``epochs`` come to.
       patience: training ends when so many evaluations in a row were no better; 0 for never.
+      jitter: pixels by which an image is moved at most, anew in every epoch, see ``data.jitter``.
+      recipe: what is done beside the objective, see ``training.recipe``; canonical text.
     """
 
     epochs: float = 2.0
@@ -128,17 +151,25 @@ class TrainingConfig:
     ties: Literal["earliest", "loss"] = field(default="earliest", metadata=LATE)
     min_steps: int = field(default=0, metadata=LATE)
     patience: int = field(default=0, metadata=LATE)
+    jitter: int = field(default=0, metadata=LATE)
+    recipe: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not 0 < self.epochs < math.inf:
             raise UserError(f"epochs must be positive, not {self.epochs:g}")
         counts = ("evaluations", "batch_size", "max_shapes")
-        from_none = ("steps", "min_steps", "patience")
+        from_none = ("steps", "min_steps", "patience", "jitter")
         for name, least in {**dict.fromkeys(from_none, 0), **dict.fromkeys(counts, 1)}.items():
             if not least <= (number := getattr(self, name)) <= MOST:
                 said = f"{name.replace('_', ' ')} must be from {least} to {MOST}, not {number}"
                 raise UserError(said + (" (0 leaves them to epochs)" if name == "steps" else ""))
+        object.__setattr__(self, "recipe", str(parse_recipe(self.recipe)))
+
+    @property
+    def moved(self) -> OptimizerConfig:
+        """The optimiser, with what the recipe makes of it."""
+        return parse_recipe(self.recipe).optimizer(self.optimizer)
 
     def at_rate(self, learning_rate: float) -> TrainingConfig:
         """The same with another peak learning rate."""
@@ -162,7 +193,8 @@ class TeacherConfig:
     """Who teaches, and how it is heard.
 
     Attributes:
-      name: ``minilm-l6``, a local folder, a hub id of any BERT checkpoint, or ``cnn-16-32-64``.
+      name: ``minilm-l6``, a local folder, a hub id of any BERT checkpoint, or a model
+        of images, ``cnn-16-32-64`` or ``mlp-1200-1200-drop``.
       fine_tune: whether it is trained on the labels first; off for one that is already.
       training: of that fine-tuning.
       outputs: ``cache`` asks the teacher once, ``live`` at every step.
@@ -237,6 +269,7 @@ class ClassifierSetup:
         seed; for objectives that read logits.
       more_teachers: who teaches beside the first, number 1 and on in objectives. Copied students
         are made of the first.
+      start: where the student starts, see ``models.starts``; ``usual`` for what its name says.
     """
 
     Training: ClassVar[type] = TrainingConfig
@@ -249,9 +282,11 @@ class ClassifierSetup:
     pooling: Pooling = field(default="teacher", metadata=LATE)
     placebo: bool = field(default=False, metadata=LATE)
     more_teachers: tuple[TeacherConfig, ...] = field(default=(), metadata=LATE)
+    start: str = field(default=USUAL, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        parse_start(self.start)
         for teacher in self.teachers:
             if teacher.fine_tune:
                 self.kind.metric_of(teacher.training.select)
@@ -271,12 +306,10 @@ class ClassifierSetup:
         return self.data.kind
 
     def settled(self, cell: ClassifierCell) -> ClassifierCell:
-        """Objectives in canonical form."""
-        making = []
+        """Objectives in canonical form; those of several stages are as many."""
         for stage in cell.making:
             self.kind.metric_of(stage.training.select)
-            text = str(self.kind.parse(stage.objective))
-            making.append(dataclasses.replace(stage, objective=text))
+        making = [each for stage in cell.making for each in expanded(stage, self.kind.parse)]
         return dataclasses.replace(cell, stages=(*making, *cell.steps))
 
     def identity(self, cell: ClassifierCell) -> dict[str, Any]:

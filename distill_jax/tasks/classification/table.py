@@ -21,7 +21,8 @@ from distill_jax.tasks.classification.cells import (
     with_each_teacher,
 )
 from distill_jax.tasks.classification.draws import check_label_seeds, what_was_fixed
-from distill_jax.tasks.classification.models import check_student
+from distill_jax.tasks.classification.image_checks import check_jitter, check_left_out
+from distill_jax.tasks.classification.models import check_student, check_training
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
 from distill_jax.tasks.classification.supplies import Supplies
@@ -128,14 +129,25 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     outputs = supplies.of(cell)[0].outputs
     supplies.check_tokens(cell)
     plugin_digest(*cell.objectives, read=cell.setup.kind.parse)
-    shape = check_student(cell, pretrained[0].config).shape
+    student = check_student(cell, pretrained[0].config)
+    shape, kind = student.shape, cell.setup.kind
     for training in (*(each.training for each in cell.setup.teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)
-    for objective in cell.objectives[::-1]:
-        shapes = [each.config.shape for each in pretrained]
+    trained = supplies.of(cell)[0].training_table(with_teacher=True)
+    for each in cell.setup.teachers:
+        check_jitter(each.training, trained)
+    for stage in cell.making:
+        check_training(stage.training, student, kind)
+    for teacher, checkpoint in zip(cell.setup.teachers, pretrained, strict=True):
+        if teacher.fine_tune:
+            check_training(teacher.training, checkpoint.config, kind)
+    for stage in cell.making[::-1]:
+        objective, shapes = stage.objective, [each.config.shape for each in pretrained]
         resolved = resolve(objective, shape, shapes, outputs)
         if cell.setup.placebo:
             _check_placebo(objective, resolved, cell.setup.kind)
+        check_jitter(stage.training, trained, cell.setup.teachers if resolved.needs_teacher else ())
+        check_left_out(cell.setup.data, objective, resolved.needs_teacher)
         yield from resolved.notes
 
 

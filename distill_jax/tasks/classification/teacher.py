@@ -38,6 +38,7 @@ from distill_jax.tasks.classification.models import (
     with_classes,
 )
 from distill_jax.tasks.classification.splits import Splits
+from distill_jax.teachers.asking import how_long
 from distill_jax.teachers.cache import (
     Provenance,
     cache_folder,
@@ -245,6 +246,9 @@ def outputs_for(
     provenance = Provenance(
         teacher.digest, data, capture, config.cache_dtype, config.cache_top_k, config.precision
     )
+    if wider.config.augment and not cache_folder(home(), provenance).is_dir():
+        told = how_long(table, speaker, batch_size)
+        engine.reporter.say(f"the teacher is asked about copies too: {told}")
     with engine.reporter.stage("asking the teacher", -(-len(table) // batch_size)) as stage:
 
         def on_batch(done: int, total: int) -> None:

@@ -16,7 +16,7 @@ from distill_jax.tasks.kinds import (
 )
 from distill_jax.tasks.kinds.kind import Kind, registered
 
-MODULES = (classes, labels, number, tags, intent_slots, spans, relations)
+MODULES = (classes, intent_slots, labels, number, relations, spans, tags)
 """Files of this folder, each of which registers kinds."""
 
 
