@@ -1,7 +1,10 @@
-"""Several teachers as one, on logits ``[K, ..., C]``: two different choices, both named.
+"""Several teachers as one, on logits ``[K, ..., C]``: two different choices, both named; and how
+sure a teacher is of an example, by which it may count more or less there.
 
 The mean of the teachers' probabilities is not the softmax of the mean of their logits.
 """
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +13,19 @@ from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import clip_logits, floats, log_probs, number
 
+Confidence = Literal["entropy", "probability", "label"]
+
 
 def _weights(weights: ArrayLike | None, logits: Array) -> Array:
-    """Weights of sum 1, [K, 1, ..., 1]."""
+    """Weights of sum 1 over the teachers, [K, 1, ..., 1] or [K, ..., 1]."""
     count = logits.shape[0]
     given = jnp.ones((count,), logits.dtype) if weights is None else number(weights, logits)
-    if given.shape != (count,):
-        raise ValueError(f"{count} teachers need {count} weights, not {given.shape}")
-    return (given / jnp.sum(given)).reshape((count,) + (1,) * (logits.ndim - 1))
+    if given.shape not in ((count,), logits.shape[:-1]):
+        raise ValueError(
+            f"{count} teachers need {count} weights, or as many for each example, not {given.shape}"
+        )
+    given = given.reshape(given.shape + (1,) * (logits.ndim - given.ndim))
+    return given / jnp.sum(given, axis=0, keepdims=True)
 
 
 def mean_probabilities(
@@ -32,7 +40,8 @@ def mean_probabilities(
 
     Args:
       logits: [K, ..., C], those of K teachers.
-      weights: [K], not negative, of any sum above 0; None for equal ones.
+      weights: [K], or [K, ...] for each example; not negative, of any sum above 0; None for equal
+        ones.
       T: the temperature that the loss will use, above 0.
 
     Returns:
@@ -58,7 +67,8 @@ def mean_logits(logits: ArrayLike, *, weights: ArrayLike | None = None) -> Array
 
     Args:
       logits: [K, ..., C], those of K teachers.
-      weights: [K], not negative, of any sum above 0; None for equal ones.
+      weights: [K], or [K, ...] for each example; not negative, of any sum above 0; None for equal
+        ones.
 
     Returns:
       [..., C], constant: no gradient flows to the teachers.
@@ -69,3 +79,48 @@ def mean_logits(logits: ArrayLike, *, weights: ArrayLike | None = None) -> Array
     """
     (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
     return jnp.sum(clip_logits(logits) * _weights(weights, logits), axis=0)
+
+
+def confidence(
+    logits: ArrayLike,
+    by: Confidence,
+    *,
+    labels: ArrayLike | None = None,
+    known: ArrayLike | None = None,
+) -> Array:
+    """How much a teacher's word on an example is worth, in [0, 1].
+
+    ``entropy``: ``1 - H(p) / log C``, 0 where all classes are alike. ``probability``: ``max p``.
+    ``label``: the probability of the right class where that is known, else ``max p``.
+
+    Source: ours, after Zhang, Chen, Wang 2022, "Confidence-Aware Multi-Teacher Knowledge
+    Distillation", section 2.2, where teachers weigh by their cross-entropy on the label.
+
+    Args:
+      logits: [..., C], C at least 2.
+      by: which of the three.
+      labels: int [...], of ``label``; any class where not ``known``.
+      known: bool [...], of ``label``.
+
+    Returns:
+      [...], constant.
+
+    Example:
+      >>> confidence(jnp.array([[0.0, 0.0], [4.0, 0.0]]), "probability")
+      Array([0.5  , 0.982], dtype=float32)
+    """
+    (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
+    log_p = log_probs(logits)
+    p = jnp.exp(log_p)
+    if by == "entropy":
+        most = jnp.log(number(logits.shape[-1], logits))
+        return jnp.clip(1 + jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=-1) / most, 0, 1)
+    highest = jnp.max(p, axis=-1)
+    if by == "probability":
+        return highest
+    if labels is None or known is None:
+        raise ValueError("confidence by label needs labels, and where they are known")
+    where = jnp.asarray(known)
+    chosen = jnp.where(where, jnp.asarray(labels), 0)
+    of_label = jnp.take_along_axis(p, chosen[..., None], axis=-1)[..., 0]
+    return jnp.where(where, of_label, highest)

@@ -39,10 +39,12 @@ TEACHER_OPTIONS = {
     "teacher": Option(-1, interval=NOT_NEGATIVE),
     "teachers": Option("each", choices=("each", "mean_probabilities", "mean_logits")),
     "teacher_weights": Option((), interval=NOT_NEGATIVE, sequence=True),
+    "confidence": Option("none", choices=("none", "entropy", "probability", "label")),
 }
 """For objectives with several teachers: one of them by number (from 0), or how they are combined:
 the weighted mean of the loss against each, or the loss against the mean of their probabilities or
-of their logits."""
+of their logits. ``confidence``: each counts on an example as much as it is sure there, see
+``losses.teachers.confidence``; of one teacher, the loss itself does."""
 
 
 @dataclasses.dataclass(frozen=True)

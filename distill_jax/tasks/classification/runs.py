@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -43,6 +44,7 @@ from distill_jax.tasks.classification.models import (
     inputs_of,
     params_of_student,
 )
+from distill_jax.tasks.classification.peers import among_peers, start_of_peers, the_first
 from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.tasks.classification.teacher import Teacher
 from distill_jax.tasks.classification.teacher_check import Checked
@@ -59,7 +61,7 @@ class Shared(Protocol):
 
     def outputs(self, run: ClassifierRun) -> TeacherOutputs | None: ...
 
-    def teacher_on_test(self, run: ClassifierRun) -> np.ndarray: ...
+    def teacher_on_test(self, run: ClassifierRun) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,7 @@ class ClassifierRun(Run):
 
     @cached_property
     def works(self) -> tuple[Work, ...]:
-        return tuple(
+        works = tuple(
             classifier_work(
                 self.cell,
                 self.splits,
@@ -110,6 +112,8 @@ class ClassifierRun(Run):
                 zip(self.cell.making, self.fitted, strict=True), 1
             )
         )
+        peers = self.cell.setup.peers
+        return tuple(among_peers(work, peers) for work in works) if peers else works
 
     @property
     def together(self) -> Mapping[str, Any]:
@@ -117,9 +121,18 @@ class ClassifierRun(Run):
         return {
             "evaluation": self.splits.tokens_digest,
             "live": self.cell.setup.teacher.outputs == "live",
+            **({"silent": gaps} if any(gaps := self.gaps) else {}),
         }
 
+    @cached_property
+    def gaps(self) -> list[bool]:
+        """Of each teacher whether it says nothing of some training example."""
+        table = self.splits.everything
+        return [not teacher.speaks_of(table).all() for teacher in self.teachers]
+
     def start(self) -> Params:
+        if peers := self.cell.setup.peers:
+            return start_of_peers(self.cell, self.teacher.pretrained, peers)
         return params_of_student(self.cell, self.teacher.pretrained)
 
     def outputs(self) -> TeacherOutputs | None:
@@ -128,6 +141,8 @@ class ClassifierRun(Run):
 
     def finish(self, engine: Engine, result: TrainResult, seconds: float) -> LedgerRow:
         assert self.supplies is not None
+        if self.cell.setup.peers:
+            result = dataclasses.replace(result, params=the_first(result.params))
         on_test_NC = self.supplies.teacher_on_test(self)
         return finish_run(engine, self.supplies.experiment, self, result, on_test_NC, seconds)
 
@@ -140,7 +155,7 @@ def finish_run(
     experiment: str,
     run: ClassifierRun,
     result: TrainResult,
-    teacher_test_NC: np.ndarray,
+    teacher_test_NC: np.ndarray | None,
     seconds: float,
 ) -> LedgerRow:
     """Read the test split, keep the model, and write the run up.
@@ -197,41 +212,41 @@ def teacher_row(
 
     Args:
       checked: what ``check_teacher`` found; its metrics are kept with the scores.
-      logits_NC: what it says of the test split.
+      logits_NC: what it says of the test split; of one that does not speak of all of it there are
+        no scores.
     """
     training = teacher.training
-    if checked.validation_NC is None:
-        temperature = temperature_of(engine, splits, teacher.config, teacher.params)
-    else:
-        temperature = fit_temperature(checked.validation_NC, splits.validation.labels_N)
-    metrics = scores_on_test(splits, logits_NC, None, temperature) | checked.metrics
-    metrics |= as_metrics(splits.coverage)
-    metrics |= cost_metrics(engine, splits, teacher.config, teacher.params)
+    validation_NC = checked.validation_NC
+    if validation_NC is None:
+        validation_NC = teacher.answers(engine, splits, splits.validation)
+    temperature = fit_temperature(validation_NC, splits.validation.labels_N)
+    metrics = checked.metrics | as_metrics(splits.coverage)
+    whole = bool(teacher.speaks_of(splits.test).all())
+    if whole:
+        metrics |= scores_on_test(splits, logits_NC, None, temperature)
     metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
     if "steps" in training:
         metrics["train/steps"] = training["steps"]
     history = training.get("history", [])
-    keep_run(
-        engine.run_folder(cell.hash),
-        splits,
-        teacher.config,
-        teacher.params,
-        teacher.pretrained.tokenizer_file,
-        logits_NC,
-        temperature,
-        history,
-    )
+    folder = engine.run_folder(cell.hash)
+    if teacher.params is not None:
+        metrics |= cost_metrics(engine, splits, teacher.config, teacher.params)
+        tokenizer_file = teacher.pretrained.tokenizer_file
+        own = teacher.config, teacher.params, tokenizer_file
+        keep_run(folder, splits, *own, logits_NC, temperature, history)
+    elif whole:
+        keep_words(folder, splits, logits_NC, temperature)
     return ledger_row(
         hash=cell.hash,
         experiment=experiment,
         row=TEACHER,
         group=group,
         seed=cell.seed,
-        config=config_of(cell, teacher.config),
+        config=config_of(cell, None if teacher.params is None else teacher.config),
         metrics=metrics,
         fingerprints=fingerprints(splits, teacher),
         training=training,
-        **evidence(splits, logits_NC, history),
+        **(evidence(splits, logits_NC, history) if whole else {}),
     )
 
 
@@ -327,6 +342,17 @@ def keep_run(
     check_saved(folder / "model", splits.test, test_logits_NC)
     if math.isfinite(temperature):
         write_temperature(folder / "model", temperature)
+    keep_words(folder, splits, test_logits_NC, temperature)
+    write_atomic(folder / "history.json", json.dumps(history, indent=1))
+
+
+def keep_words(
+    folder: Path, splits: Splits, test_logits_NC: np.ndarray, temperature: float
+) -> None:
+    """Keep what is said of the test split, and where that is wrong."""
+    if not is_lead():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     names, test = splits.label_names, splits.test
     said = io.BytesIO()
     np.savez(
@@ -342,4 +368,3 @@ def keep_run(
             test_logits_NC, test.labels_N, names, test.ids, splits.test_texts, temperature
         )
         write_atomic(folder / MISTAKES, json.dumps(found, ensure_ascii=False, allow_nan=False))
-    write_atomic(folder / "history.json", json.dumps(history, indent=1))

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core.digests import digest
+from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
 from distill_jax.data import digits
+from distill_jax.data.clients import rows_of_client
 from distill_jax.data.coverage import Coverage, in_words
 from distill_jax.data.images import ImageTable
 from distill_jax.data.load import load_dataset
@@ -21,7 +23,7 @@ from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
 from distill_jax.data.transfer import add_texts, noisy_labels
-from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
+from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig, parse_client
 
 Examples = TokenTable | ImageTable
 DIGITS = "digits"
@@ -187,15 +189,15 @@ def _with_labels_chosen(splits: Splits) -> Splits:
             train.ids, train.labels_N, config.label_noise, len(splits.label_names), seed=draw
         )
         train = train.with_labels(noisy_N)
+    used, client = rows, parse_client(config.client)
+    if client is not None:
+        rows = rows_of_client(train, used, client, config.client_alpha, seed=draw)
     labelled = train.take(rows)
     everything = train.without_labels(np.setdiff1d(np.arange(len(train)), rows))
     if config.transfer == "none" and not config.more_texts:
         everything = labelled
-    elif config.transfer == "none":
-        originals = labelled_rows(train, 1.0)
-        everything = everything.take(
-            np.setdiff1d(np.arange(len(train)), np.setdiff1d(originals, rows))
-        )
+    elif len(left_out := _left_out(config, train, used, rows)):
+        everything = everything.take(np.setdiff1d(np.arange(len(train)), left_out))
     chosen: dict[str, Any] = {
         "tokens": splits.tokens_digest,
         "label_fraction": config.label_fraction,
@@ -203,6 +205,8 @@ def _with_labels_chosen(splits: Splits) -> Splits:
     }
     if draw:  # there was one draw once; its digest stays
         chosen["label_seed"] = draw
+    if client is not None:
+        chosen |= {"client": client, "client_alpha": config.client_alpha}
     labels_digest = digest(chosen)
     return dataclasses.replace(
         splits,
@@ -211,3 +215,27 @@ def _with_labels_chosen(splits: Splits) -> Splits:
         labels_digest=labels_digest,
         digest=digest({"labels": labels_digest, "everything": everything.digest}),
     )
+
+
+def _left_out(
+    config: DataConfig, train: Examples, used: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """Rows of which nobody hears.
+
+    Args:
+      used: rows whose labels are used, by all clients together.
+      rows: those of them that are used here.
+
+    Raises:
+      UserError: where nothing is left.
+    """
+    if config.transfer == "rest":
+        return np.setdiff1d(used, rows)  # they are other clients' alone
+    if config.transfer == "none":
+        return np.setdiff1d(labelled_rows(train, 1.0), rows)
+    if len(used) == len(train):
+        raise UserError(
+            f"{config.name}: the labels of all training examples are used: none is left of which a "
+            "teacher alone speaks; lower --label-fraction"
+        )
+    return used

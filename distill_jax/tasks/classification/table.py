@@ -14,6 +14,7 @@ from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place, TableSpec
+from distill_jax.tasks.classification.assistants import check_heard, shape_of_last
 from distill_jax.tasks.classification.cells import (
     ClassifierCell,
     ClassifierSetup,
@@ -22,6 +23,7 @@ from distill_jax.tasks.classification.cells import (
 )
 from distill_jax.tasks.classification.draws import check_label_seeds, what_was_fixed
 from distill_jax.tasks.classification.models import check_student
+from distill_jax.tasks.classification.peers import check_peers
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
 from distill_jax.tasks.classification.supplies import Supplies
@@ -62,7 +64,8 @@ class Classification:
         cell = dataclasses.replace(cell, data_digest=splits.digest)
         config = config_of(cell, check_student(cell, pretrained.config))
         unread = () if cell.setup.teacher.fine_tune else ("teacher.training",)
-        return config, (*KNOWN_LATE, *NAMES, *unread)
+        weighed = ("objective", "intermediate") if cell.setup.weigh else ()
+        return config, (*KNOWN_LATE, *NAMES, *unread, *weighed)
 
     def raise_teachers(self, ledger: Ledger) -> None:
         """Fine-tune every teacher that the entries hear; then the yardsticks."""
@@ -78,7 +81,11 @@ class Classification:
         splits, _ = self.supplies.of(cell)
         teachers = tuple(self.supplies.teacher(each)[0] for each in with_each_teacher(cell))
         model = check_student(cell, teachers[0].pretrained.config)
+        if cell.setup.weigh:
+            cell = self.supplies.weighed(cell)
         shapes = [teacher.config.shape for teacher in teachers]
+        if cell.setup.peers:
+            shapes = [model.shape]
         fitted = tuple(resolve(text, model.shape, shapes) for text in cell.objectives)
         digests = [teacher.digest for teacher in teachers]
         cell = cell.but(
@@ -125,10 +132,18 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     supplies.check_tokens(cell)
     plugin_digest(*cell.objectives)
     shape = check_student(cell, pretrained[0].config).shape
-    for training in (*(each.training for each in cell.setup.teachers), cell.training):
+    teachers = cell.setup.teachers
+    shapes = [
+        shape_of_last(each, *supplies.of(each)).shape for each in with_each_teacher(cell)
+    ]
+    for training in (*(each.training for each in teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)
     for objective in cell.objectives[::-1]:
-        resolved = resolve(objective, shape, [each.config.shape for each in pretrained])
+        resolved = resolve(objective, shape, [shape] if cell.setup.peers else shapes)
+        if cell.setup.peers:
+            check_peers(objective, resolved)
+        else:
+            check_heard(teachers, objective, resolved)
         if cell.setup.placebo:
             _check_placebo(objective, resolved)
         yield from resolved.notes
