@@ -6,10 +6,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "compression": "Compression",
+    "federated": "Federated",
     "recommendation": "Recommendation",
     "recommendation_anchor": "Anchor",
     "recommendation_continual": "Continual",
     "search_relevance": "SearchRelevance",
+    "teachers": "Teachers",
 }
 """Experiment with flags of its own -> their class."""
 

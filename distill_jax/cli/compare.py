@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -223,7 +224,7 @@ def _base(
         rates_within=within,
         training_precision=tuned,
     )
-    first, *others = teachers_of(args, usual, training, copied)
+    first, *others = teachers_of(args, usual, training, copied, partial(_pooling, args))
     data = DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length)
     setup = ClassifierSetup(
         data_of(args, data), first, more_teachers=tuple(others), **setup_of(args)

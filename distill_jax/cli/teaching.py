@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distill_jax.cli.compare_flags import VALIDATION, CompareLosses
 from distill_jax.core.errors import UserError
+from distill_jax.engine.options import Pooling
 
 if TYPE_CHECKING:
     from distill_jax.tasks.classification.cells import (
@@ -26,6 +28,7 @@ def teachers_of(
     usual: TeacherConfig,
     random: TrainingConfig,
     copied: TrainingConfig,
+    pooling: Callable[[str], Pooling],
 ) -> list[TeacherConfig]:
     """The teachers that the flags name, in their order.
 
@@ -33,11 +36,12 @@ def teachers_of(
       usual: settings of every one that is a model.
       random, copied: training of students that start at random, and of the teacher's layers; so
         assistants are trained.
+      pooling: of a student's head, by its name.
     """
     from distill_jax.tasks.classification.label_map import parse_label_map
 
     label_map = parse_label_map(args.label_map)
-    assistants = tuple(_assistant(text, random, copied) for text in args.assistants)
+    assistants = tuple(_assistant(text, random, copied, pooling) for text in args.assistants)
     if assistants and len(args.teacher) > 1:
         raise UserError("--assistants learn one from another, the first from one --teacher")
     teachers = [
@@ -73,15 +77,18 @@ def _of_kind(args: CompareLosses, usual: TeacherConfig, name: str) -> TeacherCon
     )
 
 
-def _assistant(text: str, random: TrainingConfig, copied: TrainingConfig) -> AssistantConfig:
+def _assistant(
+    text: str, random: TrainingConfig, copied: TrainingConfig, pooling: Callable[[str], Pooling]
+) -> AssistantConfig:
     """``4x192x4``, or ``tiny: kl + ce``."""
     from distill_jax.models.build import student_family
     from distill_jax.tasks.classification.cells import AssistantConfig
 
     student, _, objective = (part.strip() for part in text.partition(":"))
     copies = student_family(student).copies(student)
+    training = copied if copies else random
     return AssistantConfig(
-        student, objective or ASSISTANT_OBJECTIVE, copied if copies else random
+        student, objective or ASSISTANT_OBJECTIVE, training, pooling(student)
     )
 
 

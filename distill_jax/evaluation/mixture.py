@@ -3,8 +3,6 @@
 import numpy as np
 from scipy import special
 
-from distill_jax.core.errors import UserError
-
 ROUNDS = 500
 SETTLED = 1e-6
 
@@ -15,7 +13,7 @@ def mixture_weights(logits_KNC: np.ndarray, labels_N: np.ndarray) -> tuple[float
     Expectation and maximisation from equal weights: ``w_k <- mean_n w_k p_kn / sum_j w_j p_jn``
     with ``p_kn`` the probability that model k gives the label of example n; the likelihood is
     concave in w, so that there is one best (Jordan and Jacobs 1994, "Hierarchical Mixtures of
-    Experts", with constant gates).
+    Experts and the EM Algorithm", with constant gates).
 
     Args:
       logits_KNC: of K models for N examples.
@@ -23,12 +21,7 @@ def mixture_weights(logits_KNC: np.ndarray, labels_N: np.ndarray) -> tuple[float
 
     Returns:
       K weights to four digits, as they stand in an objective's text.
-
-    Raises:
-      UserError: without examples.
     """
-    if not len(labels_N):
-        raise UserError("weights by validation need examples of which every teacher speaks")
     log_probs = special.log_softmax(np.asarray(logits_KNC, np.float64), axis=-1)
     p_KN = np.exp(log_probs[:, np.arange(len(labels_N)), labels_N])
     p_KN = np.maximum(p_KN, np.finfo(np.float64).tiny)

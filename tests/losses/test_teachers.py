@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from distill_jax import losses
+from distill_jax.losses.teachers import confidence
 
 
 def softmax(logits, T=1.0):
@@ -40,3 +41,33 @@ def test_weights_that_do_not_fit_are_refused(rng):
     for combine in (losses.mean_logits, losses.mean_probabilities):
         with pytest.raises(ValueError, match="2 teachers need 2 weights"):
             combine(logits, weights=np.float32([1, 1, 1]))
+
+
+@pytest.mark.parametrize("combine", [losses.mean_probabilities, losses.mean_logits])
+def test_weights_may_differ_from_example_to_example(combine, rng):
+    logits = rng.normal(size=(3, 4, 5)).astype(np.float32)
+    weights = rng.uniform(0.1, 1, size=(3, 4)).astype(np.float32)
+    got = np.asarray(combine(logits, weights=weights))
+    for b in range(4):
+        np.testing.assert_allclose(got[b], combine(logits[:, b], weights=weights[:, b]), rtol=1e-5)
+    with pytest.raises(ValueError, match="3 teachers need 3 weights"):
+        combine(logits, weights=weights[:2])
+
+
+def test_confidence_is_between_knowing_nothing_and_knowing_all(rng):
+    logits = rng.normal(size=(6, 5)).astype(np.float32)
+    logits[0], logits[1] = 0, [-np.inf, 40, -np.inf, -np.inf, -np.inf]
+    p = np.array([softmax(list(row.astype(np.float64))) for row in logits])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.where(p > 0, p * np.log(p), 0).sum(axis=1)
+    np.testing.assert_allclose(
+        confidence(logits, "entropy"), 1 - entropy / np.log(5), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(confidence(logits, "entropy")[:2], [0, 1], atol=1e-6)
+    np.testing.assert_allclose(confidence(logits, "probability"), p.max(axis=1), rtol=1e-5)
+    labels, known = np.array([0, 1, 2, -1, 3, 4], np.int32), np.arange(6) != 3
+    expected = [p[b, labels[b]] if known[b] else p[b].max() for b in range(6)]
+    by_label = confidence(logits, "label", labels=labels, known=known)
+    np.testing.assert_allclose(by_label, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="needs labels"):
+        confidence(logits, "label")

@@ -288,6 +288,11 @@ class TeacherConfig:
         return self.name == NOBODY and not self.assistants
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is one checkpoint, and no more need be said of it in a table."""
+        return self.is_model and not self.assistants
+
+    @property
     def says_logits_alone(self) -> bool:
         """Whether pupils can compare nothing but classes."""
         return not self.is_model and not self.assistants

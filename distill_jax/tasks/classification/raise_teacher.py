@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distill_jax.engine.engine import Engine
+from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.tasks.classification.assistants import before_the_last, raised_assistant
 from distill_jax.tasks.classification.cells import (
     ClassifierCell,
@@ -33,7 +34,8 @@ def raised(
     config = cell.setup.teacher
     if config.assistants:
         earlier = cell.but(teacher=before_the_last(config))
-        first, _ = raised(engine, splits, pretrained, earlier, name)
+        first, first_cell = raised(engine, splits, pretrained, earlier, name)
+        clear_checkpoints(engine.run_folder(first_cell.hash, shared=True))  # it is kept elsewhere
         return raised_assistant(engine, splits, cell, first, name)
     own_cell = teacher_cell(splits, pretrained, cell)
     if config.fine_tune:

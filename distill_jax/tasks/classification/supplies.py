@@ -177,6 +177,8 @@ class Supplies:
         key = (splits.tokens_digest, *(teacher.digest for teacher in teachers))
         if key not in self._weights:
             spoken_N = np.logical_and.reduce([t.speaks_of(splits.validation) for t in teachers])
+            if not spoken_N.any():
+                raise UserError("weights by validation: there is no example of which all speak")
             known = splits.validation.take(np.flatnonzero(spoken_N))
             said = [teacher.answers(self.engine, splits, known) for teacher in teachers]
             self._weights[key] = mixture_weights(np.stack(said), known.labels_N)
@@ -195,8 +197,7 @@ class Supplies:
     def _key(self, splits: Splits, cell: ClassifierCell) -> tuple[str, TeacherConfig]:
         """Of a teacher: what it was made of, with the transfer set where that has a part in it."""
         config = cell.setup.teacher
-        tuned_alone = config.is_model and not config.assistants
-        return splits.labels_digest if tuned_alone else splits.digest, config
+        return splits.labels_digest if config.is_plain else splits.digest, config
 
     def teacher_places(self, entries: Sequence[Entry[ClassifierSetup]]) -> list[Place]:
         """Where the teachers stand, the first of every entry before the second.
@@ -222,20 +223,23 @@ class Supplies:
 
     def _places_of(self, entries: Sequence[Entry[ClassifierSetup]], number: int) -> list[Place]:
         heard: dict[tuple[str, str], dict[str, int]] = {}
+        named: dict[tuple[str, ...], str] = {}
         for entry in entries:
             first = heard.setdefault((entry.group, entry.row), {})
             cell = with_each_teacher(entry.cell)[number]
             first.setdefault(self.teacher(cell)[1], entry.cell.seed)
+            if not cell.setup.teacher.is_plain:
+                named[tuple(first)] = f"{TEACHER}: {_in_short(cell.setup.teacher)}"
         if len({tuple(hashes) for hashes in heard.values()}) == 1:
             name = _in_short(entries[0].cell.setup.teachers[number])
             heard = {(name, ""): next(iter(heard.values()))}
+            named = {}
         rows: dict[str, dict[tuple[str, ...], str]] = {}
         places: dict[tuple[str, str], Place] = {}
         for (group, _), hashes in heard.items():
             known = rows.setdefault(group, {})
-            row = known.setdefault(
-                tuple(hashes), f"{TEACHER} {len(known) + 1}" if known else TEACHER
-            )
+            label = f"{TEACHER} {len(known) + 1}" if known else TEACHER
+            row = known.setdefault(tuple(hashes), named.get(tuple(hashes), label))
             for hash, seed in hashes.items():
                 places.setdefault((group, hash), Place(row, group, seed, hash))
         return list(places.values())
