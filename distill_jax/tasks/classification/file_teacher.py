@@ -96,8 +96,13 @@ class FileTeacher(Teacher):
     def speaks_of(self, table: Examples) -> np.ndarray:
         return self.words.on(table.ids)[1]
 
-    def on_few(self, splits: Splits) -> Callable[[Batch], ModelOutput]:
-        return Recited(*self.words.on(splits.everything.ids))
+    def on_few(
+        self, splits: Splits, forward: Callable[..., ModelOutput]
+    ) -> Callable[[Batch], ModelOutput]:
+        logits_NC, heard_N = self.words.on(splits.everything.ids)
+        if not heard_N.any():  # of students who hear each other alone the mechanics are checked
+            heard_N = np.ones_like(heard_N)
+        return Recited(logits_NC, heard_N)
 
     def outputs(
         self,
@@ -108,6 +113,8 @@ class FileTeacher(Teacher):
         wider: Splits,
         rows: np.ndarray | None = None,
     ) -> TeacherOutputs:
+        if not self.words.row_of:
+            raise UserError("there is nobody to listen to: the students had --teacher none")
         return Recited(*self.words.on(splits.everything.ids))
 
 

@@ -296,7 +296,7 @@ def _teacher_on(
     probe: Probe, splits: Splits, teacher: Teacher
 ) -> tuple[ModelOutput, ModelOutput]:
     """What the teacher says of both batches, checked."""
-    speak = teacher.on_few(splits)
+    speak = teacher.on_few(splits, programs().forward)
     little, much = check_deterministic(speak, probe.little), speak(probe.much)
     check_padding("the teacher", _logits(little, probe), _logits(much, probe))
     return little, much

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ from distill_jax.tasks.classification.models import (
     inputs_of,
     with_classes,
 )
-from distill_jax.tasks.classification.probe import programs
 from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.teachers.cache import (
     Provenance,
@@ -93,9 +93,15 @@ class Teacher:
         """bool [N], the examples of a table of which it says something."""
         return np.ones(len(table), bool)
 
-    def on_few(self, splits: Splits) -> Callable[[Batch], ModelOutput]:
-        """What it says, whole, of batches of ``splits.everything``; for checks of a few."""
-        return lambda batch: programs().forward(self.config, self.params, batch)
+    def on_few(
+        self, splits: Splits, forward: Callable[..., ModelOutput]
+    ) -> Callable[[Batch], ModelOutput]:
+        """What it says, whole, of batches of ``splits.everything``; for checks of a few.
+
+        Args:
+          forward: (config, parameters, batch) -> the output of any model.
+        """
+        return partial(forward, self.config, self.params)
 
     def outputs(
         self,
