@@ -160,7 +160,7 @@ def _rows(flags: Teachers, training: "TrainingConfig") -> "Axis":
         },
         SURE: {
             **both,
-            "objective": "kl(teachers='mean_probabilities', confidence='entropy')",
+            "objective": "kl(teachers='mean_probabilities', trust='certainty')",
         },
     }
     return points(rows)

@@ -4,7 +4,8 @@ sure a teacher is of an example, by which it may count more or less there.
 The mean of the teachers' probabilities is not the softmax of the mean of their logits.
 """
 
-from typing import Literal
+import math
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import clip_logits, floats, log_probs, number
 
-Confidence = Literal["entropy", "probability", "label"]
+Confidence = Literal["confidence", "certainty", "label"]
+CONFIDENCES: tuple[str, ...] = get_args(Confidence)
 
 
 def _weights(weights: ArrayLike | None, logits: Array) -> Array:
@@ -83,44 +85,44 @@ def mean_logits(logits: ArrayLike, *, weights: ArrayLike | None = None) -> Array
 
 def confidence(
     logits: ArrayLike,
-    by: Confidence,
     *,
+    by: Confidence = "confidence",
     labels: ArrayLike | None = None,
     known: ArrayLike | None = None,
 ) -> Array:
-    """How much a teacher's word on an example is worth, in [0, 1].
+    """How sure a teacher is of each example, or how right, in [0, 1].
 
-    ``entropy``: ``1 - H(p) / log C``, 0 where all classes are alike. ``probability``: ``max p``.
-    ``label``: the probability of the right class where that is known, else ``max p``.
+    ``confidence``: the probability of its likeliest class, at least 1/C; ``certainty``: one less
+    the entropy over log C, 0 where all classes are as likely; ``label``: the probability of the
+    right class where that is known, else as ``confidence``.
 
-    Source: ours, after Zhang, Chen, Wang 2022, "Confidence-Aware Multi-Teacher Knowledge
+    Source: ours; ``label`` after Zhang, Chen, Wang 2022, "Confidence-Aware Multi-Teacher Knowledge
     Distillation", section 2.2, where teachers weigh by their cross-entropy on the label.
 
     Args:
       logits: [..., C], C at least 2.
-      by: which of the three.
       labels: int [...], of ``label``; any class where not ``known``.
       known: bool [...], of ``label``.
 
     Returns:
-      [...], constant.
+      [...], constant: no gradient flows to the teacher.
 
     Example:
-      >>> confidence(jnp.array([[0.0, 0.0], [4.0, 0.0]]), "probability")
-      Array([0.5  , 0.982], dtype=float32)
+      >>> logits = jnp.array([[0.0, 0.0], [4.0, 0.0]])
+      >>> confidence(logits), confidence(logits, by="certainty")
+      (Array([0.5  , 0.982], dtype=float32), Array([0.   , 0.87 ], dtype=float32))
     """
     (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
-    log_p = log_probs(logits)
-    p = jnp.exp(log_p)
-    if by == "entropy":
-        most = jnp.log(number(logits.shape[-1], logits))
-        return jnp.clip(1 + jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=-1) / most, 0, 1)
-    highest = jnp.max(p, axis=-1)
-    if by == "probability":
+    log_p = log_probs(logits, 1.0)
+    if by == "certainty":
+        entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+        return jnp.clip(1 - entropy / math.log(logits.shape[-1]), 0, 1)
+    highest = jnp.exp(jnp.max(log_p, axis=-1))
+    if by == "confidence":
         return highest
     if labels is None or known is None:
         raise ValueError("confidence by label needs labels, and where they are known")
     where = jnp.asarray(known)
     chosen = jnp.where(where, jnp.asarray(labels), 0)
-    of_label = jnp.take_along_axis(p, chosen[..., None], axis=-1)[..., 0]
-    return jnp.where(where, of_label, highest)
+    of_label = jnp.take_along_axis(log_p, chosen[..., None], axis=-1)[..., 0]
+    return jnp.where(where, jnp.exp(of_label), highest)

@@ -15,8 +15,7 @@ from jax import Array
 
 from distill_jax.core.types import Batch, Capture, ModelOutput, ModelShape
 from distill_jax.losses.numeric import floats, number
-from distill_jax.losses.teachers import confidence as confidence_of
-from distill_jax.losses.teachers import mean_logits, mean_probabilities
+from distill_jax.losses.teachers import confidence, mean_logits, mean_probabilities
 from distill_jax.objectives import registry
 from distill_jax.objectives.feeds import Feed, Shape, logits_of
 from distill_jax.objectives.readers import Options, Reader, Said
@@ -96,13 +95,13 @@ class Outputs:
         return Said(output, batch)
 
     def weights(
-        self, teachers: Sequence[Any], weights_K: Array | None, confidence: str, batch: Any
+        self, teachers: Sequence[Any], weights_K: Array | None, trust: str, batch: Any
     ) -> Array | None:
         """How much teachers count: [K] by the objective alone; [K, B] where that differs from
         example to example; None for a single one that counts everywhere alike.
 
         Args:
-          confidence: by which they count on an example, see ``registry.TEACHER_OPTIONS``.
+          trust: by what they count on an example, see ``registry.TEACHER_OPTIONS``.
         """
         return weights_K
 
@@ -126,17 +125,15 @@ class Classes(Outputs):
         return spec.feed.bind(given, student, teacher)
 
     def weights(
-        self, teachers: Sequence[Any], weights_K: Array | None, confidence: str, batch: Any
+        self, teachers: Sequence[Any], weights_K: Array | None, trust: str, batch: Any
     ) -> Array | None:
         silent = any(teacher.heard_B is not None for teacher in teachers)
-        if confidence == "none" and (len(teachers) == 1 or not silent):
+        if len(teachers) == 1 or (trust == registry.ALIKE and not silent):
             return weights_K
-        shares = [self._sure(teacher, confidence, batch) for teacher in teachers]
+        shares = [self._sure(teacher, trust, batch) for teacher in teachers]
         shares_KB = jnp.stack(floats(*shares))
         if weights_K is not None:
             shares_KB = shares_KB * number(weights_K, shares_KB)[:, None]
-        if len(teachers) == 1:  # how sure it is, then, weighs the example
-            return shares_KB
         total_1B = jnp.sum(shares_KB, axis=0, keepdims=True)
         alike = jnp.full_like(shares_KB, 1 / len(teachers))
         return jnp.where(total_1B > 0, shares_KB / jnp.where(total_1B > 0, total_1B, 1), alike)
@@ -145,9 +142,9 @@ class Classes(Outputs):
         """float [B]: 0 where the teacher says nothing."""
         logits_BC = logits_of(teacher)
         sure_B = jnp.ones(logits_BC.shape[:1], jnp.float32)
-        if by != "none":
+        if by != registry.ALIKE:
             labels, known = batch.labels_B, batch.label_where_B
-            sure_B = confidence_of(logits_BC, by, labels=labels, known=known)
+            sure_B = confidence(logits_BC, by=by, labels=labels, known=known)
         return sure_B if teacher.heard_B is None else jnp.where(teacher.heard_B, sure_B, 0)
 
     def combined(self, teachers: Sequence[Any], how: str, weights: Any, T: Any) -> Any:

@@ -22,7 +22,7 @@ from distill_jax.losses.numeric import floats, number
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.outputs import CLASSES, Outputs
 from distill_jax.objectives.readers import Options, Params, Reader, Said
-from distill_jax.objectives.registry import Spec, lookup
+from distill_jax.objectives.registry import ALIKE, Spec, lookup
 from distill_jax.objectives.schedules import value_at
 from distill_jax.objectives.terms import Objective, Term, format_value
 
@@ -44,7 +44,7 @@ class ResolvedTerm:
       combine: ``each``, ``mean_probabilities`` or ``mean_logits`` of the teachers.
       teachers: which of the objective's teachers it looks at; () for none.
       readers: how it is read, one for each of those teachers (one also where there is none).
-      confidence: how much the teachers count on each example, see ``registry.TEACHER_OPTIONS``.
+      trust: how much the teachers count on each example, see ``registry.TEACHER_OPTIONS``.
     """
 
     label: str
@@ -54,7 +54,7 @@ class ResolvedTerm:
     combine: str
     teachers: tuple[int, ...]
     readers: tuple[Reader, ...]
-    confidence: str = "none"
+    trust: str = ALIKE
 
     @property
     def spec(self) -> Spec:
@@ -78,8 +78,8 @@ class ResolvedTerm:
         facts += [f"{key}={format_value(value)}" for key, value in self.statics]
         if self.teachers not in ((), (0,)):
             facts.append(f"{self.combine} of teachers {self.teachers}")
-        if self.confidence != "none":
-            facts.append(f"by {self.confidence}")
+        if self.trust != ALIKE:
+            facts.append(f"trusted by {self.trust}")
         for reader in dict.fromkeys(self.readers):
             facts += reader.structure
         return f"#*{self.name}({', '.join(facts)})"
@@ -105,7 +105,7 @@ class ResolvedTerm:
         pairs = list(zip(self.by_teacher, heard, strict=True))
         weights = numbers.get("teacher_weights")
         if self.teachers:
-            weights = kind.weights(heard, weights, self.confidence, said.batch)
+            weights = kind.weights(heard, weights, self.trust, said.batch)
         if len(heard) > 1 and self.combine != "each":
             one = kind.combined(heard, self.combine, weights, numbers.get("T", 1.0))
             pairs = [(self.by_teacher[0], one)]
@@ -311,8 +311,8 @@ def _resolve_term(
     readers = tuple(outputs.fit(spec, given, student, shape) for shape in shapes or [None])
     combine = given.get("teachers", "each")
     statics = outputs.statics(spec, given)
-    sure = given.get("confidence", "none")
-    return ResolvedTerm(label, term.name, statics, dynamics, combine, looked_at, readers, sure)
+    trust = given.get("trust", ALIKE)
+    return ResolvedTerm(label, term.name, statics, dynamics, combine, looked_at, readers, trust)
 
 
 def _choose_teachers(
@@ -342,14 +342,17 @@ def _choose_teachers(
             f"teachers='{given['teachers']}' is for losses on logits of classes; this one takes "
             "'each'."
         )
-    if given["confidence"] != "none":
-        classes = min((teachers[index].num_labels for index in looked_at), default=0)
-        if not outputs.combines or classes < 2:
-            raise UserError(
-                f"confidence='{given['confidence']}' is for teachers that say probabilities of "
-                "classes."
-            )
+    if given["trust"] != ALIKE:
+        _check_trust(given["trust"], [teachers[index] for index in looked_at], outputs)
     return looked_at
+
+
+def _check_trust(trust: str, teachers: Sequence[ModelShape], outputs: Outputs) -> None:
+    """Raises ``UserError`` where teachers cannot be weighed example by example."""
+    if len(teachers) < 2:
+        raise UserError("trust has no meaning with one teacher.")
+    if not outputs.combines or min(each.num_labels for each in teachers) < 2:
+        raise UserError(f"trust='{trust}' is for teachers that say probabilities of classes.")
 
 
 def joined(objectives: Mapping[str, ResolvedObjective]) -> ResolvedObjective:

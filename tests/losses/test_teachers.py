@@ -61,13 +61,13 @@ def test_confidence_is_between_knowing_nothing_and_knowing_all(rng):
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.where(p > 0, p * np.log(p), 0).sum(axis=1)
     np.testing.assert_allclose(
-        confidence(logits, "entropy"), 1 - entropy / np.log(5), rtol=1e-4, atol=1e-6
+        confidence(logits, by="certainty"), 1 - entropy / np.log(5), rtol=1e-4, atol=1e-6
     )
-    np.testing.assert_allclose(confidence(logits, "entropy")[:2], [0, 1], atol=1e-6)
-    np.testing.assert_allclose(confidence(logits, "probability"), p.max(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(confidence(logits, by="certainty")[:2], [0, 1], atol=1e-6)
+    np.testing.assert_allclose(confidence(logits), p.max(axis=1), rtol=1e-5)
     labels, known = np.array([0, 1, 2, -1, 3, 4], np.int32), np.arange(6) != 3
     expected = [p[b, labels[b]] if known[b] else p[b].max() for b in range(6)]
-    by_label = confidence(logits, "label", labels=labels, known=known)
+    by_label = confidence(logits, by="label", labels=labels, known=known)
     np.testing.assert_allclose(by_label, expected, rtol=1e-5)
     with pytest.raises(ValueError, match="needs labels"):
-        confidence(logits, "label")
+        confidence(logits, by="label")

@@ -8,7 +8,7 @@ import pytest
 from distill_jax import losses
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import ModelOutput, ModelShape
-from distill_jax.losses.teachers import confidence
+from distill_jax.losses.teachers import CONFIDENCES, confidence
 from distill_jax.objectives.resolve import resolve
 
 HEARD = np.array([True, False, True, True, False, True])
@@ -73,12 +73,12 @@ def test_of_several_those_count_who_speak(how, world):
     assert total == pytest.approx(both, rel=1e-5)
 
 
-@pytest.mark.parametrize("by", ["entropy", "probability", "label"])
+@pytest.mark.parametrize("by", CONFIDENCES)
 @pytest.mark.parametrize("how", ["each", "mean_probabilities"])
 def test_each_counts_as_much_as_it_is_sure(by, how, world):
     one, two = world.teacher, world.make_output(world.teacher_shape, 9)
     given = {"labels": world.batch.labels_B, "known": world.batch.label_where_B}
-    sure = np.stack([confidence(t.logits_BC, by, **given) for t in (one, two)])
+    sure = np.stack([confidence(t.logits_BC, by=by, **given) for t in (one, two)])
     share = sure / sure.sum(axis=0)
     z = world.student.logits_BC
     if how == "each":
@@ -88,29 +88,24 @@ def test_each_counts_as_much_as_it_is_sure(by, how, world):
         stacked = np.stack([one.logits_BC, two.logits_BC])
         mixed = losses.mean_probabilities(stacked, weights=share)
         expected = np.asarray(losses.kl(z, mixed, where=REAL))
-    total, _ = value(f"kl(teachers='{how}', confidence='{by}')", world, one, two)
+    total, _ = value(f"kl(teachers='{how}', trust='{by}')", world, one, two)
     np.testing.assert_allclose(total, expected[:5].sum() / 5, rtol=1e-4)
 
 
-def test_of_a_single_teacher_an_example_weighs_as_it_is_sure_of_it(world):
-    sure = np.asarray(confidence(world.teacher.logits_BC, "entropy"))
-    kl = np.asarray(losses.kl(world.student.logits_BC, world.teacher.logits_BC, where=REAL))
-    total, _ = value("kl(confidence='entropy')", world, world.teacher)
-    np.testing.assert_allclose(total, (sure * kl)[:5].sum() / 5, rtol=1e-4)
-
-
-def test_confidence_is_part_of_what_is_compiled(world):
+def test_trust_is_part_of_what_is_compiled(world):
+    shapes = [world.teacher_shape] * 2
     plain, sure = (
-        resolve(text, world.student_shape, world.teacher_shape)
-        for text in ("kl", "kl(confidence='entropy')")
+        resolve(text, world.student_shape, shapes) for text in ("kl", "kl(trust='certainty')")
     )
-    assert plain != sure and plain.structure == "#*kl(T=#)"
+    assert plain != sure and "trust" not in plain.structure
 
 
-def test_confidence_of_what_has_no_probabilities_is_refused():
+def test_trust_where_there_is_nobody_to_choose_or_nothing_to_be_sure_of():
     one = ModelShape(2, 8, 2, 1)
     with pytest.raises(UserError, match="teachers that say probabilities of classes"):
-        resolve("mse_logits(confidence='entropy')", one, one)
+        resolve("mse_logits(trust='certainty')", one, [one, one])
+    with pytest.raises(UserError, match="trust has no meaning with one teacher"):
+        resolve("mse_logits(trust='certainty')", one, one)
 
 
 def test_a_selection_keeps_who_was_heard(world):

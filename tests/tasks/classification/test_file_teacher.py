@@ -222,7 +222,7 @@ def test_beside_a_model_it_is_one_of_several(small_table, answers, toy_teacher, 
     args = small_table(
         teacher=(str(toy_teacher), f"file:{file}"),
         tokenizer=str(toy_teacher),
-        objectives=("kl", "hidden_mse(teacher=0) + kl(teacher=1)", "kl(confidence='entropy')"),
+        objectives=("kl", "hidden_mse(teacher=0) + kl(teacher=1)", "kl(trust='certainty')"),
         seeds=(0,),
     )
     _, rows, _ = run(args, tmp_path / "out")
