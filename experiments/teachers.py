@@ -206,9 +206,7 @@ def write_file(flags: Teachers, data: "DataConfig", seeds: tuple[int, ...]) -> N
     tables = list(dataset.splits.values())
     texts = [text for table in tables for text in table.texts]
     recipe, classes = Regression(), len(dataset.label_names)
-    features = text_features(
-        recipe, [labelled.texts], [[list(validation.texts)], [texts]], classes
-    )
+    features = text_features(recipe, [labelled.texts], [[list(validation.texts)], [texts]], classes)
     assert labelled.labels_N is not None and validation.labels_N is not None
     labels_N = validation.labels_N
     fitted = regression(

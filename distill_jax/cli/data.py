@@ -66,9 +66,7 @@ def main(arguments: Sequence[str]) -> None:
 
     label_map = parse_label_map(args.label_map)
     fine_tune = args.fine_tune and not used_as_it_is(args.teacher)
-    teacher = TeacherConfig(
-        args.teacher, fine_tune, label_map=label_map, tokenizer=args.tokenizer
-    )
+    teacher = TeacherConfig(args.teacher, fine_tune, label_map=label_map, tokenizer=args.tokenizer)
     dataset = load_dataset(args.name, text=args.text, text_b=args.text_b, label=args.label)
     for line in described(dataset, args.examples):
         print(line)

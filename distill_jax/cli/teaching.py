@@ -45,9 +45,7 @@ def teachers_of(
     if assistants and len(args.teacher) > 1:
         raise UserError("--assistants learn one from another, the first from one --teacher")
     teachers = [
-        dataclasses.replace(
-            _of_kind(args, usual, name), assistants=assistants, label_map=label_map
-        )
+        dataclasses.replace(_of_kind(args, usual, name), assistants=assistants, label_map=label_map)
         for name in args.teacher
     ]
     if args.teacher_tail != "spread" and all(each.is_model for each in teachers):
@@ -87,9 +85,7 @@ def _assistant(
     student, _, objective = (part.strip() for part in text.partition(":"))
     copies = student_family(student).copies(student)
     training = copied if copies else random
-    return AssistantConfig(
-        student, objective or ASSISTANT_OBJECTIVE, training, pooling(student)
-    )
+    return AssistantConfig(student, objective or ASSISTANT_OBJECTIVE, training, pooling(student))
 
 
 def data_of(args: CompareLosses, usual: DataConfig) -> DataConfig:

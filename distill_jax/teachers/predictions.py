@@ -16,6 +16,7 @@ An ``.npz`` holds arrays ``ids`` (or ``texts``), ``label_names``, and ``probabil
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import re
@@ -41,6 +42,7 @@ LEAST = 1e-6
 LOGIT, PROBABILITY, ID = "logit_", "probability of ", "id"
 _PAIR = re.compile(r"label_([1-9]\d*)")
 _NOT_CLASSES = (ID, "split")
+_OBJECTS: tuple[Kind, ...] = ("probabilities", "logits")
 _PREFIXED: dict[str, Kind] = {LOGIT: "logits", PROBABILITY: "probabilities"}
 
 
@@ -55,6 +57,7 @@ class Predictions:
       names: of the C classes that it names.
       values_NC: float64; NaN for a class that a row does not name.
       kind: what the values are.
+      partial: whether rows name the likeliest classes alone.
     """
 
     path: Path
@@ -63,6 +66,7 @@ class Predictions:
     names: tuple[str, ...]
     values_NC: np.ndarray
     kind: Kind
+    partial: bool = False
 
     @property
     def most_named(self) -> int:
@@ -118,7 +122,7 @@ def read_predictions(
             "rows name no examples (distill-jax data --ids FILE writes the ids)"
         )
     keys = [_key(path, line, cells, [ID] if by == "id" else texts) for line, cells in rows]
-    kind, said = _said(path, rows, {*_NOT_CLASSES, *texts, label})
+    kind, said, partial = _said(path, rows, {*_NOT_CLASSES, *texts, label})
     names = tuple(dict.fromkeys(name for each in said for name in each))
     column_of = {name: column for column, name in enumerate(names)}
     values_NC = np.full((len(rows), len(names)), np.nan)
@@ -126,7 +130,7 @@ def read_predictions(
         for name, value in each.items():
             values_NC[row, column_of[name]] = value
     places = [place(path, line) for line, _ in rows]
-    return _checked(Predictions(path, by, tuple(keys), names, values_NC, kind), places)
+    return _checked(Predictions(path, by, tuple(keys), names, values_NC, kind, partial), places)
 
 
 def _key(path: Path, line: int, cells: Cells, columns: Sequence[str]) -> Key:
@@ -141,25 +145,27 @@ def _key(path: Path, line: int, cells: Cells, columns: Sequence[str]) -> Key:
 
 def _said(
     path: Path, rows: Sequence[tuple[int, Cells]], others: set[str]
-) -> tuple[Kind, list[dict[str, float]]]:
-    """What each row says of which class, and what these numbers are."""
+) -> tuple[Kind, list[dict[str, float]], bool]:
+    """What these numbers are, what each row says of which class, whether it may leave out some."""
     first = rows[0][1]
-    for kind in ("probabilities", "logits"):
+    for kind in _OBJECTS:
         if isinstance(first.get(kind), Mapping):
-            return kind, [_object(path, line, cells.get(kind), kind) for line, cells in rows]
+            said = [_object(path, line, cells.get(kind), kind) for line, cells in rows]
+            return kind, said, len({frozenset(each) for each in said}) > 1
     if any(_PAIR.fullmatch(column) for column in first):
-        return "probabilities", [_pairs(path, line, cells) for line, cells in rows]
+        return "probabilities", [_pairs(path, line, cells) for line, cells in rows], True
     for prefix, kind in _PREFIXED.items():
         columns = [column for column in first if column.startswith(prefix)]
         if columns:
-            return kind, [_cells(path, line, cells, columns, prefix) for line, cells in rows]
+            said = [_cells(path, line, cells, columns, prefix) for line, cells in rows]
+            return kind, said, False
     classes = [column for column in first if column not in others]
     if len(classes) < 2:
         raise UserError(
             f"{place(path, rows[0][0])}: columns {', '.join(first)}; expected one for each class, "
             "or pairs label_1, probability_1, ..."
         )
-    return "probabilities", [_cells(path, line, cells, classes) for line, cells in rows]
+    return "probabilities", [_cells(path, line, cells, classes) for line, cells in rows], False
 
 
 def _cells(
@@ -214,9 +220,7 @@ def _checked(said: Predictions, places: Sequence[str]) -> Predictions:
     rows = list(_unique_rows(said, places))
     if len(rows) < len(said.keys):
         keys = tuple(said.keys[row] for row in rows)
-        said = Predictions(
-            said.path, said.by, keys, said.names, said.values_NC[rows], said.kind
-        )
+        said = dataclasses.replace(said, keys=keys, values_NC=said.values_NC[rows])
         places = [places[row] for row in rows]
     named_NC = ~np.isnan(said.values_NC)
     if said.kind == "logits":
@@ -224,7 +228,7 @@ def _checked(said: Predictions, places: Sequence[str]) -> Predictions:
             row = int(np.argmin(named_NC.all(axis=1)))
             raise UserError(f"{places[row]}: logits of some classes only; expected all.")
         return said
-    _check_probabilities(said.values_NC, named_NC, places)
+    _check_probabilities(said, named_NC, places)
     return said
 
 
@@ -240,9 +244,8 @@ def _unique_rows(said: Predictions, places: Sequence[str]) -> Iterable[int]:
             raise UserError(f"{places[row]}: {str(key)!r:.60} stands at {places[first[key]]} too.")
 
 
-def _check_probabilities(
-    values_NC: np.ndarray, named_NC: np.ndarray, places: Sequence[str]
-) -> None:
+def _check_probabilities(said: Predictions, named_NC: np.ndarray, places: Sequence[str]) -> None:
+    values_NC = said.values_NC
     outside_NC = named_NC & ~((values_NC >= -TOLERANCE) & (values_NC <= 1 + TOLERANCE))
     if outside_NC.any():
         row = int(outside_NC.any(axis=1).argmax())
@@ -252,7 +255,7 @@ def _check_probabilities(
             f"{LOGIT}CLASS (JSON and npz: logits)."
         )
     sum_N = np.where(named_NC, values_NC, 0).sum(axis=1)
-    whole_N = named_NC.all(axis=1)
+    whole_N = np.full(len(sum_N), not said.partial)
     wrong_N = np.where(whole_N, np.abs(sum_N - 1) > TOLERANCE, sum_N > 1 + TOLERANCE)
     if wrong_N.any():
         row = int(wrong_N.argmax())
@@ -313,6 +316,6 @@ def write_predictions(
       values_NC: of each example and class.
     """
     file = io.BytesIO()
-    arrays = {kind: np.asarray(values_NC, np.float32)}
+    arrays: dict[str, Any] = {kind: np.asarray(values_NC, np.float32)}
     np.savez(file, ids=np.asarray(ids), label_names=np.asarray(label_names), **arrays)
     write_atomic(path, file.getvalue())

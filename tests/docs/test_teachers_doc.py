@@ -57,7 +57,7 @@ def test_its_objectives_are_objectives():
 
 def test_its_numbers_are_those_of_the_code():
     assert f"within {TOLERANCE:g}" in PAGE and f"below {LEAST:.6f}" in PAGE
-    assert f"by default\n  (`--teacher-gaps`)" in PAGE
+    assert "by default\n  (`--teacher-gaps`)" in PAGE
     assert f"{TeacherConfig().most_silent:g} of the training examples" in PAGE
     assert CompareLosses().teacher_gaps == TeacherConfig().most_silent
     assert f"under `{RESULTS}`" in PAGE

@@ -15,9 +15,10 @@ def loss(weights, logits_KNC, labels_N):
 def test_no_other_weights_fit_better():
     rng = np.random.default_rng(0)
     labels_N = rng.integers(3, size=200)
-    good_NC = 2 * np.eye(3)[labels_N] + rng.normal(size=(200, 3))
-    fair_NC = np.eye(3)[labels_N] + rng.normal(size=(200, 3))
-    logits_KNC = np.stack([good_NC, fair_NC])
+    right_NC = 2 * np.eye(3)[labels_N]
+    known_N1 = np.arange(200)[:, None] < 120  # each knows what the other does not
+    logits_KNC = np.stack([right_NC * known_N1, right_NC * ~known_N1])
+    logits_KNC += rng.normal(size=(2, 200, 3))
     weights = mixture_weights(logits_KNC, labels_N)
     assert sum(weights) == pytest.approx(1, abs=1e-3) and weights[0] > weights[1] > 0
     best = loss(weights, logits_KNC, labels_N)

@@ -40,7 +40,7 @@ def test_where_a_teacher_says_nothing_its_words_do_not_matter(text, world):
     assert np.isfinite(total) and total != 0
     labelled = np.arange(6) < 4
     counted = HEARD & REAL & (labelled if text == "dkd" else True)
-    assert list(parts.values())[0][1] == counted.sum()
+    assert next(iter(parts.values()))[1] == counted.sum()
 
 
 def test_it_is_the_loss_over_what_was_said(world):

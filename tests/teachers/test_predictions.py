@@ -108,7 +108,7 @@ def test_texts_are_keys_where_there_are_no_ids(written):
     said = read_predictions(written(csv_of(rows)), text_b="second")
     assert (said.by, said.keys) == ("text", (("so", "what"), ("so", "there")))
     rows[1]["neg"], rows[1]["pos"] = 0.4, 0.6
-    with pytest.raises(UserError, match="line 3: .*stands at .*line 2 too"):
+    with pytest.raises(UserError, match=r"line 3: .*stands at .*line 2 too"):
         read_predictions(written(csv_of(rows)), text_b="second")
 
 

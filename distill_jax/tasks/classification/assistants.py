@@ -125,9 +125,7 @@ def raised_assistant(
     return kept_teacher(folder, splits, pretrained), own
 
 
-def check_heard(
-    teachers: Sequence[TeacherConfig], text: str, objective: ResolvedObjective
-) -> None:
+def check_heard(teachers: Sequence[TeacherConfig], text: str, objective: ResolvedObjective) -> None:
     """Raises ``UserError`` where an objective asks a teacher for what it cannot say."""
     for number, config in enumerate(teachers):
         terms = [

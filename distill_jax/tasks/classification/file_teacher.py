@@ -153,9 +153,7 @@ def nobody(splits: Splits, pretrained: Checkpoint) -> FileTeacher:
     return _teacher(splits, pretrained, words, [])
 
 
-def told(
-    said: Predictions, words: Words, splits: Splits, config: TeacherConfig
-) -> list[str]:
+def told(said: Predictions, words: Words, splits: Splits, config: TeacherConfig) -> list[str]:
     """What a person should know of the file, line by line."""
     heard = {
         "training": words.on(splits.everything.ids)[1],
@@ -173,7 +171,7 @@ def told(
             f"{said.path.name} says nothing of {lacking:,} training examples: nobody listens there"
         )
     classes = len(splits.label_names)
-    if said.kind == "probabilities" and said.most_named < classes:
+    if said.partial and said.most_named < classes:
         rest = {
             "spread": "is spread evenly over the classes it does not name",
             "drop": "is dropped: the classes it does not name have next to none",
@@ -222,7 +220,7 @@ def _order(
 ) -> tuple[Order, list[int | None]]:
     """Which column of the file is which class of the data; None for one that it never names."""
     heads = list(said.names)
-    if said.kind == "probabilities" and np.isnan(said.values_NC).any() and not config.label_map:
+    if said.partial and not config.label_map:
         folded = {name.strip().casefold() for name in heads}
         heads += [name for name in label_names if name.strip().casefold() not in folded]
     order = order_of(heads, len(heads), label_names, config.label_map, INSTEAD)

@@ -29,7 +29,6 @@ from distill_jax.core.types import Capture, ModelOutput, Output
 from distill_jax.engine.work import OnBatch, Work
 from distill_jax.losses.teachers import mean_probabilities
 from distill_jax.models.build import build_model
-from distill_jax.models.family import ModelConfig
 from distill_jax.objectives.resolve import Numbers, Parts, ResolvedObjective
 from distill_jax.tasks.classification.cells import ClassifierCell
 from distill_jax.tasks.classification.models import Checkpoint, params_of_student
@@ -185,7 +184,7 @@ def the_first(params: Params) -> Params:
     return params[name_of(0)]
 
 
-def _build(config: ModelConfig, count: int, dtype: Any, remat: bool) -> Peers:
+def _build(config: Any, count: int, dtype: Any, remat: bool) -> Peers:
     return Peers(build_model(config, dtype, remat), count)
 
 

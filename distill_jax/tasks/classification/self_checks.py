@@ -281,9 +281,7 @@ def _order_known(teacher: Teacher) -> str | None:
     return None if teacher.label_names is None else "label orders agree"
 
 
-def _teachers_on(
-    probe: Probe, splits: Splits, teachers: Sequence[Teacher]
-) -> tuple[Any, Any]:
+def _teachers_on(probe: Probe, splits: Splits, teachers: Sequence[Teacher]) -> tuple[Any, Any]:
     """What the teachers say of both batches, checked; of several a tuple each."""
     said = [_teacher_on(probe, splits, teacher) for teacher in teachers]
     if len(said) == 1:
@@ -292,9 +290,7 @@ def _teachers_on(
     return little, much
 
 
-def _teacher_on(
-    probe: Probe, splits: Splits, teacher: Teacher
-) -> tuple[ModelOutput, ModelOutput]:
+def _teacher_on(probe: Probe, splits: Splits, teacher: Teacher) -> tuple[ModelOutput, ModelOutput]:
     """What the teacher says of both batches, checked."""
     speak = teacher.on_few(splits, programs().forward)
     little, much = check_deterministic(speak, probe.little), speak(probe.much)

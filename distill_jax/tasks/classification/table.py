@@ -133,9 +133,7 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     plugin_digest(*cell.objectives)
     shape = check_student(cell, pretrained[0].config).shape
     teachers = cell.setup.teachers
-    shapes = [
-        shape_of_last(each, *supplies.of(each)).shape for each in with_each_teacher(cell)
-    ]
+    shapes = [shape_of_last(each, *supplies.of(each)).shape for each in with_each_teacher(cell)]
     for training in (*(each.training for each in teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)
     for objective in cell.objectives[::-1]:

@@ -154,9 +154,7 @@ def test_assistants_do_not_change_the_name_of_what_was_there():
 
 
 @pytest.mark.parametrize("student", ["1x8x2", "l1", "bilstm-random-4", "static-random-8"])
-def test_a_finished_student_of_every_family_teaches(
-    small_table, tmp_path, monkeypatch, student
-):
+def test_a_finished_student_of_every_family_teaches(small_table, tmp_path, monkeypatch, student):
     monkeypatch.chdir(tmp_path)
     first = small_table(students=(student,), objectives=("ce",), seeds=(0,))
     _, rows, _ = run(first, tmp_path / "results/first")
@@ -166,7 +164,7 @@ def test_a_finished_student_of_every_family_teaches(
     args = small_table(
         teacher=(f"run:{hash_[:8]}",), students=(pupil,), objectives=("ce", "kl"), seeds=(0,)
     )
-    spec, rows, said = run(args, tmp_path / "results/second")
+    _, rows, said = run(args, tmp_path / "results/second")
     teacher, *_ = rows
     np.testing.assert_allclose(
         kept(tmp_path / "results/second", teacher),

@@ -36,9 +36,7 @@ def among(text, count):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_each_learns_from_what_the_others_say_and_none_is_changed_by_being_heard(
-    count, toy_table
-):
+def test_each_learns_from_what_the_others_say_and_none_is_changed_by_being_heard(count, toy_table):
     batch = toy_table.batch(np.arange(8), int(toy_table.lengths_N.max()), 10)
     rng = np.random.default_rng(0)
     logits = [jnp.asarray(rng.normal(size=(10, 3)), jnp.float32) for _ in range(count)]
@@ -87,7 +85,7 @@ def table(small_table, toy_teacher):
 
 
 def test_the_first_is_kept_and_rows_that_hear_nobody_are_as_ever(table, tmp_path):
-    spec, rows, said = run(table(), tmp_path / "peers")
+    spec, rows, _ = run(table(), tmp_path / "peers")
     write_outputs(spec, rows, tmp_path / "peers")
     assert "2 students at a time teach each other" in " ".join(spec.protocol)
     by_row = {(row.row, row.seed): row for row in rows}

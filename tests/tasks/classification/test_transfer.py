@@ -47,7 +47,7 @@ def test_clients_share_the_labels_out_and_the_rest_is_everybodys(splits):
 
 def test_more_texts_join(splits, toy_reviews, tmp_path):
     (tmp_path / "more").mkdir()
-    for name in ("train", "test"):
+    for name in ("train", "dev", "test"):
         lines = "id,sentence,label\n" + "".join(
             f"{name}{n},another {'good' if n % 2 else 'bad'} thing {n},{'pn'[n % 2]}\n"
             for n in range(6)
