@@ -4,7 +4,7 @@
     python experiments/federated.py --preset smoke
 
 Three clients share out three tenths of the labels of the movie snippets, alike or skewed (shares of
-each class from a Dirichlet distribution of concentration 0.3). Each trains a student of its own on
+each class from a Dirichlet distribution of concentration 1). Each trains a student of its own on
 its part. On the other training texts, which all know and nobody has labels of, each writes down its
 logits; the server's student learns from the mean of these files. Beside it stand each client alone
 and one student trained on all labels in one place. Students start from two of MiniLM's layers,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NAME = "federated"
 CLIENTS = 3
-GROUPS = {"alike": 0.0, "skewed": 0.3}
+GROUPS = ("alike", "skewed")
 CENTRAL, SERVER = "all labels in one place", "server, mean of the clients' logits"
 
 
@@ -47,6 +47,8 @@ class Federated(TableFlags):
     """Whose tokeniser and layers the students have."""
     label_fraction: float = 0.3
     """Share of the training labels that the clients have together."""
+    alpha: float = 1.0
+    """Concentration of the skewed clients' shares of each class."""
     max_length: int = 48
     steps: int = 0
     """Of every student; default: 160, smoke: 8."""
@@ -99,7 +101,9 @@ def declare(flags: Federated, *, with_server: bool) -> "Sweep[Any]":
         title=f"{CLIENTS} clients and a server",
         base=Cell(ClassifierSetup(data, nobody, flags.student), (Train("ce", training),)),
         rows=rows,
-        groups=points({name: {"data.client_alpha": alpha} for name, alpha in GROUPS.items()}),
+        groups=points(
+            {"alike": {"data.client_alpha": 0.0}, "skewed": {"data.client_alpha": flags.alpha}}
+        ),
         seeds=seeds,
         teacher_seeds=seeds,
         baseline="client 1 alone",

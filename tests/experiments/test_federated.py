@@ -21,7 +21,8 @@ def test_the_smoke_preset_trains_clients_and_a_server(
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     flags = SCRIPT.Federated(
         preset="smoke", data=f"files:{toy_reviews}", tokenizer=str(toy_teacher), student="1x8x2",
-        label_fraction=0.5, max_length=16, steps=4, strategy="sequential", output_dir=tmp_path,
+        label_fraction=0.5, alpha=5.0, max_length=16, steps=4, strategy="sequential",
+        output_dir=tmp_path,
     )  # fmt: skip
     SCRIPT.main(flags)
     folder = tmp_path / "federated-smoke"
