@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distill_jax.cli.compare_flags import VALIDATION, CompareLosses
+from distill_jax.cli.task_flags import kind_of
 from distill_jax.core.errors import UserError
 from distill_jax.engine.options import Pooling
 
@@ -112,7 +113,7 @@ def weighing_teachers(args: CompareLosses, objective: str) -> str:
     weights = args.teacher_weights
     if not weights or isinstance(weights, str):
         return objective
-    return with_teacher_weights(objective, weights)
+    return with_teacher_weights(objective, weights, kind_of(args).outputs)
 
 
 def said_of_peers(args: CompareLosses) -> list[str]:

@@ -60,10 +60,10 @@ def assistant_cell(cell: ClassifierCell, splits: Splits, teacher_digest: str) ->
     )
     return Cell(
         setup,
-        (Train(last.objective, last.training),),
+        (Train(str(cell.setup.kind.parse(last.objective)), last.training),),
         config.seed,
         precision=config.training_precision,
-        plugin=plugin_digest(last.objective),
+        plugin=plugin_digest(last.objective, read=cell.setup.kind.parse),
         data_digest=splits.digest,
         teacher_digest=teacher_digest,
     )
@@ -82,7 +82,7 @@ def shape_of_last(cell: ClassifierCell, splits: Splits, pretrained: Checkpoint) 
     taught_by = shape_of_last(earlier, splits, pretrained)
     own = assistant_cell(cell, splits, "")
     model = check_student(own, pretrained.config)
-    objective = resolve(own.objective, model.shape, taught_by.shape)
+    objective = resolve(own.objective, model.shape, taught_by.shape, splits.kind.outputs)
     check_heard([earlier.setup.teacher], own.objective, objective)
     return model
 
@@ -105,7 +105,8 @@ def raised_assistant(
     pretrained = teacher.pretrained
     if not folder.is_dir():
         model = check_student(own, pretrained.config)
-        objective = resolve(own.objective, model.shape, teacher.config.shape)
+        shape, outputs = teacher.config.shape, splits.kind.outputs
+        objective = resolve(own.objective, model.shape, shape, outputs)
         examples = splits.everything if objective.needs_teacher else splits.labelled
         planned = own.training.total_steps(len(splits.everything))
         heard = [objective.teacher_capture] if objective.needs_teacher else []

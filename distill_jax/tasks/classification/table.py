@@ -28,6 +28,7 @@ from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
 from distill_jax.tasks.classification.supplies import Supplies
 from distill_jax.tasks.classification.yardsticks import check_references, measure
+from distill_jax.tasks.kinds.kind import Kind
 
 KNOWN_LATE = ("teacher_digest", "teacher_dtype", "plugin", "model", "more_teachers")
 NAMES = tuple(
@@ -86,10 +87,11 @@ class Classification:
         shapes = [teacher.config.shape for teacher in teachers]
         if cell.setup.peers:
             shapes = [model.shape]
-        fitted = tuple(resolve(text, model.shape, shapes) for text in cell.objectives)
+        outputs = cell.setup.kind.outputs
+        fitted = tuple(resolve(text, model.shape, shapes, outputs) for text in cell.objectives)
         digests = [teacher.digest for teacher in teachers]
         cell = cell.but(
-            plugin=plugin_digest(*cell.objectives),
+            plugin=plugin_digest(*cell.objectives, read=cell.setup.kind.parse),
             teacher_dtype=_dtype(cell, fitted),
             data_digest=splits.digest,
             teacher_digest=digests[0] if len(digests) == 1 else digest(digests),
@@ -130,31 +132,32 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     """What was decided for a cell, once every objective is known to fit student and teacher."""
     pretrained = [supplies.of(each)[1] for each in with_each_teacher(cell)]
     supplies.check_tokens(cell)
-    plugin_digest(*cell.objectives)
+    plugin_digest(*cell.objectives, read=cell.setup.kind.parse)
     shape = check_student(cell, pretrained[0].config).shape
     teachers = cell.setup.teachers
     shapes = [shape_of_last(each, *supplies.of(each)).shape for each in with_each_teacher(cell)]
     for training in (*(each.training for each in teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)
     for objective in cell.objectives[::-1]:
-        resolved = resolve(objective, shape, [shape] if cell.setup.peers else shapes)
+        heard = [shape] if cell.setup.peers else shapes
+        resolved = resolve(objective, shape, heard, cell.setup.kind.outputs)
         if cell.setup.peers:
             check_peers(objective, resolved)
         else:
             check_heard(teachers, objective, resolved)
         if cell.setup.placebo:
-            _check_placebo(objective, resolved)
+            _check_placebo(objective, resolved, cell.setup.kind)
         yield from resolved.notes
 
 
-def _check_placebo(objective: str, resolved: ResolvedObjective) -> None:
+def _check_placebo(objective: str, resolved: ResolvedObjective, kind: Kind) -> None:
     """Raises ``UserError`` where a placebo would change nothing, or more than the teacher's words.
 
     A teacher's hidden states of another text have another length.
     """
     if not resolved.needs_teacher:
         raise UserError(f"a placebo for {objective!r}, which listens to no teacher")
-    if resolved.teacher_capture != Capture():
+    if resolved.teacher_capture != Capture() or kind.head == "tokens":
         raise UserError(
             f"a placebo for {objective!r}: the words that are given to other examples are logits, "
             "and this objective reads more"
