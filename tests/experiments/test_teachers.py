@@ -9,11 +9,11 @@ from distill_jax.tables.outputs import load_results
 SCRIPT = module_at(ROOT / "experiments/teachers.py")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_smoke_preset_runs_and_says_what_held(
     toy_teacher, toy_reviews, tmp_path, monkeypatch, capsys
 ):
-    """Slow: eleven rows, each with a teacher of its own kind."""
+    """Long: eleven rows, each with a teacher of its own kind, which other tests hold alone."""
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     flags = SCRIPT.Teachers(
         preset="smoke", data=f"files:{toy_reviews}", teacher=str(toy_teacher), student="1x8x2",

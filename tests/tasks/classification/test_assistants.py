@@ -18,7 +18,6 @@ from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import write_outputs
-from distill_jax.tasks.classification.cells import AssistantConfig, TeacherConfig
 from distill_jax.tasks.classification.finished import cell_of
 from distill_jax.tasks.classification.finished_models import located
 from distill_jax.tasks.classification.table import Classification
@@ -66,6 +65,8 @@ def test_the_last_assistant_teaches_and_every_one_is_the_student_it_would_be_alo
     assert teacher.config["student"] == "1x8x2" and teacher.config["assists"]
     (kl,) = [row for row in rows if row.row == "kl"]
     assert kl.fingerprints["teacher"] == teacher.fingerprints["teacher"]
+    found = cell_of(kl)  # as compress finds it
+    assert found.setup.teacher.assistants[1].student == "1x8x2" and found.hash == kl.hash
 
     # By hand: the first assistant's table, then that run as a teacher, and so on.
     first = small_table(students=("2x8x2",), objectives=("kl",), seeds=(0,))
@@ -73,17 +74,12 @@ def test_the_last_assistant_teaches_and_every_one_is_the_student_it_would_be_alo
     one = tmp_path / "first/runs" / rows[-1].hash
     second = small_table(teacher=(f"run:{one}",), objectives=("0.5*kl + 0.5*ce",), seeds=(0,))
     _, rows, _ = run(second, tmp_path / "second")
-    two = tmp_path / "second/runs" / rows[-1].hash
     np.testing.assert_allclose(
         kept(tmp_path / "second", rows[-1]), kept(tmp_path / "chain", teacher), atol=1e-4
     )
-    third = small_table(teacher=(f"run:{two}",), objectives=("kl",), seeds=(0,))
-    _, rows, _ = run(third, tmp_path / "third")
-    np.testing.assert_allclose(
-        kept(tmp_path / "third", rows[-1]), kept(tmp_path / "chain", kl), atol=1e-4
-    )
 
 
+@pytest.mark.long
 def test_a_chain_that_was_stopped_goes_on_and_comes_out_the_same(chain, tmp_path, monkeypatch):
     run(chain(), tmp_path / "undisturbed")
 
@@ -115,22 +111,12 @@ def test_born_again_without_a_teacher_to_begin_with(small_table, toy_teacher, tm
         objectives=("ce", "kl + ce"),
         teacher_seeds=(0, 1),
     )
-    tables = {way: run(args, tmp_path / way, way) for way in ("sequential", "vmap")}
-    spec, rows, _ = tables["sequential"]
+    spec, rows, _ = run(args, tmp_path / "out", "vmap")
     assert {place.group for place in spec.teachers} == {"none > 1x8x2 > 1x8x2"}
     assert len(spec.teachers) == 2 and "one of 2 teachers (seeds 0, 1)" in spec.protocol[-1]
     assert len({row.fingerprints["teacher"] for row in rows if row.row == "kl + ce"}) == 2
-    losses = [{r.hash: r.metrics["test/nll"] for r in own} for _, own, _ in tables.values()]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     with pytest.raises(UserError, match="'kl' listens to a teacher, and --teacher none"):
         run(dataclasses.replace(args, assistants=("1x8x2",)), tmp_path / "none")
-
-
-def test_the_cell_of_a_student_is_found_again_with_its_chain(chain, tmp_path):
-    _, rows, _ = run(chain(objectives=("kl",)), tmp_path / "out")
-    cell = cell_of(rows[-1])
-    assert cell.setup.teacher.assistants[1].objective == "0.5*kl + 0.5*ce"
-    assert cell.hash == rows[-1].hash
 
 
 @pytest.mark.parametrize(
@@ -147,13 +133,10 @@ def test_assistants_that_cannot_be(chain, tmp_path, changes, message):
         run(chain(**changes), tmp_path / "out")
 
 
-def test_assistants_do_not_change_the_name_of_what_was_there():
-    plain = TeacherConfig()
-    assert plain.is_plain and not plain.assistants
-    assert AssistantConfig("tiny", "kl+ce").objective == "kl + ce"
-
-
-@pytest.mark.parametrize("student", ["1x8x2", "l1", "bilstm-random-4", "static-random-8"])
+@pytest.mark.parametrize(
+    "student",
+    [pytest.param("l1", marks=pytest.mark.long), "bilstm-random-4", "static-random-8"],
+)
 def test_a_finished_student_of_every_family_teaches(small_table, tmp_path, monkeypatch, student):
     monkeypatch.chdir(tmp_path)
     first = small_table(students=(student,), objectives=("ce",), seeds=(0,))
