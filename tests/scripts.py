@@ -7,6 +7,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "compression": "Compression",
     "federated": "Federated",
+    "stanton2021_fidelity": "Fidelity",
+    "students": "Students",
     "recommendation": "Recommendation",
     "recommendation_anchor": "Anchor",
     "recommendation_continual": "Continual",

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.compare_flags import CompareLosses, parse_arguments
+from distill_jax.cli.recipe_flags import recipe_protocol, with_recipe
 from distill_jax.cli.results import conclude, open_console
+from distill_jax.cli.student_start import told_start
 from distill_jax.cli.task_flags import baseline_of, kind_of, selection
 from distill_jax.cli.teacher_training import teacher_rates, teacher_training
 from distill_jax.cli.teaching import (
@@ -23,6 +25,7 @@ from distill_jax.engine.options import Pooling, Precision
 
 if TYPE_CHECKING:
     from distill_jax.engine.sweep import Sweep
+    from distill_jax.tables.columns import Column
     from distill_jax.tables.trends import Trend
     from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig, TrainingConfig
 
@@ -66,7 +69,18 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
 
 def _is_own(data: str) -> bool:
     """Whether a data set is the user's, so that no committed table rests on its defaults."""
-    return data.startswith(("files:", "tfds:"))
+    from distill_jax.tasks.classification.cells import is_own
+
+    return is_own(data)
+
+
+def _columns(data: str, columns: "tuple[Column, ...]") -> "tuple[Column, ...]":
+    """What is shown: of images the count of errors too, as papers have it."""
+    from distill_jax.data.load_images import is_images
+    from distill_jax.tables.columns import ERRORS
+
+    first, *others = columns
+    return (first, ERRORS, *others) if is_images(data) else columns
 
 
 def student_length(
@@ -233,11 +247,16 @@ def _base(
         args.label,
         fraction,
         args.max_length,
+        augment=args.augment,
         task=args.task,
         label_separator=args.label_separator,
     )
     setup = ClassifierSetup(
-        data_of(args, data), first, more_teachers=tuple(others), **setup_of(args)
+        data_of(args, data),
+        first,
+        more_teachers=tuple(others),
+        start=args.student_start,
+        **setup_of(args),
     )
     return Cell(setup, (Train(kind_of(args).alone, training),), precision=precision)
 
@@ -279,18 +298,25 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     from distill_jax.engine.sweep import Sweep, axis, points
     from distill_jax.tables.names import YARDSTICK
     from distill_jax.tables.outputs import share_of_labels
+    from distill_jax.tasks.classification.staged import canonical, mapped
 
     if args.plugin is not None:
         from distill_jax.objectives.plugins import load_plugin
 
         load_plugin(args.plugin)
     random, copied = _trainings(args)
-    base, students = _base(args, random, copied), _students(args, random, copied)
+    base = _base(args, random, copied)
+    random, copied = (with_recipe(args, each) for each in (random, copied))  # not the teacher
+    students = _students(args, random, copied)
     kind = kind_of(args)
-    objectives = [str(kind.parse(text)) for text in args.objectives]
+    objectives = [canonical(text, kind.parse) for text in args.objectives]
     baseline = baseline_of(args, objectives)
     weigh, weighing = _weighing(args.class_weights, base.setup.data)
-    rows = axis("objective", {text: weigh(weighing_teachers(args, text)) for text in objectives})
+    weighed = {
+        text: mapped(text, lambda own: weigh(weighing_teachers(args, own)), kind.parse)
+        for text in objectives
+    }
+    rows = axis("objective", weighed)
     if len(rows) < len(objectives):
         raise UserError(f"the objectives repeat themselves: {', '.join(objectives)}")
     trends: tuple[Trend, ...] = ()
@@ -299,9 +325,11 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
         *_half_precision(base),
+        *recipe_protocol(args, random.recipe),
         *weighing,
         *_copies_of_a_trained_teacher(args),
         *said_of_peers(args),
+        *told_start(args.student_start),
     )
     if args.controls:
         check_controls(objectives, args.steps)
@@ -323,7 +351,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         teacher_seeds=args.teacher_seeds,
         label_seeds=args.label_seeds,
         baseline=baseline,
-        columns=kind.columns,
+        columns=_columns(args.data, kind.columns),
         tested=kind.tested,
         references=(YARDSTICK,) if args.yardsticks else (),
         trends=trends,

@@ -34,7 +34,8 @@ class CompareLosses:
     little data, in a minute or two. Other flags change a preset."""
 
     data: str = "review_snippets/movie"
-    """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
+    """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME; of
+    images digits, images:FILE.npz, images:tfds:NAME."""
     text: str = "sentence"
     """Column of the text (files: and tfds: only)."""
     text_b: str | None = None
@@ -43,7 +44,8 @@ class CompareLosses:
     """Column of the label (files: and tfds: only)."""
     task: str = "classes"
     """What is predicted: classes (one a text), number (a score; regression), labels (several a
-    text). See docs/data.md."""
+    text), tags (one a word), intent_slots (a class a text and a tag a word), spans (answers to
+    questions), relations (a class of two marked entities). See docs/data.md."""
     label_separator: str = ","
     """Between the labels of a cell, with --task labels."""
     label_fraction: float | None = None
@@ -103,6 +105,9 @@ class CompareLosses:
     teacher_patience: int | None = None
     """The teacher's fine-tuning ends when so many evaluations in a row were no better; 0: never.
     Default: 3 (of 10) of data of your own, else 0."""
+    teacher_jitter: int = 0
+    """Of images: pixels by which each is moved at most while the teacher is trained, anew in every
+    epoch."""
     teacher_batch_size: int = 32
     teacher_learning_rate: float | None = None
     """Default: 1e-4, or chosen as --teacher-rates says."""
@@ -112,13 +117,19 @@ class CompareLosses:
     steps each at most, unless --teacher-learning-rate is given; else one."""
 
     students: tuple[str, ...] = ("tiny",)
-    """tiny, l2, l3, LAYERSxWIDTHxHEADS such as 3x256x4, bilstm or static (docs/students.md)."""
+    """tiny, l2, l3, LAYERSxWIDTHxHEADS such as 3x256x4, bilstm or static; of images cnn-4-8-16 or
+    mlp-800-800 (docs/students.md)."""
+    student_start: str = "usual"
+    """Where students start: usual (as docs/students.md says of each), random, embeddings (the
+    teacher's, narrower), truncated (the most important units of the teacher's layers), or, of the
+    fine-tuned teacher or of its checkpoint before, a share, 0.5*teacher, 0.5*checkpoint."""
     student_pooling: Literal["auto", Pooling] = "auto"
     """What a student's head reads: pooler (BERT's own, on [CLS]), mean (of all tokens) or cls, or
     what the teacher's reads. auto: pooler for students that start at random on data of your own
     (files:, tfds:), so that transformers runs their folders as they are; else the teacher's."""
     objectives: tuple[str, ...] = FIRST_ROWS
-    """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row."""
+    """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row. Stages are joined by ->:
+    'hidden_mse for 0.5 freezing classifier -> kl' (docs/recipes.md)."""
     controls: bool = False
     """Further rows that split what a teacher is worth: kl without the transfer set, hard
     pseudo-labels, a placebo, and ce with its rate and length chosen on validation."""
@@ -155,6 +166,18 @@ class CompareLosses:
     """For students that start at random."""
     copied_learning_rate: float = 3e-4
     """For students made of the teacher's layers (l2, l3)."""
+    recipe: str = ""
+    """What students' training does beside the objective: rdrop, fgm, freelb, lora or bitfit, e.g.
+    'rdrop(2.0) + lora(rank=4)' (docs/recipes.md)."""
+    freeze: tuple[str, ...] = ()
+    """Regular expressions; parameters of students in whose path one is found stay as they are."""
+    rate: tuple[str, ...] = ()
+    """REGEX=FACTOR: such parameters of students learn at so many times the learning rate."""
+    layer_decay: float = 1.0
+    """Factor of students' learning rate from each layer to the one below it; 1: none."""
+    augment: str = ""
+    """Altered copies of the training sentences on which only the teacher speaks, e.g.
+    'mask(0.1) + ngram(copies=5)' (docs/augmentation.md)."""
     clip_apart: bool = False
     """Clip the gradients of students and of the losses' own parameters by a norm each."""
     evaluations: int = 4
@@ -168,9 +191,10 @@ class CompareLosses:
     select: str | None = None
     """What decides on validation which step is kept, of the teacher and of students: of classes
     accuracy (the default), macro_f1 (where classes are unequal), or loss; of a number pearson,
-    spearman or mse; of labels micro_f1, macro_f1, map or loss. On data of your own (files:, tfds:)
-    the lower loss decides between steps that are equal in it; of what is built in, the earlier
-    step."""
+    spearman or mse; of labels micro_f1, macro_f1, map or loss; of tags f1, accuracy or loss; of
+    intent_slots frames (all right), f1, accuracy (of intents) or loss; of spans f1, exact_match or
+    loss. On data of your own (files:, tfds:) the lower loss decides between steps that are equal in
+    it; of what is built in, the earlier step."""
     teacher_outputs: Literal["cache", "live"] = "cache"
     """Ask the teacher once and keep its answers, or ask it at every step."""
     cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 Format = Literal["lines", "csv", "jsonl"]
 Cells = dict[str, Any]
-USUAL_COLUMNS = ("sentence", "text")
+USUAL_COLUMNS = ("sentence", "text", "tokens")
+QUESTION, CONTEXT = "question", "context"
+"""Columns of questions about texts."""
 ADDED_COLUMNS = ("predicted", "probability", "probabilities")
 """Of answers, which no column of a file may be called."""
 SHOWN = 10_000
@@ -36,12 +38,14 @@ SHOWN = 10_000
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify texts, or pairs of texts, with a finished model; or predict what it was trained for.
+    """Classify texts, pairs of texts or images with a finished model; or predict what it was
+    trained for.
 
     Texts are arguments, the rows of --input, or the lines of standard input. Each line of the
     output is the class, its probability, and the text; --output or --format give all classes'
-    probabilities. A blank text has no class. Models of other tasks (--task) answer in their own
-    terms: a number, or several labels.
+    probabilities. A blank text has no class. Images are the array "images" of an .npz. Models of
+    other tasks (--task) answer in their own terms: a number, several labels, entities, an answer
+    to a question (--input with the columns question and context).
     """
 
     model: Annotated[Path, tyro.conf.Positional]
@@ -52,9 +56,10 @@ class Predict:
     second: tuple[str, ...] = ()
     """The second text of each, for a model of pairs."""
     input: Path | None = None
-    """A file of texts: CSV, TSV, JSON, JSONL or Parquet, or .txt with a text a line."""
+    """A file of texts: CSV, TSV, JSON, JSONL or Parquet, or .txt with a text a line; of images an
+    .npz."""
     text: str | None = None
-    """Column of the text in --input; by default sentence, text, or the only one there is."""
+    """Column of the text in --input; by default sentence, text, tokens, or the only one."""
     text_b: str | None = None
     """Column of the second text in --input, for a model of pairs."""
     output: Path | None = None
@@ -94,6 +99,12 @@ def main(arguments: Sequence[str]) -> None:
     if not args.model.is_dir():
         raise UserError(f"no model at {args.model}: expected the folder of a finished run")
     shape = _format(args)
+    if _is_of_images(args):
+        from distill_jax.cli.predict_images import predict_images
+
+        how: dict[str, Any] = {"temperature": args.temperature, "batch_size": args.batch_size}
+        predict_images(args.model, args.input, args.output, _WRITERS[shape], _sink, **how)
+        return
     source = _source(args)
     if source.total == 0:
         raise UserError("no texts: give some as arguments, with --input, or on standard input")
@@ -122,12 +133,30 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{written} rows: {args.output}", file=sys.stderr)
 
 
+def _is_of_images(args: Predict) -> bool:
+    """Whether the model reads images, which no flag for texts is for.
+
+    Raises:
+      UserError: where such flags are given all the same.
+    """
+    from distill_jax.evaluation.open_images import reads_images
+    from distill_jax.export.manifest import is_export
+
+    if is_export(args.model) or not reads_images(args.model):
+        return False
+    given = ("texts", "second", "text", "text_b", "max_length")
+    for name in given:
+        if getattr(args, name):
+            raise UserError(f"{args.model} has a classifier of images: {name} is for texts")
+    return True
+
+
 def _copy(stream: Stream, source: Source, writer: Writer, write: Callable[[str], object]) -> int:
     """Classify and write all rows; returns their number."""
     written = 0
     write(writer.head())
     for rows, answers in stream.answers(
-        source.rows(), lambda row: [text_of(row, name) for name in source.names]
+        source.rows(), lambda row: [stream.form.text_of(row, name) for name in source.names]
     ):
         write(writer.rows(rows, answers))
         written += len(rows)
@@ -223,6 +252,8 @@ def rows_of_file(path: Path, text: str | None, text_b: str | None) -> Source:
         found |= dict.fromkeys(cells)
     columns = list(found)
     check_columns(columns, (), path)
+    if text is None and text_b is None and {QUESTION, CONTEXT} <= found.keys():
+        text, text_b = QUESTION, CONTEXT
     usual = [name for name in USUAL_COLUMNS if name in columns]
     text = text or (usual or columns if usual or len(columns) == 1 else [None])[0]
     if total and text is None:
@@ -249,12 +280,6 @@ def _check_no_file(text: str) -> None:
         return
     if slip:
         raise UserError(f"{text} is a file or folder, not a text: --input {text} reads a file")
-
-
-def text_of(row: Mapping[str, Any], name: str) -> str:
-    """A cell as text, nothing as a blank one."""
-    value = row.get(name)
-    return "" if value is None else str(value)
 
 
 Answers = Sequence[Any]
@@ -289,7 +314,7 @@ class Lines(Writer):
     def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
         lines = []
         for row, answer in zip(rows, answers, strict=True):
-            texts = (text_of(row, name) for name in self.names)
+            texts = (self.form.text_of(row, name) for name in self.names)
             lines.append("\t".join(map(_printable, (*self.form.line(answer), *texts))))
         return "".join(f"{line}\n" for line in lines)
 

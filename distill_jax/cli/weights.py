@@ -25,11 +25,12 @@ def class_weights(given: str, data: "DataConfig") -> tuple[float, ...]:
     Raises:
       UserError: for anything else.
     """
+    from distill_jax.data.load_images import is_images
     from distill_jax.data.subsets import labelled_rows
-    from distill_jax.tasks.classification.splits import DIGITS, load_texts
+    from distill_jax.tasks.classification.splits import load_texts
 
-    if data.name == DIGITS:
-        raise UserError("--class-weights is for texts, not for digits")
+    if is_images(data.name):
+        raise UserError("--class-weights is for texts, not for images")
     dataset = load_texts(data)
     names = dataset.label_names
     if given != "balanced":

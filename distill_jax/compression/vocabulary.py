@@ -22,6 +22,8 @@ from distill_jax.compression.steps import Step, StepContext, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.files import write_atomic
+from distill_jax.data.augment.base import Tools
+from distill_jax.data.augment.tokens import mask_of
 from distill_jax.models.family import family_of
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_tokenizer import TOKENIZER
@@ -84,7 +86,9 @@ class Vocabulary(Step):
 
 def read_with(splits: Splits, tokenizer_file: Path) -> Splits:
     """The same examples as another tokeniser reads them, the same labels chosen."""
-    return prepare_texts(splits.config, load_texts(splits.config), tokenizer_file)
+    mask = mask_of(tokenizer_file) if splits.config.augment else None
+    tools = Tools("the run that is compressed", mask=mask[0] if mask else None)
+    return prepare_texts(splits.config, load_texts(splits.config), tokenizer_file, tools)
 
 
 def vocabulary_of(raw: Mapping[str, Any], file: Path) -> dict[str, int]:

@@ -14,8 +14,9 @@ from jax.typing import ArrayLike
 
 from distill_jax.losses.numeric import clip_logits, floats, log_probs, number
 
-Confidence = Literal["confidence", "certainty", "label"]
+Confidence = Literal["confidence", "certainty"]
 CONFIDENCES: tuple[str, ...] = get_args(Confidence)
+TRUSTS = (*CONFIDENCES, "label")
 
 
 def _weights(weights: ArrayLike | None, logits: Array) -> Array:
@@ -83,26 +84,14 @@ def mean_logits(logits: ArrayLike, *, weights: ArrayLike | None = None) -> Array
     return jnp.sum(clip_logits(logits) * _weights(weights, logits), axis=0)
 
 
-def confidence(
-    logits: ArrayLike,
-    *,
-    by: Confidence = "confidence",
-    labels: ArrayLike | None = None,
-    known: ArrayLike | None = None,
-) -> Array:
-    """How sure a teacher is of each example, or how right, in [0, 1].
+def confidence(logits: ArrayLike, *, by: Confidence = "confidence") -> Array:
+    """How sure a teacher is of each example, in (0, 1].
 
     ``confidence``: the probability of its likeliest class, at least 1/C; ``certainty``: one less
-    the entropy over log C, 0 where all classes are as likely; ``label``: the probability of the
-    right class where that is known, else as ``confidence``.
-
-    Source: ours; ``label`` after Zhang, Chen, Wang 2022, "Confidence-Aware Multi-Teacher Knowledge
-    Distillation", section 2.2, where teachers weigh by their cross-entropy on the label.
+    the entropy over log C, 0 where all classes are as likely.
 
     Args:
       logits: [..., C], C at least 2.
-      labels: int [...], of ``label``; any class where not ``known``.
-      known: bool [...], of ``label``.
 
     Returns:
       [...], constant: no gradient flows to the teacher.
@@ -110,19 +99,43 @@ def confidence(
     Example:
       >>> logits = jnp.array([[0.0, 0.0], [4.0, 0.0]])
       >>> confidence(logits), confidence(logits, by="certainty")
-      (Array([0.5  , 0.982], dtype=float32), Array([0.   , 0.87 ], dtype=float32))
+      (Array([0.5  , 0.982], dtype=float32), Array([0.  , 0.87], dtype=float32))
     """
     (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
     log_p = log_probs(logits, 1.0)
-    if by == "certainty":
-        entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
-        return jnp.clip(1 - entropy / math.log(logits.shape[-1]), 0, 1)
-    highest = jnp.exp(jnp.max(log_p, axis=-1))
     if by == "confidence":
-        return highest
-    if labels is None or known is None:
-        raise ValueError("confidence by label needs labels, and where they are known")
+        return jnp.exp(jnp.max(log_p, axis=-1))
+    entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+    return jnp.clip(1 - entropy / math.log(logits.shape[-1]), 0, 1)
+
+
+def trust(logits: ArrayLike, *, by: str, labels: ArrayLike, known: ArrayLike) -> Array:
+    """How much a teacher's word on an example is worth beside that of others, in [0, 1].
+
+    As ``confidence``; or ``label``: the probability of the right class where that is known, else of
+    the likeliest one.
+
+    Source: ours; ``label`` after Zhang, Chen, Wang 2022, "Confidence-Aware Multi-Teacher Knowledge
+    Distillation", section 2.2, where teachers weigh by their cross-entropy on the label.
+
+    Args:
+      logits: [..., C], C at least 2.
+      by: one of ``TRUSTS``.
+      labels: int [...]; any class where not ``known``.
+      known: bool [...].
+
+    Returns:
+      [...], constant.
+
+    Example:
+      >>> logits, labels = jnp.array([[0.0, 0.0], [4.0, 0.0]]), jnp.array([0, 1])
+      >>> trust(logits, by="label", labels=labels, known=jnp.array([True, True]))
+      Array([0.5  , 0.018], dtype=float32)
+    """
+    if by != "label":
+        return confidence(logits, by="certainty" if by == "certainty" else "confidence")
+    (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
     where = jnp.asarray(known)
     chosen = jnp.where(where, jnp.asarray(labels), 0)
-    of_label = jnp.take_along_axis(log_p, chosen[..., None], axis=-1)[..., 0]
-    return jnp.where(where, jnp.exp(of_label), highest)
+    of_label = jnp.take_along_axis(log_probs(logits), chosen[..., None], axis=-1)[..., 0]
+    return jnp.where(where, jnp.exp(of_label), confidence(logits))

@@ -9,7 +9,16 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from distill_jax.core.errors import unknown
-from distill_jax.models import bilstm, cnn, compact_bert, static  # noqa: F401  registered here
+from distill_jax.models import (  # noqa: F401  registered here
+    bert_kin,
+    bilstm,
+    cnn,
+    compact_bert,
+    mlp,
+    mobilebert,
+    static,
+    text_cnn,
+)
 from distill_jax.models.family import Classifiers, family_of, registered
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_folder import CONFIG
@@ -20,6 +29,11 @@ from distill_jax.models.students import BERTS
 def build_model(config: Any, dtype: Any = jnp.float32, remat: bool = False) -> nn.Module:
     """The module of a config, see ``Family.build``."""
     return family_of(config).build(config, dtype, remat)
+
+
+def families() -> tuple[Classifiers, ...]:
+    """All of classifiers."""
+    return registered(Classifiers)
 
 
 def student_family(name: str) -> Classifiers:
@@ -37,14 +51,14 @@ def student_family(name: str) -> Classifiers:
 
 def teacher_family(name: str) -> Classifiers:
     """The family of a teacher's name: one whose models start by chance, or that of checkpoints."""
-    alone = (each for each in registered(Classifiers) if each.alone(name, 1) is not None)
+    alone = (each for each in registered(Classifiers) if each.claims_teacher(name))
     return next(alone, BERTS)
 
 
 def family_in(folder: Path) -> Classifiers:
     """The family of a saved model; BERTs where that cannot be told."""
     kind = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
-    return next((each for each in registered(Classifiers) if each.model_type == kind), BERTS)
+    return next((each for each in registered(Classifiers) if each.opens(kind)), BERTS)
 
 
 def load_model(folder: Path) -> Loaded:

@@ -31,6 +31,9 @@ from distill_jax.models.loaded import (
     read_params,
 )
 
+ImageShape = tuple[int, int, int]
+"""Height, width and channels."""
+
 
 class ModelConfig(Hashable, Protocol):
     """What everybody may know of a classifier: a frozen dataclass with these."""
@@ -121,6 +124,7 @@ class Classifiers(Family):
       names: what its students are called, for people.
       reads: ``texts`` (tokens, as its teacher's tokeniser makes them) or ``images`` (pixels).
       pools: whether ``pooling`` means something to its students.
+      tokens: whether they may have a head that reads every token, ``pooling="tokens"``.
       compacts: whether its models are built as BERTs are, so that ``compact_bert.compact`` says
         what they are with fewer heads or in 8-bit integers.
       reference: (folder, token ids, token types, mask) -> logits as other software reads a folder
@@ -132,6 +136,7 @@ class Classifiers(Family):
     names: tuple[str, ...] = ()
     reads: str = "texts"
     pools: bool = False
+    tokens: bool = False
     compacts: bool = False
     reference: Callable[..., Any] | None = None
     elsewhere: Elsewhere | None = None
@@ -167,8 +172,30 @@ class Classifiers(Family):
         """
         return self.init(self.student(name, teacher.config, **options), rng)
 
-    def alone(self, name: str, num_labels: int) -> ModelConfig | None:
-        """The config of a teacher that starts by chance; None for a name that is none."""
+    def check_narrowed(self, what: str, name: str, teacher: ModelConfig, **options: Any) -> None:
+        """Raises ``UserError`` where such a student has no such start, see ``narrowed``."""
+        raise UserError(f"student {name!r} of the family {self.name!r} has no start {what!r}")
+
+    def narrowed(self, what: str, name: str, teacher: Loaded, rng: Array, **options: Any) -> Params:
+        """A start from a wider teacher, see ``starts``, that ``check_narrowed`` allows.
+
+        Args:
+          what: ``embeddings`` or ``truncated``.
+        """
+        raise NotImplementedError
+
+    def claims_teacher(self, name: str) -> bool:
+        """Whether a teacher of this name is one of the family, and starts by chance."""
+        return False
+
+    def alone(
+        self, name: str, num_labels: int, image: ImageShape | None = None
+    ) -> ModelConfig | None:
+        """The config of a teacher that starts by chance; None for a name that is none.
+
+        Args:
+          image: height, width and channels of the images that it reads.
+        """
         return None
 
     def rounds(self, config: Any) -> bool:
@@ -181,10 +208,18 @@ class Classifiers(Family):
         batch = as_batch(jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool))
         return self.build(config).init(rng, batch)["params"]
 
+    def embedding_width(self, config: Any) -> int:
+        """Of the embeddings of tokens, in families that have some."""
+        return getattr(config, "embedding_size", None) or config.shape.hidden_size
+
     @property
     def model_type(self) -> str:
         """In ``config.json`` of a saved model."""
         return f"distill_jax_{self.name}"
+
+    def opens(self, model_type: Any) -> bool:
+        """Whether ``load`` reads folders whose ``config.json`` has this ``model_type``."""
+        return model_type == self.model_type
 
     def save(
         self,

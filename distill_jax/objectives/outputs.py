@@ -15,7 +15,8 @@ from jax import Array
 
 from distill_jax.core.types import Batch, Capture, ModelOutput, ModelShape
 from distill_jax.losses.numeric import floats, number
-from distill_jax.losses.teachers import confidence, mean_logits, mean_probabilities
+from distill_jax.losses.teachers import mean_logits, mean_probabilities
+from distill_jax.losses.teachers import trust as trust_in
 from distill_jax.objectives import registry
 from distill_jax.objectives.feeds import Feed, Shape, logits_of
 from distill_jax.objectives.readers import Options, Reader, Said
@@ -148,7 +149,7 @@ class Classes(Outputs):
         sure_B = jnp.ones(logits_BC.shape[:1], jnp.float32)
         if by != registry.ALIKE:
             labels, known = batch.labels_B, batch.label_where_B
-            sure_B = confidence(logits_BC, by=by, labels=labels, known=known)
+            sure_B = trust_in(logits_BC, by=by, labels=labels, known=known)
         return sure_B if teacher.heard_B is None else jnp.where(teacher.heard_B, sure_B, 0)
 
     def combined(self, teachers: Sequence[Any], how: str, weights: Any, T: Any) -> Any:

@@ -5,10 +5,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from image_files import quarters
 
 from distill_jax.cli.main import dispatch
 from distill_jax.data.coverage import Coverage, in_words
 from distill_jax.data.file_formats import ENDINGS
+from distill_jax.data.image_files import ARRAYS, MOST_BYTES, TRAIN, VALIDATION
 from distill_jax.data.split_files import STEMS, TEXT
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.kinds.kinds import all_names, kind_named
@@ -32,6 +34,19 @@ def test_the_example_is_read_by_the_command(tmp_path, toy_teacher, monkeypatch, 
     assert "all checks of training passed" in told
 
 
+def test_the_file_of_images_is_read_by_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    images, labels = quarters(80)
+    (code,) = re.findall(r"```python\n(.*?)```", DOC, re.S)
+    exec(code, {"images": images, "labels": labels})
+    dispatch(["data", "images:own.npz"])
+    assert "all checks of training passed" in capsys.readouterr().out
+    section = DOC.partition("## Images")[2].partition("\n## ")[0]
+    told = {word for row in section.splitlines() for word in re.findall(r"^\| `(\w+)`", row)}
+    assert told == set(ARRAYS) and MOST_BYTES == 256 << 20 and "256 MiB" in section
+    assert (TRAIN, VALIDATION) == (0.8, 0.9) and "80% train, 10% validation" in section
+
+
 def test_names_and_endings_are_those_that_are_read():
     tables = [re.findall(r"`([^`]+)`", row) for row in DOC.splitlines() if row.startswith("|")]
     told = {word for row in tables for word in row}
@@ -46,7 +61,19 @@ def test_the_line_on_coverage_is_the_programs():
     assert in_words(splits, 128) == [line]
 
 
-FORMS = re.findall(r"`(--task [^`]*)`[^`]*?:\n\n```(tsv|csv|jsonl|json)\n(.*?)```", DOC, re.S)
+FORMS = re.findall(r"`(--task [^`]*)`[^`]*?:\n\n```(tsv|csv|jsonl|json|conll)\n(.*?)```", DOC, re.S)
+
+
+COUNTS = {
+    "jsonl": lambda text: len(text.splitlines()),
+    "json": lambda text: text.count('"question"'),
+    "conll": lambda text: text.count("\n\n") + 1,
+}
+"""Ending -> how many examples a file has; elsewhere a line each below the first."""
+
+
+def _lines(text):
+    return len(text.splitlines()) - 1
 
 
 @pytest.mark.parametrize(("flags", "ending", "text"), FORMS)
@@ -58,9 +85,9 @@ def test_an_example_of_every_form_is_read(flags, ending, text, tmp_path):
         (tmp_path / f"{split}.{ending}").write_text(text)
     data = DataConfig(f"files:{tmp_path}", **named)
     dataset = data.kind.load(data)
-    rows = text.splitlines()[0 if ending.startswith("json") else 1 :]
-    assert len(dataset.splits["train"]) == len(rows)
-    assert dataset.splits["train"].texts[0] in text
+    assert len(dataset.splits["train"]) == COUNTS.get(ending, _lines)(text)
+    words = dataset.splits["train"].texts[0].split()
+    assert all(word.strip("@#") in text for word in words)
     assert (dataset.splits["test"].labels_N >= 0).all()
 
 

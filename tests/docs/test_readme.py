@@ -23,6 +23,7 @@ from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
 from distill_jax.cli.serve import Serve
 from distill_jax.cli.table import RebuildTable
+from distill_jax.cli.update import UpdateRun
 from distill_jax.cli.verify import Verify
 from distill_jax.engine.options import RunOptions
 from distill_jax.objectives.grammar import parse
@@ -100,6 +101,7 @@ def test_every_flag_that_the_pages_name_exists():
         RunOptions,
         Serve,
         Settings,
+        UpdateRun,
         Verify,
         tool,
         *bench,
@@ -109,6 +111,7 @@ def test_every_flag_that_the_pages_name_exists():
     scripts = "".join(path.read_text() for path in (ROOT / "tools/launch").glob("*.sh"))
     known = fields | {
         "no-fine-tune",
+        "no-windows",
         "no-yardsticks",
         "help",
         "plugin",

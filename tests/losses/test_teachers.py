@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill_jax import losses
-from distill_jax.losses.teachers import confidence
+from distill_jax.losses.teachers import CONFIDENCES, confidence, trust
 
 
 def softmax(logits, T=1.0):
@@ -54,20 +54,12 @@ def test_weights_may_differ_from_example_to_example(combine, rng):
         combine(logits, weights=weights[:2])
 
 
-def test_confidence_is_between_knowing_nothing_and_knowing_all(rng):
+def test_trust_is_confidence_or_how_right_a_teacher_is(rng):
     logits = rng.normal(size=(6, 5)).astype(np.float32)
-    logits[0], logits[1] = 0, [-np.inf, 40, -np.inf, -np.inf, -np.inf]
     p = np.array([softmax(list(row.astype(np.float64))) for row in logits])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        entropy = -np.where(p > 0, p * np.log(p), 0).sum(axis=1)
-    np.testing.assert_allclose(
-        confidence(logits, by="certainty"), 1 - entropy / np.log(5), rtol=1e-4, atol=1e-6
-    )
-    np.testing.assert_allclose(confidence(logits, by="certainty")[:2], [0, 1], atol=1e-6)
-    np.testing.assert_allclose(confidence(logits), p.max(axis=1), rtol=1e-5)
     labels, known = np.array([0, 1, 2, -1, 3, 4], np.int32), np.arange(6) != 3
     expected = [p[b, labels[b]] if known[b] else p[b].max() for b in range(6)]
-    by_label = confidence(logits, by="label", labels=labels, known=known)
-    np.testing.assert_allclose(by_label, expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="needs labels"):
-        confidence(logits, by="label")
+    given = {"labels": labels, "known": known}
+    np.testing.assert_allclose(trust(logits, by="label", **given), expected, rtol=1e-5)
+    for by in CONFIDENCES:
+        np.testing.assert_array_equal(trust(logits, by=by, **given), confidence(logits, by=by))

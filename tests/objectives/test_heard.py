@@ -8,7 +8,7 @@ import pytest
 from distill_jax import losses
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import ModelOutput, ModelShape
-from distill_jax.losses.teachers import CONFIDENCES, confidence
+from distill_jax.losses.teachers import TRUSTS, trust
 from distill_jax.objectives.resolve import resolve
 
 HEARD = np.array([True, False, True, True, False, True])
@@ -73,12 +73,12 @@ def test_of_several_those_count_who_speak(how, world):
     assert total == pytest.approx(both, rel=1e-5)
 
 
-@pytest.mark.parametrize("by", CONFIDENCES)
+@pytest.mark.parametrize("by", TRUSTS)
 @pytest.mark.parametrize("how", ["each", "mean_probabilities"])
 def test_each_counts_as_much_as_it_is_sure(by, how, world):
     one, two = world.teacher, world.make_output(world.teacher_shape, 9)
     given = {"labels": world.batch.labels_B, "known": world.batch.label_where_B}
-    sure = np.stack([confidence(t.logits_BC, by=by, **given) for t in (one, two)])
+    sure = np.stack([trust(t.logits_BC, by=by, **given) for t in (one, two)])
     share = sure / sure.sum(axis=0)
     z = world.student.logits_BC
     if how == "each":

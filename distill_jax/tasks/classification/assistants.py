@@ -82,7 +82,7 @@ def shape_of_last(cell: ClassifierCell, splits: Splits, pretrained: Checkpoint) 
     taught_by = shape_of_last(earlier, splits, pretrained)
     own = assistant_cell(cell, splits, "")
     model = check_student(own, pretrained.config)
-    objective = resolve(own.objective, model.shape, taught_by.shape, splits.kind.outputs)
+    objective = resolve(own.objective, model.shape, taught_by.shape, splits.outputs)
     check_heard([earlier.setup.teacher], own.objective, objective)
     return model
 
@@ -105,7 +105,7 @@ def raised_assistant(
     pretrained = teacher.pretrained
     if not folder.is_dir():
         model = check_student(own, pretrained.config)
-        shape, outputs = teacher.config.shape, splits.kind.outputs
+        shape, outputs = teacher.config.shape, splits.outputs
         objective = resolve(own.objective, model.shape, shape, outputs)
         examples = splits.everything if objective.needs_teacher else splits.labelled
         planned = own.training.total_steps(len(splits.everything))
@@ -117,7 +117,7 @@ def raised_assistant(
         )
         result = engine.train(
             classifier_work(own, splits, model, objective, own.training, planned),
-            params_of_student(own, pretrained),
+            params_of_student(own, pretrained, teacher),
             teacher=outputs_for(engine, splits, teacher, heard, config, splits),
             label=f"assistant {own.setup.student}",
             folder=engine.run_folder(own.hash, shared=True),

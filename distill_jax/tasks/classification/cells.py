@@ -11,13 +11,17 @@ from typing import Any, ClassVar, Literal
 from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.data.augment.augmentation import parse_augmentation
 from distill_jax.engine.cell import Cell
 from distill_jax.engine.options import Pooling, Precision
+from distill_jax.models.starts import USUAL, parse_start
 from distill_jax.objectives.reworded import listens
+from distill_jax.tasks.classification.staged import expanded
 from distill_jax.tasks.kinds.kind import Kind
 from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
+from distill_jax.training.recipe import parse_recipe
 
 RECIPE = 2
 """Raised when the same cell would come out differently than before, so that old rows retire."""
@@ -33,10 +37,19 @@ PACKAGED_TOKENIZER = "minilm-l6"
 MOST_PEERS = 8
 
 
+OWN = ("files:", "tfds:", "images:")
+"""How the names of the user's own data sets begin."""
+
+
+def is_own(name: str) -> bool:
+    """Whether a data set is the user's, so that no committed table rests on its defaults."""
+    return name.startswith(OWN)
+
+
 def usual_fraction(name: str) -> float:
     """The share of the labels that is used where nobody says: all of the user's own; a tenth of
     the built-in data sets, so that there is something for a teacher to add."""
-    return 1.0 if name.startswith(("files:", "tfds:")) else 0.1
+    return 1.0 if is_own(name) else 0.1
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ class DataConfig:
 
     Attributes:
       name: ``review_snippets/movie``, ``shopping_reviews_zh``, ``digits``, ``files:FOLDER``,
-        ``tfds:NAME``.
+        ``tfds:NAME``, ``images:FILE.npz``, ``images:tfds:NAME``.
       text, text_b, label: columns of the user's own files and of TFDS sets.
       label_fraction: share of the training labels that is used.
       max_length: tokens after which a text is cut.
@@ -64,6 +77,10 @@ class DataConfig:
         0: parts of one size, drawn alike.
       task: what is predicted, a kind of ``tasks.kinds``.
       label_separator: between the labels of a cell, where an example has several.
+      left_out: classes that students never see: their examples are not in the transfer set, nor
+        any other that a student with a teacher learns from. The teacher was trained on them.
+      augment: copies of the training texts that join the transfer set, see ``data.augment``;
+        canonical text.
     """
 
     name: str = "review_snippets/movie"
@@ -80,9 +97,13 @@ class DataConfig:
     client_alpha: float = field(default=0.0, metadata=LATE)
     task: str = field(default="classes", metadata=LATE)
     label_separator: str = field(default=",", metadata=LATE)
+    left_out: tuple[str, ...] = field(default=(), metadata=LATE)
+    augment: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        augmentation = parse_augmentation(self.augment)
+        object.__setattr__(self, "augment", str(augmentation or ""))
         _check_seed("label", self.label_seed)
         parse_client(self.client)
         if not 0 <= self.client_alpha < math.inf:
@@ -132,6 +153,8 @@ class TrainingConfig:
       ties: of steps that are equal in that, the ``earliest`` or the one of the lowest ``loss``.
       min_steps: the least that ``epochs`` come to.
       patience: training ends when so many evaluations in a row were no better; 0 for never.
+      jitter: pixels by which an image is moved at most, anew in every epoch, see ``data.jitter``.
+      recipe: what is done beside the objective, see ``training.recipe``; canonical text.
     """
 
     epochs: float = 2.0
@@ -144,17 +167,25 @@ class TrainingConfig:
     ties: Literal["earliest", "loss"] = field(default="earliest", metadata=LATE)
     min_steps: int = field(default=0, metadata=LATE)
     patience: int = field(default=0, metadata=LATE)
+    jitter: int = field(default=0, metadata=LATE)
+    recipe: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if not 0 < self.epochs < math.inf:
             raise UserError(f"epochs must be positive, not {self.epochs:g}")
         counts = ("evaluations", "batch_size", "max_shapes")
-        from_none = ("steps", "min_steps", "patience")
+        from_none = ("steps", "min_steps", "patience", "jitter")
         for name, least in {**dict.fromkeys(from_none, 0), **dict.fromkeys(counts, 1)}.items():
             if not least <= (number := getattr(self, name)) <= MOST:
                 said = f"{name.replace('_', ' ')} must be from {least} to {MOST}, not {number}"
                 raise UserError(said + (" (0 leaves them to epochs)" if name == "steps" else ""))
+        object.__setattr__(self, "recipe", str(parse_recipe(self.recipe)))
+
+    @property
+    def moved(self) -> OptimizerConfig:
+        """The optimiser, with what the recipe makes of it."""
+        return parse_recipe(self.recipe).optimizer(self.optimizer)
 
     def at_rate(self, learning_rate: float) -> TrainingConfig:
         """The same with another peak learning rate."""
@@ -199,9 +230,10 @@ class TeacherConfig:
     """Who teaches, and how it is heard.
 
     Attributes:
-      name: ``minilm-l6``, a local folder, a hub id of any BERT checkpoint, or ``cnn-16-32-64``;
-        ``run:HASH``, a finished student of any table; ``file:PREDICTIONS``, what somebody said of
-        the examples; ``none`` for nobody. ``{seed}`` in it stands for ``seed``.
+      name: ``minilm-l6``, a local folder, a hub id of any BERT checkpoint, or a model of images,
+        ``cnn-16-32-64`` or ``mlp-1200-1200-drop``; ``run:HASH``, a finished student of any table;
+        ``file:PREDICTIONS``, what somebody said of the examples; ``none`` for nobody. ``{seed}``
+        in it stands for ``seed``.
       fine_tune: whether it is trained on the labels first; off for one that is already.
       training: of that fine-tuning.
       outputs: ``cache`` asks the teacher once, ``live`` at every step.
@@ -344,6 +376,7 @@ class ClassifierSetup:
       weigh: of several teachers, ``validation``: weights at which their mean probabilities give
         the labels of validation the lowest loss, in all terms that do not say so themselves.
       assists: whether it is an assistant, see ``TeacherConfig``.
+      start: where the student starts, see ``models.starts``; ``usual`` for what its name says.
     """
 
     Training: ClassVar[type] = TrainingConfig
@@ -359,9 +392,11 @@ class ClassifierSetup:
     peers: int = field(default=0, metadata=LATE)
     weigh: Literal["", "validation"] = field(default="", metadata=LATE)
     assists: bool = field(default=False, metadata=LATE)
+    start: str = field(default=USUAL, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        parse_start(self.start)
         for teacher in self.teachers:
             if teacher.fine_tune:
                 self.kind.metric_of(teacher.training.select)
@@ -401,14 +436,13 @@ class ClassifierSetup:
         return self.data.kind
 
     def settled(self, cell: ClassifierCell) -> ClassifierCell:
-        """Objectives in canonical form; students who listen to nobody have no peers; a teacher who
-        is the same whatever the seed has none, and one named by it has that of the first."""
-        making, heard = [], False
+        """Objectives in canonical form, those of several stages as many; students who listen to
+        nobody have no peers; a teacher who is the same whatever the seed has none, and one named by
+        it has that of the first."""
         for stage in cell.making:
             self.kind.metric_of(stage.training.select)
-            objective = self.kind.parse(stage.objective)
-            heard = heard or listens(objective)
-            making.append(dataclasses.replace(stage, objective=str(objective)))
+        making = [each for stage in cell.making for each in expanded(stage, self.kind.parse)]
+        heard = any(listens(self.kind.parse(stage.objective)) for stage in making)
         first, *others = self.teachers
         teachers = [
             first if first.varies else dataclasses.replace(first, seed=0),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +15,34 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.assets import fetch
+from distill_jax.data.split_files import listed
 from distill_jax.evaluation.task_file import check_classifier
 from distill_jax.models.build import (
+    families,
     family_in,
     family_of,
     load_model,
     student_family,
     teacher_family,
 )
-from distill_jax.models.family import ModelConfig
+from distill_jax.models.family import ImageShape, ModelConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
-from distill_jax.models.students import BERTS
-from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig
+from distill_jax.models.starts import check_start, started
+from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig, TrainingConfig
 from distill_jax.tasks.classification.finished_models import located
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.splits import Examples
+from distill_jax.tasks.kinds.kind import Kind
+from distill_jax.training.rates import check_matches
+from distill_jax.training.recipe import parse_recipe
 from distill_jax.training.state import Params
 
 SAVED_EXAMPLES = 4
+OWN = "distill_jax_"
+"""How the model types of families begin that no other software reads."""
 PACKAGED = ("minilm-l6",)
-"""Teachers that travel as packages; every other name is a folder, a hub id or a CNN."""
+"""Teachers that travel as packages; every other name is a folder, a hub id or a model of images."""
 POOLING = {"minilm-l6": "mean"}
 """all-MiniLM was trained with mean pooling; its pooler was never used."""
 
@@ -49,34 +59,48 @@ class Checkpoint(Loaded):
 
 
 def load_checkpoint(
-    name: str, *, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
+    name: str,
+    *,
+    num_labels: int | None,
+    fresh: bool,
+    seed: int = 0,
+    pooling: str = "auto",
+    image: ImageShape | None = None,
 ) -> Checkpoint:
-    """What a teacher starts from: a checkpoint (packaged, a folder, the hub), or chance for a CNN.
+    """What a teacher starts from: a checkpoint (packaged, a folder, the hub), or chance for a model
+    of images.
 
     Args:
       num_labels: classes of the data; None for those of a text checkpoint's own head.
       fresh: whether it gets a new head, to be fine-tuned, or keeps the one it has.
       seed: of what is drawn by chance.
       pooling: see ``TeacherConfig``.
+      image: height, width and channels of the images that it is to read.
 
     Raises:
-      UserError: when it cannot be had or is not a BERT checkpoint.
+      UserError: when it cannot be had or is of a kind that is not supported.
     """
     family = teacher_family(name)
-    if num_labels is not None and (config := family.alone(name, num_labels)):
+    if num_labels is not None and (config := family.alone(name, num_labels, image)):
         params = family.init(config, jax.random.key(seed))
         return Checkpoint(
             config, params, None, model_digest(config, params), None, fresh=("all of it",)
         )
     folder = _folder(name)
-    if folder is not None and (kind := family_in(folder)) is not BERTS:
+    if folder is not None and (kind := family_in(folder)).model_type.startswith(OWN):
         if fresh:
             raise UserError(
                 f"teacher {name!r} is a {kind.name}, which is not fine-tuned again: use it "
                 "as it is, with --no-fine-tune"
             )
+        check_classifier(folder, "teaching classes as it came")
         return Checkpoint(**vars(load_model(folder)))
-    return Checkpoint(**vars(load_encoder(name, num_labels, fresh, seed, pooling)))
+    return Checkpoint(**vars(load_encoder(name, num_labels, fresh, seed, pooling, None)))
+
+
+def location_of(name: str) -> Path | str:
+    """Where a text teacher's checkpoint is: a folder, or a hub id."""
+    return fetch(name) if name in PACKAGED else located(name) or name
 
 
 def reads_of(name: str) -> str:
@@ -91,23 +115,38 @@ def _folder(name: str) -> Path | None:
 
 
 def load_encoder(
-    name: str, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
+    name: str,
+    num_labels: int | None,
+    fresh: bool,
+    seed: int = 0,
+    pooling: str = "auto",
+    model_types: Collection[str] | None = ("bert",),
 ) -> Pretrained:
-    """``load_checkpoint`` of a BERT.
+    """``load_checkpoint`` of a checkpoint of text.
+
+    Args:
+      model_types: see ``load_pretrained``.
 
     Raises:
-      UserError: when it cannot be had or is not a BERT checkpoint.
+      UserError: when it cannot be had or is of no such kind.
     """
-    location = fetch(name) if name in PACKAGED else located(name) or name
+    location = location_of(name)
     if not fresh and isinstance(location, Path):
         check_classifier(location, "teaching classes as it came")
-    return load_pretrained(
+    loaded = load_pretrained(
         location,
         pooling=POOLING.get(name) if pooling == "auto" else pooling,
         num_labels=num_labels,
         fresh_classifier=fresh,
         seed=seed,
+        model_types=model_types,
     )
+    if loaded.config.pooling == "tokens" != pooling:
+        raise UserError(
+            f"teacher {name!r} has a head that reads every token; for one answer a text choose "
+            "what it reads: --teacher-pooling mean or cls"
+        )
+    return loaded
 
 
 def with_classes(
@@ -146,19 +185,49 @@ def check_student(cell: ClassifierCell, teacher: ModelConfig) -> ModelConfig:
             f"student {name!r} reads {family.reads}, which does not fit teacher "
             f"{setup.teacher.name!r}: that reads {reads}"
         )
+    if setup.kind.head == "tokens" and not family.tokens:
+        able = [name for each in families() if each.tokens for name in each.names]
+        raise UserError(
+            f"student {name!r} says one thing of a text, and task {setup.data.task} asks about "
+            f"every token: take {listed(able)}"
+        )
+    if setup.kind.head == "tokens" and setup.pooling != "teacher":
+        raise UserError(f"task {setup.data.task} reads every token: --student-pooling does nothing")
     if setup.pooling != "teacher" and not family.pools:
         raise UserError(f"student {name!r} of {reads} has no pooling {setup.pooling!r}")
-    if setup.layers != "spread" and not family.copies(name):
+    if setup.layers != "spread" and not (family.copies(name) or setup.start == "truncated"):
         raise UserError(f"student {name!r} is drawn at random: it copies no layers")
-    return family.student(name, teacher, pooling=setup.pooling, layers=setup.layers)
+    options = {"pooling": setup.pooling, "layers": setup.layers}
+    check_start(family, name, setup.start, teacher, **options)
+    return family.student(name, teacher, **options)
 
 
-def params_of_student(cell: ClassifierCell, pretrained: Checkpoint) -> Params:
-    """Where a cell's student starts: chance, or layers of the checkpoint before fine-tuning."""
+def check_training(training: TrainingConfig, config: ModelConfig, kind: Kind) -> None:
+    """Raises ``UserError`` for a recipe or for learning-rate factors that a model cannot have."""
+    recipe, optimizer, family = parse_recipe(training.recipe), training.moved, family_of(config)
+    recipe.check(config.num_labels if kind.has_classes else 0, family.embeddings)
+    if not optimizer.has_factors:
+        return
+    shapes = jax.eval_shape(partial(family.init, config), jax.random.key(0))
+    if recipe.adapter is not None:
+        shapes = jax.eval_shape(partial(recipe.adapter.start, seed=0), shapes)
+    check_matches(optimizer.rates, optimizer.layer_decay, shapes)
+
+
+def params_of_student(cell: ClassifierCell, pretrained: Checkpoint, trained: Any = None) -> Params:
+    """Where a cell's student starts, see ``models.starts``: by default chance, or layers of the
+    checkpoint before fine-tuning.
+
+    Args:
+      trained: the fine-tuned teacher, with ``config`` and ``params``; None for the checkpoint.
+    """
     setup = cell.setup
-    return student_family(setup.student).start(
+    return started(
+        student_family(setup.student),
         setup.student,
+        setup.start,
         pretrained,
+        pretrained if trained is None else trained,
         jax.random.key(cell.seed),
         pooling=setup.pooling,
         layers=setup.layers,
@@ -167,7 +236,7 @@ def params_of_student(cell: ClassifierCell, pretrained: Checkpoint) -> Params:
 
 def inputs_of(data: DataConfig) -> TextInputs:
     """What texts a model reads that is trained on such data."""
-    return TextInputs(data.max_length, data.text_b is not None)
+    return TextInputs(data.max_length, data.kind.pairs or data.text_b is not None)
 
 
 def check_saved(folder: Path, table: Examples, logits_NC: np.ndarray) -> None:
@@ -189,8 +258,11 @@ def check_saved(folder: Path, table: Examples, logits_NC: np.ndarray) -> None:
     rows = np.unique(shorter[np.linspace(0, len(shorter) - 1, SAVED_EXAMPLES).astype(int)])
     batch = table.batch(rows, int(table.lengths_N[rows].max()), len(rows))
     tokens = np.asarray(batch.input_ids_BT), np.asarray(batch.token_type_ids_BT)
-    said_NC = reference(folder, *tokens, np.asarray(batch.where_BT))
-    expected_NC = logits_NC[rows]
+    where_BT = np.asarray(batch.where_BT)
+    said_NC, expected_NC = reference(folder, *tokens, where_BT), logits_NC[rows]
+    if said_NC.ndim == 3:  # an answer a token; behind the last one of an example anything
+        expected_NC = expected_NC[:, : where_BT.shape[1]][where_BT]
+        said_NC = said_NC[where_BT]
     gap, scale = np.abs(said_NC - expected_NC).max(), np.abs(expected_NC).max()
     # Where matrices are multiplied in half the digits, the model is the one that rounds.
     tolerance = 1e-3 if jax.default_backend() == "cpu" else 5e-2

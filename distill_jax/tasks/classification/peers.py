@@ -168,12 +168,18 @@ def among_peers(work: Work, count: int) -> Work:
     )
 
 
-def start_of_peers(cell: ClassifierCell, pretrained: Checkpoint, count: int) -> Params:
-    """Where they start: each from a draw of its own."""
+def start_of_peers(
+    cell: ClassifierCell, pretrained: Checkpoint, count: int, teacher: Any = None
+) -> Params:
+    """Where they start: each from a draw of its own.
+
+    Args:
+      teacher: see ``params_of_student``.
+    """
     apart = [0, *(_APART + number for number in range(1, count))]
     return {
         name_of(number): params_of_student(
-            dataclasses.replace(cell, seed=(cell.seed + more) % 2**32), pretrained
+            dataclasses.replace(cell, seed=(cell.seed + more) % 2**32), pretrained, teacher
         )
         for number, more in enumerate(apart)
     }

@@ -28,7 +28,7 @@ from distill_jax.evaluation.predict import one_by_one
 from distill_jax.models.family import ModelConfig, family_of
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.ledger import LedgerRow
-from distill_jax.tables.names import MISTAKES
+from distill_jax.tables.names import MISTAKES, TRAINED
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierCell,
@@ -36,6 +36,7 @@ from distill_jax.tasks.classification.cells import (
     config_of,
 )
 from distill_jax.tasks.classification.classify import classifier_work, predict, predictor
+from distill_jax.tasks.classification.left_out import scores_of_left_out
 from distill_jax.tasks.classification.models import (
     check_saved,
     inputs_of,
@@ -105,6 +106,7 @@ class ClassifierRun(Run):
                 stage.training,
                 stage.training.total_steps(len(self.splits.everything)),
                 selects=number == len(self.fitted),
+                number=number,
             )
             for number, (stage, objective) in enumerate(
                 zip(self.cell.making, self.fitted, strict=True), 1
@@ -132,8 +134,8 @@ class ClassifierRun(Run):
 
     def start(self) -> Params:
         if peers := self.cell.setup.peers:
-            return start_of_peers(self.cell, self.teacher.pretrained, peers)
-        return params_of_student(self.cell, self.teacher.pretrained)
+            return start_of_peers(self.cell, self.teacher.pretrained, peers, self.teacher)
+        return params_of_student(self.cell, self.teacher.pretrained, self.teacher)
 
     def outputs(self) -> TeacherOutputs | None:
         assert self.supplies is not None
@@ -170,8 +172,14 @@ def finish_run(
     metrics = kind.measured(said, splits.test, splits.fitted, calibrated, teacher_test)
     metrics |= as_metrics(splits.coverage)
     metrics |= cost_metrics(engine, splits, config, result.params)
+    metrics[TRAINED] = run.works[-1].trained_parameters(result.params)
     chosen = progress.at_best()
     metrics |= {f"validation/{name}": chosen.get(name, math.nan) for name in kind.decides.values()}
+    told = evidence(splits, said, calibrated, progress.history)
+    if splits.config.left_out:
+        on_validation = _said(engine, splits, config, result.params, splits.validation)
+        found, told["test_scores"] = scores_of_left_out(splits, on_validation, said)
+        metrics |= found
     if progress.skipped:
         metrics["skipped_steps"] = progress.skipped
     keep_run(
@@ -194,7 +202,7 @@ def finish_run(
         metrics=metrics,
         fingerprints={**fingerprints(splits, teacher), "teacher": cell.teacher_digest},
         training=training_facts(result, seconds),
-        **evidence(splits, said, calibrated, progress.history),
+        **told,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
+from distill_jax.data.load_images import is_images
 from distill_jax.data.table import TextDataset
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import rows_in
@@ -18,10 +19,12 @@ from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.sweep import Entry
 from distill_jax.evaluation.mixture import mixture_weights
 from distill_jax.evaluation.predict import check_token_types
+from distill_jax.models.family import ImageShape
 from distill_jax.objectives.reworded import with_teacher_weights
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.asked import rows_asked
+from distill_jax.tasks.classification.augment_tools import tools_for
 from distill_jax.tasks.classification.cells import (
     FILE,
     TEACHER,
@@ -37,10 +40,9 @@ from distill_jax.tasks.classification.raise_teacher import raised
 from distill_jax.tasks.classification.runs import ClassifierRun, teacher_row
 from distill_jax.tasks.classification.self_checks import check_splits
 from distill_jax.tasks.classification.splits import (
-    DIGITS,
     Splits,
     load_texts,
-    prepare_digits,
+    prepare_images,
     prepare_texts,
 )
 from distill_jax.tasks.classification.teacher import Teacher, in_order_of, outputs_for
@@ -72,10 +74,16 @@ class Supplies:
         self.splits = lru_cache(None)(self._splits)
 
     def _pretrained(
-        self, name: str, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
+        self,
+        name: str,
+        num_labels: int | None,
+        fresh: bool,
+        seed: int = 0,
+        pooling: str = "auto",
+        image: ImageShape | None = None,
     ) -> Checkpoint:
         pretrained = load_checkpoint(
-            name, num_labels=num_labels, fresh=fresh, seed=seed, pooling=pooling
+            name, num_labels=num_labels, fresh=fresh, seed=seed, pooling=pooling, image=image
         )
         for note in pretrained.notes if not seed else ():  # they are the same for every seed
             self.engine.reporter.say(f"teacher: {note}")
@@ -102,7 +110,8 @@ class Supplies:
         if teacher.seed and teacher.fine_tune:
             classes = len(splits.label_names)
             settled = cell.setup.data.pooling_of(pooling)
-            pretrained = self.pretrained(name, classes, fresh, teacher.seed, settled)
+            image = splits.everything.image
+            pretrained = self.pretrained(name, classes, fresh, teacher.seed, settled, image)
         return splits, pretrained
 
     def check_tokens(self, cell: ClassifierCell) -> None:
@@ -190,7 +199,7 @@ class Supplies:
         weights = self._weights[key]
         making = [
             dataclasses.replace(
-                stage, objective=with_teacher_weights(stage.objective, weights, splits.kind.outputs)
+                stage, objective=with_teacher_weights(stage.objective, weights, splits.outputs)
             )
             for stage in cell.making
         ]
@@ -326,7 +335,7 @@ def examples_for(
     data: DataConfig,
     teacher: str,
     fresh: bool,
-    load: Callable[[str, int | None, bool], Checkpoint],
+    load: Callable[..., Checkpoint],
     texts: TextDataset | None = None,
     label_map: Pairs = (),
 ) -> tuple[Splits, Checkpoint]:
@@ -334,35 +343,43 @@ def examples_for(
 
     Args:
       fresh: whether the teacher gets a new head.
-      load: of checkpoints: (name, number of classes or None for its own, fresh).
+      load: of checkpoints: (name, number of classes or None for its own, fresh), and for images
+        ``image``, their shape.
       texts: of the data set, where they have been loaded.
       label_map: see ``TeacherConfig``.
 
     Raises:
       UserError: for what training would refuse about data, teacher, or the two together.
     """
-    given, reads = "images" if data.name == DIGITS else "texts", reads_of(teacher)
+    images = is_images(data.name)
+    given, reads = "images" if images else "texts", reads_of(teacher)
     if given != reads:
         raise UserError(
             f"data {data.name!r} does not fit teacher {teacher!r}: {given} are given to a model of "
-            f"{reads}; digits want a CNN (cnn-16-32-64), texts a BERT checkpoint"
+            f"{reads}; images want a CNN (cnn-16-32-64) or an MLP (mlp-1200-1200-drop), texts a "
+            "BERT checkpoint"
         )
+    if given == "images" and data.augment:
+        raise UserError(f"augmentation ({data.augment}) is of texts, not of {data.name}")
     kind = data.kind
-    if data.name == DIGITS and not kind.has_classes:
+    if images and not kind.has_classes:
         raise UserError(f"data {data.name!r} has classes: leave out --task {data.task}")
     if not fresh and not kind.has_classes:
         raise UserError(
             f"a teacher that is used as it came (--no-fine-tune) is heard class by class; for task "
             f"{data.task} its head is trained on the labels: leave out --no-fine-tune"
         )
-    source = prepare_digits(data) if data.name == DIGITS else texts or load_texts(data)
-    known = len(source.label_names) if fresh or data.name == DIGITS else None
-    pretrained = load(teacher, known, fresh)
+    source: Any = prepare_images(data) if images else texts or load_texts(data)
+    known = len(source.label_names) if fresh or images else None
+    of_images = {"image": source.everything.image} if images else {}
+    pretrained = load(teacher, known, fresh, **of_images)
     if not fresh:
         pretrained = in_order_of(source.label_names, pretrained, label_map)
-    splits: Any = source
+    splits = source
     if pretrained.tokenizer_file is not None:
-        splits = prepare_texts(data, splits, pretrained.tokenizer_file)
+        splits = prepare_texts(
+            data, splits, pretrained.tokenizer_file, tools_for(data, teacher, pretrained)
+        )
         _check_inputs(splits, pretrained)
     check_splits(splits)
     return splits, pretrained

@@ -22,7 +22,8 @@ from distill_jax.tasks.classification.cells import (
     with_each_teacher,
 )
 from distill_jax.tasks.classification.draws import check_label_seeds, what_was_fixed
-from distill_jax.tasks.classification.models import check_student
+from distill_jax.tasks.classification.image_checks import check_jitter, check_left_out
+from distill_jax.tasks.classification.models import check_student, check_training
 from distill_jax.tasks.classification.peers import check_peers
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
@@ -87,8 +88,9 @@ class Classification:
         shapes = [teacher.config.shape for teacher in teachers]
         if cell.setup.peers:
             shapes = [model.shape]
-        outputs = cell.setup.kind.outputs
-        fitted = tuple(resolve(text, model.shape, shapes, outputs) for text in cell.objectives)
+        fitted = tuple(
+            resolve(text, model.shape, shapes, splits.outputs) for text in cell.objectives
+        )
         digests = [teacher.digest for teacher in teachers]
         cell = cell.but(
             plugin=plugin_digest(*cell.objectives, read=cell.setup.kind.parse),
@@ -131,22 +133,34 @@ class Classification:
 def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     """What was decided for a cell, once every objective is known to fit student and teacher."""
     pretrained = [supplies.of(each)[1] for each in with_each_teacher(cell)]
+    outputs = supplies.of(cell)[0].outputs
     supplies.check_tokens(cell)
     plugin_digest(*cell.objectives, read=cell.setup.kind.parse)
-    shape = check_student(cell, pretrained[0].config).shape
-    teachers = cell.setup.teachers
+    student = check_student(cell, pretrained[0].config)
+    shape, kind, teachers = student.shape, cell.setup.kind, cell.setup.teachers
     shapes = [shape_of_last(each, *supplies.of(each)).shape for each in with_each_teacher(cell)]
-    for training in (*(each.training for each in teachers), cell.training):
+    assistants = [each.training for teacher in teachers for each in teacher.assistants]
+    for training in (*(each.training for each in teachers), *assistants, cell.training):
         supplies.engine.check_batch_size(training.batch_size)
-    for objective in cell.objectives[::-1]:
-        heard = [shape] if cell.setup.peers else shapes
-        resolved = resolve(objective, shape, heard, cell.setup.kind.outputs)
+    trained = supplies.of(cell)[0].training_table(with_teacher=True)
+    for each in teachers:
+        check_jitter(each.training, trained)
+    for stage in cell.making:
+        check_training(stage.training, student, kind)
+    for teacher, checkpoint in zip(teachers, pretrained, strict=True):
+        if teacher.fine_tune:
+            check_training(teacher.training, checkpoint.config, kind)
+    for stage in cell.making[::-1]:
+        objective = stage.objective
+        resolved = resolve(objective, shape, [shape] if cell.setup.peers else shapes, outputs)
         if cell.setup.peers:
             check_peers(objective, resolved)
         else:
             check_heard(teachers, objective, resolved)
         if cell.setup.placebo:
             _check_placebo(objective, resolved, cell.setup.kind)
+        check_jitter(stage.training, trained, cell.setup.teachers if resolved.needs_teacher else ())
+        check_left_out(cell.setup.data, objective, resolved.needs_teacher)
         yield from resolved.notes
 
 

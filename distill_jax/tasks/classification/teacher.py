@@ -40,6 +40,7 @@ from distill_jax.tasks.classification.models import (
     with_classes,
 )
 from distill_jax.tasks.classification.splits import Examples, Splits
+from distill_jax.teachers.asking import how_long
 from distill_jax.teachers.cache import (
     Provenance,
     cache_folder,
@@ -140,7 +141,7 @@ def fine_tuned(
     if not folder.is_dir():
         config = pretrained.config
         planned = cell.training.total_steps(len(splits.labelled))
-        objective = resolve(cell.objective, config.shape, None, splits.kind.outputs)
+        objective = resolve(cell.objective, config.shape, None, splits.outputs)
         result = engine.train(
             classifier_work(cell, splits, config, objective, cell.training, planned),
             pretrained.params,
@@ -320,6 +321,9 @@ def _asked(
     provenance = Provenance(
         teacher.digest, data, capture, config.cache_dtype, config.cache_top_k, config.precision
     )
+    if wider.config.augment and not cache_folder(home(), provenance).is_dir():
+        told = how_long(table, speaker, batch_size)
+        engine.reporter.say(f"the teacher is asked about copies too: {told}")
     with engine.reporter.stage("asking the teacher", -(-len(table) // batch_size)) as stage:
 
         def on_batch(done: int, total: int) -> None:
