@@ -13,6 +13,7 @@ from scripts import SCRIPTS, module_at
 from distill_jax.cli.bench import Bench
 from distill_jax.cli.compare import CompareLosses, parse_arguments
 from distill_jax.cli.compress import Compress
+from distill_jax.cli.data import Data
 from distill_jax.cli.experiment import Flags
 from distill_jax.cli.export import Export
 from distill_jax.cli.ledger import ListLedger, MergeLedgers
@@ -88,6 +89,7 @@ def test_every_flag_that_the_pages_name_exists():
         Bench,
         CompareLosses,
         Compress,
+        Data,
         Export,
         Flags,
         ListLedger,
