@@ -153,7 +153,7 @@ def prepare_texts(
                 f"augmentation ({augmentation}) is for tasks with an answer a text, not for task "
                 f"{config.task}: its answers are of words, which copies change"
             )
-        wider = augmented(wider, augmentation, tools)
+        wider = augmented(wider, augmentation, tools, only=_to_copy(config, train))
     if wider is not dataset:
         train, notes = tokenise(wider).splits["train"], (*wider.notes, *own.notes)
     if augmentation is not None:
@@ -227,7 +227,7 @@ def _with_labels_chosen(splits: Splits) -> Splits:
     """Labels dropped, made noisy, and the transfer set cut as the configuration says."""
     config, train = splits.config, splits.everything
     draw = config.label_seed if config.draws_labels else 0
-    rows = labelled_rows(train, config.label_fraction, salt=f"labels/{draw}" if draw else "labels")
+    rows = _rows_used(config, train)
     if config.label_noise:
         noisy_N = noisy_labels(
             train.ids, train.labels_N, config.label_noise, len(splits.label_names), seed=draw
@@ -312,6 +312,20 @@ def _not_left_out(splits: Splits, train: Examples, chosen: Examples) -> np.ndarr
     out_C = left_out(splits.config, splits.label_names)
     gone = {train.ids[row] for row in np.flatnonzero(out_C[train.labels_N] & (train.labels_N >= 0))}
     return np.flatnonzero([source_of(example) not in gone for example in chosen.ids])
+
+
+def _rows_used(config: DataConfig, train: Examples) -> np.ndarray:
+    """The rows whose labels are used."""
+    draw = config.label_seed if config.draws_labels else 0
+    salt = f"labels/{draw}" if draw else "labels"
+    return labelled_rows(train, config.label_fraction, salt=salt)
+
+
+def _to_copy(config: DataConfig, train: Examples) -> set[str] | None:
+    """Ids of the examples of which copies are of use; None for all."""
+    if config.transfer == "rest" or config.more_texts:
+        return None
+    return {train.ids[row] for row in _rows_used(config, train)}
 
 
 def _without_the_rest(config: DataConfig, train: Examples, rows: np.ndarray) -> np.ndarray:
