@@ -5,7 +5,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
+    "causal_lm": "CausalLM",
     "compression": "Compression",
+    "pretraining_zh": "PretrainingZh",
     "recommendation": "Recommendation",
     "recommendation_anchor": "Anchor",
     "recommendation_continual": "Continual",

@@ -226,6 +226,7 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
         DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length),
         teacher,
         more_teachers=tuple(dataclasses.replace(teacher, name=name) for name in others),
+        vocabulary=args.student_vocab,
     )
     return Cell(setup, (Train("ce", training),), precision=precision)
 

@@ -9,10 +9,18 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from distill_jax.core.errors import unknown
-from distill_jax.models import bilstm, cnn, compact_bert, static  # noqa: F401  registered here
+from distill_jax.models import (  # noqa: F401  registered here
+    bilstm,
+    cnn,
+    compact_bert,
+    decoder,
+    masked_bert,
+    static,
+)
 from distill_jax.models.family import Classifiers, family_of, registered
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_folder import CONFIG
+from distill_jax.models.language import LanguageModels
 from distill_jax.models.loaded import Loaded
 from distill_jax.models.students import BERTS
 
@@ -45,6 +53,11 @@ def family_in(folder: Path) -> Classifiers:
     """The family of a saved model; BERTs where that cannot be told."""
     kind = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
     return next((each for each in registered(Classifiers) if each.model_type == kind), BERTS)
+
+
+def language_family(asks: str) -> LanguageModels:
+    """The family of language models that answer a question, ``masked`` or ``next``."""
+    return next(each for each in registered(LanguageModels) if each.asks == asks)
 
 
 def load_model(folder: Path) -> Loaded:

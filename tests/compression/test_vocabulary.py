@@ -9,7 +9,7 @@ from compressed import compressed
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from distill_jax.compression.context import RunContext
-from distill_jax.compression.vocabulary import renumbered, special_ids, vocabulary_of
+from distill_jax.models.vocabularies import renumbered, special_ids, vocabulary_of
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.models.build import load_model

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.data import wordpiece
 from distill_jax.engine.cell import Cell
 from distill_jax.engine.options import Pooling, Precision, Select
 from distill_jax.objectives.grammar import parse
@@ -25,6 +26,9 @@ MOST = 2**31 - 1
 
 TEACHER = "teacher"
 """The name, among the students, of the teacher that is fine-tuned."""
+
+OCCURRING = "occurring"
+"""A student's vocabulary: those of its teacher's tokens that occur in the training texts."""
 
 
 def usual_fraction(name: str) -> float:
@@ -217,6 +221,9 @@ class ClassifierSetup:
         seed; for objectives that read logits.
       more_teachers: who teaches beside the first, number 1 and on in objectives. Copied students
         are made of the first.
+      vocabulary: of the student, where it is not the teacher's: ``OCCURRING``, or how many tokens
+        a tokeniser trained on the training texts has; "" for the teacher's. For objectives that
+        compare no tokens.
     """
 
     Training: ClassVar[type] = TrainingConfig
@@ -229,11 +236,13 @@ class ClassifierSetup:
     pooling: Pooling = field(default="teacher", metadata=LATE)
     placebo: bool = field(default=False, metadata=LATE)
     more_teachers: tuple[TeacherConfig, ...] = field(default=(), metadata=LATE)
+    vocabulary: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.placebo and self.more_teachers:
             raise UserError("a placebo gives one teacher's words to other examples: name one")
+        _check_vocabulary(self.vocabulary)
 
     @property
     def teachers(self) -> tuple[TeacherConfig, ...]:
@@ -272,6 +281,17 @@ ClassifierCell = Cell[ClassifierSetup]
 def with_each_teacher(cell: ClassifierCell) -> list[ClassifierCell]:
     """The cell with each of its teachers alone."""
     return [cell.but(teacher=teacher, more_teachers=()) for teacher in cell.setup.teachers]
+
+
+def _check_vocabulary(vocabulary: str) -> None:
+    if vocabulary in ("", OCCURRING):
+        return
+    least, most = wordpiece.LEAST, wordpiece.MOST
+    if not (vocabulary.isdecimal() and least <= int(vocabulary) <= most):
+        raise UserError(
+            f"a student's vocabulary is {OCCURRING} or from {least} to {most} tokens, not "
+            f"{vocabulary!r}"
+        )
 
 
 def _check_seed(whose: str, seed: int) -> None:

@@ -39,6 +39,7 @@ from distill_jax.tasks.classification.cells import (
 )
 from distill_jax.tasks.classification.classify import SCORES, classifier_work, predict, predictor
 from distill_jax.tasks.classification.models import (
+    Checkpoint,
     check_saved,
     inputs_of,
     params_of_student,
@@ -71,6 +72,8 @@ class ClassifierRun(Run):
       teachers: whom it hears; of the first copied students are made.
       fitted: the objectives of its stages.
       supplies: what it shares with the other runs; None for one that is only checked.
+      heard: the examples as its teachers read them, where their tokens are not its own.
+      begins: what it starts from, where that is not its first teacher's checkpoint.
     """
 
     splits: Splits
@@ -78,6 +81,18 @@ class ClassifierRun(Run):
     model: ModelConfig
     fitted: tuple[ResolvedObjective, ...]
     supplies: Shared | None = None
+    heard: Splits | None = None
+    begins: Checkpoint | None = None
+
+    @property
+    def taught(self) -> Splits:
+        """The examples as its teachers read them."""
+        return self.heard or self.splits
+
+    @property
+    def begun(self) -> Checkpoint:
+        """What it starts from."""
+        return self.begins or self.teacher.pretrained
 
     @property
     def teacher(self) -> Teacher:
@@ -120,7 +135,7 @@ class ClassifierRun(Run):
         }
 
     def start(self) -> Params:
-        return params_of_student(self.cell, self.teacher.pretrained)
+        return params_of_student(self.cell, self.begun)
 
     def outputs(self) -> TeacherOutputs | None:
         assert self.supplies is not None
@@ -164,7 +179,7 @@ def finish_run(
         splits,
         config,
         result.params,
-        teacher.pretrained.tokenizer_file,
+        run.begun.tokenizer_file,
         logits_NC,
         temperature,
         progress.history,

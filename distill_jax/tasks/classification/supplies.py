@@ -41,6 +41,7 @@ from distill_jax.tasks.classification.splits import (
     prepare_digits,
     prepare_texts,
 )
+from distill_jax.tasks.classification.student_tokens import Reading, own_reading
 from distill_jax.tasks.classification.teacher import (
     Teacher,
     as_it_came,
@@ -69,6 +70,7 @@ class Supplies:
     _outputs: dict[tuple[object, ...], TeacherOutputs | None] = field(default_factory=dict)
     _placebos: dict[tuple[object, ...], Placebo] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
+    _readings: dict[tuple[str, ...], Reading] = field(default_factory=dict)
     _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,6 +112,19 @@ class Supplies:
                 teacher.name, classes, teacher.fine_tune, teacher.seed, teacher.pooling
             )
         return splits, pretrained
+
+    def reading(self, cell: ClassifierCell) -> tuple[Splits, Checkpoint]:
+        """The examples as a cell's student reads them, and what it starts from."""
+        splits, pretrained = self.of(cell)
+        vocabulary = cell.setup.vocabulary
+        if not vocabulary:
+            return splits, pretrained
+        key = (vocabulary, splits.digest, pretrained.digest)
+        if key not in self._readings:
+            self._readings[key] = own = own_reading(vocabulary, splits, pretrained)
+            self.engine.reporter.say(f"--student-vocab {vocabulary}: {own.told}")
+        own = self._readings[key]
+        return own.splits, own.checkpoint
 
     def check_tokens(self, cell: ClassifierCell) -> None:
         """Raises ``UserError`` where the teachers of a cell do not read the same tokens."""
@@ -215,14 +230,14 @@ class Supplies:
 
     def outputs(self, run: ClassifierRun) -> TeacherOutputs | None:
         """What a run's teachers say of its training examples; of several a tuple."""
-        key = (run.splits.digest, *run.hears)
+        key = (run.taught.digest, *run.hears)
         if key not in self._outputs:
             said = [self._outputs_of(run, number) for number in range(len(run.teachers))]
             self._outputs[key] = said[0] if len(said) == 1 else together(said)
         heard = self._outputs[key]
         if heard is None or not run.cell.setup.placebo:
             return heard
-        table, seed = run.splits.everything, run.cell.seed
+        table, seed = run.taught.everything, run.cell.seed
         if (*key, seed) not in self._placebos:
             self._placebos[*key, seed] = Placebo(heard, table, shuffled(len(table), seed))
         return self._placebos[*key, seed]
@@ -240,7 +255,7 @@ class Supplies:
         ]
         return outputs_for(
             self.engine,
-            run.splits,
+            run.taught,
             run.teachers[number],
             captures,
             run.cell.setup.teachers[number],
@@ -259,12 +274,12 @@ class Supplies:
 
     def widest(self, run: ClassifierRun, number: int = 0) -> Splits:
         """That among whose examples a run's are, and about which its teacher is asked, once."""
-        return _widest(run.splits, [other.splits for other, _ in self._pupils(run, number)])
+        return _widest(run.taught, [other.taught for other, _ in self._pupils(run, number)])
 
     def teacher_on_test(self, run: ClassifierRun) -> np.ndarray:
         """The teacher's logits [N, C] on the test split, for fidelity; of several the logits of
         their mean probabilities."""
-        said = [self._on_test_split(run.splits, teacher) for teacher in run.teachers]
+        said = [self._on_test_split(run.taught, teacher) for teacher in run.teachers]
         return said[0] if len(said) == 1 else np.asarray(mean_probabilities(np.stack(said)))
 
     def _on_test_split(self, splits: Splits, teacher: Teacher) -> np.ndarray:

@@ -310,6 +310,7 @@ class Recommendation:
             "same steps for every row; the step is chosen by validation NDCG@10, the test split "
             "is read once.",
             *data.notes,
+            *self.catalogue.unknown,
         )
 
     def self_check(self, runs: Sequence[Run]) -> None:

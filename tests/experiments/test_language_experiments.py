@@ -1,0 +1,56 @@
+"""The experiments of language models, small, the whole way."""
+
+from language_tables import on_one_device, write_texts
+from scripts import ROOT, module_at
+
+from distill_jax.tables.outputs import load_results
+
+
+def test_the_chinese_table_in_small(toy_teacher, toy_reviews, tmp_path, monkeypatch):
+    """On other texts: three teachers, of which two have one tokeniser, and students of each."""
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
+    on_one_device(monkeypatch)
+    script = module_at(ROOT / "experiments/pretraining_zh.py")
+    flags = script.PretrainingZh(
+        preset="smoke",
+        data=f"files:{toy_reviews}",
+        english=str(toy_teacher),
+        seeds=(0,),
+        strategy="sequential",
+        output_dir=tmp_path,
+    )
+    script.main(flags)
+    spec, rows = load_results(tmp_path / "pretraining_zh-smoke")
+    assert [place.group for place in spec.teachers] == [
+        script.SCRATCH,
+        script.PRETRAINED,
+        script.ENGLISH,
+    ]
+    unknown = {row.group: row.metrics["test/unknown"] for row in rows if row.row == "kl"}
+    assert unknown[script.SCRATCH] == unknown[script.PRETRAINED] < unknown[script.ENGLISH]
+    fingerprints = {row.group: row.fingerprints for row in rows if row.row == "kl"}
+    tokens = {group: each["tokens"] for group, each in fingerprints.items()}
+    assert tokens[script.SCRATCH] == tokens[script.PRETRAINED] != tokens[script.ENGLISH]
+    pretrained = {group: each["pretrained"] for group, each in fingerprints.items()}
+    assert len(set(pretrained.values())) == 3
+    assert any("does not know" in line for line in spec.protocol)
+
+
+def test_the_decoders_in_small(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
+    on_one_device(monkeypatch)
+    script = module_at(ROOT / "experiments/causal_lm.py")
+    texts = write_texts(tmp_path / "texts", 120)
+    script.main(
+        script.CausalLM(
+            preset="smoke",
+            data=f"text:{texts}",
+            seeds=(0,),
+            strategy="sequential",
+            output_dir=tmp_path,
+        )
+    )
+    spec, rows = load_results(tmp_path / "causal_lm-smoke")
+    by_row = {row.row: row.metrics for row in rows}
+    assert set(by_row) == {"teacher", "ce", "kl"} and len(spec.teachers) == 1
+    assert by_row["kl"]["test/kl"] > 0 and by_row["ce"]["test/perplexity"] > 1
