@@ -25,6 +25,7 @@ from distill_jax.evaluation.open_classifier import Answer, OpenClassifier, open_
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.names import MODEL, RUNS
 from distill_jax.tasks.classification.table import Classification
+from distill_jax.tasks.kinds.kinds import form_of
 
 _OWN = {"teacher", "data"}
 _OF_TABLES = {
@@ -154,7 +155,7 @@ def distil(
         _on_test(by_hash[place.hash]),
         _on_test(by_hash[teachers_place.hash]),
         run,
-        open_classifier(run),
+        open_classifier(run, form_of=form_of),
         temporary,
     )
 

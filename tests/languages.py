@@ -11,6 +11,7 @@ POSITIONS = np.array([[2, 3], [3, 0]], np.int32)
 def batch_of(ids=IDS, positions=POSITIONS, asked=None):
     """The tokens at some positions are asked for."""
     ids, positions = np.asarray(ids, np.int32), np.asarray(positions, np.int32)
+    asked = np.ones(positions.shape, bool) if asked is None else np.asarray(asked)
     return LanguageBatch(
         example_ids_B=np.arange(len(ids), dtype=np.int32),
         input_ids_BT=ids,
@@ -19,6 +20,5 @@ def batch_of(ids=IDS, positions=POSITIONS, asked=None):
         labels_B=np.zeros(len(ids), np.int32),
         label_where_B=np.zeros(len(ids), bool),
         positions_BP=positions,
-        targets_BP=np.take_along_axis(ids, positions, axis=1),
-        target_where_BP=np.ones(positions.shape, bool) if asked is None else np.asarray(asked),
+        targets=np.where(asked, np.take_along_axis(ids, positions, axis=1), np.int32(-1)),
     )

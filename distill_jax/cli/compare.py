@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.compare_flags import CompareLosses, parse_arguments
 from distill_jax.cli.results import conclude, open_console
+from distill_jax.cli.task_flags import baseline_of, kind_of, selection
 from distill_jax.cli.teacher_training import teacher_rates, teacher_training
 from distill_jax.core.errors import UserError
 from distill_jax.engine.options import Pooling, Precision
@@ -83,7 +84,7 @@ def _pooling(args: CompareLosses, student: str) -> Pooling:
     if args.student_pooling != "auto":
         return args.student_pooling
     family = student_family(student)
-    own_head = family.pools and not family.copies(student)
+    own_head = family.pools and not family.copies(student) and kind_of(args).head == "pooled"
     return "pooler" if own_head and _is_own(args.data) else "teacher"
 
 
@@ -104,7 +105,8 @@ def _weighing_teachers(args: CompareLosses, objective: str) -> str:
     from distill_jax.cli.weights import with_teacher_weights
 
     weights = args.teacher_weights
-    return with_teacher_weights(objective, weights) if weights else objective
+    outputs = kind_of(args).outputs
+    return with_teacher_weights(objective, weights, outputs) if weights else objective
 
 
 def _copies_of_a_trained_teacher(args: CompareLosses) -> list[str]:
@@ -176,8 +178,8 @@ def _trainings(args: CompareLosses) -> "tuple[TrainingConfig, TrainingConfig]":
         batch_size=args.batch_size,
         max_shapes=_max_shapes(args),
         optimizer=OptimizerConfig(learning_rate=args.learning_rate, clip_apart=args.clip_apart),
-        select=args.select,
-        ties="loss" if _is_own(args.data) and args.select != "loss" else "earliest",
+        patience=args.patience,
+        **selection(args, _is_own(args.data)),
     )
     copied = dataclasses.replace(
         random,
@@ -223,12 +225,21 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
         training_precision=tuned,
     )
     setup = ClassifierSetup(
-        DataConfig(args.data, args.text, args.text_b, args.label, fraction, args.max_length),
+        DataConfig(
+            args.data,
+            args.text,
+            args.text_b,
+            args.label,
+            fraction,
+            args.max_length,
+            task=args.task,
+            label_separator=args.label_separator,
+        ),
         teacher,
         more_teachers=tuple(dataclasses.replace(teacher, name=name) for name in others),
         vocabulary=args.student_vocab,
     )
-    return Cell(setup, (Train("ce", training),), precision=precision)
+    return Cell(setup, (Train(kind_of(args).alone, training),), precision=precision)
 
 
 def _students(
@@ -267,7 +278,6 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
     from distill_jax.engine.sweep import Sweep, axis, points
     from distill_jax.objectives.grammar import parse
-    from distill_jax.tables.columns import COLUMNS
     from distill_jax.tables.names import YARDSTICK
     from distill_jax.tables.outputs import share_of_labels
 
@@ -277,11 +287,9 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         load_plugin(args.plugin)
     random, copied = _trainings(args)
     base, students = _base(args, random), _students(args, random, copied)
-    objectives = [str(parse(text)) for text in args.objectives]
-    if args.baseline is not None:
-        baseline = str(parse(args.baseline))
-    else:
-        baseline = "ce" if "ce" in objectives else (objectives or [""])[0]
+    kind = kind_of(args)
+    objectives = [str(parse(text, kind.outputs)) for text in args.objectives]
+    baseline = baseline_of(args, objectives)
     weigh, weighing = _weighing(args.class_weights, base.setup.data)
     rows = axis("objective", {text: weigh(_weighing_teachers(args, text)) for text in objectives})
     if len(rows) < len(objectives):
@@ -315,7 +323,8 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         teacher_seeds=args.teacher_seeds,
         label_seeds=args.label_seeds,
         baseline=baseline,
-        columns=COLUMNS,
+        columns=kind.columns,
+        tested=kind.tested,
         references=(YARDSTICK,) if args.yardsticks else (),
         trends=trends,
         protocol=protocol,

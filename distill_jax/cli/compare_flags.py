@@ -1,15 +1,16 @@
 """The flags of ``compare-losses``, and its presets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from distill_jax.cli.run import parse_flags
+from distill_jax.cli.task_flags import objectives_of
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.engine.options import DEFAULTS, Pooling, RunOptions, Select
+from distill_jax.engine.options import DEFAULTS, Pooling, RunOptions
 
 FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
 
@@ -38,6 +39,11 @@ class CompareLosses:
     """Column of the second text, for pairs (files: and tfds: only)."""
     label: str = "label"
     """Column of the label (files: and tfds: only)."""
+    task: str = "classes"
+    """What is predicted: classes (one a text), number (a score; regression), labels (several a
+    text). See docs/data.md."""
+    label_separator: str = ","
+    """Between the labels of a cell, with --task labels."""
     label_fraction: float | None = None
     """Share of the training labels that is used, in (0, 1]; default: 1 of files: and tfds:, 0.1 of
     what is built in."""
@@ -128,14 +134,18 @@ class CompareLosses:
     """Clip the gradients of students and of the losses' own parameters by a norm each."""
     evaluations: int = 4
     """How often the validation split is looked at."""
+    patience: int = 0
+    """Students' training ends when so many evaluations in a row were no better; 0: never."""
     class_weights: str | None = None
     """How much a label of each class counts in the ce and focal terms of students: balanced (every
     class as much in all) or a JSON file, {"class": weight}. By hand:
     'ce(class_weights=[1, 19])'."""
-    select: Select = "accuracy"
-    """What decides on validation which step is kept, of the teacher and of students: accuracy,
-    macro_f1 (where classes are unequal), or loss. On data of your own (files:, tfds:) the lower
-    loss decides between steps that are equal in it; of what is built in, the earlier step."""
+    select: str | None = None
+    """What decides on validation which step is kept, of the teacher and of students: of classes
+    accuracy (the default), macro_f1 (where classes are unequal), or loss; of a number pearson,
+    spearman or mse; of labels micro_f1, macro_f1, map or loss. On data of your own (files:, tfds:)
+    the lower loss decides between steps that are equal in it; of what is built in, the earlier
+    step."""
     teacher_outputs: Literal["cache", "live"] = "cache"
     """Ask the teacher once and keep its answers, or ask it at every step."""
     cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"
@@ -204,7 +214,8 @@ PRESETS = {
 def parse_arguments(arguments: Sequence[str], prog: str) -> CompareLosses:
     """The preset that the arguments name, changed by the other arguments."""
     preset = _preset_of(arguments)
-    return parse_flags(CompareLosses, arguments, prog, default=PRESETS[preset])
+    args = parse_flags(CompareLosses, arguments, prog, default=PRESETS[preset])
+    return replace(args, objectives=objectives_of(args, arguments))
 
 
 def _preset_of(arguments: Sequence[str]) -> str:

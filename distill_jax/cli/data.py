@@ -11,8 +11,9 @@ from distill_jax.core.errors import UserError
 
 if TYPE_CHECKING:
     from distill_jax.data.table import TextDataset
-    from distill_jax.tasks.classification.cells import TeacherConfig
+    from distill_jax.tasks.classification.cells import DataConfig, TeacherConfig
     from distill_jax.tasks.classification.models import Checkpoint
+    from distill_jax.tasks.kinds.kind import Kind
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Data:
     """Column of the second text, for pairs."""
     label: str = "label"
     """Column of the label."""
+    task: str = "classes"
+    """What is predicted, as in training: classes, number, labels."""
+    label_separator: str = ","
+    """Between the labels of a cell, with --task labels."""
     label_fraction: float | None = None
     """Share of the training labels that would be used; default: 1 of files: and tfds:, else 0.1."""
     max_length: int = 128
@@ -50,56 +55,66 @@ def main(arguments: Sequence[str]) -> None:
     if args.examples < 0:
         raise UserError(f"--examples must not be negative, not {args.examples}")
 
-    from distill_jax.data.load import load_dataset
     from distill_jax.tasks.classification.cells import TeacherConfig
     from distill_jax.tasks.classification.label_map import parse_label_map
 
     label_map = parse_label_map(args.label_map)
     teacher = TeacherConfig(args.teacher, args.fine_tune, label_map=label_map)
-    dataset = load_dataset(args.name, text=args.text, text_b=args.text_b, label=args.label)
-    for line in described(dataset, args.examples):
+    data = _config(args)
+    dataset = data.kind.load(data)
+    for line in described(dataset, args.examples, data.kind):
         print(line)
-    _check(args, dataset, teacher)
+    _check(data, dataset, teacher)
     print(f"all checks of training passed (teacher {args.teacher})")
 
 
-def described(dataset: "TextDataset", examples: int) -> Iterator[str]:
-    """Classes, notes, and of each split how many examples there are and the first of them."""
-    from distill_jax.data.split_files import listed
+def _config(args: Data) -> "DataConfig":
+    from distill_jax.tasks.classification.cells import DataConfig, usual_fraction
 
+    fraction = usual_fraction(args.name) if args.label_fraction is None else args.label_fraction
+    return DataConfig(
+        args.name,
+        args.text,
+        args.text_b,
+        args.label,
+        fraction,
+        args.max_length,
+        task=args.task,
+        label_separator=args.label_separator,
+    )
+
+
+def described(dataset: "TextDataset", examples: int, kind: "Kind") -> Iterator[str]:
+    """What is predicted, notes, and of each split how many examples there are and the first."""
     names = dataset.label_names
-    yield f"{dataset.name}: classes {listed(names)}; digest {dataset.digest}"
+    yield f"{dataset.name}: {kind.described(names)}; digest {dataset.digest}"
     for note in dataset.notes:
         yield f"note: {note}"
     for split, table in dataset.splits.items():
         labels = [-1] * len(table) if table.labels_N is None else table.labels_N.tolist()
-        counts = [f"{labels.count(number):,} {name}" for number, name in enumerate(names)]
-        told = "no labels" if table.labels_N is None else ", ".join(counts)
+        told = "no labels" if table.labels_N is None else kind.tally(table, names)
         yield f"  {split}: {len(table):,} examples ({told})"
         for row in range(min(examples, len(table))):
-            name = names[labels[row]] if labels[row] >= 0 else "(no label)"
+            name = kind.label_of(table, row, names) if labels[row] >= 0 else "(no label)"
             pair = f"  |  {table.texts_b[row]}" if table.texts_b else ""
             yield f"    {table.ids[row]}  {name}: {table.texts[row]}{pair}"
 
 
-def _check(args: Data, dataset: "TextDataset", teacher: "TeacherConfig") -> None:
+def _check(data: "DataConfig", dataset: "TextDataset", teacher: "TeacherConfig") -> None:
     """Run the checks of training on data and teacher, and print what they say."""
     from distill_jax.data.coverage import in_words
-    from distill_jax.tasks.classification.cells import DataConfig, usual_fraction
     from distill_jax.tasks.classification.models import load_checkpoint
     from distill_jax.tasks.classification.supplies import examples_for
 
-    fraction = usual_fraction(args.name) if args.label_fraction is None else args.label_fraction
-    config = DataConfig(args.name, args.text, args.text_b, args.label, fraction, args.max_length)
-
     def load(name: str, num_labels: int | None, fresh: bool) -> "Checkpoint":
-        return load_checkpoint(name, num_labels=num_labels, fresh=fresh)
+        pooling = data.pooling_of("auto")
+        return load_checkpoint(name, num_labels=num_labels, fresh=fresh, pooling=pooling)
 
     task, pretrained = examples_for(
-        config, teacher.name, teacher.fine_tune, load, dataset, teacher.label_map
+        data, teacher.name, teacher.fine_tune, load, dataset, teacher.label_map
     )
     print(task.summary)
     for line in pretrained.order.told(task.label_names) if pretrained.order else []:
         print(f"teacher: {line}")
-    for line in in_words(task.coverage, args.max_length):
+    for line in in_words(task.coverage, data.max_length):
         print(line)

@@ -170,11 +170,21 @@ def _text(value: object) -> str:
 
 
 def _line(row: "LedgerRow") -> str:
-    accuracy = row.metrics.get("test/accuracy", math.nan)
     return (
-        f"{row.hash}  {row.finished_at}  {row.group:<10} {row.row:<28} "
-        f"seed {row.seed:<3} test accuracy {100 * accuracy:5.1f}%"
+        f"{row.hash}  {row.finished_at}  {row.group:<10} {row.row:<28} seed {row.seed:<3} "
+        f"{_score(row)}"
     )
+
+
+def _score(row: "LedgerRow") -> str:
+    """The main score, in words."""
+    data = row.config.get("data")
+    task = data.get("task") if isinstance(data, dict) else None
+    if task is not None and "test/accuracy" not in row.metrics:
+        from distill_jax.tasks.kinds.kinds import kind_named
+
+        return kind_named(task).told(row.metrics)
+    return f"test accuracy {100 * row.metrics.get('test/accuracy', math.nan):5.1f}%"
 
 
 def _print_csv(rows: Sequence["LedgerRow"]) -> None:

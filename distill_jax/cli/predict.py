@@ -22,23 +22,26 @@ from distill_jax.core.errors import UserError, printable, unknown
 from distill_jax.core.files import atomic_file
 
 if TYPE_CHECKING:
-    from distill_jax.evaluation.open_classifier import Answer, Stream
+    from distill_jax.evaluation.answers import Form
+    from distill_jax.evaluation.open_classifier import Stream
 
 Format = Literal["lines", "csv", "jsonl"]
 Cells = dict[str, Any]
 USUAL_COLUMNS = ("sentence", "text")
-ADDED_COLUMNS = ("predicted", "probability")
+ADDED_COLUMNS = ("predicted", "probability", "probabilities")
+"""Of answers, which no column of a file may be called."""
 SHOWN = 10_000
 """Rows from which on progress is shown."""
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify texts, or pairs of texts, with a finished model.
+    """Classify texts, or pairs of texts, with a finished model; or predict what it was trained for.
 
     Texts are arguments, the rows of --input, or the lines of standard input. Each line of the
     output is the class, its probability, and the text; --output or --format give all classes'
-    probabilities. A blank text has no class.
+    probabilities. A blank text has no class. Models of other tasks (--task) answer in their own
+    terms: a number, or several labels.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
@@ -107,7 +110,8 @@ def main(arguments: Sequence[str]) -> None:
             expected=source.total,
             on_rows=on_rows,
         )
-        writer = _WRITERS[shape](source.columns, source.names, opened.label_names)
+        check_columns(source.columns, stream.form.columns, args.input)
+        writer = _WRITERS[shape](source.columns, source.names, stream.form)
         with _sink(args.output) as write:
             written = _copy(stream, source, writer, write)
     coverage = stream.coverage
@@ -218,8 +222,7 @@ def rows_of_file(path: Path, text: str | None, text_b: str | None) -> Source:
         total += 1
         found |= dict.fromkeys(cells)
     columns = list(found)
-    if taken := sorted({*ADDED_COLUMNS, "probabilities"} & set(columns)):
-        raise UserError(f"{path} has a column {taken[0]!r}, which is to be added; rename it")
+    check_columns(columns, (), path)
     usual = [name for name in USUAL_COLUMNS if name in columns]
     text = text or (usual or columns if usual or len(columns) == 1 else [None])[0]
     if total and text is None:
@@ -229,6 +232,12 @@ def rows_of_file(path: Path, text: str | None, text_b: str | None) -> Source:
         if total and name not in columns:
             raise unknown("column", name, columns, where=f"in {path}")
     return Source(lambda: (cells for _, cells in read_cells(path)), columns, names, total)
+
+
+def check_columns(columns: Sequence[str], added: Sequence[str], path: Path | None) -> None:
+    """Raises ``UserError`` where a file has a column that is to be added."""
+    if path is not None and (taken := sorted({*ADDED_COLUMNS, *added} & set(columns))):
+        raise UserError(f"{path} has a column {taken[0]!r}, which is to be added; rename it")
 
 
 def _check_no_file(text: str) -> None:
@@ -248,7 +257,7 @@ def text_of(row: Mapping[str, Any], name: str) -> str:
     return "" if value is None else str(value)
 
 
-Answers = Sequence["Answer | None"]
+Answers = Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -258,12 +267,12 @@ class Writer(abc.ABC):
     Attributes:
       columns: of the rows.
       names: those of their texts.
-      classes: of the model.
+      form: of the model's answers.
     """
 
     columns: Sequence[str]
     names: Sequence[str]
-    classes: Sequence[str]
+    form: Form
 
     def head(self) -> str:
         """What comes before the first row."""
@@ -275,51 +284,36 @@ class Writer(abc.ABC):
 
 
 class Lines(Writer):
-    """A line each: class, probability, texts; what would break the line is shown as ``\\n``."""
+    """A line each: the answer, the texts; what would break the line is shown as ``\\n``."""
 
     def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
         lines = []
         for row, answer in zip(rows, answers, strict=True):
-            own = [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]
             texts = (text_of(row, name) for name in self.names)
-            lines.append("\t".join(map(_printable, (*own, *texts))))
+            lines.append("\t".join(map(_printable, (*self.form.line(answer), *texts))))
         return "".join(f"{line}\n" for line in lines)
 
 
 class Csv(Writer):
-    """All columns, the class, its probability, and that of every class."""
+    """All columns, and those of the answer: the class, its probability, and that of every class."""
 
     def head(self) -> str:
-        probabilities = (f"probability of {name}" for name in self.classes)
-        return _as_csv([[*self.columns, *ADDED_COLUMNS, *probabilities]])
+        return _as_csv([[*self.columns, *self.form.columns]])
 
     def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
         return _as_csv(
-            [*(_cell(row.get(name)) for name in self.columns), *self._own(answer)]
+            [*(_cell(row.get(name)) for name in self.columns), *self.form.row(answer)]
             for row, answer in zip(rows, answers, strict=True)
         )
 
-    def _own(self, answer: Answer | None) -> list[str]:
-        if answer is None:
-            return [""] * (2 + len(self.classes))
-        numbers = (answer.probability, *answer.probabilities.values())
-        return [answer.label, *(f"{number:.6g}" for number in numbers)]
-
 
 class Jsonl(Writer):
-    """An object a line: all columns, the class, its probability, and that of every class."""
+    """An object a line: all columns, and what is answered."""
 
     def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
         lines = []
         for row, answer in zip(rows, answers, strict=True):
-            own: Cells = {"predicted": None, "probability": None, "probabilities": None}
-            if answer:
-                rounded = {name: float(f"{p:.6g}") for name, p in answer.probabilities.items()}
-                own = {
-                    "predicted": answer.label,
-                    "probability": rounded[answer.label],
-                    "probabilities": rounded,
-                }
+            own = self.form.data(answer)
             lines.append(json.dumps({**row, **own}, ensure_ascii=False, default=str))
         return "".join(f"{line}\n" for line in lines)
 

@@ -11,6 +11,7 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
 
 if TYPE_CHECKING:
+    from distill_jax.objectives.grammar import Vocabulary
     from distill_jax.objectives.terms import Term
     from distill_jax.tasks.classification.cells import DataConfig
 
@@ -55,23 +56,33 @@ def with_class_weights(objective: str, weights: Sequence[float]) -> str:
     return _with_option(objective, lambda term: term.name in HARD, OPTION, weights)
 
 
-def with_teacher_weights(objective: str, weights: Sequence[float]) -> str:
+def with_teacher_weights(
+    objective: str, weights: Sequence[float], vocabulary: "Vocabulary | None" = None
+) -> str:
     """An objective whose terms weigh the teachers, except those that say so themselves, or listen
-    to one of them."""
+    to one of them.
+
+    Args:
+      vocabulary: the losses of another task than classes.
+    """
     from distill_jax.objectives.registry import lookup
 
     def listens_to_all(term: "Term") -> bool:
         return lookup(term.name).feed.needs_teacher and "teacher" not in dict(term.options)
 
-    return _with_option(objective, listens_to_all, "teacher_weights", weights)
+    return _with_option(objective, listens_to_all, "teacher_weights", weights, vocabulary)
 
 
 def _with_option(
-    objective: str, chosen: Callable[["Term"], bool], name: str, values: Sequence[float]
+    objective: str,
+    chosen: Callable[["Term"], bool],
+    name: str,
+    values: Sequence[float],
+    vocabulary: "Vocabulary | None" = None,
 ) -> str:
     from distill_jax.objectives.grammar import parse
 
-    parsed = parse(objective)
+    parsed = parse(objective, vocabulary)
     terms = [
         dataclasses.replace(
             term, options=tuple(sorted({name: tuple(values), **dict(term.options)}.items()))

@@ -31,7 +31,6 @@ from distill_jax.engine.parts import only_process
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.rows import ledger_row
 from distill_jax.engine.strategies import clear_checkpoints
-from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.models.build import load_model
 from distill_jax.models.loaded import flat_arrays
 from distill_jax.tables.ledger import Ledger, LedgerRow
@@ -45,7 +44,6 @@ from distill_jax.tasks.classification.runs import (
     evidence,
     fingerprints,
     keep_run,
-    scores_on_test,
 )
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.pruning import sparsity
@@ -243,14 +241,15 @@ class _Line:
     ) -> LedgerRow:
         engine, run, splits = self.engine, self.run, student.splits
         assert run.supplies is not None
+        kind, fitted = splits.kind, splits.fitted
         validation_N, test_N = splits.validation.labels_N, splits.test.labels_N
-        temperature = fit_temperature(said["validation"], validation_N)
-        teacher_test_NC = run.supplies.teacher_on_test(run)
-        metrics = scores_on_test(splits, said["test"], teacher_test_NC, temperature)
+        calibrated = kind.calibrate(said["validation"], splits.validation, fitted)
+        teacher_test = run.supplies.teacher_on_test(run)
+        metrics = kind.measured(said["test"], splits.test, fitted, calibrated, teacher_test)
         metrics |= as_metrics(splits.coverage)
         metrics |= cost_metrics(engine, splits, student.config, student.params)
-        scores = classification_metrics(said["validation"], validation_N)
-        metrics |= {f"validation/{name}": scores[name] for name in ("accuracy", "macro_f1", "nll")}
+        scores = kind.scores(said["validation"], splits.validation, fitted)
+        metrics |= {f"validation/{name}": scores[name] for name in kind.decides.values()}
         metrics |= {"sparsity": sparsity(student.params), "bytes": weight_bytes(student)}
         for split, labels_N in (("validation", validation_N), ("test", test_N)):
             metrics |= self._compared(split, said[split], labels_N)
@@ -264,7 +263,7 @@ class _Line:
             metrics=metrics,
             fingerprints={**fingerprints(splits, run.teacher), "teacher": cell.teacher_digest},
             training={"seconds": {"total": seconds}},
-            **evidence(splits, said["test"], []),
+            **evidence(splits, said["test"], calibrated, []),
         )
 
     def _compared(self, split: str, said_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
@@ -298,7 +297,7 @@ def _keep(folder: Path, student: Student, said: dict[str, np.ndarray], row: Ledg
         student.params,
         student.tokenizer_file,
         said["test"],
-        row.metrics["temperature"],
+        {"temperature": row.metrics["temperature"]},
         [],
     )
 

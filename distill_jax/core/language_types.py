@@ -14,17 +14,19 @@ class LanguageBatch(Batch):
     """Texts of one step with the tokens that are asked for, P positions a row.
 
     A language model says logits [B, P, V] of these positions alone, in ``logits_BC`` of its
-    ``ModelOutput``. Labels are not read.
+    ``ModelOutput``. ``targets``, int32 [B, P], are the tokens there, -1 where nothing is asked.
 
     Attributes:
-      positions_BP: int32 [B, P], where a token is asked for; 0 where ``target_where_BP`` is False.
-      targets_BP: int32 [B, P], the token there; any value where ``target_where_BP`` is False.
-      target_where_BP: bool [B, P].
+      positions_BP: int32 [B, P], where a token is asked for; 0 where nothing is.
     """
 
     positions_BP: Array | None = None
-    targets_BP: Array | None = None
-    target_where_BP: Array | None = None
+
+    @property
+    def asked_BP(self) -> Array:
+        """bool [B, P], the positions that count."""
+        assert self.targets is not None, "a batch of a language model asks for tokens"
+        return self.targets >= 0
 
 
 def least_batch() -> LanguageBatch:
@@ -37,7 +39,6 @@ def least_batch() -> LanguageBatch:
         where_BT=jnp.ones((1, 2), bool),
         labels_B=jnp.zeros(1, jnp.int32),
         label_where_B=jnp.zeros(1, bool),
+        targets=some_BP,
         positions_BP=some_BP,
-        targets_BP=some_BP,
-        target_where_BP=jnp.ones((1, 1), bool),
     )

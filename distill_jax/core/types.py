@@ -50,6 +50,9 @@ class Batch(Examples):
       label_where_B: bool [B], True for examples that have a label (False: transfer set).
       pixels_BHWC: float32 [B, height, width, channels] for images, None for text. A batch of
         images has T = 1, token ids 0.
+      targets: what is to be predicted where that is no class, as its kind of task says: float32
+        [B, ...], or int32 [B, T] or [B, ...] with negative numbers where nothing is asked; None
+        for classes. Values mean nothing where ``label_where_B`` is False.
     """
 
     example_ids_B: Array
@@ -59,6 +62,7 @@ class Batch(Examples):
     labels_B: Array
     label_where_B: Array
     pixels_BHWC: Array | None = None
+    targets: Array | None = None
 
 
 def as_batch(
@@ -127,7 +131,7 @@ class ModelOutput(Output):
     transformer layer everywhere. Under ``jit``, what nobody reads is never computed.
 
     Attributes:
-      logits_BC: [B, C].
+      logits_BC: [B, C]; [B, T, C] of a model whose head reads every token.
       hidden_states: layer -> [B, T, D], keys 0..L.
       attention_scores: layer -> [B, H, T, T], scaled, before the mask and the softmax.
       attention_probs: layer -> [B, H, T, T], after mask and softmax, before dropout.

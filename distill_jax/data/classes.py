@@ -32,8 +32,8 @@ def label_word(value: Any, where: str) -> str | None:
         return None
     if isinstance(value, list | tuple | dict):
         raise UserError(
-            f"{where} holds {value!r:.60}: several labels an example are not learnt here; expected "
-            "one class, a word or a whole number."
+            f"{where} holds {value!r:.60}: several labels an example are learnt with --task "
+            "labels; expected one class, a word or a whole number."
         )
     if not isinstance(value, str | int | float):
         raise UserError(
@@ -76,14 +76,14 @@ def check_classes(counts: Mapping[str, int], where: str) -> tuple[str, ...]:
     if numbers and not others and not all(x.is_integer() for x in numbers.values()):
         raise UserError(
             f"{where} holds numbers from {in_order[0]:.20} to {in_order[-1]:.20}, not classes; "
-            "regression is not learnt here. Expected words or whole numbers: round the numbers, or "
-            "name another column with --label."
+            "numbers are learnt with --task number. Expected words or whole numbers: round the "
+            "numbers, or name another column with --label."
         )
     if several := _sets(counts):
         raise UserError(
             f"{where} holds sets of labels ({listed([repr(x) for x in several[:3]])}); several "
-            "labels an example are not learnt here. Expected one class a row; where these are "
-            "classes of their own, write them without ',', ';' and '|'."
+            "labels an example are learnt with --task labels. Expected one class a row; where "
+            "these are classes of their own, write them without ',', ';' and '|'."
         )
     rows = sum(counts.values())
     if len(counts) > max(MOST_UNALIKE, rows / 2):

@@ -8,25 +8,25 @@ on.
 
 import dataclasses
 import sys
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distill_jax.core.errors import UserError, nearest, unknown
-from distill_jax.data.classes import check_classes, class_order, label_word, settle
+from distill_jax.core.errors import UserError, nearest
 from distill_jax.data.file_formats import class_names, kind_of, place, read_cells, read_lines
+from distill_jax.data.labels import CLASSES, LabelColumn
 from distill_jax.data.split_files import TEXT, TRANSFER, find_split_files
 from distill_jax.data.splits import build_dataset, concatenate, content_ids, text_keys
-from distill_jax.data.table import TextDataset, TextTable, label_array
+from distill_jax.data.table import TextDataset, TextTable
 
 
 class Columns(NamedTuple):
-    """The columns to read."""
+    """The columns to read, and how that of the labels is."""
 
     text: str
     text_b: str | None
     label: str
+    labels: LabelColumn = CLASSES
 
 
 class _Row(NamedTuple):
@@ -35,7 +35,7 @@ class _Row(NamedTuple):
     id: str | None
     text: str
     text_b: str | None
-    label: str | None
+    label: Any
 
     @property
     def place(self) -> str:
@@ -43,33 +43,39 @@ class _Row(NamedTuple):
 
 
 def load(
-    folder: Path, *, text: str = "sentence", text_b: str | None = None, label: str = "label"
+    folder: Path,
+    *,
+    text: str = "sentence",
+    text_b: str | None = None,
+    label: str = "label",
+    labels: LabelColumn = CLASSES,
 ) -> TextDataset:
     """A folder of files as a data set.
 
-    Labels are words or whole numbers; ``label_names`` are those of train, sorted (by value if
-    all are whole numbers), or as the file's schema has them. What happens where a split is
-    missing: ``splits.build_dataset``.
+    Labels are read as ``labels`` says. Classes are words or whole numbers; ``label_names`` are
+    those of train, sorted (by value if all are whole numbers), or as the file's schema has them.
+    What happens where a split is missing: ``splits.build_dataset``.
 
     Raises:
       UserError: one line that names the file, the line in it and what was expected.
     """
     files = find_split_files(folder)
-    columns = Columns(text, text_b, label)
+    columns = Columns(text, text_b, label, labels)
     notes = list(files.notes)
     rows = {s: _read(paths, columns, s, notes) for s, paths in files.paths.items()}
-    labels = settle({split: [row.label for row in each] for split, each in rows.items()})
+    read = labels.settled({split: [row.label for row in each] for split, each in rows.items()})
     first = files.paths["train"][0]
-    label_names = _label_names(first, label, labels["train"], notes)
-    tables = {s: _table(s, rows[s], labels[s], label_names, columns, notes) for s in rows}
+    named = class_names(first, label)
+    label_names = labels.names(read["train"], label, str(first), named, notes)
+    tables = {s: _table(s, rows[s], read[s], label_names, columns, notes) for s in rows}
     tables = _told_apart(tables, notes)
     transfer = tables.pop(TRANSFER, None)
-    bare = sum(x is None for x in labels["train"])
+    bare = sum(x is None for x in read["train"])
     if bare:
         notes.append(f"{bare:,} of {len(rows['train']):,} train rows have no label: transfer set")
     if transfer is not None:
         tables["train"] = _with_transfer(tables, transfer, notes)
-    return build_dataset(f"files:{folder}", label_names, tables, tuple(notes))
+    return build_dataset(f"files:{folder}", label_names, tables, tuple(notes), labels.least)
 
 
 def _read(paths: Sequence[Path], columns: Columns, split: str, notes: list[str]) -> list[_Row]:
@@ -101,9 +107,9 @@ def _read_file(path: Path, columns: Columns, split: str, notes: list[str]) -> It
             path,
             line,
             _id(cells.get("id"), where),
-            _text(cells[columns.text], columns.text, where),
-            _text(cells[columns.text_b], columns.text_b, where) if columns.text_b else None,
-            None if split == TRANSFER else _label(cells, columns.label, where),
+            _text(cells, columns.text, columns.labels, where),
+            _text(cells, columns.text_b, columns.labels, where) if columns.text_b else None,
+            None if split == TRANSFER else _label(cells, columns, where),
         )
 
 
@@ -120,15 +126,18 @@ def _no_column(path: Path, name: str, cells: Mapping[str, Any], where: str) -> U
     )
 
 
-def _text(value: Any, column: str, where: str) -> str:
+def _text(cells: Mapping[str, Any], column: str, labels: LabelColumn, where: str) -> str:
+    value = labels.text(cells[column])
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: expected text in column {column!r}, found {value!r:.60}.")
     return _encodable(value.strip(), column, where)
 
 
-def _label(cells: Mapping[str, Any], column: str, where: str) -> str | None:
-    word = label_word(cells.get(column), f"{where}: column {column!r}")
-    return None if word is None else sys.intern(_encodable(word, column, where))
+def _label(cells: Mapping[str, Any], columns: Columns, where: str) -> Any:
+    label = columns.labels.read(cells, columns.label, where)
+    if type(label) is str:
+        return sys.intern(_encodable(label, columns.label, where))
+    return label
 
 
 def _id(value: Any, where: str) -> str | None:
@@ -150,32 +159,15 @@ def _encodable(text: str, column: str, where: str) -> str:
     return text
 
 
-def _label_names(
-    path: Path, column: str, labels: Sequence[str | None], notes: list[str]
-) -> tuple[str, ...]:
-    counts = Counter(label for label in labels if label is not None)
-    if len(counts) < 2:
-        found = ", ".join(f"{x:.60}" for x in counts) or "none"
-        raise UserError(f"{path}: expected at least two different labels, found {found}.")
-    named = class_names(path, column)
-    if named is None:
-        notes += check_classes(counts, f"{path.name}, column {column!r}")
-    return class_order(counts, named)
-
-
 def _table(
     split: str,
     rows: Sequence[_Row],
-    labels: Sequence[str | None],
+    labels: Sequence[Any],
     label_names: tuple[str, ...],
     columns: Columns,
     notes: list[str],
 ) -> TextTable:
-    known = set(label_names)
-    for row, label in zip(rows, labels, strict=True):
-        if label is not None and label not in known:
-            where = f"in {row.place}, which train does not have"
-            raise unknown("label", label, label_names, where=where)
+    labels_N, targets = columns.labels.columns(labels, label_names, lambda row: rows[row].place)
     texts = tuple(row.text for row in rows)
     texts_b = tuple(row.text_b or "" for row in rows) if columns.text_b else None
     ids = tuple(row.id for row in rows if row.id is not None)
@@ -185,7 +177,8 @@ def _table(
         ids=ids if len(set(ids)) == len(rows) else content_ids(texts, texts_b),
         texts=texts,
         texts_b=texts_b,
-        labels_N=None if not any(labels) else label_array(labels, label_names),
+        labels_N=labels_N,
+        targets=targets,
     )
 
 

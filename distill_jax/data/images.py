@@ -20,11 +20,12 @@ class ImageTable(LabelledArrays):
     Attributes:
       pixels_NHWC: float32 [N, height, width, channels], in [0, 1].
       scores_N: float32 [N] mean human ratings, or None.
-      asked_at_once, token_range, occurring_tokens: see ``TokenTable``.
+      asked_at_once, token_range, occurring_tokens, targets: see ``TokenTable``.
     """
 
     asked_at_once: ClassVar[int] = 256
     token_range: ClassVar[TokenRange] = TokenRange()
+    targets: ClassVar[None] = None
     occurring_tokens: ClassVar[np.ndarray] = np.zeros(1, np.int32)
 
     pixels_NHWC: np.ndarray

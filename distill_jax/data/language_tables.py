@@ -28,6 +28,8 @@ EVALUATION = -1
 MASKED, RANDOM = 0.8, 0.1
 """Shares of the chosen tokens that [MASK], and that a token drawn by chance stands for; the others
 stay. Devlin et al. 2019, section 3.1."""
+NOTHING = -1
+"""The target where nothing is asked."""
 _WORD, _FATE, _TOKEN = range(3)  # of draws
 
 Draws = Callable[[Any, int, int], Any]
@@ -276,9 +278,8 @@ def _asking(
     fields: dict[str, Any] = {f.name: getattr(batch, f.name) for f in dataclasses.fields(Batch)}
     fields |= {
         "input_ids_BT": shown_BT,
+        "targets": np.where(asked_BP, targets_BP, np.int32(NOTHING)),
         "positions_BP": positions_BP,
-        "targets_BP": targets_BP,
-        "target_where_BP": asked_BP,
     }
     return LanguageBatch(**fields)
 

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +22,16 @@ def build_dataset(
     label_names: tuple[str, ...],
     tables: dict[str, TextTable],
     notes: tuple[str, ...] = (),
+    least: int = 2,
 ) -> TextDataset:
     """A data set with all three splits, completed where there are only two.
 
     A test split without labels cannot be tested on and counts as missing. With one labelled
     split beside train, that one becomes test, and validation is held out of train by a fixed
     hash of the text (equal texts stay together). Everything decided here is logged and noted.
+
+    Args:
+      least: label names that are needed.
 
     Raises:
       UserError: if train has no labels, one class or too few rows, or there is no labelled
@@ -35,7 +40,7 @@ def build_dataset(
     tables, told = dict(tables), list(notes)
     if "train" not in tables or _labelled(tables["train"]) == 0:
         raise UserError(f"data {name!r}: the train split has no labelled example.")
-    if len(label_names) < 2:
+    if len(label_names) < least:
         raise UserError(f"data {name!r}: one label only ({', '.join(label_names)}), expected two.")
     for split in ("validation", "test"):
         if split in tables and _labelled(tables[split]) < len(tables[split]):
@@ -57,7 +62,7 @@ def build_dataset(
             f"{len(tables['validation'])} train examples, chosen by a fixed hash of the text, "
             "serve as validation"
         )
-    told += _contradictions(tables["train"])
+    told += _contradictions(tables["train"]) if tables["train"].targets is None else []
     told += _shared_texts(tables)
     for note in told:
         _log.warning("data %r: %s.", name, note)
@@ -96,7 +101,25 @@ def concatenate(first: TextTable, second: TextTable) -> TextTable:
         texts=first.texts + second.texts,
         texts_b=(first.texts_b or ()) + (second.texts_b or ()) if pairs else None,
         labels_N=np.concatenate([labels(first), labels(second)]),
+        targets=_targets(first, second),
     )
+
+
+def _targets(first: TextTable, second: TextTable) -> Any:
+    """Those of both; zeros, or nothing, for a table that has none."""
+    given = first.targets if first.targets is not None else second.targets
+    if given is None:
+        return None
+
+    def column(table: TextTable) -> Any:
+        if table.targets is not None:
+            return table.targets
+        if isinstance(given, tuple):
+            return (None,) * len(table)
+        return np.zeros((len(table), *given.shape[1:]), given.dtype)
+
+    one, two = column(first), column(second)
+    return one + two if isinstance(given, tuple) else np.concatenate([one, two])
 
 
 def _labelled(table: TextTable) -> int:

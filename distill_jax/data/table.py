@@ -54,7 +54,8 @@ class LabelledArrays(Examples):
 
     Attributes:
       ids: see ``Examples``.
-      labels_N: int32 [N], -1 for examples without a label.
+      labels_N: int32 [N], the class, or 0 where what is predicted is no class; -1 for examples
+        without a label.
     """
 
     labels_N: np.ndarray
@@ -63,6 +64,7 @@ class LabelledArrays(Examples):
     def digest(self) -> str:
         """Digest of ids and of every array."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        named.pop("aside", None)
         arrays = {k: array for k, array in named.items() if k != "ids" and array is not None}
         return digest({"ids": digest_strings(self.ids), "arrays": digest_arrays(arrays)})
 
@@ -70,7 +72,11 @@ class LabelledArrays(Examples):
         """The same table with the labels of ``rows`` hidden: they become a transfer set."""
         labels_N = self.labels_N.copy()
         labels_N[rows] = NO_LABEL
-        return self.with_labels(labels_N)
+        return dataclasses.replace(self.with_labels(labels_N), **self._hidden(rows))
+
+    def _hidden(self, rows: np.ndarray) -> dict[str, Any]:
+        """The columns of labels beside ``labels_N`` without what they say of these rows."""
+        return {}
 
     def with_labels(self, labels_N: np.ndarray) -> Self:
         """The same examples with other labels, int32 [N], -1 for none."""
@@ -89,12 +95,15 @@ class TextTable(Examples):
       texts_b: N second sentences, or None.
       labels_N: int32 [N] class numbers, -1 where an example has no label; None where none has.
       scores_N: float32 [N] mean human ratings, or None where the data has none.
+      targets: what is to be predicted where that is no class, an entry an example: an array
+        [N, ...], or a tuple of what JSON can hold; anything where an example has no label.
     """
 
     texts: tuple[str, ...]
     texts_b: tuple[str, ...] | None = None
     labels_N: np.ndarray | None = None
     scores_N: np.ndarray | None = None
+    targets: Any = None
 
     def __post_init__(self) -> None:
         check_columns(self)
@@ -103,8 +112,13 @@ class TextTable(Examples):
     def digest(self) -> str:
         """Digest of every column."""
         arrays = {"labels": self.labels_N, "scores": self.scores_N}
+        more: dict[str, Any] = {}
+        if self.targets is not None:
+            told = isinstance(self.targets, tuple)
+            more["targets"] = self.targets if told else digest_arrays({"targets": self.targets})
         return digest(
             {
+                **more,
                 "ids": digest_strings(self.ids),
                 "texts": digest_strings(self.texts),
                 "texts_b": None if self.texts_b is None else digest_strings(self.texts_b),

@@ -14,6 +14,7 @@ from tensorflow_datasets.core import registered
 from distill_jax.core.errors import UserError, nearest, unknown
 from distill_jax.data import prepared
 from distill_jax.data.classes import check_classes, class_order, label_word
+from distill_jax.data.labels import CLASSES, Columns, LabelColumn
 from distill_jax.data.splits import build_dataset, content_ids
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, check_named, label_array
 
@@ -28,6 +29,7 @@ def load(
     text_b: str | None = None,
     label: str = "label",
     home: Path | None = None,
+    labels: LabelColumn = CLASSES,
 ) -> TextDataset:
     """A TFDS data set as text.
 
@@ -38,6 +40,7 @@ def load(
       name: as TFDS spells it, ``"glue/sst2"``.
       text, text_b, label: names of features.
       home: ``core.files.home()`` by default.
+      labels: how they are read.
 
     Raises:
       UserError: for an unknown name or feature, or data that cannot be brought here.
@@ -53,14 +56,13 @@ def load(
         for ours, theirs in _SPLITS.items()
     }
     raw = {ours: prepared.read(builder, theirs) for ours, theirs in found.items() if theirs}
-    label_names, slips = _label_names(name, features[label], raw, label)
+    label_names, slips, columns = _labels_of(name, features[label], raw, label, labels)
     tables = {
-        split: _table(rows, label_names, text=text, text_b=text_b, label=label)
-        for split, rows in raw.items()
+        split: _table(rows, columns[split], text=text, text_b=text_b) for split, rows in raw.items()
     }
     unused = sorted(set(builder.info.splits) - set(found.values()))
     notes = (*slips, *([f"splits not used: {', '.join(unused)}"] if unused else ()))
-    return build_dataset(f"tfds:{name}", label_names, tables, notes)
+    return build_dataset(f"tfds:{name}", label_names, tables, notes, labels.least)
 
 
 def prepared_builder(name: str, home: Path | None) -> Any:
@@ -132,13 +134,39 @@ def _label_names(
     return class_order(counts, None), notes
 
 
+def _labels_of(
+    name: str, feature: Any, raw: dict[str, list], label: str, labels: LabelColumn
+) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Columns]]:
+    """What the outputs are called, notes, and the columns of labels of every split."""
+    if labels == CLASSES:  # TFDS names and numbers classes itself
+        names, slips = _label_names(name, feature, raw, label)
+        return (
+            names,
+            slips,
+            {
+                split: (label_array([_label(row[label], names) for row in rows], names), None)
+                for split, rows in raw.items()
+            },
+        )
+    where, notes = f"tfds:{name}", list[str]()
+    read = labels.settled(
+        {
+            split: [labels.read(_plain(row), label, where) for row in rows]
+            for split, rows in raw.items()
+        }
+    )
+    names = labels.names(read.get("train", []), label, where, None, notes)
+    columns = {s: labels.columns(each, names, lambda row: where) for s, each in read.items()}
+    return names, tuple(notes), columns
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of numpy as those of Python."""
+    return {key: v.item() if isinstance(v, np.generic) else v for key, v in row.items()}
+
+
 def _table(
-    rows: list[dict[str, Any]],
-    label_names: tuple[str, ...],
-    *,
-    text: str,
-    text_b: str | None,
-    label: str,
+    rows: list[dict[str, Any]], columns: Columns, *, text: str, text_b: str | None
 ) -> TextTable:
     texts = tuple(row[text] for row in rows)
     texts_b = tuple(row[text_b] for row in rows) if text_b else None
@@ -146,7 +174,8 @@ def _table(
         ids=content_ids(texts, texts_b),
         texts=texts,
         texts_b=texts_b,
-        labels_N=label_array([_label(row[label], label_names) for row in rows], label_names),
+        labels_N=columns[0],
+        targets=columns[1],
     )
 
 

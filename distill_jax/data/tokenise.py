@@ -16,7 +16,7 @@ from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch, TokenRange
 from distill_jax.data.coverage import Coverage, Tally
-from distill_jax.data.plan import example_arrays
+from distill_jax.data.plan import example_arrays, filled
 from distill_jax.data.table import NO_LABEL, LabelledArrays, TextDataset, TextTable
 
 _FORMAT = 1
@@ -38,6 +38,11 @@ class TokenTable(LabelledArrays):
       token_types_S: int8 [S], 0 for the first segment, 1 for the second.
       offsets_N1: int64 [N + 1]; row n is ``tokens_S[offsets_N1[n] : offsets_N1[n + 1]]``.
       scores_N: float32 [N] mean human ratings, or None.
+      targets: what is to be predicted where that is no class, an entry an example, [N, ...]; or
+        None.
+      targets_S: int32 [S], the same, an entry a token; negative where nothing is asked; or None.
+      aside: an entry an example of what its scoring reads beside arrays, no part of the digest;
+        or None.
       asked_at_once: rows of a batch that a teacher is asked about.
       features_NF: float32 [N, F] that a linear model can read; None: tokens are no numbers.
     """
@@ -49,6 +54,9 @@ class TokenTable(LabelledArrays):
     token_types_S: np.ndarray
     offsets_N1: np.ndarray
     scores_N: np.ndarray | None = None
+    targets: np.ndarray | None = None
+    targets_S: np.ndarray | None = None
+    aside: tuple[Any, ...] | None = None
 
     @functools.cached_property
     def lengths_N(self) -> np.ndarray:
@@ -80,12 +88,15 @@ class TokenTable(LabelledArrays):
         tokens_S, types_S = (
             np.empty(offsets[-1], array.dtype) for array in (self.tokens_S, self.token_types_S)
         )
+        targets_S = None if self.targets_S is None else np.empty(offsets[-1], np.int32)
         for start in range(0, len(rows), _AT_ONCE):  # the places of all tokens would be large
             some = slice(start, start + _AT_ONCE)
             here = slice(offsets[start], offsets[min(start + _AT_ONCE, len(rows))])
             source = np.arange(here.start, here.stop)
             source += np.repeat(self.offsets_N1[rows[some]] - offsets[:-1][some], lengths[some])
             tokens_S[here], types_S[here] = self.tokens_S[source], self.token_types_S[source]
+            if targets_S is not None and self.targets_S is not None:
+                targets_S[here] = self.targets_S[source]
         return TokenTable(
             ids=tuple(self.ids[row] for row in rows),
             tokens_S=tokens_S,
@@ -93,7 +104,22 @@ class TokenTable(LabelledArrays):
             offsets_N1=offsets,
             labels_N=self.labels_N[rows],
             scores_N=None if self.scores_N is None else self.scores_N[rows],
+            targets=None if self.targets is None else self.targets[rows],
+            targets_S=targets_S,
+            aside=None if self.aside is None else tuple(self.aside[row] for row in rows),
         )
+
+    def _hidden(self, rows: np.ndarray) -> dict[str, Any]:
+        hidden: dict[str, Any] = {}
+        if self.targets is not None:
+            hidden["targets"] = self.targets.copy()
+            hidden["targets"][rows] = _nothing_said(self.targets[rows])
+        if self.targets_S is not None:
+            said_N = np.zeros(len(self), bool)
+            said_N[rows] = True
+            said_S = np.repeat(said_N, self.lengths_N)
+            hidden["targets_S"] = np.where(said_S, _nothing_said(self.targets_S), self.targets_S)
+        return hidden
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
         """Numpy arrays of ``rows``, padded to ``length`` tokens and ``batch_size`` rows."""
@@ -111,7 +137,16 @@ class TokenTable(LabelledArrays):
             token_type_ids_BT=np.where(where_BT, self.token_types_S[index_BT], 0).astype(np.int32),
             where_BT=where_BT,
         )
+        if self.targets is not None:
+            arrays["targets"] = filled(self.targets[rows], batch_size)
+        if self.targets_S is not None:
+            arrays["targets"] = np.where(where_BT, self.targets_S[index_BT], np.int32(-1))
         return Batch(**arrays, **example_arrays(rows, self.labels_N, batch_size))
+
+
+def _nothing_said(targets: np.ndarray) -> np.ndarray:
+    """Targets of hidden labels: 0, and where nothing is asked (whole numbers below 0) as it is."""
+    return np.minimum(targets, 0) if targets.dtype.kind == "i" else np.zeros_like(targets)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

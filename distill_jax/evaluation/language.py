@@ -63,8 +63,7 @@ def measure_of(model: nn.Module, teacher: nn.Module | None = None) -> Measure:
     def measure(params: Any, heard: Any, batch: LanguageBatch) -> dict[str, jax.Array]:
         said: Any = model.apply({"params": params}, batch, train=False)
         logp_BPV = jax.nn.log_softmax(said.logits_BC.astype(jnp.float32))
-        where_BP: Any = batch.target_where_BP
-        targets_BP: Any = batch.targets_BP
+        where_BP, targets_BP = batch.asked_BP, jnp.maximum(jnp.asarray(batch.targets), 0)
         logp_BP = jnp.take_along_axis(logp_BPV, targets_BP[:, :, None], axis=-1)[..., 0]
         right_BP = jnp.argmax(logp_BPV, axis=-1) == targets_BP
         found = {"nll": -logp_BP, "top1": right_BP.astype(jnp.float32)}
@@ -108,7 +107,7 @@ def score_texts(
         batch = table.asked(table.batch(planned.rows, planned.length, batch_size))
         found = to_host(measure(params, heard, shard_batch(batch, mesh)))
         rows = planned.rows
-        counts_N[rows] = np.asarray(batch.target_where_BP).sum(axis=1)[: len(rows)]
+        counts_N[rows] = np.asarray(batch.asked_BP).sum(axis=1)[: len(rows)]
         for name, sum_B in found.items():
             own = sums.setdefault(name, np.zeros(len(table), np.float64))
             own[rows] = np.asarray(sum_B, np.float64)[: len(rows)]

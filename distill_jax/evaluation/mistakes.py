@@ -44,7 +44,12 @@ def confusion_matrix(logits_NC: ArrayLike, labels_N: ArrayLike) -> np.ndarray:
 
 def class_scores(confusion_CC: np.ndarray, names: Sequence[str]) -> list[ClassScores]:
     """Precision, recall and F1 of each class."""
-    right_C, labelled_C, given_C = np.diag(confusion_CC), confusion_CC.sum(1), confusion_CC.sum(0)
+    return _class_scores(np.diag(confusion_CC), confusion_CC.sum(1), confusion_CC.sum(0), names)
+
+
+def _class_scores(
+    right_C: np.ndarray, labelled_C: np.ndarray, given_C: np.ndarray, names: Sequence[str]
+) -> list[ClassScores]:
     with np.errstate(invalid="ignore"):  # 0 of 0
         shares = right_C / given_C, right_C / labelled_C, 2 * right_C / (labelled_C + given_C)
     counts = labelled_C.tolist(), given_C.tolist()
@@ -87,8 +92,53 @@ def mistakes(
         }
         for n in surest
     ]
-    classes = [
-        {key: None if value != value else value for key, value in asdict(each).items()}
-        for each in class_scores(confusion_CC, names)
-    ]
+    classes = [_plain(each) for each in class_scores(confusion_CC, names)]
     return {"classes": classes, "confusion": confusion_CC.tolist(), "worst": worst}
+
+
+def _plain(scores: ClassScores) -> dict[str, Any]:
+    """With None for NaN."""
+    return {key: None if value != value else value for key, value in asdict(scores).items()}
+
+
+def label_mistakes(
+    probs_NC: np.ndarray,
+    labels_NC: np.ndarray,
+    threshold: float,
+    names: Sequence[str],
+    ids: Sequence[str],
+    texts: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """``mistakes`` of a model that gives several labels: one class against another there is none.
+
+    Args:
+      probs_NC: of each label.
+      labels_NC: 1 where an example has the label, else 0.
+      threshold: from which on a label is given.
+
+    Returns:
+      ``classes``, a label each, and ``worst``: of the examples with a wrong decision those of the
+      surest one, with its probability.
+    """
+    labels, given = np.asarray(labels_NC) > 0.5, probs_NC >= threshold
+    right_C = (labels & given).sum(axis=0)
+    labelled_C, given_C = labels.sum(axis=0), given.sum(axis=0)
+    sure_N = np.where(labels != given, np.where(given, probs_NC, 1 - probs_NC), 0).max(axis=1)
+    wrong: list[int] = np.flatnonzero((labels != given).any(axis=1)).tolist()
+    surest = sorted(wrong, key=lambda n: (-sure_N[n], ids[n]))[:WORST]
+
+    def words(row_C: np.ndarray) -> str:
+        return ", ".join(name for name, there in zip(names, row_C, strict=True) if there)
+
+    worst = [
+        {
+            "id": ids[n],
+            "texts": list(texts.get(ids[n], ())),
+            "label": words(labels[n]),
+            "given": words(given[n]),
+            "probability": float(sure_N[n]),
+        }
+        for n in surest
+    ]
+    scores = _class_scores(right_C, labelled_C, given_C, names)
+    return {"classes": [_plain(each) for each in scores], "worst": worst}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from distill_jax.core.types import TokenRange
 from distill_jax.data.coverage import Coverage, Tally
 from distill_jax.data.table import NO_LABEL
 from distill_jax.data.tokenise import Tokeniser, TokenTable
+from distill_jax.evaluation.answers import Answer, ClassForm, Form, softmax
 from distill_jax.evaluation.calibration import is_temperature, read_temperature
 from distill_jax.evaluation.predict import check_token_types, logits_of
 from distill_jax.evaluation.stream import (
@@ -24,28 +25,15 @@ from distill_jax.evaluation.stream import (
     ahead,
     windows_of,
 )
+from distill_jax.evaluation.task_file import TaskFile, check_classifier, read_task
 from distill_jax.models.build import build_model, load_model
 from distill_jax.models.loaded import Loaded
 
+__all__ = ["Answer", "OpenClassifier", "Stream", "open_classifier", "softmax"]
+
 Item = TypeVar("Item")
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What a classifier says of an example.
-
-    Attributes:
-      label: its likeliest class.
-      probabilities: of every class, in the order of the model's.
-    """
-
-    label: str
-    probabilities: dict[str, float]
-
-    @property
-    def probability(self) -> float:
-        """Of ``label``."""
-        return self.probabilities[self.label]
+FormOf = Callable[[TaskFile, tuple[str, ...], Path], Form]
+"""(what a folder says of its task, names of the outputs, tokeniser) -> the form of answers."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,6 +49,7 @@ class OpenClassifier:
       token_range: what it has embeddings for.
       runtime: what says its logits.
       model: as it was loaded; None where another program runs it.
+      form: of its answers; None for classes with their probabilities.
     """
 
     label_names: tuple[str, ...]
@@ -71,6 +60,7 @@ class OpenClassifier:
     token_range: TokenRange
     runtime: Runtime
     model: Loaded | None = None
+    form: Form | None = None
 
     def classify(
         self,
@@ -78,8 +68,10 @@ class OpenClassifier:
         texts_b: Sequence[str] | None = None,
         *,
         batch_size: int | None = None,
-    ) -> list[Answer | None]:
+    ) -> list[Any]:
         """The answer for each text, or pair of texts, in the order given; None for blank ones.
+
+        Of a classifier it is an ``Answer``.
 
         Args:
           texts_b: the second text of each pair.
@@ -109,6 +101,7 @@ class Stream:
 
     Attributes:
       tally: how much of the texts so far the model got to see.
+      form: of the answers.
 
     Raises:
       UserError: for single texts where the model wants pairs, and the other way round.
@@ -134,6 +127,7 @@ class Stream:
             raise UserError("this model was trained on single texts: leave out the second ones.")
         self.tally = Tally()
         self._opened, self._pairs, self._on_rows = opened, pairs, on_rows
+        self.form = opened.form or ClassForm(opened.label_names, opened.temperature)
         self._tokeniser = Tokeniser(opened.tokenizer_file, opened.max_length)
         self._predict = WindowPredictor(
             opened.runtime,
@@ -149,7 +143,7 @@ class Stream:
 
     def answers(
         self, items: Iterable[Item], texts_of: Callable[[Item], Sequence[str]]
-    ) -> Iterator[tuple[list[Item], list[Answer | None]]]:
+    ) -> Iterator[tuple[list[Item], list[Any]]]:
         """Windows of items and their answers, in order; None for an item whose texts are blank.
 
         Args:
@@ -158,18 +152,20 @@ class Stream:
         """
         tokenised = ahead(self._tokenised(windows_of(items, WINDOW), texts_of))
         return ahead(
-            (some, self._answers(len(some), rows, tokens)) for some, rows, tokens in tokenised
+            (some, self._answers(len(some), rows, texts, tokens))
+            for some, rows, texts, tokens in tokenised
         )
 
     def _tokenised(
         self, windows: Iterable[list[Item]], texts_of: Callable[[Item], Sequence[str]]
-    ) -> Iterator[tuple[list[Item], list[int], TokenTable | None]]:
-        """Each window, its rows that are not blank, and their tokens."""
+    ) -> Iterator[tuple[list[Item], list[int], list[Sequence[str]], TokenTable | None]]:
+        """Each window, its rows that are not blank, their texts and their tokens."""
         before = 0
         for some in windows:
             texts = [texts_of(item) for item in some]
-            rows = [row for row, own in enumerate(texts) if any(x.strip() for x in own)]
-            yield some, rows, self._tokens([texts[row] for row in rows], before) if rows else None
+            rows = [row for row, each in enumerate(texts) if any(x.strip() for x in each)]
+            own = [texts[row] for row in rows]
+            yield some, rows, own, self._tokens(own, before) if rows else None
             before += len(some)
 
     def _tokens(self, texts: list[Sequence[str]], before: int) -> TokenTable:
@@ -182,26 +178,16 @@ class Stream:
         return tokens
 
     def _answers(
-        self, count: int, rows: list[int], tokens: TokenTable | None
-    ) -> list[Answer | None]:
+        self, count: int, rows: list[int], texts: list[Sequence[str]], tokens: TokenTable | None
+    ) -> list[Any]:
         self._on_rows(count - len(rows))
-        answers: list[Answer | None] = [None] * count
+        answers: list[Any] = [None] * count
         if tokens is None:
             return answers
-        names, temperature = self._opened.label_names, np.float32(self._opened.temperature)
-        logits_NC = self._predict(tokens, self._on_rows)
-        likeliest = logits_NC.argmax(axis=1).tolist()
-        for row, best, probs in zip(
-            rows, likeliest, softmax(logits_NC / temperature).tolist(), strict=True
-        ):
-            answers[row] = Answer(names[best], dict(zip(names, probs, strict=True)))
+        said = self._predict(tokens, self._on_rows)
+        for row, answer in zip(rows, self.form.answers(said, tokens, texts), strict=True):
+            answers[row] = answer
         return answers
-
-
-def softmax(logits_NC: np.ndarray) -> np.ndarray:
-    """Of the last axis, on the host: nothing is compiled for it."""
-    raised_NC = np.exp(logits_NC - logits_NC.max(axis=-1, keepdims=True))
-    return raised_NC / raised_NC.sum(axis=-1, keepdims=True)
 
 
 def open_classifier(
@@ -209,6 +195,7 @@ def open_classifier(
     *,
     max_length: int | None = None,
     temperature: float | Literal["auto"] = "auto",
+    form_of: FormOf | None = None,
 ) -> OpenClassifier:
     """Open a run's folder, its ``model``, or any folder with a classifier of texts.
 
@@ -217,6 +204,7 @@ def open_classifier(
         the model has positions where the folder does not say.
       temperature: of the probabilities; ``auto`` for the one that was fitted on validation and
         kept in the folder, 1 where there is none.
+      form_of: of the answers of a model of another task than classes; None refuses such.
 
     Raises:
       UserError: when there is none, or its head was never trained; for a temperature that is no
@@ -226,11 +214,17 @@ def open_classifier(
     inner = folder / "model"
     if not folder.is_dir():
         raise UserError(f"no model at {folder}: expected the folder of a finished run")
+    own = inner if inner.is_dir() else folder
+    if form_of is None:
+        check_classifier(own, "this")
+    task = read_task(own)
+    if task is not None and temperature != "auto":
+        raise UserError(f"a temperature is for classes; {folder} holds a model of task {task.task}")
     if temperature == "auto":
-        temperature = read_temperature(inner if inner.is_dir() else folder) or 1.0
+        temperature = read_temperature(own) or 1.0
     if not is_temperature(temperature):
         raise UserError(f"the temperature must be a positive number or auto, not {temperature}")
-    model = load_model(inner if inner.is_dir() else folder)
+    model = load_model(own)
     if model.fresh:
         raise UserError(f"{folder} has no trained classifier head ({', '.join(model.fresh)})")
     if model.tokenizer_file is None:
@@ -238,8 +232,10 @@ def open_classifier(
     longest = model.config.token_range.positions
     chosen = max_length or model.inputs.max_length or longest
     apply = logits_of(build_model(model.config))
+    names = model.label_names or tuple(str(n) for n in range(model.config.num_labels))
+    form = form_of(task, names, model.tokenizer_file) if task and form_of else None
     return OpenClassifier(
-        label_names=model.label_names or tuple(str(n) for n in range(model.config.num_labels)),
+        label_names=names,
         max_length=min(chosen, longest),
         pairs=model.inputs.pairs,
         temperature=float(temperature),
@@ -247,4 +243,5 @@ def open_classifier(
         token_range=model.config.token_range,
         runtime=Compiled(apply, model.params, width=model.config.shape.hidden_size),
         model=model,
+        form=form,
     )

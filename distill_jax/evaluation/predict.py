@@ -38,7 +38,8 @@ def predict_logits(
     mesh: Mesh | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """Logits [N, C], float32, in the order of the table.
+    """Logits [N, C], float32, in the order of the table; of a head that reads every token
+    [N, T, C], where what stands behind the last token of an example means nothing.
 
     Args:
       apply: from ``logits_of``.
@@ -51,7 +52,7 @@ def predict_logits(
     def forward(batch: Batch) -> jax.Array:
         return apply(params, shard_batch(batch, mesh))
 
-    return _in_table_order(forward, table, shape_lengths, batch_size, on_batch)
+    return _in_table_order(forward, table, shape_lengths, batch_size, on_batch, rows_axis=0)
 
 
 def population_logits_of(model: nn.Module, placement: Placement) -> LogitsOf:
@@ -69,7 +70,7 @@ def population_logits(
     placement: Placement,
     on_batch: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """Logits [P, N, C] of all members for a table, float32, in its order.
+    """``predict_logits`` of all members, [P, N, ...].
 
     Args:
       apply: from ``population_logits_of`` with the same placement.
@@ -84,7 +85,8 @@ def population_logits(
     def forward(batch: Batch) -> jax.Array:
         return apply(params, placement.put_shared(batch))
 
-    return _in_table_order(forward, table, shape_lengths, batch_size, on_batch)[:members]
+    said = _in_table_order(forward, table, shape_lengths, batch_size, on_batch, rows_axis=1)
+    return said[:members]
 
 
 def _in_table_order(
@@ -93,8 +95,10 @@ def _in_table_order(
     shape_lengths: Sequence[int],
     batch_size: int,
     on_batch: Callable[[], None],
+    *,
+    rows_axis: int,
 ) -> np.ndarray:
-    """The logits [..., B, C] that ``forward`` gives of batches, put together as [..., N, C]."""
+    """The logits that ``forward`` gives of batches, put together along the axis of the examples."""
     rows, parts = [], []
     for planned in plan_in_order(table.lengths_N, shape_lengths, batch_size=batch_size):
         rows.append(planned.rows)
@@ -104,11 +108,25 @@ def _in_table_order(
     for part in parts:
         said.append(np.asarray(to_host(part), np.float32))
         on_batch()
-    logits = [part[..., : len(r), :] for part, r in zip(said, rows, strict=True)]
-    joined = np.concatenate(logits, axis=-2)
+    before = (slice(None),) * rows_axis
+    logits = [part[*before, : len(r)] for part, r in zip(said, rows, strict=True)]
+    joined = np.concatenate(of_one_length(logits, rows_axis + 1), axis=rows_axis)
     in_order = np.empty_like(joined)
-    in_order[..., np.concatenate(rows), :] = joined
+    in_order[*before, np.concatenate(rows)] = joined
     return in_order
+
+
+def of_one_length(parts: list[np.ndarray], axis: int) -> list[np.ndarray]:
+    """Arrays filled up with 0 along an axis; those that have no axis behind it stay."""
+    if parts[0].ndim <= axis + 1:
+        return parts
+    longest = max(part.shape[axis] for part in parts)
+    filled = []
+    for part in parts:
+        widths = [(0, 0)] * part.ndim
+        widths[axis] = (0, longest - part.shape[axis])
+        filled.append(np.pad(part, widths))
+    return filled
 
 
 def one_by_one(table: ExampleTable, count: int, *, shape_lengths: Sequence[int]) -> list[Batch]:

@@ -25,7 +25,7 @@ from distill_jax.data.plan import (
     plan_full,
     worthwhile_lengths,
 )
-from distill_jax.evaluation.predict import LogitsOf
+from distill_jax.evaluation.predict import LogitsOf, of_one_length
 
 Item = TypeVar("Item")
 
@@ -115,7 +115,7 @@ class WindowPredictor:
     def __call__(
         self, table: ExampleTable, on_rows: Callable[[int], None] = lambda rows: None
     ) -> np.ndarray:
-        """Logits [N, C], float32, in the order of the table.
+        """Logits [N, C], or [N, T, C], float32, in the order of the table.
 
         Args:
           on_rows: called with the rows of every batch that is finished.
@@ -143,7 +143,7 @@ class WindowPredictor:
                 land()
         while flying:
             land()
-        joined = np.concatenate(parts)
+        joined = np.concatenate(of_one_length(parts, 1))
         in_order = np.empty_like(joined)
         in_order[np.concatenate([planned.rows for planned in plan])] = joined
         return in_order

@@ -15,6 +15,7 @@ from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifi
 from distill_jax.evaluation.stream import COMPILING, CPU_TOKENS
 from distill_jax.export.formats import Logits, format_named
 from distill_jax.export.manifest import is_export
+from distill_jax.tasks.kinds.kinds import form_of
 
 if TYPE_CHECKING:
     from distill_jax.export.opened import Export
@@ -57,7 +58,9 @@ def open_any(
       UserError: see ``open_classifier`` and ``open_export``.
     """
     if not is_export(folder):
-        return open_classifier(folder, max_length=max_length, temperature=temperature)
+        return open_classifier(
+            folder, max_length=max_length, temperature=temperature, form_of=form_of
+        )
 
     from distill_jax.export.opened import open_export
 

@@ -42,6 +42,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 """By the names of ``config.json``; ``gelu`` is the exact one, the others with tanh agree."""
 
 POOLINGS = ("pooler", "mean", "cls")
+TOKENS = "tokens"
+"""What is no pooling: the head reads every token."""
 MAX_LAYERS, MAX_SIZE = 512, 2**31 - 1
 """Beyond any model there is: a damaged or hostile config is refused before it is worked on."""
 
@@ -52,8 +54,8 @@ class BertConfig:
 
     Attributes:
       pooling: what the head reads: ``pooler`` (dense and tanh on the [CLS] position, BERT's
-        own), ``mean`` (mean over real tokens, as sentence-transformers do) or ``cls`` (the
-        [CLS] position as it is).
+        own), ``mean`` (mean over real tokens, as sentence-transformers do), ``cls`` (the [CLS]
+        position as it is) or ``tokens`` (every token: logits are [B, T, C]).
       dropout: rate after the embeddings and after every attention and feed-forward block.
       attention_dropout: rate on the attention probabilities.
       classifier_dropout: rate before the head; None for the same as ``dropout``.
@@ -81,7 +83,7 @@ class BertConfig:
         check_fields(self)
         if self.hidden_act not in ACTIVATIONS:
             raise unknown("hidden_act", self.hidden_act, ACTIVATIONS, where="in the BERT config")
-        if self.pooling not in POOLINGS:
+        if self.pooling not in (*POOLINGS, TOKENS):
             raise unknown("pooling", self.pooling, POOLINGS, where="in the BERT config")
         for name in (each.name for each in dataclasses.fields(self) if each.type == "int"):
             most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
@@ -157,11 +159,13 @@ class Bert(nn.Module):
         config = self.config
         output = encoded(config, self.dtype, batch, train=train, remat=self.remat)
         hidden_BTD = output.hidden_states[config.num_layers]
-        pooled_BD = Pooling(config, self.dtype, name="pooling")(hidden_BTD, batch.where_BT)
+        pooled = hidden_BTD  # [B, T, D], or [B, D]
+        if config.pooling != TOKENS:
+            pooled = Pooling(config, self.dtype, name="pooling")(hidden_BTD, batch.where_BT)
         rate = config.dropout if config.classifier_dropout is None else config.classifier_dropout
-        pooled_BD = Dropout(rate)(pooled_BD.astype(jnp.float32), train=train)
+        pooled = Dropout(rate)(pooled.astype(jnp.float32), train=train)
         head = Dense(config.num_labels, jnp.float32, config.initializer_range, name="classifier")
-        return output.replace(logits_BC=head(pooled_BD))  # type: ignore[attr-defined]
+        return output.replace(logits_BC=head(pooled))  # type: ignore[attr-defined]
 
 
 def encoded(

@@ -18,6 +18,8 @@ from distill_jax.models.hf_tokenizer import (
 )
 
 CONFIG = "config.json"
+TASK = "task.json"
+"""Beside a model of ours that says no single class, see ``evaluation.task_file``."""
 _HUB_FILES = (
     CONFIG,
     "model.safetensors",

@@ -99,7 +99,7 @@ def load_pretrained(
         notes += ["the checkpoint's classifier was replaced by a fresh one"] if dropped else []
         tensors = {name: tensors[name] for name in tensors if name not in dropped}
         fresh.append("classifier")
-    else:
+    elif not (folder / hf_folder.TASK).is_file():  # who opens such a folder reads that file
         hf_config.check_single_label(raw, where=str(config_file))
 
     params = _complete(config, tensors, fresh, seed, where=str(folder))

@@ -206,7 +206,6 @@ class LogitFeed(Feed):
             "items": heard and bool(self.items),
             "lists": self.gaps,
             "heads": heard and self.min_classes == 1 and bool(self.heads),
-            "vocabulary": self.gaps or (heard and bool(self.items)),
         }
         return tuple(name for name, there in found.items() if there)
 

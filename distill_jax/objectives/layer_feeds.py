@@ -55,7 +55,7 @@ class HiddenFeed(Feed):
 
     @property
     def outputs(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("classes", *(("items",) if self.items else ()), "vocabulary")
+        return ("classes", "items") if self.items else ("classes",)
 
     def options(self) -> dict[str, Option]:
         options = {}
@@ -148,7 +148,6 @@ class InnerFeed(Feed):
       layers: the map where the text gives none.
     """
 
-    outputs: ClassVar[tuple[str, ...]] = ("classes", "vocabulary")
     parts: tuple[str, ...] = ("attention_scores",)
     layers: Layers = "uniform"
 

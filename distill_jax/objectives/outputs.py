@@ -51,6 +51,10 @@ class Outputs:
         """What more decides what is compiled: put behind the terms' structure."""
         return ""
 
+    def reads(self, spec: Spec) -> bool:
+        """Whether a loss can be read here."""
+        return self.name in spec.feed.outputs
+
     def names(self) -> tuple[str, ...]:
         """The losses that can be read here."""
         return registry.names(self.name)

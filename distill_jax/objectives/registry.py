@@ -29,10 +29,9 @@ OUTPUTS = {
     "items": "recommendation",
     "lists": "search",
     "heads": "several labels",
-    "vocabulary": "language modelling",
 }
-"""What models say (classes, a catalogue of items, lists of products, a head a label,
-tokens of a vocabulary), and in which tasks: a loss can be used wherever it finds what it reads."""
+"""What models say (classes, a catalogue of items, lists of products, a head a label), and in which
+tasks: a loss can be used wherever it finds what it reads."""
 
 _SPECS: dict[str, Spec] = {}
 

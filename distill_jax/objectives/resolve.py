@@ -293,7 +293,7 @@ def _resolve_term(
     label: str, term: Term, student: ModelShape, teachers: tuple[ModelShape, ...], outputs: Outputs
 ) -> ResolvedTerm:
     spec = lookup(term.name)
-    if outputs.name not in spec.feed.outputs:
+    if not outputs.reads(spec):
         raise UserError(outputs.refusal(spec))
     allowed = outputs.options(term.name)
     given = {key: option.default for key, option in allowed.items()} | dict(term.options)

@@ -1,13 +1,16 @@
 """The outputs of a language model: logits of a vocabulary at the positions that are asked for.
 
-Each position is an example of the losses on logits; ``ce`` is that of the token there. Losses on hidden
+Each position counts as an example does elsewhere; ``ce`` is that of the token there. Losses on hidden
 states and attention are read as of a classifier, at all positions of the texts.
+
+Shapes: B texts, P positions, V tokens; ``logits`` [B, P, V], ``targets`` int32 [B, P], negative where
+nothing is asked.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -18,59 +21,58 @@ from distill_jax.core.language_types import LanguageBatch
 from distill_jax.core.types import ModelOutput, ModelShape
 from distill_jax.losses.numeric import floats
 from distill_jax.losses.teachers import mean_logits, mean_probabilities
-from distill_jax.objectives.feeds import Shape, check_classes, logits_of
-from distill_jax.objectives.outputs import Outputs
-from distill_jax.objectives.readers import Loss, Options, Params, Reader, Said
+from distill_jax.objectives.feeds import logits_of
+from distill_jax.objectives.predictions import Predictions, refuse_vectors
+from distill_jax.objectives.readers import Loss, Options, Reader
 from distill_jax.objectives.registry import Spec
 
 
 @dataclasses.dataclass(frozen=True)
-class PositionReader(Reader):
-    """A loss on logits, a value a position.
+class VocabularyOutputs(Predictions):
+    """A token of a vocabulary a position."""
 
-    Attributes:
-      hears: whether it looks at a teacher.
-      labelled: whether it looks at the token itself.
-    """
-
-    hears: bool
-    labelled: bool
-
-    def where(self, batch: LanguageBatch, teacher: Any) -> Array:
-        return batch.where_B[:, None] & _wanted(batch)
-
-    def values(self, loss: Loss, params: Params, said: Said, teacher: Any, draw: Any) -> Array:
-        where_BP = self.where(said.batch, teacher)
-        arrays = [_rows(logits_of(said.output))]
-        if self.hears:
-            arrays.append(_rows(logits_of(teacher)))
-        if self.labelled:
-            arrays.append(said.batch.targets_BP.reshape(-1))
-        values_N = loss(*arrays, where=where_BP.reshape(-1))
-        return values_N.reshape(where_BP.shape)
-
-
-@dataclasses.dataclass(frozen=True)
-class VocabularyOutputs(Outputs):
-    """A language model's."""
-
-    name: ClassVar[str] = "vocabulary"
     combines: ClassVar[bool] = True
+    losses: ClassVar[tuple[str, ...]] = (
+        "ce",
+        "soft_ce",
+        "kl",
+        "reverse_kl",
+        "jeffreys",
+        "js",
+        "generalized_jsd",
+        "skew_kl",
+        "skew_reverse_kl",
+        "tvd",
+        "topk_kl",
+        "mse_logits",
+        "kl_infinite_temperature",
+        "cosine_logits",
+    )
+    instead: ClassVar[Mapping[str, str]] = {"labels": "ce"}
+    says: ClassVar[str] = "a token of a vocabulary"
 
-    def options_of(self, feed: Any) -> Any:
-        return {} if feed.reads_logits else feed.options()
+    def where(self, batch: LanguageBatch, labelled: bool) -> Array:
+        """bool [B * P]."""
+        return (batch.where_B[:, None] & batch.asked_BP).reshape(-1)
 
-    def refusal(self, spec: Spec) -> str:
-        return f"{super().refusal(spec)} A language model takes {', '.join(self.names())}."
+    def labels(self, batch: LanguageBatch) -> Array:
+        """int32 [B * P]."""
+        return jnp.maximum(jnp.asarray(batch.targets), 0).reshape(-1)
 
-    def fit(self, spec: Spec, given: Options, student: ModelShape, teacher: Shape) -> Reader:
-        if not spec.feed.reads_logits:
-            return spec.feed.bind(given, student, teacher)
-        if spec.feed.needs_teacher:
-            check_classes(student, teacher)
+    def values(self, loss: Loss, sides: list[Any], batch: Any, *, labelled: bool) -> Array:
+        """[B * P]."""
+        args: list[Any] = [_rows(logits_of(side)) for side in sides]
+        if labelled:
+            args.append(self.labels(batch))
+        return loss(*args, where=self.where(batch, labelled))
+
+    def reader(self, spec: Spec, given: Options, student: ModelShape) -> Reader:
         if given.get("class_weights"):
             raise UserError("class_weights weigh classes, and a language model says tokens.")
-        return PositionReader(spec.feed.needs_teacher, spec.feed.labelled)
+        return super().reader(spec, given, student)
+
+    def check_vectors(self, spec: Spec) -> None:
+        refuse_vectors(spec)
 
     def combined(self, teachers: Sequence[Any], how: str, weights_K: Array, T: Any) -> Any:
         logits_KBPV = jnp.stack(floats(*map(logits_of, teachers)))
@@ -84,11 +86,6 @@ class VocabularyOutputs(Outputs):
 
 
 VOCABULARY = VocabularyOutputs()
-
-
-def _wanted(batch: LanguageBatch) -> Array:
-    assert batch.target_where_BP is not None, "a batch of a language model asks for tokens"
-    return batch.target_where_BP
 
 
 def _rows(logits_BPV: Array) -> Array:

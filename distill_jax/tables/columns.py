@@ -38,6 +38,13 @@ class Column:
 ACCURACY = Column("test/accuracy", "accuracy %", 100, 1, higher_is_better=True)
 FIDELITY = Column("test/fidelity", "fidelity %", 100, 1, higher_is_better=True)
 
+COSTS = (
+    Column("parameters", "parameters (M)", 1e-6, 2, kind="value"),
+    Column("latency/p50_ms", "CPU p50 (ms)", 1, 2, kind="mean"),
+    Column("latency/p95_ms", "CPU p95 (ms)", 1, 2, kind="mean"),
+    Column("seconds/total", "run (s)", 1, 0, kind="mean"),
+)
+"""What any model costs."""
 COLUMNS = (
     ACCURACY,
     Column("test/macro_f1", "macro-F1 %", 100, 1, higher_is_better=True),
@@ -45,9 +52,6 @@ COLUMNS = (
     FIDELITY,
     Column("test/ece", "ECE %", 100, 1, higher_is_better=False),
     Column("test/ece_calibrated", "ECE % (T fitted)", 100, 1, higher_is_better=False),
-    Column("parameters", "parameters (M)", 1e-6, 2, kind="value"),
-    Column("latency/p50_ms", "CPU p50 (ms)", 1, 2, kind="mean"),
-    Column("latency/p95_ms", "CPU p95 (ms)", 1, 2, kind="mean"),
-    Column("seconds/total", "run (s)", 1, 0, kind="mean"),
+    *COSTS,
 )
 """Of a text classifier: how right it is, how faithful, how calibrated, and what it costs."""

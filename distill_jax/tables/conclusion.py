@@ -12,7 +12,8 @@ from distill_jax.tables.sheet import format_p, show
 from distill_jax.tables.table import Table, TableRow
 
 CHOSEN_BY = ("validation/accuracy", "validation/ndcg@10")
-"""Which of a row's runs is the one to take: the best on validation in the first of these."""
+"""Which of a row's runs is the one to take: the best on validation in the first of these, or in the
+score that its curve shows."""
 COSTS = (
     ("parameters", "parameters", lambda x: f"{x / 1e6:,.2f} M"),
     ("latency/p50_ms", "CPU time of a single example", lambda x: f"{x:,.2f} ms"),
@@ -50,7 +51,9 @@ def best_student(table: Table, key: str) -> TableRow | None:
 
 def run_to_take(row: TableRow) -> LedgerRow:
     """Of a row's runs the best on validation; the test split has no say."""
-    for name in CHOSEN_BY:
+    curves = (point for run in row.runs.values() for point in run.history)
+    drawn = [f"validation/{name}" for name in next(curves, {}) if name != "step"]
+    for name in (*CHOSEN_BY, *drawn):
         scored = [run for run in row.runs.values() if run.number(name) is not None]
         if scored:
             return max(scored, key=lambda run: run.number(name) or 0.0)

@@ -18,7 +18,7 @@ from distill_jax.tables.figure import draw_figure
 from distill_jax.tables.latex import to_latex
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.markdown import to_markdown
-from distill_jax.tables.names import YARDSTICKS
+from distill_jax.tables.names import YARDSTICK
 from distill_jax.tables.report import report
 from distill_jax.tables.spec import Place, TableSpec
 from distill_jax.tables.table import Table
@@ -61,7 +61,7 @@ def describe_ledger(rows: Sequence[LedgerRow], name: str) -> TableSpec:
 
     The baseline is ``ce``, or the first row where there is no ``ce``.
     """
-    yardsticks = [row for row in rows if row.config.get("student") in YARDSTICKS]
+    yardsticks = [row for row in rows if row.group == YARDSTICK]
     students = [row for row in rows if row.row != TEACHER and row not in yardsticks]
     if not rows:
         raise UserError("no results to tabulate: the ledger has no finished run.")

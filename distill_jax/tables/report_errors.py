@@ -44,11 +44,18 @@ def errors(run: LedgerRow, folder: Path) -> list[str]:
         return [
             f"<p>On the test split, run {html.text(run.hash)} (seed {run.seed}).</p>",
             *html.sheet(_by_class(kept)),
-            *html.folded("Which class for which", html.sheet(_confusions(kept))),
+            *_which_for_which(kept),
             *html.folded("The surest errors", html.sheet(_worst(kept))),
         ]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path} is damaged ({error!r}); delete it") from error
+
+
+def _which_for_which(kept: dict[str, Any]) -> list[str]:
+    """Nothing where classes do not exclude each other."""
+    if "confusion" not in kept:
+        return []
+    return list(html.folded("Which class for which", html.sheet(_confusions(kept))))
 
 
 def _by_class(kept: dict[str, Any]) -> Sheet:

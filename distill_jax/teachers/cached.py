@@ -17,6 +17,7 @@ from distill_jax.teachers.records import (
     TOKENWISE,
     decode,
     dense_logits,
+    empty_logits,
     fill_tokens,
     names_of,
     padded_zeros,
@@ -104,9 +105,10 @@ class TeacherCache:
             logits_BC[places] = logits_EC[entries]
             return ModelOutput(logits_BC=logits_BC)  # type: ignore[arg-type]
         like, *said = self._records([0, *entries])
-        logits_BC = np.zeros((batch_size, len(like["logits"])), np.float32)
+        logits_BC = empty_logits(like["logits"], batch_size, length)
         for place, arrays in zip(places, said, strict=True):
-            logits_BC[place] = arrays["logits"]
+            own = arrays["logits"]
+            logits_BC[place][: len(own)] = own
         parts: dict[str, dict[int, np.ndarray]] = {kind: {} for kind in (*TOKENWISE, *SQUARE)}
         for kind, layer, name in names_of(self.capture):
             out = parts[kind][layer] = padded_zeros(name, like[name], batch_size, length)
@@ -117,10 +119,13 @@ class TeacherCache:
     @cached_property
     def _logits_EC(self) -> np.ndarray | None:
         """float32 [E, C] logits of all records, NaN where they were not read; None where there
-        is more than logits, or no room for them."""
+        is more than logits, one an example, or no room for them."""
         if names_of(self.capture):
             return None
-        shape = len(self.index.ids), len(self._records([0])[0]["logits"])
+        like = self._records([0])[0]["logits"]
+        if like.ndim == 2:
+            return None
+        shape = len(self.index.ids), len(like)
         return (
             np.full(shape, np.nan, np.float32)
             if 4 * math.prod(shape) <= self.memory.limit

@@ -2,7 +2,8 @@
 
 A record is a safetensors message, which says its own dtypes and shapes and cannot run anything.
 Token-level arrays hold the example's real tokens only: ``hidden_states/3`` is [t, D] for an
-example of t tokens, ``attention_scores/1`` [H, t, t], ``values/2`` [t, H, D/H].
+example of t tokens, ``attention_scores/1`` [H, t, t], ``values/2`` [t, H, D/H]. So do the logits of a head that
+reads every token, [t, C]; they are float32 as those of one vector an example, [C], are.
 """
 
 import math
@@ -65,7 +66,7 @@ def names_of(capture: Capture) -> list[tuple[str, int, str]]:
 
 
 def batch_arrays(output: ModelOutput, capture: Capture) -> dict[str, np.ndarray]:
-    """Logits [B, C] and what was captured of a batch, float32 on the host, by record name."""
+    """Logits [B, C] or [B, T, C] and what was captured of a batch, float32, by record name."""
     arrays = {_LOGITS: np.asarray(output.logits_BC, np.float32)}
     for kind, layer, name in names_of(capture):
         arrays[name] = np.asarray(getattr(output, kind)[layer], np.float32)
@@ -87,6 +88,9 @@ def example_arrays(
       UserError: for a value that is not finite, in ``dtype`` or at all.
     """
     logits_C = batch[_LOGITS][row]
+    if logits_C.ndim == 2:
+        logits_C = logits_C[:tokens]
+        top_k = None
     if not np.isfinite(logits_C).all():
         raise UserError(f"the teacher's logits of example {example_id!r} are not finite")
     wide = top_k is not None and len(logits_C) > top_k
@@ -140,6 +144,12 @@ def dense_logits(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     except (KeyError, IndexError, ValueError) as error:
         raise ValueError(f"a record without whole logits: {error}") from error
     return logits_C
+
+
+def empty_logits(kept: np.ndarray, batch_size: int, length: int) -> np.ndarray:
+    """float32 zeros for a batch of logits like ``kept``: [B, C], or [B, T, C] of every token."""
+    lead = (batch_size, length) if kept.ndim == 2 else (batch_size,)
+    return np.zeros((*lead, kept.shape[-1]), np.float32)
 
 
 def tokens_of(name: str, kept: np.ndarray) -> tuple[int, ...]:

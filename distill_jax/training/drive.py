@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 
+from distill_jax.core.digests import LATE
 from distill_jax.core.distributed import any_says
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, Output
@@ -21,8 +22,6 @@ from distill_jax.training.state import Params, TrainState
 from distill_jax.training.step import CompiledStep, StepMetrics
 
 OnNan = Literal["stop", "skip"]
-LOWER = ("nll",)
-"""Validation metrics of which the lowest is the best."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class LoopConfig:
         made with ``skip_nonfinite`` where it is to be skipped.
       patience: training ends early when so many evaluations in a row were no better than the best
         before them; 0 for never. Schedules are those of all ``steps`` either way.
+      lower: metrics of which the lowest is the best.
     """
 
     steps: int
@@ -51,6 +51,7 @@ class LoopConfig:
     on_nan: OnNan = "stop"
     ties: str | None = None
     patience: int = 0
+    lower: tuple[str, ...] = field(default=("nll",), metadata=LATE)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.eval_every < 1 or self.log_every < 1:
@@ -64,7 +65,7 @@ class LoopConfig:
         def merit(name: str | None) -> float:
             if name is None:
                 return 0.0
-            return -scores[name] if name in LOWER else scores[name]
+            return -scores[name] if name in self.lower else scores[name]
 
         return merit(self.select), merit(self.ties)
 

@@ -51,7 +51,7 @@ def test_words_are_hidden_whole(table, tokenizer):
     plain, batch = masked(table)
     several = 0
     for row in range(len(table)):
-        chosen = set(batch.positions_BP[row][batch.target_where_BP[row]].tolist())
+        chosen = set(batch.positions_BP[row][batch.asked_BP[row]].tolist())
         assert chosen
         tokens = [tokenizer.id_to_token(t) for t in plain.input_ids_BT[row]]
         for place in chosen:
@@ -69,13 +69,13 @@ def test_words_are_hidden_whole(table, tokenizer):
 
 def test_so_many_are_chosen_and_the_targets_are_what_stood_there(table):
     plain, batch = masked(table)
-    where = batch.target_where_BP
+    where = batch.asked_BP
     assert where.shape[1] == table.positions(plain.input_ids_BT.shape[1])
     words_B = table.lengths_N - 2
     assert (where.sum(axis=1)[: len(table)] <= np.maximum(1, np.round(0.15 * words_B))).all()
     assert not where[len(table) :].any()
     told = np.take_along_axis(plain.input_ids_BT, batch.positions_BP, axis=1)
-    np.testing.assert_array_equal(batch.targets_BP[where], told[where])
+    np.testing.assert_array_equal(batch.targets[where], told[where])
     changed = plain.input_ids_BT != batch.input_ids_BT
     asked = np.zeros_like(changed)
     rows, places = np.nonzero(where)
@@ -87,10 +87,10 @@ def test_eight_in_ten_are_masked_one_is_random_one_stays(table):
     shown, targets = [], []
     for epoch in range(60):
         _, batch = masked(table, epoch=epoch)
-        where = batch.target_where_BP
+        where = batch.asked_BP
         told = np.take_along_axis(batch.input_ids_BT, batch.positions_BP, axis=1)
         shown.append(told[where])
-        targets.append(batch.targets_BP[where])
+        targets.append(batch.targets[where])
     shown, targets = np.concatenate(shown), np.concatenate(targets)
     assert len(shown) > 5000
     assert (shown == 4).mean() == pytest.approx(0.8, abs=0.02)
@@ -133,7 +133,7 @@ def test_unknown_tokens_are_not_asked_for(tokenizer, file, table):
     empty = dataclasses.replace(
         table, tokens=tokens, begins_S=begins_by_pieces(tokens, table.vocabulary)
     )
-    assert not masked(empty)[1].target_where_BP.any()
+    assert not masked(empty)[1].asked_BP.any()
 
 
 def test_words_between_spaces_can_be_given(tmp_path):
@@ -152,9 +152,9 @@ def test_the_next_token_is_asked_for_at_every_place(table):
     after = NextTokens(table.tokens)
     batch = after.batch(np.arange(3), int(table.lengths_N.max()), 4)
     length = int(table.lengths_N[0])
-    assert batch.target_where_BP[0].sum() == length - 1 and not batch.target_where_BP[3].any()
+    assert batch.asked_BP[0].sum() == length - 1 and not batch.asked_BP[3].any()
     np.testing.assert_array_equal(
-        batch.targets_BP[0, : length - 1], batch.input_ids_BT[0, 1:length]
+        batch.targets[0, : length - 1], batch.input_ids_BT[0, 1:length]
     )
     np.testing.assert_array_equal(batch.positions_BP[0, : length - 1], np.arange(length - 1))
     assert after.draws(3) is None and after.digest != table.digest

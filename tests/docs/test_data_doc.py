@@ -1,12 +1,17 @@
 """docs/data.md: its example is read, its names and endings are those of the code."""
 
 import re
+import shlex
 from pathlib import Path
+
+import pytest
 
 from distill_jax.cli.main import dispatch
 from distill_jax.data.coverage import Coverage, in_words
 from distill_jax.data.file_formats import ENDINGS
 from distill_jax.data.split_files import STEMS, TEXT
+from distill_jax.tasks.classification.cells import DataConfig
+from distill_jax.tasks.kinds.kinds import all_names, kind_named
 
 DOC = (Path(__file__).resolve().parents[2] / "docs/data.md").read_text(encoding="utf-8")
 
@@ -39,3 +44,30 @@ def test_the_line_on_coverage_is_the_programs():
     none = Coverage(0.0, 0.0, 20)
     splits = {"train": Coverage(0.0, 0.001, 20), "validation": none, "test": none}
     assert in_words(splits, 128) == [line]
+
+
+FORMS = re.findall(r"`(--task [^`]*)`[^`]*?:\n\n```(tsv|csv|jsonl|json)\n(.*?)```", DOC, re.S)
+
+
+@pytest.mark.parametrize(("flags", "ending", "text"), FORMS)
+def test_an_example_of_every_form_is_read(flags, ending, text, tmp_path):
+    words = shlex.split(flags)
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    named = {flag[2:].replace("-", "_"): value for flag, value in given.items()}
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.{ending}").write_text(text)
+    data = DataConfig(f"files:{tmp_path}", **named)
+    dataset = data.kind.load(data)
+    rows = text.splitlines()[0 if ending.startswith("json") else 1 :]
+    assert len(dataset.splits["train"]) == len(rows)
+    assert dataset.splits["train"].texts[0] in text
+    assert (dataset.splits["test"].labels_N >= 0).all()
+
+
+def test_every_kind_of_task_has_a_row_and_an_example():
+    assert {shlex.split(flags)[1] for flags, *_ in FORMS} == set(all_names())
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) \|$", DOC, re.M))
+    for name in all_names():
+        words = re.findall(r"`(\w+)`", rows[name])
+        assert words and {kind_named(name).metric_of(word) for word in words}
+        assert words[0] == next(iter(kind_named(name).decides))

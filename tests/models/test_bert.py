@@ -323,3 +323,17 @@ def test_impossible_configs_are_refused(small_config, change, message):
 def test_shape_tells_objectives_what_they_need(small_config):
     shape = small_config.shape
     assert (shape.num_layers, shape.hidden_size, shape.num_heads, shape.num_labels) == (3, 16, 2, 3)
+
+
+def test_a_head_of_every_token_says_of_each_what_its_hidden_state_gives(
+    small_config, params, make_batch
+):
+    config = dataclasses.replace(small_config, pooling="tokens")
+    own = {name: part for name, part in params.items() if name != "pooling"}
+    batch = make_batch([7, 4], 9)
+    output = apply(config, own, batch)
+    head = own["classifier"]
+    expected = output.hidden_states[config.num_layers] @ head["kernel"] + head["bias"][None, None]
+    assert output.logits_BC.shape == (2, 9, config.num_labels)
+    np.testing.assert_allclose(output.logits_BC, expected, rtol=1e-5, atol=1e-5)
+    assert "pooling" not in init_bert(config, jax.random.key(0))

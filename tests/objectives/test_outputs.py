@@ -106,11 +106,11 @@ def test_feeds_say_where_a_loss_is_found():
         """A loss."""
 
     for feed, outputs in (
-        (LogitFeed(), ("classes", "items", "vocabulary")),
+        (LogitFeed(), ("classes", "items")),
         (LogitFeed(labelled=True), ("classes",)),
         (RankingFeed(), ("classes", "items", "lists")),
-        (HiddenFeed(), ("classes", "items", "vocabulary")),
-        (HiddenFeed(items=()), ("classes", "vocabulary")),
+        (HiddenFeed(), ("classes", "items")),
+        (HiddenFeed(items=()), ("classes",)),
     ):
         assert feed.outputs == outputs
     register(nearer, feed=HiddenFeed(items=("items",)))

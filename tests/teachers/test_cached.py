@@ -3,11 +3,13 @@
 import dataclasses
 import threading
 
+import jax
 import numpy as np
 import pytest
 
 from distill_jax.core.types import Capture, ModelOutput
 from distill_jax.data.plan import PlannedBatch, make_batch
+from distill_jax.models.bert import Bert, init_bert
 from distill_jax.teachers.cache import build_cache, open_cache
 from distill_jax.teachers.cached import BESIDE, RecordMemory
 from distill_jax.teachers.live import LiveTeacher
@@ -198,3 +200,20 @@ def test_logits_that_have_no_room_are_records_like_others(toy_table, logits_only
 def test_the_ids_of_the_table_are_not_held_twice(toy_table, logits_only):
     held = {example_id: id(example_id) for example_id in toy_table.ids}
     assert {each: id(each) for each in logits_only[0].index.ids} == held
+
+
+@pytest.mark.parametrize("capture", [Capture(), Capture(hidden_states=(1,))])
+def test_logits_of_every_token_are_kept_without_padding(
+    toy_table, teacher_config, capture, tmp_path
+):
+    config = dataclasses.replace(teacher_config, pooling="tokens")
+    live = LiveTeacher(Bert(config), init_bert(config, jax.random.key(2)), capture)
+    provenance = Provenance("t", toy_table.digest, capture, "float16")
+    build_cache(tmp_path / "cache", provenance, toy_table, live, shard_examples=10)
+    cache = open_cache(tmp_path / "cache", provenance, toy_table)
+    rows = np.asarray([40, 3, 17], np.int32)
+    batch = make_batch(toy_table, PlannedBatch(rows, 13), batch_size=4)
+    cached, fresh = (np.asarray(said(batch).logits_BC) for said in (cache, live))
+    where_BT1 = np.asarray(batch.where_BT)[:, :, None]
+    assert cached.shape == fresh.shape == (4, 13, 2) and cached.dtype == np.float32
+    np.testing.assert_allclose(cached, np.where(where_BT1, fresh, 0), rtol=1e-4, atol=1e-5)

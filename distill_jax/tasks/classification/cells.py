@@ -13,8 +13,10 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.data import wordpiece
 from distill_jax.engine.cell import Cell
-from distill_jax.engine.options import Pooling, Precision, Select
+from distill_jax.engine.options import Pooling, Precision
 from distill_jax.objectives.grammar import parse
+from distill_jax.tasks.kinds.kind import Kind
+from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
 from distill_jax.training.optimizer import OptimizerConfig
 
@@ -54,6 +56,8 @@ class DataConfig:
         and once for all seeds; validation and test stay as they are.
       label_seed: of the draw of the labels that are used and of those that are wrong; 0 for the
         draw of all committed tables.
+      task: what is predicted, a kind of ``tasks.kinds``.
+      label_separator: between the labels of a cell, where an example has several.
     """
 
     name: str = "review_snippets/movie"
@@ -66,16 +70,31 @@ class DataConfig:
     more_texts: tuple[str, ...] = ()
     label_noise: float = 0.0
     label_seed: int = 0
+    task: str = field(default="classes", metadata=LATE)
+    label_separator: str = field(default=",", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         _check_seed("label", self.label_seed)
+        if self.label_noise and not self.kind.has_classes:
+            raise UserError(f"label noise is for classes, not for task {self.task}")
+        if not self.label_separator.strip():
+            raise UserError("the label separator must be more than white space")
         if not 0 < self.label_fraction <= 1:
             raise UserError(f"the label fraction must be in (0, 1], not {self.label_fraction}")
         if not 0 <= self.label_noise < 1:
             raise UserError(f"the label noise must be in [0, 1), not {self.label_noise}")
         if not 4 <= self.max_length <= 512:
             raise UserError(f"the maximal length must be from 4 to 512, not {self.max_length}")
+
+    @property
+    def kind(self) -> Kind:
+        """Of what is predicted."""
+        return kind_named(self.task)
+
+    def pooling_of(self, chosen: str) -> str:
+        """What a teacher's head reads: as chosen, or every token where the task is of tokens."""
+        return "tokens" if self.kind.head == "tokens" else chosen
 
     @property
     def draws_labels(self) -> bool:
@@ -95,8 +114,9 @@ class TrainingConfig:
       max_shapes: the most lengths that batches are padded to; each is a compilation. As many
         are used as keep the padding under a tenth.
       optimizer: AdamW's settings.
-      select: what decides on validation which step is kept: the highest ``accuracy`` or
-        ``macro_f1``, or the lowest ``loss``, the mean negative log-likelihood of the labels.
+      select: what decides on validation which step is kept, a word of the kind's ``decides``: of
+        classes the highest ``accuracy`` or ``macro_f1``, or the lowest ``loss``, the mean negative
+        log-likelihood of the labels.
       ties: of steps that are equal in that, the ``earliest`` or the one of the lowest ``loss``.
       min_steps: the least that ``epochs`` come to.
       patience: training ends when so many evaluations in a row were no better; 0 for never.
@@ -108,7 +128,7 @@ class TrainingConfig:
     batch_size: int = 64
     max_shapes: int = 16
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    select: Select = field(default="accuracy", metadata=LATE)
+    select: str = field(default="accuracy", metadata=LATE)
     ties: Literal["earliest", "loss"] = field(default="earliest", metadata=LATE)
     min_steps: int = field(default=0, metadata=LATE)
     patience: int = field(default=0, metadata=LATE)
@@ -240,6 +260,11 @@ class ClassifierSetup:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for teacher in self.teachers:
+            if teacher.fine_tune:
+                self.kind.metric_of(teacher.training.select)
+        if self.kind.head == "tokens" and any(each.cache_top_k for each in self.teachers):
+            raise UserError(f"cache_top_k is for one answer a text, not for task {self.data.task}")
         if self.placebo and self.more_teachers:
             raise UserError("a placebo gives one teacher's words to other examples: name one")
         _check_vocabulary(self.vocabulary)
@@ -249,12 +274,18 @@ class ClassifierSetup:
         """All of them."""
         return self.teacher, *self.more_teachers
 
+    @property
+    def kind(self) -> Kind:
+        """Of what is predicted."""
+        return self.data.kind
+
     def settled(self, cell: ClassifierCell) -> ClassifierCell:
         """Objectives in canonical form."""
-        making = [
-            dataclasses.replace(stage, objective=str(parse(stage.objective)))
-            for stage in cell.making
-        ]
+        making = []
+        for stage in cell.making:
+            self.kind.metric_of(stage.training.select)
+            text = str(parse(stage.objective, self.kind.outputs))
+            making.append(dataclasses.replace(stage, objective=text))
         return dataclasses.replace(cell, stages=(*making, *cell.steps))
 
     def identity(self, cell: ClassifierCell) -> dict[str, Any]:

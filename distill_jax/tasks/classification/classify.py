@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 from distill_jax.core.mesh import Placement
 from distill_jax.engine.options import Precision
 from distill_jax.engine.work import Work, compute_dtype
-from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.evaluation.predict import (
     LogitsOf,
     logits_of,
@@ -32,9 +31,6 @@ from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.loop import LoopConfig
 from distill_jax.training.state import Params
-
-SCORES = {"accuracy": "accuracy", "macro_f1": "macro_f1", "loss": "nll"}
-"""What decides on validation -> the metric of that."""
 
 
 @lru_cache(maxsize=64)
@@ -60,7 +56,7 @@ def predict(
     on_batch: Callable[[], None] = lambda: None,
     precision: Precision = "f32",
 ) -> np.ndarray:
-    """Logits [N, C] of a model for a table, in its order."""
+    """What a model says of a table, in its order, see ``predict_logits``."""
     return predict_logits(
         predictor(config, precision),
         params,
@@ -88,14 +84,16 @@ def classifier_work(
       selects: whether the best step on validation is kept; off for a stage before the last, whose
         end is what counts.
     """
+    kind = splits.kind
     lengths = (
         splits.training_lengths(training) if cell.setup.student != TEACHER else splits.few_lengths
     )
     loop = LoopConfig(
         steps=steps,
         eval_every=max(1, -(-steps // training.evaluations)),
-        select=SCORES[training.select] if selects else None,
-        ties=SCORES.get(training.ties),
+        select=kind.metric_of(training.select) if selects else None,
+        ties=kind.decides.get(training.ties),
+        lower=kind.lower,
         patience=training.patience if selects else 0,
     )
     table = splits.training_table(with_teacher=objective.needs_teacher)
@@ -143,10 +141,10 @@ def _evaluate(
 ) -> dict[str, float]:
     """What decides which step is kept, of the model as it is trained."""
     validation = splits.validation
-    logits_NC = predict(
+    said = predict(
         splits, config, params, validation, mesh=mesh, on_batch=on_batch, precision=precision
     )
-    return classification_metrics(logits_NC, validation.labels_N)
+    return splits.kind.scores(said, validation, splits.fitted)
 
 
 def _evaluate_members(
@@ -157,7 +155,7 @@ def _evaluate_members(
     placement: Placement,
     on_batch: Callable[[], None],
 ) -> list[dict[str, float]]:
-    logits_PNC = population_logits(
+    said_P = population_logits(
         _population_predictor(config, precision, placement),
         stacked,
         splits.validation,
@@ -166,11 +164,12 @@ def _evaluate_members(
         placement=placement,
         on_batch=on_batch,
     )
-    return [_scores(logits_NC, splits.validation.labels_N) for logits_NC in logits_PNC]
+    return [_scores(splits, said) for said in said_P]
 
 
-def _scores(logits_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
+def _scores(splits: Splits, said: np.ndarray) -> dict[str, float]:
     """Metrics of one member; NaN where it diverged, which nobody reads."""
-    if not np.isfinite(logits_NC).all():
-        return dict.fromkeys(SCORES.values(), float("nan"))
-    return classification_metrics(logits_NC, labels_N)
+    kind = splits.kind
+    if not np.isfinite(said).all():
+        return dict.fromkeys(kind.decides.values(), float("nan"))
+    return kind.scores(said, splits.validation, splits.fitted)

@@ -20,6 +20,7 @@ from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierCell,
     ClassifierSetup,
+    DataConfig,
     TrainingConfig,
 )
 from distill_jax.tasks.classification.runs import ClassifierRun
@@ -43,6 +44,10 @@ def row_of(folder: Path) -> LedgerRow:
     row = rows[folder.name]
     if row.row == TEACHER or "objective" not in row.config:
         raise UserError(f"{folder} is of a {row.row}, not of a student")
+    data = row.config.get("data")
+    task = data.get("task", DataConfig.task) if isinstance(data, dict) else DataConfig.task
+    if task != DataConfig.task:
+        raise UserError(f"{folder} is of a student of task {task}; compressed are those of classes")
     if "steps" in row.config:
         raise UserError(
             f"{folder} is of a student that was compressed; name the run that it began with, and "

@@ -13,6 +13,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
 from distill_jax.data.assets import fetch
+from distill_jax.evaluation.task_file import check_classifier
 from distill_jax.models.build import family_in, family_of, student_family, teacher_family
 from distill_jax.models.family import ModelConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained
@@ -76,6 +77,8 @@ def load_encoder(
     else:
         path = user_path(name)
         location = path if path.is_dir() else name
+    if not fresh and isinstance(location, Path):
+        check_classifier(location, "teaching classes as it came")
     return load_pretrained(
         location,
         pooling=POOLING.get(name) if pooling == "auto" else pooling,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distill_jax.core.digests import canonical_json
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.files import write_atomic
 from distill_jax.data.coverage import as_metrics
@@ -21,23 +22,19 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.interface import Run
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.work import Work
-from distill_jax.evaluation.calibration import write_temperature
 from distill_jax.evaluation.latency import cpu_latency, parameter_count
-from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
-from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.evaluation.predict import one_by_one
 from distill_jax.models.family import ModelConfig, family_of
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.tables.evidence import pack_correct
 from distill_jax.tables.ledger import LedgerRow
-from distill_jax.tables.names import CLASSES, MISTAKES
+from distill_jax.tables.names import MISTAKES
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierCell,
     TeacherConfig,
     config_of,
 )
-from distill_jax.tasks.classification.classify import SCORES, classifier_work, predict, predictor
+from distill_jax.tasks.classification.classify import classifier_work, predict, predictor
 from distill_jax.tasks.classification.models import (
     Checkpoint,
     check_saved,
@@ -47,6 +44,7 @@ from distill_jax.tasks.classification.models import (
 from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.tasks.classification.teacher import Teacher
 from distill_jax.tasks.classification.teacher_check import Checked
+from distill_jax.tasks.kinds.kind import Calibrated
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.state import Params
@@ -128,10 +126,12 @@ class ClassifierRun(Run):
 
     @property
     def together(self) -> Mapping[str, Any]:
-        """One test of the steps, one way of hearing the teacher."""
+        """One test of the steps, one way of hearing the teacher, one scale of the labels."""
+        fitted = self.splits.fitted
         return {
             "evaluation": self.splits.tokens_digest,
             "live": self.cell.setup.teacher.outputs == "live",
+            **({} if fitted is None else {"fitted": canonical_json(fitted)}),
         }
 
     def start(self) -> Params:
@@ -143,11 +143,11 @@ class ClassifierRun(Run):
 
     def finish(self, engine: Engine, result: TrainResult, seconds: float) -> LedgerRow:
         assert self.supplies is not None
-        on_test_NC = self.supplies.teacher_on_test(self)
-        return finish_run(engine, self.supplies.experiment, self, result, on_test_NC, seconds)
+        on_test = self.supplies.teacher_on_test(self)
+        return finish_run(engine, self.supplies.experiment, self, result, on_test, seconds)
 
     def told(self, row: LedgerRow) -> str:
-        return f"test accuracy {100 * row.metrics['test/accuracy']:.1f}%"
+        return self.splits.kind.told(row.metrics)
 
 
 def finish_run(
@@ -155,7 +155,7 @@ def finish_run(
     experiment: str,
     run: ClassifierRun,
     result: TrainResult,
-    teacher_test_NC: np.ndarray,
+    teacher_test: np.ndarray,
     seconds: float,
 ) -> LedgerRow:
     """Read the test split, keep the model, and write the run up.
@@ -164,14 +164,14 @@ def finish_run(
       seconds: since it was last resumed.
     """
     cell, config, splits, teacher = run.cell, run.model, run.splits, run.teacher
-    logits_NC = _logits(engine, splits, config, result.params, splits.test)
-    temperature = temperature_of(engine, splits, config, result.params)
-    progress = result.progress
-    metrics = scores_on_test(splits, logits_NC, teacher_test_NC, temperature)
+    kind, progress = splits.kind, result.progress
+    said = _said(engine, splits, config, result.params, splits.test)
+    calibrated = calibrated_on_validation(engine, splits, config, result.params)
+    metrics = kind.measured(said, splits.test, splits.fitted, calibrated, teacher_test)
     metrics |= as_metrics(splits.coverage)
     metrics |= cost_metrics(engine, splits, config, result.params)
     chosen = progress.at_best()
-    metrics |= {f"validation/{name}": chosen.get(name, math.nan) for name in SCORES.values()}
+    metrics |= {f"validation/{name}": chosen.get(name, math.nan) for name in kind.decides.values()}
     if progress.skipped:
         metrics["skipped_steps"] = progress.skipped
     keep_run(
@@ -180,8 +180,8 @@ def finish_run(
         config,
         result.params,
         run.begun.tokenizer_file,
-        logits_NC,
-        temperature,
+        said,
+        calibrated,
         progress.history,
     )
     return ledger_row(
@@ -194,7 +194,7 @@ def finish_run(
         metrics=metrics,
         fingerprints={**fingerprints(splits, teacher), "teacher": cell.teacher_digest},
         training=training_facts(result, seconds),
-        **evidence(splits, logits_NC, progress.history),
+        **evidence(splits, said, calibrated, progress.history),
     )
 
 
@@ -206,23 +206,24 @@ def teacher_row(
     teacher: Teacher,
     group: str,
     checked: Checked,
-    logits_NC: np.ndarray,
+    said: np.ndarray,
 ) -> LedgerRow:
     """The ledger's row of the teacher itself.
 
     Args:
       checked: what ``check_teacher`` found; its metrics are kept with the scores.
-      logits_NC: what it says of the test split.
+      said: what it says of the test split.
     """
     training = teacher.training
-    if checked.validation_NC is None:
-        temperature = temperature_of(engine, splits, teacher.config, teacher.params)
+    kind = splits.kind
+    if checked.validation is None:
+        calibrated = calibrated_on_validation(engine, splits, teacher.config, teacher.params)
     else:
-        temperature = fit_temperature(checked.validation_NC, splits.validation.labels_N)
-    metrics = scores_on_test(splits, logits_NC, None, temperature) | checked.metrics
+        calibrated = kind.calibrate(checked.validation, splits.validation, splits.fitted)
+    metrics = kind.measured(said, splits.test, splits.fitted, calibrated, None) | checked.metrics
     metrics |= as_metrics(splits.coverage)
     metrics |= cost_metrics(engine, splits, teacher.config, teacher.params)
-    metrics["validation/accuracy"] = training.get("validation_accuracy", math.nan)
+    metrics[f"validation/{kind.main}"] = training.get(f"validation_{kind.main}", math.nan)
     if "steps" in training:
         metrics["train/steps"] = training["steps"]
     history = training.get("history", [])
@@ -232,8 +233,8 @@ def teacher_row(
         teacher.config,
         teacher.params,
         teacher.pretrained.tokenizer_file,
-        logits_NC,
-        temperature,
+        said,
+        calibrated,
         history,
     )
     return ledger_row(
@@ -246,52 +247,33 @@ def teacher_row(
         metrics=metrics,
         fingerprints=fingerprints(splits, teacher),
         training=training,
-        **evidence(splits, logits_NC, history),
+        **evidence(splits, said, calibrated, history),
     )
 
 
 def evidence(
-    splits: Splits, logits_NC: np.ndarray, history: list[dict[str, float]]
+    splits: Splits, said: np.ndarray, calibrated: Calibrated, history: list[dict[str, float]]
 ) -> dict[str, Any]:
     """What tests over examples and learning curves need of a run."""
-    correct_N = logits_NC.argmax(axis=-1) == splits.test.labels_N
+    kind = splits.kind
     return {
-        "test_correct": pack_correct(correct_N),
-        "history": [{"step": at["step"], "accuracy": at["accuracy"]} for at in history],
+        **kind.evidence(said, splits.test, splits.fitted, calibrated),
+        "history": [{"step": at["step"], kind.main: at[kind.main]} for at in history],
     }
 
 
-def _logits(
+def _said(
     engine: Engine, splits: Splits, config: ModelConfig, params: Params, table: Examples
 ) -> np.ndarray:
     return predict(splits, config, params, table, mesh=engine.mesh, on_batch=engine.check_stop)
 
 
-def temperature_of(engine: Engine, splits: Splits, config: ModelConfig, params: Params) -> float:
-    """The temperature that calibrates a model, fitted on validation; the test split has no say."""
-    logits_NC = _logits(engine, splits, config, params, splits.validation)
-    return fit_temperature(logits_NC, splits.validation.labels_N)
-
-
-def scores_on_test(
-    splits: Splits, logits_NC: np.ndarray, teacher_test_NC: np.ndarray | None, temperature: float
+def calibrated_on_validation(
+    engine: Engine, splits: Splits, config: ModelConfig, params: Params
 ) -> dict[str, float]:
-    """Scores on the test split, under ``test/``, how many classes are predicted there, and the
-    temperature of the calibrated one."""
-    scores = classification_metrics(
-        logits_NC,
-        splits.test.labels_N,
-        ratings_N=splits.test.scores_N,
-        teacher_logits_NC=teacher_test_NC,
-        temperature=temperature,
-    )
-    lost = np.isnan(logits_NC).any()
-    predicted = math.nan if lost else len(np.unique(logits_NC.argmax(axis=-1)))
-    return {
-        **{f"test/{name}": value for name, value in scores.items()},
-        CLASSES: predicted,
-        "temperature": temperature,
-    }
+    """What calibrates a model, fitted on validation; the test split has no say."""
+    said = _said(engine, splits, config, params, splits.validation)
+    return splits.kind.calibrate(said, splits.validation, splits.fitted)
 
 
 def cost_metrics(
@@ -323,14 +305,15 @@ def keep_run(
     config: ModelConfig,
     params: Params,
     tokenizer_file: Path | None,
-    test_logits_NC: np.ndarray,
-    temperature: float,
+    said: np.ndarray,
+    calibrated: Calibrated,
     history: list[dict[str, float]],
 ) -> None:
     """Keep a finished model for use, what it says of the test split, and its history.
 
     Args:
-      temperature: that calibrates it, fitted on validation; kept beside the model.
+      said: what it says of the test split.
+      calibrated: fitted on validation; kept beside the model.
     """
     if not is_lead():
         return
@@ -339,22 +322,21 @@ def keep_run(
     family_of(config).save(
         folder / "model", config, params, tokenizer_file, splits.label_names, inputs
     )
-    check_saved(folder / "model", splits.test, test_logits_NC)
-    if math.isfinite(temperature):
-        write_temperature(folder / "model", temperature)
+    check_saved(folder / "model", splits.test, said)
+    splits.kind.keep(folder / "model", splits.fitted, calibrated)
     names, test = splits.label_names, splits.test
-    said = io.BytesIO()
+    kept = io.BytesIO()
     np.savez(
-        said,
+        kept,
         ids=np.asarray(test.ids),
-        logits_NC=test_logits_NC,
+        logits_NC=said,
         labels_N=test.labels_N,
         label_names=np.asarray(names),
     )
-    write_atomic(folder / "test_logits.npz", said.getvalue())
-    if np.isfinite(test_logits_NC).all():
-        found = mistakes(
-            test_logits_NC, test.labels_N, names, test.ids, splits.test_texts, temperature
-        )
+    write_atomic(folder / "test_logits.npz", kept.getvalue())
+    found = None
+    if np.isfinite(said).all():
+        found = splits.kind.mistakes(said, test, names, splits.test_texts, calibrated)
+    if found is not None:
         write_atomic(folder / MISTAKES, json.dumps(found, ensure_ascii=False, allow_nan=False))
     write_atomic(folder / "history.json", json.dumps(history, indent=1))

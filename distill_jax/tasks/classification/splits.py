@@ -13,17 +13,15 @@ from distill_jax.core.digests import digest
 from distill_jax.core.files import home
 from distill_jax.data import digits
 from distill_jax.data.coverage import Coverage, in_words
-from distill_jax.data.images import ImageTable
 from distill_jax.data.load import load_dataset
 from distill_jax.data.plan import choose_lengths
-from distill_jax.data.split_files import listed
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.tokenise import TokenTable
 from distill_jax.data.transfer import add_texts, noisy_labels
 from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
+from distill_jax.tasks.kinds.kind import Examples, Kind
 
-Examples = TokenTable | ImageTable
 DIGITS = "digits"
 FEW_SHAPES = 3
 EVALUATION_BATCH = 64
@@ -48,6 +46,7 @@ class Splits:
       notes: what was decided about the data.
       coverage: of each split's texts, how much is cut or unknown; empty for images.
       test_texts: id -> a test example's text, or its two; empty for images.
+      fitted: what the kind of task learnt of the labels that are used, see ``Kind.fit``.
     """
 
     config: DataConfig
@@ -64,6 +63,7 @@ class Splits:
     notes: tuple[str, ...] = ()
     coverage: Mapping[str, Coverage] = dataclasses.field(default_factory=dict)
     test_texts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False)
+    fitted: Any = None
     _lengths: Callable[[int, int], tuple[int, ...]] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +74,11 @@ class Splits:
             return choose_lengths(lengths_N, batch_size=batch_size, max_shapes=max_shapes)
 
         object.__setattr__(self, "_lengths", lru_cache(choose))
+
+    @property
+    def kind(self) -> Kind:
+        """Of what is predicted."""
+        return self.config.kind
 
     def training_table(self, *, with_teacher: bool) -> Examples:
         """All examples where a teacher speaks of them, else those with labels."""
@@ -95,7 +100,7 @@ class Splits:
             )
         return (
             f"{training}, {len(self.validation):,} validation, "
-            f"{len(self.test):,} test; classes {listed(self.label_names)}"
+            f"{len(self.test):,} test; {self.kind.described(self.label_names)}"
         )
 
     def told(self) -> Iterator[str]:
@@ -109,17 +114,15 @@ class Splits:
 
 def load_texts(config: DataConfig) -> TextDataset:
     """The text data set of a configuration, without what is added to it."""
-    columns = {"text": config.text, "text_b": config.text_b, "label": config.label}
-    return load_dataset(config.name, **columns)  # type: ignore[arg-type]
+    return config.kind.load(config)
 
 
 def prepare_texts(config: DataConfig, dataset: TextDataset, tokenizer_file: Path) -> Splits:
     """Tokenise a data set and choose the labels to use. What was prepared before is reused."""
 
     def tokenise(texts: TextDataset):
-        return tokenise_dataset(
-            texts, tokenizer_file, max_length=config.max_length, cache=home() / "tokens"
-        )
+        cache = home() / "tokens"
+        return config.kind.tokenise(texts, tokenizer_file, config.max_length, cache)
 
     own = tokenise(dataset)
     notes = dataset.notes
@@ -203,11 +206,17 @@ def _with_labels_chosen(splits: Splits) -> Splits:
     }
     if draw:  # there was one draw once; its digest stays
         chosen["label_seed"] = draw
+    if config.task != DataConfig.task:  # classes were alone once
+        chosen["task"] = config.task
     labels_digest = digest(chosen)
+    kind, fitted = config.kind, config.kind.fit(labelled)
     return dataclasses.replace(
         splits,
-        labelled=labelled,
-        everything=everything,
+        fitted=fitted,
+        labelled=kind.ready(labelled, fitted),
+        everything=kind.ready(everything, fitted),
+        validation=kind.ready(splits.validation, fitted),
+        test=kind.ready(splits.test, fitted),
         labels_digest=labels_digest,
         digest=digest({"labels": labels_digest, "everything": everything.digest}),
     )

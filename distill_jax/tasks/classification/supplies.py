@@ -16,7 +16,6 @@ from distill_jax.engine.merge import rows_in
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.sweep import Entry
 from distill_jax.evaluation.predict import check_token_types
-from distill_jax.losses.teachers import mean_probabilities
 from distill_jax.models.build import teacher_family
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place
@@ -90,7 +89,7 @@ class Supplies:
     def _splits(
         self, data: DataConfig, teacher_name: str, fresh: bool, pooling: str, label_map: Pairs
     ) -> tuple[Splits, Checkpoint]:
-        load = partial(self.pretrained, pooling=pooling)
+        load = partial(self.pretrained, pooling=data.pooling_of(pooling))
         splits, pretrained = examples_for(data, teacher_name, fresh, load, label_map=label_map)
         order = pretrained.order.told(splits.label_names) if pretrained.order else []
         lines = [*splits.told(), *(f"teacher: {line}" for line in order)]
@@ -108,8 +107,9 @@ class Supplies:
         )
         if teacher.seed:
             classes = len(splits.label_names)
+            pooling = cell.setup.data.pooling_of(teacher.pooling)
             pretrained = self.pretrained(
-                teacher.name, classes, teacher.fine_tune, teacher.seed, teacher.pooling
+                teacher.name, classes, teacher.fine_tune, teacher.seed, pooling
             )
         return splits, pretrained
 
@@ -185,8 +185,7 @@ class Supplies:
             if is_lead():
                 ledger.append(row)
         clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
-        accuracy = 100 * row.metrics["test/accuracy"]
-        self.engine.reporter.say(f"{name}: test accuracy {accuracy:.1f}%")
+        self.engine.reporter.say(f"{name}: {splits.kind.told(row.metrics)}")
 
     def teacher(self, cell: ClassifierCell) -> tuple[Teacher, str]:
         """The teacher of a cell and the hash of the teacher's own row."""
@@ -277,10 +276,10 @@ class Supplies:
         return _widest(run.taught, [other.taught for other, _ in self._pupils(run, number)])
 
     def teacher_on_test(self, run: ClassifierRun) -> np.ndarray:
-        """The teacher's logits [N, C] on the test split, for fidelity; of several the logits of
-        their mean probabilities."""
+        """What the teacher says of the test split, for fidelity; of several what they say together,
+        see ``Kind.mean``."""
         said = [self._on_test_split(run.taught, teacher) for teacher in run.teachers]
-        return said[0] if len(said) == 1 else np.asarray(mean_probabilities(np.stack(said)))
+        return said[0] if len(said) == 1 else run.splits.kind.mean(said)
 
     def _on_test_split(self, splits: Splits, teacher: Teacher) -> np.ndarray:
         key = (splits.tokens_digest, teacher.digest)
@@ -327,6 +326,14 @@ def examples_for(
         raise UserError(
             f"data {data.name!r} does not fit teacher {teacher!r}: {given} are given to a model of "
             f"{reads}; digits want a CNN (cnn-16-32-64), texts a BERT checkpoint"
+        )
+    kind = data.kind
+    if data.name == DIGITS and not kind.has_classes:
+        raise UserError(f"data {data.name!r} has classes: leave out --task {data.task}")
+    if not fresh and not kind.has_classes:
+        raise UserError(
+            f"a teacher that is used as it came (--no-fine-tune) is heard class by class; for task "
+            f"{data.task} its head is trained on the labels: leave out --no-fine-tune"
         )
     source = prepare_digits(data) if data.name == DIGITS else texts or load_texts(data)
     known = len(source.label_names) if fresh or data.name == DIGITS else None

@@ -29,6 +29,7 @@ from distill_jax.tasks.classification.self_checks import run_self_checks
 from distill_jax.tasks.classification.student_tokens import check_own_tokens
 from distill_jax.tasks.classification.supplies import Supplies
 from distill_jax.tasks.classification.yardsticks import check_references, measure
+from distill_jax.tasks.kinds.kind import Kind
 
 KNOWN_LATE = ("teacher_digest", "teacher_dtype", "plugin", "model", "more_teachers")
 NAMES = tuple(
@@ -82,7 +83,8 @@ class Classification:
         teachers = tuple(self.supplies.teacher(each)[0] for each in with_each_teacher(cell))
         model = check_student(cell, begins.config)
         shapes = [teacher.config.shape for teacher in teachers]
-        fitted = tuple(resolve(text, model.shape, shapes) for text in cell.objectives)
+        outputs = cell.setup.kind.outputs
+        fitted = tuple(resolve(text, model.shape, shapes, outputs) for text in cell.objectives)
         digests = [teacher.digest for teacher in teachers]
         cell = cell.but(
             plugin=plugin_digest(*cell.objectives),
@@ -142,21 +144,22 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     for training in (*(each.training for each in cell.setup.teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)
     for objective in cell.objectives[::-1]:
-        resolved = resolve(objective, shape, [each.config.shape for each in pretrained])
+        shapes = [each.config.shape for each in pretrained]
+        resolved = resolve(objective, shape, shapes, cell.setup.kind.outputs)
         check_own_tokens(cell, resolved)
         if cell.setup.placebo:
-            _check_placebo(objective, resolved)
+            _check_placebo(objective, resolved, cell.setup.kind)
         yield from resolved.notes
 
 
-def _check_placebo(objective: str, resolved: ResolvedObjective) -> None:
+def _check_placebo(objective: str, resolved: ResolvedObjective, kind: Kind) -> None:
     """Raises ``UserError`` where a placebo would change nothing, or more than the teacher's words.
 
     A teacher's hidden states of another text have another length.
     """
     if not resolved.needs_teacher:
         raise UserError(f"a placebo for {objective!r}, which listens to no teacher")
-    if resolved.teacher_capture != Capture():
+    if resolved.teacher_capture != Capture() or kind.head == "tokens":
         raise UserError(
             f"a placebo for {objective!r}: the words that are given to other examples are logits, "
             "and this objective reads more"

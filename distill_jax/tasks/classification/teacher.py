@@ -22,7 +22,6 @@ from distill_jax.engine.rows import training_facts
 from distill_jax.models.build import build_model, load_model
 from distill_jax.models.family import ModelConfig, family_of
 from distill_jax.models.loaded import Loaded
-from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.resolve import resolve
 from distill_jax.tasks.classification.cache_origin import origin_of
 from distill_jax.tasks.classification.cells import (
@@ -78,7 +77,7 @@ def teacher_cell(splits: Splits, pretrained: Checkpoint, cell: ClassifierCell) -
     config = cell.setup.teacher
     return Cell(
         ClassifierSetup(cell.setup.data, config, TEACHER),
-        (Train("ce", config.training),),
+        (Train(cell.setup.kind.alone, config.training),),
         config.seed,
         precision=config.training_precision,
         data_digest=splits.labels_digest,
@@ -103,7 +102,7 @@ def fine_tuned(
                 cell,
                 splits,
                 config,
-                resolve(parse(cell.objective), config.shape, None),
+                resolve(cell.objective, config.shape, None, splits.kind.outputs),
                 cell.training,
                 planned,
             ),
@@ -117,7 +116,7 @@ def fine_tuned(
             "cell": cell.hash,
             "steps": int(progress.history[-1]["step"]),
             "planned_steps": planned,
-            "validation_accuracy": progress.at_best().get("accuracy", math.nan),
+            f"validation_{splits.kind.main}": progress.at_best().get(splits.kind.main, math.nan),
             **training_facts(result),
         }
         with atomic_folder(folder) as scratch:
@@ -264,7 +263,7 @@ def outputs_for(
                 config.name,
                 teacher.folder,
                 wider,
-                config.pooling,
+                wider.config.pooling_of(config.pooling),
                 teacher.pretrained.order,
             ),
             on_batch=on_batch,

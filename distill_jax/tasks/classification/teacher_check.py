@@ -66,11 +66,11 @@ class Checked:
 
     Attributes:
       metrics: for the teacher's row.
-      validation_NC: its logits on validation; None where it was not asked.
+      validation: what it says of validation; None where it was not asked.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
-    validation_NC: np.ndarray | None = None
+    validation: np.ndarray | None = None
 
 
 def check_teacher(
@@ -96,6 +96,8 @@ def check_teacher(
     say, how = engine.reporter.say, engine.options.teacher_check
     if how == "off":
         return Checked()
+    if not splits.kind.has_classes:
+        return _beside_constant(engine, splits, teacher, which, precision)
     if ACCURACY in known and known[ACCURACY] > known[MAJORITY] and REORDERED not in known:
         return Checked()
     rows = np.unique(np.linspace(0, len(splits.labelled) - 1, MOST_ROWS).astype(np.int64))
@@ -141,6 +143,44 @@ def check_teacher(
             raise UserError(f"{each} (--teacher-check warn goes on all the same)")
         say(f"warning: {each}")
     return Checked(metrics, validation_NC)
+
+
+def _beside_constant(
+    engine: Engine, splits: Splits, teacher: Teacher, which: str, precision: Precision
+) -> Checked:
+    """Whether a teacher of another kind of task does better on validation than the one answer to
+    all examples that is best on the labels that are used."""
+    kind = splits.kind
+    said = predict(
+        splits,
+        teacher.config,
+        teacher.params,
+        splits.validation,
+        mesh=engine.mesh,
+        on_batch=engine.check_stop,
+        precision=precision,
+    )
+    constant_C = kind.constant(splits.labelled, splits.label_names)
+    if constant_C is None:
+        return Checked(validation=said)
+    always = np.broadcast_to(constant_C, said.shape)
+    metric = kind.decides["loss"]
+    own, other = (
+        kind.scores(each, splits.validation, splits.fitted)[metric] for each in (said, always)
+    )
+    shown = f"{kind.shown(metric, own)}, of one answer to all {kind.shown(metric, other)}"
+    engine.reporter.say(f"teacher{which}: {metric} on validation {shown}")
+    better = own < other if metric in kind.lower else own > other
+    if not better:
+        wrong = (
+            f"the teacher knows no more of validation than one answer to all examples: {metric} "
+            f"{shown}. Students would learn noise from it; train it longer, on more labels, or "
+            "take another"
+        )
+        if engine.options.teacher_check == "refuse":
+            raise UserError(f"{wrong} (--teacher-check warn goes on all the same)")
+        engine.reporter.say(f"warning: {wrong}")
+    return Checked(validation=said)
 
 
 def better_order(said: Said, classes: int) -> np.ndarray | None:

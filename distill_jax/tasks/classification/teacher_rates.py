@@ -6,10 +6,10 @@ from typing import Any
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.tasks.classification.cells import ClassifierCell, TrainingConfig
-from distill_jax.tasks.classification.classify import SCORES
 from distill_jax.tasks.classification.models import Checkpoint
 from distill_jax.tasks.classification.splits import Splits
 from distill_jax.tasks.classification.teacher import Teacher, fine_tuned
+from distill_jax.tasks.kinds.kind import Kind
 from distill_jax.training.loop import LoopConfig
 
 Scores = dict[str, float]
@@ -37,11 +37,12 @@ def best_fine_tuned(
         fine_tuned(engine, splits, pretrained, each, label)
         for each, label in zip(tried, labels, strict=True)
     ]
-    best = best_of([at_best(teacher.training) for teacher in teachers], cell.training)
+    kind = splits.kind
+    best = best_of([at_best(teacher.training) for teacher in teachers], cell.training, kind)
     for other in tried[:best] + tried[best + 1 :]:
         clear_checkpoints(engine.run_folder(other.hash, shared=True))
     said = why_this_rate(cell, tried, [at_best(t.training) for t in teachers], best, splits)
-    for line in (said, how_it_ended(teachers[best].training, cell.training)):
+    for line in (said, how_it_ended(teachers[best].training, cell.training, kind)):
         if line:
             engine.reporter.say(f"{name}: {line}")
     return teachers[best], tried[best]
@@ -66,10 +67,10 @@ def at_best(training: dict[str, Any]) -> Scores:
     return next((scores for scores in training.get("history", []) if scores["step"] == at), {})
 
 
-def best_of(scores: Sequence[Scores], training: TrainingConfig) -> int:
+def best_of(scores: Sequence[Scores], training: TrainingConfig, kind: Kind) -> int:
     """Which scores are the best by what the training selects by; of equals those of the lowest
     loss, then the first."""
-    worth = [_merit(each, training) for each in scores]
+    worth = [_merit(each, training, kind) for each in scores]
     return max(range(len(worth)), key=lambda place: worth[place])
 
 
@@ -90,21 +91,22 @@ def why_this_rate(
         )
     if len(tried) == 1:
         return None
-    select = cell.training.select
+    kind, select = splits.kind, cell.training.select
     own, *others = scores[best], *scores[:best], *scores[best + 1 :]
     told = f"validation {_named(select)}"
-    metric, than = SCORES[select], "under" if select == "loss" else "over"
+    metric = kind.metric_of(select)
+    than = "under" if metric in kind.lower else "over"
     tied = [each for each in others if each.get(metric) == own.get(metric)]
-    if tied and select != "loss":
+    if tied and metric != kind.decides["loss"]:
         told = f"validation loss at equal {_named(select)}"
-        metric, than, others = SCORES["loss"], "under", tied
-    beaten = ", ".join(_shown(each, metric) for each in others)
+        metric, than, others = kind.decides["loss"], "under", tied
+    beaten = ", ".join(_shown(each, metric, kind) for each in others)
     rates = ", ".join(in_short(rate_of(each)) for each in tried)
     chosen = in_short(rate_of(tried[best]))
-    return f"rate {chosen} of {rates} by {told} {_shown(own, metric)} {than} {beaten}"
+    return f"rate {chosen} of {rates} by {told} {_shown(own, metric, kind)} {than} {beaten}"
 
 
-def how_it_ended(training: dict[str, Any], config: TrainingConfig) -> str | None:
+def how_it_ended(training: dict[str, Any], config: TrainingConfig, kind: Kind) -> str | None:
     """The end of a teacher's curve in one line; None where nobody kept it."""
     history = training.get("history", [])
     if not at_best(training):
@@ -112,18 +114,18 @@ def how_it_ended(training: dict[str, Any], config: TrainingConfig) -> str | None
     steps = int(history[-1]["step"])
     planned = training.get("planned_steps", steps)
     early = f" (ended early, {planned:,} planned)" if steps < planned else ""
-    select, metric = config.select, SCORES[config.select]
+    select, metric = config.select, kind.metric_of(config.select)
     line = (
         f"best step {training['selected_step']:,} of {steps:,}{early}, validation "
-        f"{_named(select)} {_shown(at_best(training), metric)}"
+        f"{_named(select)} {_shown(at_best(training), metric, kind)}"
     )
-    worth = [_merit(scores, config)[0] for scores in history]
+    worth = [_merit(scores, config, kind)[0] for scores in history]
     since = len(worth) - 1 - worth.index(max(worth))
     if since:
         return f"{line}, flat for the last {since} evaluation{'s' if since > 1 else ''}"
     if len(worth) == 1 or worth[-1] == 1.0:  # no curve, or nothing above
         return line
-    way = "falling" if select == "loss" else "rising"
+    way = "falling" if metric in kind.lower else "rising"
     return f"{line}, still {way}: more --teacher-epochs may help"
 
 
@@ -139,11 +141,13 @@ def _is_long(cell: ClassifierCell, examples: int) -> bool:
     return 0 < within < cell.training.total_steps(examples)
 
 
-def _merit(scores: Scores, training: TrainingConfig) -> tuple[float, float]:
+def _merit(scores: Scores, training: TrainingConfig, kind: Kind) -> tuple[float, float]:
     """Higher is better: what the training selects by, then a low loss."""
     if not scores:
         return float("-inf"), float("-inf")
-    by = LoopConfig(1, 1, select=SCORES[training.select], ties=SCORES["loss"])
+    by = LoopConfig(
+        1, 1, select=kind.metric_of(training.select), ties=kind.decides["loss"], lower=kind.lower
+    )
     return by.merit(scores)
 
 
@@ -151,6 +155,5 @@ def _named(select: str) -> str:
     return "macro-F1" if select == "macro_f1" else select
 
 
-def _shown(scores: Scores, metric: str) -> str:
-    value = scores.get(metric, float("nan"))
-    return f"{value:.3f}" if metric == SCORES["loss"] else f"{100 * value:.1f}%"
+def _shown(scores: Scores, metric: str, kind: Kind) -> str:
+    return kind.shown(metric, scores.get(metric, float("nan")))

@@ -16,24 +16,19 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.engine.merge import rows_in
-from distill_jax.engine.options import Select
 from distill_jax.engine.rows import ledger_row
 from distill_jax.engine.sweep import Entry
-from distill_jax.evaluation.metrics import classification_metrics, fit_temperature
 from distill_jax.evaluation.yardsticks import (
     Columns,
     Fitted,
     Regression,
-    majority,
-    regression,
     text_features,
 )
 from distill_jax.tables.ledger import Ledger, LedgerRow
-from distill_jax.tables.names import MAJORITY, PIXELS, TFIDF, USED, YARDSTICK
+from distill_jax.tables.names import PIXELS, USED, YARDSTICK
 from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.cells import ClassifierCell, ClassifierSetup, DataConfig
-from distill_jax.tasks.classification.classify import SCORES
-from distill_jax.tasks.classification.runs import evidence, scores_on_test
+from distill_jax.tasks.classification.runs import evidence
 from distill_jax.tasks.classification.splits import DIGITS, Examples, Splits, load_texts
 
 if TYPE_CHECKING:
@@ -49,13 +44,13 @@ class Yardstick:
       data: what is learnt from.
       data_digest: content of data and choice of labels, as of a teacher.
       select: what decides on validation.
-      recipe: of a logistic regression; None where nothing is fitted.
+      recipe: of a linear model; None where nothing is fitted.
     """
 
     student: str
     data: DataConfig
     data_digest: str
-    select: Select = "accuracy"
+    select: str = "accuracy"
     recipe: Regression | None = None
 
     @property
@@ -84,19 +79,27 @@ def check_references(names: Sequence[str]) -> None:
 def yardsticks_of(
     entries: Sequence[Entry[ClassifierSetup]], task_of: Callable[[ClassifierCell], Splits]
 ) -> list[Placed]:
-    """Two for each data set and choice of labels, at the first seed that trains on it."""
+    """At most two for each data set and choice of labels, at the first seed that trains on it."""
     planned: dict[str, Placed] = {}
     for entry in entries:
-        splits, select = task_of(entry.cell), entry.cell.training.select
-        fitted = PIXELS if splits.config.name == DIGITS else TFIDF
-        for yardstick in (
-            Yardstick(MAJORITY, splits.config, splits.labels_digest),
-            Yardstick(fitted, splits.config, splits.labels_digest, select, Regression()),
-        ):
+        splits = task_of(entry.cell)
+        for yardstick in _of(splits, entry.cell.training.select):
             hash_ = yardstick.hash
             place = Place(yardstick.student, YARDSTICK, entry.cell.seed, hash_)
             planned.setdefault(hash_, Placed(yardstick, place, splits))
-    return sorted(planned.values(), key=lambda each: each.yardstick.student != MAJORITY)
+    return sorted(planned.values(), key=lambda each: each.yardstick.recipe is not None)
+
+
+def _of(splits: Splits, select: str) -> list[Yardstick]:
+    """The best answer to all examples alike, and a linear model, as far as the kind has them."""
+    kind, config, content = splits.kind, splits.config, splits.labels_digest
+    found = []
+    if kind.constant(splits.labelled, splits.label_names) is not None:
+        found.append(Yardstick(kind.constant_name, config, content))
+    if kind.fitted_name is not None:
+        fitted = PIXELS if config.name == DIGITS else kind.fitted_name
+        found.append(Yardstick(fitted, config, content, select, Regression()))
+    return found
 
 
 def measure(
@@ -121,7 +124,7 @@ def measure(
         draw = each.yardstick.data.label_seed
         shown = f" (labels {draw})" if draw else ""
         engine.reporter.say(
-            f"yardstick {row.row}{shown}: test accuracy {100 * row.metrics['test/accuracy']:.1f}%"
+            f"yardstick {row.row}{shown}: {each.splits.kind.told(row.metrics)}"
         )
         used, there = (row.metrics.get(f"train/{name}") for name in USED)
         if used is not None and there is not None and used < there:
@@ -138,22 +141,18 @@ def _measured(
     """Fit it, choose on validation, and read the test split once."""
     started = time.perf_counter()
     yardstick, splits = planned.yardstick, planned.splits
-    labelled = splits.labelled
-    fitted = majority(
-        labelled.labels_N, len(splits.label_names), len(splits.validation), len(splits.test)
-    )
+    kind, labelled = splits.kind, splits.labelled
+    fitted = _constant(splits, labelled)
     if yardstick.recipe is not None:
         share = yardstick.recipe.share(len(labelled), len(splits.label_names))
         if share < 1:
             labelled = labelled.take(labelled_rows(labelled, share, salt=YARDSTICK))
         fitted = _regression(yardstick, yardstick.recipe, splits, labelled, texts_of, check_stop)
     seconds = time.perf_counter() - started
-    validation_N = splits.validation.labels_N
-    metrics = scores_on_test(
-        splits, fitted.test_NC, None, fit_temperature(fitted.validation_NC, validation_N)
-    )
-    chosen = classification_metrics(fitted.validation_NC, validation_N)
-    metrics |= {f"validation/{name}": chosen[name] for name in SCORES.values()}
+    calibrated = kind.calibrate(fitted.validation_NC, splits.validation, splits.fitted)
+    metrics = kind.measured(fitted.test_NC, splits.test, splits.fitted, calibrated, None)
+    chosen = kind.scores(fitted.validation_NC, splits.validation, splits.fitted)
+    metrics |= {f"validation/{name}": chosen[name] for name in kind.decides.values()}
     metrics |= {f"train/{USED[0]}": len(labelled), f"train/{USED[1]}": len(splits.labelled)}
     metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
     config = {**dataclasses.asdict(yardstick), "seed": splits.config.label_seed}
@@ -167,8 +166,20 @@ def _measured(
         metrics=metrics,
         fingerprints={"labels": splits.labels_digest, "tokens": splits.tokens_digest},
         training={"seconds": {"train": seconds, "total": seconds}},
-        **evidence(splits, fitted.test_NC, []),
+        **evidence(splits, fitted.test_NC, calibrated, []),
     )
+
+
+def _constant(splits: Splits, labelled: Examples) -> Fitted:
+    """The same answer to every example of validation and test."""
+    answer_C = splits.kind.constant(labelled, splits.label_names)
+    assert answer_C is not None
+
+    def always(table: Examples) -> np.ndarray:
+        tokens = [int(table.lengths_N.max())] if splits.kind.head == "tokens" else []
+        return np.broadcast_to(answer_C, (len(table), *tokens, len(answer_C)))
+
+    return Fitted(None, always(splits.validation), always(splits.test))
 
 
 def _regression(
@@ -179,7 +190,7 @@ def _regression(
     texts_of: Callable[[DataConfig], TextDataset],
     check_stop: Callable[[], None],
 ) -> Fitted:
-    """Logistic regression on the pixels or the texts of the examples."""
+    """A linear model on the pixels or the texts of the examples."""
     tables = {"train": labelled, "validation": splits.validation, "test": splits.test}
     classes = len(splits.label_names)
     features: list[Any]
@@ -189,15 +200,18 @@ def _regression(
         dataset = texts_of(splits.config)
         texts = [_columns(dataset.splits[name], table.ids) for name, table in tables.items()]
         if not any(text.strip() for column in texts[0] for text in column):
-            return majority(labelled.labels_N, classes, len(splits.validation), len(splits.test))
+            return _constant(splits, labelled)
         features = text_features(recipe, texts[0], texts[1:], classes)
-    metric = SCORES[yardstick.select]
+    kind = splits.kind
+    metric = kind.metric_of(yardstick.select)
 
-    def score(logits_NC: np.ndarray) -> float:
-        value = classification_metrics(logits_NC, splits.validation.labels_N)[metric]
-        return -value if yardstick.select == "loss" else value
+    def score(said: np.ndarray) -> float:
+        value = kind.scores(said, splits.validation, splits.fitted)[metric]
+        if math.isnan(value):  # one answer to all
+            return -math.inf
+        return -value if metric in kind.lower else value
 
-    return regression(recipe, labelled.labels_N, features, classes, score, check_stop)
+    return kind.regressed(recipe, labelled, features, splits.label_names, score, check_stop)
 
 
 def _columns(table: TextTable, ids: Sequence[str]) -> Columns:

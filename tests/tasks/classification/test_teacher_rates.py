@@ -21,7 +21,10 @@ from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.classification.cells import TeacherConfig, TrainingConfig
 from distill_jax.tasks.classification.table import Classification
 from distill_jax.tasks.classification.teacher_rates import best_of, how_it_ended, in_short
+from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.training.interrupt import Interrupted
+
+CLASSES = kind_named("classes")
 
 
 @pytest.fixture
@@ -146,13 +149,13 @@ def curve(*accuracies, planned=None, best=None):
     ],
 )  # fmt: skip
 def test_the_end_of_a_curve_is_told(training, told):
-    assert how_it_ended(training, TrainingConfig()) == told
+    assert how_it_ended(training, TrainingConfig(), CLASSES) == told
 
 
 def test_a_loss_falls():
-    said = how_it_ended(curve(0.5, 0.4), TrainingConfig(select="loss"))
-    assert said is not None
-    assert "still falling" in how_it_ended(curve(0.5, 0.4, best=20), TrainingConfig(select="loss"))
+    by_loss = TrainingConfig(select="loss")
+    assert how_it_ended(curve(0.5, 0.4), by_loss, CLASSES) is not None
+    assert "still falling" in how_it_ended(curve(0.5, 0.4, best=20), by_loss, CLASSES)
 
 
 @pytest.mark.parametrize(("select", "expected"), [("accuracy", 2), ("macro_f1", 1), ("loss", 0)])
@@ -163,8 +166,8 @@ def test_rates_are_compared_by_what_selects_and_then_by_loss(select, expected):
         {"accuracy": 0.9, "macro_f1": 0.7, "nll": 0.4},
         {},
     ]
-    assert best_of(scores, TrainingConfig(select=select)) == expected
-    assert best_of([scores[1], scores[1]], TrainingConfig(select=select)) == 0
+    assert best_of(scores, TrainingConfig(select=select), CLASSES) == expected
+    assert best_of([scores[1], scores[1]], TrainingConfig(select=select), CLASSES) == 0
 
 
 def test_rates_in_short():

@@ -1,0 +1,130 @@
+"""What a finished model says of texts, in the forms that people read: lines, CSV, JSON.
+
+A kind of answers is a ``Form``: it makes answers of outputs, and writes them. Classes are here;
+other kinds of tasks bring their own, see ``tasks.kinds``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from distill_jax.data.tokenise import TokenTable
+
+PREDICTED = "predicted"
+"""The first column that is added to a file's own."""
+
+
+class Answered(Protocol):
+    """An answer about one example."""
+
+    @property
+    def label(self) -> str:
+        """In one word or number."""
+
+
+class Form(ABC):
+    """Answers of one kind. None stands for a text that is blank."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """That are added to a CSV file's own; the first one is ``PREDICTED``."""
+
+    @abstractmethod
+    def answers(
+        self, said: np.ndarray, tokens: TokenTable, texts: Sequence[Sequence[str]]
+    ) -> list[Any]:
+        """An ``Answered`` for each example.
+
+        Args:
+          said: outputs, [N, C] or [N, T, C].
+          tokens: what the model read.
+          texts: one text an example, or two.
+        """
+
+    @abstractmethod
+    def line(self, answer: Any) -> list[str]:
+        """What stands before the text in a line; of None as many cells."""
+
+    @abstractmethod
+    def row(self, answer: Any) -> list[str]:
+        """The cells of ``columns``."""
+
+    @abstractmethod
+    def data(self, answer: Any) -> dict[str, Any]:
+        """What JSON holds beside the row's own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a classifier says of an example.
+
+    Attributes:
+      label: its likeliest class.
+      probabilities: of every class, in the order of the model's.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+    @property
+    def probability(self) -> float:
+        """Of ``label``."""
+        return self.probabilities[self.label]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassForm(Form):
+    """One class an example, with the probabilities of all.
+
+    Attributes:
+      names: of the classes.
+      temperature: by which logits are divided before the softmax.
+    """
+
+    names: tuple[str, ...]
+    temperature: float
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (PREDICTED, "probability", *(f"probability of {name}" for name in self.names))
+
+    def answers(
+        self, said: np.ndarray, tokens: TokenTable, texts: Sequence[Sequence[str]]
+    ) -> list[Answer]:
+        likeliest = said.argmax(axis=1).tolist()
+        probs = softmax(said / np.float32(self.temperature)).tolist()
+        return [
+            Answer(self.names[best], dict(zip(self.names, own, strict=True)))
+            for best, own in zip(likeliest, probs, strict=True)
+        ]
+
+    def line(self, answer: Answer | None) -> list[str]:
+        return [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]
+
+    def row(self, answer: Answer | None) -> list[str]:
+        if answer is None:
+            return [""] * len(self.columns)
+        numbers = (answer.probability, *answer.probabilities.values())
+        return [answer.label, *(f"{number:.6g}" for number in numbers)]
+
+    def data(self, answer: Answer | None) -> dict[str, Any]:
+        if answer is None:
+            return {PREDICTED: None, "probability": None, "probabilities": None}
+        rounded = {name: float(f"{p:.6g}") for name, p in answer.probabilities.items()}
+        return {
+            PREDICTED: answer.label,
+            "probability": rounded[answer.label],
+            "probabilities": rounded,
+        }
+
+
+def softmax(logits_NC: np.ndarray) -> np.ndarray:
+    """Of the last axis, on the host: nothing is compiled for it."""
+    raised_NC = np.exp(logits_NC - logits_NC.max(axis=-1, keepdims=True))
+    return raised_NC / raised_NC.sum(axis=-1, keepdims=True)

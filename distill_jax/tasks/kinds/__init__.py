@@ -1,0 +1,1 @@
+"""Kinds of what is predicted, a file each: one class, a number, several labels."""

@@ -1,0 +1,52 @@
+"""Every kind by its name."""
+
+import importlib
+from functools import cache
+from pathlib import Path
+
+from distill_jax.core.errors import UserError, unknown
+from distill_jax.evaluation.answers import Form
+from distill_jax.evaluation.task_file import TaskFile
+from distill_jax.tasks.kinds.kind import Kind, registered
+
+MODULES = ("classes", "number", "labels")
+"""Files of this folder, each of which registers kinds when it is imported."""
+
+
+@cache
+def _load() -> None:
+    for module in MODULES:
+        importlib.import_module(f"distill_jax.tasks.kinds.{module}")
+
+
+def kind_named(name: str) -> Kind:
+    """A kind by its name.
+
+    Raises:
+      UserError: with the nearest name, where there is none.
+    """
+    _load()
+    if name not in registered():
+        raise unknown("task", name, registered())
+    return registered()[name]
+
+
+def all_names() -> tuple[str, ...]:
+    """Of all kinds, ``classes`` first."""
+    _load()
+    return tuple(registered())
+
+
+def form_of(task: TaskFile, names: tuple[str, ...], tokenizer_file: Path) -> Form:
+    """The answers of a model whose folder says what it predicts.
+
+    Raises:
+      UserError: the file names no kind, or what is kept is damaged.
+    """
+    kind = kind_named(task.task)
+    try:
+        return kind.form(task.saved, names, tokenizer_file)
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"what is kept of task {task.task} beside the model is damaged: {error!r}"
+        ) from error

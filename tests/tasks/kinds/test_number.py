@@ -1,0 +1,173 @@
+"""A number a text, the whole way in small."""
+
+import csv
+import dataclasses
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from kind_tables import numbers, run
+from scipy import stats
+
+from distill_jax.cli.main import dispatch
+from distill_jax.compression.pipeline import row_of
+from distill_jax.core.errors import UserError
+from distill_jax.core.mesh import make_mesh
+from distill_jax.engine import run as run_module
+from distill_jax.engine.engine import Engine
+from distill_jax.evaluation.open_classifier import open_classifier
+from distill_jax.export.runtime import open_any
+from distill_jax.export.source import open_source
+from distill_jax.models.huggingface import load_pretrained
+from distill_jax.tables.build import table_of
+from distill_jax.tables.evidence import scores_by_example
+from distill_jax.tables.markdown import to_markdown
+from distill_jax.tables.outputs import write_outputs
+from distill_jax.tasks.classification.models import load_checkpoint
+from distill_jax.training.interrupt import Interrupted
+
+FLAGS = ("--task", "number", "--label", "rating")
+
+
+def right_answers(folder):
+    with open(Path(folder) / "test.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return rows, np.array([float(row["rating"]) for row in rows])
+
+
+def test_the_whole_way(small, toy_tasks, tmp_path, capsys):
+    args = small(*FLAGS, seeds=(0, 1, 2), yardsticks=True)
+    assert args.objectives == ("labels", "mse_regression", "hidden_mse + mse_regression")
+    spec, rows, said = run(args, tmp_path / "out")
+    assert "30 labelled and 30 unlabelled training examples" in said
+    assert "number rating" in said and "self-checks: teacher deterministic" in said
+    assert "mse on validation" in said  # of the teacher, beside that of one answer to all
+    by_row = {(row.row, row.seed): row for row in rows}
+    teacher, student = by_row["teacher", 0], by_row["mse_regression", 1]
+    assert {"constant", "tfidf+ridge"} <= {row.row for row in rows}
+
+    texts, right_N = right_answers(toy_tasks)
+    folder = tmp_path / "out/runs" / student.hash
+    task = json.loads((folder / "model/task.json").read_text())
+    assert task["task"] == "number" and set(task["saved"]) == {"mean", "deviation"}
+    out = tmp_path / "answers.csv"
+    dispatch(["predict", str(folder), "--input", str(toy_tasks / "test.csv"), "--output", str(out)])
+    with open(out, encoding="utf-8") as file:
+        said_N = np.array([float(row["predicted"]) for row in csv.DictReader(file)])
+    expected = stats.pearsonr(said_N, right_N).statistic
+    assert student.metrics["test/pearson"] == pytest.approx(expected, abs=1e-4)
+    mse = np.mean((said_N - right_N) ** 2)  # in the labels' units
+    assert student.metrics["test/mse"] == pytest.approx(mse, rel=1e-3)
+    assert 30 < said_N.mean() < 70
+    for metric in ("mse", "pearson", "spearman"):
+        kept_N = scores_by_example(student, f"test/{metric}")
+        assert kept_N.mean() == pytest.approx(student.metrics[f"test/{metric}"], rel=1e-4)
+
+    answer = np.load(tmp_path / "out/runs" / teacher.hash / "test_logits.npz")["logits_NC"]
+    own = np.load(folder / "test_logits.npz")["logits_NC"]
+    with_teacher = stats.pearsonr(own[:, 0], answer[:, 0]).statistic
+    assert student.metrics["test/pearson_to_teacher"] == pytest.approx(with_teacher, abs=1e-5)
+
+    capsys.readouterr()
+    dispatch(["predict", str(folder), "good film", " "])
+    line, blank = capsys.readouterr().out.splitlines()
+    assert float(line.split("\t")[0]) > 0 and line.endswith("\tgood film") and blank[0] == "\t"
+    dispatch(["predict", str(folder), "good film", "--format", "jsonl"])
+    assert json.loads(capsys.readouterr().out)["predicted"] == float(line.split("\t")[0])
+
+    write_outputs(spec, rows, tmp_path / "out")
+    table = to_markdown(table_of(spec, rows))
+    assert "Pearson r" in table and "MSE" in table and "not above" not in table.lower()
+    assert "over seeds and test examples" in (tmp_path / "out/report.html").read_text()
+
+
+def test_members_are_trained_as_alone(small, tmp_path):
+    args = small(*FLAGS, objectives=("labels", "mse_regression"))
+    run(args, tmp_path / "one")
+    run(args, tmp_path / "many", "vmap")
+    one, many = numbers(tmp_path / "one"), numbers(tmp_path / "many")
+    assert one.keys() == many.keys() and len(one) == 5
+    for key, (metrics, *_) in one.items():
+        for name in ("test/mse", "test/pearson", "validation/pearson"):
+            expected = pytest.approx(metrics[name], rel=1e-3, abs=1e-3, nan_ok=True)
+            assert many[key][0].get(name, np.nan) == expected, (key, name)
+
+
+def test_it_goes_on_to_the_same_bits(small, tmp_path, monkeypatch):
+    args = small(*FLAGS, objectives=("labels", "hidden_mse + mse_regression"), seeds=(0,))
+    run(args, tmp_path / "whole")
+
+    class Impatient(Engine):
+        runs = 0
+
+        def train(self, *given, **options):
+            Impatient.runs += 1
+            if Impatient.runs == 3:  # the teacher is the first
+                self.stop.requested = True
+            return super().train(*given, **options)
+
+    monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "another_home"))
+    with monkeypatch.context() as patched:
+        mesh = make_mesh(jax.devices()[:1])
+        patched.setattr(run_module, "Engine", partial(Impatient, mesh=mesh))
+        with pytest.raises(Interrupted):
+            run(args, tmp_path / "stopped")
+    run(args, tmp_path / "stopped")
+    assert numbers(tmp_path / "stopped") == numbers(tmp_path / "whole")
+
+
+def test_other_labels_are_another_scale_and_another_run(small, tmp_path):
+    one = small(*FLAGS, objectives=("labels",), seeds=(0,), select="mse")
+    _, rows, _ = run(one, tmp_path / "one")
+    other = dataclasses.replace(one, label_fraction=1.0)
+    _, more, _ = run(other, tmp_path / "other")
+    saved = [
+        json.loads((tmp_path / name / "runs" / found[-1].hash / "model/task.json").read_text())
+        for name, found in (("one", rows), ("other", more))
+    ]
+    assert rows[-1].hash != more[-1].hash and saved[0] != saved[1]
+    assert rows[-1].selected_step in (3, 6)
+
+
+def test_what_is_not_for_numbers_is_refused_by_name(small, toy_teacher, tmp_path):
+    for flag, given in (
+        ("--class-weights", {"class_weights": "balanced"}),
+        ("--controls", {"controls": True}),
+        ("--label-map", {"label_map": "a=b"}),
+    ):
+        with pytest.raises(UserError, match=f"{flag} is for --task classes, not for --task number"):
+            run(small(*FLAGS, **given), tmp_path / "out")
+    with pytest.raises(UserError, match="leave out --no-fine-tune"):
+        run(small(*FLAGS, fine_tune=False, teacher_learning_rate=None), tmp_path / "out")
+    with pytest.raises(UserError, match="ce: this loss has no meaning for a number"):
+        run(small(*FLAGS, objectives=("labels", "ce")), tmp_path / "out")
+    with pytest.raises(UserError, match="metric to select by 'accuracy'"):
+        run(small(*FLAGS, select="accuracy"), tmp_path / "out")
+
+
+def test_other_commands_refuse_its_model_by_name(small, tmp_path):
+    _, rows, _ = run(small(*FLAGS, objectives=("labels",), seeds=(0,)), tmp_path / "out")
+    folder = tmp_path / "out/runs" / rows[-1].hash
+    for refused in (open_classifier, open_source):
+        with pytest.raises(UserError, match="model of task number; .*distill-jax predict"):
+            refused(folder)
+    with pytest.raises(UserError, match="of a student of task number; compressed are"):
+        row_of(folder)
+    with pytest.raises(UserError, match="a temperature is for classes"):
+        open_any(folder, temperature=2.0)
+    with pytest.raises(UserError, match="teaching classes as it came is for task classes"):
+        load_checkpoint(str(folder / "model"), num_labels=None, fresh=False)
+    raw = json.loads((folder / "model/config.json").read_text())
+    assert raw["problem_type"] == "regression"
+    (folder / "model/task.json").write_text('{"task": "number", "saved": {"mean": 1}}')
+    with pytest.raises(UserError, match="what is kept of task number .*deviation"):
+        open_any(folder)
+    (folder / "model/task.json").write_text("[]")
+    with pytest.raises(UserError, match="task.json is damaged"):
+        open_any(folder)
+    (folder / "model/task.json").unlink()
+    with pytest.raises(UserError, match="has a head for 'regression'"):
+        load_pretrained(folder / "model")
