@@ -99,9 +99,7 @@ def _stripped(text: str, where: str) -> str:
     return text.strip()
 
 
-def _with_held_out(
-    name: str, texts: dict[str, list[str]], notes: tuple[str, ...]
-) -> Corpus:
+def _with_held_out(name: str, texts: dict[str, list[str]], notes: tuple[str, ...]) -> Corpus:
     """All three splits, what is missing held out of train."""
     told = list(notes)
     missing = [split for split in ("validation", "test") if not texts.get(split)]

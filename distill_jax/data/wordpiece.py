@@ -12,7 +12,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from distill_jax.core.digests import digest, digest_strings
 from distill_jax.core.errors import UserError
@@ -40,9 +48,7 @@ def kept_wordpiece(
     return file
 
 
-def train_wordpiece(
-    texts: Sequence[str], vocab_size: int, *, lowercase: bool = True
-) -> Tokenizer:
+def train_wordpiece(texts: Sequence[str], vocab_size: int, *, lowercase: bool = True) -> Tokenizer:
     """A tokeniser of at most ``vocab_size`` tokens, a function of its arguments.
 
     Chinese characters stand alone, as BERT has them. Characters that occur once, and the rarest

@@ -63,9 +63,7 @@ class Decoder(nn.Module):
     def __call__(self, batch: LanguageBatch, *, train: bool = False) -> ModelOutput:
         """Logits [B, P, V] of the tokens that follow the positions asked for."""
         config = self.config
-        output = encoded(
-            config, self.dtype, batch, train=train, remat=self.remat, causal=True
-        )
+        output = encoded(config, self.dtype, batch, train=train, remat=self.remat, causal=True)
         asked_BPD = asked_states(output.hidden_states[config.num_layers], batch.positions_BP)
         logits_BPV = tied_logits(asked_BPD, words_of(self), self.dtype)
         return output.replace(logits_BC=logits_BPV)  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ class VocabularyOutputs(Predictions):
         "kl_infinite_temperature",
         "cosine_logits",
     )
-    instead: ClassVar[Mapping[str, str]] = {"labels": "ce"}
+    instead: ClassVar[Mapping[str, str]] = {"mse_regression": "mse_logits", "focal": "ce"}
     says: ClassVar[str] = "a token of a vocabulary"
 
     def where(self, batch: LanguageBatch, labelled: bool) -> Array:

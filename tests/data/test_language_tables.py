@@ -153,9 +153,7 @@ def test_the_next_token_is_asked_for_at_every_place(table):
     batch = after.batch(np.arange(3), int(table.lengths_N.max()), 4)
     length = int(table.lengths_N[0])
     assert batch.asked_BP[0].sum() == length - 1 and not batch.asked_BP[3].any()
-    np.testing.assert_array_equal(
-        batch.targets[0, : length - 1], batch.input_ids_BT[0, 1:length]
-    )
+    np.testing.assert_array_equal(batch.targets[0, : length - 1], batch.input_ids_BT[0, 1:length])
     np.testing.assert_array_equal(batch.positions_BP[0, : length - 1], np.arange(length - 1))
     assert after.draws(3) is None and after.digest != table.digest
 

@@ -18,6 +18,7 @@ from distill_jax.models.build import build_model, language_family
 from distill_jax.models.huggingface import load_pretrained
 from distill_jax.models.masked_bert import MASKED_BERTS, MaskedBertConfig
 
+
 def apply(config, params, batch):
     return build_model(config).apply({"params": params}, batch)
 

@@ -76,7 +76,7 @@ def test_hidden_states_and_attention_are_read_as_of_classifiers():
 def test_what_cannot_be_read_is_refused_before_step_1():
     for text, message in (
         ("listmle", "no meaning for a token of a vocabulary.*kl"),
-        ("labels", "no meaning for a token.*Write ce"),
+        ("mse_regression", "no meaning for a token.*Write mse_logits"),
         ("ce(class_weights=[1, 2])", "says tokens"),
         ("kl(standardize=True)", "standardize"),
         ("rkd_distance(on='logits')", "one vector an example"),

@@ -91,7 +91,9 @@ def check_own_tokens(cell: ClassifierCell, resolved: ResolvedObjective) -> None:
     if not cell.setup.vocabulary or not resolved.needs_teacher:
         return
     compares = [
-        term.label for term in resolved.terms if any(_tokenwise(r.teacher_capture) for r in term.readers)
+        term.label
+        for term in resolved.terms
+        if any(_tokenwise(r.teacher_capture) for r in term.readers)
     ]
     if compares:
         raise UserError(

@@ -112,7 +112,7 @@ def _file(model: Loaded) -> Path:
 
 def prepare_texts(
     config: LanguageDataConfig, asks: Asks, tokenizer_file: Path | None
-) -> LanguageTexts:| None):
+) -> LanguageTexts:
     """The texts, tokenised, by a tokeniser that is there or that is trained on them.
 
     Args:

@@ -125,4 +125,3 @@ def test_embeddings_are_taken_along_by_the_pieces_of_a_token(tmp_path):
     np.testing.assert_array_equal(made[2], table[2])
     np.testing.assert_array_equal(made[3], table[[3, 4]].mean(axis=0))
     np.testing.assert_array_equal(made[4], table[0])  # unknown to the old one too
-
