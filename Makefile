@@ -13,8 +13,9 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 compare: $(STAMP)
 	$(PY) experiments/compare_losses.py $(ARGS)
 
+# Three workers on two cores: those that wait for processes of their own leave a core free.
 test: $(STAMP)
-	$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+	$(PY) -m pytest -n 3 --dist worksteal $(ARGS)
 
 # JAX's plug-in for GPUs or TPUs, at the version that is installed.
 cuda tpu: $(STAMP)

@@ -277,7 +277,6 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     """The table that the arguments declare: objectives x students x seeds."""
     from distill_jax.cli.controls import PROTOCOL, check_controls, control_rows, control_trends
     from distill_jax.engine.sweep import Sweep, axis, points
-    from distill_jax.objectives.grammar import parse
     from distill_jax.tables.names import YARDSTICK
     from distill_jax.tables.outputs import share_of_labels
 
@@ -288,7 +287,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     random, copied = _trainings(args)
     base, students = _base(args, random), _students(args, random, copied)
     kind = kind_of(args)
-    objectives = [str(parse(text, kind.outputs)) for text in args.objectives]
+    objectives = [str(kind.parse(text)) for text in args.objectives]
     baseline = baseline_of(args, objectives)
     weigh, weighing = _weighing(args.class_weights, base.setup.data)
     rows = axis("objective", {text: weigh(_weighing_teachers(args, text)) for text in objectives})

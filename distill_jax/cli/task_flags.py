@@ -88,9 +88,7 @@ def selection(args: Args, own: bool) -> dict[str, Any]:
 
 def baseline_of(args: Args, objectives: Sequence[str]) -> str:
     """The row that the others are tested against."""
-    from distill_jax.objectives.grammar import parse
-
     kind = kind_of(args)
     if args.baseline is not None:
-        return str(parse(args.baseline, kind.outputs))
+        return str(kind.parse(args.baseline))
     return kind.alone if kind.alone in objectives else (list(objectives) or [""])[0]

@@ -41,8 +41,8 @@ class TokenTable(LabelledArrays):
       targets: what is to be predicted where that is no class, an entry an example, [N, ...]; or
         None.
       targets_S: int32 [S], the same, an entry a token; negative where nothing is asked; or None.
-      aside: an entry an example of what its scoring reads beside arrays, no part of the digest;
-        or None.
+      aside: a tuple with an entry an example of what its scoring reads beside arrays, no part of
+        the digest; or None.
       asked_at_once: rows of a batch that a teacher is asked about.
       features_NF: float32 [N, F] that a linear model can read; None: tokens are no numbers.
     """
@@ -56,7 +56,7 @@ class TokenTable(LabelledArrays):
     scores_N: np.ndarray | None = None
     targets: np.ndarray | None = None
     targets_S: np.ndarray | None = None
-    aside: tuple[Any, ...] | None = None
+    aside: Any = None
 
     @functools.cached_property
     def lengths_N(self) -> np.ndarray:

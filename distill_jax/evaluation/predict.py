@@ -108,11 +108,11 @@ def _in_table_order(
     for part in parts:
         said.append(np.asarray(to_host(part), np.float32))
         on_batch()
-    before = (slice(None),) * rows_axis
+    before: tuple[Any, ...] = (slice(None),) * rows_axis
     logits = [part[*before, : len(r)] for part, r in zip(said, rows, strict=True)]
     joined = np.concatenate(of_one_length(logits, rows_axis + 1), axis=rows_axis)
     in_order = np.empty_like(joined)
-    in_order[*before, np.concatenate(rows)] = joined
+    in_order[(*before, np.concatenate(rows))] = joined
     return in_order
 
 

@@ -107,9 +107,7 @@ def mean_bce(logits_NC: ArrayLike, labels_NC: ArrayLike) -> float:
     return float(values.sum(axis=1).mean())
 
 
-def label_metrics(
-    logits_NC: ArrayLike, labels_NC: ArrayLike, threshold: float
-) -> dict[str, float]:
+def label_metrics(logits_NC: ArrayLike, labels_NC: ArrayLike, threshold: float) -> dict[str, float]:
     """``micro_f1``, ``macro_f1``, ``map``, ``exact`` (share of examples with all labels right) and
     ``bce``; NaN for logits that are not finite."""
     names = ("micro_f1", "macro_f1", "map", "exact", "bce")

@@ -13,7 +13,6 @@ from distill_jax.core.files import write_atomic
 from distill_jax.models.hf_folder import TASK as FILE
 
 
-
 @dataclass(frozen=True)
 class TaskFile:
     """What stands there.

@@ -2,8 +2,8 @@
 
 A record is a safetensors message, which says its own dtypes and shapes and cannot run anything.
 Token-level arrays hold the example's real tokens only: ``hidden_states/3`` is [t, D] for an
-example of t tokens, ``attention_scores/1`` [H, t, t], ``values/2`` [t, H, D/H]. So do the logits of a head that
-reads every token, [t, C]; they are float32 as those of one vector an example, [C], are.
+example of t tokens, ``attention_scores/1`` [H, t, t], ``values/2`` [t, H, D/H]. So do
+the logits of a head that reads every token, [t, C]; they are float32, as logits [C] are.
 """
 
 import math

@@ -47,7 +47,7 @@ def test_the_same_command_again_does_nothing_new(pretrained, capsys):
 def test_the_ledger_shows_it(pretrained, capsys):
     folder, _ = pretrained
     dispatch(["ledger", str(folder / "results")])
-    assert "pretrain" in capsys.readouterr().out
+    assert "test perplexity" in capsys.readouterr().out
 
 
 def test_nothing_that_is_there_is_written_over(pretrained, tmp_path):

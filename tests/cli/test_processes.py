@@ -95,6 +95,7 @@ def test_stopped_and_killed_tables_come_out_like_the_undisturbed_one(start, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_make_the_table_of_one(start, tmp_path):
     """Slow: three processes start JAX and compile. Over loopback, with one device each."""
     with socket.socket() as free:

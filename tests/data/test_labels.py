@@ -66,7 +66,7 @@ def test_lists_and_another_separator(tmp_path):
     assert column.read({"x": None}, "x", "here") is None
     assert column.read({"x": 7}, "x", "here") == ("7",)
     for wrong in (0.5, True, {"a": 1}, [["a"]], [0.5]):
-        with pytest.raises(UserError, match="here: column 'x' holds .*expected labels"):
+        with pytest.raises(UserError, match=r"here: column 'x' holds .*expected labels"):
             column.read({"x": wrong}, "x", "here")
 
 

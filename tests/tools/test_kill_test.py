@@ -18,13 +18,22 @@ def tool():
 
 
 @pytest.mark.slow
-def test_seven_signals_make_no_difference(tool, tmp_path):
-    """Slow: sixteen processes, seven of which are killed."""
+@pytest.mark.parametrize(
+    ("tables", "trials"),
+    [
+        (("classification",), 3),
+        pytest.param(("classification", "recommendation", "search"), 7, marks=pytest.mark.long),
+    ],
+)
+def test_signals_make_no_difference(tool, tmp_path, tables, trials):
+    """Slow: twice as many processes as signals, one of which each ends."""
     report = tmp_path / "report.md"
-    args = tool.Arguments(trials=7, seed=3, report=report, strategies=("sequential",))
+    args = tool.Arguments(
+        trials=trials, seed=3, tables=tables, report=report, strategies=("sequential",)
+    )
     assert tool.main(args) == 0
     text = report.read_text()
-    assert "7 signals over 3 sweeps" in text and "**no difference**" in text
+    assert f"{trials} signals over {len(tables)} sweep" in text and "**no difference**" in text
     for phase in tool.PHASES:
         assert f"| {phase} |" in text
     for table in args.tables:

@@ -14,7 +14,6 @@ from distill_jax.core.fields import check_fields
 from distill_jax.data import wordpiece
 from distill_jax.engine.cell import Cell
 from distill_jax.engine.options import Pooling, Precision
-from distill_jax.objectives.grammar import parse
 from distill_jax.tasks.kinds.kind import Kind
 from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
@@ -76,7 +75,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         _check_seed("label", self.label_seed)
-        if self.label_noise and not self.kind.has_classes:
+        kind = self.kind  # raises for a task that there is not
+        if self.label_noise and not kind.has_classes:
             raise UserError(f"label noise is for classes, not for task {self.task}")
         if not self.label_separator.strip():
             raise UserError("the label separator must be more than white space")
@@ -284,7 +284,7 @@ class ClassifierSetup:
         making = []
         for stage in cell.making:
             self.kind.metric_of(stage.training.select)
-            text = str(parse(stage.objective, self.kind.outputs))
+            text = str(self.kind.parse(stage.objective))
             making.append(dataclasses.replace(stage, objective=text))
         return dataclasses.replace(cell, stages=(*making, *cell.steps))
 

@@ -26,6 +26,7 @@ from distill_jax.tasks.classification.draws import check_label_seeds, what_was_f
 from distill_jax.tasks.classification.models import check_student
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
+from distill_jax.tasks.classification.splits import Splits
 from distill_jax.tasks.classification.student_tokens import check_own_tokens
 from distill_jax.tasks.classification.supplies import Supplies
 from distill_jax.tasks.classification.yardsticks import check_references, measure
@@ -87,7 +88,7 @@ class Classification:
         fitted = tuple(resolve(text, model.shape, shapes, outputs) for text in cell.objectives)
         digests = [teacher.digest for teacher in teachers]
         cell = cell.but(
-            plugin=plugin_digest(*cell.objectives),
+            plugin=plugin_digest(*cell.objectives, read=cell.setup.kind.parse),
             teacher_dtype=_dtype(cell, fitted),
             data_digest=splits.digest,
             teacher_digest=digests[0] if len(digests) == 1 else digest(digests),
@@ -118,7 +119,7 @@ class Classification:
 
     def _unknown(self, cells: Sequence[ClassifierCell]) -> Iterator[str]:
         """What share of the tokens a teacher does not know, where that is large."""
-        read = {}
+        read: dict[str, Splits] = {}
         for cell in cells:
             for each in with_each_teacher(cell):
                 read.setdefault(Path(each.setup.teacher.name).name, self.supplies.of(each)[0])
@@ -139,7 +140,7 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     """What was decided for a cell, once every objective is known to fit student and teacher."""
     pretrained = [supplies.of(each)[1] for each in with_each_teacher(cell)]
     supplies.check_tokens(cell)
-    plugin_digest(*cell.objectives)
+    plugin_digest(*cell.objectives, read=cell.setup.kind.parse)
     shape = check_student(cell, supplies.reading(cell)[1].config).shape
     for training in (*(each.training for each in cell.setup.teachers), cell.training):
         supplies.engine.check_batch_size(training.batch_size)

@@ -123,9 +123,7 @@ def measure(
             ledger.append(row)
         draw = each.yardstick.data.label_seed
         shown = f" (labels {draw})" if draw else ""
-        engine.reporter.say(
-            f"yardstick {row.row}{shown}: {each.splits.kind.told(row.metrics)}"
-        )
+        engine.reporter.say(f"yardstick {row.row}{shown}: {each.splits.kind.told(row.metrics)}")
         used, there = (row.metrics.get(f"train/{name}") for name in USED)
         if used is not None and there is not None and used < there:
             engine.reporter.say(f"yardstick {row.row}: fitted to {used:,} of {there:,} labels")

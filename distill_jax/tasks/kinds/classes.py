@@ -140,9 +140,7 @@ class Classes(Kind):
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
         return dict(calibrated)
 
-    def form(
-        self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path
-    ) -> Form:
+    def form(self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path) -> Form:
         return ClassForm(names, float(saved[TEMPERATURE]))
 
     def keep(self, folder: Path, fitted: Any, calibrated: Calibrated) -> None:

@@ -46,7 +46,9 @@ from distill_jax.evaluation.task_file import write_task
 from distill_jax.evaluation.yardsticks import Fitted, Regression
 from distill_jax.models.hf_config import read_json, write_json
 from distill_jax.models.hf_folder import CONFIG
+from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.outputs import Outputs
+from distill_jax.objectives.terms import Objective
 from distill_jax.tables.columns import Column
 
 Examples = TokenTable | ImageTable
@@ -106,6 +108,14 @@ class Kind(ABC):
     decides: ClassVar[Mapping[str, str]]
     lower: ClassVar[tuple[str, ...]] = ()
     plain: ClassVar[tuple[str, ...]] = ()
+
+    def parse(self, text: str) -> Objective:
+        """An objective, of the losses that can be written here.
+
+        Raises:
+          UserError: with the column of the mistake and the nearest name that exists.
+        """
+        return parse(text, self.outputs)
 
     # Data.
 
@@ -223,8 +233,8 @@ class Kind(ABC):
     def evidence(
         self, said: np.ndarray, table: Examples, fitted: Any, calibrated: Calibrated
     ) -> dict[str, Any]:
-        """What each test example contributed: ``test_correct``, or ``test_scores``: metric -> packed
-        numbers whose mean is the metric, see ``tables.evidence`` and ``evaluation.shares``."""
+        """What each test example contributed: ``test_correct``, or ``test_scores``, metric ->
+        packed numbers whose mean is the metric; see ``tables.evidence``, ``evaluation.shares``."""
 
     def mean(self, said_K: Sequence[np.ndarray]) -> np.ndarray:
         """What several teachers say together, for fidelity."""
@@ -281,9 +291,7 @@ class Kind(ABC):
         """What is kept beside a model for ``form``, plain JSON."""
 
     @abstractmethod
-    def form(
-        self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path
-    ) -> Form:
+    def form(self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path) -> Form:
         """How ``predict`` answers, from what ``saved`` kept.
 
         Args:

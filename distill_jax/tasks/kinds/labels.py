@@ -75,9 +75,7 @@ class LabelsColumn(LabelColumn):
     what: ClassVar[str] = "sets of labels"
     separator: str = ","
 
-    def read(
-        self, cells: Mapping[str, Any], column: str, where: str
-    ) -> tuple[str, ...] | None:
+    def read(self, cells: Mapping[str, Any], column: str, where: str) -> tuple[str, ...] | None:
         value = cells.get(column)
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
             return None
@@ -221,9 +219,7 @@ class Labels(Kind):
     ) -> dict[str, Any] | None:
         probs_NC = special.expit(np.float64(said))
         threshold = calibrated[THRESHOLD]
-        return label_mistakes(
-            probs_NC, _targets(table), threshold, label_names, table.ids, texts
-        )
+        return label_mistakes(probs_NC, _targets(table), threshold, label_names, table.ids, texts)
 
     def constant(self, labelled: Examples, label_names: Sequence[str]) -> np.ndarray | None:
         """The log-odds of the labels' frequencies, half an example added to either side."""
@@ -252,9 +248,7 @@ class Labels(Kind):
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
         return dict(calibrated)
 
-    def form(
-        self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path
-    ) -> Form:
+    def form(self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path) -> Form:
         threshold = float(saved[THRESHOLD])
         if not 0 <= threshold <= 1:
             raise ValueError(f"no threshold: {threshold}")

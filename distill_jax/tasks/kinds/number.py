@@ -225,9 +225,7 @@ class Number(Kind):
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
         return dict(fitted)
 
-    def form(
-        self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path
-    ) -> Form:
+    def form(self, saved: Mapping[str, Any], names: tuple[str, ...], tokenizer_file: Path) -> Form:
         scale = {name: float(saved[name]) for name in ("mean", "deviation")}
         if not all(map(math.isfinite, scale.values())):
             raise ValueError("the scale is not finite")

@@ -88,7 +88,7 @@ def test_they_train_as_a_population_and_go_on_where_they_were(small_table, tmp_p
             if name in row.metrics:
                 assert row.metrics[name] == pytest.approx(by_hash[row.hash].metrics[name], abs=0.04)
     _, _, said = run(args, tmp_path / "alone", options=RunOptions(resume="must"))
-    assert "2 of 2 runs are finished already" in said
+    assert "4 of 4 runs are finished already" in said
 
 
 def test_an_objective_that_compares_tokens_is_refused_by_name(small_table, tmp_path):

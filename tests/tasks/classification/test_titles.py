@@ -44,6 +44,7 @@ def yardsticks(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_teacher_of_product_titles_beats_its_yardsticks(minilm_folder, tmp_path, monkeypatch):
     """Slow: some hundred steps at two rates each, of one layer of MiniLM."""
     monkeypatch.setattr(run_module, "Engine", partial(Engine, mesh=make_mesh(jax.devices()[:1])))

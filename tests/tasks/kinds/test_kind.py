@@ -16,7 +16,7 @@ from distill_jax.tasks.kinds.kinds import all_names, kind_named
 def test_kinds_by_name():
     assert all_names()[0] == "classes" == DataConfig().kind.name
     assert {"classes", "number", "labels"} <= set(all_names())
-    with pytest.raises(UserError, match="unknown task 'nummber'.*Did you mean 'number'"):
+    with pytest.raises(UserError, match=r"unknown task 'nummber'.*Did you mean 'number'"):
         DataConfig(task="nummber")
 
 
