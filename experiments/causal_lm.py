@@ -3,10 +3,11 @@
     python experiments/causal_lm.py
     python experiments/causal_lm.py --preset smoke
 
-The texts are the movie review snippets, cut into a vocabulary of their own. The teacher, a decoder of
-4 layers, learns to say the next token. Students of 2 layers learn from the texts alone, from what the
-teacher says of every token (KL, forward and reverse, or both with the texts), all for the same steps.
-Perplexity is on held-out texts; the KL a token says how far a student is from its teacher there.
+The texts are the movie review snippets, cut into a vocabulary of their own. The teacher, a decoder
+of 4 layers, learns to say the next token. Students of 2 layers learn from the texts alone, from
+what the teacher says of every token (KL, forward and reverse, or both with the texts), all for the
+same steps. Perplexity is on held-out texts; the KL a token says how far a student is from its
+teacher there.
 """
 
 import sys
@@ -86,8 +87,8 @@ def declare(flags: CausalLM, teacher: Path | None = None) -> "Sweep[Any]":
         columns=COLUMNS,
         tested=(NLL.key,),
         protocol=(
-            f"Students ({size}) start at random and take {training.epochs:g} passes over the training "
-            "texts, the teacher 8. The step is chosen by the loss on validation.",
+            f"Students ({size}) start at random and take {training.epochs:g} passes over the "
+            "training texts, the teacher 8. The step is chosen by the loss on validation.",
         )
         if teacher
         else (),

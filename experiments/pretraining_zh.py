@@ -4,10 +4,10 @@
     python experiments/pretraining_zh.py --preset smoke
 
 A tokeniser and a BERT are trained on the training texts of the shopping reviews, labels unread, as
-``distill-jax pretrain`` does. Three teachers are then fine-tuned on a tenth of the labels: that BERT
-before any step (*from scratch*), after it (*pretrained*), and MiniLM-L6, which is English and reads
-most of the texts' tokens as [UNK]. Students of each learn from the labels alone, or from what their
-teacher says of all training texts; they read their teacher's tokens.
+``distill-jax pretrain`` does. Three teachers are then fine-tuned on a tenth of the labels: that
+BERT before any step (*from scratch*), after it (*pretrained*), and MiniLM-L6, which is English and
+reads most of the texts' tokens as [UNK]. Students of each learn from the labels alone, or from what
+their teacher says of all training texts; they read their teacher's tokens.
 """
 
 import sys
@@ -28,7 +28,8 @@ SIZE, VOCABULARY, MAX_LENGTH = "3x192", 8000, 48
 
 @dataclass(frozen=True)
 class PretrainingZh(TableFlags):
-    """Teachers from scratch, pretrained on the texts, and pretrained on English; students of each."""
+    """Teachers from scratch, pretrained on the texts, and pretrained on English; students of
+    each."""
 
     preset: Literal["default", "smoke"] = "default"
     """default: as committed under experiments/results. smoke: the whole path in a minute."""

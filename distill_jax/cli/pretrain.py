@@ -25,10 +25,10 @@ RUN = "pretraining.json"
 class Pretrain(TableFlags):
     """Train a tokeniser on your own texts, then a BERT that says which of their words were hidden.
 
-    Labels are not read. The folder that comes out is a teacher for compare-losses (--teacher FOLDER)
-    and a BertForMaskedLM for transformers; what is held out of the texts says how good it is. After
-    Ctrl-C the same command goes on. With --teacher the model is distilled from another, token by
-    token.
+    Labels are not read. The folder that comes out is a teacher for compare-losses (--teacher
+    FOLDER) and a BertForMaskedLM for transformers; what is held out of the texts says how good it
+    is. After Ctrl-C the same command goes on. With --teacher the model is distilled from another,
+    token by token.
     """
 
     output: Path
@@ -43,8 +43,8 @@ class Pretrain(TableFlags):
     lowercase: bool = True
     """Letters lose case and accents."""
     words: Literal["pieces", "spaces"] = "pieces"
-    """What is hidden as a whole. pieces: the tokens of a word, of Chinese each character. spaces: what
-    stands between spaces, in texts that were cut into words before."""
+    """What is hidden as a whole. pieces: the tokens of a word, of Chinese each character. spaces:
+    what stands between spaces, in texts that were cut into words before."""
     mask_share: float = 0.15
     """Share of a text's tokens that the model is asked for."""
     max_length: int = 128
@@ -56,7 +56,8 @@ class Pretrain(TableFlags):
     causal: bool = False
     """A decoder that says the next token, instead of a BERT that says hidden ones."""
     teacher: str = ""
-    """Distil this model: a folder of this command, or (of hidden words) any BERT's with such a head."""
+    """Distil this model: a folder of this command, or (of hidden words) any BERT's with such a
+    head."""
     objective: str = ""
     """Default: ce, with --teacher kl + ce."""
     epochs: float = 3.0
@@ -165,8 +166,8 @@ def keep(model: Path, output: Path, run: str, metrics: Any) -> None:
             raise UserError(f"{output / RUN} is damaged ({error}); delete {output}") from error
         if there != run:
             raise UserError(
-                f"--output {output} holds the model of another run, {there}; this one, {run}, is in "
-                f"{model}: choose another --output, and it is copied there"
+                f"--output {output} holds the model of another run, {there}; this one, {run}, "
+                f"is in {model}: choose another --output, and it is copied there"
             )
         return
     if output.is_dir():

@@ -28,9 +28,9 @@ def load_corpus(spec: str, *, text: str = "sentence", home: Path | None = None) 
     """The texts of a data set.
 
     Args:
-      spec: a built-in data set, or TFDS's; ``files:FOLDER``, as for classification, but no file and no
-        row needs a label; ``text:FILE``, a text a line (``.txt``), or any file of rows with a column
-        ``text``.
+      spec: a built-in data set, or TFDS's; ``files:FOLDER``, as for classification, but no file and
+        no row needs a label; ``text:FILE``, a text a line (``.txt``), or any file of rows with a
+        column ``text``.
       text: column of files and TFDS data.
       home: where prepared data are kept.
 

@@ -1,7 +1,7 @@
 """Texts as language models read them: which tokens are asked for, and what is shown instead.
 
-Shape suffixes: N texts, S tokens of all texts one after another, B batch, T tokens, P positions that
-are asked for, V vocabulary, R of the tokens that may be drawn.
+Shape suffixes: N texts, S tokens of all texts one after another, B batch, T tokens, P positions
+that are asked for, V vocabulary, R of the tokens that may be drawn.
 """
 
 from __future__ import annotations
@@ -136,10 +136,10 @@ class _Texts:
 class MaskedTexts(_Texts):
     """Texts some of whose words are hidden, whole words at a time.
 
-    ``round(share * words' tokens)`` tokens of a text are chosen, one at least: words in an order drawn
-    by chance, those left out that would be too long. What is chosen, and what stands for it, is a
-    pure function of the text's id, the seed and the epoch. A text all of whose words are too long is
-    asked nothing.
+    ``round(share * words' tokens)`` tokens of a text are chosen, one at least: words in an order
+    drawn by chance, those left out that would be too long. What is chosen, and what stands for it,
+    is a pure function of the text's id, the seed and the epoch. A text all of whose words are too
+    long is asked nothing.
 
     Attributes:
       tokens: of the texts.

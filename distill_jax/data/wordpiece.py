@@ -1,9 +1,9 @@
 """A WordPiece tokeniser of one's own texts, as BERT's are made.
 
-Devlin et al. 2019; the pieces are found by merging the commonest pairs (the ``tokenizers`` library).
-That library numbers the pieces of one character in an order that changes from call to call, and
-breaks ties by these numbers; here they are numbered first, so that the same texts always give the
-same tokeniser.
+Devlin et al. 2019; the pieces are found by merging the commonest pairs (the ``tokenizers``
+library). That library numbers the pieces of one character in an order that changes from call to
+call, and breaks ties by these numbers; here they are numbered first, so that the same texts always
+give the same tokeniser.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _tokenizer(vocabulary: Mapping[str, int], lowercase: bool) -> Tokenizer:
 def _characters(
     tokenizer: Tokenizer, texts: Sequence[str], vocab_size: int
 ) -> tuple[list[str], list[str]]:
-    """Pieces of one character: those that begin a word, and those that go on with one; the commonest
-    first, equally common ones by code point."""
+    """Pieces of one character: those that begin a word, and those that go on with one; the
+    commonest first, equally common ones by code point."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(tokenizer.normalizer.normalize_str(text))

@@ -34,8 +34,8 @@ class TextScores:
     Attributes:
       counts_N: int64, its tokens that are asked for.
       sums: measure -> float64 [N], the sum over them: ``nll``, negative log-likelihood in nats;
-        ``top1``, how often the token is the likeliest; ``kl``, KL(teacher || model), where there is a
-        teacher.
+        ``top1``, how often the token is the likeliest; ``kl``, KL(teacher || model), where there is
+        a teacher.
     """
 
     counts_N: np.ndarray

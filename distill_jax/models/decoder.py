@@ -1,9 +1,9 @@
 """A small decoder: the next token from those before it.
 
-Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training" (GPT): BERT's layers,
-each layer norm after the residual sum, in which no position looks at later ones, and logits that are
-products with the word embeddings. The layers are those of ``bert``, so an encoder-decoder is one file
-with both, and attention from one to the other.
+Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training" (GPT): BERT's
+layers, each layer norm after the residual sum, in which no position looks at later ones, and logits
+that are products with the word embeddings. The layers are those of ``bert``, so an encoder-decoder
+is one file with both, and attention from one to the other.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Decoder(nn.Module):
         """Logits [B, P, V] of the tokens that follow the positions asked for."""
         config = self.config
         output = encoded(config, self.dtype, batch, train=train, remat=self.remat, causal=True)
-        asked_BPD = asked_states(output.hidden_states[config.num_layers], batch.positions_BP)
+        asked_BPD = asked_states(output.hidden_states[config.num_layers], batch)
         logits_BPV = tied_logits(asked_BPD, words_of(self), self.dtype)
         return output.replace(logits_BC=logits_BPV)  # type: ignore[attr-defined]
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.language_types import least_batch
+from distill_jax.core.language_types import LanguageBatch, least_batch
 from distill_jax.core.types import ModelShape
 from distill_jax.models.bert import BertConfig, Params
 from distill_jax.models.family import Family
@@ -102,8 +102,10 @@ def tied_logits(hidden_BPD: Array, words_VD: Array, dtype: Any) -> Array:
     return logits_NV.reshape(B, P, words_VD.shape[0])
 
 
-def asked_states(hidden_BTD: Array, positions_BP: Array) -> Array:
+def asked_states(hidden_BTD: Array, batch: LanguageBatch) -> Array:
     """The hidden states [B, P, D] where a token is asked for."""
+    positions_BP = batch.positions_BP
+    assert positions_BP is not None, "a batch of a language model asks for tokens"
     return jnp.take_along_axis(hidden_BTD, positions_BP[:, :, None], axis=1)
 
 

@@ -70,7 +70,7 @@ class MaskedBert(nn.Module):
         """Logits [B, P, V] of what is asked, hidden states and attention of all positions."""
         config = self.config
         output = encoded(config, self.dtype, batch, train=train, remat=self.remat)
-        asked_BPD = asked_states(output.hidden_states[config.num_layers], batch.positions_BP)
+        asked_BPD = asked_states(output.hidden_states[config.num_layers], batch)
         logits_BPV = MaskedHead(config, self.dtype, name=HEAD)(asked_BPD, words_of(self))
         return output.replace(logits_BC=logits_BPV)  # type: ignore[attr-defined]
 

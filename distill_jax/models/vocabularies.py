@@ -1,8 +1,8 @@
 """Fewer or other tokens for a model: its tokeniser trimmed, its embeddings taken along.
 
 A WordPiece tokeniser takes the longest piece it knows. Of a text all of whose pieces are left it
-makes the same pieces as before, as no longer one has come; of other texts it makes shorter pieces, as
-long as those are left.
+makes the same pieces as before, as no longer one has come; of other texts it makes shorter pieces,
+as long as those are left.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def with_embeddings(params: Params, path: tuple[str, ...], table_RD: np.ndarray)
 
 
 def transferred_embeddings(table_VD: np.ndarray, old: Path, new: Path) -> np.ndarray:
-    """Embeddings [R, D] for another tokeniser's tokens: the token's own where both have it, else the
-    mean over the old tokeniser's pieces of it, see Gee et al. 2022, "Fast Vocabulary Transfer for
-    Language Model Compression".
+    """Embeddings [R, D] for another tokeniser's tokens: the token's own where both have it, else
+    the mean over the old tokeniser's pieces of it, see Gee et al. 2022, "Fast Vocabulary Transfer
+    for Language Model Compression".
 
     Args:
       table_VD: of the old one's tokens.

@@ -1,10 +1,10 @@
 """The outputs of a language model: logits of a vocabulary at the positions that are asked for.
 
-Each position counts as an example does elsewhere; ``ce`` is that of the token there. Losses on hidden
-states and attention are read as of a classifier, at all positions of the texts.
+Each position counts as an example does elsewhere; ``ce`` is that of the token there. Losses on
+hidden states and attention are read as of a classifier, at all positions of the texts.
 
-Shapes: B texts, P positions, V tokens; ``logits`` [B, P, V], ``targets`` int32 [B, P], negative where
-nothing is asked.
+Shapes: B texts, P positions, V tokens; ``logits`` [B, P, V], ``targets`` int32 [B, P], negative
+where nothing is asked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.language_types import LanguageBatch
 from distill_jax.core.types import ModelOutput, ModelShape
 from distill_jax.losses.numeric import floats
 from distill_jax.losses.teachers import mean_logits, mean_probabilities
@@ -51,11 +50,11 @@ class VocabularyOutputs(Predictions):
     instead: ClassVar[Mapping[str, str]] = {"mse_regression": "mse_logits", "focal": "ce"}
     says: ClassVar[str] = "a token of a vocabulary"
 
-    def where(self, batch: LanguageBatch, labelled: bool) -> Array:
+    def where(self, batch: Any, labelled: bool) -> Array:
         """bool [B * P]."""
         return (batch.where_B[:, None] & batch.asked_BP).reshape(-1)
 
-    def labels(self, batch: LanguageBatch) -> Array:
+    def labels(self, batch: Any) -> Array:
         """int32 [B * P]."""
         return jnp.maximum(jnp.asarray(batch.targets), 0).reshape(-1)
 

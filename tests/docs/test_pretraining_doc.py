@@ -18,7 +18,18 @@ from distill_jax.tasks.language.cells import LanguageDataConfig
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/pretraining.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^    distill-jax (\S+) ?([^\n]*)", PAGE, flags=re.M)
-SMALL = "--steps 1 --evaluations 1 --max-length 16 --batch-size 8 --track none".split()
+SMALL = [
+    "--steps",
+    "1",
+    "--evaluations",
+    "1",
+    "--max-length",
+    "16",
+    "--batch-size",
+    "8",
+    "--track",
+    "none",
+]
 
 
 def test_every_command_it_shows_is_one():

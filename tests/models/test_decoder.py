@@ -1,4 +1,4 @@
-"""The decoder: no place sees what comes after it; its folder gives it again, or says what is wrong."""
+"""The decoder: no place sees what comes after it; its folder gives it again."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""BERT that says hidden words: transformers' numbers, folders both ways, drawn where it is not there."""
+"""BERT that says hidden words: transformers' numbers, folders both ways, heads that are drawn."""
 
 import dataclasses
 import json

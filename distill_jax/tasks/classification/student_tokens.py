@@ -86,8 +86,8 @@ def own_reading(vocabulary: str, splits: Splits, checkpoint: Checkpoint) -> Read
 
 
 def check_own_tokens(cell: ClassifierCell, resolved: ResolvedObjective) -> None:
-    """Raises ``UserError`` for an objective that compares what a student with tokens of its own says
-    of them, or a teacher that would be asked about them."""
+    """Raises ``UserError`` for an objective that compares what a student with tokens of its own
+    says of them, or a teacher that would be asked about them."""
     if not cell.setup.vocabulary or not resolved.needs_teacher:
         return
     compares = [
@@ -98,13 +98,13 @@ def check_own_tokens(cell: ClassifierCell, resolved: ResolvedObjective) -> None:
     if compares:
         raise UserError(
             f"{', '.join(compares)} of {resolved.objective} compares tokens, and with "
-            f"--student-vocab {cell.setup.vocabulary} the student's are not its teacher's: distil by "
-            "logits (kl, mse_logits), or leave the flag out"
+            f"--student-vocab {cell.setup.vocabulary} the student's are not its teacher's: distil "
+            "by logits (kl, mse_logits), or leave the flag out"
         )
     if any(_is_live(teacher) for teacher in cell.setup.teachers):
         raise UserError(
-            "--student-vocab needs --teacher-outputs cache: a live teacher would be asked about the "
-            "student's tokens"
+            "--student-vocab needs --teacher-outputs cache: a live teacher would be asked about "
+            "the student's tokens"
         )
 
 

@@ -31,8 +31,8 @@ class LanguageDataConfig:
       vocab_size: of the tokeniser that is trained on the training texts; not read where the model
         starts from another, or has a teacher: then it reads their tokens.
       lowercase: of that tokeniser: letters lose case and accents.
-      words: what is hidden as a whole: ``pieces``, the tokens of a word (of Chinese each character);
-        ``spaces``, what stands between spaces.
+      words: what is hidden as a whole: ``pieces``, the tokens of a word (of Chinese each
+        character); ``spaces``, what stands between spaces.
       mask_share: of a text's tokens that are asked for.
     """
 

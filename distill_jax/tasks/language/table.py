@@ -33,6 +33,7 @@ from distill_jax.evaluation.language import Measure, TextScores, measure_of, sco
 from distill_jax.evaluation.latency import parameter_count
 from distill_jax.models.build import build_model, language_family
 from distill_jax.models.loaded import Loaded
+from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.objectives.vocabulary import VOCABULARY
@@ -54,12 +55,15 @@ from distill_jax.training.loop import LoopConfig, TrainResult
 from distill_jax.training.state import Params
 
 TEACHER, MODEL = "teacher", "model"
+READ = partial(parse, vocabulary=VOCABULARY)
+"""Reads an objective of language models."""
 SELECT = "nll"
 PROTOCOL = {
     "masked": "Of a test text the same words are hidden from every model; loss and top-1 are means "
-    "over these tokens, perplexity is exp of the loss. Tests over texts weigh a text by its tokens.",
-    "next": "Loss and top-1 are means over all tokens but the first of each test text, perplexity is "
-    "exp of the loss. Tests over texts weigh a text by its tokens.",
+    "over these tokens, perplexity is exp of the loss. Tests over texts weigh a text by its "
+    "tokens.",
+    "next": "Loss and top-1 are means over all tokens but the first of each test text, "
+    "perplexity is exp of the loss. Tests over texts weigh a text by its tokens.",
 }
 
 
@@ -102,7 +106,7 @@ class Language:
     def prepare(self, engine: Engine, entries: Sequence[Entry[LanguageSetup]]) -> None:
         self.engine, self.entries = engine, entries
         for cell in distinct(entries):
-            plugin_digest(cell.objective)
+            plugin_digest(cell.objective, read=READ)
             found = self.materials(cell)
             objective = found.objective(cell.objective)
             for note in objective.notes:
@@ -119,9 +123,10 @@ class Language:
         setup = cell.setup
         start, teacher = load_models(setup)
         given = teacher or start
-        key = setup.data, setup.asks, given and given.tokenizer_file
+        file = given.tokenizer_file if given else None
+        key = setup.data, setup.asks, file
         if key not in self._texts:
-            self._texts[key] = texts = prepare_texts(*key)
+            self._texts[key] = texts = prepare_texts(setup.data, setup.asks, file)
             told = [*texts.told(), *(f"start: {note}" for note in (start.notes if start else ()))]
             for line in told:
                 self.engine.reporter.say(line)
@@ -140,7 +145,7 @@ class Language:
     def run(self, entry: Entry[LanguageSetup]) -> LanguageRun:
         found = self.materials(entry.cell)
         cell = entry.cell.but(
-            plugin=plugin_digest(entry.cell.objective),
+            plugin=plugin_digest(entry.cell.objective, read=READ),
             data_digest=found.digest,
             teacher_digest=found.teacher.digest if found.teacher else "",
         )
@@ -221,8 +226,8 @@ def _materials(
     for model in (config, *([teacher.config] if teacher else [])):
         if texts.longest > model.max_positions:
             raise UserError(
-                f"texts of {texts.longest} tokens do not fit {model.max_positions} positions; lower "
-                "--max-length"
+                f"texts of {texts.longest} tokens do not fit {model.max_positions} positions; "
+                "lower --max-length"
             )
     if teacher and teacher.config.vocab_size != config.vocab_size:
         raise UserError(

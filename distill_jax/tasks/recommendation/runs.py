@@ -18,9 +18,9 @@ from jax.sharding import Mesh
 from distill_jax.core.distributed import is_lead, to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home, write_atomic
+from distill_jax.data.coverage import Coverage, in_words, unknown_below
 from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interactions import RankingSplit
-from distill_jax.data.coverage import Coverage, in_words, unknown_below
 from distill_jax.data.plan import choose_lengths
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import ledger_row, training_facts

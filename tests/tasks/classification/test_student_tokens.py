@@ -93,7 +93,7 @@ def test_they_train_as_a_population_and_go_on_where_they_were(small_table, tmp_p
 
 def test_an_objective_that_compares_tokens_is_refused_by_name(small_table, tmp_path):
     args = small_table(student_vocab="64", objectives=("hidden_mse + attention_kl + kl",))
-    with pytest.raises(UserError, match="hidden_mse, attention_kl of .* compares tokens"):
+    with pytest.raises(UserError, match=r"hidden_mse, attention_kl of .* compares tokens"):
         run(args, tmp_path / "out")
     live = small_table(student_vocab="occurring", objectives=("kl",), teacher_outputs="live")
     with pytest.raises(UserError, match="needs --teacher-outputs cache"):

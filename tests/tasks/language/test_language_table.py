@@ -1,4 +1,4 @@
-"""Tables of language models, small: from texts to a table, a teacher heard, the same in every way."""
+"""Tables of language models, small: from texts to a table, the same in every way."""
 
 import dataclasses
 import io
