@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NAME = "pretraining_zh"
 SCRATCH, PRETRAINED, ENGLISH = "from scratch", "pretrained", "MiniLM-L6 (English)"
-SIZE, VOCABULARY, MAX_LENGTH = "3x192", 8000, 48
+SIZE, VOCABULARY, MAX_LENGTH, STEPS = "4x128", 8000, 48, 3000
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def pretraining(flags: PretrainingZh) -> "Sweep[Any]":
         flags.data, max_length=MAX_LENGTH, vocab_size=300 if flags.small else VOCABULARY
     )
     training = LanguageTraining(
-        steps=4 if flags.small else 3000,
+        steps=4 if flags.small else STEPS,
         evaluations=2 if flags.small else 6,
         batch_size=32,
         optimizer=OptimizerConfig(learning_rate=1e-3),
@@ -121,8 +121,12 @@ def table(flags: PretrainingZh, scratch: Path, pretrained: Path) -> "Sweep[Any]"
         batch_size=32,
         optimizer=OptimizerConfig(learning_rate=1e-4),
     )
-    teacher = TeacherConfig(training=tuning, rates=() if flags.small else (1e-4, 5e-4))
-    names = {SCRATCH: str(scratch), PRETRAINED: str(pretrained), ENGLISH: flags.english}
+    own = TeacherConfig(training=tuning, rates=() if flags.small else (1e-4, 5e-4))
+    teachers = {
+        SCRATCH: replace(own, name=str(scratch)),
+        PRETRAINED: replace(own, name=str(pretrained)),
+        ENGLISH: TeacherConfig(flags.english, training=tuning),
+    }
     data = DataConfig(flags.data, label_fraction=0.1, max_length=MAX_LENGTH)
     student = "1x16x2" if flags.small else "2x64x2"
     columns = (
@@ -133,9 +137,9 @@ def table(flags: PretrainingZh, scratch: Path, pretrained: Path) -> "Sweep[Any]"
     sweep = Sweep(
         name=NAME,
         title=f"{flags.data}: teachers with and without pre-training on the texts",
-        base=Cell(ClassifierSetup(data, teacher, student), (Train("ce", training),)),
+        base=Cell(ClassifierSetup(data, own, student), (Train("ce", training),)),
         rows=axis("objective", ("ce", "kl")),
-        groups=axis("teacher.name", names),
+        groups=axis("teacher", teachers),
         seeds=flags.seeds or ((0, 1) if flags.small else (0, 1, 2)),
         baseline="ce",
         columns=columns,
@@ -160,8 +164,8 @@ def table(flags: PretrainingZh, scratch: Path, pretrained: Path) -> "Sweep[Any]"
             f"Texts are cut at {MAX_LENGTH} tokens. {SCRATCH} and {PRETRAINED} are one BERT "
             f"({SIZE}) with one tokeniser, of which the second has been trained on the training "
             "texts, without labels, to say hidden characters.",
-            f"Each teacher is fine-tuned for {tuning.steps} steps of {tuning.batch_size}, at the "
-            "learning rate of two that is better on validation.",
+            f"Each teacher is fine-tuned for {tuning.steps} steps of {tuning.batch_size}: the English "
+            "one at 1e-4, the others at 1e-4 or 5e-4, whichever is better on validation.",
         ),
     )
     return replace(sweep, base=replace(sweep.base, precision=flags.precision))

@@ -112,7 +112,7 @@ def test_losses_that_compare_tokens_need_the_teachers(student_config):
         )
 
     run = SimpleNamespace(
-        splits=read("a", [3, 4]), cell=SimpleNamespace(setup=SimpleNamespace(placebo=False))
+        taught=read("a", [3, 4]), cell=SimpleNamespace(setup=SimpleNamespace(placebo=False))
     )
     context = RunContext(None, run, None, "")
     shape = student_config.shape
