@@ -29,7 +29,7 @@ from distill_jax.models.bert import Bert, BertConfig, init_bert
 from distill_jax.objectives import plugins, registry
 from distill_jax.tasks.classification import runs
 
-pytest_plugins = ("toys", "exported", "compressed")
+pytest_plugins = ("toys", "token_toys", "exported", "compressed")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -41,7 +41,8 @@ class CompareLosses:
     """Column of the label (files: and tfds: only)."""
     task: str = "classes"
     """What is predicted: classes (one a text), number (a score; regression), labels (several a
-    text). See docs/data.md."""
+    text), tags (one a word), intent_slots (a class a text and a tag a word), spans (answers to
+    questions), relations (a class of two marked entities). See docs/data.md."""
     label_separator: str = ","
     """Between the labels of a cell, with --task labels."""
     label_fraction: float | None = None
@@ -143,9 +144,10 @@ class CompareLosses:
     select: str | None = None
     """What decides on validation which step is kept, of the teacher and of students: of classes
     accuracy (the default), macro_f1 (where classes are unequal), or loss; of a number pearson,
-    spearman or mse; of labels micro_f1, macro_f1, map or loss. On data of your own (files:, tfds:)
-    the lower loss decides between steps that are equal in it; of what is built in, the earlier
-    step."""
+    spearman or mse; of labels micro_f1, macro_f1, map or loss; of tags f1, accuracy or loss; of
+    intent_slots frames (all right), f1, accuracy (of intents) or loss; of spans f1, exact_match or
+    loss. On data of your own (files:, tfds:) the lower loss decides between steps that are equal in
+    it; of what is built in, the earlier step."""
     teacher_outputs: Literal["cache", "live"] = "cache"
     """Ask the teacher once and keep its answers, or ask it at every step."""
     cache_dtype: Literal["bfloat16", "float16", "float32"] = "float16"

@@ -32,7 +32,8 @@ class Data:
     label: str = "label"
     """Column of the label."""
     task: str = "classes"
-    """What is predicted, as in training: classes, number, labels."""
+    """What is predicted, as in training: classes, number, labels, tags, intent_slots, spans,
+    relations."""
     label_separator: str = ","
     """Between the labels of a cell, with --task labels."""
     label_fraction: float | None = None

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 Format = Literal["lines", "csv", "jsonl"]
 Cells = dict[str, Any]
-USUAL_COLUMNS = ("sentence", "text")
+USUAL_COLUMNS = ("sentence", "text", "tokens")
+QUESTION, CONTEXT = "question", "context"
+"""Columns of questions about texts."""
 ADDED_COLUMNS = ("predicted", "probability", "probabilities")
 """Of answers, which no column of a file may be called."""
 SHOWN = 10_000
@@ -41,7 +43,8 @@ class Predict:
     Texts are arguments, the rows of --input, or the lines of standard input. Each line of the
     output is the class, its probability, and the text; --output or --format give all classes'
     probabilities. A blank text has no class. Models of other tasks (--task) answer in their own
-    terms: a number, or several labels.
+    terms: a number, several labels, entities, an answer
+    to a question (--input with the columns question and context).
     """
 
     model: Annotated[Path, tyro.conf.Positional]
@@ -54,7 +57,7 @@ class Predict:
     input: Path | None = None
     """A file of texts: CSV, TSV, JSON, JSONL or Parquet, or .txt with a text a line."""
     text: str | None = None
-    """Column of the text in --input; by default sentence, text, or the only one there is."""
+    """Column of the text in --input; by default sentence, text, tokens, or the only one."""
     text_b: str | None = None
     """Column of the second text in --input, for a model of pairs."""
     output: Path | None = None
@@ -127,7 +130,7 @@ def _copy(stream: Stream, source: Source, writer: Writer, write: Callable[[str],
     written = 0
     write(writer.head())
     for rows, answers in stream.answers(
-        source.rows(), lambda row: [text_of(row, name) for name in source.names]
+        source.rows(), lambda row: [stream.form.text_of(row, name) for name in source.names]
     ):
         write(writer.rows(rows, answers))
         written += len(rows)
@@ -223,6 +226,8 @@ def rows_of_file(path: Path, text: str | None, text_b: str | None) -> Source:
         found |= dict.fromkeys(cells)
     columns = list(found)
     check_columns(columns, (), path)
+    if text is None and text_b is None and {QUESTION, CONTEXT} <= found.keys():
+        text, text_b = QUESTION, CONTEXT
     usual = [name for name in USUAL_COLUMNS if name in columns]
     text = text or (usual or columns if usual or len(columns) == 1 else [None])[0]
     if total and text is None:
@@ -249,12 +254,6 @@ def _check_no_file(text: str) -> None:
         return
     if slip:
         raise UserError(f"{text} is a file or folder, not a text: --input {text} reads a file")
-
-
-def text_of(row: Mapping[str, Any], name: str) -> str:
-    """A cell as text, nothing as a blank one."""
-    value = row.get(name)
-    return "" if value is None else str(value)
 
 
 Answers = Sequence[Any]
@@ -289,7 +288,7 @@ class Lines(Writer):
     def rows(self, rows: Sequence[Cells], answers: Answers) -> str:
         lines = []
         for row, answer in zip(rows, answers, strict=True):
-            texts = (text_of(row, name) for name in self.names)
+            texts = (self.form.text_of(row, name) for name in self.names)
             lines.append("\t".join(map(_printable, (*self.form.line(answer), *texts))))
         return "".join(f"{line}\n" for line in lines)
 

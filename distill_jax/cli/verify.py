@@ -57,7 +57,8 @@ def _verify_vectors(args: Verify) -> None:
 
 
 def _verify_classifier(args: Verify) -> None:
-    from distill_jax.cli.predict import rows_of_file, text_of
+    from distill_jax.cli.predict import rows_of_file
+    from distill_jax.evaluation.answers import text_of
     from distill_jax.export.opened import open_export
     from distill_jax.export.verify import find_source, verified
 

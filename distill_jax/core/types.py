@@ -182,9 +182,11 @@ class Capture:
 
 @dataclasses.dataclass(frozen=True)
 class ModelShape:
-    """What an objective has to know of a model: layers, widths, attention heads, classes."""
+    """What an objective has to know of a model: layers, widths, attention heads, classes, and
+    whether outputs are one a token instead of one an example."""
 
     num_layers: int
     hidden_size: int
     num_heads: int
     num_labels: int
+    per_token: bool = False

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from distill_jax.core.errors import UserError
+from distill_jax.data.conll import ENDINGS as _CONLL
+from distill_jax.data.conll import read_sentences
 from distill_jax.data.separated import _ignore, decode, open_text, separated
 
 _JSON = (".jsonl", ".ndjson", ".json")
 _COLUMNAR = (".parquet", ".arrow")
-_UNZIPPED = (".csv", ".tsv", *_JSON)
+_UNZIPPED = (".csv", ".tsv", *_JSON, *_CONLL)
 ENDINGS = (*_UNZIPPED, *(f"{ending}.gz" for ending in _UNZIPPED), *_COLUMNAR)
 """Of the files that ``read_cells`` reads."""
 
@@ -52,7 +54,7 @@ def read_cells(path: Path, note: Callable[[str], None] = _ignore) -> Rows:
 
     CSV, TSV: ``separated``. JSON: an array of objects, or an object a line. Parquet and Arrow
     (``save_to_disk`` of Hugging Face ``datasets``): classes that the schema names come by name,
-    those it hides (-1) as None.
+    those it hides (-1) as None. CoNLL columns: a sentence a row, see ``conll``.
 
     Args:
       note: told what had to be decided.
@@ -63,6 +65,8 @@ def read_cells(path: Path, note: Callable[[str], None] = _ignore) -> Rows:
     kind = kind_of(path)
     if kind in _COLUMNAR:
         return _columnar(path)
+    if kind in _CONLL:
+        return read_sentences(path, note)
     return _json(path) if kind in _JSON else separated(path, note)
 
 

@@ -68,7 +68,7 @@ def load(
     named = class_names(first, label)
     label_names = labels.names(read["train"], label, str(first), named, notes)
     tables = {s: _table(s, rows[s], read[s], label_names, columns, notes) for s in rows}
-    tables = _told_apart(tables, notes)
+    tables = told_apart(tables, notes)
     transfer = tables.pop(TRANSFER, None)
     bare = sum(x is None for x in read["train"])
     if bare:
@@ -127,7 +127,7 @@ def _no_column(path: Path, name: str, cells: Mapping[str, Any], where: str) -> U
 
 
 def _text(cells: Mapping[str, Any], column: str, labels: LabelColumn, where: str) -> str:
-    value = labels.text(cells[column])
+    value = labels.text(cells, column, where)
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: expected text in column {column!r}, found {value!r:.60}.")
     return _encodable(value.strip(), column, where)
@@ -182,7 +182,7 @@ def _table(
     )
 
 
-def _told_apart(tables: Mapping[str, TextTable], notes: list[str]) -> dict[str, TextTable]:
+def told_apart(tables: Mapping[str, TextTable], notes: list[str]) -> dict[str, TextTable]:
     """Tables with ids that occur once in all files: numbers often begin anew in each.
 
     An example that two files have under one id, text and all, keeps it: it is the same.

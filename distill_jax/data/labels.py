@@ -50,9 +50,15 @@ class LabelColumn(ABC):
           UserError: for a cell that holds no such label.
         """
 
-    def text(self, value: Any) -> Any:
-        """The text in a cell; for labels of words the cell may hold a list of them."""
-        return value
+    def text(self, cells: Mapping[str, Any], column: str, where: str) -> Any:
+        """The text of a row; for labels of words the cell may hold a list of them.
+
+        Args:
+          cells: of the row, by column.
+          column: of the text.
+          where: its place, for errors.
+        """
+        return cells[column]
 
     def of_built_in(self, dataset: TextDataset) -> TextDataset:
         """A data set that comes with the package, with such labels.

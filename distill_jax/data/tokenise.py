@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -27,6 +28,8 @@ _AT_ONCE = 1024
 _TOKENS_AT_ONCE = 1 << 20
 _MANIFEST, _COVERAGE = "manifest.json", "coverage.json"
 _ARRAYS = ("tokens_S", "token_types_S", "offsets_N1")
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Tokens and token types of some texts one after another, and the length (int64) of each."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,12 +161,14 @@ class TokenDataset:
       splits: token tables under the text splits' names.
       digest: digest of text, tokeniser file and ``max_length``.
       coverage: of each split.
+      notes: what was decided while tokens were made, a sentence each.
     """
 
     label_names: tuple[str, ...]
     splits: Mapping[str, TokenTable]
     digest: str
     coverage: Mapping[str, Coverage]
+    notes: tuple[str, ...] = ()
 
 
 def tokenise_texts(
@@ -277,7 +282,7 @@ class Tokeniser:
                 f"max length {max_length} leaves no room beside {special} special tokens."
             )
         self._tokenizer.no_padding()
-        self._unknown_id = _unknown_id(self._tokenizer)
+        self.unknown_id = _unknown_id(self._tokenizer)
         self.max_length = max_length
 
     def encode(
@@ -305,34 +310,83 @@ class Tokeniser:
         *,
         ids: Sequence[str],
         tally: Tally,
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    ) -> Iterator[Arrays]:
         """``encode`` piece by piece: tokens, token types, and the length (int64) of every row.
 
         Args:
           tally: counts what is cut and unknown.
         """
+        for _, arrays in self.read(texts, texts_b, ids=ids, tally=tally):
+            yield arrays
+
+    def read(
+        self,
+        texts: Sequence[str],
+        texts_b: Sequence[str] | None = None,
+        *,
+        ids: Sequence[str],
+        tally: Tally,
+        places: bool = False,
+    ) -> Iterator[tuple[list[Any], Arrays]]:
+        """What the library says of the texts, some of them at a time, and that as arrays.
+
+        Args:
+          tally: counts what is cut and unknown.
+          places: whether each token says which characters it was made of (``offsets``).
+        """
         inputs = iter(texts if texts_b is None else zip(texts, texts_b, strict=True))
         special = self._tokenizer.num_special_tokens_to_add(is_pair=texts_b is not None)
+        encode = partial(_encoded, self._tokenizer, places=places)
         done = 0
         while some := list(itertools.islice(inputs, _AT_ONCE)):
-            encodings = _encoded(self._tokenizer, some, None)
+            encodings = encode(some, None)
             needed = np.array([len(each) for each in encodings], np.int64)
             long = np.flatnonzero(needed > self.max_length).tolist()
-            cut = _encoded(self._tokenizer, [some[n] for n in long], self.max_length)
+            cut = encode([some[n] for n in long], self.max_length)
             for n, each in zip(long, cut, strict=True):
                 encodings[n] = each
-            kept = np.array([len(each) for each in encodings], np.int64)
+            arrays = arrays_of(encodings)
+            tokens, _, kept = arrays
             if not kept.all():
                 empty = ids[done + int(np.argmin(kept))]
                 raise UserError(f"the tokeniser finds no token in example {empty!r}.")
-            total = int(kept.sum())
-            chain = itertools.chain.from_iterable
-            tokens = np.fromiter(chain(each.ids for each in encodings), np.int32, total)
-            types = np.fromiter(chain(each.type_ids for each in encodings), np.int8, total)
-            unknown = int((tokens == self._unknown_id).sum())
-            tally.add(needed, words=total - special * len(some), unknown=unknown)
+            unknown = int((tokens == self.unknown_id).sum())
+            tally.add(needed, words=len(tokens) - special * len(some), unknown=unknown)
             done += len(some)
-            yield tokens, types, kept
+            yield encodings, arrays
+
+    def shortened(self, texts: Sequence[str], most: int) -> list[str]:
+        """The texts, each cut after so many tokens at most, special ones not counted."""
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        encodings = _encoded(self._tokenizer, list(texts), most + special, places=True)
+        ends = (max(stop for _, stop in each.offsets) for each in encodings)
+        cut = (bool(each.overflowing) for each in encodings)
+        return [t[:end] if over else t for t, end, over in zip(texts, ends, cut, strict=True)]
+
+    def windows(
+        self, questions: Sequence[str], contexts: Sequence[str], *, stride: int
+    ) -> Iterator[list[Any]]:
+        """For each question and its context: the pair, as often as it takes to see all of it.
+
+        Args:
+          questions: as ``shortened`` makes them, so that each leaves room for more of its context
+            than is shared.
+          stride: tokens of a context that two windows after one another share.
+        """
+        pairs = list(zip(questions, contexts, strict=True))
+        self._tokenizer.enable_truncation(self.max_length, stride=stride, strategy="only_second")
+        for start in range(0, len(pairs), _AT_ONCE):
+            for first in self._tokenizer.encode_batch(pairs[start : start + _AT_ONCE]):
+                yield [first, *first.overflowing]
+
+
+def arrays_of(encodings: Sequence[Any]) -> Arrays:
+    """Tokens and token types one after another, and the length (int64) of every row."""
+    kept = np.array([len(each) for each in encodings], np.int64)
+    total, chain = int(kept.sum()), itertools.chain.from_iterable
+    tokens = np.fromiter(chain(each.ids for each in encodings), np.int32, total)
+    types = np.fromiter(chain(each.type_ids for each in encodings), np.int8, total)
+    return tokens, types, kept
 
 
 class _ArrayFile:
@@ -360,14 +414,18 @@ class _ArrayFile:
         np.lib.format.write_array_header_1_0(self._file, about)
 
 
-def _encoded(tokenizer, texts: list, max_length: int | None) -> list:
-    """What the tokeniser says of texts, or pairs, cut where they are too long."""
+def _encoded(tokenizer, texts: list, max_length: int | None, *, places: bool = False) -> list:
+    """What the tokeniser says of texts, or pairs, cut where they are too long.
+
+    Args:
+      places: whether tokens say which characters they were made of.
+    """
     if max_length is None:
         tokenizer.no_truncation()
     else:
         tokenizer.enable_truncation(max_length)
     try:
-        return tokenizer.encode_batch_fast(texts)
+        return (tokenizer.encode_batch if places else tokenizer.encode_batch_fast)(texts)
     except BaseException as error:  # as above
         raise UserError(f"the tokeniser fails on the texts: {panics_reported(error)}") from error
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from distill_jax.data.tokenise import TokenTable
+from distill_jax.data.coverage import Tally
+from distill_jax.data.table import NO_LABEL
+from distill_jax.data.tokenise import Tokeniser, TokenTable
 
 PREDICTED = "predicted"
 """The first column that is added to a file's own."""
@@ -27,6 +29,14 @@ class Answered(Protocol):
         """In one word or number."""
 
 
+def text_of(cells: Mapping[str, Any], column: str) -> str:
+    """A cell as text, nothing as a blank one; a list of words by spaces."""
+    value = cells.get(column)
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return " ".join(value)
+    return "" if value is None else str(value)
+
+
 class Form(ABC):
     """Answers of one kind. None stands for a text that is blank."""
 
@@ -34,6 +44,30 @@ class Form(ABC):
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """That are added to a CSV file's own; the first one is ``PREDICTED``."""
+
+    def text_of(self, cells: Mapping[str, Any], column: str) -> str:
+        """The text of a row that is asked about, by default a cell.
+
+        Args:
+          cells: by column.
+
+        Raises:
+          UserError: the row has not what the model wants.
+        """
+        return text_of(cells, column)
+
+    def read(
+        self, tokeniser: Tokeniser, columns: Sequence[Sequence[str]], ids: Sequence[str]
+    ) -> tuple[TokenTable, Tally]:
+        """What a model is asked about some texts, and how much of them that is: by default a row
+        for each.
+
+        Args:
+          columns: the texts, and the second texts of pairs.
+        """
+        arrays, tally = tokeniser.encode(*columns, ids=ids)
+        labels_N = np.full(len(ids), NO_LABEL, np.int32)
+        return TokenTable(ids=tuple(ids), labels_N=labels_N, **arrays), tally
 
     @abstractmethod
     def answers(
@@ -43,7 +77,7 @@ class Form(ABC):
 
         Args:
           said: outputs, [N, C] or [N, T, C].
-          tokens: what the model read.
+          tokens: what the model read, as ``read`` made it.
           texts: one text an example, or two.
         """
 

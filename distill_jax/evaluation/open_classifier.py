@@ -7,12 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import TokenRange
 from distill_jax.data.coverage import Coverage, Tally
-from distill_jax.data.table import NO_LABEL
 from distill_jax.data.tokenise import Tokeniser, TokenTable
 from distill_jax.evaluation.answers import Answer, ClassForm, Form, softmax
 from distill_jax.evaluation.calibration import is_temperature, read_temperature
@@ -171,9 +168,8 @@ class Stream:
     def _tokens(self, texts: list[Sequence[str]], before: int) -> TokenTable:
         ids = tuple(map(str, range(before, before + len(texts))))
         columns = [list(column) for column in zip(*texts, strict=True)]
-        arrays, tally = self._tokeniser.encode(*columns, ids=ids)
+        tokens, tally = self.form.read(self._tokeniser, columns, ids)
         self.tally.merge(tally)
-        tokens = TokenTable(ids=ids, labels_N=np.full(len(ids), NO_LABEL, np.int32), **arrays)
         check_token_types(tokens, self._opened.token_range)
         return tokens
 

@@ -117,7 +117,9 @@ class BertConfig:
     @property
     def shape(self) -> ModelShape:
         """What objectives have to know of this model."""
-        return ModelShape(self.num_layers, self.hidden_size, self.num_heads, self.num_labels)
+        per_token = self.pooling == "tokens"
+        sizes = self.num_layers, self.hidden_size, self.num_heads
+        return ModelShape(*sizes, self.num_labels, per_token)
 
     @property
     def token_range(self) -> TokenRange:

@@ -39,7 +39,7 @@ class BiLstmConfig(WordConfig):
     @property
     def shape(self) -> ModelShape:
         """What objectives have to know of this model: one layer, and no attention."""
-        return ModelShape(1, 2 * self.width, 0, self.num_labels)
+        return ModelShape(1, 2 * self.width, 0, self.num_labels, self.per_token)
 
 
 class BiLstm(nn.Module):
@@ -55,7 +55,8 @@ class BiLstm(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool = False) -> ModelOutput:
-        """Logits; as hidden state 0 the embeddings, as 1 the states of both directions [B, T, D].
+        """Logits [B, C], or [B, T, C] as the config says; as hidden state 0 the embeddings, as 1
+        the states of both directions [B, T, D].
 
         Values at positions of padding are finite and mean nothing.
 
@@ -71,9 +72,10 @@ class BiLstm(nn.Module):
             drop(words_BTD, train=train), batch.where_BT
         )
         hidden = Dense(both, self.dtype, math.sqrt(2 / both), name="dense")
-        hidden_BD = drop(nn.relu(hidden(last_BD)).astype(jnp.float32), train=train)
+        said = hidden(states_BTD if self.config.per_token else last_BD)
+        said = drop(nn.relu(said).astype(jnp.float32), train=train)
         head = Dense(self.config.num_labels, jnp.float32, math.sqrt(1 / both), name="classifier")
-        return ModelOutput(logits_BC=head(hidden_BD), hidden_states={0: words_BTD, 1: states_BTD})
+        return ModelOutput(logits_BC=head(said), hidden_states={0: words_BTD, 1: states_BTD})
 
 
 class BothDirections(nn.Module):
@@ -151,6 +153,12 @@ def _forget_nothing(rng: Array, shape: tuple[int], dtype: Any) -> Array:
 
 BILSTMS = register(
     WordClassifiers(
-        "bilstm", BiLstmConfig, BiLstm, names_of("bilstm", 128), width=192, directions=2
+        "bilstm",
+        BiLstmConfig,
+        BiLstm,
+        names_of("bilstm", 128),
+        tokens=True,
+        width=192,
+        directions=2,
     )
 )

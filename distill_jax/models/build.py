@@ -30,6 +30,11 @@ def build_model(config: Any, dtype: Any = jnp.float32, remat: bool = False) -> n
     return family_of(config).build(config, dtype, remat)
 
 
+def families() -> tuple[Classifiers, ...]:
+    """All of classifiers."""
+    return registered(Classifiers)
+
+
 def student_family(name: str) -> Classifiers:
     """The family that claims a student's name.
 

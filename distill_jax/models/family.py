@@ -121,6 +121,7 @@ class Classifiers(Family):
       names: what its students are called, for people.
       reads: ``texts`` (tokens, as its teacher's tokeniser makes them) or ``images`` (pixels).
       pools: whether ``pooling`` means something to its students.
+      tokens: whether they may have a head that reads every token, ``pooling="tokens"``.
       compacts: whether its models are built as BERTs are, so that ``compact_bert.compact`` says
         what they are with fewer heads or in 8-bit integers.
       reference: (folder, token ids, token types, mask) -> logits as other software reads a folder
@@ -132,6 +133,7 @@ class Classifiers(Family):
     names: tuple[str, ...] = ()
     reads: str = "texts"
     pools: bool = False
+    tokens: bool = False
     compacts: bool = False
     reference: Callable[..., Any] | None = None
     elsewhere: Elsewhere | None = None

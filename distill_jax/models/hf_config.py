@@ -16,6 +16,10 @@ code that lies beside it (``modeling_distill_jax.py``) and refuses to run withou
 CODE = "modeling_distill_jax"
 PAIRS_KEY = "distill_jax_pairs"
 """Our own key in ``config.json``: whether the model was trained on pairs of texts."""
+TOKENS = "BertForTokenClassification"
+"""What transformers calls a BERT whose head reads every token."""
+OWN = ("pooler", "tokens")
+"""Poolings for which transformers has a class."""
 POOLING_KEY = "distill_jax_pooling"
 """The same for the pooling, as folders were written before there was ``POOLED``."""
 
@@ -90,6 +94,8 @@ def config_from_hf(raw: Mapping[str, Any], *, where: str) -> BertConfig:
         raise UserError(f"{where} lacks {', '.join(missing)}.")
     known = {**_REQUIRED, **_OPTIONAL}
     fields = {ours: raw[key] for key, ours in known.items() if key in raw}
+    if raw.get("architectures") == [TOKENS]:
+        fields.setdefault("pooling", "tokens")
     labels = _labels(raw, where)
     fields["num_labels"] = len(labels) if labels else raw.get("num_labels", 2)
     try:
@@ -122,9 +128,10 @@ def check_single_label(raw: Mapping[str, Any], *, where: str) -> None:
 def config_to_hf(config: BertConfig, label_names: Sequence[str] | None) -> dict[str, Any]:
     """The ``config.json`` of ``config``, as ``transformers`` reads it.
 
-    A model with BERT's pooler is a ``BertForSequenceClassification``. For another pooling
-    transformers has no class; under BERT's name it would draw a pooler by chance. So such a model
-    is called ``POOLED``, and BERT's sizes lie one level deeper, where BERT's classes look for none.
+    A model with BERT's pooler is a ``BertForSequenceClassification``, one whose head reads every
+    token a ``BertForTokenClassification``. For another pooling transformers has no class; under
+    BERT's name it would draw a pooler by chance. So such a model is called ``POOLED``, and BERT's
+    sizes lie one level deeper, where BERT's classes look for none.
     """
     names = label_names or [f"LABEL_{i}" for i in range(config.num_labels)]
     bert: dict[str, Any] = {"position_embedding_type": "absolute"}
@@ -137,10 +144,11 @@ def config_to_hf(config: BertConfig, label_names: Sequence[str] | None) -> dict[
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
     }
-    if config.pooling == "pooler":
+    if config.pooling in OWN:
+        whole = config.pooling == "pooler"
         return {
             "model_type": "bert",
-            "architectures": ["BertForSequenceClassification"],
+            "architectures": ["BertForSequenceClassification" if whole else TOKENS],
             **bert,
             **labels,
         }

@@ -1,9 +1,10 @@
 """What ``transformers`` computes from a folder, in numpy, from the files alone.
 
-``BertForSequenceClassification`` of transformers 5 (``models/bert/modeling_bert.py``: embeddings,
-encoder layers with layer norm after each residual sum, pooler, classifier) in evaluation mode, and
-``modeling_distill_jax.py`` for other poolings. Nothing of our model, its parameters' names or its
-reader is used: a folder that answers as it should is known to do so elsewhere.
+``BertForSequenceClassification`` and ``BertForTokenClassification`` of transformers 5
+(``models/bert/modeling_bert.py``: embeddings, encoder layers with layer norm after each residual
+sum, pooler, classifier) in evaluation mode, and ``modeling_distill_jax.py`` for other poolings.
+Nothing of our model, its parameters' names or its reader is used: a folder that answers as it
+should is known to do so elsewhere.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _GELU = {
     "gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
     "relu": lambda x: np.maximum(x, 0),
 }
+_TOKENS = "BertForTokenClassification"
 _TANH = ("gelu_new", "gelu_pytorch_tanh")
 
 
@@ -31,7 +33,7 @@ def reference_logits(
     token_type_ids_BT: np.ndarray,
     attention_mask_BT: np.ndarray,
 ) -> np.ndarray:
-    """Logits [B, C], float32, of the model in ``folder``."""
+    """Logits [B, C], float32, of the model in ``folder``; [B, T, C] where its head reads tokens."""
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "model.safetensors")
     own = raw["model_type"] == "bert"
@@ -39,6 +41,8 @@ def reference_logits(
     hidden_BTD = _encode(
         bert, tensors, name, input_ids_BT, token_type_ids_BT, attention_mask_BT.astype(bool)
     )
+    if raw.get("architectures") == [_TOKENS]:
+        return _linear(tensors, "classifier", hidden_BTD)
     if own:
         pooled_BD = np.tanh(_linear(tensors, "bert.pooler.dense", hidden_BTD[:, 0]))
     elif raw["pooling"] == "cls":

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from distill_jax.core.errors import UserError, nearest
 from distill_jax.core.files import save_tensors
 from distill_jax.models.bert import BertConfig, Params, init_bert
-from distill_jax.models.hf_config import read_json
+from distill_jax.models.hf_config import OWN, read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -161,9 +161,10 @@ def params_from_tensors(
 
 
 def write_tensors(file: Path, config: BertConfig, params: Params) -> None:
-    """Save parameters as ``BertForSequenceClassification`` names them, or the class in
-    ``modeling_distill_jax`` where the pooling is not BERT's own."""
-    backbone = "bert." if config.pooling == "pooler" else "backbone."
+    """Save parameters as ``BertForSequenceClassification`` names them (and
+    ``BertForTokenClassification``), or the class in ``modeling_distill_jax`` where the pooling is
+    not one of transformers' own."""
+    backbone = "bert." if config.pooling in OWN else "backbone."
     leaves = flatten_dict(params)
     tensors = {}
     for entry in weight_table(config):

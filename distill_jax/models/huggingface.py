@@ -156,7 +156,7 @@ def save_pretrained(
         hf_config.write_json(scratch / TOKENIZER_CONFIG, tokenizer_config)
         shutil.copyfile(tokenizer_file, scratch / TOKENIZER)
         hf_weights.write_tensors(scratch / hf_weights.WEIGHTS, config, params)
-        if config.pooling != "pooler":
+        if config.pooling not in hf_config.OWN:
             code = f"{hf_config.CODE}.py"
             shutil.copyfile(Path(__file__).with_name(code), scratch / code)
         if label_names is not None:

@@ -227,6 +227,7 @@ BERTS = register(
         Bert,
         _NAMES,
         pools=True,
+        tokens=True,
         compacts=True,
         reference=reference_logits,
         elsewhere=Elsewhere(save_elsewhere, load_elsewhere, usage_elsewhere),

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.fields import check_fields
 from distill_jax.core.types import TokenRange, as_batch
@@ -40,6 +41,7 @@ class WordConfig:
       num_labels: classes.
       max_positions, type_vocab_size: the teacher's, for the same texts; none of its own.
       dropout: rate before the hidden layer's product, and before the classifier's.
+      per_token: whether the classes are said of every token, of families that can.
     """
 
     vocab_size: int
@@ -48,6 +50,7 @@ class WordConfig:
     max_positions: int = 512
     type_vocab_size: int = 2
     dropout: float = 0.1
+    per_token: bool = dataclasses.field(default=False, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -92,7 +95,12 @@ class WordClassifiers(Classifiers):
             width = self._width_within(name, width, teacher)
         own = teacher.token_range
         return self.config_type(
-            own.tokens, width or self.width, teacher.num_labels, own.positions, own.types
+            own.tokens,
+            width or self.width,
+            teacher.num_labels,
+            own.positions,
+            own.types,
+            per_token=self.tokens and teacher.shape.per_token,
         )
 
     def init(self, config: Any, rng: Array) -> Params:

@@ -40,9 +40,9 @@ def test_every_command_it_shows_is_one():
         forms[command](shlex.split(arguments))
 
 
-@pytest.mark.slow  # ten small models are compiled
+@pytest.mark.long
 def test_its_models_are_made_one_from_another(tmp_path, monkeypatch):
-    """As the page has it, but small."""
+    """As the page has it, but small; one of its commands is run by ``tests/cli/test_pretrain.py``."""
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     on_one_device(monkeypatch)
     monkeypatch.chdir(tmp_path)

@@ -13,8 +13,15 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
 from distill_jax.data.assets import fetch
+from distill_jax.data.split_files import listed
 from distill_jax.evaluation.task_file import check_classifier
-from distill_jax.models.build import family_in, family_of, student_family, teacher_family
+from distill_jax.models.build import (
+    families,
+    family_in,
+    family_of,
+    student_family,
+    teacher_family,
+)
 from distill_jax.models.family import ModelConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
@@ -79,13 +86,19 @@ def load_encoder(
         location = path if path.is_dir() else name
     if not fresh and isinstance(location, Path):
         check_classifier(location, "teaching classes as it came")
-    return load_pretrained(
+    loaded = load_pretrained(
         location,
         pooling=POOLING.get(name) if pooling == "auto" else pooling,
         num_labels=num_labels,
         fresh_classifier=fresh,
         seed=seed,
     )
+    if loaded.config.pooling == "tokens" != pooling:
+        raise UserError(
+            f"teacher {name!r} has a head that reads every token; for one answer a text choose "
+            "what it reads: --teacher-pooling mean or cls"
+        )
+    return loaded
 
 
 def with_classes(
@@ -124,6 +137,14 @@ def check_student(cell: ClassifierCell, teacher: ModelConfig) -> ModelConfig:
             f"student {name!r} reads {family.reads}, which does not fit teacher "
             f"{setup.teacher.name!r}: that reads {reads}"
         )
+    if setup.kind.head == "tokens" and not family.tokens:
+        able = [name for each in families() if each.tokens for name in each.names]
+        raise UserError(
+            f"student {name!r} says one thing of a text, and task {setup.data.task} asks about "
+            f"every token: take {listed(able)}"
+        )
+    if setup.kind.head == "tokens" and setup.pooling != "teacher":
+        raise UserError(f"task {setup.data.task} reads every token: --student-pooling does nothing")
     if setup.pooling != "teacher" and not family.pools:
         raise UserError(f"student {name!r} of {reads} has no pooling {setup.pooling!r}")
     if setup.layers != "spread" and not family.copies(name):
@@ -145,7 +166,7 @@ def params_of_student(cell: ClassifierCell, pretrained: Checkpoint) -> Params:
 
 def inputs_of(data: DataConfig) -> TextInputs:
     """What texts a model reads that is trained on such data."""
-    return TextInputs(data.max_length, data.text_b is not None)
+    return TextInputs(data.max_length, data.kind.pairs or data.text_b is not None)
 
 
 def check_saved(folder: Path, table: Examples, logits_NC: np.ndarray) -> None:
@@ -167,8 +188,11 @@ def check_saved(folder: Path, table: Examples, logits_NC: np.ndarray) -> None:
     rows = np.unique(shorter[np.linspace(0, len(shorter) - 1, SAVED_EXAMPLES).astype(int)])
     batch = table.batch(rows, int(table.lengths_N[rows].max()), len(rows))
     tokens = np.asarray(batch.input_ids_BT), np.asarray(batch.token_type_ids_BT)
-    said_NC = reference(folder, *tokens, np.asarray(batch.where_BT))
-    expected_NC = logits_NC[rows]
+    where_BT = np.asarray(batch.where_BT)
+    said_NC, expected_NC = reference(folder, *tokens, where_BT), logits_NC[rows]
+    if said_NC.ndim == 3:  # an answer a token; behind the last one of an example anything
+        expected_NC = expected_NC[:, : where_BT.shape[1]][where_BT]
+        said_NC = said_NC[where_BT]
     gap, scale = np.abs(said_NC - expected_NC).max(), np.abs(expected_NC).max()
     # Where matrices are multiplied in half the digits, the model is the one that rounds.
     tolerance = 1e-3 if jax.default_backend() == "cpu" else 5e-2

@@ -19,6 +19,7 @@ from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.data.transfer import add_texts, noisy_labels
+from distill_jax.objectives.outputs import Outputs
 from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
 from distill_jax.tasks.kinds.kind import Examples, Kind
 
@@ -80,6 +81,11 @@ class Splits:
         """Of what is predicted."""
         return self.config.kind
 
+    @property
+    def outputs(self) -> Outputs:
+        """What models of it say, as objectives know it."""
+        return self.kind.outputs_for(self.label_names)
+
     def training_table(self, *, with_teacher: bool) -> Examples:
         """All examples where a teacher speaks of them, else those with labels."""
         return self.everything if with_teacher else self.labelled
@@ -125,12 +131,12 @@ def prepare_texts(config: DataConfig, dataset: TextDataset, tokenizer_file: Path
         return config.kind.tokenise(texts, tokenizer_file, config.max_length, cache)
 
     own = tokenise(dataset)
-    notes = dataset.notes
+    notes = (*dataset.notes, *own.notes)
     train: TokenTable = own.splits["train"]
     if config.more_texts:
         others = [load_dataset(name) for name in config.more_texts]
         wider = add_texts(dataset, others)
-        train, notes = tokenise(wider).splits["train"], wider.notes
+        train, notes = tokenise(wider).splits["train"], (*wider.notes, *own.notes)
     longest = max(int(table.lengths_N.max()) for table in own.splits.values())
     fine = choose_lengths(
         np.append(own.splits["train"].lengths_N, longest), batch_size=EVALUATION_BATCH
@@ -209,7 +215,8 @@ def _with_labels_chosen(splits: Splits) -> Splits:
     if config.task != DataConfig.task:  # classes were alone once
         chosen["task"] = config.task
     labels_digest = digest(chosen)
-    kind, fitted = config.kind, config.kind.fit(labelled)
+    kind = config.kind
+    fitted = kind.fit(labelled, splits.label_names)
     return dataclasses.replace(
         splits,
         fitted=fitted,

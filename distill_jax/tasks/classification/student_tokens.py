@@ -90,10 +90,11 @@ def check_own_tokens(cell: ClassifierCell, resolved: ResolvedObjective) -> None:
     says of them, or a teacher that would be asked about them."""
     if not cell.setup.vocabulary or not resolved.needs_teacher:
         return
+    everywhere = resolved.student.per_token  # outputs are of tokens, logits too
     compares = [
         term.label
         for term in resolved.terms
-        if any(_tokenwise(r.teacher_capture) for r in term.readers)
+        if everywhere or any(_tokenwise(reader.teacher_capture) for reader in term.readers)
     ]
     if compares:
         raise UserError(

@@ -84,8 +84,9 @@ class Classification:
         teachers = tuple(self.supplies.teacher(each)[0] for each in with_each_teacher(cell))
         model = check_student(cell, begins.config)
         shapes = [teacher.config.shape for teacher in teachers]
-        outputs = cell.setup.kind.outputs
-        fitted = tuple(resolve(text, model.shape, shapes, outputs) for text in cell.objectives)
+        fitted = tuple(
+            resolve(text, model.shape, shapes, splits.outputs) for text in cell.objectives
+        )
         digests = [teacher.digest for teacher in teachers]
         cell = cell.but(
             plugin=plugin_digest(*cell.objectives, read=cell.setup.kind.parse),
@@ -139,6 +140,7 @@ class Classification:
 def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     """What was decided for a cell, once every objective is known to fit student and teacher."""
     pretrained = [supplies.of(each)[1] for each in with_each_teacher(cell)]
+    outputs = supplies.of(cell)[0].outputs
     supplies.check_tokens(cell)
     plugin_digest(*cell.objectives, read=cell.setup.kind.parse)
     shape = check_student(cell, supplies.reading(cell)[1].config).shape
@@ -146,7 +148,7 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
         supplies.engine.check_batch_size(training.batch_size)
     for objective in cell.objectives[::-1]:
         shapes = [each.config.shape for each in pretrained]
-        resolved = resolve(objective, shape, shapes, cell.setup.kind.outputs)
+        resolved = resolve(objective, shape, shapes, outputs)
         check_own_tokens(cell, resolved)
         if cell.setup.placebo:
             _check_placebo(objective, resolved, cell.setup.kind)

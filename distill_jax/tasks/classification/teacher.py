@@ -102,7 +102,7 @@ def fine_tuned(
                 cell,
                 splits,
                 config,
-                resolve(cell.objective, config.shape, None, splits.kind.outputs),
+                resolve(cell.objective, config.shape, None, splits.outputs),
                 cell.training,
                 planned,
             ),

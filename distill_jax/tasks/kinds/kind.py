@@ -86,6 +86,7 @@ class Kind(ABC):
         a table that others are tested against.
       rows: objectives of ``compare-losses`` where none are named.
       head: what the model's head reads: one vector an example, or every token.
+      pairs: whether an example is a pair of texts, whatever ``--text-b`` says.
       has_classes: whether an example has one class: then labels can be made wrong on purpose,
         classes weighed, and a trained head heard as it came.
       columns: of the table; the first one is the main score, higher is better.
@@ -102,6 +103,7 @@ class Kind(ABC):
     alone: ClassVar[str]
     rows: ClassVar[tuple[str, ...]]
     head: ClassVar[Literal["pooled", "tokens"]] = "pooled"
+    pairs: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]]
     tested: ClassVar[tuple[str, ...]]
@@ -154,13 +156,17 @@ class Kind(ABC):
         }
         return dataclasses.replace(tokens, splits=splits)
 
-    def fit(self, labelled: Examples) -> Any:
+    def fit(self, labelled: Examples, label_names: Sequence[str]) -> Any:
         """What is learnt from the labels that are used, plain JSON; None for nothing."""
         return None
 
     def ready(self, table: Examples, fitted: Any) -> Examples:
         """A table as losses and ``scores`` read it."""
         return table
+
+    def outputs_for(self, label_names: Sequence[str]) -> Outputs:
+        """``outputs`` of a model with outputs of these names."""
+        return self.outputs
 
     def described(self, label_names: Sequence[str]) -> str:
         """What the outputs are, for people."""

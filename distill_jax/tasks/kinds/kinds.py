@@ -9,7 +9,7 @@ from distill_jax.evaluation.answers import Form
 from distill_jax.evaluation.task_file import TaskFile
 from distill_jax.tasks.kinds.kind import Kind, registered
 
-MODULES = ("classes", "number", "labels")
+MODULES = ("classes", "number", "labels", "tags", "intent_slots", "spans", "relations")
 """Files of this folder, each of which registers kinds when it is imported."""
 
 

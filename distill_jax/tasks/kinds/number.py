@@ -155,7 +155,7 @@ class Number(Kind):
     def label_of(self, table: TextTable, row: int, names: Sequence[str]) -> str:
         return f"{table.targets[row, 0]:g}"
 
-    def fit(self, labelled: Examples) -> dict[str, float]:
+    def fit(self, labelled: Examples, label_names: Sequence[str]) -> dict[str, float]:
         """Mean and standard deviation of the labels that are used; a deviation of 0 counts as 1."""
         numbers = np.asarray(labelled.targets, np.float64)
         return {"mean": float(numbers.mean()), "deviation": float(numbers.std()) or 1.0}

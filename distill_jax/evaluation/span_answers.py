@@ -1,0 +1,81 @@
+"""What a model of spans answers to questions about contexts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distill_jax.data.coverage import Tally
+from distill_jax.data.table import TextTable
+from distill_jax.data.tokenise import Tokeniser, TokenTable
+from distill_jax.data.windows import windows_of
+from distill_jax.evaluation.answers import PREDICTED, Form
+from distill_jax.evaluation.spans import Found, found_answers
+
+START, SCORE = "start", "score"
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanAnswer:
+    """An answer to a question.
+
+    Attributes:
+      label: its text, "" for no answer.
+      start: the number of its first character in the context; None for no answer.
+      score: sum of the logits of its start and end; by how much that is above that of no answer,
+        where the model may say so.
+    """
+
+    label: str
+    start: int | None
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanForm(Form):
+    """Answers that are spans of contexts; long contexts are read in windows.
+
+    Attributes:
+      threshold: by how much no answer has to exceed the best span; None where there always is one.
+    """
+
+    threshold: float | None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (PREDICTED, START, SCORE)
+
+    def read(
+        self, tokeniser: Tokeniser, columns: Sequence[Sequence[str]], ids: Sequence[str]
+    ) -> tuple[TokenTable, Tally]:
+        questions, contexts = columns
+        tokens, tally, _ = windows_of(
+            TextTable(tuple(ids), tuple(questions), tuple(contexts)), tokeniser
+        )
+        return tokens, tally
+
+    def answers(
+        self, said: np.ndarray, tokens: TokenTable, texts: Sequence[Sequence[str]]
+    ) -> list[SpanAnswer]:
+        return [self._answer(found) for found in found_answers(said, tokens.aside or ())]
+
+    def _answer(self, found: Found) -> SpanAnswer:
+        text = found.answer(self.threshold)
+        score = found.score - (found.null if self.threshold is not None else 0.0)
+        return SpanAnswer(text, found.start if text else None, score)
+
+    def line(self, answer: SpanAnswer | None) -> list[str]:
+        return [answer.label if answer else ""]
+
+    def row(self, answer: SpanAnswer | None) -> list[str]:
+        told = self.data(answer)
+        return ["" if told[name] is None else str(told[name]) for name in self.columns]
+
+    def data(self, answer: SpanAnswer | None) -> dict[str, Any]:
+        if answer is None:
+            return dict.fromkeys(self.columns)
+        score = float(f"{answer.score:.6g}") if np.isfinite(answer.score) else None
+        return {PREDICTED: answer.label, START: answer.start, SCORE: score}
