@@ -1,11 +1,31 @@
 """The experiments of language models, small, the whole way."""
 
+from pathlib import Path
+
+import pytest
 from language_tables import on_one_device, write_texts
 from scripts import ROOT, module_at
 
 from distill_jax.tables.outputs import load_results
 
 
+def test_the_chinese_table_is_declared():
+    """Every trend names what the table has; the three teachers differ in name, and in the rates."""
+    script = module_at(ROOT / "experiments/pretraining_zh.py")
+    for preset in ("default", "smoke"):
+        flags = script.PretrainingZh(preset=preset)
+        sweep = script.table(flags, Path("a"), Path("b"))
+        entries = sweep.entries()
+        places = {(entry.row, entry.group) for entry in entries}
+        picks = [p for t in sweep.trends for c in t.contrasts for p in c.picks]
+        named = {place[:2] for pick in picks for place in pick.places}
+        assert named <= places and len(places) == 6
+        assert len({entry.cell.setup.teacher.name for entry in entries}) == 3
+        (mlm,) = script.pretraining(flags).entries()
+        assert mlm.cell.setup.data.max_length == entries[0].cell.setup.data.max_length
+
+
+@pytest.mark.long
 def test_the_chinese_table_in_small(toy_teacher, toy_reviews, tmp_path, monkeypatch):
     """On other texts: three teachers, of which two have one tokeniser, and students of each."""
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
