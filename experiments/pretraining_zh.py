@@ -164,8 +164,8 @@ def table(flags: PretrainingZh, scratch: Path, pretrained: Path) -> "Sweep[Any]"
             f"Texts are cut at {MAX_LENGTH} tokens. {SCRATCH} and {PRETRAINED} are one BERT "
             f"({SIZE}) with one tokeniser, of which the second has been trained on the training "
             "texts, without labels, to say hidden characters.",
-            f"Each teacher is fine-tuned for {tuning.steps} steps of {tuning.batch_size}: the English "
-            "one at 1e-4, the others at 1e-4 or 5e-4, whichever is better on validation.",
+            f"Each teacher is fine-tuned for {tuning.steps} steps of {tuning.batch_size}: the "
+            "English one at 1e-4, the others at 1e-4 or 5e-4, whichever is better on validation.",
         ),
     )
     return replace(sweep, base=replace(sweep.base, precision=flags.precision))

@@ -42,7 +42,7 @@ def test_every_command_it_shows_is_one():
 
 @pytest.mark.long
 def test_its_models_are_made_one_from_another(tmp_path, monkeypatch):
-    """As the page has it, but small; one of its commands is run by ``tests/cli/test_pretrain.py``."""
+    """As the page has it, but small; ``tests/cli/test_pretrain.py`` runs one."""
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     on_one_device(monkeypatch)
     monkeypatch.chdir(tmp_path)

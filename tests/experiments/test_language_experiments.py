@@ -56,7 +56,9 @@ def test_the_chinese_table_in_small(toy_teacher, toy_reviews, tmp_path, monkeypa
     assert any("does not know" in line for line in spec.protocol)
 
 
+@pytest.mark.long
 def test_the_decoders_in_small(tmp_path, monkeypatch):
+    """In smaller still: ``tests/tasks/language/test_language_table.py``."""
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     on_one_device(monkeypatch)
     script = module_at(ROOT / "experiments/causal_lm.py")
