@@ -15,25 +15,23 @@ are over the test examples, and say nothing of another training.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.experiment import TableFlags
+from distill_jax.cli.measured import TEACHER, measured, students_in, write_points
 from distill_jax.cli.results import open_console
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import write_atomic
 from distill_jax.engine.options import DEFAULTS, Precision, RunOptions
 from distill_jax.export.plan import BenchPlan
 
 if TYPE_CHECKING:
     from distill_jax.engine.progress import Reporter
     from distill_jax.engine.sweep import Sweep
-    from distill_jax.export.variants import Exported, Variant
-    from distill_jax.tables.pareto import Point
+    from distill_jax.export.variants import Variant
 
-NAME, OBJECTIVE, TEACHER = "compression", "kl", "teacher"
+NAME, OBJECTIVE = "compression", "kl"
 STUDENTS = ("static", "bilstm", "tiny", "l2", "l3", "l6")
 SETTINGS: dict[str, dict[str, Any]] = {
     "static": {"training.epochs": 6.0, "training.optimizer.learning_rate": 3e-3},
@@ -120,20 +118,10 @@ def main(flags: Compression) -> None:
     ]
     plan = SMOKE if flags.small else PLAN
     points = measured(sweep, variants, folder, plan, reporter)
-    write(points, plan, folder, f"{sweep.title}: students of every kind, made smaller")
+    title = f"{sweep.title}: students of every kind, made smaller"
+    write_points(points, plan, folder, title, "compression.md")
     for path in sorted(folder.glob("figure.*")):
         print(path)
-
-
-def students_in(folder: Path) -> dict[str, Path]:
-    """The runs of a finished table by their students, the teacher's first."""
-    from distill_jax.tables.outputs import load_results
-
-    spec, rows = load_results(folder)
-    placed = {place.hash: place.group for place in spec.places}
-    teachers = [row.hash for row in rows if row.row == TEACHER]
-    hashes = {TEACHER: teachers[-1], **{group: hash_ for hash_, group in placed.items()}}
-    return {name: folder / "runs" / hash_ for name, hash_ in hashes.items()}
 
 
 def variants_of(
@@ -174,68 +162,6 @@ def variants_of(
         Variant(name, "vocabulary", hops("vocabulary")["vocabulary"], ONNX),
         Variant(name, "all three", of_pruning["vocabulary"], INT8),
     ]
-
-
-def measured(
-    sweep: "Sweep[Any]",
-    variants: "Sequence[Variant]",
-    folder: Path,
-    plan: BenchPlan,
-    reporter: "Reporter",
-) -> "list[Point]":
-    """Every variant exported, asked about the test split, and timed."""
-    import numpy as np
-
-    from distill_jax.export.variants import costs_of, export_variant, point_of
-    from distill_jax.tasks.classification.splits import load_texts
-
-    test = load_texts(sweep.base.setup.data).splits["test"]
-    exports: list[Exported] = []
-    with reporter.stage("export", len(variants)) as bar:
-        for variant in variants:
-            exports.append(export_variant(variant, folder / "exports", test))
-            bar.update(len(exports))
-    columns = (test.texts,) if test.texts_b is None else (test.texts, test.texts_b)
-    passes = len(exports) * (plan.warmup + plan.repeats)
-    with reporter.stage("timing", passes) as bar:
-        costs = costs_of(
-            exports,
-            columns,
-            plan,
-            folder / "costs.json",
-            lambda done, _: bar.update(done, batch_size=plan.texts),
-        )
-    teacher_N = next(
-        each.classes_N
-        for each in exports
-        if (each.variant.model, each.variant.name) == (TEACHER, "as is")
-    )
-    labels_N = np.asarray(test.labels_N)
-    return [
-        point_of(each, cost, labels_N, teacher_N) for each, cost in zip(exports, costs, strict=True)
-    ]
-
-
-def write(points: "Sequence[Point]", plan: BenchPlan, folder: Path, title: str) -> None:
-    """The table, the figure, and the points that both are made of."""
-    from distill_jax.tables.drawing import save_drawing
-    from distill_jax.tables.pareto import pareto_markdown, to_json
-    from distill_jax.tables.pareto_figure import draw_pareto
-    from distill_jax.tables.provenance import cpu_description, provenance
-
-    about = [
-        f"{title}. Accuracy on the test split with the 95% interval over its examples "
-        "(percentile bootstrap), of one seed; agreement: of how many of them the teacher says the "
-        "same class.",
-        f"ONNX Runtime on {cpu_description()}: p50 and p95 of {plan.sentences} test texts, one at "
-        f"a time, texts/s in {plan.batches} batches of {plan.batch_size}; medians of "
-        f"{plan.repeats} rounds over all models, after {plan.warmup} that do not count.",
-    ]
-    facts = {"title": title, "about": about, "plan": dataclasses.asdict(plan), **provenance()}
-    write_atomic(folder / "points.json", to_json(points, facts))
-    write_atomic(folder / "compression.md", table := pareto_markdown(points, about))
-    save_drawing(lambda: draw_pareto(points, title=title), folder / "figure")
-    print(table)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,22 @@
     python experiments/recommendation.py --preset ml-1m --data files:FOLDER   # SASRec's form
     python experiments/recommendation.py --preset cold    # a split in time, items nobody has seen
     python experiments/recommendation.py --rows labels kl "shuffled teacher" --seeds 0
+    python experiments/recommendation.py --data files:FOLDER --references popularity,item_knn \\
+      --labels "sampled_softmax(n=256)" --min-rating 4 --k-core 5      # a large catalogue
 
 Rows: the student on labels alone, with label smoothing, with the teacher's item vectors as its
 start but nothing else of the teacher; then each loss beside the labels' own; last the placebo, a
 teacher whose words are dealt to other positions. All take the same steps. What matters is the
 distance from the first row to a loss, and from the placebo to it: what the placebo gains is what
 any soft label gives. Beside the teacher stand its like that know items by number or by text alone,
-popularity and EASE. Tail: targets outside the most popular fifth of the items.
+popularity and EASE. Tail: targets outside the most popular fifth of the items. Histories longer
+than the models look back are learned from in windows; --no-windows takes the newest alone, as most
+published figures do.
 
 Leave-one-out leaks the future of other users, see the protocol under the table.
 
-Run time: 16 minutes of one CPU core, nine for the preset of unseen items.
+Run time: 16 minutes of one CPU core with --no-windows, as committed, nine for the preset of unseen
+items; in windows about two and a half times as long.
 """
 
 import sys
@@ -24,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from distill_jax.cli.experiment import TableFlags
+from distill_jax.cli.interaction_flags import InteractionFlags
 from distill_jax.cli.run import parse_flags, run
 
 if TYPE_CHECKING:
@@ -33,24 +38,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Recommendation(TableFlags):
+class Recommendation(InteractionFlags):
     """Compare ways of distilling a recommender."""
 
     preset: Literal["default", "smoke", "cold", "ml-1m"] = "default"
     """default: as committed. smoke: the whole path in a few minutes. cold: a split in time, with a
     student that reads texts beside one that knows numbers. ml-1m: for --data of that."""
-    data: str = "movielens-100k"
-    """movielens-100k, files:FOLDER with interactions, tfds:movielens/NAME."""
-    columns: str | None = None
-    """Of files:FOLDER, where they are not called as usual: user=...,item=...,time=...,rating=..."""
     split: str | None = None
     """leave-one-out, temporal, temporal:0.8,0.1,all or files; by default the data's own."""
     teacher: str | None = None
-    """sasrec-2x64-both by default; -text reads texts alone, without an ending items are numbers."""
+    """sasrec-2x64-both by default; -text reads texts alone, without an ending items are numbers;
+    -vectors and +vectors (sasrec-2x64-text+vectors) read those of --item-vectors."""
     students: tuple[str, ...] = ()
     """sasrec-1x16 by default; gru4rec-1x16, bpr_mf-16, sasrec-1x16-text ..."""
     rows: tuple[str, ...] = ()
     """Of the table, by their names; by default the preset's."""
+    item_vectors: str | None = None
+    """Vectors of items: FILE.npy with FILE.csv beside it (columns row, id), or .safetensors."""
+    references: str = "popularity,ease"
+    """What stands beside the students without training: popularity, item_knn, ease; "" for none."""
+    labels: str | None = None
+    """The loss of the labels in every row and of the teacher, instead of full_softmax:
+    sampled_softmax(n=256), sampled_bce(n=1), bpr(n=1)."""
+    max_length: int | None = None
+    """How many items of a history the models look back; 50 by default."""
+    windows: bool = True
+    """Longer histories are learned from as a whole, in windows of that length."""
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int | None = None
     """Of the students."""
@@ -80,7 +93,8 @@ CONTROLS: dict[str, dict[str, object]] = {
     "shuffled teacher": {"placebo": True},
 }
 SMOKE = ("labels", "kl", "relaxed_ranking", "hidden_mse", "shuffled teacher")
-TRAINED = "full_softmax(items='trained')"
+SOFTMAX = "full_softmax"
+TRAINED = f"{SOFTMAX}(items='trained')"
 COLD = {
     "labels": "full_softmax",
     "labels, trained items": TRAINED,
@@ -147,8 +161,8 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
     """The table that the flags ask for, and models that stand beside its teacher."""
     from distill_jax.engine.cell import Cell, Train
     from distill_jax.engine.sweep import Sweep, axis, points
+    from distill_jax.models.recommenders.closed_forms import parse_references
     from distill_jax.tasks.recommendation.cells import (
-        RecData,
         RecModel,
         RecommenderSetup,
         RecTeacher,
@@ -158,12 +172,14 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
     from distill_jax.training.recommender import ADAM, FitConfig
 
     preset = PRESETS[flags.preset]
+    max_length = preset.max_length if flags.max_length is None else flags.max_length
     fast = replace(ADAM, learning_rate=3e-3, schedule="linear", warmup=0.05)
     training = FitConfig(
         epochs=flags.epochs or preset.epochs,
         eval_every=preset.eval_every,
         batch_size=preset.batch_size,
         optimizer=fast,
+        windows=flags.windows,
     )
     teacher_training = replace(
         training,
@@ -171,23 +187,22 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         optimizer=replace(fast, learning_rate=preset.teacher_rate),
     )
     name = flags.teacher or preset.teacher
-    teacher = RecModel(name, preset.max_length, dropout=0.2, heads=2)
-    students = {
-        each: RecModel(each, preset.max_length, dropout=0.1)
-        for each in flags.students or preset.students
-    }
+    teacher = RecModel(name, max_length, dropout=0.2, heads=2)
+    names = flags.students or preset.students
+    students = {each: RecModel(each, max_length, dropout=0.1) for each in names}
     rows = {
         label: {"objective": objective, **CONTROLS.get(label, {})}
-        for label, objective in chosen_rows(flags.rows, preset.rows).items()
+        for label, objective in chosen_rows(flags.rows, with_labels(flags, preset.rows)).items()
     }
-    unseen = preset.rows is COLD
+    (of_teacher,) = with_labels(flags, {"": preset.labels}).values()
+    data, unseen = flags.rec_data(flags.split or preset.split), preset.rows is COLD
     sweep = Sweep(
         name="recommendation" + ("" if preset == PRESETS["default"] else f"-{flags.preset}"),
         title=f"Ways of distilling a recommender, {flags.data}",
         base=Cell(
             RecommenderSetup(
-                RecData(flags.data, flags.split or preset.split, flags.columns),
-                teacher=RecTeacher(teacher, preset.labels, training=teacher_training),
+                replace(data, item_vectors=flags.item_vectors),
+                teacher=RecTeacher(teacher, of_teacher, training=teacher_training),
             ),
             (Train("full_softmax", training),),
             precision=flags.precision,
@@ -195,12 +210,25 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         rows=points(rows),
         groups=axis("model", students),
         seeds=flags.seeds,
-        references=("popularity", "ease"),
+        references=parse_references(flags.references),
         columns=(*COLUMNS[:3], COLD_NDCG, *COLUMNS[3:]) if unseen else COLUMNS,
         tested=(NDCG.key, COLD_NDCG.key) if unseen else (NDCG.key,),
         row_title="training",
     )
     return sweep, tuple(replace(teacher, name=peer) for peer in preset.peers if peer != name)
+
+
+def with_labels(flags: Recommendation, rows: Mapping[str, str]) -> dict[str, str]:
+    """The objectives with the flags' loss of labels; without rows on what only a softmax has."""
+    if flags.labels is None:
+        return dict(rows)
+    plain = {label: text for label, text in rows.items() if text != TRAINED or len(rows) == 1}
+    texts = {label: text.replace(TRAINED, SOFTMAX) for label, text in plain.items()}
+    return {
+        label: text.replace(SOFTMAX, flags.labels)
+        for label, text in texts.items()
+        if f"{SOFTMAX}(" not in text
+    }
 
 
 def chosen_rows(names: tuple[str, ...], rows: Mapping[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill_jax.cli.experiment import TableFlags
+from distill_jax.cli.interaction_flags import InteractionFlags
 from distill_jax.cli.run import parse_flags, run
 
 if TYPE_CHECKING:
@@ -34,11 +34,9 @@ NAME = "recommendation_anchor"
 
 
 @dataclass(frozen=True)
-class Anchor(TableFlags):
+class Anchor(InteractionFlags):
     """Train a SASRec and print its figures over the whole catalogue."""
 
-    data: str = "movielens-100k"
-    """movielens-100k, or files:FOLDER with interactions."""
     output_dir: Path = Path("results") / NAME
     """Where checkpoints, the model, the ledger and the table go."""
     objective: str = "full_softmax"
@@ -53,6 +51,10 @@ class Anchor(TableFlags):
     layers: int = 2
     heads: int = 2
     max_length: int = 200
+    windows: bool = False
+    """Longer histories are learned from as a whole; the published figures take the newest items."""
+    references: str = "popularity"
+    """What stands beside it without training: popularity, item_knn, ease; "" for none."""
     dropout: float = 0.2
     learning_rate: float = 1e-3
     seeds: tuple[int, ...] = (0,)
@@ -61,12 +63,11 @@ class Anchor(TableFlags):
 def main(flags: Anchor) -> None:
     """Run the table, write and print it."""
     from distill_jax.cli.results import open_console
-    from distill_jax.data.load_interactions import load_ranking_split
     from distill_jax.tasks.recommendation.table import Recommendation
 
     console = open_console()
     flags.use_plugin()
-    split = load_ranking_split(flags.data)
+    split = flags.ranking_split()
     known = (split.data.num_users, split.data.num_items) == ML_1M
     sweep = table(flags, split.data.name, (PUBLISHED,) if known else ())
     flags.run(Recommendation(sweep, split), flags.output_dir, console)
@@ -76,7 +77,8 @@ def table(flags: Anchor, data: str, notes: tuple[str, ...]) -> "Sweep[Recommende
     """One row and popularity, without a teacher."""
     from distill_jax.engine.cell import Cell, Train
     from distill_jax.engine.sweep import Point, Sweep
-    from distill_jax.tasks.recommendation.cells import RecData, RecModel, RecommenderSetup
+    from distill_jax.models.recommenders.closed_forms import parse_references
+    from distill_jax.tasks.recommendation.cells import RecModel, RecommenderSetup
     from distill_jax.tasks.recommendation.columns import COLUMNS
     from distill_jax.training.recommender import ADAM, FitConfig
 
@@ -89,19 +91,20 @@ def table(flags: Anchor, data: str, notes: tuple[str, ...]) -> "Sweep[Recommende
         batch_size=flags.batch_size,
         max_shapes=flags.max_shapes,
         optimizer=replace(ADAM, learning_rate=flags.learning_rate),
+        windows=flags.windows,
     )
     return Sweep(
         name=NAME,
         title=f"The anchor of recommendation: SASRec on {data}",
         base=Cell(
-            RecommenderSetup(RecData(flags.data), model),
+            RecommenderSetup(flags.rec_data(), model),
             (Train(flags.objective, training),),
             precision=flags.precision,
         ),
         rows=(Point(flags.objective),),
         groups=(Point(name),),
         seeds=flags.seeds,
-        references=("popularity",),
+        references=parse_references(flags.references),
         columns=tuple(column for column in COLUMNS if column.key in keys),
         tested=(),
         row_title="training",

@@ -101,6 +101,7 @@ TASKS = (
         {"label_fraction": 1.0},
         teacher_epochs=5.0,
         steps=1200,
+        max_length=96,
     ),
     TaskTable(
         "snips_slots",

@@ -8,6 +8,8 @@ SCRIPTS = {
     "causal_lm": "CausalLM",
     "compression": "Compression",
     "pretraining_zh": "PretrainingZh",
+    "stanton2021_fidelity": "Fidelity",
+    "students": "Students",
     "recommendation": "Recommendation",
     "recommendation_anchor": "Anchor",
     "recommendation_continual": "Continual",

@@ -233,7 +233,14 @@ def main(args: Arguments) -> None:
     text = page(rows, [WAYS[name].words for name in chosen])
     print(text)
     if args.report:
-        write_atomic(args.report, text)
+        write_atomic(args.report, text + by_hand(args.report))
+
+
+def by_hand(report: Path) -> str:
+    """The sections of an earlier report after its table, which are not of this tool."""
+    before = report.read_text(encoding="utf-8") if report.is_file() else ""
+    found = before.find("\n## ")
+    return before[found:] if found >= 0 else ""
 
 
 def page(rows: list[str], words: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.compare_flags import CompareLosses, parse_arguments
 from distill_jax.cli.results import conclude, open_console
+from distill_jax.cli.student_start import told_start
 from distill_jax.cli.task_flags import baseline_of, kind_of, selection
 from distill_jax.cli.teacher_training import teacher_rates, teacher_training
 from distill_jax.core.errors import UserError
@@ -237,6 +238,7 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
         ),
         teacher,
         more_teachers=tuple(dataclasses.replace(teacher, name=name) for name in others),
+        start=args.student_start,
         vocabulary=args.student_vocab,
     )
     return Cell(setup, (Train(kind_of(args).alone, training),), precision=precision)
@@ -301,6 +303,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         *_half_precision(base),
         *weighing,
         *_copies_of_a_trained_teacher(args),
+        *told_start(args.student_start),
     )
     if args.controls:
         check_controls(objectives, args.steps)

@@ -85,6 +85,10 @@ class CompareLosses:
 
     students: tuple[str, ...] = ("tiny",)
     """tiny, l2, l3, LAYERSxWIDTHxHEADS such as 3x256x4, bilstm or static (docs/students.md)."""
+    student_start: str = "usual"
+    """Where students start: usual (as docs/students.md says of each), random, embeddings (the
+    teacher's, narrower), truncated (the most important units of the teacher's layers), or, of the
+    fine-tuned teacher or of its checkpoint before, a share, 0.5*teacher, 0.5*checkpoint."""
     student_pooling: Literal["auto", Pooling] = "auto"
     """What a student's head reads: pooler (BERT's own, on [CLS]), mean (of all tokens) or cls, or
     what the teacher's reads. auto: pooler for students that start at random on data of your own

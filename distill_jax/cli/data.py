@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 class Data:
     """Show the splits, classes and first examples of a data set, and run the checks of training.
 
+    Of interactions: users, items, what was decided about them, and what would be asked.
     What training would refuse about the data, or about data and teacher together, is refused here.
     """
 
     name: Annotated[str, tyro.conf.Positional] = "review_snippets/movie"
-    """As for --data: review_snippets/movie, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
+    """As for --data: review_snippets/movie, shopping_reviews_zh, movielens-100k, files:FOLDER,
+    tfds:NAME."""
     text: str = "sentence"
     """Column of the text (files: and tfds: only)."""
     text_b: str | None = None
@@ -48,6 +50,8 @@ class Data:
     """With --no-fine-tune: which class of the teacher is which of the data, as in training."""
     examples: int = 3
     """How many examples of each split to show."""
+    columns: str | None = None
+    """Of interactions, where they are not called as usual: user=...,item=...,time=..."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -55,6 +59,12 @@ def main(arguments: Sequence[str]) -> None:
     args = parse_flags(Data, arguments, "distill-jax data")
     if args.examples < 0:
         raise UserError(f"--examples must not be negative, not {args.examples}")
+
+    from distill_jax.cli import data_interactions
+
+    if args.columns or data_interactions.holds_interactions(args.name):
+        data_interactions.show(args.name, args.columns, args.examples)
+        return
 
     from distill_jax.tasks.classification.cells import TeacherConfig
     from distill_jax.tasks.classification.label_map import parse_label_map

@@ -41,7 +41,8 @@ class Recommend:
     model: Path
     """A run's folder (results/recommendation/runs/HASH) or a folder with a recommender."""
     history: str | None = None
-    """Ids or titles, oldest first, divided by semicolons: "Toy Story; Alien"."""
+    """Ids or titles, oldest first, divided by semicolons: "Toy Story; Alien"; "" for what
+    is popular."""
     users: Path | None = None
     """A file of people: columns user, history (ids or titles, oldest first, divided by semicolons,
     or a list), or both; CSV, TSV, JSON, JSONL, Parquet, or .txt with a user a line."""
@@ -60,7 +61,7 @@ class Recommend:
     without: str | None = None
     """Items that may not be shown, given like --only."""
     with_seen: bool = False
-    """Show items that somebody took, too."""
+    """Show items that somebody took, too, as runs with --repeats keep do."""
     new_items: tuple[str, ...] = ()
     """Texts ("title | genres") of items that the catalogue lacks; for models that read texts, with
     --history."""
@@ -86,13 +87,36 @@ def main(arguments: Sequence[str]) -> None:
     if args.history is None:
         _everybody(args, opened, shown_I)
         return
+    words = opened.catalogue.words(args.history)
     found = opened.recommend(
-        args.history, args.k, new_items=args.new_items, shown_I=shown_I, with_seen=args.with_seen
+        args.history,
+        args.k,
+        new_items=args.new_items,
+        shown_I=shown_I,
+        with_seen=args.with_seen or None,
     )
-    if not found:
-        print("no item is left to recommend", file=sys.stderr)
+    for line in _doubts(opened.catalogue, words, len(found), args.k):
+        print(line, file=sys.stderr)
     for place, each in enumerate(found, 1):
         print(f"{place}\t{each.title}\t{each.name}\t{each.score:.3f}")
+
+
+def _doubts(catalogue: Catalogue, words: Sequence[str], found: int, k: int) -> Iterator[str]:
+    """What somebody should know of a list.
+
+    Raises:
+      UserError: where there is none.
+    """
+    yield from filter(None, map(catalogue.doubt, words))
+    if not words:
+        yield "the history is empty: what is popular, with interactions as scores"
+    if not found:
+        raise UserError(
+            f"no item is left to recommend: of {len(catalogue)} items none may be shown that is "
+            "not in the history (--with-seen shows those, --only and --without say which may be)."
+        )
+    if found < k:
+        yield f"only {found} of the {k} items are left to recommend"
 
 
 def _check_output(args: Recommend) -> None:
@@ -142,11 +166,12 @@ def _everybody(args: Recommend, opened: OpenRecommender, shown_I: np.ndarray | N
     from distill_jax.evaluation.recommend_users import UserLists
 
     assert args.output is not None
-    taken = _taken(args, opened.catalogue)
+    taken = _taken(args, opened)
     people, total = _people(args, taken)
     if taken is None and opened.audience.users and not args.with_seen:
         print("what known users took is not known without --interactions", file=sys.stderr)
-    lists = UserLists(opened, args.k, taken=taken, shown_I=shown_I, with_seen=args.with_seen)
+    seen = args.with_seen or None
+    lists = UserLists(opened, args.k, taken=taken, shown_I=shown_I, with_seen=seen)
     writer = _WRITERS[args.output.suffix.lower()]
     titles = [opened.catalogue.title(item) for item in range(len(opened.catalogue))]
     with atomic_file(args.output) as file, _progress(total) as on_users:
@@ -157,18 +182,20 @@ def _everybody(args: Recommend, opened: OpenRecommender, shown_I: np.ndarray | N
     _tell(lists.told, total, args.output)
 
 
-def _taken(args: Recommend, catalogue: Catalogue) -> Taken | None:
+def _taken(args: Recommend, opened: OpenRecommender) -> Taken | None:
     """What the interactions say, with a line on what they do not."""
     if args.interactions is None:
         return None
+    from distill_jax.data.build_interactions import Preparation
     from distill_jax.data.column_names import parse_columns
     from distill_jax.data.load_interactions import load_interactions
     from distill_jax.evaluation.recommend_users import taken_from
 
     is_file = user_path(args.interactions).exists()
     spec = f"files:{args.interactions}" if is_file else args.interactions
-    data = load_interactions(spec, columns=parse_columns(args.columns))
-    taken = taken_from(data, catalogue)
+    preparation = Preparation("keep" if opened.audience.repeats else "first")
+    data = load_interactions(spec, preparation=preparation, columns=parse_columns(args.columns))
+    taken = taken_from(data, opened.catalogue)
     for note in data.notes:
         print(f"{data.name}: {note}", file=sys.stderr)
     if others := int((taken.items_I < 0).sum()):
@@ -235,5 +262,7 @@ def _tell(told: Told, total: int, output: Path) -> None:
     if told.unknown:
         words = f"{told.unknown:,} words of histories ({told.example!r}, ...)"
         print(f"{words} name no item of the catalogue, or several: left out", file=sys.stderr)
+    if told.doubts:
+        print(f"{told.doubts:,} words of histories: {told.doubt}", file=sys.stderr)
     if told.empty:
         print(f"{told.empty:,} users have no item left to recommend", file=sys.stderr)

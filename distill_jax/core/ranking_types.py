@@ -32,6 +32,8 @@ class HistoryBatch(Examples):
       target_where_BT: bool [B, T], True for positions that have a target.
       negatives_BTN: int32 [B, T, N] or [B, 1, N] (the same for a whole row), item numbers sampled
         for losses that do not look at all items; None where no loss wants any.
+      later_B: int32 [B], how many targets of the user come after those of its row; None where all
+        rows end with the newest.
     """
 
     example_ids_B: Array
@@ -40,6 +42,7 @@ class HistoryBatch(Examples):
     targets_BT: Array
     target_where_BT: Array
     negatives_BTN: Array | None = None
+    later_B: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From rows of (user, item, time, rating) to ``Interactions``: order, duplicates, rare ones."""
+"""From rows of (user, item, time, rating) to ``Interactions``: order, repeats, rare ones."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.interactions import Interactions
 
-DUPLICATES = ("first", "last", "all")
+REPEATS = ("first", "last", "keep")
 SEPARATOR = " | "
 """Between the parts of an item's text."""
 
@@ -20,23 +20,24 @@ class Preparation:
     """What is done to raw interactions before anything is learned from them.
 
     Attributes:
-      duplicates: of several interactions of a user with an item the ``first`` counts (what is
-        recommended is new to the user), or the ``last``, or ``all``.
+      repeats: of several interactions of a user with an item the ``first`` counts (what is
+        recommended is new to the user), or the ``last``; or all are kept, and what somebody took
+        may be asked for, and recommended, again.
       min_rating: interactions rated lower are dropped; None keeps all.
       min_user_count, min_item_count: users and items with fewer interactions are dropped, again
         and again until all that are left have enough (the k-core, where both are k).
       keep_unseen_items: items that have a text but no interaction stay in the catalogue.
     """
 
-    duplicates: str = "first"
+    repeats: str = "first"
     min_rating: float | None = None
     min_user_count: int = 1
     min_item_count: int = 1
     keep_unseen_items: bool = False
 
     def __post_init__(self) -> None:
-        if self.duplicates not in DUPLICATES:
-            raise unknown("rule for duplicates", self.duplicates, DUPLICATES)
+        if self.repeats not in REPEATS:
+            raise unknown("rule for repeats", self.repeats, REPEATS)
         for name in ("min_user_count", "min_item_count"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
@@ -113,7 +114,7 @@ def build_with_parts(
     Users and items are numbered in the order of their names (by value if all are whole
     numbers), so that the order of the rows does not matter. Each user's interactions are put
     in the order of time; those of one time stay in the order of the rows. Ratings are filtered
-    first, then duplicates, then rare users and items.
+    first, then repeats, then rare users and items.
 
     Raises:
       UserError: if nothing is left, or if parts and times contradict each other.
@@ -125,7 +126,9 @@ def build_with_parts(
     kept_N = _well_rated(name, rows, preparation, told)
     keys = [column[kept_N] for column in (rows.times_N, rows.parts_N) if column is not None]
     order_N = kept_N[np.lexsort([*keys, users_N[kept_N]])]  # stable
-    order_N = order_N[_without_duplicates(users_N[order_N], items_N[order_N], preparation, told)]
+    parts_N = None if rows.parts_N is None else rows.parts_N[order_N]
+    pairs_N = users_N[order_N] * (items_N.max(initial=0) + 1) + items_N[order_N]
+    order_N = order_N[_without_repeats(pairs_N, parts_N, preparation, told)]
     order_N = order_N[_frequent(users_N[order_N], items_N[order_N], preparation, told)]
     if not len(order_N):
         reasons = "; ".join(told[len(notes) :])
@@ -148,6 +151,7 @@ def build_with_parts(
         times_N=None if rows.times_N is None else rows.times_N[order_N],
         ratings_N=None if rows.ratings_N is None else rows.ratings_N[order_N].astype(np.float32),
         notes=tuple(told),
+        repeats=preparation.repeats == "keep",
     )
     return data, None if rows.parts_N is None else rows.parts_N[order_N]
 
@@ -167,33 +171,47 @@ def _numbered(column: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
 
 def _well_rated(name: str, rows: Rows, preparation: Preparation, told: list[str]) -> np.ndarray:
     if preparation.min_rating is None:
+        low = 0 if rows.ratings_N is None else int((rows.ratings_N <= 0).sum())
+        if low:
+            told.append(
+                f"{low} of {len(rows.users)} interactions are rated 0 or below and count like the "
+                "others: --min-rating drops them"
+            )
         return np.arange(len(rows.users))
     if rows.ratings_N is None:
-        raise UserError(f"data {name!r} has no ratings: min_rating cannot be asked for.")
+        raise UserError(f"data {name!r} has no ratings, which --min-rating asks for.")
     kept_N = np.flatnonzero(rows.ratings_N >= preparation.min_rating)
     dropped = len(rows.users) - len(kept_N)
     if dropped:
-        told.append(f"{dropped} interactions rated below {preparation.min_rating:g} were dropped")
+        told.append(
+            f"{dropped} of {len(rows.users)} interactions are rated below "
+            f"{preparation.min_rating:g} and were dropped"
+        )
     return kept_N
 
 
-def _without_duplicates(
-    users_N: np.ndarray, items_N: np.ndarray, preparation: Preparation, told: list[str]
+def _without_repeats(
+    pairs_N: np.ndarray, parts_N: np.ndarray | None, preparation: Preparation, told: list[str]
 ) -> np.ndarray:
-    pairs_N = users_N * (items_N.max(initial=0) + 1) + items_N
-    last = preparation.duplicates == "last"
+    """Positions that are left, of pairs of a user and an item in order of time."""
+    last = preparation.repeats == "last"
     _, found = np.unique(pairs_N[::-1] if last else pairs_N, return_index=True)
-    repeated = len(pairs_N) - len(found)
-    if preparation.duplicates == "all":
-        if repeated:
-            told.append(f"{repeated} interactions repeat an item that the user had: all count")
+    kept_N = np.zeros(len(pairs_N), bool)
+    kept_N[len(pairs_N) - 1 - found if last else found] = True
+    if kept_N.all():
         return np.arange(len(pairs_N))
-    if repeated:
+    note = f"{len(pairs_N) - len(found)} of {len(pairs_N)} interactions repeat an item of the user"
+    if preparation.repeats == "keep":
+        told.append(f"{note}: all count, and what somebody took is recommended again")
+        return np.arange(len(pairs_N))
+    told.append(f"{note}: the {preparation.repeats} of them counts (--repeats)")
+    if parts_N is not None and (parts_N[~kept_N] > 0).any():
+        _, validation, test = np.bincount(parts_N[~kept_N], minlength=3)
         told.append(
-            f"{repeated} interactions repeat an item of the user: the {preparation.duplicates} "
-            "of them counts"
+            f"{validation} validation and {test} test interactions are among the repeats, and not "
+            "asked for"
         )
-    return np.sort(len(pairs_N) - 1 - found if last else found)
+    return np.flatnonzero(kept_N)
 
 
 def _frequent(

@@ -2,6 +2,9 @@
 
 What a batch asks depends on the model: the item that follows each item of the history (``next``),
 hidden items (``hidden``, BERT4Rec), or every item of the user (``any``, matrix factorisation).
+
+Of a history that is longer than the model looks back, only the newest window is a row, or every
+one: windows lie side by side from the newest, so that in an epoch each item is asked for once.
 """
 
 import dataclasses
@@ -24,17 +27,19 @@ HIDDEN, ONLY_LAST, NEGATIVES = range(3)
 
 @dataclass(frozen=True, eq=False)
 class HistoryTable:
-    """The training part of every user who has something to learn from; a row a user.
+    """The training part of every user who has something to learn from; a row a user, or a window.
 
     Attributes:
       split: only its training part is read.
       task: what is asked of the model, see above.
-      max_length: T, the newest so many positions of a history are used.
+      max_length: T, positions of a row at most.
+      windows: whether longer histories have several rows; else the newest positions are used.
     """
 
     split: RankingSplit
     task: Question = "next"
     max_length: int = 200
+    windows: bool = False
 
     def __post_init__(self) -> None:
         if self.max_length < 1:
@@ -50,17 +55,48 @@ class HistoryTable:
         return 2 if self.task == "next" else 1
 
     @functools.cached_property
+    def _windows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """[R] the user of each row, how many of the user's targets come later, its positions."""
+        counts_U = self.split.train_ends_U - self.split.data.offsets_U1[:-1] - self._shift
+        users = np.flatnonzero(counts_U >= 1).astype(np.int32)
+        rows = -(-counts_U[users] // self.max_length) if self.windows else np.ones_like(users)
+        users_R, first_R = np.repeat(users, rows), np.repeat(np.cumsum(rows) - rows, rows)
+        later_R = (np.arange(len(users_R)) - first_R) * self.max_length
+        return users_R, later_R, np.minimum(counts_U[users_R] - later_R, self.max_length)
+
+    @property
     def users_R(self) -> np.ndarray:
         """int32 [R], the user of each row."""
-        counts_U = self.split.train_ends_U - self.split.data.offsets_U1[:-1]
-        return np.flatnonzero(counts_U >= self._needed).astype(np.int32)
+        return self._windows[0]
 
-    @functools.cached_property
+    @property
+    def later_R(self) -> np.ndarray:
+        """int64 [R], targets of the user that come after the row's."""
+        return self._windows[1]
+
+    @property
     def lengths_N(self) -> np.ndarray:
         """int64 [R], positions of each row."""
-        starts_U, ends_U = self.split.data.offsets_U1[:-1], self.split.train_ends_U
-        counts_R = (ends_U - starts_U)[self.users_R]
-        return np.minimum(counts_R - (self.task == "next"), self.max_length)
+        return self._windows[2]
+
+    @property
+    def share(self) -> float:
+        """Of all targets in the training part, those that an epoch asks for."""
+        counts_U = self.split.train_ends_U - self.split.data.offsets_U1[:-1] - self._shift
+        return float(self.lengths_N.sum() / counts_U[counts_U > 0].sum())
+
+    @property
+    def told(self) -> str:
+        """``share`` for people."""
+        if self.windows:
+            return f"{self.share:.0%} of the training targets, in windows of {self.max_length}"
+        newest = f"the newest {self.max_length} of a user (--windows for all)"
+        return f"{self.share:.0%} of the training targets" + (f", {newest}" * (self.share < 1))
+
+    @property
+    def _shift(self) -> int:
+        """Items at the start of a history that are no targets."""
+        return 1 if self.task == "next" else 0
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -73,18 +109,19 @@ class HistoryTable:
 
     @functools.cached_property
     def digest(self) -> str:
-        return digest(
-            {"split": self.split.digest, "task": self.task, "max_length": self.max_length}
-        )
+        names = {"split": self.split.digest, "task": self.task, "max_length": self.max_length}
+        return digest({**names, "windows": True} if self.windows else names)
 
     def __len__(self) -> int:
         return len(self.users_R)
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> HistoryBatch:
         """The newest ``length`` positions of ``rows``, left-padded, in ``batch_size`` rows."""
-        users = self.users_R[rows]
-        ends, starts = self.split.train_ends_U[users], self.split.data.offsets_U1[users]
-        shift = 1 if self.task == "next" else 0
+        users, later = self.users_R[rows], self.later_R[rows]
+        ends, shift = self.split.train_ends_U[users] - later, self._shift
+        starts = self.split.data.offsets_U1[users]
+        if self.windows:
+            starts = np.maximum(starts, ends - shift - self.max_length)
         column_T = np.arange(-length, 0) - shift
         place_RT = ends[:, None] + column_T[None, :]  # among all interactions
         where_RT = place_RT >= starts[:, None]
@@ -99,6 +136,7 @@ class HistoryTable:
             "where_BT": where_BT,
             "targets_BT": filled(targets_RT, batch_size),
             "target_where_BT": where_BT.copy(),
+            "later_B": filled(later, batch_size) if self.windows else None,
         }
         return HistoryBatch(**arrays)
 
@@ -192,13 +230,14 @@ def hide(batch: HistoryBatch, hiding: Hiding, num_items: int, seed: int, step: i
     """Replace items by ``num_items + 1``; only they are targets."""
     item_ids_BT, where_BT = np.asarray(batch.item_ids_BT), np.asarray(batch.where_BT)
     users_B1 = np.asarray(batch.example_ids_B)[:, None]
-    T = item_ids_BT.shape[1]
-    from_end_1T = np.arange(T)[::-1][None]  # so that the length of a batch has no say
-    luck_BT = np.where(where_BT, draw_unit(seed, step, HIDDEN, users_B1, from_end_1T), 2.0)
+    from_end_BT = _from_end(batch, item_ids_BT.shape[1])
+    luck_BT = np.where(where_BT, draw_unit(seed, step, HIDDEN, users_B1, from_end_BT), 2.0)
     least_BT = (luck_BT == luck_BT.min(axis=1, keepdims=True)) & where_BT
     hidden_BT = (luck_BT < hiding.share) | least_BT
-    last_B1 = draw_unit(seed, step, ONLY_LAST, users_B1) < hiding.only_last
-    hidden_BT = np.where(last_B1, (from_end_1T == 0) & where_BT, hidden_BT)
+    row = () if batch.later_B is None else (np.asarray(batch.later_B)[:, None],)
+    last_B1 = draw_unit(seed, step, ONLY_LAST, users_B1, *row) < hiding.only_last
+    newest_1T = np.arange(item_ids_BT.shape[1])[None] == item_ids_BT.shape[1] - 1
+    hidden_BT = np.where(last_B1, newest_1T & where_BT, hidden_BT)
     arrays: dict[str, Any] = {
         "item_ids_BT": np.where(hidden_BT, np.int32(num_items + 1), item_ids_BT),
         "target_where_BT": hidden_BT,
@@ -212,11 +251,20 @@ def _with_negatives(
     users_B = np.asarray(batch.example_ids_B)
     T = np.asarray(batch.item_ids_BT).shape[1] if negatives.per == "position" else 1
     users_B11 = np.where(users_B >= 0, users_B, table.users_R[0])[:, None, None]
-    from_end_1T1 = np.arange(T)[::-1][None, :, None]
+    from_end_BT1 = _from_end(batch, T)[..., None]
     number_11N = np.arange(negatives.count)[None, None, :]
-    drawn_BTN = table.others(users_B11, seed, step, NEGATIVES, users_B11, from_end_1T1, number_11N)
+    drawn_BTN = table.others(users_B11, seed, step, NEGATIVES, users_B11, from_end_BT1, number_11N)
     arrays: dict[str, Any] = {"negatives_BTN": drawn_BTN}
     return dataclasses.replace(batch, **arrays)
+
+
+def _from_end(batch: HistoryBatch, length: int) -> np.ndarray:
+    """[B or 1, T], places behind each position of the user's, so that neither the length of a batch
+    nor the cut into windows has a say in what is drawn for it."""
+    from_end_1T = np.arange(length)[::-1][None]
+    if batch.later_B is None:
+        return from_end_1T
+    return from_end_1T + np.asarray(batch.later_B)[:, None]
 
 
 def questions(histories: Histories, task: Question, length: int, batch_size: int) -> HistoryBatch:

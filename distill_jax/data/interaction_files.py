@@ -24,7 +24,14 @@ from distill_jax.data import recbole
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
 from distill_jax.data.column_names import column_of
 from distill_jax.data.file_formats import one_file, read_lines
-from distill_jax.data.separated import name_in, number_in, seconds_in, separated
+from distill_jax.data.separated import (
+    header_of,
+    is_number,
+    name_in,
+    number_in,
+    seconds_in,
+    separated,
+)
 from distill_jax.data.table import check_named
 from distill_jax.data.times import in_seconds
 
@@ -100,6 +107,7 @@ def _read_file(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str
 
 def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str | None]:
     """Columns ``user``, ``item`` and where they are ``time`` and ``rating``; the third's name."""
+    _check_header(path, columns)
     users, items, times, ratings = [], [], [], []
     user = item = time = rating = None
     for line, cells in separated(path):
@@ -123,6 +131,22 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, st
         np.array(ratings, np.float32) if ratings else None,
     )
     return rows, time
+
+
+def _check_header(path: Path, columns: Mapping[str, str] | None) -> None:
+    """Raises ``UserError`` for a first line that holds an interaction, not names of columns."""
+    cells = header_of(path)
+    named = any(_named_role(cell) for cell in cells) or set(cells) & set((columns or {}).values())
+    if not named and sum(map(is_number, cells)) >= 2:
+        shown = ",".join(cells[:5])
+        raise UserError(
+            f"{path}, line 1: {shown!r} holds no names of columns; put a header line in front, "
+            f"such as {'user,item,rating,time'!r} in the order of the cells."
+        )
+
+
+def _named_role(cell: str) -> bool:
+    return any(column_of(role, [cell], "") for role in _ROLES)
 
 
 def _read_lines(path: Path) -> Rows:

@@ -30,6 +30,7 @@ class Interactions:
       times_N: [N] seconds, ascending inside a user; None where only the order is known.
       ratings_N: float32 [N], or None.
       notes: what was decided about the data on the user's behalf, one sentence each.
+      repeats: whether a user takes items again: what is in a history competes and may be shown.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Interactions:
     times_N: np.ndarray | None = None
     ratings_N: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.items_N):
@@ -101,6 +103,7 @@ class Interactions:
                 "items": digest_strings(self.item_names),
                 "texts": None if self.item_texts is None else digest_strings(self.item_texts),
                 "arrays": digest_arrays({k: v for k, v in arrays.items() if v is not None}),
+                **({"repeats": True} if self.repeats else {}),
             }
         )
 
@@ -199,14 +202,25 @@ class Cases:
     def __len__(self) -> int:
         return len(self.users_E)
 
+    def take(self, rows: np.ndarray) -> "Cases":
+        """The cases at these rows."""
+        return Cases(self.users_E[rows], self.ends_E[rows])
+
     def targets_E(self, data: Interactions) -> np.ndarray:
         """int32 [E], the items to be found."""
         return data.items_N[self.ends_E]
 
-    def histories(self, data: Interactions) -> Histories:
-        """What each case tells of its user."""
-        starts_E = data.offsets_U1[self.users_E]
-        return _gather(self.users_E, data.items_N, starts_E, self.ends_E - starts_E, data.num_items)
+    def histories(self, data: Interactions, learned_U: np.ndarray | None = None) -> Histories:
+        """What each case tells of its user.
+
+        Args:
+          learned_U: bool [U], users whom a model knows; the others' numbers become -1, as those of
+            people who are not in the data. None where all are known.
+        """
+        starts_E, users_E = data.offsets_U1[self.users_E], self.users_E
+        if learned_U is not None:
+            users_E = np.where(learned_U[users_E], users_E, np.int32(-1))
+        return _gather(users_E, data.items_N, starts_E, self.ends_E - starts_E, data.num_items)
 
 
 def _gather(
@@ -246,7 +260,8 @@ class RankingSplit:
             raise ValueError("train_ends_U must lie inside each user's interactions")
         for name, cases in (("validation", self.validation), ("test", self.test)):
             if not len(cases):
-                raise UserError(f"data {self.data.name!r}: the {name} split has no case.")
+                because = f" ({'; '.join(self.data.notes)})" if self.data.notes else ""
+                raise UserError(f"data {self.data.name!r}: the {name} split has no case{because}.")
             ends_E, users_E = cases.ends_E, cases.users_E
             if (ends_E < self.train_ends_U[users_E]).any():
                 raise ValueError(f"a {name} target lies in the training part")
@@ -264,6 +279,11 @@ class RankingSplit:
             "test_ends": self.test.ends_E,
         }
         return digest({"data": self.data.digest, "arrays": digest_arrays(arrays)})
+
+    @property
+    def learned_U(self) -> np.ndarray:
+        """bool [U], users of whom something may be learned: others are nobody to a model."""
+        return self.train_ends_U > self.data.offsets_U1[:-1]
 
     @functools.cached_property
     def train_where_N(self) -> np.ndarray:

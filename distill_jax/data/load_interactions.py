@@ -25,7 +25,7 @@ def load_interactions(
     Args:
       spec: ``movielens-100k``; ``files:FOLDER`` (or a file) for the user's own CSV, SASRec or
         RecBole files, see ``interaction_files``; ``tfds:movielens/100k-ratings`` and the like.
-      preparation: filters and the rule for duplicates.
+      preparation: filters and the rule for repeats.
       home: where assets and prepared data are kept, ``core.files.home()`` by default.
       columns: role -> column of the user's files, where they are not called as usual, see
         ``column_names``.

@@ -11,6 +11,8 @@ from distill_jax.data.column_names import column_of
 from distill_jax.data.file_formats import ENDINGS, kind_of, read_cells, read_lines
 
 TEXT = ".txt"
+SEQUENCE = ":token_seq"
+"""RecBole's type of a list, whose items have spaces between them."""
 
 
 class Person(NamedTuple):
@@ -19,12 +21,13 @@ class Person(NamedTuple):
     Attributes:
       row: in the file, from 1.
       user: their name; "" where the file does not say.
-      history: ids or titles of items, oldest first; () where the file does not say.
+      history: ids or titles of items, oldest first, as a list or as a text with semicolons between
+        them; () where the file does not say.
     """
 
     row: int
     user: str = ""
-    history: tuple[str, ...] = ()
+    history: tuple[str, ...] | str = ()
 
     @property
     def label(self) -> str:
@@ -36,8 +39,8 @@ def read_people(path: Path, said: Mapping[str, str] | None = None) -> Iterator[P
     """A file of people, row by row: columns ``user``, ``history``, or both.
 
     CSV, TSV, JSON, JSONL or Parquet; or ``.txt`` with a user a line. A history is a list (JSON,
-    Parquet), or one text with semicolons between items. Usual names of columns are known
-    (``user_id``, ``item_id_list``), see ``column_names``.
+    Parquet), or one text with semicolons between items, or spaces as RecBole has them. Usual names
+    of columns are known (``user_id``, ``item_id_list``), see ``column_names``.
 
     Args:
       said: role -> column; those that the file lacks are of another file.
@@ -60,7 +63,7 @@ def read_people(path: Path, said: Mapping[str, str] | None = None) -> Iterator[P
                 named = ", ".join(columns)
                 raise UserError(f"{path} has columns {named}; expected user, history, or both.")
         name = _word(cells.get(user)) if user else ""
-        yield Person(row, name, _history(cells.get(history)) if history else ())
+        yield Person(row, name, _history(cells.get(history), history) if history else ())
 
 
 def read_items(path: Path) -> Iterator[str]:
@@ -88,8 +91,12 @@ def _check(path: Path) -> None:
         raise unknown("ending of a file", path.name, [*ENDINGS, TEXT])
 
 
-def _history(value: Any) -> tuple[str, ...]:
-    words = value.split(";") if isinstance(value, str) else value or ()
+def _history(value: Any, column: str) -> tuple[str, ...] | str:
+    if isinstance(value, str) and column.endswith(SEQUENCE) and ";" not in value:
+        value = value.split()
+    if isinstance(value, str):
+        return value.strip() or ()
+    words = value or ()
     if not isinstance(words, list | tuple):
         words = (words,)
     return tuple(word for word in map(_word, words) if word)

@@ -2,12 +2,13 @@
 
 ``NAME.inter`` holds the interactions (``user_id:token``, ``item_id:token``, ``rating:float``,
 ``timestamp:float``); ``NAME.item`` and ``NAME.user`` hold features. A split of one's own is
-``NAME.train.inter``, ``NAME.valid.inter`` and ``NAME.test.inter``. The format:
+``NAME.train.inter``, ``NAME.valid.inter`` and ``NAME.test.inter``. Where there is a column
+``item_id_list:token_seq`` a row is an item and all that its user took before it. The format:
 https://recbole.io/docs/user_guide/data/atomic_files.html
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,21 +88,23 @@ def read(folder: Path, columns: Mapping[str, str] | None = None) -> RawInteracti
         names = ", ".join(sorted(path.name for path in folder.glob("*.inter")))
         raise UserError(f"data files: expected one NAME.inter in {folder}, found {names}.")
     name = whole[0].stem if whole else split[0].stem.rpartition(".")[0]
-    if whole:
-        tables = [_interactions(whole[0], columns)]
-        rows = tables[0][0]
-    else:
-        paths = [folder / f"{name}.{part}.inter" for part in PARTS]
-        for path in paths:
-            if not path.is_file():
-                raise UserError(f"data files: no {path.name} in {folder}; a split needs all three.")
-        tables = [_interactions(path, columns) for path in paths]
-        rows = joined(folder, [rows for rows, _ in tables])
+    paths = whole or [folder / f"{name}.{part}.inter" for part in PARTS]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"data files: no {path.name} in {folder}; a split needs all three.")
+    atomic = [read_atomic(path) for path in paths]
     notes = []
-    column = tables[0][1]
-    if rows.times_N is None or column is None:
-        notes.append("no time column: the file's order decides")
+    if all(_list_of(table, columns) for table in atomic):
+        rows, column = _unrolled(atomic, columns), None
+        notes.append(f"{_list_of(atomic[0], columns)}: the order of the lists is that of time")
     else:
+        tables = [_interactions(table, columns) for table in atomic]
+        rows, column = tables[0]
+        if not whole:
+            rows = joined(folder, [rows for rows, _ in tables])
+        if column is None:
+            notes.append("no time column: the file's order decides")
+    if rows.times_N is not None and column is not None:
         times_N, note = in_seconds(rows.times_N, folder, column)
         rows, notes = rows._replace(times_N=times_N), [note]
     texts = None
@@ -135,19 +138,59 @@ def _value(path: Path, line: int, name: str, kind: str, cell: str):
     return tuple(number_in(path, line, name, word) for word in cell.split())
 
 
-def _interactions(path: Path, said: Mapping[str, str] | None) -> tuple[Rows, str | None]:
+def _interactions(table: AtomicTable, said: Mapping[str, str] | None) -> tuple[Rows, str | None]:
     """The rows, and what their column of times is called; None where they have none."""
-    table = read_atomic(path)
+    users, items = _named(table, "user", said), _named(table, "item", said)
+    time, rating = (column_of(role, table.types, table.path, said) for role in ("time", "rating"))
+    return Rows(users, items, _floats(table, time), _floats(table, rating)), time
 
-    def column(role: str) -> str | None:
-        return column_of(role, table.types, path, said)
 
-    names = []
-    for name in (column("user") or "user_id", column("item") or "item_id"):
-        cells = zip(table.lines, table.column(name, "token"), strict=True)
-        names.append([name_in(path, line, name, cell) for line, cell in cells])
-    time, rating = column("time"), column("rating")
-    return Rows(names[0], names[1], _floats(table, time), _floats(table, rating)), time
+def _named(table: AtomicTable, role: str, said: Mapping[str, str] | None) -> list[str]:
+    name = column_of(role, table.types, table.path, said) or f"{role}_id"
+    cells = zip(table.lines, table.column(name, "token"), strict=True)
+    return [name_in(table.path, line, name, cell) for line, cell in cells]
+
+
+def _list_of(table: AtomicTable, said: Mapping[str, str] | None) -> str | None:
+    """The column of what was taken before, or None."""
+    name = column_of("history", table.types, table.path, said)
+    return name if name is not None and table.types[name] == "token_seq" else None
+
+
+def _unrolled(tables: Sequence[AtomicTable], said: Mapping[str, str] | None) -> Rows:
+    """Each item once, in the order in which its user took them.
+
+    A user's first row says what came before it, which is learned from; the lists of later rows (cut
+    to the newest items, perhaps) say it again.
+
+    Raises:
+      UserError: for a list that does not end as the user's row before.
+    """
+    taken: dict[str, list[str]] = {}
+    parts: dict[str, list[int]] = {}
+    for part, table in enumerate(tables):
+        name = _list_of(table, said) or ""
+        users, items = _named(table, "user", said), _named(table, "item", said)
+        rows = zip(table.lines, users, items, table.columns[name], strict=True)
+        for line, user, item, before in rows:
+            known = taken.setdefault(user, list(before))
+            own = parts.setdefault(user, [0] * len(before))
+            length = min(len(known), len(before))
+            if known[len(known) - length :] != list(before[len(before) - length :]) or (
+                known and not before
+            ):
+                raise UserError(
+                    f"{table.path}, line {line}: {name} of user {user!r} does not go on from the "
+                    "user's row before; expected rows in order of time, each list ending with "
+                    "the item before."
+                )
+            known.append(item)
+            own.append(part)
+    return Rows(
+        users=[user for user, items in taken.items() for _ in items],
+        items=[item for items in taken.values() for item in items],
+        parts_N=np.concatenate(list(parts.values())) if len(tables) > 1 else None,
+    )
 
 
 def _floats(table: AtomicTable, column: str | None) -> np.ndarray | None:

@@ -82,6 +82,16 @@ def separated(
         ) from error
 
 
+def header_of(path: Path) -> list[str]:
+    """The cells of a file's first line, whatever they are."""
+    dialect = _dialect_in(path)
+    try:
+        with open_text(path, newline="") as lines:
+            return [cell.strip() for cell in next(_reader(lines, dialect), [])]
+    except csv.Error:
+        return []
+
+
 def _dialect_in(path: Path) -> Dialect:
     """``dialect_of`` a file, which is read whole only where that hangs on its quotation marks."""
     with open_text(path) as lines:
@@ -221,6 +231,14 @@ def number_in(path: Path, line: int, column: str, value: str) -> float:
             f"{path}, line {line}: column {column!r} holds {value[:40]!r}; expected a number."
         )
     return number
+
+
+def is_number(value: str) -> bool:
+    """Whether a cell holds a finite number."""
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def seconds_in(path: Path, line: int, column: str, value: str) -> float:

@@ -254,6 +254,19 @@ def distinct(entries: Iterable[Entry[SetupT]]) -> list[Cell[SetupT]]:
     return list({repr(cell := entry.cell.but(seed=0)): cell for entry in entries}.values())
 
 
+def objectives_told(entries: Iterable[Entry[SetupT]]) -> tuple[str, ...]:
+    """A sentence on what the rows train with whose labels do not say it; none where all do."""
+    told: dict[str, str] = {}
+    for entry in entries:
+        stages = " then ".join(entry.cell.objectives)
+        if stages != entry.label:
+            told.setdefault(entry.label, stages)
+    if not told:
+        return ()
+    rows = "; ".join(f"{label} = {stages}" for label, stages in told.items())
+    return (f"Objectives: {rows}.",)
+
+
 def _join(combination: Sequence[Point]) -> Point:
     label = ", ".join(point.label for point in combination if point.label)
     changes = tuple(change for point in combination for change in point.changes)

@@ -23,10 +23,12 @@ class Audience:
       counts_I: int64 [I], training interactions with each item; None where the run does not say.
       users: U names of those who have a vector of their own in the model, by number; None for one
         whose vector was never trained. () for models that know people by their histories alone.
+      repeats: whether items are taken again, and may be shown again.
     """
 
     counts_I: np.ndarray | None = None
     users: tuple[str | None, ...] = ()
+    repeats: bool = False
 
     def number(self, user: str) -> int:
         """Of a user with a trained vector; -1 for anybody else."""
@@ -40,7 +42,7 @@ class Audience:
 def save_audience(folder: Path, audience: Audience) -> None:
     """Write ``audience.json`` into a model's folder."""
     counts = None if audience.counts_I is None else audience.counts_I.tolist()
-    body = {"counts": counts, "users": list(audience.users)}
+    body = {"counts": counts, "users": list(audience.users), "repeats": audience.repeats}
     write_atomic(folder / FILE, json.dumps(body, ensure_ascii=False) + "\n")
 
 
@@ -57,8 +59,11 @@ def load_audience(folder: Path, num_items: int) -> Audience:
         body = json.loads(path.read_text(encoding="utf-8"))
         counts_I = None if body["counts"] is None else np.array(body["counts"], np.int64)
         users = tuple(None if user is None else str(user) for user in body["users"])
+        repeats = body.get("repeats", False)
+        if not isinstance(repeats, bool):
+            raise ValueError("'repeats' is neither true nor false")
     except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if counts_I is not None and (counts_I.shape != (num_items,) or counts_I.min(initial=0) < 0):
         raise UserError(f"{path} is damaged: not a count for each of {num_items} items")
-    return Audience(counts_I, users)
+    return Audience(counts_I, users, repeats)

@@ -68,8 +68,22 @@ class Catalogue:
         wanted = query.strip()
         if wanted in self._by_name:
             return (self._by_name[wanted],)
-        found = self._exact.get(_folded(wanted), ())
-        return found or self._loose.get(_loosely(wanted), ())
+        return self._titled(wanted)
+
+    def _titled(self, wanted: str) -> Sequence[int]:
+        return self._exact.get(_folded(wanted), ()) or self._loose.get(_loosely(wanted), ())
+
+    def doubt(self, query: str) -> str:
+        """A sentence where an id is another item's title too; the id is what counts."""
+        wanted = query.strip()
+        item = self._by_name.get(wanted)
+        others = [] if item is None else [each for each in self._titled(wanted) if each != item]
+        if item is None or not others:
+            return ""
+        return (
+            f"{wanted!r} is read as the id of {self.show(item)}; {self.show(others[0])} is called "
+            "so too: its id names it"
+        )
 
     def _nearest(self, wanted: str) -> str:
         close = difflib.get_close_matches(_loosely(wanted), self._loose, SUGGESTIONS, cutoff=0.5)
@@ -96,15 +110,51 @@ class Catalogue:
             keyed.setdefault(key(self.title(item)), []).append(item)
         return keyed
 
+    def words(self, history: str | Sequence[str]) -> list[str]:
+        """What a history names, oldest first.
+
+        In one text items are divided by semicolons, but for those in the name or title of an item:
+        the longest that is one counts.
+        """
+        if not isinstance(history, str):
+            return [word for word in history if word.strip()]
+        parts = [part.strip() for part in history.split(";")]
+        words, start = [], 0
+        while start < len(parts):
+            ends = range(min(len(parts), start + 1 + self._semicolons), start + 1, -1)
+            whole = ((end, _whole(parts[start:end])) for end in ends)
+            end, word = next(
+                ((end, each) for end, each in whole if each in self._divided),
+                (start + 1, parts[start]),
+            )
+            words.append(self._divided.get(word, word))
+            start = end
+        return [word for word in words if word]
+
+    @functools.cached_property
+    def _divided(self) -> dict[str, str]:
+        """Names and titles that hold semicolons, as ``words`` puts their parts together."""
+        called = [*map(self.title, range(len(self))), *self.names]
+        written = [(each, each) for each in called] + [(_loosely(each), each) for each in called]
+        return {_whole(key.split(";")): each for key, each in reversed(written) if ";" in key}
+
+    @functools.cached_property
+    def _semicolons(self) -> int:
+        return max((each.count(";") for each in self._divided.values()), default=0)
+
     def history(self, text: str | Sequence[str]) -> list[int]:
-        """Items of a history, oldest first; in one text they are divided by semicolons."""
-        words = text.split(";") if isinstance(text, str) else text
-        return [self.find(word) for word in words if word.strip()]
+        """Items of a history, see ``words``."""
+        return [self.find(word) for word in self.words(text)]
 
 
 def _folded(title: str) -> str:
     """A title without case, its accents as one character with their letters, as most write them."""
     return unicodedata.normalize("NFC", title.casefold())
+
+
+def _whole(parts: Sequence[str]) -> str:
+    """What semicolons divide, as one key."""
+    return ";".join(_folded(part.strip()) for part in parts)
 
 
 def _loosely(title: str) -> str:

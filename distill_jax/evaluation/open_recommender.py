@@ -27,6 +27,7 @@ from distill_jax.models.recommenders.closed_forms import (
     is_closed_form,
     load_closed_form,
 )
+from distill_jax.models.recommenders.popularity import Popularity
 from distill_jax.models.recommenders.save import load_recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.teachers.item_texts import MAX_TOKENS, TextSpace, item_tokens
@@ -101,8 +102,13 @@ class Neural:
         Raises:
           UserError: for a model whose item vectors are not made of texts.
         """
-        config = self.recommender.config
-        if config.items.source == "id" or self.recommender.texts is None:
+        items = self.recommender.config.items
+        if items.given_width:
+            raise UserError(
+                "this model reads a vector of every item from a file: a new item has none. Take a "
+                "student that reads texts alone (-text or -both)."
+            )
+        if not items.reads_texts or self.recommender.texts is None:
             raise UserError(
                 "this model knows items by their numbers alone: an item it was not trained on has "
                 "no vector. Take a student whose item vectors are made of texts (-text or -both)."
@@ -168,23 +174,27 @@ class OpenRecommender:
         *,
         new_items: Sequence[str] = (),
         shown_I: np.ndarray | None = None,
-        with_seen: bool = False,
+        with_seen: bool | None = None,
     ) -> list[Suggestion]:
         """The k best items for somebody who took these, which are left out.
+
+        Who took nothing gets what is popular, the score being interactions.
 
         Args:
           history: ids or titles, oldest first, as a list or as one text with semicolons.
           new_items: texts (``title | genres``) of items that the catalogue lacks and that compete.
           shown_I: bool, the items of the catalogue that may be in the list; None for all.
-          with_seen: whether those of the history may be.
+          with_seen: whether those of the history may be; None for what the run was evaluated
+            with: they may where users take items again.
 
         Raises:
-          UserError: for an item that is not there, an empty history, or new items of a model
-            whose item vectors are not made of texts.
+          UserError: for an item that is not there, new items of a model whose item vectors are not
+            made of texts, or an empty history where the run does not say what is popular.
         """
         items = self.catalogue.history(history)
         if not items:
-            raise UserError("the history is empty: name one item at least.")
+            return self._popular(k, shown_I)
+        with_seen = self.audience.repeats if with_seen is None else with_seen
         known, room = len(self.catalogue), room_for(len(new_items))
         scorer = self.model.with_new(new_items) if new_items else self.model.scorer
         may_be_I = np.arange(known + room) < known + len(new_items)
@@ -195,6 +205,15 @@ class OpenRecommender:
         )
         found = zip(top_EK[0].tolist(), scores_EK[0].tolist(), strict=True)
         return [self._suggest(item, score, new_items) for item, score in found if item >= 0]
+
+    def _popular(self, k: int, shown_I: np.ndarray | None) -> list[Suggestion]:
+        if self.audience.counts_I is None:
+            raise UserError("the history is empty: name one item at least.")
+        counts_I = self.audience.counts_I.astype(np.float32)
+        nobody = histories_of([[]], len(self.catalogue))
+        top_EK, scores_EK = recommend(Popularity(counts_I).scores, nobody, k, shown_I=shown_I)
+        found = zip(top_EK[0].tolist(), scores_EK[0].tolist(), strict=True)
+        return [self._suggest(item, score, ()) for item, score in found if item >= 0]
 
     def _suggest(self, item: int, score: float, new_items: Sequence[str]) -> Suggestion:
         known = len(self.catalogue)

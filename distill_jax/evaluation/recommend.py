@@ -3,7 +3,8 @@
 Whatever gives scores [E, I] for ``Histories`` can be evaluated. The rules:
 
 - all items of the catalogue compete, except those in the case's own history (the target itself
-  always competes);
+  always competes); where users take items again (``Interactions.repeats``), those too;
+- a user of whom training has nothing is nobody to the model, as when it is in use;
 - an item whose score equals the target's is put before it, so a model that cannot tell items
   apart gains nothing;
 - in lists, of equal scores the lower item number comes first;
@@ -116,6 +117,7 @@ def evaluate(
         batch_size=batch_size,
         list_length=max(list_length, *ks),
         sampled=sampled,
+        learned_U=split.learned_U,
         on_batch=on_batch,
     )
     prefix = "" if sampled is None else "sampled_"
@@ -131,7 +133,8 @@ def evaluate(
         for name, value in (metrics | parts).items()
     }
     among = f"all {data.num_items} items" if sampled is None else f"{sampled} SAMPLED items"
-    rule = f"ranks among {among}, those of the history left out, ties against the model"
+    seen = "too" if data.repeats else "left out"
+    rule = f"ranks among {among}, those of the history {seen}, ties against the model"
     protocol = f"{data.name}, {split.protocol}; {rule}; {part} split"
     return RankingReport(protocol, named | lists, cases.users_E, ranked, dict(slices))
 
@@ -144,9 +147,14 @@ def rank_cases(
     batch_size: int = BATCH,
     list_length: int = 20,
     sampled: int | None = None,
+    learned_U: np.ndarray | None = None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> RankedCases:
-    """Ranks of all targets and the lists that would be shown, in one pass; see the module."""
+    """Ranks of all targets and the lists that would be shown, in one pass; see the module.
+
+    Args:
+      learned_U: bool [U], users of whom training had something; None where all are known.
+    """
     if sampled is not None:
         if sampled < 1:
             raise UserError(f"{sampled} sampled items were asked for; expected at least 1.")
@@ -155,12 +163,16 @@ def rank_cases(
             "(Krichene and Rendle, KDD 2020); they are no substitute for it",
             sampled,
         )
-    histories, targets_E = cases.histories(data), cases.targets_E(data)
+    targets_E, lengths_E = cases.targets_E(data), cases.ends_E - data.offsets_U1[cases.users_E]
+
+    def told(rows: np.ndarray) -> Histories:  # of a batch: those of all cases might be too many
+        return cases.take(rows).histories(data, learned_U)
+
     ranks_E = np.empty(len(cases), np.int32)
     top_EK = np.empty((len(cases), min(list_length, data.num_items)), np.int32)
-    for rows, part, scores_BI in _scored(scorer, histories, batch_size):
+    for rows, part, scores_BI in _scored(scorer, lengths_E, told, data.num_items, batch_size):
         targets_B = targets_E[rows]
-        taken_BI = _taken(part)
+        taken_BI = _taken(part, seen=data.repeats)
         top_EK[rows] = top_items(scores_BI, top_EK.shape[1], taken_BI)
         taken_BI[np.arange(len(part)), targets_B] = False
         if sampled is not None:
@@ -192,10 +204,11 @@ def recommend(
     k = min(k, histories.num_items)
     top_EK = np.empty((len(histories), k), np.int32)
     scores_EK = np.empty((len(histories), k), np.float32)
-    for rows, part, scores_BI in _scored(scorer, histories, BATCH):
+    scored = _scored(scorer, histories.lengths_E, histories.take, histories.num_items, BATCH)
+    for rows, part, scores_BI in scored:
         if np.isnan(scores_BI).any():
             raise UserError("the model's scores are not numbers (NaN): its training diverged.")
-        taken_BI = np.zeros(scores_BI.shape, bool) if with_seen else _taken(part)
+        taken_BI = _taken(part, seen=with_seen)
         if shown_I is not None:
             taken_BI |= ~shown_I[None]
         top_BK = top_items(scores_BI, k, taken_BI)
@@ -250,21 +263,29 @@ def rows_at_once(num_items: int, wanted: int = BATCH) -> int:
 
 
 def _scored(
-    scorer: Scorer, histories: Histories, batch_size: int
+    scorer: Scorer,
+    lengths_E: np.ndarray,
+    take: Callable[[np.ndarray], Histories],
+    num_items: int,
+    batch_size: int,
 ) -> Iterator[tuple[np.ndarray, Histories, np.ndarray]]:
     """(rows, their histories, float32 scores [B, I]), batch by batch.
 
     Histories of like length share a batch, which saves padding. A JAX scorer returns before it
     has computed; the next batch is begun before this one is looked at.
+
+    Args:
+      lengths_E: of the histories.
+      take: the histories at some rows.
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1.")
-    order = np.argsort(histories.lengths_E, kind="stable")
-    batch_size = rows_at_once(histories.num_items, batch_size)
+    order = np.argsort(lengths_E, kind="stable")
+    batch_size = rows_at_once(num_items, batch_size)
     begun: list[tuple[np.ndarray, Histories, Any]] = []
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        part = histories.take(rows)
+        part = take(rows)
         begun.append((rows, part, scorer(part)))
         if len(begun) == 2:
             yield _looked_at(*begun.pop(0))
@@ -284,10 +305,11 @@ def _looked_at(
     return rows, part, scores_BI
 
 
-def _taken(histories: Histories) -> np.ndarray:
-    """bool [E, I], True for items of the history."""
+def _taken(histories: Histories, *, seen: bool) -> np.ndarray:
+    """bool [E, I], True for items of the history, unless what is ``seen`` stays."""
     taken_EI = np.zeros((len(histories), histories.num_items), bool)
-    taken_EI[histories.rows_S, histories.items_S] = True
+    if not seen:
+        taken_EI[histories.rows_S, histories.items_S] = True
     return taken_EI
 
 

@@ -101,6 +101,8 @@ class Told:
       empty: users for whom nothing was left.
       unknown: words of histories that name no item, or several.
       example: the first of them.
+      doubts: words that are an item's id and another one's title.
+      doubt: what is said of the first of them.
     """
 
     by: dict[By, int] = dataclasses.field(
@@ -109,6 +111,8 @@ class Told:
     empty: int = 0
     unknown: int = 0
     example: str = ""
+    doubts: int = 0
+    doubt: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,7 +138,7 @@ class UserLists:
     Args:
       taken: what people took who are known by name alone.
       shown_I: bool, the items that may be in a list; None for all.
-      with_seen: whether what somebody took may be.
+      with_seen: whether what somebody took may be; None for what the run was evaluated with.
 
     Raises:
       UserError: where nothing says what is popular.
@@ -147,7 +151,7 @@ class UserLists:
         *,
         taken: Taken | None = None,
         shown_I: np.ndarray | None = None,
-        with_seen: bool = False,
+        with_seen: bool | None = None,
     ) -> None:
         counts_I = opened.audience.counts_I
         if counts_I is None and taken is not None:
@@ -160,7 +164,8 @@ class UserLists:
             )
         self.told = Told()
         self._opened, self._k, self._taken = opened, k, taken
-        self._shown_I, self._with_seen = shown_I, with_seen
+        self._shown_I = shown_I
+        self._with_seen = opened.audience.repeats if with_seen is None else with_seen
         self._popular = recommend(
             Popularity(counts_I.astype(np.float32)).scores,
             histories_of([[]], len(opened.catalogue)),
@@ -175,8 +180,12 @@ class UserLists:
 
     def _items(self, person: Person) -> list[int]:
         items = []
-        for word in person.history:
-            found = self._opened.catalogue.candidates(word)
+        catalogue = self._opened.catalogue
+        for word in catalogue.words(person.history):
+            if doubt := catalogue.doubt(word):
+                self.told.doubts += 1
+                self.told.doubt = self.told.doubt or doubt
+            found = catalogue.candidates(word)
             if len(found) == 1:
                 items.append(found[0])
             else:

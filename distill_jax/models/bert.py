@@ -27,6 +27,7 @@ from distill_jax.models.dropout import Dropout
 from distill_jax.models.int8 import Int8Dense, Int8Embed, RoundedDense, RoundedEmbed
 from distill_jax.models.named import gelu, gelu_tanh, layer_norm, softmax
 from distill_jax.models.products import affine
+from distill_jax.models.relative_positions import RelativeBias
 
 Params = dict[str, Any]
 """Nested dictionaries of arrays, as Flax keeps them under ``"params"``."""
@@ -40,6 +41,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
 }
 """By the names of ``config.json``; ``gelu`` is the exact one, the others with tanh agree."""
+
+HEAD_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": gelu,
+}
+"""Of the dense layer before the classes: BERT's, DistilBERT's, ELECTRA's."""
 
 POOLINGS = ("pooler", "mean", "cls")
 TOKENS = "tokens"
@@ -60,6 +68,8 @@ class BertConfig:
       attention_dropout: rate on the attention probabilities.
       classifier_dropout: rate before the head; None for the same as ``dropout``.
       arithmetic: of the layers and the word embeddings, one of ``ARITHMETIC``.
+
+    What BERT's relatives do otherwise, see ``bert_kin``, is BERT's here for all.
     """
 
     vocab_size: int
@@ -78,6 +88,12 @@ class BertConfig:
     pooling: str = "pooler"
     num_labels: int = 2
     arithmetic: ClassVar[str] = "float32"
+    embedding_size: ClassVar[int | None] = None
+    first_position: ClassVar[int] = 0
+    has_types: ClassVar[bool] = True
+    relative_buckets: ClassVar[int] = 0
+    head_act: ClassVar[str] = "tanh"
+    _from_zero: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -87,10 +103,9 @@ class BertConfig:
             raise unknown("pooling", self.pooling, POOLINGS, where="in the BERT config")
         for name in (each.name for each in dataclasses.fields(self) if each.type == "int"):
             most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
-            if not 1 <= getattr(self, name) <= most:
-                raise UserError(
-                    f"BERT config: {name} must be from 1 to {most}, got {getattr(self, name)}."
-                )
+            least = 0 if name in self._from_zero else 1
+            if not least <= (value := getattr(self, name)) <= most:
+                raise UserError(f"BERT config: {name} must be from {least} to {most}, got {value}.")
         self._check_heads()
         for name in ("dropout", "attention_dropout", "classifier_dropout"):
             rate = getattr(self, name)
@@ -124,11 +139,17 @@ class BertConfig:
     @property
     def token_range(self) -> TokenRange:
         """What it has embeddings for."""
-        return TokenRange(self.vocab_size, self.type_vocab_size, self.max_positions)
+        positions = self.max_positions - self.first_position
+        return TokenRange(self.vocab_size, self.type_vocab_size, positions)
+
+    @property
+    def reads_types(self) -> bool:
+        """Whether the first text of a pair and the second are told apart by token types."""
+        return True
 
 
 class Bert(nn.Module):
-    """BERT with a classification head.
+    """BERT, or a relative of it, with a classification head.
 
     Attributes:
       config: sizes, rates, pooling.
@@ -190,14 +211,23 @@ def encoded(
     """
     hidden_BTD = Embeddings(config, dtype, name="embeddings")(batch, train=train)
     output = ModelOutput(hidden_states={0: hidden_BTD})
+    bias_1HTT = _relative_bias(config, hidden_BTD.shape[1])
     one_layer = nn.remat(Layer, static_argnums=(3,)) if remat else Layer
     for number in range(1, config.num_layers + 1):
         layer = one_layer(config, dtype, causal, name=f"layer_{number}")
-        hidden_BTD, attention = layer(hidden_BTD, batch.where_BT, train)
+        hidden_BTD, attention = layer(hidden_BTD, batch.where_BT, train, bias_1HTT)
         output.hidden_states[number] = hidden_BTD
         for kind, array in attention.items():
             getattr(output, kind)[number] = array
     return output
+
+
+def _relative_bias(config: BertConfig, length: int) -> Array | None:
+    """What MPNet adds to the scores of all layers; a part ``relative_bias`` of the parameters."""
+    if not config.relative_buckets:
+        return None
+    std, heads = config.initializer_range, config.num_heads
+    return RelativeBias(heads, config.relative_buckets, std, name="relative_bias")(length)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -213,7 +243,10 @@ def init_bert(config: BertConfig, rng: Array) -> Params:
 
 
 class Embeddings(nn.Module):
-    """Word, position and token type embeddings, summed and normalised: [B, T] -> [B, T, D]."""
+    """Word, position and token type embeddings, summed and normalised: [B, T] -> [B, T, D].
+
+    Where they are of another width than the layers (ELECTRA), a dense layer comes behind.
+    """
 
     config: BertConfig
     dtype: Any
@@ -221,26 +254,32 @@ class Embeddings(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Array:
         config = self.config
-        num_tokens = batch.input_ids_BT.shape[1]
-        if num_tokens > config.max_positions:
+        num_tokens, most = batch.input_ids_BT.shape[1], config.token_range.positions
+        if num_tokens > most:
             raise UserError(
                 f"a batch has {num_tokens} tokens a row; the model has positions for "
-                f"{config.max_positions}. Shorten the texts (max_length)."
+                f"{most}. Shorten the texts (max_length)."
             )
+        width = config.embedding_size or config.hidden_size
         settings: dict[str, Any] = {
-            "features": config.hidden_size,
+            "features": width,
             "dtype": self.dtype,
             "embedding_init": nn.initializers.normal(config.initializer_range),
         }
         embed = partial(nn.Embed, **settings)
         words = ARITHMETIC[config.arithmetic][1]
-        word_BTD = words(config.vocab_size, **settings, name="word")(batch.input_ids_BT)
-        type_BTD = embed(config.type_vocab_size, name="token_type")(batch.token_type_ids_BT)
+        sum_BTD = words(config.vocab_size, **settings, name="word")(batch.input_ids_BT)
+        if config.has_types:
+            types = embed(config.type_vocab_size, name="token_type")
+            sum_BTD = sum_BTD + types(batch.token_type_ids_BT)
         positions_PD = embed(config.max_positions, name="position").embedding
-        position_1TD = positions_PD[None, :num_tokens].astype(self.dtype)
+        first = config.first_position
+        position_1TD = positions_PD[None, first : first + num_tokens].astype(self.dtype)
         norm = LayerNorm(config.layer_norm_eps, self.dtype, name="norm")
-        hidden_BTD = norm(word_BTD + type_BTD + position_1TD)
-        return Dropout(config.dropout)(hidden_BTD, train=train)
+        hidden_BTD = Dropout(config.dropout)(norm(sum_BTD + position_1TD), train=train)
+        if width == config.hidden_size:
+            return hidden_BTD
+        return _dense(config, config.hidden_size, self.dtype, "project")(hidden_BTD)
 
 
 class Layer(nn.Module):
@@ -252,7 +291,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden_BTD: Array, where_BT: Array, train: bool
+        self, hidden_BTD: Array, where_BT: Array, train: bool, bias_1HTT: Array | None = None
     ) -> tuple[Array, dict[str, Array]]:
         config = self.config
         dense = partial(_dense, config, dtype=self.dtype)
@@ -260,7 +299,7 @@ class Layer(nn.Module):
         drop = Dropout(config.dropout)
 
         context_BTD, attention = SelfAttention(config, self.dtype, self.causal, name="attention")(
-            hidden_BTD, where_BT, train=train
+            hidden_BTD, where_BT, train=train, bias_1HTT=bias_1HTT
         )
         attended_BTD = drop(
             dense(config.hidden_size, name="attention_output")(context_BTD), train=train
@@ -286,9 +325,21 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden_BTD: Array, where_BT: Array, *, train: bool, last_only: bool = False
+        self,
+        hidden_BTD: Array,
+        where_BT: Array,
+        *,
+        train: bool,
+        last_only: bool = False,
+        bias_1HTT: Array | None = None,
+        value_BTE: Array | None = None,
     ) -> tuple[Array, dict[str, Array]]:
-        """The context of every position, or of the last one alone, then [B, 1, D]."""
+        """The context of every position, or of the last one alone, then [B, 1, D].
+
+        Args:
+          bias_1HTT: added to the scores, for relative positions.
+          value_BTE: what values are made of, where that is not ``hidden_BTD``.
+        """
         config = self.config
         heads, width = config.num_heads, config.attention_width
         size = width // heads
@@ -299,10 +350,13 @@ class SelfAttention(nn.Module):
             return rows_BTW.reshape(B, -1, heads, size)
 
         query_BTHK = project("query", hidden_BTD[:, -1:] if last_only else hidden_BTD)
-        key_BTHK, value_BTHK = project("key", hidden_BTD), project("value", hidden_BTD)
+        key_BTHK = project("key", hidden_BTD)
+        value_BTHK = project("value", hidden_BTD if value_BTE is None else value_BTE)
         scores_BHTT = jnp.einsum(
             "BTHK,BSHK->BHTS", query_BTHK, key_BTHK, preferred_element_type=jnp.float32
         ) * (size**-0.5)
+        if bias_1HTT is not None:
+            scores_BHTT = scores_BHTT + bias_1HTT
         # The least float32, not -inf: a row without any real token gets equal probabilities,
         # and neither values nor gradients become NaN. Elsewhere padding gets exactly 0.
         lowest = jnp.finfo(jnp.float32).min
@@ -339,8 +393,8 @@ class Pooling(nn.Module):
         cls_BD = hidden_BTD[:, 0]
         if self.config.pooling == "cls":
             return cls_BD
-        std = self.config.initializer_range
-        return jnp.tanh(Dense(cls_BD.shape[-1], self.dtype, std, name="dense")(cls_BD))
+        dense = Dense(cls_BD.shape[-1], self.dtype, self.config.initializer_range, name="dense")
+        return HEAD_ACTIVATIONS[self.config.head_act](dense(cls_BD))
 
 
 def mean_of_tokens(hidden_BTD: Array, where_BT: Array) -> Array:

@@ -10,12 +10,15 @@ import jax.numpy as jnp
 
 from distill_jax.core.errors import unknown
 from distill_jax.models import (  # noqa: F401  registered here
+    bert_kin,
     bilstm,
     cnn,
     compact_bert,
     decoder,
     masked_bert,
+    mobilebert,
     static,
+    text_cnn,
 )
 from distill_jax.models.family import Classifiers, family_of, registered
 from distill_jax.models.hf_config import read_json
@@ -57,7 +60,7 @@ def teacher_family(name: str) -> Classifiers:
 def family_in(folder: Path) -> Classifiers:
     """The family of a saved model; BERTs where that cannot be told."""
     kind = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
-    return next((each for each in registered(Classifiers) if each.model_type == kind), BERTS)
+    return next((each for each in registered(Classifiers) if each.opens(kind)), BERTS)
 
 
 def language_family(asks: str) -> LanguageModels:

@@ -169,6 +169,18 @@ class Classifiers(Family):
         """
         return self.init(self.student(name, teacher.config, **options), rng)
 
+    def check_narrowed(self, what: str, name: str, teacher: ModelConfig, **options: Any) -> None:
+        """Raises ``UserError`` where such a student has no such start, see ``narrowed``."""
+        raise UserError(f"student {name!r} of the family {self.name!r} has no start {what!r}")
+
+    def narrowed(self, what: str, name: str, teacher: Loaded, rng: Array, **options: Any) -> Params:
+        """A start from a wider teacher, see ``starts``, that ``check_narrowed`` allows.
+
+        Args:
+          what: ``embeddings`` or ``truncated``.
+        """
+        raise NotImplementedError
+
     def alone(self, name: str, num_labels: int) -> ModelConfig | None:
         """The config of a teacher that starts by chance; None for a name that is none."""
         return None
@@ -183,10 +195,18 @@ class Classifiers(Family):
         batch = as_batch(jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 2), bool))
         return self.build(config).init(rng, batch)["params"]
 
+    def embedding_width(self, config: Any) -> int:
+        """Of the embeddings of tokens, in families that have some."""
+        return getattr(config, "embedding_size", None) or config.shape.hidden_size
+
     @property
     def model_type(self) -> str:
         """In ``config.json`` of a saved model."""
         return f"distill_jax_{self.name}"
+
+    def opens(self, model_type: Any) -> bool:
+        """Whether ``load`` reads folders whose ``config.json`` has this ``model_type``."""
+        return model_type == self.model_type
 
     def save(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,14 @@ OWN = ("pooler", "tokens")
 POOLING_KEY = "distill_jax_pooling"
 """The same for the pooling, as folders were written before there was ``POOLED``."""
 
-_REQUIRED = {
+REQUIRED = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
     "intermediate_size": "intermediate_size",
 }
-_OPTIONAL = {
+OPTIONAL = {
     "max_position_embeddings": "max_positions",
     "type_vocab_size": "type_vocab_size",
     "hidden_act": "hidden_act",
@@ -42,7 +43,7 @@ _OPTIONAL = {
     POOLING_KEY: "pooling",
 }
 # What we implement of the switches that change BERT's computation. Absent means the same.
-_SUPPORTED: dict[str, tuple[Any, ...]] = {
+SWITCHES: dict[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute", None),
     "is_decoder": (False, None),
     "add_cross_attention": (False, None),
@@ -80,30 +81,62 @@ def config_from_hf(raw: Mapping[str, Any], *, where: str) -> BertConfig:
       UserError: not a BERT, a size is missing or not a number, or a switch has a value that we
         do not implement.
     """
-    raw = _flat(raw, where)
+    raw = flat(raw, where)
     if raw.get("model_type") != "bert":
         found = repr(raw["model_type"]) if "model_type" in raw else "no model_type"
         raise UserError(f"{where} has {found}; supported model types: 'bert'.")
-    for key, values in _SUPPORTED.items():
+    check_switches(raw, SWITCHES, where=where)
+    return config_of(BertConfig, raw, REQUIRED, OPTIONAL, where=where)
+
+
+def check_switches(
+    raw: Mapping[str, Any], switches: Mapping[str, tuple[Any, ...]], *, where: str
+) -> None:
+    """Raises ``UserError`` for a switch of a ``config.json`` with a value that is not implemented.
+
+    Args:
+      switches: the values that are, by key; None among them where the key may be absent.
+    """
+    for key, values in switches.items():
         if raw.get(key) not in values:
             raise UserError(
-                f"{where}: {key} {raw[key]!r} is not supported; supported: {values[0]!r}."
+                f"{where}: {key} {raw.get(key)!r} is not supported; supported: {values[0]!r}."
             )
-    missing = [key for key in _REQUIRED if key not in raw]
+
+
+def config_of(
+    config_type: type,
+    raw: Mapping[str, Any],
+    required: Mapping[str, str],
+    optional: Mapping[str, str],
+    *,
+    where: str,
+    **fixed: Any,
+) -> Any:
+    """A config from a ``config.json``, with as many classes as ``id2label`` names.
+
+    Args:
+      required, optional: keys there -> fields here.
+      fixed: fields that do not stand there.
+
+    Raises:
+      UserError: a key is missing, or a value cannot be.
+    """
+    missing = [key for key in required if key not in raw]
     if missing:
         raise UserError(f"{where} lacks {', '.join(missing)}.")
-    known = {**_REQUIRED, **_OPTIONAL}
+    known = {**required, **optional}
     fields = {ours: raw[key] for key, ours in known.items() if key in raw}
     if raw.get("architectures") == [TOKENS]:
         fields.setdefault("pooling", "tokens")
     labels = _labels(raw, where)
     fields["num_labels"] = len(labels) if labels else raw.get("num_labels", 2)
     try:
-        return BertConfig(**fields)
+        return config_type(**{**fields, **fixed})
     except UserError as error:
         told = str(error)
         for key, ours in known.items():
-            told = told.replace(f"BertConfig: {ours} must be", f"{key} must be")
+            told = re.sub(rf"\b\w+Config: {ours} must be", f"{key} must be", told)
         raise UserError(f"{where}: {told}") from None
 
 
@@ -133,17 +166,8 @@ def config_to_hf(config: BertConfig, label_names: Sequence[str] | None) -> dict[
     BERT's name it would draw a pooler by chance. So such a model is called ``POOLED``, and BERT's
     sizes lie one level deeper, where BERT's classes look for none.
     """
-    names = label_names or [f"LABEL_{i}" for i in range(config.num_labels)]
-    bert: dict[str, Any] = {"position_embedding_type": "absolute"}
-    for key, ours in {**_REQUIRED, **_OPTIONAL}.items():
-        if key != POOLING_KEY:
-            bert[key] = getattr(config, ours)
-    if bert["hidden_act"] == "gelu_tanh":  # our short name; transformers does not know it
-        bert["hidden_act"] = "gelu_pytorch_tanh"
-    labels = {
-        "id2label": {str(i): name for i, name in enumerate(names)},
-        "label2id": {name: i for i, name in enumerate(names)},
-    }
+    bert = bert_to_hf(config)
+    labels = labels_to_hf(label_names, config.num_labels)
     if config.pooling in OWN:
         whole = config.pooling == "pooler"
         return {
@@ -165,6 +189,30 @@ def config_to_hf(config: BertConfig, label_names: Sequence[str] | None) -> dict[
     }
 
 
+def bert_to_hf(config: Any) -> dict[str, Any]:
+    """What ``config.json`` calls the fields of a BERT, or of a relative with the same keys."""
+    bert: dict[str, Any] = {"position_embedding_type": "absolute"}
+    for key, ours in {**REQUIRED, **OPTIONAL}.items():
+        if key != POOLING_KEY:
+            bert[key] = getattr(config, ours)
+    bert["hidden_act"] = activation_to_hf(bert["hidden_act"])
+    return bert
+
+
+def activation_to_hf(name: str) -> str:
+    """An activation as transformers names it, which does not know our short name of one."""
+    return "gelu_pytorch_tanh" if name == "gelu_tanh" else name
+
+
+def labels_to_hf(label_names: Sequence[str] | None, count: int) -> dict[str, Any]:
+    """The classes in ``config.json``."""
+    names = label_names or [f"LABEL_{i}" for i in range(count)]
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
 def pairs_from_hf(raw: Mapping[str, Any], *, where: str) -> bool | None:
     """Whether a model was trained on pairs of texts; None where its folder does not say."""
     pairs = raw.get(PAIRS_KEY)
@@ -173,7 +221,7 @@ def pairs_from_hf(raw: Mapping[str, Any], *, where: str) -> bool | None:
     return pairs
 
 
-def _flat(raw: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def flat(raw: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """The configuration of a ``POOLED`` model as older folders have it: BERT's, and the pooling."""
     if raw.get("model_type") != POOLED:
         return raw

@@ -21,6 +21,8 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import save_tensors
 from distill_jax.models.bert import BertConfig, Params
+from distill_jax.models.family import Elsewhere
+from distill_jax.models.hf_architectures import architecture_of
 from distill_jax.models.hf_config import read_json, write_json
 from distill_jax.models.hf_folder import CONFIG
 from distill_jax.models.hf_tokenizer import TOKENIZER_CONFIG
@@ -137,6 +139,28 @@ def usage_elsewhere(config: BertConfig, pairs: bool) -> str:
     return _POOLED.format(texts=f"({texts})" if pairs else texts, reads=reads, encoder=ENCODER)
 
 
+def save_named(
+    folder: Path,
+    config: Any,
+    params: Params,
+    tokenizer_file: Path,
+    label_names: Sequence[str],
+    inputs: TextInputs,
+) -> None:
+    """Fill an empty folder as the classifier's own class in transformers reads it.
+
+    Raises:
+      UserError: the model's head reads what that class's does not.
+    """
+    kind = architecture_of(config)
+    if config.pooling not in kind.poolings:
+        raise UserError(
+            f"the head reads {config.pooling!r}, and that of transformers' {kind.class_name} does "
+            "not; onnx, onnx-int8 and stablehlo hold it"
+        )
+    _fill(folder, folder / ".model", config, params, tokenizer_file, label_names, inputs)
+
+
 def _fill(folder: Path, scratch: Path, *saved: Any) -> None:
     """What ``save_pretrained`` writes, but its card, into a folder that is there or is made."""
     save_pretrained(scratch, *saved)
@@ -145,6 +169,12 @@ def _fill(folder: Path, scratch: Path, *saved: Any) -> None:
         if file.name != "README.md":
             shutil.move(file, folder / file.name)
     shutil.rmtree(scratch)
+
+
+NAMED = Elsewhere(
+    save_named, lambda folder: load_pretrained(folder, model_types=None), usage_elsewhere
+)
+"""Of families whose models have a class of their own in transformers."""
 
 
 def _leave_the_head(encoder: Path, config: BertConfig) -> None:

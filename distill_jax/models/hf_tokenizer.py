@@ -1,10 +1,11 @@
 """The tokeniser of a model's folder, as ``transformers`` reads it: several files may have a say.
 
-Where ``tokenizer_config.json`` names BERT's tokeniser (or nothing, in the folder of a BERT),
-transformers builds it anew: the words come from ``tokenizer.json`` or ``vocab.txt``, lower case and
-accents from ``tokenizer_config.json``, whatever ``tokenizer.json`` says of them. Tokens that were
-added later may stand in three more files. Where all that changes nothing, ``tokenizer.json`` is
-taken as it stands; else transformers is asked, once.
+Where ``tokenizer_config.json`` names BERT's tokeniser (or nothing, in the folder of a BERT or a
+relative that reads word pieces as it does), transformers builds it anew: the words come from
+``tokenizer.json`` or ``vocab.txt``, lower case and accents from ``tokenizer_config.json``, whatever
+``tokenizer.json`` says of them. Tokens that were added later may stand in three more files. Where
+all that changes nothing, ``tokenizer.json`` is taken as it stands; else transformers is asked,
+once.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ SPECIAL_TOKENS = "special_tokens_map.json"
 FILES = (TOKENIZER, VOCAB, TOKENIZER_CONFIG, ADDED_TOKENS, SPECIAL_TOKENS)
 _REQUIRED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
+_OTHER_TYPES = ("roberta", "xlm-roberta", "mpnet")
+"""Model types whose tokeniser is not BERT's where ``tokenizer_config.json`` names none."""
 _ROLES = {
     "unk": ("[UNK]", "<unk>"),
     "sep": ("[SEP]", "</s>"),
@@ -65,7 +68,10 @@ def read_tokenizer(folder: Path, home: Path) -> Found:
         files = f"{TOKENIZER_CONFIG}, {SPECIAL_TOKENS} and {ADDED_TOKENS}"
         raise UserError(f"the added tokens of {folder} ({files}) are damaged: {error}.") from error
     name = options.get("tokenizer_class")
-    berts = name is None or str(name).removesuffix("Fast") in _BERT_CLASSES
+    if name is None:
+        berts = _optional(folder / "config.json").get("model_type") not in _OTHER_TYPES
+    else:
+        berts = str(name).removesuffix("Fast") in _BERT_CLASSES
     if file.is_file() and _stands(file, options, set(beside), berts):
         return Found(file)
     here = [folder / name for name in FILES if (folder / name).is_file()]

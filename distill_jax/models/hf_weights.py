@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,22 @@ from safetensors import SafetensorError, safe_open
 from distill_jax.core.errors import UserError, nearest
 from distill_jax.core.files import save_tensors
 from distill_jax.models.bert import BertConfig, Params, init_bert
-from distill_jax.models.hf_config import OWN, read_json
+from distill_jax.models.hf_architectures import (
+    Architecture,
+    Modules,
+    architecture_of,
+    register,
+)
+from distill_jax.models.hf_config import OWN, bert_to_hf, config_from_hf, read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
-# Known and of no use to a classifier: buffers, and the heads of BERT's pretraining.
-_IGNORED = re.compile(r"embeddings\.(position_ids|token_type_ids)|cls\..*")
+BUFFERS = r"embeddings\.(position_ids|token_type_ids)"
+"""Known and of no use to a classifier, as are the heads of pretraining."""
 
-_LAYER_MODULES = {
+LAYER_MODULES = {
     "attention.self.query": ("attention", "query"),
     "attention.self.key": ("attention", "key"),
     "attention.self.value": ("attention", "value"),
@@ -40,7 +46,7 @@ _LAYER_MODULES = {
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One weight: its name there (without ``bert.``), its path and shape here.
+    """One weight: its name there (without prefix), its path and shape here.
 
     ``torch.nn.Linear`` keeps [out, in], we keep [in, out]: those are ``transposed``.
     """
@@ -56,12 +62,9 @@ class Entry:
         return self.shape[::-1] if self.transposed else self.shape
 
 
-def weight_table(config: BertConfig) -> tuple[Entry, ...]:
-    """Every parameter of ``Bert(config)`` with its Hugging Face name; shapes are the model's own.
-
-    The pooler is there only if the config uses it.
-    """
-    modules: dict[str, tuple[str, ...]] = {
+def bert_modules(config: BertConfig) -> Modules:
+    """Names and paths of BERT's modules; those that a config does not use are among them."""
+    modules: Modules = {
         "embeddings.word_embeddings": ("embeddings", "word"),
         "embeddings.position_embeddings": ("embeddings", "position"),
         "embeddings.token_type_embeddings": ("embeddings", "token_type"),
@@ -69,11 +72,26 @@ def weight_table(config: BertConfig) -> tuple[Entry, ...]:
         "pooler.dense": ("pooling", "dense"),
         "classifier": ("classifier",),
     }
-    for number in range(1, config.num_layers + 1):
-        for name, path in _LAYER_MODULES.items():
-            modules[f"encoder.layer.{number - 1}.{name}"] = (f"layer_{number}", *path)
-    name_of = {path: name for name, path in modules.items()}
-    shapes = jax.eval_shape(lambda rng: init_bert(config, rng), jax.random.key(0))
+    return modules | layer_modules("encoder.layer", LAYER_MODULES, config.num_layers)
+
+
+def layer_modules(prefix: str, modules: Modules, layers: int) -> Modules:
+    """The modules of all layers, from those of one; checkpoints count layers from 0."""
+    return {
+        f"{prefix}.{number - 1}.{name}": (f"layer_{number}", *path)
+        for number in range(1, layers + 1)
+        for name, path in modules.items()
+    }
+
+
+def weight_table(config: Any) -> tuple[Entry, ...]:
+    """Every parameter of a model with its Hugging Face name; shapes are the model's own.
+
+    What the config does not use, a pooler say, is not there.
+    """
+    architecture = architecture_of(config)
+    name_of = {path: name for name, path in architecture.modules(config).items()}
+    shapes = jax.eval_shape(lambda rng: architecture.init(config, rng), jax.random.key(0))
     entries = []
     for path, leaf in flatten_dict(shapes).items():
         suffix = "bias" if path[-1] == "bias" else "weight"
@@ -105,16 +123,19 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
     return {k: x.astype(np.float32) if k in floats else x for k, x in tensors.items()}
 
 
-def standard_names(tensors: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Tensors by today's names without ``bert.`` (of ours with another pooling: ``backbone.``); old
-    ``gamma``/``beta`` become weight and bias.
+def standard_names(
+    tensors: Mapping[str, Any], prefixes: Sequence[str], *, where: str
+) -> dict[str, Any]:
+    """Tensors by today's names without prefix; old ``gamma``/``beta`` become weight and bias.
 
     Raises:
       UserError: two keys become one name.
     """
     result: dict[str, Any] = {}
     for key, tensor in tensors.items():
-        name = key.removeprefix("bert.").removeprefix("backbone.")
+        name = key
+        for prefix in prefixes:
+            name = name.removeprefix(prefix)
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if name in result:
@@ -123,9 +144,13 @@ def standard_names(tensors: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     return result
 
 
-def split_ignored(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The tensors of an encoder and its head, and the names of those known to be of no use."""
-    ignored = tuple(sorted(name for name in tensors if _IGNORED.fullmatch(name)))
+def split_unused(tensors: Mapping[str, Any], unused: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The tensors of an encoder and its head, and the names of those known to be of no use.
+
+    Args:
+      unused: a pattern of such names.
+    """
+    ignored = tuple(sorted(name for name in tensors if re.fullmatch(unused, name)))
     return {name: tensors[name] for name in tensors if name not in ignored}, ignored
 
 
@@ -160,20 +185,39 @@ def params_from_tensors(
     return params
 
 
-def write_tensors(file: Path, config: BertConfig, params: Params) -> None:
-    """Save parameters as ``BertForSequenceClassification`` names them (and
-    ``BertForTokenClassification``), or the class in ``modeling_distill_jax`` where the pooling is
-    not one of transformers' own."""
-    backbone = "bert." if config.pooling in OWN else "backbone."
+def write_tensors(file: Path, config: Any, params: Params) -> None:
+    """Save parameters as transformers' classifier names them, or the class in
+    ``modeling_distill_jax`` where a BERT's pooling is not its own."""
+    architecture = architecture_of(config)
     leaves = flatten_dict(params)
     tensors = {}
     for entry in weight_table(config):
         array = np.asarray(leaves[entry.path], np.float32)
-        prefix = "" if entry.hf_name.startswith("classifier.") else backbone
+        prefix = architecture.prefix_of(entry.hf_name)
+        if config.pooling not in OWN and prefix == "bert.":
+            prefix = "backbone."
         tensors[prefix + entry.hf_name] = np.ascontiguousarray(
             array.T if entry.transposed else array
         )
     save_tensors(file, tensors, metadata={"format": "pt"})
+
+
+BERT = register(
+    Architecture(
+        model_type="bert",
+        config_type=BertConfig,
+        prefixes=("bert.", "backbone."),
+        config=lambda raw, where: config_from_hf(raw, where=where),
+        raw=bert_to_hf,
+        modules=bert_modules,
+        init=init_bert,
+        classifier="classifier",
+        pooler="pooler.dense",
+        owns_pooler=False,
+        unused=rf"{BUFFERS}|cls\..*",
+        class_name="BertForSequenceClassification",
+    )
+)
 
 
 def _weight_files(folder: Path) -> list[Path]:

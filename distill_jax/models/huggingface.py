@@ -1,10 +1,13 @@
-"""BERT checkpoints as Hugging Face lays them out: read into our parameters, and written back."""
+"""Checkpoints as Hugging Face lays them out: read into our parameters, and written back.
+
+Of BERT here; of its relatives by the files that register them, see ``hf_architectures``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,12 @@ from flax.traverse_util import unflatten_dict
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
 from distill_jax.models import hf_config, hf_folder, hf_weights
-from distill_jax.models.bert import BertConfig, Params
+from distill_jax.models.bert import Params
+from distill_jax.models.hf_architectures import (
+    Architecture,
+    architecture_in,
+    architecture_of,
+)
 from distill_jax.models.hf_card import model_card
 from distill_jax.models.hf_tokenizer import (
     TOKENIZER,
@@ -37,9 +45,10 @@ from distill_jax.models.loaded import (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pretrained(Loaded):
-    """A BERT as loaded, for ``Bert(config).apply({"params": params}, ...)``."""
+    """A BERT, or a relative of it, as loaded, for ``Bert(config).apply({"params": params}, ...)``;
+    other kinds have other modules, see ``build.build_model``."""
 
-    config: BertConfig
+    config: Any
     tokenizer_file: Path
 
 
@@ -51,8 +60,9 @@ def load_pretrained(
     fresh_classifier: bool = False,
     seed: int = 0,
     home: Path | None = None,
+    model_types: Collection[str] | None = ("bert",),
 ) -> Pretrained:
-    """Load a BERT checkpoint with safetensors weights; no pickle is read and no code is run.
+    """Load a checkpoint with safetensors weights; no pickle is read and no code is run.
 
     Args:
       reference: a local folder, or an id on the Hugging Face hub.
@@ -62,6 +72,7 @@ def load_pretrained(
       fresh_classifier: leave the checkpoint's head out and draw a new one.
       seed: of everything drawn.
       home: where a ``tokenizer.json`` made from ``vocab.txt`` is kept.
+      model_types: the kinds that will do; None for all that are registered.
 
     Raises:
       UserError: an unsupported or damaged file; a key that is unknown, missing or of a wrong
@@ -71,36 +82,28 @@ def load_pretrained(
     config_file = folder / hf_folder.CONFIG
     if not config_file.is_file():
         raise UserError(f"{folder} has no {hf_folder.CONFIG}.")
-    raw = hf_config.read_json(config_file)
-    config = hf_config.config_from_hf(raw, where=str(config_file))
-    tensors = hf_weights.standard_names(hf_weights.read_tensors(folder), where=str(folder))
-    tensors, ignored = hf_weights.split_ignored(tensors)
+    raw = hf_config.flat(hf_config.read_json(config_file), str(config_file))
+    kind = architecture_in(raw, where=str(config_file), allowed=model_types)
+    config = kind.config(raw, str(config_file))
+    tensors = hf_weights.read_tensors(folder)
+    tensors = hf_weights.standard_names(tensors, kind.prefixes, where=str(folder))
+    tensors, ignored = hf_weights.split_unused(tensors, kind.unused)
     notes = [f"not used: {_summary(ignored)}"] if ignored else []
 
     tokenizer = hf_folder.find_tokenizer(folder, vocab_size=config.vocab_size, home=home)
     notes += tokenizer.notes
     config = dataclasses.replace(config, pooling=pooling or config.pooling)
-    fresh = []
-    if config.pooling != "pooler":
-        unused = [name for name in tensors if name.startswith("pooler.")]
-        notes += [f"pooler not used with pooling={config.pooling!r}"] if unused else []
-        tensors = {name: tensors[name] for name in tensors if name not in unused}
-    elif not any(name.startswith("pooler.") for name in tensors):
-        if pooling is None:
-            raise UserError(
-                f"{folder} has no pooler weights. --teacher-pooling (in Python: pooling=) mean or "
-                "cls does without; pooler draws one at random, to be fine-tuned."
-            )
-        fresh.append("pooler")
-
-    config, head_is_fresh = _choose_head(config, tensors, num_labels, fresh_classifier, folder)
+    if kind.owns_pooler and (fresh_classifier or config.pooling != "pooler"):
+        tensors = _without_head(kind, tensors, notes)
+    tensors, pooler_is_fresh = _choose_pooler(kind, config, tensors, pooling, folder, notes)
+    config, head_is_fresh = _choose_head(
+        kind, config, tensors, num_labels, fresh_classifier, folder
+    )
     if head_is_fresh:
-        dropped = [name for name in tensors if name.startswith("classifier.")]
-        notes += ["the checkpoint's classifier was replaced by a fresh one"] if dropped else []
-        tensors = {name: tensors[name] for name in tensors if name not in dropped}
-        fresh.append("classifier")
+        tensors = _without(f"{kind.classifier}.", tensors, notes, _REPLACED)
     elif not (folder / hf_folder.TASK).is_file():  # who opens such a folder reads that file
         hf_config.check_single_label(raw, where=str(config_file))
+    fresh = ["pooler"] * pooler_is_fresh + ["classifier"] * head_is_fresh
 
     params = _complete(config, tensors, fresh, seed, where=str(folder))
     label_names = hf_config.label_names_from_hf(raw, where=str(config_file))
@@ -120,7 +123,7 @@ def load_pretrained(
 
 def save_pretrained(
     folder: Path,
-    config: BertConfig,
+    config: Any,
     params: Params,
     tokenizer_file: Path,
     label_names: Sequence[str] | None = None,
@@ -141,14 +144,16 @@ def save_pretrained(
     check_free(folder)
     if label_names is not None:
         check_names(label_names, config.num_labels)
-    raw = hf_config.config_to_hf(config, label_names)
+    raw = _config_to_hf(config, label_names)
     if inputs.pairs is not None:
         raw[hf_config.PAIRS_KEY] = inputs.pairs
-    max_length = min(inputs.max_length or config.max_positions, config.max_positions)
+    positions = config.token_range.positions
+    max_length = min(inputs.max_length or positions, positions)
+    types = ["token_type_ids"] if config.reads_types else []
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is
         "model_max_length": max_length,
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "model_input_names": ["input_ids", *types, "attention_mask"],
         **special_tokens(load_tokenizer(tokenizer_file)),
     }
     with atomic_folder(folder) as scratch:
@@ -164,24 +169,80 @@ def save_pretrained(
             (scratch / "README.md").write_text(card, encoding="utf-8")
 
 
-def _max_length(folder: Path, config: BertConfig) -> int | None:
+_REPLACED = "the checkpoint's classifier was replaced by a fresh one"
+
+
+def _config_to_hf(config: Any, label_names: Sequence[str] | None) -> dict[str, Any]:
+    """``config.json``; of a BERT whose pooling is not its own as ``hf_config`` has it."""
+    kind = architecture_of(config)
+    if kind is hf_weights.BERT:
+        return hf_config.config_to_hf(config, label_names)
+    labels = hf_config.labels_to_hf(label_names, config.num_labels)
+    head = {"model_type": kind.model_type, "architectures": [kind.class_name]}
+    return {**head, **kind.raw(config), **labels}
+
+
+def _max_length(folder: Path, config: Any) -> int | None:
     """``model_max_length`` where the folder has it and the model has as many positions."""
     file = folder / TOKENIZER_CONFIG
     said = hf_config.read_json(file).get("model_max_length") if file.is_file() else None
     if isinstance(said, bool) or not isinstance(said, int) or said < 1:
         return None
-    return min(said, config.max_positions)
+    return min(said, config.token_range.positions)
+
+
+Tensors = dict[str, np.ndarray]
+
+
+def _without(start: str, tensors: Tensors, notes: list[str], told: str) -> Tensors:
+    """The tensors whose names begin otherwise; where some did not, a note says so."""
+    dropped = [name for name in tensors if name.startswith(start)]
+    if dropped and told not in notes:
+        notes.append(told)
+    return {name: tensors[name] for name in tensors if name not in dropped}
+
+
+def _without_head(kind: Architecture, tensors: Tensors, notes: list[str]) -> Tensors:
+    """The tensors without a head of several layers, which go together."""
+    for name in (kind.classifier, kind.pooler):
+        tensors = _without(f"{name}.", tensors, notes, _REPLACED)
+    return tensors
+
+
+def _choose_pooler(
+    kind: Architecture,
+    config: Any,
+    tensors: Tensors,
+    pooling: str | None,
+    folder: Path,
+    notes: list[str],
+) -> tuple[Tensors, bool]:
+    """The tensors without a pooler that is not used, and whether one has to be drawn."""
+    name = f"{kind.pooler}."
+    if config.pooling != "pooler":
+        told = f"pooler not used with pooling={config.pooling!r}"
+        return _without(name, tensors, notes, told), False
+    missing = not any(each.startswith(name) for each in tensors)
+    if kind.owns_pooler:  # half a head is a damaged one
+        return tensors, missing and f"{kind.classifier}.weight" not in tensors
+    if missing and pooling is None:
+        raise UserError(
+            f"{folder} has no pooler weights. --teacher-pooling (in Python: pooling=) mean or "
+            "cls does without; pooler draws one at random, to be fine-tuned."
+        )
+    return tensors, missing
 
 
 def _choose_head(
-    config: BertConfig,
+    kind: Architecture,
+    config: Any,
     tensors: Mapping[str, np.ndarray],
     num_labels: int | None,
     fresh_classifier: bool,
     folder: Path,
-) -> tuple[BertConfig, bool]:
+) -> tuple[Any, bool]:
     """The config with its number of classes, and whether the head has to be drawn."""
-    weight = tensors.get("classifier.weight")
+    weight = tensors.get(f"{kind.classifier}.weight")
     if weight is None or fresh_classifier:
         # Without a trained head, id2label is transformers' default and says nothing.
         return dataclasses.replace(config, num_labels=num_labels or 2), True
@@ -195,7 +256,7 @@ def _choose_head(
 
 
 def _complete(
-    config: BertConfig,
+    config: Any,
     tensors: Mapping[str, np.ndarray],
     fresh: Sequence[str],
     seed: int,
@@ -205,13 +266,17 @@ def _complete(
     """All parameters: the checkpoint's, and the ``fresh`` parts drawn by ``seed``."""
     table = hf_weights.weight_table(config)
     normal = nn.initializers.normal(config.initializer_range)
-    here = tuple(entry for entry in table if entry.hf_name.split(".")[0] not in fresh)
+    drawn = {_PARTS[name] for name in fresh}
+    here = tuple(entry for entry in table if entry.path[0] not in drawn)
     flat: dict[Any, Any] = {}
     for i, entry in enumerate(entry for entry in table if entry not in here):
         draw = nn.initializers.zeros if entry.path[-1] == "bias" else normal
         flat[entry.path] = draw(jax.random.fold_in(jax.random.key(seed), i), entry.shape)
     flat |= hf_weights.params_from_tensors(here, tensors, where=where)
     return unflatten_dict({path: jnp.asarray(leaf) for path, leaf in flat.items()})
+
+
+_PARTS = {"pooler": "pooling", "classifier": "classifier"}
 
 
 def _summary(names: Sequence[str]) -> str:

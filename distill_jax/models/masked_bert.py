@@ -46,6 +46,7 @@ from distill_jax.models.loaded import Loaded, TextInputs, check_free, model_dige
 HEAD = "mlm"
 _PREDICTIONS = "cls.predictions."
 _TIED = f"{_PREDICTIONS}decoder.weight"
+_PREFIXES = ("bert.", "backbone.")
 _UNUSED = ("cls.seq_relationship.", "pooler.", "classifier.", "embeddings.position_ids")
 
 
@@ -146,7 +147,8 @@ class MaskedBerts(LanguageModels):
         bert = hf_config.config_from_hf(hf_config.read_json(file), where=str(file))
         fields = {f.name: getattr(bert, f.name) for f in dataclasses.fields(BertConfig)}
         config = MaskedBertConfig(**{**fields, "pooling": "mean", "num_labels": 2})
-        tensors = hf_weights.standard_names(hf_weights.read_tensors(folder), where=str(folder))
+        tensors = hf_weights.read_tensors(folder)
+        tensors = hf_weights.standard_names(tensors, _PREFIXES, where=str(folder))
         tensors, notes = _of_masked(tensors, folder)
         tokenizer = hf_folder.find_tokenizer(folder, vocab_size=config.vocab_size)
         params, fresh = self._params(config, tensors, seed, where=str(folder))

@@ -1,6 +1,7 @@
 """Student presets: how small a student is and what it starts from.
 
-Two kinds. A *random* student has its own width and knows nothing (``tiny``, ``3x256x4``). A
+Two kinds. A *random* student has its own width and knows nothing (``tiny``, ``3x256x4``); it may
+start from what a wider teacher knows all the same, see ``starts``. A
 *copied* student has the teacher's width and starts from chosen teacher layers (``l2``, ``l3``),
 as DistilBERT does (Sanh et al. 2019, "DistilBERT, a distilled version of BERT", section 3).
 
@@ -25,11 +26,17 @@ from jax import Array
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.layer_choice import spread, uniform
 from distill_jax.models.bert import Bert, BertConfig, Params, init_bert
-from distill_jax.models.family import Classifiers, Elsewhere, register
+from distill_jax.models.family import Classifiers, Elsewhere, family_of, register
 from distill_jax.models.hf_export import load_elsewhere, save_elsewhere, usage_elsewhere
 from distill_jax.models.hf_reference import reference_logits
 from distill_jax.models.huggingface import load_pretrained, save_pretrained
 from distill_jax.models.loaded import Loaded
+from distill_jax.models.narrowed import (
+    check_embeddings,
+    check_widths,
+    embeddings_from,
+    truncated,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +46,14 @@ class Preset:
     Attributes:
       num_layers: of the student.
       hidden_size, num_heads: None for the teacher's: the student is copied from its layers.
-        Otherwise the student is random and its feed-forward blocks are 4 * hidden_size wide.
+        Otherwise the student is random.
+      intermediate_size: of the feed-forward blocks of a random one; None for 4 * hidden_size.
     """
 
     num_layers: int
     hidden_size: int | None = None
     num_heads: int | None = None
+    intermediate_size: int | None = None
 
     @property
     def copies_teacher(self) -> bool:
@@ -54,19 +63,33 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(num_layers=2, hidden_size=128, num_heads=2),
+    "mini": Preset(num_layers=4, hidden_size=256, num_heads=4),
+    "small": Preset(num_layers=4, hidden_size=512, num_heads=8),
+    "medium": Preset(num_layers=8, hidden_size=512, num_heads=8),
+    "tinybert-4": Preset(num_layers=4, hidden_size=312, num_heads=12, intermediate_size=1200),
+    "tinybert-6": Preset(num_layers=6, hidden_size=768, num_heads=12),
     "l2": Preset(num_layers=2),
     "l3": Preset(num_layers=3),
 }
+"""Turc et al. 2019, "Well-Read Students Learn Better", table 1; Jiao et al. 2020, "TinyBERT",
+section 4.1; layers of the teacher."""
 _COPIED = re.compile(r"l([1-9]\d{0,2})")
+_MINILM, MINILM_HEADS = re.compile(r"minilm-([1-9]\d*)x([1-9]\d*)"), 12
+"""Wang et al. 2020, "MiniLM": as many heads as BERT-base, whatever the width."""
 
 LAYER_CHOICES = ("spread", "uniform", "first", "last")
 _SIZES = re.compile(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)")
-_NAMES = (*PRESETS, "lLAYERS (l6)", "LAYERSxWIDTHxHEADS (3x256x4)")
+_NAMES = (
+    *PRESETS,
+    "lLAYERS (l6)",
+    "minilm-LAYERSxWIDTH (minilm-6x384)",
+    "LAYERSxWIDTHxHEADS (3x256x4)",
+)
 
 
 def parse_preset(text: str) -> Preset:
     """A named preset; ``lLAYERS``, e.g. ``l6``, for a copied student; or ``LAYERSxWIDTHxHEADS``,
-    e.g. ``3x256x4``, for a random one.
+    e.g. ``3x256x4``, for a random one (``minilm-6x384``: 12 heads).
 
     Raises:
       UserError: unknown name, or a width that is not a multiple of the heads.
@@ -75,24 +98,31 @@ def parse_preset(text: str) -> Preset:
         return PRESETS[text]
     if copied := _COPIED.fullmatch(text):
         return Preset(num_layers=int(copied[1]))
-    sizes = _SIZES.fullmatch(text)
-    if not sizes:
+    found = _MINILM.fullmatch(text) or _SIZES.fullmatch(text)
+    if not found:
         raise unknown("student", text, _NAMES)
-    layers, width, heads = (int(size) for size in sizes.groups())
+    layers, width, heads = (int(size) for size in (*found.groups(), MINILM_HEADS)[:3])
     if width % heads:
         raise UserError(f"student {text!r}: width {width} is not a multiple of {heads} heads.")
     return Preset(layers, width, heads)
 
 
-def student_config(preset: str, teacher: BertConfig, *, pooling: str = "teacher") -> BertConfig:
+def student_config(preset: str, teacher: Any, *, pooling: str = "teacher") -> BertConfig:
     """The student's config; vocabulary, positions, rates and classes are the teacher's.
+
+    Of a relative of BERT it is such a relative, and of what is none (MobileBERT) a BERT.
 
     Args:
       preset: see ``parse_preset``.
       teacher: the config that the student shares its tokeniser and task with.
       pooling: see ``BertConfig``; ``teacher`` for the teacher's.
+
+    Raises:
+      UserError: unknown preset, or one that is copied from what is no BERT.
     """
     chosen = parse_preset(preset)
+    if not isinstance(teacher, BertConfig):
+        teacher = _bert_beside(preset, chosen, teacher)
     if pooling != "teacher":
         teacher = dataclasses.replace(teacher, pooling=pooling)
     if chosen.hidden_size is None or chosen.num_heads is None:
@@ -102,7 +132,27 @@ def student_config(preset: str, teacher: BertConfig, *, pooling: str = "teacher"
         num_layers=chosen.num_layers,
         hidden_size=chosen.hidden_size,
         num_heads=chosen.num_heads,
-        intermediate_size=4 * chosen.hidden_size,
+        intermediate_size=chosen.intermediate_size or 4 * chosen.hidden_size,
+    )
+
+
+def _bert_beside(preset: str, chosen: Preset, teacher: Any) -> BertConfig:
+    """A BERT that reads what another kind of teacher reads, of the size of a random student."""
+    if chosen.hidden_size is None or chosen.num_heads is None:
+        raise UserError(
+            f"student {preset!r} is made of a BERT's layers, which its teacher, of the family "
+            f"{family_of(teacher).name}, does not have"
+        )
+    own, intermediate = teacher.token_range, 4 * chosen.hidden_size
+    return BertConfig(
+        own.tokens,
+        chosen.hidden_size,
+        chosen.num_layers,
+        chosen.num_heads,
+        intermediate,
+        own.positions,
+        own.types,
+        num_labels=teacher.num_labels,
     )
 
 
@@ -144,7 +194,7 @@ def choose_layers(
 
 def init_student(
     preset: str,
-    teacher_config: BertConfig,
+    teacher_config: Any,
     teacher_params: Params,
     rng: Array,
     *,
@@ -173,7 +223,7 @@ def init_student(
     )
     parts = {f"layer_{number}": f"layer_{layer}" for number, layer in enumerate(chosen, start=1)}
     others = {"embeddings", "classifier"} | ({"pooling"} if config.pooling == "pooler" else set())
-    parts |= {part: part for part in teacher_params if part in others}
+    parts |= {part: part for part in teacher_params if part in others | {"relative_bias"}}
     # True copies: a donated train step must not delete the teacher's buffers.
     params = {
         part: jax.tree.map(
@@ -199,18 +249,13 @@ class Berts(Classifiers):
     load: Any = staticmethod(load_pretrained)
 
     def claims(self, name: str) -> bool:
-        return name in PRESETS or any(form.fullmatch(name) for form in (_COPIED, _SIZES))
+        forms = (_COPIED, _SIZES, _MINILM)
+        return name in PRESETS or any(form.fullmatch(name) for form in forms)
 
     def student(self, name: str, teacher: Any, **options: Any) -> BertConfig:
-        if not isinstance(teacher, BertConfig):
-            raise UserError(f"student {name!r} needs a BERT as teacher, whose tokens it reads")
         config = student_config(name, teacher, pooling=options.get("pooling", "teacher"))
         if self.copies(name):
-            choose_layers(
-                options.get("layers", "spread"),
-                student_layers=config.num_layers,
-                teacher_layers=teacher.num_layers,
-            )
+            self._layers(config, teacher, options)
         return config
 
     def copies(self, name: str) -> bool:
@@ -218,6 +263,33 @@ class Berts(Classifiers):
 
     def start(self, name: str, teacher: Loaded, rng: Array, **options: Any) -> Params:
         return init_student(name, teacher.config, teacher.params, rng, **options)
+
+    def check_narrowed(self, what: str, name: str, teacher: Any, **options: Any) -> None:
+        config = self.student(name, teacher, **options)
+        if what == "embeddings":
+            check_embeddings(name, config, teacher)
+        elif isinstance(teacher, BertConfig):
+            check_widths(name, config, teacher)
+            self._layers(config, teacher, options)
+        else:
+            super().check_narrowed(what, name, teacher, **options)
+
+    def narrowed(self, what: str, name: str, teacher: Loaded, rng: Array, **options: Any) -> Params:
+        config = self.student(name, teacher.config, **options)
+        fresh = init_bert(config, rng)
+        if what == "embeddings":
+            return embeddings_from(fresh, teacher.params)
+        layers = self._layers(config, teacher.config, options)
+        return truncated(config, fresh, teacher.config, teacher.params, layers)
+
+    def _layers(
+        self, config: BertConfig, teacher: BertConfig, options: dict[str, Any]
+    ) -> tuple[int, ...]:
+        return choose_layers(
+            options.get("layers", "spread"),
+            student_layers=config.num_layers,
+            teacher_layers=teacher.num_layers,
+        )
 
 
 BERTS = register(

@@ -144,43 +144,4 @@ def pretrained_towers(
     }
 
 
-def embeddings_from(params: Params, source: Params) -> Params:
-    """A tower's parameters with the embeddings of a wider encoder, projected to the tower's width.
-
-    Word embeddings are centred and projected to their first principal directions; positions and
-    token types go along the same directions. It tells what a student gains from the teacher's
-    words alone.
-
-    Args:
-      params: of a BERT with the source's vocabulary and positions, narrower or as wide.
-      source: of the wider encoder.
-
-    Raises:
-      UserError: where vocabularies, positions or widths do not fit.
-    """
-    wide, narrow = source["embeddings"], params["embeddings"]
-    tables = ("word", "position", "token_type")
-    shapes = [(wide[name]["embedding"].shape, narrow[name]["embedding"].shape) for name in tables]
-    for theirs, ours in shapes:
-        if theirs[0] != ours[0] or theirs[1] < ours[1]:
-            raise UserError(
-                f"embeddings of shape {ours} cannot start from {theirs}: expected as many rows, "
-                "and at most the width."
-            )
-    words_VW = np.asarray(wide["word"]["embedding"], np.float32)
-    mean_W = words_VW.mean(axis=0)
-    centred_VW = words_VW - mean_W[None, :]
-    _, directions_WW = np.linalg.eigh(centred_VW.T @ centred_VW)  # ascending
-    directions_WD = directions_WW[:, ::-1][:, : shapes[0][1][1]]
-    projected = {
-        name: (np.asarray(wide[name]["embedding"], np.float32)) @ directions_WD
-        for name in tables[1:]
-    }
-    projected["word"] = centred_VW @ directions_WD
-    return params | {
-        "embeddings": narrow
-        | {name: {"embedding": table.astype(np.float32)} for name, table in projected.items()}
-    }
-
-
 register(Family("two_tower", TwoTowerConfig, TwoTower))

@@ -132,7 +132,7 @@ class WordClassifiers(Classifiers):
                 f"student {name!r} starts from its teacher's embeddings of tokens, and a "
                 f"{family.name} does not say where it has them: take {self.name}-random"
             )
-        wide = teacher.shape.hidden_size
+        wide = family.embedding_width(teacher)
         most = max(1, wide // self.directions)
         if width is not None and width > most:
             raise UserError(

@@ -15,3 +15,8 @@ def has_experts(objective: str) -> bool:
       objective: canonical text, of a classifier or a recommender.
     """
     return not EXPERTS.isdisjoint(re.findall(r"\w+", objective))
+
+
+USERS_REVISED = {"users": 2}
+"""Since users of whom training has nothing are asked by their histories, not by a vector of their
+own that was never trained; of models that have vectors of users."""

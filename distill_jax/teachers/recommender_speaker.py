@@ -32,7 +32,8 @@ def table_for(recommender: Recommender, table: HistoryTable) -> HistoryTable:
             f"a {type(config).__name__} cannot teach position by position: what it says of one "
             "looks at the items behind it. Teach with a model that reads forwards."
         )
-    return HistoryTable(table.split, "next", min(table.max_length, config.max_length))
+    length = min(table.max_length, config.max_length)
+    return HistoryTable(table.split, "next", length, table.windows)
 
 
 class RecommenderSpeaker:

@@ -92,7 +92,7 @@ class TopItemsCache:
         users_B, where_BT = np.asarray(batch.example_ids_B), np.asarray(batch.where_BT)
         real_B = (users_B >= 0) & (users_B < len(self.ends_U1) - 1)
         user_B = np.where(real_B, users_B, 0)
-        entry_BT = _entries(self.ends_U1, user_B, where_BT.shape[1])
+        entry_BT = _entries(self.ends_U1, user_B, batch.later_B, where_BT.shape[1])
         known_BT = entry_BT >= self.ends_U1[user_B][:, None]
         return np.where(known_BT, entry_BT, 0), known_BT & where_BT & real_B[:, None]
 
@@ -181,9 +181,12 @@ class _Listener:
             raise ValueError("the teacher's cache and the batch disagree about the targets")
 
 
-def _entries(ends_U1: np.ndarray, users_B: np.ndarray, length: int) -> np.ndarray:
-    """int64 [B, length], those of each user's newest targets, the newest last."""
-    return ends_U1[users_B + 1][:, None] - np.arange(length, 0, -1)[None]
+def _entries(ends_U1: np.ndarray, users_B: np.ndarray, later_B: Any, length: int) -> np.ndarray:
+    """int64 [B, length], those of each user's newest targets without the later, the newest last."""
+    ends_B = ends_U1[users_B + 1]
+    if later_B is not None:
+        ends_B = ends_B - np.asarray(later_B)
+    return ends_B[:, None] - np.arange(length, 0, -1)[None]
 
 
 def popularity_strata(counts_I: np.ndarray, count: int) -> np.ndarray:
@@ -223,7 +226,7 @@ def build_top_items(
     """
     lengths_R = table.lengths_N
     lengths_U = np.zeros(table.split.data.num_users, np.int64)
-    lengths_U[table.users_R] = lengths_R
+    np.add.at(lengths_U, table.users_R, lengths_R)
     ends_U1 = np.concatenate([[0], np.cumsum(lengths_U)])
     total, width = int(ends_U1[-1]), speaker.items_ID.shape[1]
     ids = np.uint16 if table.num_items <= 2**16 else np.int32
@@ -264,7 +267,8 @@ def _write(
 ) -> None:
     """File what a teacher said of a batch."""
     where_BT = np.asarray(said.where_BT)
-    entries = _entries(ends_U1, np.asarray(batch.example_ids_B), where_BT.shape[1])[where_BT]
+    users_B = np.asarray(batch.example_ids_B)
+    entries = _entries(ends_U1, users_B, batch.later_B, where_BT.shape[1])[where_BT]
     logits = np.asarray(said.logits_BTK)[where_BT]
     values = {
         "ids_MK": np.asarray(said.ids_BTK)[where_BT],

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.data.histories import Hiding
@@ -18,7 +19,7 @@ class FitConfig:
     """How a recommender is trained.
 
     Attributes:
-      epochs: passes over the users.
+      epochs: passes over the users, or over their windows.
       eval_every: epochs between evaluations on the validation split.
       batch_size: users of a batch.
       max_shapes: batch lengths, each a compilation. With one, any users share a batch; with more,
@@ -26,6 +27,8 @@ class FitConfig:
       optimizer: Adam at a constant rate, as SASRec's authors train it.
       hiding: which items are hidden from a model that finds hidden items.
       select: the validation metric that decides which evaluation was best.
+      windows: whether histories longer than the model looks back are learned from as a whole, in
+        several windows; else only the newest one is.
     """
 
     epochs: int = 100
@@ -35,6 +38,7 @@ class FitConfig:
     optimizer: OptimizerConfig = ADAM
     hiding: Hiding = field(default_factory=Hiding)
     select: str = NDCG
+    windows: bool = field(default=False, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)

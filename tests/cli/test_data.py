@@ -76,3 +76,30 @@ def test_what_is_good_is_shown_and_passes(folder, toy_teacher, capsys):
     assert "texts cut at 128 tokens: train 0.0%, validation 0.0%, test 0.0%; tokens that" in told
     assert "warning: 33% of the train tokens are [UNK]" in told
     assert told.endswith(f"all checks of training passed (teacher {toy_teacher})\n")
+
+
+INTERACTIONS = "userId,movieId,timestamp\n" + "".join(
+    f"u{user},m{(user + item) % 5},{964982703 + 60 * item}\n"
+    for user in range(4)
+    for item in range(4)
+)
+
+
+@pytest.mark.parametrize("names", [("interactions.csv",), ("train.csv", "dev.csv", "test.csv")])
+def test_of_interactions_it_shows_what_a_recommender_would_learn_from(folder, capsys, names):
+    data = folder(dict.fromkeys(names, INTERACTIONS))
+    if len(names) == 1:
+        dispatch(["data", data, "--examples", "1"])
+        told = capsys.readouterr().out
+        assert "4 users, 5 items, 16 interactions" in told and "protocol: leave-one-out" in told
+        assert "note: times from 2000-07-30" in told and "test: 4 items are asked for" in told
+        assert "    u0  ... m0; m1; m2; m3\n" in told and "u1" not in told
+    else:  # the same rows in all three
+        with pytest.raises(UserError, match="16 validation and 16 test interactions are among the"):
+            dispatch(["data", data])
+
+
+def test_interactions_with_columns_of_other_names(folder, capsys):
+    text = INTERACTIONS.replace("userId,movieId", "who,what")
+    dispatch(["data", folder({"interactions.csv": text}), "--columns", "user=who,item=what"])
+    assert "4 users, 5 items, 16 interactions" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """``distill-jax recommend`` for a base of users: a file in, a file out, whole or not there."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -10,6 +11,8 @@ from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.data.people import Person
 from distill_jax.evaluation import recommend_users
+from distill_jax.evaluation.audience import load_audience, save_audience
+from distill_jax.evaluation.item_catalogue import Catalogue, save_catalogue
 from distill_jax.evaluation.open_recommender import open_recommender
 
 SPLIT = small_split()
@@ -114,9 +117,50 @@ def test_filters_for_one(run, capsys):
     assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()] == ["item 4"]
     dispatch([*command, "--only", "item 3", "--with-seen"])
     assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()] == ["item 3"]
-    dispatch([*command, "--only", "item 3"])
+    with pytest.raises(UserError, match="no item is left to recommend: of 17 items"):
+        dispatch([*command, "--only", "item 3"])
+    assert capsys.readouterr().out == ""
+    dispatch([*command, "-k", "99"])
     told = capsys.readouterr()
-    assert told.out == "" and "no item is left to recommend" in told.err
+    assert len(told.out.splitlines()) == 16 and "only 16 of the 99 items are left" in told.err
+
+
+def test_an_empty_history_gets_what_is_popular(run, capsys):
+    dispatch(["recommend", "--model", str(run), "--history", "", "-k", "3"])
+    told = capsys.readouterr()
+    counts = SPLIT.train_counts_I
+    popular = (-counts).argsort(kind="stable")[:3]
+    rows = [line.split("\t") for line in told.out.splitlines()]
+    assert [row[2] for row in rows] == [DATA.item_names[item] for item in popular]
+    assert [float(row[3]) for row in rows] == counts[popular].tolist()
+    assert "the history is empty" in told.err
+
+
+def test_an_id_that_is_another_items_title_is_told(tmp_path, capsys):
+    save_model(tmp_path, split=SPLIT)
+    titles = ["the film 0", "item 7 (1997)", *DATA.item_texts[2:]]
+    save_catalogue(tmp_path / "model", Catalogue(DATA.item_names, tuple(titles)))
+    line = "'item 7' is read as the id of the film 7 [item 7]; item 7 (1997) [item 1] is called so"
+    dispatch(["recommend", "--model", str(tmp_path), "--history", "item 7; item 2"])
+    assert line in capsys.readouterr().err
+    people = tmp_path / "u.csv"
+    people.write_text("history\nitem 7;item 2\nitem 7\n")
+    output = ["--output", str(tmp_path / "o.csv")]
+    dispatch(["recommend", "--model", str(tmp_path), "--users", str(people), *output])
+    assert f"2 words of histories: {line}" in capsys.readouterr().err
+
+
+def test_runs_with_repeats_show_what_was_taken(tmp_path, interactions, capsys):
+    save_model(tmp_path, split=SPLIT)
+    audience = dataclasses.replace(load_audience(tmp_path / "model", 17), repeats=True)
+    save_audience(tmp_path / "model", audience)
+    opened = open_recommender(tmp_path)
+    assert "item 3" in [each.name for each in opened.recommend("item 3", 17)]
+    assert "item 3" not in [each.name for each in opened.recommend("item 3", 17, with_seen=False)]
+    output = tmp_path / "o.csv"
+    arguments = ["--interactions", str(interactions), "-k", "17", "--output", str(output)]
+    dispatch(["recommend", "--model", str(tmp_path), *arguments])
+    assert len(output.read_text().splitlines()) == 1 + 17 * DATA.num_users
 
 
 def test_a_file_is_whole_or_not_there(run, ask, tmp_path, monkeypatch):

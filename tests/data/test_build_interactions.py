@@ -28,27 +28,65 @@ def taken(data):
     return {user: pairs[start:stop] for user, start, stop in ends}
 
 
-def test_order_names_and_the_first_of_duplicates():
+def test_order_names_and_the_first_of_repeats():
     data = build()
     assert data.user_names == ("9", "10") and data.item_names == ("x", "y", "z")
     assert taken(data) == {"9": [("y", 3), ("z", 4), ("x", 5)], "10": [("y", 1), ("x", 1)]}
     assert data.ratings_N.tolist() == [4, 5, 5, 1, 3] and data.ratings_N.dtype == np.float32
     assert data.items_N.dtype == np.int32 and data.offsets_U1.dtype == np.int64
     assert data.notes == (
-        "1 interactions repeat an item of the user: the first of them counts",
+        "1 of 6 interactions repeat an item of the user: the first of them counts (--repeats)",
         "1 interactions have the time of the one before them: the file's order decides",
     )
 
 
-def test_the_last_or_all_of_duplicates():
-    assert taken(build(duplicates="last"))["9"] == [("y", 3), ("z", 4), ("x", 9)]
-    assert taken(build(duplicates="all"))["9"] == [("y", 3), ("z", 4), ("x", 5), ("x", 9)]
+def test_the_last_or_all_of_repeats():
+    assert taken(build(repeats="last"))["9"] == [("y", 3), ("z", 4), ("x", 9)]
+    kept = build(repeats="keep")
+    assert taken(kept)["9"] == [("y", 3), ("z", 4), ("x", 5), ("x", 9)]
+    assert kept.repeats and not build().repeats
+    assert kept.notes[0] == (
+        "1 of 6 interactions repeat an item of the user: all count, and what somebody took is "
+        "recommended again"
+    )
 
 
-def test_ratings_are_filtered_before_duplicates():
+def test_kept_repeats_are_other_data_though_there_be_none():
+    """What is in a history competes there: models are measured otherwise."""
+    rows = Rows(["a", "a", "b"], ["x", "y", "x"])
+    digests = {
+        repeats: build_interactions("toy", rows, preparation=Preparation(repeats)).digest
+        for repeats in ("first", "last", "keep")
+    }
+    assert digests["first"] == digests["last"] != digests["keep"]
+
+
+def test_ratings_of_nothing_and_below_are_counted():
+    rows = ROWS._replace(ratings_N=np.array([5, 0, -1, 3, 2, 5], np.float32))
+    assert build_interactions("toy", rows).notes[0] == (
+        "2 of 6 interactions are rated 0 or below and count like the others: --min-rating drops "
+        "them"
+    )
+    liked = build_interactions("toy", rows, preparation=Preparation(min_rating=0.5))
+    assert liked.notes[0] == "2 of 6 interactions are rated below 0.5 and were dropped"
+    assert "rated" not in "".join(build().notes)
+
+
+def test_repeats_of_an_own_split_are_counted_where_they_fall():
+    rows = Rows(list("aaaabb"), list("xyxyxx"), parts_N=np.array([0, 0, 1, 2, 0, 2]))
+    data = build_interactions("toy", rows)
+    assert data.notes == (
+        "3 of 6 interactions repeat an item of the user: the first of them counts (--repeats)",
+        "1 validation and 2 test interactions are among the repeats, and not asked for",
+    )
+    inside = Rows(list("aab"), list("xxx"), parts_N=np.array([0, 0, 2]))
+    assert len(build_interactions("toy", inside).notes) == 1
+
+
+def test_ratings_are_filtered_before_repeats():
     assert taken(build(min_rating=3)) == {"9": [("y", 3), ("z", 4), ("x", 5)], "10": [("x", 1)]}
     with pytest.raises(UserError, match="no ratings"):
-        build_interactions("toy", ROWS._replace(ratings_N=None), preparation=Preparation("all", 3))
+        build_interactions("toy", ROWS._replace(ratings_N=None), preparation=Preparation("keep", 3))
 
 
 def test_rare_users_and_items_go_until_none_is_left_over():
@@ -112,6 +150,6 @@ def test_texts_and_items_nobody_took():
 
 def test_wrong_options():
     with pytest.raises(UserError, match="Did you mean 'first'"):
-        Preparation(duplicates="firs")
+        Preparation(repeats="firs")
     with pytest.raises(UserError, match="min_user_count is 0; expected at least 1"):
         Preparation(min_user_count=0)

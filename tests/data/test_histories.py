@@ -42,6 +42,39 @@ def test_a_batch_is_the_naive_loop(split, task, length):
     assert batch.item_ids_BT.dtype == batch.targets_BT.dtype == np.int32
 
 
+@pytest.mark.parametrize("length", [1, 3, 20])
+@pytest.mark.parametrize("task", ["next", "any", "hidden"])
+def test_windows_ask_for_every_item_once(split, task, length):
+    table = HistoryTable(split, task, length, windows=True)
+    batch = table.batch(np.arange(len(table)), length, len(table) + 1)
+    asked = {}
+    for row in range(len(table) - 1, -1, -1):  # windows of a user: the newest comes first
+        where = batch.where_BT[row]
+        assert where.sum() == table.lengths_N[row]
+        asked.setdefault(int(batch.example_ids_B[row]), []).extend(batch.targets_BT[row][where])
+        assert batch.later_B[row] == table.later_R[row]
+    for user in range(split.data.num_users):
+        items = train_items(split, user).tolist()
+        assert asked.get(user, []) == (items[1:] if task == "next" else items)
+    assert table.share == 1 and "100%" in table.told
+    newest = HistoryTable(split, task, length)
+    assert newest.share == pytest.approx(newest.lengths_N.sum() / table.lengths_N.sum())
+    assert (newest.digest != table.digest) and newest.batch(np.arange(1), 3, 1).later_B is None
+    assert ("the newest" in newest.told) == (newest.share < 1)
+
+
+def test_what_is_drawn_for_a_position_does_not_depend_on_the_windows(split):
+    """But for items hidden so that a row has one at least."""
+    user = int(np.argmax(split.train_ends_U - split.data.offsets_U1[:-1]))
+    drawn = {}
+    for length, windows in ((9, False), (3, True)):
+        table = HistoryTable(split, "any", length, windows)
+        rows = np.flatnonzero(table.users_R == user)[::-1]
+        batch = Draws(table, None, Negatives(3))(table.batch(rows, length, len(rows)), 1, 2)
+        drawn[length] = batch.negatives_BTN[batch.where_BT]
+    np.testing.assert_array_equal(drawn[9], drawn[3][-9:])
+
+
 def test_users_with_nothing_to_learn_from_are_left_out(split):
     counts = split.train_ends_U - split.data.offsets_U1[:-1]
     assert 1 in counts

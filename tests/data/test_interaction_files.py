@@ -119,6 +119,27 @@ def test_what_may_be_meant_twice_is_refused(tmp_path, head, row, match):
     fails(write(tmp_path, interactions__csv=f"{head}\n{row}\n"), match)
 
 
+@pytest.mark.parametrize("row", ["1,31,2.5,126075914", "1,1,2", "ann,tea,5,126075914", "1;31;2.5"])
+def test_a_file_without_a_header_is_told(tmp_path, row):
+    text = f"{row}\n{row}\n"
+    fails(write(tmp_path, interactions__csv=text), "line 1: .* put a header line in front")
+    separator = ";" if ";" in row else ","
+    head = separator.join(["user", "item", "rating", "time"][: row.count(separator) + 1])
+    assert len(load(write(tmp_path, interactions__csv=f"{head}\n{row}\n"))) == 1
+
+
+def test_columns_called_by_numbers_that_are_named(tmp_path):
+    write(tmp_path, interactions__csv="1,2,3\nu,a,x\nu,b,y\n")
+    columns = {"user": "1", "item": "2"}
+    assert taken(load(tmp_path, columns=columns)) == {"u": ["a", "b"]}
+
+
+def test_semicolons_between_cells(tmp_path):
+    text = "userId;movieId;rating;timestamp\nu;b;4;964982800\nu;a;5;964982703\n"
+    data = load(write(tmp_path, interactions__csv=text))
+    assert taken(data) == {"u": ["a", "b"]} and data.ratings_N.tolist() == [5, 4]
+
+
 def test_the_same_rows_in_any_form_are_the_same_data(tmp_path):
     rows = [line.split(",") for line in "user,item,time\na,x,1\na,y,2\nb,y,1\n".splitlines()]
     digests = set()

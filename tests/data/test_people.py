@@ -21,15 +21,15 @@ def test_people_by_name_by_history_and_by_both(tmp_path):
         tmp_path, "a.csv", 'user,history,age\nu1,"Alien; Toy Story;",3\n u2 ,,4\n,"7",\n'
     )
     assert list(read_people(both)) == [
-        Person(1, "u1", ("Alien", "Toy Story")),
+        Person(1, "u1", "Alien; Toy Story;"),
         Person(2, "u2"),
-        Person(3, "", ("7",)),
+        Person(3, "", "7"),
     ]
     assert [person.label for person in read_people(both)] == ["u1", "u2", "3"]
     names = written(tmp_path, "b.tsv", "userId\n1\n2\n")
     assert list(read_people(names)) == [Person(1, "1"), Person(2, "2")]
-    histories = written(tmp_path, "c.csv", "item_id_list:token_seq\n5;6\n")
-    assert list(read_people(histories)) == [Person(1, "", ("5", "6"))]
+    histories = written(tmp_path, "c.csv", "item_id_list:token_seq\n5;6\n7 8\n")
+    assert list(read_people(histories)) == [Person(1, "", "5;6"), Person(2, "", ("7", "8"))]
     lines = tmp_path / "d.txt.gz"
     lines.write_bytes(gzip.compress(b"u1\n\n u2\n"))
     assert list(read_people(lines)) == [Person(1, "u1"), Person(2, "u2")]
@@ -39,7 +39,7 @@ def test_columns_that_are_named(tmp_path):
     file = written(tmp_path, "a.csv", "who,took,user\nu1,7;8,x\n")
     assert list(read_people(file)) == [Person(1, "x")]
     said = {"user": "who", "history": "took", "item": "elsewhere"}
-    assert list(read_people(file, said)) == [Person(1, "u1", ("7", "8"))]
+    assert list(read_people(file, said)) == [Person(1, "u1", "7;8")]
 
 
 def test_people_in_json_and_parquet(tmp_path):
@@ -49,7 +49,7 @@ def test_people_in_json_and_parquet(tmp_path):
     assert list(read_people(file)) == expected
     later = written(tmp_path, "b.jsonl", '{"history": "1"}\n{"user": "u"}\n{"history": 3}\n')
     assert list(read_people(later)) == [
-        Person(1, "", ("1",)),
+        Person(1, "", "1"),
         Person(2, "u"),
         Person(3, "", ("3",)),
     ]

@@ -75,6 +75,45 @@ def test_times_under_other_names(tmp_path):
     assert data.notes == ("no time column: the file's order decides",)
 
 
+LISTS = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "u\ta b c\td\nv\tb\tc\n",
+        "u\ta\tb\nu\ta b\tc\nv\tb\tc\nu\tb c\td\n",  # every prefix, cut to the newest two
+    ],
+)
+def test_lists_of_items_are_unrolled(tmp_path, rows):
+    data = load_interactions(f"files:{write(tmp_path, inter=LISTS + rows)}")
+    assert [data.item_names[item] for item in data.items_N] == list("abcdbc")
+    assert data.lengths_U.tolist() == [4, 2]
+    assert data.notes == ("item_id_list: the order of the lists is that of time",)
+
+
+def test_lists_of_items_with_a_split(tmp_path):
+    write(
+        tmp_path,
+        train__inter=f"{LISTS}u\ta\tb\nu\ta b\tc\n",
+        valid__inter=f"{LISTS}u\ta b c\td\nw\ta b\tc\n",
+        test__inter=f"{LISTS}u\ta b c d\te\n",
+    )
+    split = load_ranking_split(f"files:{tmp_path}")
+    names = split.data.item_names
+    assert [names[item] for item in split.data.items_N] == list("abcdeabc")
+    assert [names[item] for item in split.validation.targets_E(split.data)] == ["d", "c"]
+    assert [names[item] for item in split.test.targets_E(split.data)] == ["e"]
+    assert split.train_counts_I.tolist() == [2, 2, 1, 0, 0]
+
+
+@pytest.mark.parametrize("second", ["u\ta c\td", "u\t\td", "u\tb c\td"])
+def test_lists_that_do_not_go_on_are_told(tmp_path, second):
+    write(tmp_path, inter=f"{LISTS}u\ta\tb\n{second}\n")
+    with pytest.raises(UserError, match=r"line 3: item_id_list of user 'u' does not go on"):
+        load_interactions(f"files:{tmp_path}")
+
+
 HEAD = INTER.split("\n")[0] + "\n"
 
 

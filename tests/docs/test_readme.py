@@ -111,6 +111,7 @@ def test_every_flag_that_the_pages_name_exists():
         "no-fine-tune",
         "no-lowercase",
         "from",
+        "no-windows",
         "no-yardsticks",
         "help",
         "plugin",

@@ -61,6 +61,29 @@ def test_histories_are_divided_by_semicolons():
     assert FILMS.history(" ; ") == []
 
 
+def test_titles_and_ids_that_hold_semicolons():
+    films = Catalogue(
+        ("1", "2", "a;b", "4"),
+        ("Jules; Jim (1962) | Drama", "Jules (1990)", "Ab", "Jim (1991)"),
+    )
+    assert films.history("Jules; Jim; 2") == [0, 1]
+    assert films.history("jules;jim (1962);Jim") == [0, 3]
+    assert films.history("Jim; a;b ;Jules;Jules; Jim") == [3, 2, 1, 0]
+    assert films.history(["Jules", "Jim"]) == [1, 3]  # a list says itself what is one item
+    assert films.words("Jules; nothing;") == ["Jules", "nothing"]
+
+
+def test_an_id_that_is_a_title_of_another():
+    films = Catalogue(("187", "2"), ("Godfather, The (1972)", "187 (1997)"))
+    assert films.find("187") == 0 and films.find("187 (1997)") == 1
+    assert films.doubt(" 187") == (
+        "'187' is read as the id of Godfather, The (1972) [187]; 187 (1997) [2] is called so too: "
+        "its id names it"
+    )
+    assert films.doubt("2") == films.doubt("187 (1997)") == films.doubt("nothing") == ""
+    assert Catalogue(("1",), ("1",)).doubt("1") == ""
+
+
 def test_without_texts_names_are_titles():
     plain = Catalogue(("apple", "pear"))
     assert plain.find("PEAR") == 1 and plain.title(0) == plain.show(0) == "apple"

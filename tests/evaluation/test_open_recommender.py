@@ -55,7 +55,7 @@ def test_mistakes_are_told(tmp_path):
     opened = open_recommender(tmp_path)
     with pytest.raises(UserError, match="Did you mean Film 7"):
         opened.recommend("Filn 7")
-    with pytest.raises(UserError, match="history is empty"):
+    with pytest.raises(UserError, match="history is empty"):  # the run does not say what is popular
         opened.recommend(" ; ")
     with pytest.raises(UserError, match="knows items by their numbers alone"):
         opened.recommend("item 3", new_items=("Dune | Sci-Fi",))

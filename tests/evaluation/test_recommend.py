@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from distill_jax.core.errors import UserError
 from distill_jax.data.build_interactions import Preparation, Rows, build_interactions
 from distill_jax.data.interaction_splits import leave_one_out
-from distill_jax.data.interactions import histories_of
+from distill_jax.data.interactions import Cases, histories_of
 from distill_jax.data.load_interactions import load_ranking_split
 from distill_jax.evaluation.recommend import (
     evaluate,
@@ -24,14 +24,12 @@ from distill_jax.models.recommenders.popularity import Popularity
 USERS, ITEMS = 7, 11
 
 
-def random_split(seed, duplicates="first"):
+def random_split(seed, repeats="first"):
     rng = np.random.default_rng(seed)
     pairs = [(u, i) for u in range(USERS) for i in rng.integers(ITEMS, size=rng.integers(4, 12))]
     pairs += [(0, i) for i in range(ITEMS)]
     rows = Rows([str(u) for u, _ in pairs], [str(i) for _, i in pairs])
-    return leave_one_out(
-        build_interactions("toy", rows, preparation=Preparation(duplicates=duplicates))
-    )
+    return leave_one_out(build_interactions("toy", rows, preparation=Preparation(repeats)))
 
 
 def table_scorer(scores_UI):
@@ -42,7 +40,7 @@ def naive(scores_UI, split, cases, length):
     """Ranks and lists by plain loops, as the module's rules say them."""
     data, ranks, lists = split.data, [], []
     for user, end in zip(cases.users_E.tolist(), cases.ends_E.tolist(), strict=True):
-        seen = data.items_N[data.offsets_U1[user] : end].tolist()
+        seen = [] if data.repeats else data.items_N[data.offsets_U1[user] : end].tolist()
         target = int(data.items_N[end])
         scores = scores_UI[user].tolist()
         rank = 1
@@ -62,12 +60,12 @@ def naive(scores_UI, split, cases, length):
     st.integers(0, 2**16),
     st.integers(1, 9),
     st.integers(1, ITEMS),
-    st.sampled_from(["first", "all"]),
+    st.sampled_from(["first", "keep"]),
     st.sampled_from([1.0, 1e-6, 1e30]),
 )
 @settings(max_examples=60)
-def test_equal_to_a_naive_loop(seed, batch_size, length, duplicates, scale):
-    split = random_split(seed, duplicates)
+def test_equal_to_a_naive_loop(seed, batch_size, length, repeats, scale):
+    split = random_split(seed, repeats)
     rng = np.random.default_rng(seed)
     # Few different values: many ties; minus infinity and both zeros among them.
     values = np.array([-np.inf, -2, -1, -0.0, 0.0, 1, 2], np.float32) * np.float32(scale)
@@ -105,6 +103,52 @@ def test_one_case_by_hand():
     assert "ranks among all 6 items, those of the history left out" in report.protocol
     assert "ties against the model; test split" in report.protocol
     assert "Protocol: toy" in str(report) and "ndcg@3" in str(report)
+
+
+@pytest.mark.parametrize("repeats", ["first", "keep"])
+def test_the_list_shown_is_the_rank_said(repeats):
+    """A target of rank r stands at place r, one that was taken before, too."""
+    split = random_split(5, repeats)
+    scores = np.random.default_rng(1).permutation(USERS * split.data.num_items)
+    scores_UI = scores.reshape(USERS, -1).astype(np.float32)
+    report = evaluate(table_scorer(scores_UI), split, ks=(1,), list_length=split.data.num_items)
+    targets, ranks = split.test.targets_E(split.data), report.ranked.ranks_E
+    shown = report.ranked.top_EK[np.arange(len(ranks)), ranks - 1]
+    assert shown.tolist() == targets.tolist()
+    histories = split.test.histories(split.data)
+    again = sum(t in histories.part(n, n + 1).items_S for n, t in enumerate(targets))
+    assert (again > 0) == (repeats == "keep")
+    top_EK, _ = recommend(table_scorer(scores_UI), histories, 3, with_seen=split.data.repeats)
+    assert top_EK.tolist() == report.ranked.top_EK[:, :3].tolist()
+    seen = "too" if split.data.repeats else "left out"
+    assert f"those of the history {seen}, ties" in report.protocol
+
+
+def test_histories_are_made_a_batch_at_a_time(monkeypatch):
+    """Those of all cases of a split with many targets a user would not fit."""
+    split, honest, made = random_split(7), Cases.histories, []
+
+    def histories(self, *args):
+        made.append(len(self))
+        return honest(self, *args)
+
+    monkeypatch.setattr(Cases, "histories", histories)
+    scores = np.zeros((USERS, split.data.num_items), np.float32)
+    evaluate(table_scorer(scores), split, batch_size=2)
+    assert max(made) == 2 and sum(made) == len(split.test)
+
+
+def test_a_user_of_whom_training_has_nothing_is_nobody():
+    split = random_split(6)
+    split.train_ends_U[3] = split.data.offsets_U1[3]
+    asked = []
+
+    def scorer(histories):
+        asked.extend(histories.users_E.tolist())
+        return np.zeros((len(histories), histories.num_items), np.float32)
+
+    evaluate(scorer, split)
+    assert sorted(asked) == [-1, *(user for user in split.test.users_E.tolist() if user != 3)]
 
 
 def test_a_model_that_cannot_tell_items_apart_gains_nothing():

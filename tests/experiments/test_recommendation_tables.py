@@ -7,6 +7,7 @@ import pytest
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import ModelShape
+from distill_jax.data.build_interactions import Preparation
 from distill_jax.objectives.items import resolve_ranking
 from distill_jax.tasks.recommendation.cells import parse_model
 
@@ -82,3 +83,53 @@ def test_the_continual_run_can_be_built():
         resolve_ranking(cell.objective, student, teacher, positions=1600)
     updates = [cell.setup.update for cell in cells]
     assert updates.count(None) == 3 and any(update and update.rehearse for update in updates)
+
+
+def test_references_labels_and_lengths_are_flags():
+    module = script("recommendation")
+    sweep, peers = module.table(
+        module.Recommendation(
+            references="popularity,item_knn",
+            labels="sampled_softmax(n=8)",
+            max_length=20,
+            windows=False,
+            min_rating=3.5,
+            k_core=5,
+            repeats="keep",
+            item_vectors="vectors.npy",
+        )
+    )
+    base, config = sweep.base, sweep.base.setup.teacher
+    assert sweep.references == ("popularity", "item_knn")
+    assert {config.model.max_length, *(peer.max_length for peer in peers)} == {20}
+    assert not base.training.windows and not config.training.windows
+    assert base.setup.data.preparation == Preparation("keep", 3.5, 5, 5)
+    assert base.setup.data.item_vectors == "vectors.npy"
+    assert config.objective == "sampled_softmax(n=8)"
+    objectives = {row.label: dict(row.changes)["objective"] for row in sweep.rows}
+    assert objectives["labels"] == "sampled_softmax(n=8)"
+    assert objectives["kl"] == "0.5*sampled_softmax(n=8) + 0.5*kl(T=2)"
+    assert "label smoothing" not in objectives  # nothing but a softmax has it
+    for entry in sweep.entries():
+        assert "full_softmax" not in entry.cell.objective
+    assert module.table(module.Recommendation(references=""))[0].references == ()
+    cold, _ = module.table(module.Recommendation(preset="cold", labels="bpr(n=2)"))
+    assert [row.label for row in cold.rows] == ["labels", "kl", "shuffled teacher"]
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("recommendation", "Recommendation"), ("recommendation_anchor", "Anchor")]
+)
+def test_a_reference_that_is_none_is_told_before_anything_is_read(name, form):
+    module = script(name)
+    flags = getattr(module, form)(data="files:/nowhere", references="popularity,eas")
+    with pytest.raises(UserError, match="unknown reference 'eas'"):
+        module.table(flags) if name == "recommendation" else module.table(flags, "x", ())
+
+
+def test_the_default_tables_learn_from_whole_histories():
+    module = script("recommendation")
+    sweep, _ = module.table(module.Recommendation())
+    assert sweep.base.training.windows and sweep.base.setup.teacher.training.windows
+    anchor = script("recommendation_anchor")
+    assert not anchor.table(anchor.Anchor(), "data", ()).base.training.windows

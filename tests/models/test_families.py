@@ -143,6 +143,8 @@ def test_names_have_one_family_each(bag):
     for name, owner in {
         **dict.fromkeys(("tiny", "l2", "l3", "3x256x4"), "bert"), "cnn-4-8": "cnn", "bag-3": "bag",
         "static": "static", "static-random-3": "static", "bilstm-3": "bilstm",
+        "distilbert": "bert_kin", "mobilebert": "mobilebert", "mobilebert-4x96": "mobilebert",
+        "textcnn-random": "textcnn", "minilm-6x384": "bert", "tinybert-4": "bert",
     }.items():  # fmt: skip
         assert [each.name for each in registered(Classifiers) if each.claims(name)] == [owner]
         assert student_family(name).name == owner
@@ -181,7 +183,15 @@ def of_texts(bag):
     return student
 
 
-TEXT_STUDENTS = ("2x8x2", "static-5", "bilstm-3", "bag-4")
+TEXT_STUDENTS = (
+    "2x8x2",
+    "static-5",
+    "bilstm-3",
+    "bag-4",
+    "distilbert",
+    "mobilebert-1",
+    "textcnn-5",
+)
 
 
 def test_every_family_of_texts_is_among_those_tried(bag):
@@ -229,7 +239,7 @@ def test_gradients_do_not_come_from_padding(of_texts, make_batch, name):
     )
 
 
-@pytest.mark.parametrize("name", ["static-5", "bilstm-3"])
+@pytest.mark.parametrize("name", ["static-5", "bilstm-3", "mobilebert-1", "textcnn-5"])
 def test_a_population_under_vmap_equals_its_members(of_texts, make_batch, name):
     config, params = of_texts(name)
     batch = make_batch([4, 2], 4, vocab_size=30)
@@ -325,7 +335,8 @@ def test_nobody_outside_the_models_asks_what_something_is():
 
 
 def test_every_config_says_what_everybody_may_know(bag):
-    for name in ("tiny", "cnn-4-8", "bag-3", "static-3", "bilstm-3"):
+    names = ("tiny", "cnn-4-8", "bag-3", "static-3", "bilstm-3", "distilbert", "mobilebert")
+    for name in (*names, "textcnn-3"):
         family = student_family(name)
         teacher = TEACHER if family.reads == "texts" else family.alone("cnn-2-4", 2)
         config = family.student(name, teacher)

@@ -10,10 +10,10 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.types import as_batch
 from distill_jax.models.bert import Bert, BertConfig, init_bert
 from distill_jax.models.cross_encoder import CrossEncoder, CrossEncoderConfig
+from distill_jax.models.narrowed import embeddings_from
 from distill_jax.models.two_tower import (
     TwoTower,
     TwoTowerConfig,
-    embeddings_from,
     init_two_tower,
     pretrained_towers,
 )

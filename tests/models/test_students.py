@@ -35,7 +35,10 @@ def equal(one, two):
     return jax.tree.all(jax.tree.map(np.array_equal, one, two))
 
 
-@pytest.mark.parametrize("preset", [*PRESETS, "3x20x5"])
+NARROW = [name for name, preset in PRESETS.items() if (preset.hidden_size or 0) <= 128]
+
+
+@pytest.mark.parametrize("preset", [*NARROW, "3x20x5", "minilm-1x24"])
 def test_every_preset_runs_and_fits_its_config(preset, teacher_params, make_batch):
     config = student_config(preset, TEACHER)
     params = init_student(preset, TEACHER, teacher_params, jax.random.key(1))
@@ -44,6 +47,25 @@ def test_every_preset_runs_and_fits_its_config(preset, teacher_params, make_batc
     output = jax.eval_shape(Bert(config).apply, {"params": params}, make_batch([5, 3], 8))
     assert output.logits_BC.shape == (2, 3)
     assert len(output.hidden_states) == config.num_layers + 1
+
+
+@pytest.mark.parametrize(
+    ("preset", "sizes"),
+    [
+        ("tiny", (2, 128, 2, 512)),
+        ("mini", (4, 256, 4, 1024)),
+        ("small", (4, 512, 8, 2048)),
+        ("medium", (8, 512, 8, 2048)),
+        ("tinybert-4", (4, 312, 12, 1200)),
+        ("tinybert-6", (6, 768, 12, 3072)),
+        ("minilm-6x384", (6, 384, 12, 1536)),
+    ],
+)
+def test_published_shapes(preset, sizes):
+    config = student_config(preset, TEACHER)
+    found = config.num_layers, config.hidden_size, config.num_heads, config.intermediate_size
+    assert found == sizes
+    assert config.num_labels == TEACHER.num_labels and config.pooling == "mean"
 
 
 def test_tiny_is_two_layers_of_width_128_and_random(teacher_params):

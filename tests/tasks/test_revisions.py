@@ -14,7 +14,7 @@ from distill_jax.tasks.classification.cells import (
 )
 from distill_jax.tasks.classification.yardsticks import Yardstick
 from distill_jax.tasks.language.cells import LanguageSetup, LanguageTraining
-from distill_jax.tasks.recommendation.cells import RecommenderSetup
+from distill_jax.tasks.recommendation.cells import RecModel, RecommenderSetup
 from distill_jax.tasks.revisions import has_experts
 from distill_jax.tasks.search.cells import SearchSetup, SearchTraining
 from distill_jax.training.optimizer import OptimizerConfig
@@ -53,7 +53,7 @@ def cell_of(config):
     elif "in_batch" in config:
         kind = SearchSetup
     else:
-        kind = RecommenderSetup if "start" in config and "model" in config else ClassifierSetup
+        kind = RecommenderSetup if "top" in config else ClassifierSetup
     stages = [config, *([config["intermediate"]] if config.get("intermediate") else [])][::-1]
     trained = [
         Train(stage["objective"], rebuilt(TRAININGS[kind], stage["training"])) for stage in stages
@@ -95,6 +95,7 @@ def as_before(cell, monkeypatch):
     with monkeypatch.context() as patch:
         for module in ("classification.cells", "recommendation.cells"):
             patch.setattr(f"distill_jax.tasks.{module}.EXPERTS_REVISED", {})
+        patch.setattr("distill_jax.tasks.recommendation.cells.USERS_REVISED", {})
         return cell.hash
 
 
@@ -111,6 +112,13 @@ def as_before(cell, monkeypatch):
     ],
 )
 def test_runs_with_experts_retire_where_they_would_come_out_differently(cell, changed, monkeypatch):
+    assert (cell.hash != as_before(cell, monkeypatch)) == changed
+
+
+@pytest.mark.parametrize(("model", "changed"), [("bpr_mf-8", True), ("sasrec-1x8", False)])
+def test_runs_with_vectors_of_users_retire(model, changed, monkeypatch):
+    """Those of users whom nobody trained on were asked as they lay there."""
+    cell = recommender_cell("full_softmax").but(model=RecModel(model))
     assert (cell.hash != as_before(cell, monkeypatch)) == changed
 
 

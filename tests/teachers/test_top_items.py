@@ -278,3 +278,27 @@ def test_strata_are_by_falling_popularity_and_of_equal_weight():
     assert popularity_strata(counts, 3).tolist() == [2, 0, 2, 1, 2, 2]
     assert popularity_strata(counts, 1).tolist() == [0] * 6
     assert popularity_strata(np.zeros(3, int), 2).tolist() == [0, 0, 0]
+
+
+def test_windows_are_heard_as_they_were_said(split, speaker, tmp_path):
+    """Every target of long histories, in the windows of the table and in shorter ones."""
+    table = HistoryTable(split, "next", LENGTH, windows=True)
+    assert len(table) > len(set(table.users_R.tolist()))
+    provenance = TopItemsProvenance("a teacher", table.digest, TOP)
+    assert provenance.data != HistoryTable(split, "next", LENGTH).digest
+    build_top_items(tmp_path / "top", provenance, table, speaker)
+    cache = open_top_items(tmp_path / "top", provenance)
+    assert len(cache) == table.lengths_N.sum()
+    batch = table.batch(np.arange(len(table)), LENGTH, len(table))
+    said, heard = speaker(batch), cache.listen(Wanted(top=TOP, queries=True, items=True))(batch)
+    where = np.asarray(said.where_BT)
+    for name in ("ids_BTK", "target_BT", "rest_BT", "queries_BTD"):
+        ours, theirs = np.asarray(getattr(heard, name)), np.asarray(getattr(said, name))
+        np.testing.assert_allclose(ours[where], theirs[where], rtol=1e-3, atol=1e-3, err_msg=name)
+    np.testing.assert_allclose(heard.items_BD, said.items_BD, rtol=1e-6)
+    elsewhere = dataclasses.replace(batch, later_B=batch.later_B + 1)
+    with pytest.raises(ValueError, match="disagree about the targets"):
+        cache.listen(Wanted(top=TOP))(elsewhere)
+    shorter = HistoryTable(split, "next", 4, windows=True)
+    heard = cache.listen(Wanted(top=TOP))(shorter.batch(np.arange(len(shorter)), 4, len(shorter)))
+    assert heard.where_BT.sum() == table.lengths_N.sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,12 +12,12 @@ import numpy as np
 from scipy import sparse
 
 from distill_jax.core.digests import digest, digest_arrays
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_weights import WEIGHTS, read_safetensors
 from distill_jax.models.loaded import check_free
-from distill_jax.models.recommenders.ease import Ease, fit_ease
+from distill_jax.models.recommenders.ease import MAX_ITEMS, Ease, fit_ease
 from distill_jax.models.recommenders.item_knn import ItemKNN, fit_item_knn
 from distill_jax.models.recommenders.popularity import Popularity, fit_popularity
 from distill_jax.models.recommenders.protocol import Asked, Trained
@@ -25,6 +25,8 @@ from distill_jax.models.recommenders.protocol import Asked, Trained
 CONFIG = "config.json"
 MODEL_TYPE = "distill_jax_closed_form"
 Arrays = Mapping[str, np.ndarray]
+STAND_IN = "item_knn"
+"""Instead of one that a catalogue is too large for."""
 
 
 class Model(Protocol):
@@ -34,19 +36,27 @@ class Model(Protocol):
         """float32 [E, I]."""
 
 
+class Fit(Protocol):
+    """Fits one."""
+
+    def __call__(self, split: Trained, /, *, on_block: Callable[[], None] = ...) -> Any: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class ClosedForm:
     """A kind of them.
 
     Attributes:
-      fit: learns from a split.
+      fit: learns from a split; calls ``on_block`` now and then, which may raise to stop.
       arrays: of a model, by name.
       model: the model of such arrays for so many items; raises ``ValueError`` for others.
+      most_items: of a catalogue that it can be fitted to; None for any.
     """
 
-    fit: Callable[[Trained], Any]
+    fit: Fit
     arrays: Callable[[Any], dict[str, np.ndarray]]
     model: Callable[[Arrays, int], Any]
+    most_items: int | None = None
 
 
 def _ease(arrays: Arrays, num_items: int) -> Ease:
@@ -85,8 +95,39 @@ CLOSED_FORMS: dict[str, ClosedForm] = {
         },
         _item_knn,
     ),
-    "ease": ClosedForm(fit_ease, lambda model: {"weights": model.weights_II}, _ease),
+    "ease": ClosedForm(fit_ease, lambda model: {"weights": model.weights_II}, _ease, MAX_ITEMS),
 }
+
+
+def parse_references(text: str) -> tuple[str, ...]:
+    """``popularity,ease`` as names; nothing for none.
+
+    Raises:
+      UserError: for a name that is none of them.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in CLOSED_FORMS:
+            raise unknown("reference", name, CLOSED_FORMS)
+    return tuple(dict.fromkeys(names))
+
+
+def fitting(names: Sequence[str], num_items: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The references that a catalogue can have, and a sentence on each that it cannot.
+
+    Raises:
+      UserError: for a name that is none of them.
+    """
+    notes, found = [], list(parse_references(",".join(names)))
+    for place, name in enumerate(found):
+        most = CLOSED_FORMS[name].most_items
+        if most is not None and num_items > most:
+            found[place] = STAND_IN
+            notes.append(
+                f"{name} needs items x items numbers and is not fitted to more than {most:,} "
+                f"items: {STAND_IN} stands in its place"
+            )
+    return tuple(dict.fromkeys(found)), tuple(notes)
 
 
 class SavedClosedForm(NamedTuple):

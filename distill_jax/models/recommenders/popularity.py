@@ -1,6 +1,7 @@
 """The most popular items for everybody."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,6 +23,6 @@ class Popularity:
         return np.broadcast_to(self.counts_I, (len(histories), len(self.counts_I)))
 
 
-def fit_popularity(split: Trained) -> Popularity:
+def fit_popularity(split: Trained, *, on_block: Callable[[], None] = lambda: None) -> Popularity:
     """Count the training interactions with each item."""
     return Popularity(split.train_counts_I.astype(np.float32))

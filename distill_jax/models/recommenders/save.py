@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.core.digests import digest, digest_arrays
+from distill_jax.core.digests import digest, digest_arrays, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.models.bert import BertConfig, Params
@@ -53,8 +53,10 @@ def recommender_digest(recommender: Recommender, params: Params) -> str:
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
-    """Plain JSON, with the model's kind."""
-    return {"kind": family_of(config).name, **dataclasses.asdict(config)}
+    """Plain JSON, with the model's kind; of the items' fields those that count."""
+    raw = dataclasses.asdict(config)
+    raw["items"] = {name: raw["items"][name] for name in fields_that_count(config.items)}
+    return {"kind": family_of(config).name, **raw}
 
 
 def config_from_json(raw: dict[str, Any]) -> Any:

@@ -1,8 +1,10 @@
-"""Item vectors: from the items' numbers, from what is written about them, or from both.
+"""Item vectors: from the items' numbers, from what is written about them, from vectors that are
+given (of pictures, prices, of a language model), or from several of these.
 
-Vectors made of text exist for items that nobody has ever taken.
+Vectors made of text or of given ones exist for items that nobody has ever taken.
 
-Shape suffixes: I items, D width of the recommender, E width of given text vectors, L tokens.
+Shape suffixes: I items, D width of the recommender, E width of text vectors, V of given ones, L
+tokens.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.types import as_batch
@@ -23,17 +26,19 @@ from distill_jax.models.bert import BertConfig, Dense, Embeddings, Layer, gelu, 
 
 @struct.dataclass
 class ItemTexts:
-    """What is known of the texts of a catalogue; constants, not parameters.
+    """What is known of the items of a catalogue; constants, not parameters.
 
     Attributes:
       vectors_IE: float32 [I, E], made once by a frozen encoder.
       tokens_IL: int32 [I, L], for an encoder that is trained with the recommender.
       where_IL: bool [I, L], True for real tokens.
+      given_IV: float32 [I, V], vectors from a file.
     """
 
     vectors_IE: Any = None
     tokens_IL: Any = None
     where_IL: Any = None
+    given_IV: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,30 +49,46 @@ class ItemConfig:
       num_items: I of the catalogue it is trained on.
       hidden_size: D.
       source: ``id``: a vector an item, learned; ``text``: a function of its text; ``both``: their
-        sum, of which an item that came later has the text's part.
+        sum, of which an item that came later has the text's part; ``vectors``: a function of the
+        vector that is given of it.
       text_width: E of the given text vectors, which a layer with GELU and a linear one map to D.
       tower: or a BERT over the items' tokens, trained through: mean of its last layer's real
         tokens, mapped to D. Without dropout, as all rows of a batch share the item vectors.
       initializer_range: standard deviation of fresh vectors and matrices.
+      given_width: V of the given vectors, which a layer with GELU and a linear one map to D; above
+        0 they are added to what the source says.
     """
 
     num_items: int
     hidden_size: int
-    source: Literal["id", "text", "both"] = "id"
+    source: Literal["id", "text", "both", "vectors"] = "id"
     text_width: int = 0
     tower: BertConfig | None = None
     initializer_range: float = 0.02
+    given_width: int = dataclasses.field(default=0, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if min(self.num_items, self.hidden_size) < 1:
             raise UserError("a recommender needs num_items and hidden_size of at least 1.")
         texts = (self.text_width > 0) + (self.tower is not None)
-        if texts != (self.source != "id"):
+        if texts != self.reads_texts:
             raise UserError(
                 f"item vectors from {self.source!r} need "
-                + ("no text." if self.source == "id" else "either text_width or a tower.")
+                + ("either text_width or a tower." if self.reads_texts else "no text.")
             )
+        if self.given_width < (self.source == "vectors"):
+            raise UserError("given_width is the width of given vectors, 0 without any.")
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether texts are read."""
+        return self.source in ("text", "both")
+
+    @property
+    def only_own(self) -> bool:
+        """Whether an item's vector is one of its own and nothing else."""
+        return self.source == "id" and not self.given_width
 
 
 class ItemVectors(nn.Module):
@@ -81,16 +102,20 @@ class ItemVectors(nn.Module):
 
         Args:
           texts: of the items of the training catalogue, in order, and perhaps more after them;
-            None for ``id``.
+            None where items have vectors of their own alone.
         """
         config = self.config
-        if config.source == "id":
+        if config.only_own:
             return self._of_ids()
-        written_ID = self._of_texts(_given(texts, config))
-        if config.source == "text":
-            return written_ID
-        new = written_ID.shape[0] - config.num_items
-        return written_ID + jnp.pad(self._of_ids(), ((0, new), (0, 0)))
+        known = _given(texts, config)
+        made = [self._of_texts(known)] if config.reads_texts else []
+        if config.given_width:
+            made.append(self._projected("given", jnp.asarray(known.given_IV)))
+        made_ID = made[0] if len(made) == 1 else made[0] + made[1]
+        if config.source in ("text", "vectors"):
+            return made_ID
+        new = made_ID.shape[0] - config.num_items
+        return made_ID + jnp.pad(self._of_ids(), ((0, new), (0, 0)))
 
     def _of_ids(self) -> Array:
         config = self.config
@@ -98,38 +123,52 @@ class ItemVectors(nn.Module):
         shape = (config.num_items, config.hidden_size)
         return self.param("embedding", init, shape, jnp.float32)
 
+    def _dense(self, name: str) -> Dense:
+        size = self.config.hidden_size
+        return Dense(size, jnp.float32, size**-0.5, name=name)
+
+    def _projected(self, name: str, vectors_IE: Array) -> Array:
+        """A layer with GELU and a linear one, [I, E] -> [I, D]."""
+        middle_ID = gelu(self._dense(f"{name}_inner")(vectors_IE))
+        return self._dense(f"{name}_outer")(middle_ID) * self.config.initializer_range
+
     def _of_texts(self, texts: ItemTexts) -> Array:
         config = self.config
-
-        def dense(name: str) -> Dense:
-            return Dense(config.hidden_size, jnp.float32, config.hidden_size**-0.5, name=name)
-
         if config.tower is None:
-            middle_ID = gelu(dense("text_inner")(jnp.asarray(texts.vectors_IE)))
-            return dense("text_outer")(middle_ID) * config.initializer_range
+            return self._projected("text", jnp.asarray(texts.vectors_IE))
         tokens_IL, where_IL = jnp.asarray(texts.tokens_IL), jnp.asarray(texts.where_IL)
         batch = as_batch(tokens_IL, where_IL)
         hidden_ILE = Embeddings(config.tower, jnp.float32, name="embeddings")(batch, train=False)
         for number in range(1, config.tower.num_layers + 1):
             layer = Layer(config.tower, jnp.float32, name=f"layer_{number}")
             hidden_ILE, _ = layer(hidden_ILE, where_IL, False)
-        return dense("text_outer")(mean_of_tokens(hidden_ILE, where_IL)) * config.initializer_range
+        mean_IE = mean_of_tokens(hidden_ILE, where_IL)
+        return self._dense("text_outer")(mean_IE) * config.initializer_range
 
 
 def _given(texts: ItemTexts | None, config: ItemConfig) -> ItemTexts:
-    """The texts, which have to be there and to fit."""
+    """What is known of the items, which has to be there and to fit."""
+    known = texts or ItemTexts()
+    read = []
     if config.tower is not None:
-        found = None if texts is None else texts.tokens_IL
-        if found is None:
+        if known.tokens_IL is None:
             raise UserError("this recommender reads the items' texts: give it their tokens.")
-    else:
-        found = None if texts is None else texts.vectors_IE
-        if found is None or found.shape[1] != config.text_width:
-            got = "none" if found is None else f"vectors of width {found.shape[1]}"
-            raise UserError(
-                f"this recommender reads text vectors of width {config.text_width}, got {got}."
-            )
-    if config.source == "both" and len(found) < config.num_items:
-        raise UserError(f"{len(found)} texts for a catalogue of {config.num_items} items.")
-    assert texts is not None
-    return texts
+        read.append(("texts", known.tokens_IL))
+    elif config.reads_texts:
+        _check_width("text vectors", known.vectors_IE, config.text_width)
+        read.append(("texts", known.vectors_IE))
+    if config.given_width:
+        _check_width("given vectors", known.given_IV, config.given_width)
+        read.append(("vectors", known.given_IV))
+    for what, array in read:
+        if len(array) != len(read[0][1]):
+            raise UserError(f"{len(read[0][1])} {read[0][0]} and {len(array)} {what} of items.")
+        if config.source in ("both", "id") and len(array) < config.num_items:
+            raise UserError(f"{len(array)} {what} for a catalogue of {config.num_items} items.")
+    return known
+
+
+def _check_width(what: str, found: Any, width: int) -> None:
+    if found is None or found.shape[1] != width:
+        got = "none" if found is None else f"vectors of width {found.shape[1]}"
+        raise UserError(f"this recommender reads {what} of width {width}, got {got}.")

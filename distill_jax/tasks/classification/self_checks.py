@@ -325,7 +325,7 @@ class _Student:
     """A student of one shape, a little off its start, and what it says of a probe."""
 
     def __init__(self, run: ClassifierRun, probe: Probe, speaks: Sequence[Any]) -> None:
-        params = nudged(params_of_student(run.cell, run.begun))
+        params = nudged(params_of_student(run.cell, *run.sources))
         compiled = programs()
         little, self._pull = compiled.forward_and_pull(run.model, params, probe.little)
         much = compiled.forward(run.model, params, probe.much)

@@ -48,7 +48,8 @@ class Shares:
         Args:
           terms: of the objective, see ``terms_that_count``.
         """
-        start = run.cell.setup.student, str(run.cell.setup.layers), run.model
+        setup = run.cell.setup
+        start = setup.student, str(setup.layers), setup.start, run.model
         if len(terms) < 2 or (start, objective.objective) in self._told:
             return ""
         self._told.add((start, objective.objective))
@@ -77,7 +78,7 @@ class Shares:
     def _start(self, run: ClassifierRun, start: Any) -> tuple[ModelOutput, Any]:
         """What the student says before its first step, and the product that goes back into it."""
         if start not in self._starts:
-            params = params_of_student(run.cell, run.begun)
+            params = params_of_student(run.cell, *run.sources)
             said_and_pull = self._compiled.forward_and_pull(run.model, params, self._batch)
             self._starts[start] = said_and_pull
         return self._starts[start]

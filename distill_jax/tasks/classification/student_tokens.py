@@ -21,6 +21,7 @@ from distill_jax.core.types import Capture
 from distill_jax.data.wordpiece import kept_wordpiece
 from distill_jax.models.family import family_of
 from distill_jax.models.hf_tokenizer import TOKENIZER, load_tokenizer
+from distill_jax.models.starts import Blend, parse_start
 from distill_jax.models.vocabularies import (
     occurring_tokens,
     transferred_embeddings,
@@ -88,7 +89,15 @@ def own_reading(vocabulary: str, splits: Splits, checkpoint: Checkpoint) -> Read
 def check_own_tokens(cell: ClassifierCell, resolved: ResolvedObjective) -> None:
     """Raises ``UserError`` for an objective that compares what a student with tokens of its own
     says of them, or a teacher that would be asked about them."""
-    if not cell.setup.vocabulary or not resolved.needs_teacher:
+    if not cell.setup.vocabulary:
+        return
+    start = parse_start(cell.setup.start)
+    if isinstance(start, Blend) and start.trained:
+        raise UserError(
+            f"--student-start {cell.setup.start}: with --student-vocab the student's tokens are not "
+            "its teacher's, of which it would be made; a share of the checkpoint is there"
+        )
+    if not resolved.needs_teacher:
         return
     everywhere = resolved.student.per_token  # outputs are of tokens, logits too
     compares = [

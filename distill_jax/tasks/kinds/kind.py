@@ -2,7 +2,7 @@
 
 Everything that trains, distils, resumes, tests and reports students of texts is in
 ``tasks.classification`` and asks the kind of its data for what differs. To add one, write a file
-that ends with ``register(MyKind())`` and name it in ``kinds.MODULES``. No other file changes.
+that ends with ``register(MyKind())`` and import it in ``kinds``. No other file changes.
 
 What happens to a kind, in order:
 

@@ -1,22 +1,15 @@
 """Every kind by its name."""
 
-import importlib
-from functools import cache
 from pathlib import Path
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.evaluation.answers import Form
 from distill_jax.evaluation.task_file import TaskFile
+from distill_jax.tasks.kinds import classes, labels, number
 from distill_jax.tasks.kinds.kind import Kind, registered
 
-MODULES = ("classes", "number", "labels", "tags", "intent_slots", "spans", "relations")
-"""Files of this folder, each of which registers kinds when it is imported."""
-
-
-@cache
-def _load() -> None:
-    for module in MODULES:
-        importlib.import_module(f"distill_jax.tasks.kinds.{module}")
+MODULES = (classes, labels, number)
+"""Files of this folder, each of which registers kinds."""
 
 
 def kind_named(name: str) -> Kind:
@@ -25,7 +18,6 @@ def kind_named(name: str) -> Kind:
     Raises:
       UserError: with the nearest name, where there is none.
     """
-    _load()
     if name not in registered():
         raise unknown("task", name, registered())
     return registered()[name]
@@ -33,7 +25,6 @@ def kind_named(name: str) -> Kind:
 
 def all_names() -> tuple[str, ...]:
     """Of all kinds, ``classes`` first."""
-    _load()
     return tuple(registered())
 
 

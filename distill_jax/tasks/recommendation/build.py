@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.data.coverage import Coverage
 from distill_jax.data.interactions import RankingSplit
+from distill_jax.data.item_vectors import read_item_vectors
 from distill_jax.models.bert import Params
 from distill_jax.models.recommenders.build import Recommender, parse_model, recommender_family
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
@@ -26,17 +28,36 @@ ENCODER = "minilm-l6"
 
 
 def build_recommender(
-    model: RecModel, split: RankingSplit, texts: Callable[[], ItemTexts]
+    model: RecModel,
+    split: RankingSplit,
+    texts: Callable[[], ItemTexts],
+    given: Callable[[], np.ndarray] | None = None,
 ) -> Recommender:
     """The model of a name for a catalogue.
 
     Args:
-      texts: gives the items' text vectors, asked only where the model reads them.
+      texts, given: give the items' text vectors, and the vectors of a file [I, V]; asked only where
+        the model reads them.
+
+    Raises:
+      UserError: for a model that reads vectors of a file where there is none.
     """
     name = parse_model(model.name)
-    vectors = texts() if name.source != "id" else None
+    vectors = texts() if name.source in ("text", "both") else None
     width = vectors.vectors_IE.shape[1] if vectors is not None else 0
-    items = ItemConfig(split.data.num_items, name.width, name.source, text_width=width)
+    given_IV = None
+    if name.given:
+        if given is None:
+            raise UserError(f"{model.name} reads vectors of items, which this table has none of")
+        given_IV = given()
+        vectors = dataclasses.replace(vectors or ItemTexts(), given_IV=given_IV)
+    items = ItemConfig(
+        split.data.num_items,
+        name.width,
+        name.source,
+        text_width=width,
+        given_width=0 if given_IV is None else given_IV.shape[1],
+    )
     config = recommender_family(name.kind).fitted(
         items,
         num_users=split.data.num_users,
@@ -68,7 +89,7 @@ def item_vectors_of_texts(
     if texts is None:
         raise UserError(
             "the data has no item texts, which item vectors of text are made of: give items with "
-            "titles, or take a model without -text and -both."
+            "titles, or take a model without -text and -both (--teacher sasrec-2x64)."
         )
     pretrained = load_pretrained(
         fetch(ENCODER), pooling="mean", num_labels=2, fresh_classifier=True
@@ -89,6 +110,31 @@ def item_vectors_of_texts(
     return ItemTexts(vectors_IE=space.of(raw_IE)), space, coverage
 
 
+def item_vectors_of_file(
+    path: Path, item_names: tuple[str, ...]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A file's vectors of a catalogue; each number has mean 0 and standard deviation 1 over it.
+
+    Returns:
+      float32 [I, V], 0 (the mean) for items that have none, and sentences on what does not fit.
+
+    Raises:
+      UserError: for a file that is none, or none of the catalogue's.
+    """
+    found = read_item_vectors(path)
+    vectors_IV, known_I = found.of(item_names)
+    mean_V, std_V = vectors_IV[known_I].mean(axis=0), vectors_IV[known_I].std(axis=0)
+    vectors_IV = (vectors_IV - mean_V[None]) / np.maximum(std_V, 1e-6)[None].astype(np.float32)
+    vectors_IV[~known_I] = 0
+    notes = []
+    if missing := int((~known_I).sum()):
+        items = f"{missing} of {len(item_names)} items"
+        notes.append(f"{items} have no vector in {path.name}: the mean")
+    if others := len(found.items) - int(known_I.sum()):
+        notes.append(f"{others} of {len(found.items)} vectors in {path.name} are of no item here")
+    return vectors_IV, tuple(notes)
+
+
 def start_from_items(recommender: Recommender, params: Params, items_ID: np.ndarray) -> Params:
     """Parameters whose item vectors are the teacher's, cut to the student's width.
 
@@ -101,7 +147,7 @@ def start_from_items(recommender: Recommender, params: Params, items_ID: np.ndar
     Raises:
       UserError: for a student that has no vector for each item of its own.
     """
-    if recommender.config.items.source != "id":
+    if not recommender.config.items.only_own:
         raise UserError("a student can start from the teacher's item vectors where it has its own")
     fresh_ID = np.asarray(params["items"]["embedding"])
     width = fresh_ID.shape[1]

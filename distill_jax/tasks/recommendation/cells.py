@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Literal
 from distill_jax.core.digests import LATE, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.data.build_interactions import Preparation
 from distill_jax.data.column_names import parse_columns
 from distill_jax.engine.cell import Cell
-from distill_jax.models.recommenders.build import parse_model
+from distill_jax.models.recommenders.build import parse_model, recommender_family
 from distill_jax.objectives.items import parse_ranking
 from distill_jax.objectives.registry import lookup
-from distill_jax.tasks.revisions import EXPERTS_REVISED, has_experts
+from distill_jax.tasks.revisions import EXPERTS_REVISED, USERS_REVISED, has_experts
 from distill_jax.training.recommender import FitConfig
 
 RECIPE = 1
@@ -32,15 +33,30 @@ class RecData:
       name: as ``--data`` takes it, see ``data.load_interactions``.
       split: ``leave-one-out``, ``temporal`` ..., or None for the data's own, else leave-one-out.
       columns: ``user=userId,time=ts`` where the files' columns are not called as usual.
+      min_rating, repeats: see ``Preparation``.
+      k_core: users and items have so many interactions at least.
+      item_vectors: a file of them, see ``data.item_vectors``, for models that read some.
     """
 
     name: str = "movielens-100k"
     split: str | None = None
     columns: str | None = field(default=None, metadata=LATE)
+    min_rating: float | None = field(default=None, metadata=LATE)
+    k_core: int = field(default=1, metadata=LATE)
+    repeats: str = field(default="first", metadata=LATE)
+    item_vectors: str | None = field(default=None, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         parse_columns(self.columns)
+        if self.k_core < 1:
+            raise UserError(f"--k-core is {self.k_core}; expected at least 1.")
+        _ = self.preparation
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is done to the interactions before anything is learned from them."""
+        return Preparation(self.repeats, self.min_rating, self.k_core, self.k_core)
 
 
 @dataclass(frozen=True)
@@ -52,12 +68,15 @@ class RecModel:
       max_length: the newest so many items of a history are read.
       dropout: everywhere in it.
       heads: attention heads of a transformer.
+      vectors: digest of the item vectors that are given, of a model that reads some; known when
+        they have been read.
     """
 
     name: str = "sasrec-1x16"
     max_length: int = 50
     dropout: float = 0.1
     heads: int = 1
+    vectors: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -153,7 +172,9 @@ class RecommenderSetup:
         fields["training"] = {**fields_that_count(cell.training), **AS_HASHED}
         changed = cell.seed != 0 or cell.training.optimizer.weight_decay > 0
         revised = EXPERTS_REVISED if changed and has_experts(cell.objective) else {}
-        return {"recommender_recipe": RECIPE, **revised, **fields}
+        kind: Any = recommender_family(parse_model(self.model.name).kind).config_type
+        users = USERS_REVISED if kind.knows_users else {}
+        return {"recommender_recipe": RECIPE, **revised, **users, **fields}
 
 
 RecommenderCell = Cell[RecommenderSetup]

@@ -33,7 +33,7 @@ from distill_jax.engine.interface import Run
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.rows import ledger_row
 from distill_jax.engine.strategies import clear_checkpoints
-from distill_jax.engine.sweep import Entry, Sweep
+from distill_jax.engine.sweep import Entry, Sweep, objectives_told
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.ranking import ndcg, user_means
 from distill_jax.evaluation.recommend import rank_cases
@@ -172,6 +172,8 @@ class Continual:
         grown = int(self.split.grown_U.sum())
         engine.reporter.say(f"{self.split.data.name}: {self.split.protocol}")
         engine.reporter.say(f"{grown} users have something new")
+        for line in (*self.split.data.notes, *self._learned_from()):
+            engine.reporter.say(f"note: {line}")
         for training in (self.config.training, self.update_training):
             engine.check_batch_size(training.batch_size)
         if all(entry.cell.setup.update for entry in entries):
@@ -184,6 +186,16 @@ class Continual:
                     "popularity changes with new interactions: no strata in a continual run"
                 )
             self.student.computing_in(compute_dtype(entry.cell.precision), engine.options.remat)
+
+    def _learned_from(self) -> tuple[str, ...]:
+        """The shares of the first moment's training part that teacher and student learn from."""
+        windows, before = self.sweep.base.training.windows, self.split.before()
+        told, built = {}, (self.teacher, self.student)
+        names = (self.config.model.name, self.setup.model.name)
+        for name, config in zip(names, (each.config for each in built), strict=True):
+            table = HistoryTable(before, config.task, config.max_length, windows)
+            told[name] = f"{name} learns from {table.told}."
+        return tuple(told.values())
 
     def known(self, cell: RecommenderCell) -> None:
         """Nothing is known of an update before its teachers."""
@@ -214,7 +226,8 @@ class Continual:
         params, _ = trained_once(
             self.engine, split, cell, self.teacher, self.resolve(cell), begun, title
         )
-        table = HistoryTable(about, "next", self.setup.model.max_length)
+        length, windows = self.setup.model.max_length, self.sweep.base.training.windows
+        table = HistoryTable(about, "next", length, windows)
         return _Known(params, *asked(self.engine, self.teacher, params, table, self.config.top))
 
     def _first(self, entry: Entry[RecommenderSetup], ledger: Ledger) -> _First:
@@ -295,7 +308,9 @@ class Continual:
             "The catalogue of both periods is known from the start. Every witness counts once; "
             "tests over examples are tests over witnesses.",
         )
-        return dataclasses.replace(spec, protocol=(*spec.protocol, *protocol))
+        learned = (*self._learned_from(), *objectives_told(self.entries), *split.data.notes)
+        told = (*spec.protocol, *protocol, *learned)
+        return dataclasses.replace(spec, protocol=told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,7 +333,8 @@ class UpdateRun(Run):
 
     @property
     def together(self) -> Mapping[str, Any]:
-        return {"model": self.cell.setup.model}
+        windows = {"windows": True} if self.cell.training.windows else {}
+        return {"model": self.cell.setup.model, **windows}
 
     def start(self) -> Params:
         update = self.cell.setup.update
@@ -338,7 +354,9 @@ class UpdateRun(Run):
         scorer = scorer_of(table.student).of(result.params)
         values = {}
         for name, cases in (("old", table.split.old), ("new", table.split.new)):
-            ranks_E = rank_cases(scorer, table.split.data, cases).ranks_E
+            learned_U = self.split.learned_U  # no witness is among them
+            ranked = rank_cases(scorer, table.split.data, cases, learned_U=learned_U)
+            ranks_E = ranked.ranks_E
             # Targets of one witness are no independent cases: each witness counts once.
             _, values[name], _ = user_means(ndcg(ranks_E, 10), cases.users_E)
         metrics = {f"test/{name}_ndcg@10": float(each.mean()) for name, each in values.items()}

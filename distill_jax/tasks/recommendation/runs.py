@@ -15,9 +15,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from distill_jax.core.digests import digest_arrays
 from distill_jax.core.distributed import is_lead, to_host
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import atomic_folder, home, write_atomic
+from distill_jax.core.files import atomic_folder, home, user_path, write_atomic
 from distill_jax.data.coverage import Coverage, in_words, unknown_below
 from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interactions import RankingSplit
@@ -51,7 +52,11 @@ from distill_jax.objectives.items import negatives_of, trained_on
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.evidence import CASES, RANK, pack_numbers
 from distill_jax.tables.ledger import LedgerRow
-from distill_jax.tasks.recommendation.build import ENCODER, item_vectors_of_texts
+from distill_jax.tasks.recommendation.build import (
+    ENCODER,
+    item_vectors_of_file,
+    item_vectors_of_texts,
+)
 from distill_jax.tasks.recommendation.cells import RecommenderCell
 from distill_jax.teachers.item_texts import MAX_TOKENS, TextSpace
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
@@ -81,10 +86,12 @@ class Catalogue:
 
     Attributes:
       engine: gives the folder of the runs, the display, and whether to stop.
+      item_vectors: a file of them, or None.
     """
 
     engine: Engine
     split: RankingSplit
+    item_vectors: str | None = None
 
     @functools.cached_property
     def _texts(self) -> tuple[ItemTexts, TextSpace, Coverage]:
@@ -105,6 +112,26 @@ class Catalogue:
         """What is said below a table of items' tokens that the encoder does not know."""
         read = "_texts" in self.__dict__
         return unknown_below({"items": self._texts[-1]}, ENCODER) if read else []
+
+    @functools.cached_property
+    def given(self) -> np.ndarray:
+        """float32 [I, V], the vectors of the file; read when a model wants them.
+
+        Raises:
+          UserError: where there is no such file.
+        """
+        if self.item_vectors is None:
+            raise UserError("a model reads vectors of items: give a file (--item-vectors FILE).")
+        path = user_path(self.item_vectors)
+        vectors_IV, notes = item_vectors_of_file(path, self.split.data.item_names)
+        for note in notes:
+            self.engine.reporter.say(f"note: {note}")
+        return vectors_IV
+
+    @functools.cached_property
+    def given_digest(self) -> str:
+        """Of the content of ``given``."""
+        return digest_arrays({"given": self.given})
 
     def test(self, scorer: Scorer) -> RankingReport:
         """The test split, read once a run."""
@@ -132,7 +159,7 @@ def recommender_work(
     """
     training, config = cell.training, recommender.config
     objective = trained_on(objective, split.train_counts_I)
-    table = HistoryTable(split, config.task, config.max_length)
+    table = HistoryTable(split, config.task, config.max_length, training.windows)
     lengths = choose_lengths(
         table.lengths_N, batch_size=training.batch_size, max_shapes=training.max_shapes
     )
@@ -279,7 +306,7 @@ def closed_form_row(
 ) -> LedgerRow:
     """The row of a recommender that needs no training."""
     started = time.perf_counter()
-    model = CLOSED_FORMS[name].fit(catalogue.split)
+    model = CLOSED_FORMS[name].fit(catalogue.split, on_block=catalogue.engine.check_stop)
     fitted = time.perf_counter() - started
     report = catalogue.test(model.scores)
     if is_lead():
@@ -308,7 +335,7 @@ def keep_closed_form(catalogue: Catalogue, name: str, cell: RecommenderCell, mod
     shutil.rmtree(folder, ignore_errors=True)  # left by a run killed at this place
     save_closed_form(folder, name, model, data.item_names)
     save_catalogue(folder, ItemCatalogue(data.item_names, data.item_texts))
-    save_audience(folder, Audience(catalogue.split.train_counts_I))
+    save_audience(folder, Audience(catalogue.split.train_counts_I, repeats=data.repeats))
     keep_facts(catalogue, cell, folder, objective=name)
 
 
@@ -338,12 +365,12 @@ def evidence(report: RankingReport) -> dict[str, str]:
 def latency(catalogue: Catalogue, recommender: Recommender, params: Params) -> Latency:
     """Of one user's list on the CPU through the door that people use, ``recommend`` of the opened
     model: names of items in, ten items with their titles out; item vectors are made before."""
-    data = catalogue.split.data
-    histories = catalogue.split.test.histories(data)
-    chosen = np.linspace(0, len(histories) - 1, min(TIMED_USERS, len(histories))).astype(int)
+    data, cases = catalogue.split.data, catalogue.split.test
+    chosen = np.linspace(0, len(cases) - 1, min(TIMED_USERS, len(cases))).astype(int)
+    histories = cases.take(chosen).histories(data)
     asked = [
-        [data.item_names[item] for item in histories.part(int(row), int(row) + 1).items_S]
-        for row in chosen
+        [data.item_names[item] for item in histories.part(row, row + 1).items_S]
+        for row in range(len(histories))
     ]
     with jax.default_device(cpu_device()):
         served = Neural(scorer_of(recommender), jax.device_get(params), Path())
@@ -364,7 +391,7 @@ def keep_model(
     save_recommender(folder, recommender, params, data.item_names)
     save_catalogue(folder, ItemCatalogue(data.item_names, data.item_texts))
     save_audience(folder, audience_of(catalogue.split, recommender))
-    if recommender.config.items.source != "id":
+    if recommender.config.items.reads_texts:
         keep_encoder(folder, catalogue.texts[1], ENCODER)
     keep_facts(catalogue, cell, folder, objective=cell.objective)
 
@@ -383,8 +410,8 @@ def keep_facts(
 
 def audience_of(split: RankingSplit, recommender: Recommender) -> Audience:
     """What was popular in training; the users' names where the model has vectors of theirs."""
-    if not recommender.config.knows_users:
-        return Audience(split.train_counts_I)
-    learned_U = split.train_ends_U > split.data.offsets_U1[:-1]
-    users = zip(split.data.user_names, learned_U, strict=True)
-    return Audience(split.train_counts_I, tuple(name if own else None for name, own in users))
+    names: tuple[str | None, ...] = ()
+    if recommender.config.knows_users:
+        users = zip(split.data.user_names, split.learned_U, strict=True)
+        names = tuple(name if own else None for name, own in users)
+    return Audience(split.train_counts_I, names, split.data.repeats)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from distill_jax.core.distributed import is_lead
-from distill_jax.core.errors import UserError, unknown
+from distill_jax.core.errors import UserError
 from distill_jax.data.column_names import parse_columns
 from distill_jax.data.histories import HistoryTable
 from distill_jax.data.interactions import RankingSplit
@@ -23,10 +23,10 @@ from distill_jax.engine.interface import Run
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.resume import Known
 from distill_jax.engine.rows import training_facts
-from distill_jax.engine.sweep import Entry, Sweep
+from distill_jax.engine.sweep import Entry, Sweep, objectives_told
 from distill_jax.engine.work import Work, compute_dtype
-from distill_jax.models.recommenders.build import Recommender
-from distill_jax.models.recommenders.closed_forms import CLOSED_FORMS
+from distill_jax.models.recommenders.build import Recommender, parse_model
+from distill_jax.models.recommenders.closed_forms import fitting
 from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective
@@ -82,6 +82,8 @@ class Recommendation:
     Attributes:
       given: the data, where they are loaded already.
       peers: other models of the teacher's training that stand beside it; nobody listens to them.
+      references: in closed form, as far as the catalogue can have them.
+      left_out: what is said of the others, and of peers that the data cannot have.
     """
 
     sweep: Sweep[RecommenderSetup]
@@ -90,6 +92,8 @@ class Recommendation:
     entries: Sequence[Entry[RecommenderSetup]] = ()
     engine: Engine = field(init=False)
     catalogue: Catalogue = field(init=False)
+    references: tuple[str, ...] = field(init=False, default=())
+    left_out: tuple[str, ...] = field(init=False, default=())
     taught: TaughtBy | None = None
     _models: dict[RecModel, Recommender] = field(default_factory=dict)
     _heard: dict[Any, TeacherOutputs] = field(default_factory=dict)
@@ -107,27 +111,32 @@ class Recommendation:
     def prepare(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
         """Every model can be built and every objective be computed."""
         self.engine, self.entries = engine, entries
-        for name in self.sweep.references:
-            if name not in CLOSED_FORMS:
-                raise unknown("reference", name, CLOSED_FORMS)
+        fitting(self.sweep.references, 1)  # their names, before anything is read
         own = self.setup.data
         split = self.given or load_ranking_split(
-            own.name, split=own.split, columns=parse_columns(own.columns)
+            own.name,
+            split=own.split,
+            preparation=own.preparation,
+            columns=parse_columns(own.columns),
         )
-        self.catalogue = Catalogue(engine, split)
+        self.catalogue = Catalogue(engine, split, own.item_vectors)
         data, say = split.data, engine.reporter.say
         say(f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {len(data):,}")
-        for note in data.notes:
+        self.references, self.left_out = fitting(self.sweep.references, data.num_items)
+        self._leave_out_readers()
+        for note in (*data.notes, *self.left_out):
             say(f"note: {note}")
         say(f"protocol: {split.protocol}")
         teacher = self._prepare_teacher()
+        for line in self.learned_from:
+            say(line)
         said = set()
         for entry in entries:
             cell = entry.cell
             student = self.build(cell.setup.model)
-            if cell.setup.start == "teacher_items" and student.config.items.source != "id":
+            if cell.setup.start == "teacher_items" and not student.config.items.only_own:
                 name = cell.setup.model.name
-                raise UserError(f"row {entry.label!r}: {name} has no item vectors to set")
+                raise UserError(f"row {entry.label!r}: {name} has not only item vectors of its own")
             objective = self.resolve(cell, student, teacher)
             engine.check_batch_size(cell.training.batch_size)
             student.computing_in(compute_dtype(cell.precision), engine.options.remat)
@@ -135,6 +144,15 @@ class Recommendation:
                 if note not in said:
                     say(f"{entry.label}: {note}")
                 said.add(note)
+
+    def _leave_out_readers(self) -> None:
+        """No peers that read texts where there are none: nobody hears them."""
+        readers = [each for each in self.peers if parse_model(each.name).source in ("text", "both")]
+        if self.split.data.item_texts is None and readers:
+            names = ", ".join(each.name for each in readers)
+            self.peers = tuple(each for each in self.peers if each not in readers)
+            note = f"{names}: no row, as the data has no texts of items"
+            self.left_out = (*self.left_out, note)
 
     def _prepare_teacher(self) -> Recommender | None:
         config = self.setup.teacher
@@ -150,11 +168,33 @@ class Recommendation:
 
     def build(self, model: RecModel) -> Recommender:
         """The recommender of a name, one object for all its runs."""
+        model = dataclasses.replace(model, vectors="")
         if model not in self._models:
+            catalogue = self.catalogue
             self._models[model] = build_recommender(
-                model, self.split, lambda: self.catalogue.texts[0]
+                model, self.split, lambda: catalogue.texts[0], lambda: catalogue.given
             )
         return self._models[model]
+
+    def bound(self, model: RecModel) -> RecModel:
+        """A model that knows which vectors of items it reads."""
+        if not self.build(model).config.items.given_width:
+            return model
+        return dataclasses.replace(model, vectors=self.catalogue.given_digest)
+
+    @property
+    def learned_from(self) -> tuple[str, ...]:
+        """A sentence a model: the share of the training part that it learns from."""
+        cells = [entry.cell for entry in self.entries]
+        if self.setup.teacher is not None:
+            cells = [self.teacher_cell(), *map(self.teacher_cell, self.peers), *cells]
+        told = {}
+        for cell in cells:
+            model, windows = cell.setup.model, cell.training.windows
+            config = self.build(model).config
+            table = HistoryTable(self.split, config.task, config.max_length, windows)
+            told[model.name, config.max_length, windows] = f"{model.name} learns from {table.told}."
+        return tuple(told.values())
 
     def resolve(
         self, cell: RecommenderCell, recommender: Recommender, teacher: Recommender | None
@@ -171,19 +211,21 @@ class Recommendation:
         """The teacher's own training, or a peer's."""
         config = self.setup.teacher
         assert config is not None, "asked of tables with a teacher"
-        setup = RecommenderSetup(self.setup.data, model or config.model)
+        setup = RecommenderSetup(self.setup.data, self.bound(model or config.model))
         stages = (Train(config.objective, config.training),)
         return Cell(setup, stages, config.seed, data_digest=self.split.digest)
 
     def known(self, cell: RecommenderCell) -> Known:
-        return cell.but(data_digest=self.split.digest).config, ("teacher_digest", "plugin")
+        model = self.bound(cell.setup.model)
+        known = cell.but(data_digest=self.split.digest, model=model)
+        return known.config, ("teacher_digest", "plugin")
 
     def raise_teachers(self, ledger: Ledger) -> None:
         """Train the teacher unless it is there, ask it about every training position; then all
         that stands beside it: recommenders in closed form, and peers."""
         if self.setup.teacher is not None:
             self.taught = self._taught_by(self.setup.teacher, ledger)
-        for name in self.sweep.references:
+        for name in self.references:
             cell = self._closed_form(name)
             if self._is_due(cell, ledger):
                 self.engine.check_stop()
@@ -215,7 +257,8 @@ class Recommendation:
         params = self._trained(self.teacher_cell(), TEACHER, ledger, None)
         recommender = self.build(config.model)
         longest = max(entry.cell.setup.model.max_length for entry in self.entries)
-        table = HistoryTable(self.split, "next", longest)
+        windows = any(each.training.windows for entry in self.entries for each in entry.cell.making)
+        table = HistoryTable(self.split, "next", longest, windows)
         digest, cache = asked(self.engine, recommender, params, table, config.top)
         top_EK = self.catalogue.test(scorer_of(recommender).of(params)).ranked.top_EK
         return TaughtBy(recommender, params, digest, cache, top_EK)
@@ -255,6 +298,7 @@ class Recommendation:
         heard = self.taught if cell.setup.top else None
         cell = cell.but(
             plugin=plugin_digest(*cell.objectives, read=parse_ranking),
+            model=self.bound(cell.setup.model),
             data_digest=self.split.digest,
             teacher_digest=heard.digest if heard else "",
         )
@@ -282,8 +326,7 @@ class Recommendation:
             Place(label, model.name, 0, self.teacher_cell(model).hash) for label, model in speakers
         ]
         closed = [
-            Place(name, "closed form", 0, self._closed_form(name).hash)
-            for name in self.sweep.references
+            Place(name, "closed form", 0, self._closed_form(name).hash) for name in self.references
         ]
         protocol = (*self._protocol(), *spec.protocol)
         return dataclasses.replace(spec, teachers=(*teachers, *closed), protocol=protocol)
@@ -296,6 +339,7 @@ class Recommendation:
             if len(np.unique(users_E)) == len(users_E)
             else ", each with all items that are asked for, as the columns weigh them."
         )
+        seen = "too" if data.repeats else "left out"
         taught = teacher and (
             f"Teacher: {teacher.model.name}, trained with {teacher.objective} on the same "
             f"interactions; its likeliest {teacher.top} items at each training position are kept.",
@@ -303,13 +347,16 @@ class Recommendation:
         return (
             f"Data: {data.name}, {data.num_users} users, {data.num_items} items.",
             f"Split: {self.split.protocol}.",
-            "Ranks among all items, those of the user's own history left out, ties against the "
+            f"Ranks among all items, those of the user's own history {seen}, ties against the "
             f"model. Tests over examples are tests over users{weights}",
             *(taught or ()),
             f"Students: {training.epochs} epochs of batches of {training.batch_size} users, the "
             "same steps for every row; the step is chosen by validation NDCG@10, the test split "
             "is read once.",
+            *self.learned_from,
+            *objectives_told(self.entries),
             *data.notes,
+            *self.left_out,
             *self.catalogue.unknown,
         )
 
@@ -340,7 +387,8 @@ class RecommenderRun(Run):
 
     @property
     def together(self) -> Mapping[str, Any]:
-        return {"model": self.cell.setup.model}
+        windows = {"windows": True} if self.cell.training.windows else {}
+        return {"model": self.cell.setup.model, **windows}
 
     def start(self) -> Params:
         recommender, teacher = self.recommender, self.table.taught

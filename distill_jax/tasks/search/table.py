@@ -20,18 +20,18 @@ from distill_jax.engine.interface import Run
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.resume import Known
 from distill_jax.engine.rows import ledger_row, training_facts
-from distill_jax.engine.sweep import Entry, Sweep, distinct
+from distill_jax.engine.sweep import Entry, Sweep, distinct, objectives_told
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.item_catalogue import Catalogue
 from distill_jax.evaluation.latency import call_latency, cpu_device, parameter_count
 from distill_jax.evaluation.open_search import OpenSearch, save_search
 from distill_jax.evaluation.search import PROTOCOL, Encoder, SearchScores, retrieval_scores
 from distill_jax.models.build import build_model
+from distill_jax.models.narrowed import embeddings_from
 from distill_jax.models.students import init_student, parse_preset, student_config
 from distill_jax.models.two_tower import (
     TwoTower,
     TwoTowerConfig,
-    embeddings_from,
     init_two_tower,
     pretrained_towers,
 )
@@ -139,7 +139,7 @@ class Search:
 
     def described(self, spec: TableSpec) -> TableSpec:
         below = dict.fromkeys(line for task in self._tasks.values() for line in task.below)
-        protocol = (*spec.protocol, PROTOCOL, *below)
+        protocol = (*spec.protocol, *objectives_told(self.entries), PROTOCOL, *below)
         return dataclasses.replace(spec, teachers=tuple(self._references), protocol=protocol)
 
     def self_check(self, runs: Sequence[Run]) -> None:

@@ -9,6 +9,7 @@ from distill_jax.data.interaction_splits import leave_one_out
 from distill_jax.data.interactions import histories_of
 from distill_jax.evaluation.recommend import evaluate
 from distill_jax.models.recommenders import ease
+from distill_jax.models.recommenders.closed_forms import CLOSED_FORMS, fitting, parse_references
 from distill_jax.models.recommenders.ease import fit_ease
 from distill_jax.models.recommenders.item_knn import fit_item_knn
 from distill_jax.models.recommenders.popularity import fit_popularity
@@ -68,6 +69,29 @@ def test_item_knn_keeps_the_nearest_and_shrinks(split):
     assert shrunk[0, 1] == pytest.approx(2 / (np.sqrt(6) + 4))
 
 
+@given(
+    st.lists(st.sets(st.integers(0, 7), min_size=1), min_size=2, max_size=8),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 3.0]),
+)
+def test_item_knn_is_the_dense_one(training, neighbours, shrink):
+    """All pairs, the best of each item, of equals the lower number."""
+    split = split_of([sorted(items) for items in training])
+    X = split.train_matrix().toarray()
+    counts, norms = X.T @ X, np.sqrt(X.sum(axis=0))
+    expected = np.zeros(counts.shape, np.float32)
+    for item in range(len(norms)):
+        with np.errstate(invalid="ignore"):
+            column = counts[:, item] / (norms * norms[item] + np.float32(shrink))
+        column = np.where(counts[:, item] > 0, column, 0)
+        column[item] = 0
+        best = np.argsort(-column, kind="stable")[:neighbours]
+        expected[best, item] = column[best]
+    model = fit_item_knn(split, neighbours=neighbours, shrink=shrink)
+    np.testing.assert_allclose(model.similarity_II.toarray(), expected, rtol=1e-6)
+    assert (model.similarity_II.data > 0).all()
+
+
 def test_item_knn_in_blocks(split, monkeypatch):
     whole = fit_item_knn(split, neighbours=2).similarity_II.toarray()
     monkeypatch.setattr("distill_jax.models.recommenders.item_knn._BLOCK", 2)
@@ -91,6 +115,58 @@ def test_ease_solves_its_problem(training, regularisation):
         gram = X[:, others].T @ X[:, others] + regularisation * np.eye(len(others))
         expected = np.linalg.solve(gram, X[:, others].T @ X[:, item])
         np.testing.assert_allclose(weights[others, item], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("block, rows", [(3, 6), (4, 4), (5, 20)])
+def test_ease_in_blocks_solves_the_same_problem(monkeypatch, block, rows):
+    rng = np.random.default_rng(0)
+    split = split_of([sorted(set(rng.integers(17, size=6).tolist())) for _ in range(30)])
+    whole = fit_ease(split, regularisation=3.0).weights_II
+    monkeypatch.setattr(ease, "WHOLE", 2)
+    monkeypatch.setattr(ease, "BLOCK", block)
+    monkeypatch.setattr(ease, "ROWS", rows)
+    cut = fit_ease(split, regularisation=3.0).weights_II
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+    assert not np.diag(cut).any()
+
+
+def test_no_inverse_in_blocks_either(monkeypatch):
+    monkeypatch.setattr(ease, "WHOLE", 1)
+    monkeypatch.setattr(ease, "BLOCK", 2)
+    with pytest.raises(UserError, match="no solution"):
+        ease.invert(np.ones((4, 4), np.float32))
+
+
+@pytest.mark.parametrize("name", ["ease", "item_knn"])
+def test_a_stop_is_heard_while_they_learn(split, name, monkeypatch):
+    monkeypatch.setattr(ease, "WHOLE", 2)
+    monkeypatch.setattr(ease, "BLOCK", 2)
+    monkeypatch.setattr(ease, "ROWS", 2)
+    monkeypatch.setattr("distill_jax.models.recommenders.item_knn._BLOCK", 2)
+    calls = []
+    CLOSED_FORMS[name].fit(split, on_block=lambda: calls.append(None))
+    assert len(calls) >= 4
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CLOSED_FORMS[name].fit(split, on_block=stop)
+
+
+def test_a_catalogue_that_is_too_large_for_ease_gets_its_neighbours():
+    assert fitting(("popularity", "ease"), ease.MAX_ITEMS) == (("popularity", "ease"), ())
+    found, (note,) = fitting(("popularity", "ease"), ease.MAX_ITEMS + 1)
+    assert found == ("popularity", "item_knn")
+    assert "ease needs items x items" in note and "item_knn stands in its place" in note
+    assert fitting(("ease", "item_knn"), 10**6)[0] == ("item_knn",)
+
+
+def test_references_as_text():
+    assert parse_references(" popularity, ease,popularity") == ("popularity", "ease")
+    assert parse_references("") == ()
+    with pytest.raises(UserError, match="Did you mean 'popularity'"):
+        parse_references("ease,popularty")
 
 
 def test_ease_scores_are_sums_over_the_history(split):

@@ -16,8 +16,13 @@ from distill_jax.models.recommenders.bpr_mf import BprMfConfig
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.gru4rec import Gru4RecConfig
 from distill_jax.models.recommenders.sasrec import SasRecConfig
-from distill_jax.models.recommenders.save import load_recommender, save_recommender
-from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
+from distill_jax.models.recommenders.save import (
+    config_from_json,
+    config_to_json,
+    load_recommender,
+    save_recommender,
+)
+from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts, ItemVectors
 
 ITEMS, D, U = 11, 8, 5
 TOWER = BertConfig(20, 6, 1, 2, 12, max_positions=6)
@@ -300,3 +305,52 @@ def test_wrong_texts_and_too_long_histories_are_errors():
     recommender, params = model_of("sasrec")
     with pytest.raises(UserError, match="positions for 10"):
         say(recommender, params, batch_of(ROWS, 11))
+
+
+def vectors_of(source, texts, given, seed=0):
+    config = ItemConfig(
+        3,
+        8,
+        source,
+        text_width=0 if texts is None else texts.shape[1],
+        given_width=0 if given is None else given.shape[1],
+    )
+    module, known = ItemVectors(config), ItemTexts(vectors_IE=texts, given_IV=given)
+    params = module.init(jax.random.key(seed), known)["params"]
+    return lambda known: np.asarray(module.apply({"params": params}, known)), params
+
+
+@pytest.mark.parametrize("source", ["id", "text", "both", "vectors"])
+def test_given_vectors_alone_and_beside(source):
+    """What items have of their own, of texts and of given vectors is summed."""
+    rng = np.random.default_rng(0)
+    texts = np.float32(rng.normal(size=(5, 4))) if source in ("text", "both") else None
+    texts_3 = None if texts is None else texts[:3]
+    given = np.float32(rng.normal(size=(5, 2)))
+    made, params = vectors_of(source, texts_3, given[:3])
+    assert {"given_inner", "given_outer"} <= params.keys()
+    whole = made(ItemTexts(vectors_IE=texts, given_IV=given))
+    assert whole.shape == (5, 8)
+    other = given.copy()
+    other[1] += 1
+    changed = made(ItemTexts(vectors_IE=texts, given_IV=other))
+    np.testing.assert_array_equal(np.flatnonzero((changed != whole).any(axis=1)), [1])
+    if source == "id":
+        alone = ItemVectors(ItemConfig(3, 8, "vectors", given_width=2))
+        rest = np.asarray(alone.apply({"params": params}, ItemTexts(given_IV=given)))
+        own = np.pad(np.asarray(params["embedding"]), ((0, 2), (0, 0)))
+        np.testing.assert_allclose(whole, rest + own, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="reads given vectors of width 2, got none"):
+        made(ItemTexts(vectors_IE=texts))
+    if source != "vectors":
+        with pytest.raises(UserError, match=r"2 vectors (for a catalogue of 3|of) items"):
+            made(ItemTexts(vectors_IE=texts, given_IV=given[:2]))
+
+
+def test_a_config_without_given_vectors_is_called_as_before():
+    """Saved models and caches keep their digests."""
+    raw = config_to_json(SasRecConfig(ItemConfig(3, 8)))
+    assert "given_width" not in raw["items"]
+    given = SasRecConfig(ItemConfig(3, 8, "vectors", given_width=2))
+    assert config_to_json(given)["items"]["given_width"] == 2
+    assert config_from_json(config_to_json(given)) == given

@@ -1,7 +1,6 @@
 """Several labels a text, the whole way in small."""
 
 import csv
-import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +9,7 @@ from kind_tables import numbers, run
 from scipy import special
 from sklearn.metrics import f1_score
 
+from distill_jax.api import distil
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.several import best_threshold
@@ -96,14 +96,38 @@ def test_members_are_trained_as_alone(small, tmp_path):
             assert many[key][0].get(name, np.nan) == expected, (key, name)
 
 
-def test_its_folder_teaches_no_classes_and_patience_ends_students_early(small, tmp_path):
-    args = small(*FLAGS, objectives=("labels",), steps=40, evaluations=40, patience=2)
-    _, rows, _ = run(dataclasses.replace(args, learning_rate=1e-20), tmp_path / "out")
-    assert [at["step"] for at in rows[-1].history] == [1, 2, 3]
-    model = tmp_path / "out/runs" / rows[-1].hash / "model"
-    assert json.loads((model / "config.json").read_text())["problem_type"] == (
-        "multi_label_classification"
+def test_from_python_on_lists_with_patience(small, toy_teacher, toy_tasks, tmp_path):
+    """A rate of 0 in float32: no look is better than the first, two more end it."""
+    with open(toy_tasks / "train.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    moods = [[mood for mood in row["moods"].split("|") if mood] for row in rows]
+    student = distil(
+        toy_teacher,
+        ([row["sentence"] for row in rows], moods),
+        "1x8x2",
+        "labels",
+        task="labels",
+        folder=tmp_path / "own",
+        quiet=True,
+        steps=40,
+        evaluations=40,
+        patience=2,
+        learning_rate=1e-20,
+        teacher_epochs=1,
+        teacher_learning_rate=1e-4,
+        max_shapes=1,
+        max_length=16,
+        track="none",
     )
+    history = json.loads((student.folder / "history.json").read_text())
+    assert [at["step"] for at in history] == [1, 2, 3]
+    given, blank = student.predict(["good film", " "])
+    assert set(given.probabilities) == set(NAMES) and blank is None
+    assert 0 <= student.scores["micro_f1"] <= 1
+
+    model = student.save(tmp_path / "saved")
+    raw = json.loads((model / "config.json").read_text())
+    assert raw["problem_type"] == "multi_label_classification"
+    assert "predict FOLDER" in (model / "README.md").read_text()
     with pytest.raises(UserError, match="is for task classes"):
         load_checkpoint(str(model), num_labels=None, fresh=False)
-    assert "predict FOLDER" in (model / "README.md").read_text()

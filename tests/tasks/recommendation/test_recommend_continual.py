@@ -125,3 +125,19 @@ def test_mistakes_are_told(data, tmp_path):
     strata = dataclasses.replace(SWEEP, base=SWEEP.base.but(objective="kl(top=5, strata=2)"))
     with pytest.raises(UserError, match="no strata in a continual run"):
         run(strata, data, tmp_path)
+
+
+def test_windows_reach_back_in_every_update(data, tmp_path):
+    """The teacher's words lie in two caches, of which each is read where it was written."""
+    windows = dataclasses.replace(TRAINING, epochs=1, windows=True)
+    model = RecModel("sasrec-1x4", max_length=3)
+    teacher = RecTeacher(RecModel("sasrec-1x8", max_length=3), training=windows, top=8)
+    base = SWEEP.base.but(model=model, teacher=teacher, training=windows)
+    rows = points({"as it was": {}, "rehearsal": {"update": Update(rehearse=1.0)}})
+    sweep = dataclasses.replace(SWEEP, base=base, rows=rows, baseline="as it was")
+    task = Continual(sweep, continual_split(data, RULE), windows)
+    spec, made = run_table(task, tmp_path, Reporter(Console(quiet=True)), strategy="sequential")
+    assert len(made) == 2
+    told = "\n".join(spec.protocol)
+    for name in ("sasrec-1x4", "sasrec-1x8"):
+        assert f"{name} learns from 100% of the training targets, in windows of 3." in told
