@@ -25,7 +25,7 @@ from distill_jax.tasks.classification.cells import (
 )
 from distill_jax.training.optimizer import OptimizerConfig
 
-FRACTION, COPIES, STEPS = 0.05, 10, 800
+FRACTION, COPIES, STEPS = 0.05, 10, 500
 AUGMENT = "mask(0.1) + ngram(0.25, copies={copies})"
 LABELS, LOGITS, AUGMENTED = "BiLSTM, labels only", "BiLSTM, MSE on logits", "the same, augmented"
 PUBLISHED = ((AUGMENTED, "BiLSTM distilled from BERT-large, with augmentation"),)
@@ -39,14 +39,14 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
     training = TrainingConfig(
         epochs=1.0,
         steps=steps,
-        evaluations=2 if smoke else 8,
+        evaluations=2 if smoke else 5,
         max_shapes=2 if smoke else 4,
         optimizer=OptimizerConfig(learning_rate=2e-3),
     )
     teacher = replace(
         training,
-        steps=4 if smoke else 300,
-        evaluations=2 if smoke else 3,
+        steps=4 if smoke else 240,
+        evaluations=2,
         batch_size=32,
         optimizer=OptimizerConfig(learning_rate=1e-4),
     )

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from distill_jax.core.errors import UserError
 from distill_jax.models import hf_folder, hf_weights
 from distill_jax.models.bert import ACTIVATIONS
+from distill_jax.models.hf_config import read_json
 from distill_jax.models.named import layer_norm
 
 _DENSE, _NORM = "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"
@@ -53,7 +54,7 @@ class MlmHead:
 
 
 def read_mlm_head(reference: str | Path) -> MlmHead | None:
-    """The head in a checkpoint; None where it has none.
+    """The head in a checkpoint of a BERT; None where it has none.
 
     Args:
       reference: as ``load_pretrained`` takes it.
@@ -62,7 +63,10 @@ def read_mlm_head(reference: str | Path) -> MlmHead | None:
       UserError: it has a part of one, or one of other shapes.
     """
     folder = hf_folder.find_folder(reference)
-    tensors = hf_weights.standard_names(hf_weights.read_tensors(folder), where=str(folder))
+    config = folder / hf_folder.CONFIG
+    if not config.is_file() or read_json(config).get("model_type", "bert") != "bert":
+        return None  # heads of other architectures have other parts
+    tensors = hf_weights.standard_names(hf_weights.read_tensors(folder), (), where=str(folder))
     there = [name for name in _NEEDED if name in tensors]
     if not there:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from distill_jax.core.calls import Vocabulary, parse_sum
@@ -85,10 +85,18 @@ def is_copy(example_id: str) -> bool:
     return COPY in example_id
 
 
-def augmented(dataset: TextDataset, augmentation: Augmentation, tools: Tools) -> TextDataset:
+def augmented(
+    dataset: TextDataset,
+    augmentation: Augmentation,
+    tools: Tools,
+    only: Collection[str] | None = None,
+) -> TextDataset:
     """The data set with copies of its training texts, which have no labels: the transfer set.
 
     Copies that are a text of the data already, of whatever split, or another copy, are left out.
+
+    Args:
+      only: ids of the training texts that are copied; None for all.
 
     Raises:
       UserError: where something that the augmentation needs is not there.
@@ -99,15 +107,18 @@ def augmented(dataset: TextDataset, augmentation: Augmentation, tools: Tools) ->
             raise UserError(f"{kind.kind} is of single texts, and the data are pairs of texts")
     augmentation.check(tools)
     known = {key for table in dataset.splits.values() for key in text_keys(table)}
+    sources = train
+    if only is not None:
+        sources = train.take([row for row, each in enumerate(train.ids) if each in only])
     wider, added, left_out = train, 0, 0
     for copy in range(1, augmentation.copies + 1):
-        made = _copies(train, augmentation, copy, tools)
+        made = _copies(sources, augmentation, copy, tools)
         fresh = []
         for row, key in enumerate(text_keys(made)):
             if key not in known:
                 known.add(key)
                 fresh.append(row)
-        added, left_out = added + len(fresh), left_out + len(train) - len(fresh)
+        added, left_out = added + len(fresh), left_out + len(sources) - len(fresh)
         wider = concatenate(wider, made.take(fresh))
     beside = f"; {left_out:,} were texts that are there already, or had no copy" if left_out else ""
     note = f"{added:,} copies by {augmentation} joined the transfer set{beside}"

@@ -91,6 +91,8 @@ def test_copies_of_what_is_left_out_are_left_out(toy_teacher, toy_reviews):
     assert set(map(source_of, whole.everything.ids)) >= set(labelled.labelled.ids)
     assert set(map(source_of, labelled.everything.ids)) == set(labelled.labelled.ids)
     assert len(labelled.everything) > len(labelled.labelled) == 30
+    (note,) = [each for each in labelled.notes if "joined" in each]
+    assert note.startswith(f"{len(labelled.everything) - 30} copies")  # no others are made
     assert whole.labels_digest == labelled.labels_digest  # the teacher does not depend on it
     assert whole.digest != labelled.digest
 
