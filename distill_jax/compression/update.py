@@ -112,6 +112,11 @@ class Update(Training):
             raise UserError(f"{self.data} has no labels: there is nothing for the teacher to learn")
         if run.cell.setup.placebo:
             raise UserError("the run is a placebo: its student hears of other examples")
+        if run.cell.setup.vocabulary:
+            raise UserError("the student has a vocabulary of its own, of the texts that were there")
+        for teacher in run.teachers:
+            if silent := int((~teacher.speaks_of(new.train)).sum()):
+                raise UserError(f"a teacher of the run says nothing of {silent:,} new examples")
         return dataclasses.replace(self, content=new.digest)
 
     def apply(self, student: Student, context: StepContext) -> Student:
@@ -255,8 +260,8 @@ class _Scores:
         for name, table in (("test", self.run.splits.test), ("new", self.new.test)):
             if table is None:
                 continue
-            right = [self._right(before, table)]
-            right.append(right[0] if after is before else self._right(after, table))
+            right = [self._knows(before, table)]
+            right.append(right[0] if after is before else self._knows(after, table))
             metrics |= {
                 f"{which}/{name}/before": float(right[0].mean()),
                 f"{which}/{name}/after": float(right[1].mean()),
@@ -291,16 +296,22 @@ class _Scores:
     def _probabilities(self, table: Examples) -> np.ndarray:
         """[N, C] of the run's first teacher, of examples spread evenly over a table."""
         rows = np.unique(np.linspace(0, len(table) - 1, min(ASKED, len(table))).astype(int))
-        return special.softmax(self._logits(self.run.teacher, table.take(rows)), axis=1)
+        return special.softmax(self._said(self.run.teacher, table.take(rows)), axis=1)
 
-    def _right(self, model: Student | Teacher, table: Examples) -> np.ndarray:
-        return self._logits(model, table).argmax(axis=1) == table.labels_N
+    def _right(self, student: Student, table: Examples) -> np.ndarray:
+        return self._logits(student, table).argmax(axis=1) == table.labels_N
 
-    def _logits(self, model: Student | Teacher, table: Examples) -> np.ndarray:
+    def _knows(self, teacher: Teacher, table: Examples) -> np.ndarray:
+        return self._said(teacher, table).argmax(axis=1) == table.labels_N
+
+    def _said(self, teacher: Teacher, table: Examples) -> np.ndarray:
+        return teacher.answers(self.engine, splits_of_new(self.new, self.run.splits), table)
+
+    def _logits(self, student: Student, table: Examples) -> np.ndarray:
         return predict(
             splits_of_new(self.new, self.run.splits),
-            model.config,
-            model.params,
+            student.config,
+            student.params,
             table,
             mesh=self.engine.mesh,
             on_batch=self.engine.check_stop,

@@ -233,6 +233,14 @@ def _model(run):
     return build_model(run.teacher.config)
 
 
+def test_a_teacher_that_says_nothing_of_what_is_new_is_refused(line, newer, monkeypatch):
+    update, teacher = Update(data=newer), type(line.run.teacher)
+    update.bound(line.run)
+    monkeypatch.setattr(teacher, "speaks_of", lambda self, table: np.arange(len(table)) > 2)
+    with pytest.raises(UserError, match="says nothing of 3 new examples"):
+        update.bound(line.run)
+
+
 def test_who_is_rehearsed_is_drawn_once_and_nested(line):
     splits = line.run.splits
     half, all_ = rehearsed(splits, 0.5, 60, 0), rehearsed(splits, 9.0, 60, 0)
