@@ -5,13 +5,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
+    "causal_lm": "CausalLM",
     "compression": "Compression",
+    "federated": "Federated",
+    "pretraining_zh": "PretrainingZh",
     "stanton2021_fidelity": "Fidelity",
     "students": "Students",
     "recommendation": "Recommendation",
     "recommendation_anchor": "Anchor",
     "recommendation_continual": "Continual",
     "search_relevance": "SearchRelevance",
+    "teachers": "Teachers",
 }
 """Experiment with flags of its own -> their class."""
 

@@ -28,13 +28,14 @@ def predict_images(
 
     Args:
       file: with an array ``images``, see docs/data.md.
-      writer_of: (columns, names, classes) -> what makes lines of rows.
+      writer_of: (columns, names, form) -> what makes lines of rows.
       sink: (output) -> a context whose value takes the text.
 
     Raises:
       UserError: for no file, or one that the model cannot read.
     """
     from distill_jax.data.image_files import read_images
+    from distill_jax.evaluation.answers import ClassForm
     from distill_jax.evaluation.open_images import open_images
 
     if file is None:
@@ -45,7 +46,7 @@ def predict_images(
     raw = read_images(file, labels=False)
     labelled = any(word is not None for word in raw.words)
     columns = (IMAGE, LABEL) if labelled else (IMAGE,)
-    writer = writer_of(columns, (IMAGE,), opened.label_names)
+    writer = writer_of(columns, (IMAGE,), ClassForm(opened.label_names, opened.temperature))
     done = right = 0
     with sink(output) as write:
         write(writer.head())

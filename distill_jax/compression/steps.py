@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
+from distill_jax.core.calls import written
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch
 from distill_jax.engine.cell import Stage
@@ -129,18 +130,7 @@ class Step(Stage):
 
     def __str__(self) -> str:
         """As the grammar reads it."""
-        given = []
-        for place, field in enumerate(dataclasses.fields(self)):
-            value = getattr(self, field.name)
-            if value == field.default and not (self.names_first and place == 0):
-                continue
-            shown = repr(value)
-            given.append(shown if place == 0 and _positional(value) else f"{field.name}={shown}")
-        return f"{self.kind}({', '.join(given)})" if given else self.kind
-
-
-def _positional(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return written(self, names_first=self.names_first)
 
 
 _KINDS: dict[str, type[Step]] = {}

@@ -14,7 +14,7 @@ import numpy as np
 from distill_jax.compression.pipeline import Line
 from distill_jax.compression.update import SAID, Update, new_data, read_new
 from distill_jax.core.files import write_atomic
-from distill_jax.evaluation.open_classifier import softmax
+from distill_jax.evaluation.answers import softmax
 from distill_jax.tables.names import MODEL
 from distill_jax.tasks.classification.cells import TEACHER
 from distill_jax.tasks.classification.runs import ClassifierRun

@@ -12,8 +12,8 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.data.images import ImageTable
 from distill_jax.data.table import NO_LABEL
+from distill_jax.evaluation.answers import Answer, softmax
 from distill_jax.evaluation.calibration import is_temperature, read_temperature
-from distill_jax.evaluation.open_classifier import Answer, softmax
 from distill_jax.evaluation.predict import LogitsOf, logits_of
 from distill_jax.models.build import build_model, family_in, load_model
 from distill_jax.models.loaded import Loaded

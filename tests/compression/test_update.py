@@ -18,7 +18,6 @@ from newer import brought_up, make_newer
 from distill_jax.compression.update import Update, _Words, new_data
 from distill_jax.compression.update_report import write_report
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import home
 from distill_jax.data.load import load_dataset
 from distill_jax.engine.sweep import axis
 from distill_jax.evaluation.open_classifier import open_classifier
@@ -252,17 +251,6 @@ def test_unlabelled_texts_are_learnt_from_the_teacher_alone(finished_run, tmp_pa
         brought_up(finished_run, bare, tmp_path / "ce")
     with pytest.raises(UserError, match="nothing for the teacher to learn"):
         brought_up(finished_run, bare, tmp_path / "too", objective="kl", teacher_too=True)
-
-
-def test_a_teacher_that_goes_on_too_speaks_of_what_is_new(finished_run, newer, tmp_path):
-    found = brought_up(
-        finished_run, newer, tmp_path / "out", objective="kl", steps=3, teacher_too=True
-    )
-    at = found.metrics
-    assert at["teacher/new/after"] != at["teacher/new/before"]
-    taught = [path for path in (home() / "teachers").iterdir() if path.is_dir()]
-    assert taught and "the teacher was fine-tuned further" in found.notes[-1]
-    assert "(before: " in write_report(found, tmp_path)[0].read_text()
 
 
 def test_what_cannot_be_learnt_is_named(finished_run, newer, tmp_path, monkeypatch):

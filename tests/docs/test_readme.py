@@ -13,11 +13,13 @@ from scripts import SCRIPTS, module_at
 from distill_jax.cli.bench import Bench
 from distill_jax.cli.compare import CompareLosses, parse_arguments
 from distill_jax.cli.compress import Compress
+from distill_jax.cli.data import Data
 from distill_jax.cli.experiment import Flags
 from distill_jax.cli.export import Export
 from distill_jax.cli.ledger import ListLedger, MergeLedgers
 from distill_jax.cli.main import COMMANDS
 from distill_jax.cli.predict import Predict
+from distill_jax.cli.pretrain import Pretrain
 from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
 from distill_jax.cli.serve import Serve
@@ -88,11 +90,13 @@ def test_every_flag_that_the_pages_name_exists():
         Bench,
         CompareLosses,
         Compress,
+        Data,
         Export,
         Flags,
         ListLedger,
         MergeLedgers,
         Predict,
+        Pretrain,
         RebuildTable,
         Recommend,
         RunOnRay,
@@ -109,6 +113,8 @@ def test_every_flag_that_the_pages_name_exists():
     scripts = "".join(path.read_text() for path in (ROOT / "tools/launch").glob("*.sh"))
     known = fields | {
         "no-fine-tune",
+        "no-lowercase",
+        "from",
         "no-windows",
         "no-yardsticks",
         "help",

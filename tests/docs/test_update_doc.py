@@ -1,5 +1,6 @@
 """docs/update.md says what is so: its commands run."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -34,7 +35,10 @@ def test_a_command_that_it_shows_runs(finished_run, tmp_path, capsys, monkeypatc
     paths = [Path(line) for line in out.splitlines() if line.startswith(str(tmp_path))]
     assert [path.name for path in paths[:2]] == [REPORT, DATA]
     assert re.search(r"old +30 +\d", out) and re.search(r"new +20 +\d", out)
-    assert "15 old ones rehearsed, the teacher was fine-tuned further" in paths[0].read_text()
+    text, at = paths[0].read_text(), json.loads(paths[1].read_text())["metrics"]
+    assert "15 old ones rehearsed, the teacher was fine-tuned further" in text
+    assert at["teacher/new/after"] != at["teacher/new/before"]
+    assert f"{100 * at['teacher/new/after']:.1f}% of the new test (before: " in text
     dispatch(["predict", str(paths[2]), "the music is good"])
     assert capsys.readouterr().out.split("\t")[0] in ("neg", "pos")
 

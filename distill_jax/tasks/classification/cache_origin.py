@@ -11,10 +11,12 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
+from distill_jax.data.augment.base import Tools
 from distill_jax.data.load_images import is_images, load_images
 from distill_jax.models.build import build_model, load_model
 from distill_jax.models.family import ImageShape
 from distill_jax.models.loaded import Loaded
+from distill_jax.tasks.classification.augment_tools import tools_for
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.models import (
@@ -83,7 +85,7 @@ def load_origin(
     teacher = _teacher(name, fine_tuned, classes, pooling, columns, image)
     if teacher.digest != provenance.teacher:
         raise UserError(f"the teacher {name} has changed since the cache was made")
-    table = _splits(data, teacher).everything
+    table = _splits(data, teacher, name, pooling).everything
     if ids is not None:
         asked = set(ids)
         table = table.take(np.flatnonzero([example in asked for example in table.ids]))
@@ -116,9 +118,15 @@ def _teacher(
     return load_model(folder)
 
 
-def _splits(data: DataConfig, teacher: Loaded) -> Splits:
+def _splits(data: DataConfig, teacher: Loaded, name: str, pooling: str) -> Splits:
     if is_images(data.name):
         return prepare_images(data)
     if teacher.tokenizer_file is None:
         raise UserError("the teacher has no tokeniser")
-    return prepare_texts(data, load_texts(data), teacher.tokenizer_file)
+    tools = Tools(name)
+    if data.augment:  # which uses the checkpoint before it was fine-tuned
+        classes = teacher.config.num_labels
+        tools = tools_for(
+            data, name, load_checkpoint(name, num_labels=classes, fresh=True, pooling=pooling)
+        )
+    return prepare_texts(data, load_texts(data), teacher.tokenizer_file, tools)

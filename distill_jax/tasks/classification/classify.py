@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from distill_jax.core.mesh import Placement
 from distill_jax.data.jitter import Jitter
 from distill_jax.engine.options import Precision
+from distill_jax.engine.strategies import stage_name
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.predict import (
     LogitsOf,
@@ -31,6 +32,7 @@ from distill_jax.tasks.classification.cells import (
 from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.loop import LoopConfig
+from distill_jax.training.recipe import parse_recipe
 from distill_jax.training.state import Params
 
 
@@ -78,12 +80,14 @@ def classifier_work(
     steps: int,
     *,
     selects: bool = True,
+    number: int = 1,
 ) -> Work:
     """One stage of a cell.
 
     Args:
       selects: whether the best step on validation is kept; off for a stage before the last, whose
         end is what counts.
+      number: of a stage before the last, from 1.
     """
     kind = splits.kind
     lengths = (
@@ -105,7 +109,7 @@ def classifier_work(
         config=config,
         build=partial(build_model, config),
         objective=objective,
-        optimizer=training.optimizer,
+        optimizer=training.moved,
         loop=loop,
         batch_size=training.batch_size,
         lengths=lengths,
@@ -117,7 +121,9 @@ def classifier_work(
         draws=_draws(table, training),
         occurring=_occurring(config, table),
         precision=cell.precision,
-        prefix="" if selects else "intermediate-",
+        prefix="" if selects else f"{stage_name(number)}-",
+        recipe=parse_recipe(training.recipe),
+        embeddings=family_of(config).embeddings,
     )
 
 

@@ -38,13 +38,16 @@ class Probe:
     much: Batch
 
 
-def take_probe(table: Examples, most_tokens: int) -> Probe:
+def take_probe(table: Examples, most_tokens: int, among_N: np.ndarray | None = None) -> Probe:
     """A few examples of the shorter half, of different lengths, with labels and without.
 
     Args:
       most_tokens: positions that student and teacher have.
+      among_N: bool [N], of which rows; None for all.
     """
     order = np.argsort(table.lengths_N, kind="stable")
+    if among_N is not None:
+        order = order[among_N[order]]
     with_labels = order[table.labels_N[order] >= 0]
     rows = np.unique(np.concatenate([_spread(with_labels), _spread(order)])).astype(np.int32)
     longest = int(table.lengths_N[rows].max())
@@ -52,6 +55,21 @@ def take_probe(table: Examples, most_tokens: int) -> Probe:
     longer = min(length + _ROUND_TO, most_tokens)
     return Probe(
         table.batch(rows, length, 2 * EXAMPLES), table.batch(rows, longer, 2 * EXAMPLES + 3)
+    )
+
+
+def retold(probe: Probe, table: Examples) -> Probe:
+    """The examples of a probe as another tokeniser reads them.
+
+    Args:
+      table: the same rows.
+    """
+    ids_B = np.asarray(probe.little.example_ids_B)
+    rows = ids_B[ids_B >= 0]
+    longest = int(table.lengths_N[rows].max())
+    return Probe(
+        table.batch(rows, longest, len(ids_B)),
+        table.batch(rows, longest, len(probe.much.example_ids_B)),
     )
 
 
