@@ -94,8 +94,8 @@ def check_own_tokens(cell: ClassifierCell, resolved: ResolvedObjective) -> None:
     start = parse_start(cell.setup.start)
     if isinstance(start, Blend) and start.trained:
         raise UserError(
-            f"--student-start {cell.setup.start}: with --student-vocab the student's tokens are not "
-            "its teacher's, of which it would be made; a share of the checkpoint is there"
+            f"--student-start {cell.setup.start}: with --student-vocab the student's tokens are "
+            "not its teacher's, of which it would be made; a share of the checkpoint is there"
         )
     if not resolved.needs_teacher:
         return
