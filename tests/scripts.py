@@ -7,6 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "causal_lm": "CausalLM",
     "compression": "Compression",
+    "federated": "Federated",
     "pretraining_zh": "PretrainingZh",
     "stanton2021_fidelity": "Fidelity",
     "students": "Students",
@@ -14,6 +15,7 @@ SCRIPTS = {
     "recommendation_anchor": "Anchor",
     "recommendation_continual": "Continual",
     "search_relevance": "SearchRelevance",
+    "teachers": "Teachers",
 }
 """Experiment with flags of its own -> their class."""
 

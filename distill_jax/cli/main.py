@@ -19,6 +19,7 @@ COMMANDS = {
     "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
     "pretrain": ("pretrain", "train a tokeniser and a language model on texts without labels"),
     "compress": ("compress", "prune, trim and quantise a finished student, step by step"),
+    "update": ("update", "let a finished student go on with new data, and count what it forgot"),
     "export": ("export", "write a finished student as Hugging Face folder, ONNX, StableHLO"),
     "verify": ("verify", "check that an export is whole and answers as its source"),
     "predict": ("predict", "classify texts with a trained student"),

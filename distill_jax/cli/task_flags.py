@@ -90,5 +90,7 @@ def baseline_of(args: Args, objectives: Sequence[str]) -> str:
     """The row that the others are tested against."""
     kind = kind_of(args)
     if args.baseline is not None:
-        return str(kind.parse(args.baseline))
+        from distill_jax.tasks.classification.staged import canonical
+
+        return canonical(args.baseline, kind.parse)
     return kind.alone if kind.alone in objectives else (list(objectives) or [""])[0]

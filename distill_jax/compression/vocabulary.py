@@ -18,6 +18,8 @@ from flax.traverse_util import flatten_dict
 from distill_jax.compression.steps import Step, StepContext, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.data.augment.base import Tools
+from distill_jax.data.augment.tokens import mask_of
 from distill_jax.models.family import family_of
 from distill_jax.models.hf_tokenizer import TOKENIZER
 from distill_jax.models.vocabularies import occurring_tokens, with_embeddings, write_trimmed
@@ -75,7 +77,9 @@ class Vocabulary(Step):
 
 def read_with(splits: Splits, tokenizer_file: Path) -> Splits:
     """The same examples as another tokeniser reads them, the same labels chosen."""
-    return prepare_texts(splits.config, load_texts(splits.config), tokenizer_file)
+    mask = mask_of(tokenizer_file) if splits.config.augment else None
+    tools = Tools("the run that is compressed", mask=mask[0] if mask else None)
+    return prepare_texts(splits.config, load_texts(splits.config), tokenizer_file, tools)
 
 
 def _coverage(before: Splits, after: Splits) -> Iterable[str]:

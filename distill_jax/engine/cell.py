@@ -196,7 +196,8 @@ class Cell(Generic[SetupT]):
 
 def changed(cell: Cell[SetupT], changes: Iterable[tuple[str, Any]]) -> Cell[SetupT]:
     """A cell with fields replaced, by dotted path: ``seed``, ``data.max_length``, ``objective``,
-    ``training.optimizer.learning_rate``; ``intermediate`` for a stage before the last, or None.
+    ``training.optimizer.learning_rate``; ``intermediate`` for a stage before the last, a tuple of
+    several, or None.
 
     Raises:
       UserError: for a field that is not there.
@@ -213,7 +214,8 @@ def _changed(cell: Cell[SetupT], path: str, value: Any) -> Cell[SetupT]:
     *before, last = cell.making
     after = cell.steps
     if path == "intermediate":
-        earlier = [] if value is None else [value]
+        several = value if isinstance(value, tuple) else (value,)
+        earlier = [] if value is None else several
         return dataclasses.replace(cell, stages=(*earlier, last, *after))
     if key == "intermediate" and before:
         own_path = path.partition(".")[2]

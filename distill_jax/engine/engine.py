@@ -29,13 +29,14 @@ from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.layout import Layout
 from distill_jax.training.loop import LoopConfig, TrainResult, train
-from distill_jax.training.optimizer import make_optimizer
+from distill_jax.training.optimizer import make_optimizer, stopping_at_frozen
 from distill_jax.training.population import (
     Diverged,
     PopulationStep,
     member_of,
     train_population,
 )
+from distill_jax.training.rates import check_matches
 from distill_jax.training.state import Params, TrainState, in_float32
 from distill_jax.training.step import CompiledStep, Step, make_step
 
@@ -113,7 +114,7 @@ class Engine:
         """
         self.check_batch_size(work.batch_size)
         folder = folder or self.run_folder(work.identity.hash)
-        work, params, whole = self.of_occurring(work, params)
+        work, params, whole = self.as_trained(work, params)
         with (
             self._checkpoints(folder / f"{work.prefix}checkpoint", work.identity) as checkpoints,
             self._tracker(work, folder) as tracker,
@@ -147,13 +148,17 @@ class Engine:
             )
             return dataclasses.replace(result, params=whole(in_float32(result.params)))
 
-    def of_occurring(
+    def as_trained(
         self, work: Work, params: Params
     ) -> tuple[Work, Params, Callable[[Params], Params]]:
-        """See ``Work.of_occurring``; not where parameters are cut or lie in several processes."""
+        """The work on what is trained of its model, that, and the way back: of the tokens that
+        occur alone (not where parameters are cut or lie in several processes), and of what its
+        recipe adds."""
         if self.options.fsdp > 1 or jax.process_count() > 1:
-            return work, params, lambda same: same
-        return work.of_occurring(params)
+            return work.adapted(params)
+        work, params, whole = work.of_occurring(params)
+        work, params, merged = work.adapted(params)
+        return work, params, lambda trained: whole(merged(trained))
 
     def train_population(
         self,
@@ -174,6 +179,8 @@ class Engine:
         Returns:
           For each its result, or what went wrong with it.
         """
+        adapted = [work.adapted(own) for work, own in zip(works, params, strict=True)]
+        works, params = [each for each, *_ in adapted], [own for _, own, _ in adapted]
         first = works[0]
         step = self.population_step(works, teachers, placed)
         placement = step.placement
@@ -228,12 +235,17 @@ class Engine:
                 say=lambda line: self.reporter.say(f"{label}: {line}"),
                 on_resume=on_resume,
             )
-        return [self._ended(work, result) for work, result in zip(works, results, strict=True)]
+        return [
+            self._ended(work, result, merged)
+            for (work, _, merged), result in zip(adapted, results, strict=True)
+        ]
 
-    def _ended(self, work: Work, result: TrainResult | Diverged) -> TrainResult | UserError:
+    def _ended(
+        self, work: Work, result: TrainResult | Diverged, merged: Callable[[Params], Params]
+    ) -> TrainResult | UserError:
         """A member's result; the last good state of one that diverged is kept, as of one alone."""
         if isinstance(result, TrainResult):
-            return dataclasses.replace(result, params=in_float32(result.params))
+            return dataclasses.replace(result, params=merged(in_float32(result.params)))
         folder = self.run_folder(work.identity.hash) / f"{work.prefix}checkpoint"
         with self._checkpoints(folder, work.identity) as checkpoints:
             checkpoints.save(result.snapshot, wait=True)
@@ -287,6 +299,7 @@ class Engine:
 
     def new_state(self, work: Work, params: Params) -> TrainState:
         """The state before the first step."""
+        check_matches(work.optimizer.rates, work.optimizer.layer_decay, params)
         optimizer = make_optimizer(work.optimizer)
         masks = work.pruning.start(params, work.steps) if work.pruning else {}
         params = work.in_precision(params)
@@ -303,6 +316,9 @@ class Engine:
             gathered=self.layout.gathered,
             skip_nonfinite=self.options.on_nan == "skip",
             pruning=work.pruning and work.pruning.static,
+            recipe=work.recipe,
+            embeddings=work.embeddings,
+            stopped=stopping_at_frozen(work.optimizer),
         )
 
     def _model(self, work: Work) -> Any:

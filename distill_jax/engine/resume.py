@@ -17,8 +17,8 @@ from distill_jax.training.ends import read_ends
 
 CELLS = "runs/cells.json"
 """The settings of every run of the folder by hash, also of those that are not finished."""
-CHECKPOINTS = ("*/checkpoint", "*/intermediate-checkpoint", "populations*/*/checkpoint*")
-ENDS = ("*/end.safetensors", "*/intermediate.safetensors", "populations*/*/*.safetensors")
+CHECKPOINTS = ("*/checkpoint", "*/intermediate*-checkpoint", "populations*/*/checkpoint*")
+ENDS = ("*/end.safetensors", "*/intermediate*.safetensors", "populations*/*/*.safetensors")
 CONSEQUENCES = {"data": ("data_digest", "teacher_digest"), "teacher": ("teacher_digest",)}
 """What changes with a setting, and need not be allowed beside it."""
 Known = tuple[Mapping[str, Any], Sequence[str]]

@@ -41,8 +41,9 @@ MAX_MEMBERS = 32
 TIMED_STEPS = 3
 POPULATIONS = "populations"
 INTERMEDIATE, END = "intermediate", "end"
-CHECKPOINTS = ("checkpoint", f"{INTERMEDIATE}-checkpoint")
-ENDS = (f"{INTERMEDIATE}.safetensors", f"{END}.safetensors")
+CHECKPOINTS = ("checkpoint", f"{INTERMEDIATE}*-checkpoint")
+ENDS = (f"{INTERMEDIATE}*.safetensors", f"{END}.safetensors")
+"""Of a run's folder, as patterns: stages before the last one are numbered from the second on."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def group_of(run: Run) -> str:
             "batch": (work.batch_size, work.lengths),
             "loop": work.loop,
             **({"pruning": work.pruning.static} if work.pruning else {}),
+            **({"recipe": str(work.recipe)} if work.recipe else {}),
         }
         for work in works
     ]
@@ -169,12 +171,17 @@ def run_alone(engine: Engine, run: Run, ledger: Ledger, label: str) -> None:
     started = time.perf_counter()
     params = run.start()
     *before, last = run.works
-    for work in before:
-        told = f"{label}, {INTERMEDIATE}"
-        params = _stage_alone(engine, INTERMEDIATE, work, params, outputs, told).params
+    for number, work in enumerate(before, 1):
+        name = stage_name(number)
+        params = _stage_alone(engine, name, work, params, outputs, f"{label}, {name}").params
     result = _stage_alone(engine, END, last, params, outputs, label)
     row = run.finish(engine, result, time.perf_counter() - started)
     _file(engine, run, row, ledger, label)
+
+
+def stage_name(number: int) -> str:
+    """Of the files of a stage before the last, counted from 1."""
+    return INTERMEDIATE if number == 1 else f"{INTERMEDIATE}-{number}"
 
 
 def _stage_alone(
@@ -262,17 +269,19 @@ def clear_checkpoints(folder: Path) -> None:
     """Drop what a run needed to go on, now that it stands in the ledger."""
     if not is_lead():
         return
-    for left_over in CHECKPOINTS:
-        rmtree(folder / left_over, ignore_errors=True)
-    for left_over in ENDS:
-        (folder / left_over).unlink(missing_ok=True)
+    for left_over in _matching(folder, CHECKPOINTS):
+        rmtree(left_over, ignore_errors=True)
+    for left_over in _matching(folder, ENDS):
+        left_over.unlink(missing_ok=True)
 
 
 def is_begun(folder: Path) -> bool:
     """Whether a run's folder holds what it can go on from, by itself."""
-    return any(steps_in(folder / stage) for stage in CHECKPOINTS) or any(
-        (folder / end).is_file() for end in ENDS
-    )
+    return any(map(steps_in, _matching(folder, CHECKPOINTS))) or bool(_matching(folder, ENDS))
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return [path for pattern in patterns for path in folder.glob(pattern)]
 
 
 def _cut(hashes: Sequence[str], strategy: Chosen) -> list[Population]:
@@ -330,15 +339,16 @@ def time_strategies(engine: Engine, members: Sequence[Run]) -> dict[Chosen, floa
     """Seconds that a step takes for one student, by strategy; compilation does not count."""
     count = _cut([run.hash for run in members], "vmap")[0].size
     members = list(members)[:count]
-    works = [run.works[-1] for run in members]
+    starts = [run.works[-1].adapted(run.start()) for run in members]
+    works = [work for work, *_ in starts]
     outputs = [run.outputs() for run in members]
-    states = [engine.new_state(work, run.start()) for work, run in zip(works, members, strict=True)]
+    states = [engine.new_state(work, own) for work, own, _ in starts]
     stacked = stack_members(states)  # on the host: a timed step donates what it is given
     batches = [work.feed(said)(0) for work, said in zip(works, outputs, strict=True)]
     first = works[0]
     layout = engine.layout
     alone = step_numbers(first.objective, first.optimizer, first.seed, 0, first.steps)
-    smaller, start, _ = engine.of_occurring(first, members[0].start())
+    smaller, start, _ = engine.as_trained(members[0].works[-1], members[0].start())
     given = (*layout.put_batch(*smaller.feed(outputs[0])(0)), layout.put_numbers(alone))
     state = layout.put_state(engine.new_state(smaller, start))
     seconds: dict[Chosen, float] = {"sequential": _timed(engine.step(smaller), state, given)}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import Placement
 from distill_jax.data.plan import TrainingTable
 from distill_jax.engine.options import Precision
@@ -19,9 +20,11 @@ from distill_jax.models.occurring import OccurringTokens
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.feed import Feed, TeacherOutputs
+from distill_jax.training.ingredients.base import Adapted
 from distill_jax.training.loop import LoopConfig
-from distill_jax.training.optimizer import OptimizerConfig, static_part
+from distill_jax.training.optimizer import OptimizerConfig, static_part, trained_count
 from distill_jax.training.pruning import Pruning
+from distill_jax.training.recipe import PLAIN, Recipe
 from distill_jax.training.state import Params
 
 OnBatch = Callable[[], None]
@@ -57,6 +60,8 @@ class Work:
       occurring: the tokens that its table holds, where the model has embeddings for more.
       prefix: of the names of this stage's files.
       pruning: how weights go while it is trained; None where none does.
+      recipe: what is done beside the objective.
+      embeddings: where the model's embeddings of tokens are, see ``Family``.
     """
 
     identity: Identity
@@ -79,6 +84,8 @@ class Work:
     precision: Precision = "f32"
     prefix: str = ""
     pruning: Pruning | None = None
+    recipe: Recipe = PLAIN
+    embeddings: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -94,7 +101,8 @@ class Work:
     def structure(self) -> tuple[Any, ...]:
         """What is compiled, beside the shapes of its batches."""
         pruning = self.pruning and self.pruning.static
-        return self.config, self.objective, static_part(self.optimizer), self.precision, pruning
+        optimizer = static_part(self.optimizer)
+        return self.config, self.objective, optimizer, self.precision, pruning, self.recipe
 
     @property
     def order(self) -> tuple[int, str]:
@@ -135,6 +143,39 @@ class Work:
             self, config=config, build=build, evaluate=evaluate, renumber=tokens.renumber
         )
         return smaller, tokens.cut(start), whole
+
+    def adapted(self, start: Params) -> tuple["Work", Params, Callable[[Params], Params]]:
+        """The same work on the parameters that its recipe trains instead of the model's; these
+        before the first step; and the way back to the model's.
+
+        Args:
+          start: the model's before the first step.
+        """
+        if (adapter := self.recipe.adapter) is None:
+            return self, start, lambda params: params
+        if self.pruning is not None:
+            raise UserError(f"{self.recipe} adds to kernels, and pruned ones must not change so")
+
+        def evaluate(params: Params, mesh: Mesh, on_batch: OnBatch) -> dict[str, float]:
+            return self.evaluate(adapter.merged(params), mesh, on_batch)
+
+        def evaluate_members(
+            stacked: Params, placement: Placement, on_batch: OnBatch
+        ) -> Sequence[dict[str, float]]:
+            assert self.evaluate_members is not None
+            return self.evaluate_members(jax.vmap(adapter.merged)(stacked), placement, on_batch)
+
+        work = dataclasses.replace(
+            self,
+            build=lambda dtype, remat: Adapted(self.build(dtype, remat), adapter),
+            evaluate=evaluate,
+            evaluate_members=evaluate_members if self.evaluate_members else None,
+        )
+        return work, adapter.start(start, self.seed), adapter.merged
+
+    def trained_parameters(self, params: Params) -> int:
+        """How many numbers are trained of a model with such parameters."""
+        return trained_count(self.optimizer, self.adapted(params)[1])
 
     def model(self, *, remat: bool = False) -> Any:
         """What the step applies."""

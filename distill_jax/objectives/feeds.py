@@ -18,6 +18,7 @@ from jax import Array
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, Capture, ModelOutput, ModelShape
 from distill_jax.losses import standardize_logits
+from distill_jax.losses.teachers import CONFIDENCES, confidence
 from distill_jax.objectives.projections import init_projection
 from distill_jax.objectives.readers import Loss, Options, Params, Reader, Said
 from distill_jax.objectives.terms import Interval, Option
@@ -29,6 +30,7 @@ Pairs = tuple[tuple[int, int], ...]
 Shape = Any
 """A teacher's ``ModelShape``; None only for losses that need no teacher."""
 
+EQUALLY = "equally"
 FROM_ONE, FROM_ZERO = Interval(1, closed="low"), Interval(0, closed="low")
 
 
@@ -81,13 +83,13 @@ class Bound(Reader):
         return self.feed.init_params(self, rng)
 
     def where(self, batch: Batch, teacher: Any) -> Array:
-        return self.feed.where_B(batch)
+        return self.feed.heard_B(batch, teacher)
 
     def values(self, loss: Loss, params: Params, said: Said, teacher: Any, draw: Any) -> Array:
         drawn = {"draw": draw} if self.random else {}
         calls = self.feed.calls(self, params, said, teacher)
         values = [loss(*args, **kwargs, **drawn) for args, kwargs in calls]
-        return sum(values[1:], start=values[0]) / len(values)
+        return self.feed.weighed(self, sum(values[1:], start=values[0]) / len(values), teacher)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +126,11 @@ class Feed:
         """The examples that count, bool [B]."""
         return batch.where_B & batch.label_where_B if self.labelled else batch.where_B
 
+    def heard_B(self, batch: Any, teacher: ModelOutput | None) -> Array:
+        """Those of them of which the teacher says something."""
+        heard_B = None if teacher is None else teacher.heard_B
+        return self.where_B(batch) if heard_B is None else self.where_B(batch) & heard_B
+
     def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         """Fits the feed to two classifiers.
 
@@ -150,6 +157,10 @@ class Feed:
     def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
         """The calls of the loss whose values [B] are averaged."""
         raise NotImplementedError
+
+    def weighed(self, bound: Bound, values_B: Array, teacher: Any) -> Array:
+        """The values, each as much as its example weighs."""
+        return values_B
 
 
 def projection_name(pair: tuple[int, int]) -> str:
@@ -212,7 +223,10 @@ class LogitFeed(Feed):
     def options(self) -> dict[str, Option]:
         if not self.needs_teacher:
             return {}
-        return {"standardize": Option(False, choices=(False, True))}
+        return {
+            "standardize": Option(False, choices=(False, True)),
+            "weigh": Option(EQUALLY, choices=(EQUALLY, *CONFIDENCES)),
+        }
 
     def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         if self.needs_teacher:
@@ -233,9 +247,15 @@ class LogitFeed(Feed):
                 "standardize=True makes -1 and +1 of the logits of two classes, whatever they "
                 "were: nothing is left to learn."
             )
+        weigh = options.get("weigh", EQUALLY)
+        if weigh != EQUALLY and student.num_labels < 2:
+            raise UserError(
+                f"weigh={weigh!r} is by a distribution over classes, and there is one output."
+            )
+        chosen = {"standardize": standardize, "weigh": weigh}
         return Bound(
             self,
-            (("standardize", True),) if standardize else (),
+            tuple((name, value) for name, value in chosen.items() if value not in (False, EQUALLY)),
             notes=notes_of_two(self.of_two, student),
         )
 
@@ -243,12 +263,16 @@ class LogitFeed(Feed):
         logits = [logits_of(said.output)]
         if self.needs_teacher:
             logits.append(logits_of(teacher))
-        if bound.options:
+        if dict(bound.options).get("standardize"):
             logits = [standardize_logits(z_BC) for z_BC in logits]
         args: tuple[Any, ...] = tuple(logits)
         if self.labelled:
             args += (said.batch.labels_B,)
-        return [(args, {"where": self.where_B(said.batch)})]
+        return [(args, {"where": self.heard_B(said.batch, teacher)})]
+
+    def weighed(self, bound: Bound, values_B: Array, teacher: Any) -> Array:
+        weigh = dict(bound.options).get("weigh")
+        return values_B * confidence(logits_of(teacher), by=weigh) if weigh else values_B
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,6 +286,10 @@ class EitherLabelFeed(LogitFeed):
 
     def options(self) -> dict[str, Option]:
         return {}
+
+    def heard_B(self, batch: Any, teacher: ModelOutput | None) -> Array:
+        """Also those with a label, of which no teacher need say anything."""
+        return super().heard_B(batch, teacher) | (self.where_B(batch) & batch.label_where_B)
 
     def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
         labels_B = jnp.where(said.batch.label_where_B, said.batch.labels_B, -1)
@@ -295,7 +323,7 @@ class RankingFeed(Feed):
 
     def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
         scores_BN = logits_of(teacher)
-        where_BN = jnp.broadcast_to(said.batch.where_B[:, None], scores_BN.shape)
+        where_BN = jnp.broadcast_to(self.heard_B(said.batch, teacher)[:, None], scores_BN.shape)
         return [((logits_of(said.output), scores_BN), {"where": where_BN})]
 
 

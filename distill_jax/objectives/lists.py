@@ -19,7 +19,7 @@ from distill_jax.core.search_types import ListBatch, SearchCapture, SearchOutput
 from distill_jax.core.types import ModelShape
 from distill_jax.losses.numeric import FLOOR
 from distill_jax.objectives import registry
-from distill_jax.objectives.feeds import Feed, RankingFeed, Shape
+from distill_jax.objectives.feeds import EQUALLY, Feed, RankingFeed, Shape
 from distill_jax.objectives.outputs import Outputs
 from distill_jax.objectives.readers import Loss, Options, Params, Reader, Said
 from distill_jax.objectives.registry import Spec
@@ -132,8 +132,8 @@ class Lists(Outputs):
         )
 
     def fit(self, spec: Spec, given: Options, student: ModelShape, teacher: Shape) -> Reader:
-        for option in ("label_smoothing", "standardize"):
-            if given.get(option):
+        for option, usual in (("label_smoothing", 0), ("standardize", False), ("weigh", EQUALLY)):
+            if given.get(option, usual) != usual:
                 raise UserError(f"{option} has no meaning on lists with gaps.")
         notes = spec.feed.bind(given, student, teacher).notes
         return ListReader(spec.feed, notes)

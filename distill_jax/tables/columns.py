@@ -6,6 +6,7 @@ from typing import Literal
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.tables.names import TRAINED
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Column:
 
 
 ACCURACY = Column("test/accuracy", "accuracy %", 100, 1, higher_is_better=True)
+ERRORS = Column("test/errors", "errors", 1, 1, higher_is_better=False)
+"""Test examples that are given another class than their own."""
 FIDELITY = Column("test/fidelity", "fidelity %", 100, 1, higher_is_better=True)
 
 COSTS = (
@@ -55,3 +58,4 @@ COLUMNS = (
     *COSTS,
 )
 """Of a text classifier: how right it is, how faithful, how calibrated, and what it costs."""
+TRAINED_PARAMETERS = Column(TRAINED, "trained (M)", 1e-6, 2, kind="value")

@@ -12,3 +12,5 @@ USED = ("examples", "labelled")
 """Under ``train/``: to how many labelled examples one was fitted, and how many there are."""
 CLASSES = "test/classes_predicted"
 """How many classes a run predicts on the test split; 1 is a constant answer."""
+TRAINED = "trained_parameters"
+"""How many numbers of a student its last stage trained."""

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import optax
 from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.training.rates import check_factors, factors
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class OptimizerConfig:
       b1, b2, eps: Adam's.
       clip_apart: the student and the losses' own parameters are clipped by a norm each, so that
         the gradient of a projection, say, does not shorten the student's step.
+      rates: factors of the learning rate, (regular expression, factor) each: of the student's
+        parameters in whose path (``layer_1/attention/query/kernel``) it is found. Factors of one
+        parameter multiply; what comes to 0 is frozen, weight decay included.
+      layer_decay: factor of each layer from the head down: 1 for the head, its power 1 for the last
+        layer, and so on to the embeddings (Howard and Ruder 2018, "ULMFiT", section 3.2).
     """
 
     learning_rate: float = 1e-3
@@ -38,6 +44,8 @@ class OptimizerConfig:
     b2: float = 0.999
     eps: float = 1e-8
     clip_apart: bool = field(default=False, metadata=LATE)
+    rates: tuple[tuple[str, float], ...] = field(default=(), metadata=LATE)
+    layer_decay: float = field(default=1.0, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -54,6 +62,12 @@ class OptimizerConfig:
                 f"Adam needs 0 <= b1 < 1, 0 <= b2 < 1 and eps > 0, not {self.b1}, {self.b2} and "
                 f"{self.eps}"
             )
+        check_factors(self.rates, self.layer_decay)
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether some of the parameters learn slower than others, or not at all."""
+        return bool(self.rates) or self.layer_decay != 1
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
@@ -94,7 +108,11 @@ _NEVER_DECAYS = re.compile(r"(^|_)(bias|scale|alpha)(_|$)")
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clipping, Adam and weight decay; the step multiplies by minus the learning rate.
+    """Clipping, Adam and weight decay, times each parameter's factor; the step multiplies by minus
+    the learning rate.
+
+    A frozen parameter stays as it is; that it is no part of the norm that is clipped is the step's
+    business, see ``stopping_at_frozen``.
 
     Args:
       config: with ``clip_apart`` parameters are a mapping, clipped entry by entry, as those of a
@@ -113,7 +131,11 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         # Optax mixes int32 counts with floats, which strict promotion forbids; ours is strict.
         with jax.numpy_dtype_promotion("standard"):
-            return chain.update(grads, state, params)
+            directions, state = chain.update(grads, state, params)
+        if config.has_factors:
+            own = factors(config.rates, config.layer_decay, directions)
+            directions = jax.tree.map(lambda x, f: x if f == 1 else f * x, directions, own)
+        return directions, state
 
     return optax.GradientTransformation(chain.init, update)
 
@@ -126,3 +148,27 @@ def _apart(clip: optax.GradientTransformation) -> optax.GradientTransformation:
         return parts, state
 
     return optax.GradientTransformation(clip.init, update)
+
+
+def stopping_at_frozen(config: OptimizerConfig) -> Callable[[Any], Any] | None:
+    """A function of the student's parameters through which no gradient reaches frozen ones, so
+    that none is computed; None where nothing is frozen."""
+    if not config.has_factors:
+        return None
+
+    def stopped(params: Any) -> Any:
+        own = factors(config.rates, config.layer_decay, params)
+        return jax.tree.map(lambda x, f: x if f else jax.lax.stop_gradient(x), params, own)
+
+    return stopped
+
+
+def trained_count(config: OptimizerConfig, params: Any) -> int:
+    """How many numbers of a student's parameters are trained.
+
+    Args:
+      params: arrays, or their shapes.
+    """
+    own = factors(config.rates, config.layer_decay, params)
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(own), strict=True)
+    return sum(math.prod(leaf.shape) for leaf, factor in pairs if factor)

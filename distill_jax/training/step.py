@@ -15,9 +15,15 @@ from jax.typing import ArrayLike
 from distill_jax.core.types import Batch, Output
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.training.finite import guard
-from distill_jax.training.parts import gradients_by_parts
+from distill_jax.training.ingredients.attack import shifted
+from distill_jax.training.ingredients.base import Around, Passed
+from distill_jax.training.parts import one_pass, rows_of
 from distill_jax.training.pruning import Pruning
+from distill_jax.training.recipe import PLAIN, Recipe
 from distill_jax.training.state import Params, TrainState, in_float32, like
+
+ATTACK = 2
+"""Folded into dropout's key for what an attack draws; R-Drop's second pass folds in 1."""
 
 
 @struct.dataclass
@@ -98,6 +104,9 @@ def make_step(
     gathered: jax.sharding.Sharding | None = None,
     skip_nonfinite: bool = False,
     pruning: Pruning | None = None,
+    recipe: Recipe = PLAIN,
+    embeddings: tuple[str, ...] = (),
+    stopped: Callable[[Params], Params] | None = None,
 ) -> TwoHalves:
     """The pure step ``(state, batch, teacher_output, numbers) -> (state, metrics)``.
 
@@ -116,6 +125,9 @@ def make_step(
       skip_nonfinite: leave out a step whose loss or gradients are not finite; else such a step
         freezes the state (see ``finite``).
       pruning: how weights go, by the state's masks; None where none does.
+      recipe: what is done beside the objective.
+      embeddings: where the student's embeddings of tokens are, for recipes that shift them.
+      stopped: see ``optimizer.stopping_at_frozen``.
     """
 
     def gradients(
@@ -127,37 +139,40 @@ def make_step(
     ) -> Gradients:
         dropout_key = jax.random.fold_in(jax.random.key(numbers.seed), steps_before)
 
-        def apply(params: Params, part: Batch) -> Output:
+        def say(params: Params, part: Batch, key: jax.Array, shift: Any) -> Output:
+            if stopped is not None:
+                params = stopped(params)
             if gathered is not None:
                 params = jax.lax.with_sharding_constraint(params, gathered)
-            output = model.apply(
-                {"params": params}, part, train=True, rngs={"dropout": dropout_key}
-            )
+            with shifted(embeddings, shift):
+                output = model.apply({"params": params}, part, train=True, rngs={"dropout": key})
             return in_float32(objective.student_capture.select(output))
 
-        def loss_fn(
+        def value(
             loss_params: Params, said: Output, teacher: Output | None, whole: Batch
         ) -> tuple[jax.Array, dict[str, Any]]:
             return objective(loss_params, numbers.objective, said, teacher, whole)
 
-        if accumulate == 1 and axis is None:
+        speak, value_of = recipe.says(say), recipe.value(value)
 
-            def loss(trained: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
-                said = apply(trained["student"], batch)
-                return loss_fn(trained["losses"], said, teacher_output, batch)
-
-            (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(trained)
-        else:
-            (total, terms), grads = gradients_by_parts(
-                apply,
-                loss_fn,
+        def once(shift: jax.Array | None) -> Passed:
+            return one_pass(
+                lambda params, part, own: speak(params, part, dropout_key, own),
+                value_of,
                 trained,
                 batch,
+                shift,
                 teacher_output,
                 accumulate=accumulate,
                 axis=axis,
             )
-        return Gradients(in_float32(grads), total, terms)
+
+        if recipe.attacks:
+            around = _around(trained["student"], embeddings, batch, axis, dropout_key)
+            passed = recipe.gradients(once, around)
+        else:
+            passed = once(None)
+        return Gradients(in_float32(passed.grads), passed.total, passed.terms)
 
     def update(
         state: TrainState, found: Gradients, rate: ArrayLike
@@ -173,6 +188,17 @@ def make_step(
         return new_state, StepMetrics(found.loss, found.terms, norm, applied)
 
     return TwoHalves(gradients, update)
+
+
+def _around(
+    params: Any, embeddings: tuple[str, ...], batch: Batch, axis: str | None, key: jax.Array
+) -> Around:
+    """What an attack may know of a batch."""
+    for name in embeddings:
+        params = params[name]
+    zeros_BTD = jnp.zeros((*batch.where_BT.shape, params.shape[-1]), jnp.float32)
+    drawn = jax.random.fold_in(key, ATTACK)
+    return Around(zeros_BTD, batch.where_BT, rows_of(batch, axis), drawn)
 
 
 def _updated(

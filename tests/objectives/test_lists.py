@@ -135,6 +135,7 @@ def test_losses_without_meaning_on_lists_are_refused():
         ("hidden_mse", "does not speak of lists|layers"),
         ("ce(label_smoothing=0.1)", "label_smoothing has no meaning"),
         ("kl(standardize=True)", "standardize has no meaning"),
+        ("kl(weigh='confidence')", "weigh has no meaning"),
         ("kll", "Did you mean 'kl'"),
     ):
         with pytest.raises(UserError, match=message):

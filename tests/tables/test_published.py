@@ -32,7 +32,7 @@ read_in = "README"
 
 
 def test_the_sets():
-    assert names() == ("glue_sst2", "kim2021", "wang2023")
+    assert names() == ("glue_sst2", "kim2021", "tang2019", "wang2023")
 
 
 @pytest.mark.parametrize("name", names())

@@ -8,7 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core.mesh import Placement
+from distill_jax.data.jitter import Jitter
 from distill_jax.engine.options import Precision
+from distill_jax.engine.strategies import stage_name
 from distill_jax.engine.work import Work, compute_dtype
 from distill_jax.evaluation.predict import (
     LogitsOf,
@@ -30,6 +32,7 @@ from distill_jax.tasks.classification.cells import (
 from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.loop import LoopConfig
+from distill_jax.training.recipe import parse_recipe
 from distill_jax.training.state import Params
 
 
@@ -77,12 +80,14 @@ def classifier_work(
     steps: int,
     *,
     selects: bool = True,
+    number: int = 1,
 ) -> Work:
     """One stage of a cell.
 
     Args:
       selects: whether the best step on validation is kept; off for a stage before the last, whose
         end is what counts.
+      number: of a stage before the last, from 1.
     """
     kind = splits.kind
     lengths = (
@@ -97,24 +102,28 @@ def classifier_work(
         patience=training.patience if selects else 0,
     )
     table = splits.training_table(with_teacher=objective.needs_teacher)
+    jittered = f", jitter {training.jitter}" if training.jitter else ""
     return Work(
         identity=_identity(cell, config),
         seed=cell.seed,
         config=config,
         build=partial(build_model, config),
         objective=objective,
-        optimizer=training.optimizer,
+        optimizer=training.moved,
         loop=loop,
         batch_size=training.batch_size,
         lengths=lengths,
         table=table,
-        data=splits.digest,
+        data=f"{splits.digest}{jittered}",
         loss_params=lambda: objective.init_params(jax.random.key(cell.seed)),
         evaluate=partial(_evaluate, splits, config, cell.precision),
         evaluate_members=partial(_evaluate_members, splits, config, cell.precision),
+        draws=_draws(table, training),
         occurring=_occurring(config, table),
         precision=cell.precision,
-        prefix="" if selects else "intermediate-",
+        prefix="" if selects else f"{stage_name(number)}-",
+        recipe=parse_recipe(training.recipe),
+        embeddings=family_of(config).embeddings,
     )
 
 
@@ -125,6 +134,13 @@ def _occurring(config: ModelConfig, table: Examples) -> OccurringTokens | None:
     if not path or len(tokens_R) + 1 >= config.token_range.tokens:
         return None
     return OccurringTokens(path, tokens_R)
+
+
+def _draws(table: Examples, training: TrainingConfig) -> Jitter | None:
+    """What of a batch depends on chance beside its order."""
+    if not training.jitter:
+        return None
+    return Jitter(table, training.jitter, -(-len(table) // training.batch_size))
 
 
 def _identity(cell: ClassifierCell, config: ModelConfig) -> Identity:

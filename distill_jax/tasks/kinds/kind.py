@@ -111,6 +111,11 @@ class Kind(ABC):
     lower: ClassVar[tuple[str, ...]] = ()
     plain: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def augments(self) -> bool:
+        """Whether altered copies of its texts can be taught: not where answers are of words."""
+        return self.head == "pooled"
+
     def parse(self, text: str) -> Objective:
         """An objective, of the losses that can be written here.
 

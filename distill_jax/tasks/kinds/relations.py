@@ -27,6 +27,11 @@ class Relations(Classes):
     name = "relations"
     what = "relations"
 
+    @property
+    def augments(self) -> bool:
+        """No: copies would lose the marks of the entities."""
+        return False
+
     def labels(self, data: Described) -> LabelColumn:
         return RelationColumn()
 

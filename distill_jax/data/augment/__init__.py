@@ -1,0 +1,1 @@
+"""Altered copies of texts: one file a kind."""

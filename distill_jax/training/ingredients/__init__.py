@@ -1,0 +1,1 @@
+"""What a recipe may be made of: one file a kind."""
