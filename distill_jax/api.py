@@ -44,7 +44,8 @@ class Student:
 
     Attributes:
       scores: of the student on the test split, ``accuracy`` and ``macro_f1`` among them.
-      teacher_scores: the same of the teacher, of several of the first.
+      teacher_scores: the same of the teacher, of several of the first; {} where it does not speak
+        of the test split.
       folder: of the run; it goes with this object where ``distil`` was given none.
       classifier: the opened model.
     """
@@ -101,8 +102,8 @@ def distil(
     It is a table of ``compare-losses`` with one row and one seed, and has its defaults.
 
     Args:
-      teacher: ``minilm-l6``, a folder with a BERT checkpoint, or a hub id; a list of several that
-        teach together, see ``docs/losses.md``.
+      teacher: ``minilm-l6``, a folder with a BERT checkpoint, or a hub id; a file of predictions, a
+        finished run, or ``none``, see ``docs/teachers.md``; a list of several that teach together.
       data: ``(texts, labels)`` of the training examples, a label being a word, a whole number, or
         None; or a name as of ``--data``, ``files:FOLDER`` say.
       student: ``tiny``, ``l2``, ``l3`` or ``LAYERSxWIDTHxHEADS``.
@@ -149,11 +150,12 @@ def distil(
         options=args.options,
     )
     by_hash = {row.hash: row for row in rows}
-    (place,), (teachers_place, *_) = spec.places, spec.teachers
+    (place,) = spec.places
+    taught_by = next((by_hash[each.hash] for each in spec.teachers), None)
     run = home / RUNS / place.hash
     return Student(
         _on_test(by_hash[place.hash]),
-        _on_test(by_hash[teachers_place.hash]),
+        {} if taught_by is None else _on_test(taught_by),
         run,
         open_classifier(run, form_of=form_of),
         temporary,

@@ -78,7 +78,7 @@ class Fidelity(TableFlags):
         return SMOKE_SHARES if self.small else SHARES
 
 
-def digits(flags: Fidelity) -> Sweep[Any]:
+def digits(flags: Fidelity, shares: tuple[float, ...] = ()) -> Sweep[Any]:
     """Table 1: a CNN, its teacher a CNN of the same name."""
     teacher = TrainingConfig(
         steps=40 if flags.small else 600,
@@ -97,7 +97,7 @@ def digits(flags: Fidelity) -> Sweep[Any]:
         setup,
         training,
         flags.seeds or seeds,
-        flags.shares,
+        shares or flags.shares,
     )
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "compression": "Compression",
+    "federated": "Federated",
     "stanton2021_fidelity": "Fidelity",
     "students": "Students",
     "recommendation": "Recommendation",
     "recommendation_anchor": "Anchor",
     "recommendation_continual": "Continual",
     "search_relevance": "SearchRelevance",
+    "teachers": "Teachers",
 }
 """Experiment with flags of its own -> their class."""
 

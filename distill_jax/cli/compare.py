@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,11 +12,20 @@ from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.student_start import told_start
 from distill_jax.cli.task_flags import baseline_of, kind_of, selection
 from distill_jax.cli.teacher_training import teacher_rates, teacher_training
+from distill_jax.cli.teaching import (
+    MODEL,
+    data_of,
+    said_of_peers,
+    setup_of,
+    teachers_of,
+    weighing_teachers,
+)
 from distill_jax.core.errors import UserError
 from distill_jax.engine.options import Pooling, Precision
 
 if TYPE_CHECKING:
     from distill_jax.engine.sweep import Sweep
+    from distill_jax.tables.columns import Column
     from distill_jax.tables.trends import Trend
     from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig, TrainingConfig
 
@@ -59,7 +69,18 @@ def main(arguments: Sequence[str], prog: str = "distill-jax compare-losses") -> 
 
 def _is_own(data: str) -> bool:
     """Whether a data set is the user's, so that no committed table rests on its defaults."""
-    return data.startswith(("files:", "tfds:"))
+    from distill_jax.tasks.classification.cells import is_own
+
+    return is_own(data)
+
+
+def _columns(data: str, columns: "tuple[Column, ...]") -> "tuple[Column, ...]":
+    """What is shown: of images the count of errors too, as papers have it."""
+    from distill_jax.data.load_images import is_images
+    from distill_jax.tables.columns import ERRORS
+
+    first, *others = columns
+    return (first, ERRORS, *others) if is_images(data) else columns
 
 
 def student_length(
@@ -102,21 +123,14 @@ def _weighing(given: str | None, data: "DataConfig") -> "tuple[Callable[[str], s
     return (lambda text: with_class_weights(text, weights)), [said]
 
 
-def _weighing_teachers(args: CompareLosses, objective: str) -> str:
-    """What ``--teacher-weights`` makes of an objective."""
-    from distill_jax.cli.weights import with_teacher_weights
-
-    weights = args.teacher_weights
-    outputs = kind_of(args).outputs
-    return with_teacher_weights(objective, weights, outputs) if weights else objective
-
-
 def _copies_of_a_trained_teacher(args: CompareLosses) -> list[str]:
     """What is said below the table where students start from layers that are trained already."""
     from distill_jax.models.build import student_family
+    from distill_jax.tasks.classification.cells import RUN
 
     copies = [f"`{name}`" for name in args.students if student_family(name).copies(name)]
-    if args.fine_tune or not copies:
+    trained = not args.fine_tune or any(name.startswith(RUN) for name in args.teacher)
+    if not (trained and copies):
         return []
     return [
         f"Layers of {', '.join(copies)} are copied from the teacher as it came, which is the "
@@ -191,11 +205,13 @@ def _trainings(args: CompareLosses) -> "tuple[TrainingConfig, TrainingConfig]":
     return random, copied
 
 
-def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
+def _base(
+    args: CompareLosses, training: "TrainingConfig", copied: "TrainingConfig"
+) -> "ClassifierCell":
     """The cell that every entry of the table changes: data and teacher.
 
     Args:
-      training: of students that start at random.
+      training, copied: see ``_trainings``.
     """
     from distill_jax.engine.cell import Cell, Train
     from distill_jax.tasks.classification.cells import (
@@ -204,43 +220,43 @@ def _base(args: CompareLosses, training: "TrainingConfig") -> "ClassifierCell":
         TeacherConfig,
         usual_fraction,
     )
-    from distill_jax.tasks.classification.label_map import parse_label_map
 
     own = _is_own(args.data)
     precision, speaks, tuned = _precisions(args)
     chosen_from, within = teacher_rates(args, own)
     fraction = usual_fraction(args.data) if args.label_fraction is None else args.label_fraction
-    first, *others = args.teacher
-    if others and args.label_map:
+    if len(args.teacher) > 1 and args.label_map:
         raise UserError("--label-map is for one teacher; several have to name the data's classes")
-    teacher = TeacherConfig(
-        first,
+    usual = TeacherConfig(
+        MODEL,
         args.fine_tune,
         teacher_training(args, training, own),
         args.teacher_outputs,
         args.cache_dtype,
         speaks,
         pooling=args.teacher_pooling,
-        label_map=parse_label_map(args.label_map),
         rates=chosen_from,
         rates_within=within,
         training_precision=tuned,
     )
+    first, *others = teachers_of(args, usual, training, copied, partial(_pooling, args))
+    data = DataConfig(
+        args.data,
+        args.text,
+        args.text_b,
+        args.label,
+        fraction,
+        args.max_length,
+        augment=args.augment,
+        task=args.task,
+        label_separator=args.label_separator,
+    )
     setup = ClassifierSetup(
-        DataConfig(
-            args.data,
-            args.text,
-            args.text_b,
-            args.label,
-            fraction,
-            args.max_length,
-            augment=args.augment,
-            task=args.task,
-            label_separator=args.label_separator,
-        ),
-        teacher,
-        more_teachers=tuple(dataclasses.replace(teacher, name=name) for name in others),
+        data_of(args, data),
+        first,
+        more_teachers=tuple(others),
         start=args.student_start,
+        **setup_of(args),
     )
     return Cell(setup, (Train(kind_of(args).alone, training),), precision=precision)
 
@@ -289,7 +305,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
 
         load_plugin(args.plugin)
     random, copied = _trainings(args)
-    base = _base(args, random)
+    base = _base(args, random, copied)
     random, copied = (with_recipe(args, each) for each in (random, copied))  # not the teacher
     students = _students(args, random, copied)
     kind = kind_of(args)
@@ -297,7 +313,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
     baseline = baseline_of(args, objectives)
     weigh, weighing = _weighing(args.class_weights, base.setup.data)
     weighed = {
-        text: mapped(text, lambda own: weigh(_weighing_teachers(args, own)), kind.parse)
+        text: mapped(text, lambda own: weigh(weighing_teachers(args, own)), kind.parse)
         for text in objectives
     }
     rows = axis("objective", weighed)
@@ -312,6 +328,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         *recipe_protocol(args, random.recipe),
         *weighing,
         *_copies_of_a_trained_teacher(args),
+        *said_of_peers(args),
         *told_start(args.student_start),
     )
     if args.controls:
@@ -334,7 +351,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         teacher_seeds=args.teacher_seeds,
         label_seeds=args.label_seeds,
         baseline=baseline,
-        columns=kind.columns,
+        columns=_columns(args.data, kind.columns),
         tested=kind.tested,
         references=(YARDSTICK,) if args.yardsticks else (),
         trends=trends,

@@ -13,6 +13,8 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.engine.options import DEFAULTS, Pooling, RunOptions
 
 FIRST_ROWS = ("ce", "kl", "mse_logits", "hidden_mse + kl")
+VALIDATION = "validation"
+"""Of ``--teacher-weights``."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class CompareLosses:
     little data, in a minute or two. Other flags change a preset."""
 
     data: str = "review_snippets/movie"
-    """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME."""
+    """review_snippets/{movie,product,news,tweet}, shopping_reviews_zh, files:FOLDER, tfds:NAME; of
+    images digits, images:FILE.npz, images:tfds:NAME."""
     text: str = "sentence"
     """Column of the text (files: and tfds: only)."""
     text_b: str | None = None
@@ -50,13 +53,40 @@ class CompareLosses:
     what is built in."""
     max_length: int = 128
     """Tokens after which a text is cut."""
+    transfer: Literal["rest", "none", "only"] = "rest"
+    """What becomes of the training texts whose labels are not used: the teacher speaks of them too
+    (rest), they are left out (none), or it speaks of them alone (only)."""
+    more_texts: tuple[str, ...] = ()
+    """Data sets whose training texts join those, without their labels: as --data."""
+    client: str = ""
+    """K/N: of the labels that are used, the part of the K-th of N clients who share nothing."""
+    client_alpha: float = 0.0
+    """How unlike clients are: their shares of each class are drawn from a Dirichlet distribution of
+    this concentration; 0: alike."""
 
     teacher: tuple[str, ...] = ("minilm-l6",)
-    """minilm-l6 (comes as a package), a folder with a BERT checkpoint, or a hub id. Several teach
-    together: every term listens to all of them, kl(teacher=1) to the second alone, and
-    kl(teachers='mean_probabilities') or 'mean_logits' to one word of them all."""
-    teacher_weights: tuple[float, ...] = ()
-    """Of several teachers, in terms that listen to all and do not say so themselves."""
+    """minilm-l6 (comes as a package), a folder with a BERT checkpoint, or a hub id; run:HASH, a
+    finished student of a table; file:PREDICTIONS, what somebody said of the examples (CSV, JSONL,
+    npz: docs/teachers.md); none: nobody. Several teach together: every term listens to all of them,
+    kl(teacher=1) to the second alone, and kl(teachers='mean_probabilities') or 'mean_logits' to one
+    word of them all."""
+    teacher_weights: tuple[float, ...] | Literal["validation"] = ()
+    """Of several teachers, in terms that listen to all and do not say so themselves; validation:
+    those at which their mean probabilities fit its labels best."""
+    tokenizer: str = ""
+    """With file:PREDICTIONS or none: whose tokeniser students have, and whose layers copied ones
+    start from; default: minilm-l6."""
+    teacher_tail: Literal["spread", "drop"] = "spread"
+    """Of a file that names the likeliest classes alone: the probability that is left over is spread
+    evenly over the others, or dropped."""
+    teacher_gaps: float = 0.5
+    """Share of the training examples that a file may say nothing of; nobody listens there."""
+    assistants: tuple[str, ...] = ()
+    """Students who learn one from another, the first from the teacher, the last of whom teaches:
+    4x192x4, or with an objective other than kl 'tiny: kl + ce'."""
+    peers: int = 0
+    """So many students at a time teach each other, in the teacher's place (deep mutual learning):
+    kl is then against what the others say. 0: none."""
     fine_tune: bool = True
     """Fine-tune the teacher first; --no-fine-tune for one whose head is trained already."""
     teacher_pooling: Literal["auto", "pooler", "mean", "cls"] = "auto"
@@ -75,6 +105,9 @@ class CompareLosses:
     teacher_patience: int | None = None
     """The teacher's fine-tuning ends when so many evaluations in a row were no better; 0: never.
     Default: 3 (of 10) of data of your own, else 0."""
+    teacher_jitter: int = 0
+    """Of images: pixels by which each is moved at most while the teacher is trained, anew in every
+    epoch."""
     teacher_batch_size: int = 32
     teacher_learning_rate: float | None = None
     """Default: 1e-4, or chosen as --teacher-rates says."""
@@ -84,7 +117,8 @@ class CompareLosses:
     steps each at most, unless --teacher-learning-rate is given; else one."""
 
     students: tuple[str, ...] = ("tiny",)
-    """tiny, l2, l3, LAYERSxWIDTHxHEADS such as 3x256x4, bilstm or static (docs/students.md)."""
+    """tiny, l2, l3, LAYERSxWIDTHxHEADS such as 3x256x4, bilstm or static; of images cnn-4-8-16 or
+    mlp-800-800 (docs/students.md)."""
     student_start: str = "usual"
     """Where students start: usual (as docs/students.md says of each), random, embeddings (the
     teacher's, narrower), truncated (the most important units of the teacher's layers), or, of the
@@ -188,10 +222,11 @@ class CompareLosses:
             object.__setattr__(self, "teacher", (self.teacher,))
         if not self.teacher or len(set(self.teacher)) < len(self.teacher):
             raise UserError(f"--teacher needs names, each once, not {' '.join(self.teacher)!r}")
-        if self.teacher_weights and len(self.teacher_weights) != len(self.teacher):
+        given = () if self.teacher_weights == VALIDATION else self.teacher_weights
+        if given and len(given) != len(self.teacher):
             raise UserError(
                 f"--teacher-weights needs a number for each of {len(self.teacher)} teachers, not "
-                f"{len(self.teacher_weights)}"
+                f"{len(given)}"
             )
         if self.teacher_weights and len(self.teacher) == 1:
             raise UserError("--teacher-weights has no meaning with one teacher")

@@ -18,6 +18,7 @@ COMMANDS = {
     "cache": ("cache", "list what teachers said and was kept, or verify it"),
     "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
     "compress": ("compress", "prune, trim and quantise a finished student, step by step"),
+    "update": ("update", "let a finished student go on with new data, and count what it forgot"),
     "export": ("export", "write a finished student as Hugging Face folder, ONNX, StableHLO"),
     "verify": ("verify", "check that an export is whole and answers as its source"),
     "predict": ("predict", "classify texts with a trained student"),

@@ -38,12 +38,13 @@ SHOWN = 10_000
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify texts, or pairs of texts, with a finished model; or predict what it was trained for.
+    """Classify texts, pairs of texts or images with a finished model; or predict what it was
+    trained for.
 
     Texts are arguments, the rows of --input, or the lines of standard input. Each line of the
     output is the class, its probability, and the text; --output or --format give all classes'
-    probabilities. A blank text has no class. Models of other tasks (--task) answer in their own
-    terms: a number, several labels, entities, an answer
+    probabilities. A blank text has no class. Images are the array "images" of an .npz. Models of
+    other tasks (--task) answer in their own terms: a number, several labels, entities, an answer
     to a question (--input with the columns question and context).
     """
 
@@ -55,7 +56,8 @@ class Predict:
     second: tuple[str, ...] = ()
     """The second text of each, for a model of pairs."""
     input: Path | None = None
-    """A file of texts: CSV, TSV, JSON, JSONL or Parquet, or .txt with a text a line."""
+    """A file of texts: CSV, TSV, JSON, JSONL or Parquet, or .txt with a text a line; of images an
+    .npz."""
     text: str | None = None
     """Column of the text in --input; by default sentence, text, tokens, or the only one."""
     text_b: str | None = None
@@ -97,6 +99,12 @@ def main(arguments: Sequence[str]) -> None:
     if not args.model.is_dir():
         raise UserError(f"no model at {args.model}: expected the folder of a finished run")
     shape = _format(args)
+    if _is_of_images(args):
+        from distill_jax.cli.predict_images import predict_images
+
+        how: dict[str, Any] = {"temperature": args.temperature, "batch_size": args.batch_size}
+        predict_images(args.model, args.input, args.output, _WRITERS[shape], _sink, **how)
+        return
     source = _source(args)
     if source.total == 0:
         raise UserError("no texts: give some as arguments, with --input, or on standard input")
@@ -123,6 +131,24 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{share} are cut at {opened.max_length} tokens", file=sys.stderr)
     if args.output is not None:
         print(f"{written} rows: {args.output}", file=sys.stderr)
+
+
+def _is_of_images(args: Predict) -> bool:
+    """Whether the model reads images, which no flag for texts is for.
+
+    Raises:
+      UserError: where such flags are given all the same.
+    """
+    from distill_jax.evaluation.open_images import reads_images
+    from distill_jax.export.manifest import is_export
+
+    if is_export(args.model) or not reads_images(args.model):
+        return False
+    given = ("texts", "second", "text", "text_b", "max_length")
+    for name in given:
+        if getattr(args, name):
+            raise UserError(f"{args.model} has a classifier of images: {name} is for texts")
+    return True
 
 
 def _copy(stream: Stream, source: Source, writer: Writer, write: Callable[[str], object]) -> int:

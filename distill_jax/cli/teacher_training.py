@@ -44,6 +44,7 @@ def teacher_training(
         patience=patience,
         batch_size=args.teacher_batch_size,
         evaluations=evaluations,
+        jitter=args.teacher_jitter,
         optimizer=OptimizerConfig(learning_rate=rate),
     )
 

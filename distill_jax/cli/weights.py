@@ -1,9 +1,7 @@
-"""``--class-weights``, how much a label of each class counts in the hard term, and
-``--teacher-weights``, how much each teacher counts in the others."""
+"""``--class-weights``: how much a label of each class counts in the hard term."""
 
-import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +9,6 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
 
 if TYPE_CHECKING:
-    from distill_jax.objectives.grammar import Vocabulary
-    from distill_jax.objectives.terms import Term
     from distill_jax.tasks.classification.cells import DataConfig
 
 HARD = ("ce", "focal")
@@ -29,11 +25,12 @@ def class_weights(given: str, data: "DataConfig") -> tuple[float, ...]:
     Raises:
       UserError: for anything else.
     """
+    from distill_jax.data.load_images import is_images
     from distill_jax.data.subsets import labelled_rows
-    from distill_jax.tasks.classification.splits import DIGITS, load_texts
+    from distill_jax.tasks.classification.splits import load_texts
 
-    if data.name == DIGITS:
-        raise UserError("--class-weights is for texts, not for digits")
+    if is_images(data.name):
+        raise UserError("--class-weights is for texts, not for images")
     dataset = load_texts(data)
     names = dataset.label_names
     if given != "balanced":
@@ -53,45 +50,9 @@ def class_weights(given: str, data: "DataConfig") -> tuple[float, ...]:
 
 def with_class_weights(objective: str, weights: Sequence[float]) -> str:
     """An objective whose hard terms weigh the classes, except those that say so themselves."""
-    return _with_option(objective, lambda term: term.name in HARD, OPTION, weights)
+    from distill_jax.objectives.reworded import with_option
 
-
-def with_teacher_weights(
-    objective: str, weights: Sequence[float], vocabulary: "Vocabulary | None" = None
-) -> str:
-    """An objective whose terms weigh the teachers, except those that say so themselves, or listen
-    to one of them.
-
-    Args:
-      vocabulary: the losses of another task than classes.
-    """
-    from distill_jax.objectives.registry import lookup
-
-    def listens_to_all(term: "Term") -> bool:
-        return lookup(term.name).feed.needs_teacher and "teacher" not in dict(term.options)
-
-    return _with_option(objective, listens_to_all, "teacher_weights", weights, vocabulary)
-
-
-def _with_option(
-    objective: str,
-    chosen: Callable[["Term"], bool],
-    name: str,
-    values: Sequence[float],
-    vocabulary: "Vocabulary | None" = None,
-) -> str:
-    from distill_jax.objectives.grammar import parse
-
-    parsed = parse(objective, vocabulary)
-    terms = [
-        dataclasses.replace(
-            term, options=tuple(sorted({name: tuple(values), **dict(term.options)}.items()))
-        )
-        if chosen(term)
-        else term
-        for term in parsed.terms
-    ]
-    return str(dataclasses.replace(parsed, terms=tuple(terms)))
+    return with_option(objective, lambda term: term.name in HARD, OPTION, weights)
 
 
 def _from_file(given: str, names: Sequence[str]) -> tuple[float, ...]:

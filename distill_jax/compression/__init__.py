@@ -1,1 +1,1 @@
-"""Smaller still: what is done to a finished student, step by step."""
+"""What is done to a finished student, step by step: made smaller still, brought up to date."""

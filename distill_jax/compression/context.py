@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill_jax.compression.steps import Student
+from distill_jax.compression.steps import Student, Words
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, Capture
 from distill_jax.engine.engine import Engine
@@ -56,9 +56,15 @@ class RunContext:
     def folder(self) -> Path:
         return self.engine.run_folder(self.cell.hash)
 
-    def train(self, student: Student, objective: str, training: TrainingConfig) -> Student:
+    def train(
+        self,
+        student: Student,
+        objective: str,
+        training: TrainingConfig,
+        words: Words | None = None,
+    ) -> Student:
         """The student at its best step on validation; where weights go on the way, at its last."""
-        work, teacher = self._work(student, objective, training)
+        work, teacher = self._work(student, objective, training, words)
 
         def train() -> list[Any]:
             said = teacher()
@@ -103,7 +109,7 @@ class RunContext:
         return one_by_one(student.splits.everything, count, shape_lengths=lengths)
 
     def _work(
-        self, student: Student, text: str, training: TrainingConfig
+        self, student: Student, text: str, training: TrainingConfig, words: Words | None = None
     ) -> tuple[Work, Callable[[], TeacherOutputs | None]]:
         """The training of a student, and what gives its teachers' words."""
         shapes = [teacher.config.shape for teacher in self.run.teachers]
@@ -119,7 +125,7 @@ class RunContext:
         )
         stays = Pruning() if sparsity(student.params) else None
         work = dataclasses.replace(work, pruning=student.pruning or stays)
-        return work, lambda: self._outputs(objective, student.splits)
+        return work, lambda: (words or self._outputs)(objective, student.splits)
 
     def _outputs(self, objective: ResolvedObjective, splits: Splits) -> TeacherOutputs | None:
         if not objective.needs_teacher:

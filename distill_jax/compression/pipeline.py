@@ -7,11 +7,12 @@ training from its checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -108,8 +109,31 @@ def compress(
       UserError: for anything the user can mend.
       Interrupted: after Ctrl-C; the same call goes on from there.
     """
+    with begun(folder, output, reporter, EXPERIMENT, max_drop, options) as line:
+        for own in hops_of(steps):
+            line.go(own)
+        return line.result()
+
+
+@contextlib.contextmanager
+def begun(
+    folder: Path,
+    output: Path,
+    reporter: Reporter,
+    experiment: str,
+    max_drop: float,
+    options: RunOptions,
+) -> Iterator[Line]:
+    """A pipeline at its first hop, the run as it is; nobody else works in ``output`` meanwhile.
+
+    Args:
+      experiment: what its rows are called.
+
+    Raises:
+      UserError: see ``compress``.
+    """
     if jax.process_count() > 1:
-        raise UserError("compress is for one process, on as many devices as it has")
+        raise UserError(f"{experiment} is for one process, on as many devices as it has")
     row = row_of(folder)
     (output / "runs").mkdir(parents=True, exist_ok=True)
     with StopRequest(reporter.say) as stop, only_process(output / "runs", options.share):
@@ -119,14 +143,9 @@ def compress(
         for teacher in teachers_of(folder, row):
             if teacher.hash not in known:
                 ledger.append(teacher)
-        run = found_again(engine, row, ledger)
-        line = _Line(engine, run, ledger, max_drop)
+        line = Line(engine, found_again(engine, row, ledger), ledger, max_drop, experiment)
         line.begin(folder)
-        for own in hops_of(steps):
-            line.go(own)
-        heard = [r for r in ledger.rows() if r.fingerprints.get("teacher") == run.teacher.digest]
-        spoke = next((r for r in heard if r.config.get("student") == TEACHER), None)
-        return Result(tuple(line.hops), spoke, max_drop)
+        yield line
 
 
 def hops_of(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
@@ -142,10 +161,11 @@ def hops_of(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
 
 
 @dataclasses.dataclass(eq=False)
-class _Line:
+class Line:
     """A pipeline at work.
 
     Attributes:
+      experiment: what its rows are called.
       student: at the end of the last hop; None where that hop was read from the ledger.
       said: what the first and the last hop say of each split.
     """
@@ -154,6 +174,7 @@ class _Line:
     run: ClassifierRun
     ledger: Ledger
     max_drop: float
+    experiment: str = EXPERIMENT
     hops: list[Hop] = dataclasses.field(default_factory=list)
     said: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
     student: Student | None = None
@@ -169,6 +190,13 @@ class _Line:
         """One hop more."""
         before = len(self.hops) - 1
         self._measure(steps, None, lambda: self._applied(steps, before))
+
+    def result(self) -> Result:
+        """What has come of it."""
+        digest = self.run.teacher.digest
+        heard = [r for r in self.ledger.rows() if r.fingerprints.get("teacher") == digest]
+        spoke = next((r for r in heard if r.config.get("student") == TEACHER), None)
+        return Result(tuple(self.hops), spoke, self.max_drop)
 
     def _measure(
         self, steps: tuple[Step, ...], folder: Path | None, make: Callable[[], Student]
@@ -211,12 +239,14 @@ class _Line:
     def _applied(self, steps: tuple[Step, ...], before: int) -> Student:
         student = self._at(before)
         notes: tuple[str, ...] = ()
+        metrics: dict[str, float] = {}
         label = " -> ".join(map(str, steps))
         context = RunContext(self.engine, self.run, self.cells[before + 1], label)
         for step in steps:
-            student = step.apply(student.but(notes=()), context)
+            student = step.apply(student.but(notes=(), metrics={}), context)
             notes += student.notes
-        return student.but(notes=notes)
+            metrics |= student.metrics
+        return student.but(notes=notes, metrics=metrics)
 
     def _at(self, number: int) -> Student:
         """The student at the end of a hop: in memory, from its folder, or made again."""
@@ -253,9 +283,10 @@ class _Line:
         metrics |= {"sparsity": sparsity(student.params), "bytes": weight_bytes(student)}
         for split, labels_N in (("validation", validation_N), ("test", test_N)):
             metrics |= self._compared(split, said[split], labels_N)
+        metrics |= student.metrics
         return ledger_row(
             hash=cell.hash,
-            experiment=EXPERIMENT,
+            experiment=self.experiment,
             row=label,
             group=cell.setup.student,
             seed=cell.seed,

@@ -7,7 +7,7 @@ may name, ``prune(0.5, by='movement')``, and is named in ``kinds``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -17,11 +17,18 @@ from distill_jax.core.calls import written
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch
 from distill_jax.engine.cell import Stage
+from distill_jax.engine.engine import Engine
 from distill_jax.models.family import ModelConfig
+from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tasks.classification.cells import TrainingConfig
+from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.splits import Splits
+from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.pruning import Pruning
 from distill_jax.training.state import Params
+
+Words = Callable[[ResolvedObjective, Splits], TeacherOutputs | None]
+"""(objective, examples) -> what teachers say of them; None where it listens to none."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +39,7 @@ class Student:
       splits: the examples as its tokeniser reads them.
       pruning: how weights are to go in the next training; None for what is gone already, no more.
       notes: what a step has to tell, a line each.
+      metrics: what a step measured beside what is measured of every student.
     """
 
     config: ModelConfig
@@ -40,6 +48,7 @@ class Student:
     splits: Splits
     pruning: Pruning | None = None
     notes: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def but(self, **changes: Any) -> Student:
         """The same with some fields replaced."""
@@ -57,8 +66,26 @@ class StepContext(Protocol):
     def folder(self) -> Path:
         """Where a step may put files that it needs."""
 
-    def train(self, student: Student, objective: str, training: TrainingConfig) -> Student:
-        """The student after training; an empty objective is the run's own."""
+    @property
+    def engine(self) -> Engine:
+        """What trains and evaluates."""
+
+    @property
+    def run(self) -> ClassifierRun:
+        """That all began with."""
+
+    def train(
+        self,
+        student: Student,
+        objective: str,
+        training: TrainingConfig,
+        words: Words | None = None,
+    ) -> Student:
+        """The student after training; an empty objective is the run's own.
+
+        Args:
+          words: what teachers say of the student's examples; None for the run's teachers.
+        """
 
     def logits(self, student: Student, split: str) -> np.ndarray:
         """What a student says of ``validation``, say: [N, C]."""

@@ -19,6 +19,11 @@ LATE = {"late": True}
 only where it is not at its default, so that what was filed before keeps its name."""
 
 
+NAME = {"name": True}
+"""Metadata of a dataclass's field that says where something is found: it never counts, what is
+found there does."""
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no white space; dataclasses and tuples are understood.
 
@@ -44,12 +49,14 @@ def canonical_json(value: Any) -> str:
 
 
 def fields_that_count(config: Any) -> dict[str, Any]:
-    """A dataclass's fields by name, without those that are ``LATE`` and at their default."""
+    """A dataclass's fields by name, without those that are ``LATE`` and at their default, and
+    those that are a ``NAME``."""
     every = [(field, getattr(config, field.name)) for field in dataclasses.fields(config)]
     return {
         field.name: value
         for field, value in every
         if not (field.metadata.get("late") and value == field.default)
+        and not field.metadata.get("name")
     }
 
 

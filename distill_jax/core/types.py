@@ -136,6 +136,8 @@ class ModelOutput(Output):
       attention_scores: layer -> [B, H, T, T], scaled, before the mask and the softmax.
       attention_probs: layer -> [B, H, T, T], after mask and softmax, before dropout.
       queries, keys, values: layer -> [B, T, H, D/H].
+      heard_B: bool [B], False where a teacher says nothing of an example and is not to be listened
+        to; None: it speaks of all.
     """
 
     logits_BC: Array | None = None
@@ -145,6 +147,7 @@ class ModelOutput(Output):
     queries: LayerArrays = struct.field(default_factory=dict)
     keys: LayerArrays = struct.field(default_factory=dict)
     values: LayerArrays = struct.field(default_factory=dict)
+    heard_B: Array | None = None
 
     @property
     def scores(self) -> Array | None:
@@ -169,7 +172,7 @@ class Capture:
             kind: {layer: getattr(output, kind)[layer] for layer in getattr(self, kind)}
             for kind in _BY_LAYER
         }
-        return ModelOutput(logits_BC=output.logits_BC, **parts)
+        return ModelOutput(logits_BC=output.logits_BC, heard_B=output.heard_B, **parts)
 
     def __or__(self, other: Capture) -> Capture:
         return Capture(

@@ -14,19 +14,24 @@ from typing import Any, NamedTuple
 
 from distill_jax.core.errors import UserError, nearest
 from distill_jax.data.file_formats import class_names, kind_of, place, read_cells, read_lines
-from distill_jax.data.labels import CLASSES, LabelColumn
+from distill_jax.data.labels import CLASSES, CLASSES_OF_A_RUN, LabelColumn
 from distill_jax.data.split_files import TEXT, TRANSFER, find_split_files
 from distill_jax.data.splits import build_dataset, concatenate, content_ids, text_keys
 from distill_jax.data.table import TextDataset, TextTable
 
 
 class Columns(NamedTuple):
-    """The columns to read, and how that of the labels is."""
+    """The columns to read, and how that of the labels is.
+
+    Attributes:
+      labelled: whether train has to have it.
+    """
 
     text: str
     text_b: str | None
     label: str
     labels: LabelColumn = CLASSES
+    labelled: bool = True
 
 
 class _Row(NamedTuple):
@@ -78,6 +83,43 @@ def load(
     return build_dataset(f"files:{folder}", label_names, tables, tuple(notes), labels.least)
 
 
+def load_new(
+    folder: Path,
+    label_names: tuple[str, ...],
+    *,
+    text: str = "sentence",
+    text_b: str | None = None,
+    label: str = "label",
+) -> tuple[dict[str, TextTable], tuple[str, ...]]:
+    """What is new to a model whose classes are known: its splits, as far as they are there.
+
+    Train may do without labels, or be a ``transfer`` file alone.
+
+    Returns:
+      Tables under train and, where there are such files, validation and test; and notes.
+
+    Raises:
+      UserError: as ``load``; for a label that is none of ``label_names``.
+    """
+    files = find_split_files(folder, needed=("train", TRANSFER))
+    columns = Columns(text, text_b, label, CLASSES_OF_A_RUN, labelled=False)
+    notes = list(files.notes)
+    rows = {s: _read(paths, columns, s, notes) for s, paths in files.paths.items()}
+    rows.setdefault("train", rows.get(TRANSFER, []))
+    if rows.get(TRANSFER) is rows["train"]:
+        del rows[TRANSFER]
+    read = {split: [row.label for row in each] for split, each in rows.items()}
+    labels = CLASSES_OF_A_RUN.settled(read)
+    if "-1" not in label_names:
+        labels = {s: [None if x == "-1" else x for x in each] for s, each in labels.items()}
+    tables = {s: _table(s, rows[s], labels[s], label_names, columns, notes) for s in rows}
+    tables = told_apart(tables, notes)
+    transfer = tables.pop(TRANSFER, None)
+    if transfer is not None:
+        tables["train"] = _with_transfer(tables, transfer, notes)
+    return tables, tuple(notes)
+
+
 def _read(paths: Sequence[Path], columns: Columns, split: str, notes: list[str]) -> list[_Row]:
     """All rows of a split, checked."""
     rows = [row for path in paths for row in _read_file(path, columns, split, notes)]
@@ -94,7 +136,7 @@ def _read_file(path: Path, columns: Columns, split: str, notes: list[str]) -> It
             yield _Row(path, line, None, text.strip(), None, None)
         return
     required = [columns.text, *([columns.text_b] if columns.text_b else [])]
-    if split in ("train", "validation"):
+    if split == "validation" or (split == "train" and columns.labelled):
         required.append(columns.label)
     rowwise = kind_of(path) not in (".csv", ".tsv")
     for line, cells in read_cells(path, notes.append):

@@ -49,6 +49,12 @@ class ImageTable(LabelledArrays):
         """float32 [N, F], the pixels in a row."""
         return self.pixels_NHWC.reshape(len(self), -1)
 
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        _, height, width, channels = self.pixels_NHWC.shape
+        return height, width, channels
+
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> Batch:
         """Numpy arrays of ``rows``, filled up to ``batch_size`` with black images of id -1.
 

@@ -104,7 +104,13 @@ class LabelColumn(ABC):
 
 @dataclass(frozen=True)
 class ClassColumn(LabelColumn):
-    """One class a row: a word or a whole number."""
+    """One class a row: a word or a whole number.
+
+    Attributes:
+      whose: who has the classes, for errors.
+    """
+
+    whose: ClassVar[str] = "train"
 
     def of_built_in(self, dataset: TextDataset) -> TextDataset:
         return dataset
@@ -135,9 +141,17 @@ class ClassColumn(LabelColumn):
         known = set(names)
         for row, label in enumerate(labels):
             if label is not None and label not in known:
-                where = f"in {place(row)}, which train does not have"
+                where = f"in {place(row)}, which {self.whose} does not have"
                 raise unknown("label", label, names, where=where)
         return (None if not any(labels) else label_array(labels, names)), None
 
 
+@dataclass(frozen=True)
+class ClassesOfARun(ClassColumn):
+    """One of the classes that a finished run knows."""
+
+    whose: ClassVar[str] = "the run"
+
+
 CLASSES = ClassColumn()
+CLASSES_OF_A_RUN = ClassesOfARun()

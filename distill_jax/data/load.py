@@ -5,6 +5,7 @@ from pathlib import Path
 from distill_jax.core.errors import unknown
 from distill_jax.core.files import user_path
 from distill_jax.data.labels import CLASSES, LabelColumn
+from distill_jax.data.load_images import FORMS as IMAGE_FORMS
 from distill_jax.data.table import TextDataset
 
 BUILT_IN = (
@@ -14,7 +15,7 @@ BUILT_IN = (
     "review_snippets/tweet",
     "shopping_reviews_zh",
 )
-FORMS = (*BUILT_IN, "files:FOLDER", "tfds:NAME")
+FORMS = (*BUILT_IN, "files:FOLDER", "tfds:NAME", *IMAGE_FORMS)
 
 
 def load_dataset(

@@ -39,7 +39,11 @@ class SplitFiles(NamedTuple):
 
 
 def find_split_files(
-    folder: Path, *, what: str = "data files", extra: Sequence[str] = ()
+    folder: Path,
+    *,
+    what: str = "data files",
+    extra: Sequence[str] = (),
+    needed: Sequence[str] = ("train",),
 ) -> SplitFiles:
     """The files of a folder by split.
 
@@ -50,9 +54,10 @@ def find_split_files(
     Args:
       what: the kind of data, for errors.
       extra: stems of more files that the caller reads.
+      needed: splits of which one at least has to be there.
 
     Raises:
-      UserError: for what is no folder, has no train file, or has two for one split.
+      UserError: for what is no folder, has no file that is needed, or has two for one split.
     """
     if not folder.is_dir():
         if folder.is_file():
@@ -67,13 +72,14 @@ def find_split_files(
             "and test (dataset.train_test_split(0.1).save_to_disk(...))."
         )
     found = _found(folder, what, extra)
-    if "train" not in found.paths and (folder / "data").is_dir():
+    if found.paths.keys().isdisjoint(needed) and (folder / "data").is_dir():
         found = _found(folder / "data", what, extra)
-    if "train" not in found.paths:
-        names = ", ".join(f"train{ending}" for ending in ENDINGS if not ending.endswith(".gz"))
+    if found.paths.keys().isdisjoint(needed):
+        names = ", ".join(f"{needed[0]}{end}" for end in ENDINGS if not end.endswith(".gz"))
         there = listed(found.unused) if found.unused else "nothing"
         raise UserError(
-            f"{what}: no train file in {folder}, which holds {there}; expected one of {names}."
+            f"{what}: no {' or '.join(needed)} file in {folder}, which holds {there}; expected one "
+            f"of {names}."
         )
     return found
 

@@ -78,6 +78,18 @@ class LabelledArrays(Examples):
         """The columns of labels beside ``labels_N`` without what they say of these rows."""
         return {}
 
+    def joined(self, other: Self) -> Self:
+        """The examples of both, these first; a column that one of them lacks is left out."""
+
+        def both(first: Any, second: Any) -> Any:
+            if first is None or second is None:
+                return None
+            return first + second if isinstance(first, tuple) else np.concatenate([first, second])
+
+        names = [field.name for field in dataclasses.fields(self)]
+        columns = {name: both(getattr(self, name), getattr(other, name)) for name in names}
+        return dataclasses.replace(self, **columns)
+
     def with_labels(self, labels_N: np.ndarray) -> Self:
         """The same examples with other labels, int32 [N], -1 for none."""
         if labels_N.shape != self.labels_N.shape:

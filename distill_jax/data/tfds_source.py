@@ -19,7 +19,14 @@ from distill_jax.data.splits import build_dataset, content_ids
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, check_named, label_array
 
 _SPLITS = {"train": ("train",), "validation": ("validation", "dev"), "test": ("test",)}
-_AREAS = ("text", "question_answering", "ranking", "recommendation", "structured")
+_AREAS = (
+    "text",
+    "question_answering",
+    "ranking",
+    "recommendation",
+    "structured",
+    "image_classification",
+)
 
 
 def load(
@@ -47,6 +54,9 @@ def load(
     """
     builder = prepared_builder(name, home)
     features = builder.info.features
+    images = any(isinstance(feature, tfds.features.Image) for feature in features.values())
+    if images and text not in features:
+        raise UserError(f"tfds:{name} has images: name it images:tfds:{name}.")
     check_named(filter(None, (text, text_b, label)), features, f"tfds:{name}")
     for column in filter(None, (text, text_b)):
         if not isinstance(features[column], tfds.features.Text):

@@ -48,10 +48,12 @@ class TokenTable(LabelledArrays):
         the digest; or None.
       asked_at_once: rows of a batch that a teacher is asked about.
       features_NF: float32 [N, F] that a linear model can read; None: tokens are no numbers.
+      image: height, width and channels of images; None: these are none.
     """
 
     asked_at_once: ClassVar[int] = 64
     features_NF: ClassVar[None] = None
+    image: ClassVar[None] = None
 
     tokens_S: np.ndarray
     token_types_S: np.ndarray
@@ -110,6 +112,21 @@ class TokenTable(LabelledArrays):
             targets=None if self.targets is None else self.targets[rows],
             targets_S=targets_S,
             aside=None if self.aside is None else tuple(self.aside[row] for row in rows),
+        )
+
+    def joined(self, other: "TokenTable") -> "TokenTable":
+        """The rows of both, these first; human ratings only where both have them."""
+        mine, theirs = self.scores_N, other.scores_N
+        rated = mine is not None and theirs is not None
+        if self.targets is not None or self.targets_S is not None:
+            raise ValueError("only tables of classes are joined")
+        return TokenTable(
+            ids=self.ids + other.ids,
+            tokens_S=np.concatenate([self.tokens_S, other.tokens_S]),
+            token_types_S=np.concatenate([self.token_types_S, other.token_types_S]),
+            offsets_N1=np.append(self.offsets_N1, self.offsets_N1[-1] + other.offsets_N1[1:]),
+            labels_N=np.concatenate([self.labels_N, other.labels_N]),
+            scores_N=np.concatenate([mine, theirs]) if rated else None,
         )
 
     def _hidden(self, rows: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Several teachers as one, on logits ``[K, ..., C]``: two different choices, both named.
+"""Several teachers as one, on logits ``[K, ..., C]``: two different choices, both named; and how
+sure a teacher is of an example, by which it may count more or less there.
 
 The mean of the teachers' probabilities is not the softmax of the mean of their logits.
 """
@@ -15,15 +16,19 @@ from distill_jax.losses.numeric import clip_logits, floats, log_probs, number
 
 Confidence = Literal["confidence", "certainty"]
 CONFIDENCES: tuple[str, ...] = get_args(Confidence)
+TRUSTS = (*CONFIDENCES, "label")
 
 
 def _weights(weights: ArrayLike | None, logits: Array) -> Array:
-    """Weights of sum 1, [K, 1, ..., 1]."""
+    """Weights of sum 1 over the teachers, [K, 1, ..., 1] or [K, ..., 1]."""
     count = logits.shape[0]
     given = jnp.ones((count,), logits.dtype) if weights is None else number(weights, logits)
-    if given.shape != (count,):
-        raise ValueError(f"{count} teachers need {count} weights, not {given.shape}")
-    return (given / jnp.sum(given)).reshape((count,) + (1,) * (logits.ndim - 1))
+    if given.shape not in ((count,), logits.shape[:-1]):
+        raise ValueError(
+            f"{count} teachers need {count} weights, or as many for each example, not {given.shape}"
+        )
+    given = given.reshape(given.shape + (1,) * (logits.ndim - given.ndim))
+    return given / jnp.sum(given, axis=0, keepdims=True)
 
 
 def mean_probabilities(
@@ -38,7 +43,8 @@ def mean_probabilities(
 
     Args:
       logits: [K, ..., C], those of K teachers.
-      weights: [K], not negative, of any sum above 0; None for equal ones.
+      weights: [K], or [K, ...] for each example; not negative, of any sum above 0; None for equal
+        ones.
       T: the temperature that the loss will use, above 0.
 
     Returns:
@@ -64,7 +70,8 @@ def mean_logits(logits: ArrayLike, *, weights: ArrayLike | None = None) -> Array
 
     Args:
       logits: [K, ..., C], those of K teachers.
-      weights: [K], not negative, of any sum above 0; None for equal ones.
+      weights: [K], or [K, ...] for each example; not negative, of any sum above 0; None for equal
+        ones.
 
     Returns:
       [..., C], constant: no gradient flows to the teachers.
@@ -100,3 +107,35 @@ def confidence(logits: ArrayLike, *, by: Confidence = "confidence") -> Array:
         return jnp.exp(jnp.max(log_p, axis=-1))
     entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
     return jnp.clip(1 - entropy / math.log(logits.shape[-1]), 0, 1)
+
+
+def trust(logits: ArrayLike, *, by: str, labels: ArrayLike, known: ArrayLike) -> Array:
+    """How much a teacher's word on an example is worth beside that of others, in [0, 1].
+
+    As ``confidence``; or ``label``: the probability of the right class where that is known, else of
+    the likeliest one.
+
+    Source: ours; ``label`` after Zhang, Chen, Wang 2022, "Confidence-Aware Multi-Teacher Knowledge
+    Distillation", section 2.2, where teachers weigh by their cross-entropy on the label.
+
+    Args:
+      logits: [..., C], C at least 2.
+      by: one of ``TRUSTS``.
+      labels: int [...]; any class where not ``known``.
+      known: bool [...].
+
+    Returns:
+      [...], constant.
+
+    Example:
+      >>> logits, labels = jnp.array([[0.0, 0.0], [4.0, 0.0]]), jnp.array([0, 1])
+      >>> trust(logits, by="label", labels=labels, known=jnp.array([True, True]))
+      Array([0.5  , 0.018], dtype=float32)
+    """
+    if by != "label":
+        return confidence(logits, by="certainty" if by == "certainty" else "confidence")
+    (logits,) = floats(jax.lax.stop_gradient(jnp.asarray(logits)))
+    where = jnp.asarray(known)
+    chosen = jnp.where(where, jnp.asarray(labels), 0)
+    of_label = jnp.take_along_axis(log_probs(logits), chosen[..., None], axis=-1)[..., 0]
+    return jnp.where(where, jnp.exp(of_label), confidence(logits))

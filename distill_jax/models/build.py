@@ -14,6 +14,7 @@ from distill_jax.models import (  # noqa: F401  registered here
     bilstm,
     cnn,
     compact_bert,
+    mlp,
     mobilebert,
     static,
     text_cnn,
@@ -50,7 +51,7 @@ def student_family(name: str) -> Classifiers:
 
 def teacher_family(name: str) -> Classifiers:
     """The family of a teacher's name: one whose models start by chance, or that of checkpoints."""
-    alone = (each for each in registered(Classifiers) if each.alone(name, 1) is not None)
+    alone = (each for each in registered(Classifiers) if each.claims_teacher(name))
     return next(alone, BERTS)
 
 

@@ -24,10 +24,8 @@ from distill_jax.core.fields import check_fields
 from distill_jax.core.types import Batch, ModelOutput, ModelShape, TokenRange, as_batch
 from distill_jax.models.bert import Params
 from distill_jax.models.dropout import Dropout
-from distill_jax.models.family import Classifiers, register
-
-MAX_SIZE = 2**20
-"""Of a layer or an image: a damaged or hostile config is refused before it is worked on."""
+from distill_jax.models.family import ImageShape, register
+from distill_jax.models.image_family import DIGITS_IMAGE, MAX_SIZE, ImageClassifiers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +43,7 @@ class CnnConfig:
     channels: tuple[int, ...]
     dense: int
     num_labels: int
-    image: tuple[int, int, int] = (8, 8, 1)
+    image: ImageShape = DIGITS_IMAGE
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -156,9 +154,7 @@ _PRESET = re.compile(r"cnn((?:-[1-9]\d*){2,})")
 _EXAMPLES = "cnn-16-32-64 (convolutions of 16 and 32 channels, dense layer of 64), cnn-4-16"
 
 
-def parse_cnn(
-    text: str, *, num_labels: int = 10, image: tuple[int, int, int] = (8, 8, 1)
-) -> CnnConfig:
+def parse_cnn(text: str, num_labels: int = 10, image: ImageShape = DIGITS_IMAGE) -> CnnConfig:
     """The config of ``cnn-WIDTH-...-DENSE``: convolutions, and last the dense layer.
 
     Args:
@@ -182,19 +178,11 @@ def parse_cnn(
         raise UserError(f"model {text!r}: {error}") from None
 
 
-class Cnns(Classifiers):
-    """Students of images, and teachers that start by chance."""
+class Cnns(ImageClassifiers):
+    """Students and teachers ``cnn-WIDTH-...-DENSE``."""
 
     init: Any = staticmethod(init_cnn)
-
-    def claims(self, name: str) -> bool:
-        return name.startswith("cnn-")
-
-    def student(self, name: str, teacher: Any, **options: Any) -> CnnConfig:
-        return parse_cnn(name, num_labels=teacher.num_labels, image=teacher.image)
-
-    def alone(self, name: str, num_labels: int) -> CnnConfig | None:
-        return parse_cnn(name, num_labels=num_labels) if self.claims(name) else None
+    parse: Any = staticmethod(parse_cnn)
 
     def build(self, config: Any, dtype: Any = jnp.float32, remat: bool = False) -> nn.Module:
         """Too small to gain by another dtype or by ``remat``: it stays as it is."""

@@ -31,6 +31,9 @@ from distill_jax.models.loaded import (
     read_params,
 )
 
+ImageShape = tuple[int, int, int]
+"""Height, width and channels."""
+
 
 class ModelConfig(Hashable, Protocol):
     """What everybody may know of a classifier: a frozen dataclass with these."""
@@ -181,8 +184,18 @@ class Classifiers(Family):
         """
         raise NotImplementedError
 
-    def alone(self, name: str, num_labels: int) -> ModelConfig | None:
-        """The config of a teacher that starts by chance; None for a name that is none."""
+    def claims_teacher(self, name: str) -> bool:
+        """Whether a teacher of this name is one of the family, and starts by chance."""
+        return False
+
+    def alone(
+        self, name: str, num_labels: int, image: ImageShape | None = None
+    ) -> ModelConfig | None:
+        """The config of a teacher that starts by chance; None for a name that is none.
+
+        Args:
+          image: height, width and channels of the images that it reads.
+        """
         return None
 
     def rounds(self, config: Any) -> bool:

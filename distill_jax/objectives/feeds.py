@@ -83,7 +83,7 @@ class Bound(Reader):
         return self.feed.init_params(self, rng)
 
     def where(self, batch: Batch, teacher: Any) -> Array:
-        return self.feed.where_B(batch)
+        return self.feed.heard_B(batch, teacher)
 
     def values(self, loss: Loss, params: Params, said: Said, teacher: Any, draw: Any) -> Array:
         drawn = {"draw": draw} if self.random else {}
@@ -125,6 +125,11 @@ class Feed:
     def where_B(self, batch: Any) -> Array:
         """The examples that count, bool [B]."""
         return batch.where_B & batch.label_where_B if self.labelled else batch.where_B
+
+    def heard_B(self, batch: Any, teacher: ModelOutput | None) -> Array:
+        """Those of them of which the teacher says something."""
+        heard_B = None if teacher is None else teacher.heard_B
+        return self.where_B(batch) if heard_B is None else self.where_B(batch) & heard_B
 
     def bind(self, options: Options, student: ModelShape, teacher: Shape) -> Bound:
         """Fits the feed to two classifiers.
@@ -263,7 +268,7 @@ class LogitFeed(Feed):
         args: tuple[Any, ...] = tuple(logits)
         if self.labelled:
             args += (said.batch.labels_B,)
-        return [(args, {"where": self.where_B(said.batch)})]
+        return [(args, {"where": self.heard_B(said.batch, teacher)})]
 
     def weighed(self, bound: Bound, values_B: Array, teacher: Any) -> Array:
         weigh = dict(bound.options).get("weigh")
@@ -281,6 +286,10 @@ class EitherLabelFeed(LogitFeed):
 
     def options(self) -> dict[str, Option]:
         return {}
+
+    def heard_B(self, batch: Any, teacher: ModelOutput | None) -> Array:
+        """Also those with a label, of which no teacher need say anything."""
+        return super().heard_B(batch, teacher) | (self.where_B(batch) & batch.label_where_B)
 
     def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
         labels_B = jnp.where(said.batch.label_where_B, said.batch.labels_B, -1)
@@ -314,7 +323,7 @@ class RankingFeed(Feed):
 
     def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
         scores_BN = logits_of(teacher)
-        where_BN = jnp.broadcast_to(said.batch.where_B[:, None], scores_BN.shape)
+        where_BN = jnp.broadcast_to(self.heard_B(said.batch, teacher)[:, None], scores_BN.shape)
         return [((logits_of(said.output), scores_BN), {"where": where_BN})]
 
 

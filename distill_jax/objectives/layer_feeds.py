@@ -232,7 +232,7 @@ class ExampleFeed(Feed):
         return Bound(self, (on,), pairs, widths if learned else None, tuple(notes))
 
     def calls(self, bound: Bound, params: Params, said: Said, teacher: Any) -> list[Call]:
-        where = {"where": said.batch.where_B}
+        where = {"where": self.heard_B(said.batch, teacher)}
         if bound.option("on") == "logits":
             return [((logits_of(said.output), logits_of(teacher)), where)]
 

@@ -6,15 +6,17 @@ A task brings one ``Outputs``; numbers, schedules, reduction and structure are `
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array
 
-from distill_jax.core.types import Capture, ModelOutput, ModelShape
-from distill_jax.losses.numeric import floats
+from distill_jax.core.types import Batch, Capture, ModelOutput, ModelShape
+from distill_jax.losses.numeric import floats, number
 from distill_jax.losses.teachers import mean_logits, mean_probabilities
+from distill_jax.losses.teachers import trust as trust_in
 from distill_jax.objectives import registry
 from distill_jax.objectives.feeds import Feed, Shape, logits_of
 from distill_jax.objectives.readers import Options, Reader, Said
@@ -97,8 +99,23 @@ class Outputs:
         """A student's output as the readers take it."""
         return Said(output, batch)
 
-    def combined(self, teachers: Sequence[Any], how: str, weights_K: Array, T: Any) -> Any:
-        """Several teachers' outputs as one, ``mean_probabilities`` or ``mean_logits``."""
+    def weights(
+        self, teachers: Sequence[Any], weights_K: Array | None, trust: str, batch: Any
+    ) -> Array | None:
+        """How much teachers count: [K] by the objective alone; [K, B] where that differs from
+        example to example; None for a single one that counts everywhere alike.
+
+        Args:
+          trust: by what they count on an example, see ``registry.TEACHER_OPTIONS``.
+        """
+        return weights_K
+
+    def combined(self, teachers: Sequence[Any], how: str, weights: Any, T: Any) -> Any:
+        """Several teachers' outputs as one, ``mean_probabilities`` or ``mean_logits``.
+
+        Args:
+          weights: as ``weights`` gives them.
+        """
         raise NotImplementedError
 
 
@@ -112,11 +129,39 @@ class Classes(Outputs):
     def fit(self, spec: Spec, given: Options, student: ModelShape, teacher: Shape) -> Reader:
         return spec.feed.bind(given, student, teacher)
 
-    def combined(self, teachers: Sequence[Any], how: str, weights_K: Array, T: Any) -> Any:
+    def weights(
+        self, teachers: Sequence[Any], weights_K: Array | None, trust: str, batch: Any
+    ) -> Array | None:
+        silent = any(teacher.heard_B is not None for teacher in teachers)
+        if len(teachers) == 1 or (trust == registry.ALIKE and not silent):
+            return weights_K
+        shares = [self._sure(teacher, trust, batch) for teacher in teachers]
+        shares_KB = jnp.stack(floats(*shares))
+        if weights_K is not None:
+            shares_KB = shares_KB * number(weights_K, shares_KB)[:, None]
+        total_1B = jnp.sum(shares_KB, axis=0, keepdims=True)
+        alike = jnp.full_like(shares_KB, 1 / len(teachers))
+        return jnp.where(total_1B > 0, shares_KB / jnp.where(total_1B > 0, total_1B, 1), alike)
+
+    def _sure(self, teacher: ModelOutput, by: Any, batch: Batch) -> Array:
+        """float [B]: 0 where the teacher says nothing."""
+        logits_BC = logits_of(teacher)
+        sure_B = jnp.ones(logits_BC.shape[:1], jnp.float32)
+        if by != registry.ALIKE:
+            labels, known = batch.labels_B, batch.label_where_B
+            sure_B = trust_in(logits_BC, by=by, labels=labels, known=known)
+        return sure_B if teacher.heard_B is None else jnp.where(teacher.heard_B, sure_B, 0)
+
+    def combined(self, teachers: Sequence[Any], how: str, weights: Any, T: Any) -> Any:
         logits_KBC = jnp.stack(floats(*map(logits_of, teachers)))
         if how == "mean_logits":
-            return ModelOutput(logits_BC=mean_logits(logits_KBC, weights=weights_K))
-        return ModelOutput(logits_BC=mean_probabilities(logits_KBC, weights=weights_K, T=T))
+            logits_BC = mean_logits(logits_KBC, weights=weights)
+        else:
+            logits_BC = mean_probabilities(logits_KBC, weights=weights, T=T)
+        heard = [teacher.heard_B for teacher in teachers]
+        if any(each is None for each in heard):
+            return ModelOutput(logits_BC=logits_BC)
+        return ModelOutput(logits_BC=logits_BC, heard_B=functools.reduce(jnp.logical_or, heard))
 
 
 CLASSES = Classes()

@@ -17,6 +17,7 @@ from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.sources import caller_outside, code_digest
+from distill_jax.losses.teachers import TRUSTS
 from distill_jax.objectives.feeds import Feed
 from distill_jax.objectives.library import LIBRARY
 from distill_jax.objectives.schedules import KINDS
@@ -35,14 +36,19 @@ tasks: a loss can be used wherever it finds what it reads."""
 
 _SPECS: dict[str, Spec] = {}
 
+ALIKE = "alike"
+"""Of ``trust``: whatever they say."""
+
 TEACHER_OPTIONS = {
     "teacher": Option(-1, interval=NOT_NEGATIVE),
     "teachers": Option("each", choices=("each", "mean_probabilities", "mean_logits")),
     "teacher_weights": Option((), interval=NOT_NEGATIVE, sequence=True),
+    "trust": Option(ALIKE, choices=(ALIKE, *TRUSTS)),
 }
 """For objectives with several teachers: one of them by number (from 0), or how they are combined:
 the weighted mean of the loss against each, or the loss against the mean of their probabilities or
-of their logits."""
+of their logits. ``trust``: on each example they count as much as each is sure of it, or right, see
+``losses.teachers.trust``."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from distill_jax.losses.numeric import floats, number
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.outputs import CLASSES, Outputs
 from distill_jax.objectives.readers import Options, Params, Reader, Said
-from distill_jax.objectives.registry import Spec, lookup
+from distill_jax.objectives.registry import ALIKE, Spec, lookup
 from distill_jax.objectives.schedules import value_at
 from distill_jax.objectives.terms import Objective, Term, format_value
 
@@ -44,6 +44,7 @@ class ResolvedTerm:
       combine: ``each``, ``mean_probabilities`` or ``mean_logits`` of the teachers.
       teachers: which of the objective's teachers it looks at; () for none.
       readers: how it is read, one for each of those teachers (one also where there is none).
+      trust: how much the teachers count on each example, see ``registry.TEACHER_OPTIONS``.
     """
 
     label: str
@@ -53,6 +54,7 @@ class ResolvedTerm:
     combine: str
     teachers: tuple[int, ...]
     readers: tuple[Reader, ...]
+    trust: str = ALIKE
 
     @property
     def spec(self) -> Spec:
@@ -76,6 +78,8 @@ class ResolvedTerm:
         facts += [f"{key}={format_value(value)}" for key, value in self.statics]
         if self.teachers not in ((), (0,)):
             facts.append(f"{self.combine} of teachers {self.teachers}")
+        if self.trust != ALIKE:
+            facts.append(f"trusted by {self.trust}")
         for reader in dict.fromkeys(self.readers):
             facts += reader.structure
         return f"#*{self.name}({', '.join(facts)})"
@@ -99,20 +103,24 @@ class ResolvedTerm:
             raise UserError(f"{self.label} needs a teacher, and there is none.")
         heard = [teachers[index] for index in self.teachers] or [None]
         pairs = list(zip(self.by_teacher, heard, strict=True))
-        weights_K = numbers.get("teacher_weights")
-        if weights_K is not None and self.combine != "each":
-            one = kind.combined(heard, self.combine, weights_K, numbers.get("T", 1.0))
+        weights = numbers.get("teacher_weights")
+        if self.teachers:
+            weights = kind.weights(heard, weights, self.trust, said.batch)
+        if len(heard) > 1 and self.combine != "each":
+            one = kind.combined(heard, self.combine, weights, numbers.get("T", 1.0))
             pairs = [(self.by_teacher[0], one)]
         wheres, values = [], []
         for (index, reader), teacher in pairs:
             own = params.get(f"teacher_{index}", {})
             wheres.append(reader.where(said.batch, teacher))
             values.append(reader.values(loss, own, said, teacher, numbers.get("draw")))
-        if weights_K is None or len(values) == 1:
+        if weights is None or len(heard) > len(values):
             return values[0], wheres[0]
         stacked = jnp.stack(floats(*values))
-        share_K = number(weights_K, stacked)
-        share = (share_K / jnp.sum(share_K)).reshape(-1, *(1,) * (stacked.ndim - 1))
+        share = number(weights, stacked)
+        if share.ndim > 1:  # on each example as much as they say: one of them is enough there
+            return jnp.sum(stacked * share, axis=0), functools.reduce(jnp.logical_or, wheres)
+        share = (share / jnp.sum(share)).reshape(-1, *(1,) * (stacked.ndim - 1))
         return jnp.sum(stacked * share, axis=0), functools.reduce(jnp.logical_and, wheres)
 
 
@@ -298,16 +306,20 @@ def _resolve_term(
     allowed = outputs.options(term.name)
     given = {key: option.default for key, option in allowed.items()} | dict(term.options)
     dynamics = tuple(sorted(key for key, option in spec.own.items() if option.dynamic))
-    looked_at = _choose_teachers(spec, given, len(teachers), outputs)
+    looked_at = _choose_teachers(spec, given, teachers, outputs)
     shapes: list[ModelShape | None] = [teachers[index] for index in looked_at]
     readers = tuple(outputs.fit(spec, given, student, shape) for shape in shapes or [None])
     combine = given.get("teachers", "each")
     statics = outputs.statics(spec, given)
-    return ResolvedTerm(label, term.name, statics, dynamics, combine, looked_at, readers)
+    trust = given.get("trust", ALIKE)
+    return ResolvedTerm(label, term.name, statics, dynamics, combine, looked_at, readers, trust)
 
 
-def _choose_teachers(spec: Spec, given: Options, count: int, outputs: Outputs) -> tuple[int, ...]:
+def _choose_teachers(
+    spec: Spec, given: Options, teachers: tuple[ModelShape, ...], outputs: Outputs
+) -> tuple[int, ...]:
     """Which teachers a term looks at, its options about them checked."""
+    count = len(teachers)
     if not spec.feed.needs_teacher:
         return ()
     if count == 0:
@@ -330,7 +342,17 @@ def _choose_teachers(spec: Spec, given: Options, count: int, outputs: Outputs) -
             f"teachers='{given['teachers']}' is for losses on logits of classes; this one takes "
             "'each'."
         )
+    if given["trust"] != ALIKE:
+        _check_trust(given["trust"], [teachers[index] for index in looked_at], outputs)
     return looked_at
+
+
+def _check_trust(trust: str, teachers: Sequence[ModelShape], outputs: Outputs) -> None:
+    """Raises ``UserError`` where teachers cannot be weighed example by example."""
+    if len(teachers) < 2:
+        raise UserError("trust has no meaning with one teacher.")
+    if not outputs.combines or min(each.num_labels for each in teachers) < 2:
+        raise UserError(f"trust='{trust}' is for teachers that say probabilities of classes.")
 
 
 def joined(objectives: Mapping[str, ResolvedObjective]) -> ResolvedObjective:

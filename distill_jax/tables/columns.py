@@ -37,6 +37,8 @@ class Column:
 
 
 ACCURACY = Column("test/accuracy", "accuracy %", 100, 1, higher_is_better=True)
+ERRORS = Column("test/errors", "errors", 1, 1, higher_is_better=False)
+"""Test examples that are given another class than their own."""
 FIDELITY = Column("test/fidelity", "fidelity %", 100, 1, higher_is_better=True)
 
 COSTS = (

@@ -43,5 +43,10 @@ class Placebo:
         longest = int(self.table.lengths_N.max())
         others = self.table.batch(self.order_N[rows_B[places]], longest, len(rows_B))
         logits_BC = np.zeros_like(own_BC)
-        logits_BC[places] = np.asarray(self.teacher(others).logits_BC)[: len(places)]
-        return said.replace(logits_BC=logits_BC)  # type: ignore[attr-defined]
+        given = self.teacher(others)
+        logits_BC[places] = np.asarray(given.logits_BC)[: len(places)]
+        heard_B = None
+        if given.heard_B is not None:  # of those others, then
+            heard_B = np.zeros(len(rows_B), bool)
+            heard_B[places] = np.asarray(given.heard_B)[: len(places)]
+        return said.replace(logits_BC=logits_BC, heard_B=heard_B)  # type: ignore[attr-defined]

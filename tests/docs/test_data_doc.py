@@ -5,10 +5,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from image_files import quarters
 
 from distill_jax.cli.main import dispatch
 from distill_jax.data.coverage import Coverage, in_words
 from distill_jax.data.file_formats import ENDINGS
+from distill_jax.data.image_files import ARRAYS, MOST_BYTES, TRAIN, VALIDATION
 from distill_jax.data.split_files import STEMS, TEXT
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.kinds.kinds import all_names, kind_named
@@ -30,6 +32,19 @@ def test_the_example_is_read_by_the_command(tmp_path, toy_teacher, monkeypatch, 
     told = capsys.readouterr().out
     assert "classes negative, positive" in told and "a gripping, clever film" in told
     assert "all checks of training passed" in told
+
+
+def test_the_file_of_images_is_read_by_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    images, labels = quarters(80)
+    (code,) = re.findall(r"```python\n(.*?)```", DOC, re.S)
+    exec(code, {"images": images, "labels": labels})
+    dispatch(["data", "images:own.npz"])
+    assert "all checks of training passed" in capsys.readouterr().out
+    section = DOC.partition("## Images")[2].partition("\n## ")[0]
+    told = {word for row in section.splitlines() for word in re.findall(r"^\| `(\w+)`", row)}
+    assert told == set(ARRAYS) and MOST_BYTES == 256 << 20 and "256 MiB" in section
+    assert (TRAIN, VALIDATION) == (0.8, 0.9) and "80% train, 10% validation" in section
 
 
 def test_names_and_endings_are_those_that_are_read():

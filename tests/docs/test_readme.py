@@ -13,6 +13,7 @@ from scripts import SCRIPTS, module_at
 from distill_jax.cli.bench import Bench
 from distill_jax.cli.compare import CompareLosses, parse_arguments
 from distill_jax.cli.compress import Compress
+from distill_jax.cli.data import Data
 from distill_jax.cli.experiment import Flags
 from distill_jax.cli.export import Export
 from distill_jax.cli.ledger import ListLedger, MergeLedgers
@@ -22,6 +23,7 @@ from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
 from distill_jax.cli.serve import Serve
 from distill_jax.cli.table import RebuildTable
+from distill_jax.cli.update import UpdateRun
 from distill_jax.cli.verify import Verify
 from distill_jax.engine.options import RunOptions
 from distill_jax.objectives.grammar import parse
@@ -87,6 +89,7 @@ def test_every_flag_that_the_pages_name_exists():
         Bench,
         CompareLosses,
         Compress,
+        Data,
         Export,
         Flags,
         ListLedger,
@@ -98,6 +101,7 @@ def test_every_flag_that_the_pages_name_exists():
         RunOptions,
         Serve,
         Settings,
+        UpdateRun,
         Verify,
         tool,
         *bench,

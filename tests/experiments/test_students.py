@@ -10,11 +10,11 @@ from distill_jax.tables.pareto import from_json, pareto_markdown
 SCRIPT = module_at(ROOT / "experiments/students.py")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_smoke_preset_trains_exports_and_draws(
     toy_teacher, toy_reviews, tmp_path, monkeypatch, capsys
 ):
-    """Slow: three trainings and four exports."""
+    """Long: three trainings and four exports; that of test_compression is shorter."""
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     one_device(monkeypatch)
     students = ("mobilebert-1", "distilbert", "textcnn-6")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from distill_jax import losses
+from distill_jax.losses.teachers import CONFIDENCES, confidence, trust
 
 
 def softmax(logits, T=1.0):
@@ -40,3 +41,25 @@ def test_weights_that_do_not_fit_are_refused(rng):
     for combine in (losses.mean_logits, losses.mean_probabilities):
         with pytest.raises(ValueError, match="2 teachers need 2 weights"):
             combine(logits, weights=np.float32([1, 1, 1]))
+
+
+@pytest.mark.parametrize("combine", [losses.mean_probabilities, losses.mean_logits])
+def test_weights_may_differ_from_example_to_example(combine, rng):
+    logits = rng.normal(size=(3, 4, 5)).astype(np.float32)
+    weights = rng.uniform(0.1, 1, size=(3, 4)).astype(np.float32)
+    got = np.asarray(combine(logits, weights=weights))
+    for b in range(4):
+        np.testing.assert_allclose(got[b], combine(logits[:, b], weights=weights[:, b]), rtol=1e-5)
+    with pytest.raises(ValueError, match="3 teachers need 3 weights"):
+        combine(logits, weights=weights[:2])
+
+
+def test_trust_is_confidence_or_how_right_a_teacher_is(rng):
+    logits = rng.normal(size=(6, 5)).astype(np.float32)
+    p = np.array([softmax(list(row.astype(np.float64))) for row in logits])
+    labels, known = np.array([0, 1, 2, -1, 3, 4], np.int32), np.arange(6) != 3
+    expected = [p[b, labels[b]] if known[b] else p[b].max() for b in range(6)]
+    given = {"labels": labels, "known": known}
+    np.testing.assert_allclose(trust(logits, by="label", **given), expected, rtol=1e-5)
+    for by in CONFIDENCES:
+        np.testing.assert_array_equal(trust(logits, by=by, **given), confidence(logits, by=by))

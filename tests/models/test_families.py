@@ -335,10 +335,19 @@ def test_nobody_outside_the_models_asks_what_something_is():
 
 
 def test_every_config_says_what_everybody_may_know(bag):
-    names = ("tiny", "cnn-4-8", "bag-3", "static-3", "bilstm-3", "distilbert", "mobilebert")
+    names = (
+        "tiny",
+        "cnn-4-8",
+        "mlp-4-8",
+        "bag-3",
+        "static-3",
+        "bilstm-3",
+        "distilbert",
+        "mobilebert",
+    )
     for name in (*names, "textcnn-3"):
         family = student_family(name)
-        teacher = TEACHER if family.reads == "texts" else family.alone("cnn-2-4", 2)
+        teacher = TEACHER if family.reads == "texts" else family.alone(name, 2)
         config = family.student(name, teacher)
         assert config.num_labels == teacher.num_labels and hash(config) == hash(config)
         assert config.token_range == teacher.token_range

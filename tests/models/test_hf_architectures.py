@@ -118,6 +118,19 @@ def test_another_pooling_is_kept_in_our_own_form_and_not_exported(folder_of, mod
     assert HF.name == "hf"
 
 
+@pytest.mark.parametrize("model_type", ["electra", "mobilebert"])
+def test_a_head_may_read_every_token(folder_of, model_type, tmp_path):
+    loaded = load(folder_of(model_type), pooling="tokens", num_labels=2, fresh_classifier=True)
+    family, batch = family_of(loaded.config), padded(model_type)
+    assert family.tokens and loaded.config.shape.per_token
+    said = said_of(loaded, batch)
+    assert said.logits_BC.shape == (*batch.input_ids_BT.shape, 2)
+    family.save(tmp_path / "out", loaded.config, loaded.params, loaded.tokenizer_file, ("a", "b"))
+    np.testing.assert_array_equal(
+        said_of(load_model(tmp_path / "out"), batch).logits_BC, said.logits_BC
+    )
+
+
 @pytest.mark.parametrize("model_type", KIN)
 def test_a_new_head_is_drawn_whole(folder_of, model_type, tmp_path):
     """Of BERT and MobileBERT the pooler stays, which was pretrained; of the others it is a part of

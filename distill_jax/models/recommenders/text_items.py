@@ -160,10 +160,10 @@ def _given(texts: ItemTexts | None, config: ItemConfig) -> ItemTexts:
     if config.given_width:
         _check_width("given vectors", known.given_IV, config.given_width)
         read.append(("vectors", known.given_IV))
-    for what, array in read:
-        if len(array) != len(read[0][1]):
-            raise UserError(f"{len(read[0][1])} {read[0][0]} and {len(array)} {what} of items.")
-        if config.source in ("both", "id") and len(array) < config.num_items:
+    if len(read) == 2 and len(read[0][1]) != len(read[1][1]):
+        raise UserError(f"{len(read[0][1])} texts and {len(read[1][1])} vectors of items.")
+    for what, array in read if config.source in ("both", "id") else ():
+        if len(array) < config.num_items:
             raise UserError(f"{len(array)} {what} for a catalogue of {config.num_items} items.")
     return known
 

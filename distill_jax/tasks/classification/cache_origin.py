@@ -12,7 +12,9 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
 from distill_jax.data.augment.base import Tools
+from distill_jax.data.load_images import is_images, load_images
 from distill_jax.models.build import build_model, load_model
+from distill_jax.models.family import ImageShape
 from distill_jax.models.loaded import Loaded
 from distill_jax.tasks.classification.augment_tools import tools_for
 from distill_jax.tasks.classification.cells import DataConfig
@@ -22,11 +24,10 @@ from distill_jax.tasks.classification.models import (
     with_classes,
 )
 from distill_jax.tasks.classification.splits import (
-    DIGITS,
     Examples,
     Splits,
     load_texts,
-    prepare_digits,
+    prepare_images,
     prepare_texts,
 )
 from distill_jax.teachers.cache import Provenance
@@ -72,14 +73,16 @@ def load_origin(
     """
     try:
         named = dict(origin["data"])
-        data = DataConfig(**{**named, "more_texts": tuple(named["more_texts"])})
+        lists = {"more_texts": named["more_texts"], "left_out": named.get("left_out", ())}
+        data = DataConfig(**{**named, **{key: tuple(value) for key, value in lists.items()}})
         name, classes = str(origin["teacher"]), int(origin["classes"])
         fine_tuned, pooling = origin["fine_tuned"], str(origin.get("pooling", "auto"))
         moved = origin.get("columns")
         columns = None if moved is None else tuple(int(column) for column in moved)
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(f"the cache does not say where teacher and data are ({error!r})") from error
-    teacher = _teacher(name, fine_tuned, classes, pooling, columns)
+    image = load_images(data.name).splits["train"].image if is_images(data.name) else None
+    teacher = _teacher(name, fine_tuned, classes, pooling, columns, image)
     if teacher.digest != provenance.teacher:
         raise UserError(f"the teacher {name} has changed since the cache was made")
     table = _splits(data, teacher, name, pooling).everything
@@ -99,9 +102,10 @@ def _teacher(
     classes: int,
     pooling: str,
     columns: tuple[int, ...] | None,
+    image: ImageShape | None,
 ) -> Loaded:
     if fine_tuned is None and columns is None:
-        return load_checkpoint(name, num_labels=classes, fresh=False, pooling=pooling)
+        return load_checkpoint(name, num_labels=classes, fresh=False, pooling=pooling, image=image)
     if fine_tuned is None:
         assert columns is not None
         own = load_checkpoint(name, num_labels=None, fresh=False, pooling=pooling)
@@ -115,8 +119,8 @@ def _teacher(
 
 
 def _splits(data: DataConfig, teacher: Loaded, name: str, pooling: str) -> Splits:
-    if data.name == DIGITS:
-        return prepare_digits(data)
+    if is_images(data.name):
+        return prepare_images(data)
     if teacher.tokenizer_file is None:
         raise UserError("the teacher has no tokeniser")
     tools = Tools(name)

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax.core.mesh import Placement
+from distill_jax.data.jitter import Jitter
 from distill_jax.engine.options import Precision
 from distill_jax.engine.strategies import stage_name
 from distill_jax.engine.work import Work, compute_dtype
@@ -101,6 +102,7 @@ def classifier_work(
         patience=training.patience if selects else 0,
     )
     table = splits.training_table(with_teacher=objective.needs_teacher)
+    jittered = f", jitter {training.jitter}" if training.jitter else ""
     return Work(
         identity=_identity(cell, config),
         seed=cell.seed,
@@ -112,10 +114,11 @@ def classifier_work(
         batch_size=training.batch_size,
         lengths=lengths,
         table=table,
-        data=splits.digest,
+        data=f"{splits.digest}{jittered}",
         loss_params=lambda: objective.init_params(jax.random.key(cell.seed)),
         evaluate=partial(_evaluate, splits, config, cell.precision),
         evaluate_members=partial(_evaluate_members, splits, config, cell.precision),
+        draws=_draws(table, training),
         occurring=_occurring(config, table),
         precision=cell.precision,
         prefix="" if selects else f"{stage_name(number)}-",
@@ -131,6 +134,13 @@ def _occurring(config: ModelConfig, table: Examples) -> OccurringTokens | None:
     if not path or len(tokens_R) + 1 >= config.token_range.tokens:
         return None
     return OccurringTokens(path, tokens_R)
+
+
+def _draws(table: Examples, training: TrainingConfig) -> Jitter | None:
+    """What of a batch depends on chance beside its order."""
+    if not training.jitter:
+        return None
+    return Jitter(table, training.jitter, -(-len(table) // training.batch_size))
 
 
 def _identity(cell: ClassifierCell, config: ModelConfig) -> Identity:

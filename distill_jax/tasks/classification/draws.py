@@ -21,12 +21,13 @@ def what_was_fixed(cells: Sequence[ClassifierCell]) -> str:
     Args:
       cells: of all entries of a table.
     """
-    tuned = _unique([cell.setup.teacher.seed for cell in cells if cell.setup.teacher.fine_tune])
+    teachers = [cell.setup.teacher for cell in cells if not cell.setup.teacher.is_nobody]
+    tuned = _unique([each.seed for each in teachers if each.varies])
     drawn = _unique([cell.setup.data.label_seed for cell in cells if cell.setup.data.draws_labels])
     shared, uncovered, varied = [], [], []
     if len(tuned) > 1:
         varied.append(f"one of {len(tuned)} teachers (seeds {_listed(tuned)})")
-    else:
+    elif teachers:
         shared.append(f"one teacher (seed {tuned[0]})" if tuned else "one teacher, as it came,")
         uncovered.append("another teacher")
     if len(drawn) > 1:

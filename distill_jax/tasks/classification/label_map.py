@@ -85,7 +85,11 @@ def shown_label_map(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def order_of(
-    names: Sequence[str] | None, count: int, label_names: Sequence[str], label_map: Pairs = ()
+    names: Sequence[str] | None,
+    count: int,
+    label_names: Sequence[str],
+    label_map: Pairs = (),
+    instead: str = "leave out --no-fine-tune, and a new head is trained",
 ) -> Order:
     """The order that makes a head's outputs the data's classes.
 
@@ -94,6 +98,7 @@ def order_of(
       count: how many they are.
       label_names: the data's.
       label_map: as the user says; () for the same names, whatever their case and order.
+      instead: what else the user can do where they do not fit.
 
     Raises:
       UserError: where a class has no partner, or several.
@@ -104,7 +109,7 @@ def order_of(
     elif names is None and count == len(label_names):
         columns = list(range(count))
     else:
-        columns = _by_name(heads, label_names)
+        columns = _by_name(heads, label_names, instead)
     words = [head if heads.count(head) == 1 else str(n) for n, head in enumerate(heads)]
     return Order(
         "map" if label_map else "position" if names is None else "names",
@@ -137,7 +142,7 @@ def _as_said(heads: list[str], label_names: Sequence[str], label_map: Pairs) -> 
     return [column_of[label] for label in range(len(label_names))]
 
 
-def _by_name(heads: list[str], label_names: Sequence[str]) -> list[int]:
+def _by_name(heads: list[str], label_names: Sequence[str], instead: str) -> list[int]:
     found = [_find(name, heads) for name in label_names]
     columns = [column for column in found if column is not None]
     if len(set(columns)) == len(label_names) == len(heads):
@@ -145,11 +150,11 @@ def _by_name(heads: list[str], label_names: Sequence[str]) -> list[int]:
     if len(heads) < len(label_names):
         raise UserError(
             f"the teacher has {len(heads)} classes ({listed(heads)}), the data {len(label_names)} "
-            f"({listed(label_names)}): leave out --no-fine-tune, and a new head is trained"
+            f"({listed(label_names)}): {instead}"
         )
     raise UserError(
         f"the teacher's classes are not the data's: {listed(heads)} and {listed(label_names)}. "
-        f"{_way_out(heads, label_names)}, or leave out --no-fine-tune"
+        f"{_way_out(heads, label_names)}, or {instead.partition(',')[0]}"
     )
 
 

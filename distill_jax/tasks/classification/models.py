@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import user_path
 from distill_jax.data.assets import fetch
 from distill_jax.data.split_files import listed
 from distill_jax.evaluation.task_file import check_classifier
@@ -22,14 +21,16 @@ from distill_jax.models.build import (
     families,
     family_in,
     family_of,
+    load_model,
     student_family,
     teacher_family,
 )
-from distill_jax.models.family import ModelConfig
+from distill_jax.models.family import ImageShape, ModelConfig
 from distill_jax.models.huggingface import Pretrained, load_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
 from distill_jax.models.starts import check_start, started
 from distill_jax.tasks.classification.cells import ClassifierCell, DataConfig, TrainingConfig
+from distill_jax.tasks.classification.finished_models import located
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.splits import Examples
 from distill_jax.tasks.kinds.kind import Kind
@@ -38,8 +39,10 @@ from distill_jax.training.recipe import parse_recipe
 from distill_jax.training.state import Params
 
 SAVED_EXAMPLES = 4
+OWN = "distill_jax_"
+"""How the model types of families begin that no other software reads."""
 PACKAGED = ("minilm-l6",)
-"""Teachers that travel as packages; every other name is a folder, a hub id or a CNN."""
+"""Teachers that travel as packages; every other name is a folder, a hub id or a model of images."""
 POOLING = {"minilm-l6": "mean"}
 """all-MiniLM was trained with mean pooling; its pooler was never used."""
 
@@ -56,34 +59,59 @@ class Checkpoint(Loaded):
 
 
 def load_checkpoint(
-    name: str, *, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
+    name: str,
+    *,
+    num_labels: int | None,
+    fresh: bool,
+    seed: int = 0,
+    pooling: str = "auto",
+    image: ImageShape | None = None,
 ) -> Checkpoint:
-    """What a teacher starts from: a checkpoint (packaged, a folder, the hub), or chance for a CNN.
+    """What a teacher starts from: a checkpoint (packaged, a folder, the hub), or chance for a model
+    of images.
 
     Args:
       num_labels: classes of the data; None for those of a text checkpoint's own head.
       fresh: whether it gets a new head, to be fine-tuned, or keeps the one it has.
       seed: of what is drawn by chance.
       pooling: see ``TeacherConfig``.
+      image: height, width and channels of the images that it is to read.
 
     Raises:
       UserError: when it cannot be had or is of a kind that is not supported.
     """
     family = teacher_family(name)
-    if num_labels is not None and (config := family.alone(name, num_labels)):
+    if num_labels is not None and (config := family.alone(name, num_labels, image)):
         params = family.init(config, jax.random.key(seed))
         return Checkpoint(
             config, params, None, model_digest(config, params), None, fresh=("all of it",)
         )
+    folder = _folder(name)
+    if folder is not None and (kind := family_in(folder)).model_type.startswith(OWN):
+        if fresh:
+            raise UserError(
+                f"teacher {name!r} is a {kind.name}, which is not fine-tuned again: use it "
+                "as it is, with --no-fine-tune"
+            )
+        check_classifier(folder, "teaching classes as it came")
+        return Checkpoint(**vars(load_model(folder)))
     return Checkpoint(**vars(load_encoder(name, num_labels, fresh, seed, pooling, None)))
 
 
 def location_of(name: str) -> Path | str:
     """Where a text teacher's checkpoint is: a folder, or a hub id."""
-    if name in PACKAGED:
-        return fetch(name)
-    path = user_path(name)
-    return path if path.is_dir() else name
+    return fetch(name) if name in PACKAGED else located(name) or name
+
+
+def reads_of(name: str) -> str:
+    """What a teacher reads: ``texts`` or ``images``."""
+    folder = _folder(name)
+    return (family_in(folder) if folder is not None else teacher_family(name)).reads
+
+
+def _folder(name: str) -> Path | None:
+    """Where a teacher lies, if it is a folder."""
+    return None if name in PACKAGED else located(name)
 
 
 def load_encoder(

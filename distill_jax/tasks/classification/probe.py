@@ -38,13 +38,16 @@ class Probe:
     much: Batch
 
 
-def take_probe(table: Examples, most_tokens: int) -> Probe:
+def take_probe(table: Examples, most_tokens: int, among_N: np.ndarray | None = None) -> Probe:
     """A few examples of the shorter half, of different lengths, with labels and without.
 
     Args:
       most_tokens: positions that student and teacher have.
+      among_N: bool [N], of which rows; None for all.
     """
     order = np.argsort(table.lengths_N, kind="stable")
+    if among_N is not None:
+        order = order[among_N[order]]
     with_labels = order[table.labels_N[order] >= 0]
     rows = np.unique(np.concatenate([_spread(with_labels), _spread(order)])).astype(np.int32)
     longest = int(table.lengths_N[rows].max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -35,11 +36,13 @@ from distill_jax.tasks.classification.cells import (
     config_of,
 )
 from distill_jax.tasks.classification.classify import classifier_work, predict, predictor
+from distill_jax.tasks.classification.left_out import scores_of_left_out
 from distill_jax.tasks.classification.models import (
     check_saved,
     inputs_of,
     params_of_student,
 )
+from distill_jax.tasks.classification.peers import among_peers, start_of_peers, the_first
 from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.tasks.classification.teacher import Teacher
 from distill_jax.tasks.classification.teacher_check import Checked
@@ -57,7 +60,7 @@ class Shared(Protocol):
 
     def outputs(self, run: ClassifierRun) -> TeacherOutputs | None: ...
 
-    def teacher_on_test(self, run: ClassifierRun) -> np.ndarray: ...
+    def teacher_on_test(self, run: ClassifierRun) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +97,7 @@ class ClassifierRun(Run):
 
     @cached_property
     def works(self) -> tuple[Work, ...]:
-        return tuple(
+        works = tuple(
             classifier_work(
                 self.cell,
                 self.splits,
@@ -109,6 +112,8 @@ class ClassifierRun(Run):
                 zip(self.cell.making, self.fitted, strict=True), 1
             )
         )
+        peers = self.cell.setup.peers
+        return tuple(among_peers(work, peers) for work in works) if peers else works
 
     @property
     def together(self) -> Mapping[str, Any]:
@@ -117,10 +122,19 @@ class ClassifierRun(Run):
         return {
             "evaluation": self.splits.tokens_digest,
             "live": self.cell.setup.teacher.outputs == "live",
+            **({"silent": gaps} if any(gaps := self.gaps) else {}),
             **({} if fitted is None else {"fitted": canonical_json(fitted)}),
         }
 
+    @cached_property
+    def gaps(self) -> list[bool]:
+        """Of each teacher whether it says nothing of some training example."""
+        table = self.splits.everything
+        return [not teacher.speaks_of(table).all() for teacher in self.teachers]
+
     def start(self) -> Params:
+        if peers := self.cell.setup.peers:
+            return start_of_peers(self.cell, self.teacher.pretrained, peers, self.teacher)
         return params_of_student(self.cell, self.teacher.pretrained, self.teacher)
 
     def outputs(self) -> TeacherOutputs | None:
@@ -129,6 +143,8 @@ class ClassifierRun(Run):
 
     def finish(self, engine: Engine, result: TrainResult, seconds: float) -> LedgerRow:
         assert self.supplies is not None
+        if self.cell.setup.peers:
+            result = dataclasses.replace(result, params=the_first(result.params))
         on_test = self.supplies.teacher_on_test(self)
         return finish_run(engine, self.supplies.experiment, self, result, on_test, seconds)
 
@@ -141,7 +157,7 @@ def finish_run(
     experiment: str,
     run: ClassifierRun,
     result: TrainResult,
-    teacher_test: np.ndarray,
+    teacher_test: np.ndarray | None,
     seconds: float,
 ) -> LedgerRow:
     """Read the test split, keep the model, and write the run up.
@@ -159,6 +175,11 @@ def finish_run(
     metrics[TRAINED] = run.works[-1].trained_parameters(result.params)
     chosen = progress.at_best()
     metrics |= {f"validation/{name}": chosen.get(name, math.nan) for name in kind.decides.values()}
+    told = evidence(splits, said, calibrated, progress.history)
+    if splits.config.left_out:
+        on_validation = _said(engine, splits, config, result.params, splits.validation)
+        found, told["test_scores"] = scores_of_left_out(splits, on_validation, said)
+        metrics |= found
     if progress.skipped:
         metrics["skipped_steps"] = progress.skipped
     keep_run(
@@ -181,7 +202,7 @@ def finish_run(
         metrics=metrics,
         fingerprints={**fingerprints(splits, teacher), "teacher": cell.teacher_digest},
         training=training_facts(result, seconds),
-        **evidence(splits, said, calibrated, progress.history),
+        **told,
     )
 
 
@@ -199,42 +220,42 @@ def teacher_row(
 
     Args:
       checked: what ``check_teacher`` found; its metrics are kept with the scores.
-      said: what it says of the test split.
+      said: what it says of the test split; of one that does not speak of all of it there are no
+        scores.
     """
-    training = teacher.training
-    kind = splits.kind
-    if checked.validation is None:
-        calibrated = calibrated_on_validation(engine, splits, teacher.config, teacher.params)
-    else:
-        calibrated = kind.calibrate(checked.validation, splits.validation, splits.fitted)
-    metrics = kind.measured(said, splits.test, splits.fitted, calibrated, None) | checked.metrics
-    metrics |= as_metrics(splits.coverage)
-    metrics |= cost_metrics(engine, splits, teacher.config, teacher.params)
+    training, kind = teacher.training, splits.kind
+    validation = checked.validation
+    if validation is None:
+        validation = teacher.answers(engine, splits, splits.validation)
+    calibrated: Calibrated = {}
+    if teacher.speaks_of(splits.validation).all():
+        calibrated = kind.calibrate(validation, splits.validation, splits.fitted)
+    metrics = checked.metrics | as_metrics(splits.coverage)
+    whole = bool(teacher.speaks_of(splits.test).all())
+    if whole:
+        metrics |= kind.measured(said, splits.test, splits.fitted, calibrated, None)
     metrics[f"validation/{kind.main}"] = training.get(f"validation_{kind.main}", math.nan)
     if "steps" in training:
         metrics["train/steps"] = training["steps"]
     history = training.get("history", [])
-    keep_run(
-        engine.run_folder(cell.hash),
-        splits,
-        teacher.config,
-        teacher.params,
-        teacher.pretrained.tokenizer_file,
-        said,
-        calibrated,
-        history,
-    )
+    folder = engine.run_folder(cell.hash)
+    if teacher.params is not None:
+        metrics |= cost_metrics(engine, splits, teacher.config, teacher.params)
+        own = teacher.config, teacher.params, teacher.pretrained.tokenizer_file
+        keep_run(folder, splits, *own, said, calibrated, history)
+    elif whole:
+        keep_words(folder, splits, said, calibrated)
     return ledger_row(
         hash=cell.hash,
         experiment=experiment,
         row=TEACHER,
         group=group,
         seed=cell.seed,
-        config=config_of(cell, teacher.config),
+        config=config_of(cell, None if teacher.params is None else teacher.config),
         metrics=metrics,
         fingerprints=fingerprints(splits, teacher),
         training=training,
-        **evidence(splits, said, calibrated, history),
+        **(evidence(splits, said, calibrated, history) if whole else {}),
     )
 
 
@@ -311,6 +332,15 @@ def keep_run(
     )
     check_saved(folder / "model", splits.test, said)
     splits.kind.keep(folder / "model", splits.fitted, calibrated)
+    keep_words(folder, splits, said, calibrated)
+    write_atomic(folder / "history.json", json.dumps(history, indent=1))
+
+
+def keep_words(folder: Path, splits: Splits, said: np.ndarray, calibrated: Calibrated) -> None:
+    """Keep what is said of the test split, and where that is wrong."""
+    if not is_lead():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     names, test = splits.label_names, splits.test
     kept = io.BytesIO()
     np.savez(
@@ -326,4 +356,3 @@ def keep_run(
         found = splits.kind.mistakes(said, test, names, splits.test_texts, calibrated)
     if found is not None:
         write_atomic(folder / MISTAKES, json.dumps(found, ensure_ascii=False, allow_nan=False))
-    write_atomic(folder / "history.json", json.dumps(history, indent=1))

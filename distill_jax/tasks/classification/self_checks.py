@@ -250,9 +250,11 @@ def _check_group(
                 f"the student has {config.num_labels} classes, the data {len(splits.label_names)}"
             )
     configs = [*(teacher.config for teacher in teachers), *(each.model for each in group)]
-    probe = take_probe(splits.everything, min(config.token_range.positions for config in configs))
+    heard_N = np.logical_or.reduce([each.speaks_of(splits.everything) for each in teachers])
+    positions = min(config.token_range.positions for config in configs)
+    probe = take_probe(splits.everything, positions, heard_N if heard_N.any() else None)
     heard = any(fitted.needs_teacher for each in group for fitted in each.fitted)
-    speaks = _teachers_on(probe, teachers) if heard else (None, None)
+    speaks = _teachers_on(probe, splits, teachers) if heard else (None, None)
     students: dict[ModelConfig, _Student] = {}
     shares = Shares(programs(), probe.little, speaks[0])
     seen: set[Any] = set()
@@ -280,21 +282,18 @@ def _order_known(teacher: Teacher) -> str | None:
     return None if teacher.label_names is None else "label orders agree"
 
 
-def _teachers_on(probe: Probe, teachers: Sequence[Teacher]) -> tuple[Any, Any]:
+def _teachers_on(probe: Probe, splits: Splits, teachers: Sequence[Teacher]) -> tuple[Any, Any]:
     """What the teachers say of both batches, checked; of several a tuple each."""
-    said = [_teacher_on(probe, teacher) for teacher in teachers]
+    said = [_teacher_on(probe, splits, teacher) for teacher in teachers]
     if len(said) == 1:
         return said[0]
     little, much = zip(*said, strict=True)
     return little, much
 
 
-def _teacher_on(probe: Probe, teacher: Teacher) -> tuple[ModelOutput, ModelOutput]:
+def _teacher_on(probe: Probe, splits: Splits, teacher: Teacher) -> tuple[ModelOutput, ModelOutput]:
     """What the teacher says of both batches, checked."""
-
-    def speak(batch: Batch) -> ModelOutput:
-        return programs().forward(teacher.config, teacher.params, batch)
-
+    speak = teacher.on_few(splits, programs().forward)
     little, much = check_deterministic(speak, probe.little), speak(probe.much)
     check_padding("the teacher", _logits(little, probe), _logits(much, probe))
     return little, much

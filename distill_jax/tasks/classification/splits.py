@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core.digests import digest
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import home
-from distill_jax.data import digits
 from distill_jax.data.augment.augmentation import augmented, is_copy, parse_augmentation, source_of
 from distill_jax.data.augment.base import Tools
+from distill_jax.data.clients import rows_of_client
 from distill_jax.data.coverage import Coverage, in_words
 from distill_jax.data.load import load_dataset
+from distill_jax.data.load_images import load_images
 from distill_jax.data.plan import choose_lengths
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.data.transfer import add_texts, noisy_labels
 from distill_jax.objectives.outputs import Outputs
-from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
+from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig, parse_client
 from distill_jax.tasks.kinds.kind import Examples, Kind
 
-DIGITS = "digits"
 FEW_SHAPES = 3
 EVALUATION_BATCH = 64
 IMAGE_EVALUATION_BATCH = 512
@@ -196,9 +196,15 @@ def _texts_by_id(table: TextTable) -> dict[str, tuple[str, ...]]:
     return dict(zip(table.ids, zip(*columns, strict=True), strict=True))
 
 
-def prepare_digits(config: DataConfig) -> Splits:
-    """The digits that come with scikit-learn, 8 x 8 pixels."""
-    dataset = digits.load()
+def prepare_images(config: DataConfig) -> Splits:
+    """A data set of images, and the choice of the labels to use.
+
+    Raises:
+      UserError: there is none, or the configuration asks for texts.
+    """
+    if config.text_b is not None or config.more_texts:
+        raise UserError(f"data {config.name!r} are images: they have no second text and no texts")
+    dataset = load_images(config.name)
     train = dataset.splits["train"]
     splits = Splits(
         config=config,
@@ -227,10 +233,19 @@ def _with_labels_chosen(splits: Splits) -> Splits:
             train.ids, train.labels_N, config.label_noise, len(splits.label_names), seed=draw
         )
         train = train.with_labels(noisy_N)
+    used, client = rows, parse_client(config.client)
+    if client is not None:
+        rows = rows_of_client(train, used, client, config.client_alpha, seed=draw)
     labelled = train.take(rows)
     everything = train.without_labels(np.setdiff1d(np.arange(len(train)), rows))
     if config.transfer == "none":
         everything = everything.take(_without_the_rest(config, train, rows))
+    elif len(unheard := _unheard(config, train, used, rows)):
+        gone = {train.ids[row] for row in unheard}
+        kept = [source_of(example) not in gone for example in everything.ids]
+        everything = everything.take(np.flatnonzero(kept))
+    if config.left_out:
+        everything = everything.take(_not_left_out(splits, train, everything))
     chosen: dict[str, Any] = {
         "tokens": splits.tokens_digest,
         "label_fraction": config.label_fraction,
@@ -238,6 +253,8 @@ def _with_labels_chosen(splits: Splits) -> Splits:
     }
     if draw:  # there was one draw once; its digest stays
         chosen["label_seed"] = draw
+    if client is not None:
+        chosen |= {"client": client, "client_alpha": config.client_alpha}
     if config.task != DataConfig.task:  # classes were alone once
         chosen["task"] = config.task
     labels_digest = digest(chosen)
@@ -253,6 +270,48 @@ def _with_labels_chosen(splits: Splits) -> Splits:
         labels_digest=labels_digest,
         digest=digest({"labels": labels_digest, "everything": everything.digest}),
     )
+
+
+def _unheard(config: DataConfig, train: Examples, used: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows of examples of which nobody hears.
+
+    Args:
+      used: rows whose labels are used, by all clients together.
+      rows: those of them that are used here.
+
+    Raises:
+      UserError: where nothing is left.
+    """
+    if config.transfer == "rest":
+        return np.setdiff1d(used, rows)  # they are other clients' alone
+    if len(used) == len(train):
+        raise UserError(
+            f"{config.name}: the labels of all training examples are used: none is left of which a "
+            "teacher alone speaks; lower --label-fraction"
+        )
+    return used
+
+
+def left_out(config: DataConfig, label_names: tuple[str, ...]) -> np.ndarray:
+    """bool [C], the classes that are left out of the transfer set.
+
+    Raises:
+      UserError: there is no such class, or none is left.
+    """
+    for name in config.left_out:
+        if name not in label_names:
+            raise unknown("class", name, label_names, where=f"of data {config.name!r}")
+    out_C = np.array([name in config.left_out for name in label_names])
+    if out_C.all():
+        raise UserError("all classes are left out of the transfer set: none is left to learn from")
+    return out_C
+
+
+def _not_left_out(splits: Splits, train: Examples, chosen: Examples) -> np.ndarray:
+    """int64 rows of ``chosen`` whose class, known or not, is one that students may see."""
+    out_C = left_out(splits.config, splits.label_names)
+    gone = {train.ids[row] for row in np.flatnonzero(out_C[train.labels_N] & (train.labels_N >= 0))}
+    return np.flatnonzero([source_of(example) not in gone for example in chosen.ids])
 
 
 def _rows_used(config: DataConfig, train: Examples) -> np.ndarray:

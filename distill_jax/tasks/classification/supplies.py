@@ -1,5 +1,6 @@
 """Fetches what the cells of a table need, each thing once."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -10,46 +11,42 @@ import numpy as np
 
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
+from distill_jax.data.load_images import is_images
 from distill_jax.data.table import TextDataset
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.sweep import Entry
+from distill_jax.evaluation.mixture import mixture_weights
 from distill_jax.evaluation.predict import check_token_types
-from distill_jax.models.build import teacher_family
+from distill_jax.models.family import ImageShape
+from distill_jax.objectives.reworded import with_teacher_weights
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.asked import rows_asked
 from distill_jax.tasks.classification.augment_tools import tools_for
 from distill_jax.tasks.classification.cells import (
+    FILE,
     TEACHER,
     ClassifierCell,
     ClassifierSetup,
     DataConfig,
-    TrainingConfig,
+    TeacherConfig,
     with_each_teacher,
 )
-from distill_jax.tasks.classification.classify import predict
 from distill_jax.tasks.classification.label_map import Pairs
-from distill_jax.tasks.classification.models import Checkpoint, load_checkpoint
+from distill_jax.tasks.classification.models import Checkpoint, load_checkpoint, reads_of
+from distill_jax.tasks.classification.raise_teacher import raised
 from distill_jax.tasks.classification.runs import ClassifierRun, teacher_row
 from distill_jax.tasks.classification.self_checks import check_splits
 from distill_jax.tasks.classification.splits import (
-    DIGITS,
     Splits,
     load_texts,
-    prepare_digits,
+    prepare_images,
     prepare_texts,
 )
-from distill_jax.tasks.classification.teacher import (
-    Teacher,
-    as_it_came,
-    in_order_of,
-    outputs_for,
-    teacher_cell,
-)
+from distill_jax.tasks.classification.teacher import Teacher, in_order_of, outputs_for
 from distill_jax.tasks.classification.teacher_check import check_teacher
-from distill_jax.tasks.classification.teacher_rates import best_fine_tuned
 from distill_jax.teachers.placebo import Placebo, shuffled
 from distill_jax.training.feed import TeacherOutputs
 
@@ -70,16 +67,23 @@ class Supplies:
     _placebos: dict[tuple[object, ...], Placebo] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
     _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    _weights: dict[tuple[str, ...], tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pretrained = lru_cache(None)(self._pretrained)
         self.splits = lru_cache(None)(self._splits)
 
     def _pretrained(
-        self, name: str, num_labels: int | None, fresh: bool, seed: int = 0, pooling: str = "auto"
+        self,
+        name: str,
+        num_labels: int | None,
+        fresh: bool,
+        seed: int = 0,
+        pooling: str = "auto",
+        image: ImageShape | None = None,
     ) -> Checkpoint:
         pretrained = load_checkpoint(
-            name, num_labels=num_labels, fresh=fresh, seed=seed, pooling=pooling
+            name, num_labels=num_labels, fresh=fresh, seed=seed, pooling=pooling, image=image
         )
         for note in pretrained.notes if not seed else ():  # they are the same for every seed
             self.engine.reporter.say(f"teacher: {note}")
@@ -101,15 +105,13 @@ class Supplies:
     def of(self, cell: ClassifierCell) -> tuple[Splits, Checkpoint]:
         """The examples of a cell, and the checkpoint of its teacher."""
         teacher = cell.setup.teacher
-        splits, pretrained = self.splits(
-            cell.setup.data, teacher.name, teacher.fine_tune, teacher.pooling, teacher.label_map
-        )
-        if teacher.seed:
+        name, fresh, pooling = teacher.checkpoint, teacher.new_head, teacher.pooling
+        splits, pretrained = self.splits(cell.setup.data, name, fresh, pooling, teacher.label_map)
+        if teacher.seed and teacher.fine_tune:
             classes = len(splits.label_names)
-            pooling = cell.setup.data.pooling_of(teacher.pooling)
-            pretrained = self.pretrained(
-                teacher.name, classes, teacher.fine_tune, teacher.seed, pooling
-            )
+            settled = cell.setup.data.pooling_of(pooling)
+            image = splits.everything.image
+            pretrained = self.pretrained(name, classes, fresh, teacher.seed, settled, image)
         return splits, pretrained
 
     def check_tokens(self, cell: ClassifierCell) -> None:
@@ -132,19 +134,17 @@ class Supplies:
           UserError: for a useless teacher, where such are refused, see ``teacher_check``.
         """
         splits, pretrained = self.of(cell)
-        key = (splits.labels_digest, cell.setup.teacher)
+        key = self._key(splits, cell)
         if key in self._teachers:
             return
         which = f" (seed {cell.setup.teacher.seed}, labels {cell.setup.data.label_seed})"
         shown = which if cell.setup.teacher.seed or cell.setup.data.label_seed else ""
         name = f"teacher{shown}"
-        own_cell = teacher_cell(splits, pretrained, cell)
-        if cell.setup.teacher.fine_tune:
-            teacher, own_cell = best_fine_tuned(self.engine, splits, pretrained, own_cell, name)
-        else:
-            teacher = as_it_came(splits, pretrained)
-            own_cell = own_cell.but(objective="as it came", training=TrainingConfig())
+        teacher, own_cell = raised(self.engine, splits, pretrained, cell, name)
         self.engine.stop.check()
+        if cell.setup.teacher.is_nobody:
+            self._teachers[key] = teacher, ""
+            return
         row = rows_in(ledger.path.parent).get(own_cell.hash)
         if row is not None and row.fingerprints["teacher"] != teacher.digest:
             row = None
@@ -157,7 +157,7 @@ class Supplies:
         if not share.holds(own_cell.hash):
             return
         if row is None:
-            group = Path(cell.setup.teacher.name).name
+            group = _in_short(cell.setup.teacher)
             row = teacher_row(
                 self.engine,
                 self.experiment,
@@ -171,12 +171,44 @@ class Supplies:
             if is_lead():
                 ledger.append(row)
         clear_checkpoints(self.engine.run_folder(own_cell.hash, shared=True))
-        self.engine.reporter.say(f"{name}: {splits.kind.told(row.metrics)}")
+        if splits.kind.columns[0].key in row.metrics:
+            self.engine.reporter.say(f"{name}: {splits.kind.told(row.metrics)}")
 
     def teacher(self, cell: ClassifierCell) -> tuple[Teacher, str]:
         """The teacher of a cell and the hash of the teacher's own row."""
         splits, _ = self.of(cell)
-        return self._teachers[splits.labels_digest, cell.setup.teacher]
+        return self._teachers[self._key(splits, cell)]
+
+    def weighed(self, cell: ClassifierCell) -> ClassifierCell:
+        """The cell with the weights of its teachers, by validation, in its objectives."""
+        splits, _ = self.of(cell)
+        teachers = [self.teacher(each)[0] for each in with_each_teacher(cell)]
+        key = (splits.tokens_digest, *(teacher.digest for teacher in teachers))
+        if key not in self._weights:
+            spoken_N = np.logical_and.reduce([t.speaks_of(splits.validation) for t in teachers])
+            if not spoken_N.any():
+                raise UserError("weights by validation: there is no example of which all speak")
+            known = splits.validation.take(np.flatnonzero(spoken_N))
+            said = [teacher.answers(self.engine, splits, known) for teacher in teachers]
+            self._weights[key] = mixture_weights(np.stack(said), known.labels_N)
+            names = zip(cell.setup.teachers, self._weights[key], strict=True)
+            told = ", ".join(f"{_in_short(each)} {weight:g}" for each, weight in names)
+            self.engine.reporter.say(
+                f"teachers weigh by {len(known):,} examples of validation: {told}"
+            )
+        weights = self._weights[key]
+        making = [
+            dataclasses.replace(
+                stage, objective=with_teacher_weights(stage.objective, weights, splits.outputs)
+            )
+            for stage in cell.making
+        ]
+        return dataclasses.replace(cell, stages=(*making, *cell.steps))
+
+    def _key(self, splits: Splits, cell: ClassifierCell) -> tuple[str, TeacherConfig]:
+        """Of a teacher: what it was made of, with the transfer set where that has a part in it."""
+        config = cell.setup.teacher
+        return splits.labels_digest if config.is_plain else splits.digest, config
 
     def teacher_places(self, entries: Sequence[Entry[ClassifierSetup]]) -> list[Place]:
         """Where the teachers stand, the first of every entry before the second.
@@ -188,27 +220,37 @@ class Supplies:
         """
         places: dict[str, Place] = {}
         for number in range(max(len(entry.cell.setup.teachers) for entry in entries)):
-            taught = [entry for entry in entries if number < len(entry.cell.setup.teachers)]
+            taught = [entry for entry in entries if self._stands(entry.cell, number)]
+            if not taught:
+                continue
             for place in self._places_of(taught, number):
                 places.setdefault(f"{place.group} {place.hash}", place)
         return list(places.values())
 
+    def _stands(self, cell: ClassifierCell, number: int) -> bool:
+        """Whether a cell has a teacher of this number, with a row of its own."""
+        teachers = with_each_teacher(cell)
+        return number < len(teachers) and bool(self.teacher(teachers[number])[1])
+
     def _places_of(self, entries: Sequence[Entry[ClassifierSetup]], number: int) -> list[Place]:
         heard: dict[tuple[str, str], dict[str, int]] = {}
+        named: dict[tuple[str, ...], str] = {}
         for entry in entries:
             first = heard.setdefault((entry.group, entry.row), {})
             cell = with_each_teacher(entry.cell)[number]
             first.setdefault(self.teacher(cell)[1], entry.cell.seed)
+            if not cell.setup.teacher.is_plain:
+                named[tuple(first)] = f"{TEACHER}: {_in_short(cell.setup.teacher)}"
         if len({tuple(hashes) for hashes in heard.values()}) == 1:
-            name = Path(entries[0].cell.setup.teachers[number].name).name
+            name = _in_short(entries[0].cell.setup.teachers[number])
             heard = {(name, ""): next(iter(heard.values()))}
+            named = {}
         rows: dict[str, dict[tuple[str, ...], str]] = {}
         places: dict[tuple[str, str], Place] = {}
         for (group, _), hashes in heard.items():
             known = rows.setdefault(group, {})
-            row = known.setdefault(
-                tuple(hashes), f"{TEACHER} {len(known) + 1}" if known else TEACHER
-            )
+            label = f"{TEACHER} {len(known) + 1}" if known else TEACHER
+            row = known.setdefault(tuple(hashes), named.get(tuple(hashes), label))
             for hash, seed in hashes.items():
                 places.setdefault((group, hash), Place(row, group, seed, hash))
         return list(places.values())
@@ -235,8 +277,8 @@ class Supplies:
         captures = [
             objective.teacher_captures[its]
             for pupil, its in pupils
-            for objective in pupil.fitted
-            if objective.needs_teacher
+            for objective, work in zip(pupil.fitted, pupil.works, strict=True)
+            if work.objective.needs_teacher
         ]
         return outputs_for(
             self.engine,
@@ -261,24 +303,25 @@ class Supplies:
         """That among whose examples a run's are, and about which its teacher is asked, once."""
         return _widest(run.splits, [other.splits for other, _ in self._pupils(run, number)])
 
-    def teacher_on_test(self, run: ClassifierRun) -> np.ndarray:
+    def teacher_on_test(self, run: ClassifierRun) -> np.ndarray | None:
         """What the teacher says of the test split, for fidelity; of several what they say together,
-        see ``Kind.mean``."""
+        see ``Kind.mean``. None where one says nothing of some example."""
+        if not all(teacher.speaks_of(run.splits.test).all() for teacher in run.teachers):
+            return None
         said = [self._on_test_split(run.splits, teacher) for teacher in run.teachers]
         return said[0] if len(said) == 1 else run.splits.kind.mean(said)
 
     def _on_test_split(self, splits: Splits, teacher: Teacher) -> np.ndarray:
         key = (splits.tokens_digest, teacher.digest)
         if key not in self._on_test:
-            self._on_test[key] = predict(
-                splits,
-                teacher.config,
-                teacher.params,
-                splits.test,
-                mesh=self.engine.mesh,
-                on_batch=self.engine.check_stop,
-            )
+            self._on_test[key] = teacher.answers(self.engine, splits, splits.test)
         return self._on_test[key]
+
+
+def _in_short(config: TeacherConfig) -> str:
+    """What a teacher is called in a table."""
+    source = Path(config.source.removeprefix(FILE)).name
+    return " > ".join([source, *(each.student for each in config.assistants)])
 
 
 def together(speakers: Sequence[TeacherOutputs | None]) -> TeacherOutputs | None:
@@ -292,7 +335,7 @@ def examples_for(
     data: DataConfig,
     teacher: str,
     fresh: bool,
-    load: Callable[[str, int | None, bool], Checkpoint],
+    load: Callable[..., Checkpoint],
     texts: TextDataset | None = None,
     label_map: Pairs = (),
 ) -> tuple[Splits, Checkpoint]:
@@ -300,35 +343,39 @@ def examples_for(
 
     Args:
       fresh: whether the teacher gets a new head.
-      load: of checkpoints: (name, number of classes or None for its own, fresh).
+      load: of checkpoints: (name, number of classes or None for its own, fresh), and for images
+        ``image``, their shape.
       texts: of the data set, where they have been loaded.
       label_map: see ``TeacherConfig``.
 
     Raises:
       UserError: for what training would refuse about data, teacher, or the two together.
     """
-    given, reads = "images" if data.name == DIGITS else "texts", teacher_family(teacher).reads
+    images = is_images(data.name)
+    given, reads = "images" if images else "texts", reads_of(teacher)
     if given != reads:
         raise UserError(
             f"data {data.name!r} does not fit teacher {teacher!r}: {given} are given to a model of "
-            f"{reads}; digits want a CNN (cnn-16-32-64), texts a BERT checkpoint"
+            f"{reads}; images want a CNN (cnn-16-32-64) or an MLP (mlp-1200-1200-drop), texts a "
+            "BERT checkpoint"
         )
     if given == "images" and data.augment:
         raise UserError(f"augmentation ({data.augment}) is of texts, not of {data.name}")
     kind = data.kind
-    if data.name == DIGITS and not kind.has_classes:
+    if images and not kind.has_classes:
         raise UserError(f"data {data.name!r} has classes: leave out --task {data.task}")
     if not fresh and not kind.has_classes:
         raise UserError(
             f"a teacher that is used as it came (--no-fine-tune) is heard class by class; for task "
             f"{data.task} its head is trained on the labels: leave out --no-fine-tune"
         )
-    source = prepare_digits(data) if data.name == DIGITS else texts or load_texts(data)
-    known = len(source.label_names) if fresh or data.name == DIGITS else None
-    pretrained = load(teacher, known, fresh)
+    source: Any = prepare_images(data) if images else texts or load_texts(data)
+    known = len(source.label_names) if fresh or images else None
+    of_images = {"image": source.everything.image} if images else {}
+    pretrained = load(teacher, known, fresh, **of_images)
     if not fresh:
         pretrained = in_order_of(source.label_names, pretrained, label_map)
-    splits: Any = source
+    splits = source
     if pretrained.tokenizer_file is not None:
         splits = prepare_texts(
             data, splits, pretrained.tokenizer_file, tools_for(data, teacher, pretrained)

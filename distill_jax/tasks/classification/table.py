@@ -14,6 +14,7 @@ from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import Place, TableSpec
+from distill_jax.tasks.classification.assistants import check_heard, shape_of_last
 from distill_jax.tasks.classification.cells import (
     ClassifierCell,
     ClassifierSetup,
@@ -21,7 +22,9 @@ from distill_jax.tasks.classification.cells import (
     with_each_teacher,
 )
 from distill_jax.tasks.classification.draws import check_label_seeds, what_was_fixed
+from distill_jax.tasks.classification.image_checks import check_jitter, check_left_out
 from distill_jax.tasks.classification.models import check_student, check_training
+from distill_jax.tasks.classification.peers import check_peers
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
 from distill_jax.tasks.classification.supplies import Supplies
@@ -63,7 +66,8 @@ class Classification:
         cell = dataclasses.replace(cell, data_digest=splits.digest)
         config = config_of(cell, check_student(cell, pretrained.config))
         unread = () if cell.setup.teacher.fine_tune else ("teacher.training",)
-        return config, (*KNOWN_LATE, *NAMES, *unread)
+        weighed = ("objective", "intermediate") if cell.setup.weigh else ()
+        return config, (*KNOWN_LATE, *NAMES, *unread, *weighed)
 
     def raise_teachers(self, ledger: Ledger) -> None:
         """Fine-tune every teacher that the entries hear; then the yardsticks."""
@@ -79,7 +83,11 @@ class Classification:
         splits, _ = self.supplies.of(cell)
         teachers = tuple(self.supplies.teacher(each)[0] for each in with_each_teacher(cell))
         model = check_student(cell, teachers[0].pretrained.config)
+        if cell.setup.weigh:
+            cell = self.supplies.weighed(cell)
         shapes = [teacher.config.shape for teacher in teachers]
+        if cell.setup.peers:
+            shapes = [model.shape]
         fitted = tuple(
             resolve(text, model.shape, shapes, splits.outputs) for text in cell.objectives
         )
@@ -129,19 +137,30 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     supplies.check_tokens(cell)
     plugin_digest(*cell.objectives, read=cell.setup.kind.parse)
     student = check_student(cell, pretrained[0].config)
-    shape, kind = student.shape, cell.setup.kind
-    for training in (*(each.training for each in cell.setup.teachers), cell.training):
+    shape, kind, teachers = student.shape, cell.setup.kind, cell.setup.teachers
+    shapes = [shape_of_last(each, *supplies.of(each)).shape for each in with_each_teacher(cell)]
+    assistants = [each.training for teacher in teachers for each in teacher.assistants]
+    for training in (*(each.training for each in teachers), *assistants, cell.training):
         supplies.engine.check_batch_size(training.batch_size)
+    trained = supplies.of(cell)[0].training_table(with_teacher=True)
+    for each in teachers:
+        check_jitter(each.training, trained)
     for stage in cell.making:
         check_training(stage.training, student, kind)
-    for teacher, checkpoint in zip(cell.setup.teachers, pretrained, strict=True):
+    for teacher, checkpoint in zip(teachers, pretrained, strict=True):
         if teacher.fine_tune:
             check_training(teacher.training, checkpoint.config, kind)
-    for objective in cell.objectives[::-1]:
-        shapes = [each.config.shape for each in pretrained]
-        resolved = resolve(objective, shape, shapes, outputs)
+    for stage in cell.making[::-1]:
+        objective = stage.objective
+        resolved = resolve(objective, shape, [shape] if cell.setup.peers else shapes, outputs)
+        if cell.setup.peers:
+            check_peers(objective, resolved)
+        else:
+            check_heard(teachers, objective, resolved)
         if cell.setup.placebo:
             _check_placebo(objective, resolved, cell.setup.kind)
+        check_jitter(stage.training, trained, cell.setup.teachers if resolved.needs_teacher else ())
+        check_left_out(cell.setup.data, objective, resolved.needs_teacher)
         yield from resolved.notes
 
 

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
 from distill_jax.core.sharding import ShardingRules, place
-from distill_jax.core.types import Capture
+from distill_jax.core.types import Batch, Capture, ModelOutput
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
+from distill_jax.engine.options import Precision
 from distill_jax.engine.rows import training_facts
 from distill_jax.models.build import build_model, load_model
 from distill_jax.models.family import ModelConfig, family_of
@@ -30,14 +32,14 @@ from distill_jax.tasks.classification.cells import (
     ClassifierSetup,
     TeacherConfig,
 )
-from distill_jax.tasks.classification.classify import classifier_work
+from distill_jax.tasks.classification.classify import classifier_work, predict
 from distill_jax.tasks.classification.label_map import Pairs, order_of
 from distill_jax.tasks.classification.models import (
     Checkpoint,
     inputs_of,
     with_classes,
 )
-from distill_jax.tasks.classification.splits import Splits
+from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.teachers.asking import how_long
 from distill_jax.teachers.cache import (
     Provenance,
@@ -48,6 +50,7 @@ from distill_jax.teachers.cache import (
 )
 from distill_jax.teachers.live import LiveTeacher
 from distill_jax.training.feed import TeacherOutputs
+from distill_jax.training.loop import TrainResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,46 @@ class Teacher:
     folder: Path | None
     training: dict[str, Any]
     label_names: tuple[str, ...] | None = None
+
+    def answers(
+        self, engine: Engine, splits: Splits, table: Examples, precision: Precision = "f32"
+    ) -> np.ndarray:
+        """Logits [N, C] for a table, in its order; NaN for examples of which it says nothing."""
+        return predict(
+            splits,
+            self.config,
+            self.params,
+            table,
+            mesh=engine.mesh,
+            on_batch=engine.check_stop,
+            precision=precision,
+        )
+
+    def speaks_of(self, table: Examples) -> np.ndarray:
+        """bool [N], the examples of a table of which it says something."""
+        return np.ones(len(table), bool)
+
+    def on_few(
+        self, splits: Splits, forward: Callable[..., ModelOutput]
+    ) -> Callable[[Batch], ModelOutput]:
+        """What it says, whole, of batches of ``splits.everything``; for checks of a few.
+
+        Args:
+          forward: (config, parameters, batch) -> the output of any model.
+        """
+        return partial(forward, self.config, self.params)
+
+    def outputs(
+        self,
+        engine: Engine,
+        splits: Splits,
+        capture: Capture,
+        config: TeacherConfig,
+        wider: Splits,
+        rows: np.ndarray | None = None,
+    ) -> TeacherOutputs:
+        """What it says of batches of ``splits.everything``; see ``outputs_for``."""
+        return _asked(engine, splits, self, capture, config, wider, rows)
 
 
 def teacher_cell(splits: Splits, pretrained: Checkpoint, cell: ClassifierCell) -> ClassifierCell:
@@ -98,38 +141,58 @@ def fine_tuned(
     if not folder.is_dir():
         config = pretrained.config
         planned = cell.training.total_steps(len(splits.labelled))
+        objective = resolve(cell.objective, config.shape, None, splits.outputs)
         result = engine.train(
-            classifier_work(
-                cell,
-                splits,
-                config,
-                resolve(cell.objective, config.shape, None, splits.outputs),
-                cell.training,
-                planned,
-            ),
+            classifier_work(cell, splits, config, objective, cell.training, planned),
             pretrained.params,
             teacher=None,
             label=label,
             folder=engine.run_folder(cell.hash, shared=True),
         )
-        progress = result.progress
-        training = {
-            "cell": cell.hash,
-            "steps": int(progress.history[-1]["step"]),
-            "planned_steps": planned,
-            f"validation_{splits.kind.main}": progress.at_best().get(splits.kind.main, math.nan),
-            **training_facts(result),
-        }
-        with atomic_folder(folder) as scratch:
-            family_of(config).save(
-                scratch,
-                config,
-                result.params,
-                pretrained.tokenizer_file,
-                splits.label_names,
-                inputs_of(splits.config),
-            )
-            (scratch / "training.json").write_text(json.dumps(training, indent=1))
+        keep_teacher(folder, splits, pretrained, config, result, cell, planned)
+    return kept_teacher(folder, splits, pretrained)
+
+
+def keep_teacher(
+    folder: Path,
+    splits: Splits,
+    pretrained: Checkpoint,
+    config: ModelConfig,
+    result: TrainResult,
+    cell: ClassifierCell,
+    planned: int,
+) -> None:
+    """Write a folder that ``kept_teacher`` opens, whole or not at all.
+
+    Args:
+      planned: steps.
+    """
+    progress = result.progress
+    training = {
+        "cell": cell.hash,
+        "steps": int(progress.history[-1]["step"]),
+        "planned_steps": planned,
+        f"validation_{splits.kind.main}": progress.at_best().get(splits.kind.main, math.nan),
+        **training_facts(result),
+    }
+    with atomic_folder(folder) as scratch:
+        family_of(config).save(
+            scratch,
+            config,
+            result.params,
+            pretrained.tokenizer_file,
+            splits.label_names,
+            inputs_of(splits.config),
+        )
+        (scratch / "training.json").write_text(json.dumps(training, indent=1))
+
+
+def kept_teacher(folder: Path, splits: Splits, pretrained: Checkpoint) -> Teacher:
+    """A teacher that was trained here.
+
+    Args:
+      pretrained: what it, or the first of its teachers, came from.
+    """
     loaded = load_model(folder)
     check_label_order(loaded, splits.label_names)
     return Teacher(
@@ -229,7 +292,19 @@ def outputs_for(
     """
     if not captures:
         return None
-    capture = union_of(captures)
+    return teacher.outputs(engine, splits, union_of(captures), config, wider, rows)
+
+
+def _asked(
+    engine: Engine,
+    splits: Splits,
+    teacher: Teacher,
+    capture: Capture,
+    config: TeacherConfig,
+    wider: Splits,
+    rows: np.ndarray | None,
+) -> TeacherOutputs:
+    """A model that is asked live, or from its cache."""
     dtype = jnp.float32 if config.precision == "f32" else jnp.bfloat16
     params = place(teacher.params, ShardingRules().teacher, engine.mesh.local_mesh)
     speaker = LiveTeacher(build_model(teacher.config, dtype=dtype), params, capture)
@@ -264,7 +339,7 @@ def outputs_for(
             on_wait=engine.stop.check,
             batch_size=batch_size,
             origin=origin_of(
-                config.name,
+                config.source,
                 teacher.folder,
                 wider,
                 wider.config.pooling_of(config.pooling),

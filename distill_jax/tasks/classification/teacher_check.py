@@ -21,7 +21,6 @@ from distill_jax.tables.cautions import (
     ON_LABELS,
     REORDERED,
 )
-from distill_jax.tasks.classification.classify import predict
 from distill_jax.tasks.classification.label_map import shown_label_map
 from distill_jax.tasks.classification.splits import Splits
 from distill_jax.tasks.classification.teacher import Teacher
@@ -101,21 +100,18 @@ def check_teacher(
     if ACCURACY in known and known[ACCURACY] > known[MAJORITY] and REORDERED not in known:
         return Checked()
     rows = np.unique(np.linspace(0, len(splits.labelled) - 1, MOST_ROWS).astype(np.int64))
-    few = splits.labelled.take(rows)
+    few, known_validation = (
+        table.take(np.flatnonzero(teacher.speaks_of(table)))
+        for table in (splits.labelled.take(rows), splits.validation)
+    )
+    if not len(few) or not len(known_validation):
+        say(f"teacher{which}: it says nothing of labelled examples, or of validation: not checked")
+        return Checked()
     few_NC, validation_NC = (
-        predict(
-            splits,
-            teacher.config,
-            teacher.params,
-            table,
-            mesh=engine.mesh,
-            on_batch=engine.check_stop,
-            precision=precision,
-        )
-        for table in (few, splits.validation)
+        teacher.answers(engine, splits, table, precision) for table in (few, known_validation)
     )
     labelled = Said(few_NC.argmax(axis=-1), few.labels_N)
-    validation = Said(validation_NC.argmax(axis=-1), splits.validation.labels_N)
+    validation = Said(validation_NC.argmax(axis=-1), known_validation.labels_N)
     say(
         f"teacher{which}: right in {labelled.told()} of {len(labelled.labels_N):,} labelled "
         f"training rows, {validation.told()} of {len(validation.labels_N):,} of validation"
@@ -142,7 +138,8 @@ def check_teacher(
         if how == "refuse":
             raise UserError(f"{each} (--teacher-check warn goes on all the same)")
         say(f"warning: {each}")
-    return Checked(metrics, validation_NC)
+    whole = len(known_validation) == len(splits.validation)
+    return Checked(metrics, validation_NC if whole else None)
 
 
 def _beside_constant(
@@ -151,15 +148,7 @@ def _beside_constant(
     """Whether a teacher of another kind of task does better on validation than the one answer to
     all examples that is best on the labels that are used."""
     kind = splits.kind
-    said = predict(
-        splits,
-        teacher.config,
-        teacher.params,
-        splits.validation,
-        mesh=engine.mesh,
-        on_batch=engine.check_stop,
-        precision=precision,
-    )
+    said = teacher.answers(engine, splits, splits.validation, precision)
     constant_C = kind.constant(splits.labelled, splits.label_names)
     if constant_C is None:
         return Checked(validation=said)

@@ -13,6 +13,7 @@ import numpy as np
 from distill_jax.core.digests import digest
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError, unknown
+from distill_jax.data.load_images import is_images
 from distill_jax.data.subsets import labelled_rows
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.engine.merge import rows_in
@@ -29,7 +30,7 @@ from distill_jax.tables.names import PIXELS, USED, YARDSTICK
 from distill_jax.tables.spec import Place
 from distill_jax.tasks.classification.cells import ClassifierCell, ClassifierSetup, DataConfig
 from distill_jax.tasks.classification.runs import evidence
-from distill_jax.tasks.classification.splits import DIGITS, Examples, Splits, load_texts
+from distill_jax.tasks.classification.splits import Examples, Splits, load_texts
 
 if TYPE_CHECKING:
     from distill_jax.tasks.classification.supplies import Supplies
@@ -97,7 +98,7 @@ def _of(splits: Splits, select: str) -> list[Yardstick]:
     if kind.constant(splits.labelled, splits.label_names) is not None:
         found.append(Yardstick(kind.constant_name, config, content))
     if kind.fitted_name is not None:
-        fitted = PIXELS if config.name == DIGITS else kind.fitted_name
+        fitted = PIXELS if is_images(config.name) else kind.fitted_name
         found.append(Yardstick(fitted, config, content, select, Regression()))
     return found
 

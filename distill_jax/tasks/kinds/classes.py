@@ -19,7 +19,7 @@ from distill_jax.evaluation.mistakes import mistakes
 from distill_jax.evaluation.yardsticks import Fitted, Regression, majority, regression
 from distill_jax.losses.teachers import mean_probabilities
 from distill_jax.objectives.outputs import CLASSES, Outputs
-from distill_jax.tables.columns import COLUMNS
+from distill_jax.tables.columns import COLUMNS, ERRORS
 from distill_jax.tables.evidence import pack_correct
 from distill_jax.tables.names import CLASSES as PREDICTED
 from distill_jax.tables.names import MAJORITY, TFIDF
@@ -88,12 +88,13 @@ class Classes(Kind):
         calibrated: Calibrated,
         teacher: np.ndarray | None,
     ) -> dict[str, float]:
-        """With how many classes are predicted, and the temperature."""
+        """With how many are wrong, how many classes are predicted, and the temperature."""
         scores = self.scores(said, table, fitted, calibrated=calibrated, teacher=teacher)
         lost = np.isnan(said).any()
         predicted = math.nan if lost else len(np.unique(said.argmax(axis=-1)))
         return {
             **{f"test/{name}": value for name, value in scores.items()},
+            ERRORS.key: math.nan if lost else int((said.argmax(axis=-1) != table.labels_N).sum()),
             PREDICTED: predicted,
             **calibrated,
         }

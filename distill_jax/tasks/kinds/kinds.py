@@ -5,10 +5,18 @@ from pathlib import Path
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.evaluation.answers import Form
 from distill_jax.evaluation.task_file import TaskFile
-from distill_jax.tasks.kinds import classes, labels, number
+from distill_jax.tasks.kinds import (
+    classes,
+    intent_slots,
+    labels,
+    number,
+    relations,
+    spans,
+    tags,
+)
 from distill_jax.tasks.kinds.kind import Kind, registered
 
-MODULES = (classes, labels, number)
+MODULES = (classes, intent_slots, labels, number, relations, spans, tags)
 """Files of this folder, each of which registers kinds."""
 
 

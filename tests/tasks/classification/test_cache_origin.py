@@ -11,7 +11,7 @@ from distill_jax.core.types import Capture
 from distill_jax.tasks.classification.cache_origin import load_origin, origin_of
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.models import load_checkpoint
-from distill_jax.tasks.classification.splits import load_texts, prepare_digits, prepare_texts
+from distill_jax.tasks.classification.splits import load_texts, prepare_images, prepare_texts
 from distill_jax.teachers.manifest import Provenance
 
 CAPTURE = Capture(hidden_states=(1,))
@@ -55,7 +55,7 @@ def test_the_precision_of_the_teacher_is_kept(texts):
 
 def test_a_network_for_images_as_it_came_is_found():
     checkpoint = load_checkpoint("cnn-2-4-8", num_labels=10, fresh=False)
-    task = prepare_digits(DataConfig(name="digits", transfer="none"))
+    task = prepare_images(DataConfig(name="digits", transfer="none"))
     provenance = dataclasses.replace(provenance_of(checkpoint, task), capture=Capture())
     teacher, table = load_origin(origin_of("cnn-2-4-8", None, task), provenance)
     assert teacher(table.batch(np.arange(4), 1, 4)).logits_BC.shape == (4, 10)

@@ -36,7 +36,7 @@ from distill_jax.tasks.classification.self_checks import (
     check_splits,
     unreached_in,
 )
-from distill_jax.tasks.classification.splits import prepare_digits
+from distill_jax.tasks.classification.splits import prepare_images
 from distill_jax.tasks.classification.table import Classification
 from distill_jax.tasks.classification.teacher import Teacher, check_label_order
 from distill_jax.teachers.live import LiveTeacher
@@ -92,7 +92,7 @@ def test_every_loss_passes(task, toy):
 
 
 def test_images_pass_too():
-    task = prepare_digits(DataConfig("digits"))
+    task = prepare_images(DataConfig("digits"))
     config = CnnConfig((4, 8), 16, 10)
     params = init_cnn(config, jax.random.key(0))
     checkpoint = Checkpoint(config, params, None, "pretrained", None)

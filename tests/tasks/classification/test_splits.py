@@ -6,7 +6,7 @@ from padding import padding_fraction
 
 from distill_jax.data.plan import plan_epoch
 from distill_jax.tasks.classification.cells import DataConfig, TrainingConfig
-from distill_jax.tasks.classification.splits import prepare_digits, prepare_texts
+from distill_jax.tasks.classification.splits import prepare_images, prepare_texts
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_without_a_transfer_set_only_the_labelled_are_left(task, review_dataset,
 
 
 def test_digits_with_wrong_labels():
-    clean = prepare_digits(DataConfig("digits", label_fraction=1.0))
-    noisy = prepare_digits(DataConfig("digits", label_fraction=1.0, label_noise=0.4))
+    clean = prepare_images(DataConfig("digits", label_fraction=1.0))
+    noisy = prepare_images(DataConfig("digits", label_fraction=1.0, label_noise=0.4))
     wrong_N = clean.labelled.labels_N != noisy.labelled.labels_N
     assert 0.35 < wrong_N.mean() < 0.45
     assert (clean.test.labels_N == noisy.test.labels_N).all()
@@ -115,7 +115,7 @@ def test_another_draw_of_labels_is_of_the_same_sentences(task, review_dataset, m
 
 def test_where_no_label_is_drawn_its_seed_does_not_count():
     def digits(seed, **changes):
-        return prepare_digits(DataConfig("digits", label_fraction=1.0, label_seed=seed, **changes))
+        return prepare_images(DataConfig("digits", label_fraction=1.0, label_seed=seed, **changes))
 
     whole, again = digits(0), digits(1)
     assert (whole.labels_digest, whole.digest) == (again.labels_digest, again.digest)

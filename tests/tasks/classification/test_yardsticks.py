@@ -30,7 +30,7 @@ from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tables.spec import TableSpec
 from distill_jax.tasks.classification import yardsticks as module
 from distill_jax.tasks.classification.cells import DataConfig
-from distill_jax.tasks.classification.splits import load_texts, prepare_digits
+from distill_jax.tasks.classification.splits import load_texts, prepare_images
 from distill_jax.tasks.classification.table import Classification
 from distill_jax.tasks.classification.yardsticks import Placed, Yardstick
 
@@ -160,7 +160,7 @@ def test_what_the_data_are_called_is_not_part_of_the_hash_but_labels_and_recipe_
 
 
 def digits_row(recipe=None, **changes):
-    task = prepare_digits(DataConfig("digits", **changes))
+    task = prepare_images(DataConfig("digits", **changes))
     yardstick = Yardstick(
         "pixels+logreg", task.config, task.labels_digest, recipe=recipe or Regression()
     )
@@ -188,7 +188,7 @@ def test_more_labels_than_the_limit_are_thinned_and_it_is_counted():
 
 def test_the_penalty_is_chosen_by_what_selects():
     """With few labels the surest answers are the likeliest ones, and not the most often right."""
-    task = prepare_digits(DataConfig("digits", label_fraction=0.05))
+    task = prepare_images(DataConfig("digits", label_fraction=0.05))
     every = Regression().candidates
 
     def measured(select, candidates=every):

@@ -1,0 +1,359 @@
+"""``update``: new examples have come; the same student goes on, and what it forgot is counted.
+
+Beside the new examples it rehearses some of the old ones, with what its teacher said of them, kept
+from the first time. The teacher is asked about the new ones; where they have labels it may be
+fine-tuned further first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy import special
+
+from distill_jax.compression.distil import Training
+from distill_jax.compression.steps import StepContext, Student
+from distill_jax.core.digests import NAME
+from distill_jax.core.errors import UserError
+from distill_jax.core.fields import check_fields
+from distill_jax.core.files import write_atomic
+from distill_jax.data.load_images import is_images
+from distill_jax.engine.cell import Cell, Train
+from distill_jax.engine.engine import Engine
+from distill_jax.objectives.resolve import ResolvedObjective, resolve
+from distill_jax.tables.mcnemar import mcnemar
+from distill_jax.tables.statistics import paired_bootstrap
+from distill_jax.tasks.classification.cells import (
+    TEACHER,
+    ClassifierSetup,
+    DataConfig,
+    TeacherConfig,
+)
+from distill_jax.tasks.classification.classify import predict
+from distill_jax.tasks.classification.models import Checkpoint
+from distill_jax.tasks.classification.new_data import (
+    NewData,
+    load_new_data,
+    mixed,
+    rehearsed,
+    splits_of_new,
+)
+from distill_jax.tasks.classification.runs import ClassifierRun
+from distill_jax.tasks.classification.splits import Examples, Splits
+from distill_jax.tasks.classification.supplies import together
+from distill_jax.tasks.classification.teacher import Teacher, fine_tuned, outputs_for
+from distill_jax.teachers.parts import by_part
+from distill_jax.training.feed import TeacherOutputs
+
+ASKED = 2000
+"""Of old and of new training examples as many, at most, tell how far the one are from the other."""
+SAID = "new.npz"
+ARRAYS = ("ids", "labels_N", "before_NC", "after_NC")
+
+
+@dataclass(frozen=True)
+class Update(Training):
+    """See the module; how long and at which rate it trains, and with which objective, is said as of
+    ``distil``.
+
+    Attributes:
+      data: the new data set's name, as of ``--data``.
+      text, text_b, label: its columns.
+      rehearse: old training examples that come again, as a share of the new ones.
+      teacher_too: whether the teacher is fine-tuned on the new labels, and on those rehearsed.
+      content: digest of the new data, once it is known.
+    """
+
+    kind: ClassVar[str] = "update"
+
+    data: str = field(default="", metadata=NAME)
+    text: str = field(default="sentence", metadata=NAME)
+    text_b: str | None = field(default=None, metadata=NAME)
+    label: str = field(default="label", metadata=NAME)
+    rehearse: float = 1.0
+    teacher_too: bool = False
+    content: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        super().__post_init__()
+        if not self.data:
+            raise UserError("an update needs new data")
+        if not 0 <= self.rehearse <= 1000:
+            raise UserError(f"the share to rehearse must be from 0 to 1000, not {self.rehearse:g}")
+
+    def __str__(self) -> str:
+        kind, colon, path = self.data.rpartition(":")
+        return f"{self.kind}({kind}{colon}{Path(path).name if colon else path})"
+
+    def bound(self, run: ClassifierRun) -> Update:
+        """The same with the content of the new data known.
+
+        Raises:
+          UserError: for data that cannot be learnt from.
+        """
+        new = new_data(self, run)
+        objective = self.objective or run.cell.objective
+        shapes = [teacher.config.shape for teacher in run.teachers]
+        if not new.labels and not resolve(objective, run.model.shape, shapes).needs_teacher:
+            raise UserError(
+                f"{self.data} has no labels, and {objective!r} listens to no teacher: there is "
+                "nothing to learn"
+            )
+        if self.teacher_too and not new.labels:
+            raise UserError(f"{self.data} has no labels: there is nothing for the teacher to learn")
+        if run.cell.setup.placebo:
+            raise UserError("the run is a placebo: its student hears of other examples")
+        return dataclasses.replace(self, content=new.digest)
+
+    def apply(self, student: Student, context: StepContext) -> Student:
+        run, engine = context.run, context.engine
+        new = new_data(self, run)
+        if new.digest != self.content:
+            raise UserError(f"{self.data} has changed since the update began")
+        rows = rehearsed(run.splits, self.rehearse, len(new.train), run.cell.seed)
+        both = mixed(run.splits, rows, new)
+        teachers = [
+            _taught(context, both, teacher, config) if self.teacher_too else teacher
+            for teacher, config in zip(run.teachers, run.cell.setup.teachers, strict=True)
+        ]
+        words = _Words(engine, run, rows, new, teachers)
+        training = self.settings(context.training)
+        learnt = context.train(student.but(splits=both), self.objective, training, words)
+        found = _Scores(engine, run, new)
+        metrics = found.of_student(student, learnt, context.folder / SAID)
+        metrics |= found.distances(len(rows))
+        for number, (before, after) in enumerate(zip(run.teachers, teachers, strict=True)):
+            which = f"teacher {number + 1}" if number else TEACHER
+            metrics |= found.of_teacher(which, before, after)
+        notes = (*(f"new data: {note}" for note in new.notes), _told(self, new, len(rows)))
+        return learnt.but(splits=student.splits, notes=notes, metrics=metrics)
+
+
+@lru_cache(maxsize=4)
+def new_data(update: Update, run: ClassifierRun) -> NewData:
+    """The new examples of an update."""
+    own = run.splits.config
+    config = dataclasses.replace(
+        own, name=update.data, text=update.text, text_b=update.text_b, label=update.label
+    )
+    return load_new_data(config, run)
+
+
+def columns_of(data: DataConfig, **given: str | None) -> dict[str, Any]:
+    """The columns of new data: those given, else the run's own.
+
+    Args:
+      given: ``text``, ``text_b`` and ``label``, None where nothing is said.
+    """
+    own = {"text": data.text, "text_b": data.text_b, "label": data.label}
+    return own | {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class _Words:
+    """What teachers say of rehearsed and new examples: of the old what is kept, of the new ones
+    what they say now.
+
+    Attributes:
+      rows: of the run's training examples, those rehearsed.
+      teachers: as they are now.
+    """
+
+    engine: Engine
+    run: ClassifierRun
+    rows: np.ndarray
+    new: NewData
+    teachers: list[Teacher]
+
+    def __call__(self, objective: ResolvedObjective, splits: Splits) -> TeacherOutputs | None:
+        if not objective.needs_teacher:
+            return None
+        said = [self._of(objective, number) for number in range(len(self.teachers))]
+        return said[0] if len(said) == 1 else together(said)
+
+    def _of(self, objective: ResolvedObjective, number: int) -> TeacherOutputs:
+        run, captures = self.run, [objective.teacher_captures[number]]
+        config = run.cell.setup.teachers[number]
+        alone = splits_of_new(self.new, run.splits)
+        now = outputs_for(self.engine, alone, self.teachers[number], captures, config, alone)
+        assert now is not None, "somebody listens"
+        before = run.teachers[number]
+        live = config.outputs == "live" and before is self.teachers[number]
+        if live or not len(self.rows):  # it says itself what it is asked
+            return now
+        again = dataclasses.replace(run.splits, everything=run.splits.everything.take(self.rows))
+        then = outputs_for(self.engine, again, before, captures, config, run.splits)
+        assert then is not None, "somebody listens"
+        return by_part(then, now, len(self.rows))
+
+
+def _taught(context: StepContext, both: Splits, teacher: Teacher, config: TeacherConfig) -> Teacher:
+    """A teacher, fine-tuned further on the labels of rehearsed and new examples."""
+    start = Checkpoint(
+        teacher.config,
+        teacher.params,
+        teacher.pretrained.tokenizer_file,
+        teacher.digest,
+        teacher.label_names,
+    )
+    cell = Cell(
+        ClassifierSetup(context.run.cell.setup.data, config, TEACHER),
+        (Train("ce", config.training),),
+        config.seed,
+        precision=config.training_precision,
+        data_digest=both.labels_digest,
+        teacher_digest=teacher.digest,
+    )
+    taught = fine_tuned(context.engine, both, start, cell, "fine-tuning the teacher further")
+    return dataclasses.replace(taught, pretrained=teacher.pretrained)
+
+
+def _told(update: Update, new: NewData, again: int) -> str:
+    taught = ", the teacher was fine-tuned further" if update.teacher_too else ""
+    return (
+        f"{len(new.train):,} new training examples ({new.labels:,} labelled), {again:,} old ones "
+        f"rehearsed{taught}"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """What is measured of an update, beside what is measured of every hop."""
+
+    engine: Engine
+    run: ClassifierRun
+    new: NewData
+
+    def of_student(self, before: Student, after: Student, path: Path) -> dict[str, float]:
+        """What it forgot and learnt of the old test, and the new test before and after.
+
+        Args:
+          path: where what it says of the new test is kept.
+        """
+        old = self._right(before, self.run.splits.test), self._right(after, self.run.splits.test)
+        metrics = changes("test", *old)
+        if self.new.test is None:
+            return metrics
+        labels_N = self.new.test.labels_N
+        said = [self._logits(each, self.new.test) for each in (before, after)]
+        write_new(path, self.new.test.ids, labels_N, *said)
+        right = [said_NC.argmax(axis=1) == labels_N for said_NC in said]
+        return metrics | scores("new", *right) | changes("new", *right)
+
+    def of_teacher(self, which: str, before: Teacher, after: Teacher) -> dict[str, float]:
+        """Its accuracy on both tests, before and after where it was taught."""
+        metrics: dict[str, float] = {}
+        for name, table in (("test", self.run.splits.test), ("new", self.new.test)):
+            if table is None:
+                continue
+            right = [self._right(before, table)]
+            right.append(right[0] if after is before else self._right(after, table))
+            metrics |= {
+                f"{which}/{name}/before": float(right[0].mean()),
+                f"{which}/{name}/after": float(right[1].mean()),
+            }
+        return metrics
+
+    def distances(self, again: int) -> dict[str, float]:
+        """How far the new training examples are from the old ones."""
+        old, new = self.run.splits.everything, self.new.train
+        metrics: dict[str, float] = {
+            "old/examples": len(old),
+            "new/examples": len(new),
+            "new/labelled": self.new.labels,
+            "old/rehearsed": again,
+        }
+        for name, table, coverage in (
+            ("old", old, self.run.splits.coverage),
+            ("new", new, self.new.coverage),
+        ):
+            if not is_images(self.run.splits.config.name):
+                metrics[f"{name}/tokens"] = float(table.lengths_N.mean())
+                metrics[f"{name}/unknown"] = coverage["train"].unknown
+        probs = [self._probabilities(table) for table in (old, new)]
+        for name, probs_NC in zip(("old", "new"), probs, strict=True):
+            means_C = probs_NC.mean(axis=0)
+            metrics[f"{name}/confidence"] = float(probs_NC.max(axis=1).mean())
+            for label, mean in zip(self.run.splits.label_names, means_C, strict=True):
+                metrics[f"{name}/mean of {label}"] = float(mean)
+        apart_C = probs[0].mean(axis=0) - probs[1].mean(axis=0)
+        return {**metrics, "drift": float(np.abs(apart_C).sum() / 2)}
+
+    def _probabilities(self, table: Examples) -> np.ndarray:
+        """[N, C] of the run's first teacher, of examples spread evenly over a table."""
+        rows = np.unique(np.linspace(0, len(table) - 1, min(ASKED, len(table))).astype(int))
+        return special.softmax(self._logits(self.run.teacher, table.take(rows)), axis=1)
+
+    def _right(self, model: Student | Teacher, table: Examples) -> np.ndarray:
+        return self._logits(model, table).argmax(axis=1) == table.labels_N
+
+    def _logits(self, model: Student | Teacher, table: Examples) -> np.ndarray:
+        return predict(
+            splits_of_new(self.new, self.run.splits),
+            model.config,
+            model.params,
+            table,
+            mesh=self.engine.mesh,
+            on_batch=self.engine.check_stop,
+        )
+
+
+def changes(name: str, before_N: np.ndarray, after_N: np.ndarray) -> dict[str, float]:
+    """Examples right before and wrong now, the other way round, and McNemar's p."""
+    found = mcnemar(before_N, after_N)
+    return {
+        f"{name}/tested": found.examples,
+        f"{name}/forgotten": found.lost,
+        f"{name}/learnt": found.won,
+        f"{name}/forgotten_p": found.p,
+    }
+
+
+def scores(name: str, before_N: np.ndarray, after_N: np.ndarray) -> dict[str, float]:
+    """Accuracy before and after, and the gain with its interval over examples where there are
+    enough."""
+    found = {f"{name}/before": float(before_N.mean()), f"{name}/accuracy": float(after_N.mean())}
+    gain = paired_bootstrap(after_N, before_N)
+    if gain is not None:
+        found |= {
+            f"{name}/gain": gain.difference,
+            f"{name}/gain_low": gain.low,
+            f"{name}/gain_high": gain.high,
+        }
+    return found
+
+
+def write_new(
+    path: Path,
+    ids: tuple[str, ...],
+    labels_N: np.ndarray,
+    before_NC: np.ndarray,
+    after_NC: np.ndarray,
+) -> None:
+    """Keep what a student says of the new test, before and after."""
+    buffer = io.BytesIO()
+    columns = (np.asarray(ids, np.str_), labels_N, before_NC, after_NC)
+    np.savez(buffer, **dict(zip(ARRAYS, columns, strict=True)))  # type: ignore[arg-type]
+    write_atomic(path, buffer.getvalue())
+
+
+def read_new(path: Path) -> Mapping[str, np.ndarray]:
+    """What ``write_new`` wrote.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in ARRAYS}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}); delete its folder") from error
