@@ -37,6 +37,8 @@ class PretrainingZh(TableFlags):
     """Another data set: files:FOLDER, tfds:NAME ..."""
     english: str = "minilm-l6"
     """The teacher that was pretrained on other texts."""
+    steps: int = 0
+    """Of the pre-training, instead of the experiment's own."""
     seeds: tuple[int, ...] = ()
     """0 1 2 by default."""
     output_dir: Path = Path("results")
@@ -70,7 +72,7 @@ def pretraining(flags: PretrainingZh) -> "Sweep[Any]":
         flags.data, max_length=MAX_LENGTH, vocab_size=300 if flags.small else VOCABULARY
     )
     training = LanguageTraining(
-        steps=4 if flags.small else STEPS,
+        steps=flags.steps or (4 if flags.small else STEPS),
         evaluations=2 if flags.small else 6,
         batch_size=32,
         optimizer=OptimizerConfig(learning_rate=1e-3),

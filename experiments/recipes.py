@@ -105,7 +105,7 @@ def beside(data: DataConfig, smoke: bool) -> Sweep:
         **{name: {"objective": "kl", "data.augment": text} for name, text in COPIES.items()},
     }
     others = [name for name in rows if name not in (PLAIN, PSEUDO)]
-    steps = 6 if smoke else 240
+    steps = 6 if smoke else 200
     return Sweep(
         name="recipes",
         title="What is done beside the objective, and on which texts",
@@ -132,7 +132,7 @@ def beside(data: DataConfig, smoke: bool) -> Sweep:
 
 def tuned(data: DataConfig, smoke: bool) -> Sweep:
     """The second table."""
-    steps = 4 if smoke else 60
+    steps = 4 if smoke else 40
     return Sweep(
         name="recipes_tuning",
         title="What of a copied student is trained",

@@ -114,6 +114,11 @@ class DataConfig:
         if not 0 <= self.client_alpha < math.inf:
             raise UserError(f"client_alpha must not be negative, not {self.client_alpha:g}")
         kind = self.kind  # raises for a task that there is not
+        if self.augment and not kind.augments:
+            raise UserError(
+                f"augmentation ({self.augment}) is for tasks with an answer a text, not for task "
+                f"{self.task}: its answers are of words, which copies change"
+            )
         if self.label_noise and not kind.has_classes:
             raise UserError(f"label noise is for classes, not for task {self.task}")
         if not self.label_separator.strip():

@@ -148,11 +148,6 @@ def prepare_texts(
         wider = add_texts(wider, [load_dataset(name) for name in config.more_texts])
     augmentation = parse_augmentation(config.augment)
     if augmentation is not None:
-        if not config.kind.augments:
-            raise UserError(
-                f"augmentation ({augmentation}) is for tasks with an answer a text, not for task "
-                f"{config.task}: its answers are of words, which copies change"
-            )
         wider = augmented(wider, augmentation, tools, only=_to_copy(config, train))
     if wider is not dataset:
         train, notes = tokenise(wider).splits["train"], (*wider.notes, *own.notes)

@@ -122,6 +122,14 @@ def test_what_cannot_be_is_told_before_anything_is_trained(world, tmp_path, chan
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize("task", ["tags", "spans", "intent_slots", "relations"])
+def test_tasks_whose_answers_are_of_words_have_no_copies(task):
+    DataConfig("files:x", task=task)
+    DataConfig("files:x", task="number", augment="swap")
+    with pytest.raises(UserError, match=rf"not for task {task}: its answers are of words"):
+        DataConfig("files:x", task=task, augment="swap")
+
+
 @pytest.fixture(scope="module")
 def speaker(tmp_path_factory, toy_teacher):
     """The toy teacher with a mask its tokeniser reads and the head of a masked language model,
