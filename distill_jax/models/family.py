@@ -35,6 +35,10 @@ ImageShape = tuple[int, int, int]
 """Height, width and channels."""
 
 
+OWN = "distill_jax_"
+"""How the model types begin of what no other software reads."""
+
+
 class ModelConfig(Hashable, Protocol):
     """What everybody may know of a classifier: a frozen dataclass with these."""
 
@@ -215,7 +219,13 @@ class Classifiers(Family):
     @property
     def model_type(self) -> str:
         """In ``config.json`` of a saved model."""
-        return f"distill_jax_{self.name}"
+        return f"{OWN}{self.name}"
+
+    def keeps_its_own(self, folder: Path) -> bool:
+        """Whether a folder is in a form that only we read, not a checkpoint that others have."""
+        file = folder / CONFIG
+        own = self.model_type.startswith(OWN)
+        return own and file.is_file() and read_json(file).get("model_type") == self.model_type
 
     def opens(self, model_type: Any) -> bool:
         """Whether ``load`` reads folders whose ``config.json`` has this ``model_type``."""

@@ -39,8 +39,6 @@ from distill_jax.training.recipe import parse_recipe
 from distill_jax.training.state import Params
 
 SAVED_EXAMPLES = 4
-OWN = "distill_jax_"
-"""How the model types of families begin that no other software reads."""
 PACKAGED = ("minilm-l6",)
 """Teachers that travel as packages; every other name is a folder, a hub id or a model of images."""
 POOLING = {"minilm-l6": "mean"}
@@ -87,7 +85,7 @@ def load_checkpoint(
             config, params, None, model_digest(config, params), None, fresh=("all of it",)
         )
     folder = _folder(name)
-    if folder is not None and (kind := family_in(folder)).model_type.startswith(OWN):
+    if folder is not None and (kind := family_in(folder)).keeps_its_own(folder):
         if fresh:
             raise UserError(
                 f"teacher {name!r} is a {kind.name}, which is not fine-tuned again: use it "
