@@ -5,8 +5,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
+    "causal_lm": "CausalLM",
     "compression": "Compression",
     "federated": "Federated",
+    "pretraining_zh": "PretrainingZh",
     "stanton2021_fidelity": "Fidelity",
     "students": "Students",
     "recommendation": "Recommendation",

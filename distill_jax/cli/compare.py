@@ -257,6 +257,7 @@ def _base(
         more_teachers=tuple(others),
         start=args.student_start,
         **setup_of(args),
+        vocabulary=args.student_vocab,
     )
     return Cell(setup, (Train(kind_of(args).alone, training),), precision=precision)
 

@@ -127,6 +127,10 @@ class CompareLosses:
     """What a student's head reads: pooler (BERT's own, on [CLS]), mean (of all tokens) or cls, or
     what the teacher's reads. auto: pooler for students that start at random on data of your own
     (files:, tfds:), so that transformers runs their folders as they are; else the teacher's."""
+    student_vocab: str = ""
+    """Tokens of the students, where they are not the teacher's: occurring (those that the training
+    texts hold), or a number (a tokeniser of so many, trained on those texts). For objectives that
+    compare no tokens."""
     objectives: tuple[str, ...] = FIRST_ROWS
     """Objectives as text, e.g. 'ce' '0.9*kl(T=4) + 0.1*ce'; each is a row. Stages are joined by ->:
     'hidden_mse for 0.5 freezing classifier -> kl' (docs/recipes.md)."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from distill_jax.engine.interface import Task
     from distill_jax.engine.sweep import Sweep
+    from distill_jax.tables.ledger import LedgerRow
+    from distill_jax.tables.spec import TableSpec
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,10 @@ class TableFlags:
 
             load_plugin(self.plugin)
 
-    def run(self, task: "Task[Any]", folder: Path, console: "Console") -> None:
-        """Run a table, write and print it."""
+    def run(
+        self, task: "Task[Any]", folder: Path, console: "Console"
+    ) -> "tuple[TableSpec, list[LedgerRow]]":
+        """Run a table, write and print it; what it shows, and its rows."""
         from distill_jax.engine.progress import Reporter
         from distill_jax.engine.run import run_table
 
@@ -54,6 +58,7 @@ class TableFlags:
             task, folder, reporter, track=self.track, strategy=self.strategy, options=self.options
         )
         conclude(spec, rows, folder, console, self.options.share)
+        return spec, rows
 
 
 @dataclass(frozen=True)

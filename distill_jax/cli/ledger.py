@@ -184,6 +184,9 @@ def _score(row: "LedgerRow") -> str:
         from distill_jax.tasks.kinds.kinds import kind_named
 
         return kind_named(task).told(row.metrics)
+    for key, shown in (("test/perplexity", "test perplexity"), ("test/ndcg@10", "test nDCG@10")):
+        if key in row.metrics:
+            return f"{shown} {row.metrics[key]:.3f}"
     return f"test accuracy {100 * row.metrics.get('test/accuracy', math.nan):5.1f}%"
 
 

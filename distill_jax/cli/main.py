@@ -17,6 +17,7 @@ COMMANDS = {
     "table": ("table", "rebuild table, figures and report of an experiment from its ledger"),
     "cache": ("cache", "list what teachers said and was kept, or verify it"),
     "ray": ("ray", "run a table in parts on a Ray cluster (an optional extra)"),
+    "pretrain": ("pretrain", "train a tokeniser and a language model on texts without labels"),
     "compress": ("compress", "prune, trim and quantise a finished student, step by step"),
     "update": ("update", "let a finished student go on with new data, and count what it forgot"),
     "export": ("export", "write a finished student as Hugging Face folder, ONNX, StableHLO"),

@@ -133,9 +133,9 @@ class RunContext:
         run = self.run
         if run.cell.setup.placebo:
             raise UserError("the run is a placebo: its student hears of other examples")
-        retold = splits.tokens_digest != run.splits.tokens_digest
+        retold = splits.tokens_digest != run.taught.tokens_digest
         if retold and objective.teacher_capture != Capture():
-            own, now = run.splits.everything.lengths_N, splits.everything.lengths_N
+            own, now = run.taught.everything.lengths_N, splits.everything.lengths_N
             if not np.array_equal(own, now):
                 raise UserError(
                     f"{objective.objective} compares tokens, and the student's tokeniser makes "
@@ -148,5 +148,5 @@ class RunContext:
             if retold:  # live it would be asked about the student's tokens
                 config = dataclasses.replace(config, outputs="cache")
             captures = [objective.teacher_captures[number]]
-            said.append(outputs_for(self.engine, run.splits, teacher, captures, config, run.splits))
+            said.append(outputs_for(self.engine, run.taught, teacher, captures, config, run.taught))
         return said[0] if len(said) == 1 else together(said)

@@ -336,7 +336,7 @@ def _keep(folder: Path, student: Student, said: dict[str, np.ndarray], row: Ledg
 def opened(folder: Path, run: ClassifierRun) -> Student:
     """The student in a hop's folder, or a run's."""
     model = load_model(folder / MODEL)
-    splits, first, own = run.splits, run.teacher.pretrained.tokenizer_file, model.tokenizer_file
+    splits, first, own = run.splits, run.begun.tokenizer_file, model.tokenizer_file
     if own is not None and first is not None and sha256_file(own) != sha256_file(first):
         splits = read_with(splits, own)
     return Student(model.config, jax.tree.map(np.asarray, model.params), own, splits)

@@ -9,6 +9,10 @@ import numpy as np
 WARNED = 0.05
 """Share of either from which on it is a warning."""
 FITTING = 0.95
+WAY_OUT = (
+    "Take a teacher whose vocabulary has them (--teacher), or make one of your own texts: "
+    "distill-jax pretrain"
+)
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,21 @@ def in_words(
     if most.unknown >= WARNED:
         lines.append(
             f"warning: {100 * most.unknown:.0f}% of the {split} tokens are [UNK]: teacher and "
-            "students cannot tell these words apart. Take a teacher whose vocabulary has them "
-            "(--teacher)"
+            f"students cannot tell these words apart. {WAY_OUT}"
         )
     return lines
+
+
+def unknown_below(coverage: Mapping[str, Coverage], reader: str) -> list[str]:
+    """What is said below a table where many tokens are unknown: a sentence; [] where few are.
+
+    Args:
+      reader: whose tokens they are.
+    """
+    if not coverage or max(each.unknown for each in coverage.values()) < WARNED:
+        return []
+    shares = ", ".join(f"{split} {100 * each.unknown:.1f}%" for split, each in coverage.items())
+    return [f"Tokens that `{reader}` does not know: {shares}. {WAY_OUT}."]
 
 
 def as_metrics(coverage: Mapping[str, Coverage]) -> dict[str, float]:

@@ -180,16 +180,8 @@ class Bert(nn.Module):
           UserError: T is over the config's ``max_positions``.
         """
         config = self.config
-        hidden_BTD = Embeddings(config, self.dtype, name="embeddings")(batch, train=train)
-        output = ModelOutput(hidden_states={0: hidden_BTD})
-        bias_1HTT = _relative_bias(config, hidden_BTD.shape[1])
-        one_layer = nn.remat(Layer, static_argnums=(3,)) if self.remat else Layer
-        for number in range(1, config.num_layers + 1):
-            layer = one_layer(config, self.dtype, name=f"layer_{number}")
-            hidden_BTD, attention = layer(hidden_BTD, batch.where_BT, train, bias_1HTT)
-            output.hidden_states[number] = hidden_BTD
-            for kind, array in attention.items():
-                getattr(output, kind)[number] = array
+        output = encoded(config, self.dtype, batch, train=train, remat=self.remat)
+        hidden_BTD = output.hidden_states[config.num_layers]
         pooled = hidden_BTD  # [B, T, D], or [B, D]
         if config.pooling != TOKENS:
             pooled = Pooling(config, self.dtype, name="pooling")(hidden_BTD, batch.where_BT)
@@ -197,6 +189,37 @@ class Bert(nn.Module):
         pooled = Dropout(rate)(pooled.astype(jnp.float32), train=train)
         head = Dense(config.num_labels, jnp.float32, config.initializer_range, name="classifier")
         return output.replace(logits_BC=head(pooled))  # type: ignore[attr-defined]
+
+
+def encoded(
+    config: BertConfig,
+    dtype: Any,
+    batch: Batch,
+    *,
+    train: bool,
+    remat: bool = False,
+    causal: bool = False,
+) -> ModelOutput:
+    """Embeddings and layers, called in a compact method of the module whose parts they become.
+
+    Args:
+      dtype, remat: as of ``Bert``.
+      causal: no position looks at later ones.
+
+    Returns:
+      Hidden states and attention of all layers; no logits.
+    """
+    hidden_BTD = Embeddings(config, dtype, name="embeddings")(batch, train=train)
+    output = ModelOutput(hidden_states={0: hidden_BTD})
+    bias_1HTT = _relative_bias(config, hidden_BTD.shape[1])
+    one_layer = nn.remat(Layer, static_argnums=(3,)) if remat else Layer
+    for number in range(1, config.num_layers + 1):
+        layer = one_layer(config, dtype, causal, name=f"layer_{number}")
+        hidden_BTD, attention = layer(hidden_BTD, batch.where_BT, train, bias_1HTT)
+        output.hidden_states[number] = hidden_BTD
+        for kind, array in attention.items():
+            getattr(output, kind)[number] = array
+    return output
 
 
 def _relative_bias(config: BertConfig, length: int) -> Array | None:

@@ -23,7 +23,14 @@ from jax import Array
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.types import TokenRange
-from distill_jax.models.bert import HEAD_ACTIVATIONS, Bert, BertConfig, Params, init_bert
+from distill_jax.models.bert import (
+    HEAD_ACTIVATIONS,
+    MAX_SIZE,
+    Bert,
+    BertConfig,
+    Params,
+    init_bert,
+)
 from distill_jax.models.family import register
 from distill_jax.models.hf_architectures import Architecture, Modules
 from distill_jax.models.hf_architectures import register as register_architecture
@@ -74,7 +81,7 @@ class BertKinConfig(BertConfig):
             raise unknown("head_act", self.head_act, HEAD_ACTIVATIONS, where="in the BERT config")
         if self.architecture not in MODEL_TYPES:
             raise unknown("architecture", self.architecture, MODEL_TYPES)
-        if self.embedding_size is not None and self.embedding_size < 1:
+        if self.embedding_size is not None and not 1 <= self.embedding_size <= MAX_SIZE:
             raise UserError(f"BERT config: embeddings of width {self.embedding_size} cannot be.")
         if self.first_position >= self.max_positions:
             raise UserError(

@@ -14,6 +14,8 @@ from distill_jax.models import (  # noqa: F401  registered here
     bilstm,
     cnn,
     compact_bert,
+    decoder,
+    masked_bert,
     mlp,
     mobilebert,
     static,
@@ -22,6 +24,7 @@ from distill_jax.models import (  # noqa: F401  registered here
 from distill_jax.models.family import Classifiers, family_of, registered
 from distill_jax.models.hf_config import read_json
 from distill_jax.models.hf_folder import CONFIG
+from distill_jax.models.language import LanguageModels
 from distill_jax.models.loaded import Loaded
 from distill_jax.models.students import BERTS
 
@@ -59,6 +62,11 @@ def family_in(folder: Path) -> Classifiers:
     """The family of a saved model; BERTs where that cannot be told."""
     kind = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
     return next((each for each in registered(Classifiers) if each.opens(kind)), BERTS)
+
+
+def language_family(asks: str) -> LanguageModels:
+    """The family of language models that answer a question, ``masked`` or ``next``."""
+    return next(each for each in registered(LanguageModels) if each.asks == asks)
 
 
 def load_model(folder: Path) -> Loaded:

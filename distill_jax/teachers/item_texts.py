@@ -15,6 +15,7 @@ from jax import Array
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch
+from distill_jax.data.coverage import Coverage
 from distill_jax.data.plan import choose_lengths, plan_in_order
 from distill_jax.data.tokenise import TokenTable, tokenise_texts
 from distill_jax.models.bert import Bert, BertConfig, Params, mean_of_tokens
@@ -26,7 +27,14 @@ BATCH = 64
 
 
 def item_tokens(texts: Sequence[str] | None, tokenizer_file: Path) -> TokenTable:
-    """The items' texts, tokenised; a row an item.
+    """The items' texts, tokenised; a row an item, see ``covered_tokens``."""
+    return covered_tokens(texts, tokenizer_file)[0]
+
+
+def covered_tokens(
+    texts: Sequence[str] | None, tokenizer_file: Path
+) -> tuple[TokenTable, Coverage]:
+    """The items' texts, tokenised, and how much of them the tokens are.
 
     Args:
       texts: of all items, as ``Interactions.item_texts`` has them, and perhaps of more.
@@ -37,7 +45,7 @@ def item_tokens(texts: Sequence[str] | None, tokenizer_file: Path) -> TokenTable
     if texts is None:
         raise UserError("the data has no item texts, which this recommender reads.")
     ids = [f"item-{number}" for number in range(len(texts))]
-    return tokenise_texts(texts, tokenizer_file, max_length=MAX_TOKENS, ids=ids)[0]
+    return tokenise_texts(texts, tokenizer_file, max_length=MAX_TOKENS, ids=ids)
 
 
 def texts_as_tokens(table: TokenTable) -> ItemTexts:

@@ -9,10 +9,10 @@ from compressed import compressed
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from distill_jax.compression.context import RunContext
-from distill_jax.compression.vocabulary import renumbered, special_ids, vocabulary_of
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.models.build import load_model
+from distill_jax.models.vocabularies import renumbered, special_ids, vocabulary_of
 from distill_jax.objectives.resolve import resolve
 
 WORDS = ("[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "play", "##ing", "##ed", "the", "film",
@@ -112,7 +112,7 @@ def test_losses_that_compare_tokens_need_the_teachers(student_config):
         )
 
     run = SimpleNamespace(
-        splits=read("a", [3, 4]), cell=SimpleNamespace(setup=SimpleNamespace(placebo=False))
+        taught=read("a", [3, 4]), cell=SimpleNamespace(setup=SimpleNamespace(placebo=False))
     )
     context = RunContext(None, run, None, "")
     shape = student_config.shape

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_jax.data.coverage import Coverage, Tally, as_metrics, in_words
+from distill_jax.data.coverage import Coverage, Tally, as_metrics, in_words, unknown_below
 
 SPLITS = {"train": Coverage(0.04, 0.012, 90), "test": Coverage(0.06, 0.65, 213)}
 
@@ -19,11 +19,19 @@ def test_a_line_on_every_split_and_warnings_from_a_twentieth():
     assert cut.startswith("warning: 6% of the test texts are cut at 128 tokens; 95% of them would")
     assert "fit in 213 (--max-length)" in cut
     assert unknown.startswith("warning: 65% of the test tokens are [UNK]")
+    assert unknown.endswith("distill-jax pretrain")
 
 
 @pytest.mark.parametrize(("share", "lines"), [(0.0, 1), (0.0499, 1), (0.05, 3)])
 def test_below_a_twentieth_nothing_is_warned(share, lines):
     assert len(in_words({"train": Coverage(share, share, 9)}, 8)) == lines
+
+
+def test_below_a_table_it_is_said_where_many_are_unknown():
+    (line,) = unknown_below(SPLITS, "minilm-l6")
+    assert line.startswith("Tokens that `minilm-l6` does not know: train 1.2%, test 65.0%. ")
+    assert "distill-jax pretrain" in line
+    assert unknown_below({"train": Coverage(1.0, 0.049, 9)}, "a") == unknown_below({}, "a") == []
 
 
 def test_no_texts_no_lines():

@@ -19,6 +19,7 @@ from distill_jax.cli.export import Export
 from distill_jax.cli.ledger import ListLedger, MergeLedgers
 from distill_jax.cli.main import COMMANDS
 from distill_jax.cli.predict import Predict
+from distill_jax.cli.pretrain import Pretrain
 from distill_jax.cli.ray import RunOnRay
 from distill_jax.cli.recommend import Recommend
 from distill_jax.cli.serve import Serve
@@ -95,6 +96,7 @@ def test_every_flag_that_the_pages_name_exists():
         ListLedger,
         MergeLedgers,
         Predict,
+        Pretrain,
         RebuildTable,
         Recommend,
         RunOnRay,
@@ -111,6 +113,8 @@ def test_every_flag_that_the_pages_name_exists():
     scripts = "".join(path.read_text() for path in (ROOT / "tools/launch").glob("*.sh"))
     known = fields | {
         "no-fine-tune",
+        "no-lowercase",
+        "from",
         "no-windows",
         "no-yardsticks",
         "help",

@@ -15,6 +15,7 @@ from small_tables import FIT, among_walks, pairs, walks, write_pairs
 
 from distill_jax.cli.compare import CompareLosses
 from distill_jax.cli.experiment import TableFlags
+from distill_jax.cli.pretrain import Pretrain
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
@@ -200,7 +201,7 @@ def test_every_command_that_trains_a_table_has_the_flags():
     own = [
         getattr(module_at(ROOT / f"experiments/{name}.py"), form) for name, form in SCRIPTS.items()
     ]
-    for command in (CompareLosses, *own):
+    for command in (CompareLosses, Pretrain, *own):
         assert wanted <= {field.name for field in dataclasses.fields(command)}, command
     apart = {*SCRIPTS, "compare_losses", "glue_published", "minimal"}
     shared = [p for p in (ROOT / "experiments").glob("*.py") if p.stem not in apart]

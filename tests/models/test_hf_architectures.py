@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import as_batch
 from distill_jax.export.hf_format import HF
+from distill_jax.models.bert_kin import BertKinConfig
 from distill_jax.models.build import build_model, family_in, family_of, load_model
 from distill_jax.models.hf_architectures import architecture_of, model_types
 from distill_jax.models.huggingface import load_pretrained
@@ -310,3 +311,19 @@ def test_live_torch_says_the_same_both_ways(theirs, model_type, tmp_path):
 
 def test_lengths_are_what_the_golden_values_were_made_of():
     assert all(len(case["said"]) >= len(LENGTHS) for case in GOLDEN["cases"].values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "rberta"}, r"unknown architecture .rberta.*Did you mean .roberta"),
+        ({"head_act": "swish"}, "unknown head_act 'swish'"),
+        ({"embedding_size": 2**40}, "embeddings of width 1099511627776 cannot be"),
+        ({"first_position": 12}, "of 12 positions 12 are unused"),
+        ({"first_position": -1}, "first_position must be from 0"),
+        ({"relative_buckets": "x"}, "relative_buckets must be a whole number"),
+    ],
+)
+def test_a_damaged_config_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        BertKinConfig(9, 8, 1, 2, 8, max_positions=12, **changes)

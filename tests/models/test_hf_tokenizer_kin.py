@@ -47,7 +47,7 @@ def unigram():
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     made.add_special_tokens(SPECIAL)
-    return made, "PreTrainedTokenizerFast"
+    return made, "XLMRobertaTokenizer"
 
 
 def word_pieces():
@@ -63,7 +63,7 @@ def word_pieces():
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     made.add_special_tokens([*SPECIAL, "<mask>"])
-    return made, "PreTrainedTokenizerFast"
+    return made, "MPNetTokenizer"
 
 
 KINDS = {"roberta": byte_level, "xlm-roberta": unigram, "mpnet": word_pieces}

@@ -93,3 +93,21 @@ def test_what_was_filed_before_keeps_its_name():
     before = student.student("bilstm-random-3", plain)
     assert not before.per_token
     assert model_digest(before, {}) == model_digest(dataclasses.replace(before), {})
+
+
+def test_pytorch_says_the_same(toy_teacher, tmp_path, batch):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    params = init_bert(CONFIG, jax.random.key(1))
+    save_pretrained(tmp_path / "m", CONFIG, params, toy_teacher / "tokenizer.json", NAMES)
+    model = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "m").eval()
+    where = np.asarray(batch.where_BT)
+    inputs = {
+        "input_ids": batch.input_ids_BT,
+        "token_type_ids": batch.token_type_ids_BT,
+        "attention_mask": where.astype(int),
+    }
+    given = {name: torch.tensor(np.asarray(array)) for name, array in inputs.items()}
+    with torch.no_grad():
+        theirs = model(**given).logits.numpy()
+    np.testing.assert_allclose(theirs[where], said(CONFIG, params, batch)[0][where], atol=1e-4)

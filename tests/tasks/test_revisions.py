@@ -13,6 +13,7 @@ from distill_jax.tasks.classification.cells import (
     TrainingConfig,
 )
 from distill_jax.tasks.classification.yardsticks import Yardstick
+from distill_jax.tasks.language.cells import LanguageSetup, LanguageTraining
 from distill_jax.tasks.recommendation.cells import RecModel, RecommenderSetup
 from distill_jax.tasks.revisions import has_experts
 from distill_jax.tasks.search.cells import SearchSetup, SearchTraining
@@ -22,6 +23,7 @@ from distill_jax.training.recommender import FitConfig
 RESULTS = Path(__file__).resolve().parents[2] / "experiments/results"
 TRAININGS = {
     ClassifierSetup: TrainingConfig,
+    LanguageSetup: LanguageTraining,
     RecommenderSetup: FitConfig,
     SearchSetup: SearchTraining,
 }
@@ -46,7 +48,9 @@ def rebuilt(kind, settings):
 def cell_of(config):
     if "recipe" in config and "objective" not in config:
         return rebuilt(Yardstick, config)
-    if "in_batch" in config:
+    if "asks" in config:
+        kind = LanguageSetup
+    elif "in_batch" in config:
         kind = SearchSetup
     else:
         kind = RecommenderSetup if "top" in config else ClassifierSetup

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from distill_jax.core.digests import LATE, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
+from distill_jax.data import wordpiece
 from distill_jax.data.augment.augmentation import parse_augmentation
 from distill_jax.engine.cell import Cell
 from distill_jax.engine.options import Pooling, Precision
@@ -44,6 +45,10 @@ OWN = ("files:", "tfds:", "images:")
 def is_own(name: str) -> bool:
     """Whether a data set is the user's, so that no committed table rests on its defaults."""
     return name.startswith(OWN)
+
+
+OCCURRING = "occurring"
+"""A student's vocabulary: those of its teacher's tokens that occur in the training texts."""
 
 
 def usual_fraction(name: str) -> float:
@@ -382,6 +387,9 @@ class ClassifierSetup:
         the labels of validation the lowest loss, in all terms that do not say so themselves.
       assists: whether it is an assistant, see ``TeacherConfig``.
       start: where the student starts, see ``models.starts``; ``usual`` for what its name says.
+      vocabulary: of the student, where it is not the teacher's: ``OCCURRING``, or how many tokens
+        a tokeniser trained on the training texts has; "" for the teacher's. For objectives that
+        compare no tokens.
     """
 
     Training: ClassVar[type] = TrainingConfig
@@ -398,6 +406,7 @@ class ClassifierSetup:
     weigh: Literal["", "validation"] = field(default="", metadata=LATE)
     assists: bool = field(default=False, metadata=LATE)
     start: str = field(default=USUAL, metadata=LATE)
+    vocabulary: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -429,6 +438,9 @@ class ClassifierSetup:
                     )
         if self.data.client and not self.kind.has_classes:
             raise UserError(f"clients share out labels of classes, not of task {self.data.task}")
+        _check_vocabulary(self.vocabulary)
+        if self.vocabulary and self.data.augment:
+            raise UserError("--augment copies a teacher's tokens; leave --student-vocab out")
 
     @property
     def teachers(self) -> tuple[TeacherConfig, ...]:
@@ -505,6 +517,17 @@ def parse_client(text: str) -> tuple[int, int] | None:
 def used_as_it_is(name: str) -> bool:
     """Whether a teacher of this name is never fine-tuned: a file, a finished run, nobody."""
     return name.startswith((FILE, RUN)) or name == NOBODY
+
+
+def _check_vocabulary(vocabulary: str) -> None:
+    if vocabulary in ("", OCCURRING):
+        return
+    least, most = wordpiece.LEAST, wordpiece.MOST
+    if not (vocabulary.isdecimal() and least <= int(vocabulary) <= most):
+        raise UserError(
+            f"a student's vocabulary is {OCCURRING} or from {least} to {most} tokens, not "
+            f"{vocabulary!r}"
+        )
 
 
 def _check_seed(whose: str, seed: int) -> None:

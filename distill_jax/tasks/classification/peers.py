@@ -169,7 +169,7 @@ def among_peers(work: Work, count: int) -> Work:
 
 
 def start_of_peers(
-    cell: ClassifierCell, pretrained: Checkpoint, count: int, teacher: Any = None
+    cell: ClassifierCell, pretrained: Checkpoint, teacher: Any, count: int
 ) -> Params:
     """Where they start: each from a draw of its own.
 

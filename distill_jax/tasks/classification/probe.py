@@ -58,6 +58,21 @@ def take_probe(table: Examples, most_tokens: int, among_N: np.ndarray | None = N
     )
 
 
+def retold(probe: Probe, table: Examples) -> Probe:
+    """The examples of a probe as another tokeniser reads them.
+
+    Args:
+      table: the same rows.
+    """
+    ids_B = np.asarray(probe.little.example_ids_B)
+    rows = ids_B[ids_B >= 0]
+    longest = int(table.lengths_N[rows].max())
+    return Probe(
+        table.batch(rows, longest, len(ids_B)),
+        table.batch(rows, longest, len(probe.much.example_ids_B)),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class LoneTerm:
     """A term of an objective by itself, at the step where its weight is highest.

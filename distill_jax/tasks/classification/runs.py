@@ -38,6 +38,7 @@ from distill_jax.tasks.classification.cells import (
 from distill_jax.tasks.classification.classify import classifier_work, predict, predictor
 from distill_jax.tasks.classification.left_out import scores_of_left_out
 from distill_jax.tasks.classification.models import (
+    Checkpoint,
     check_saved,
     inputs_of,
     params_of_student,
@@ -72,6 +73,8 @@ class ClassifierRun(Run):
       teachers: whom it hears; of the first copied students are made.
       fitted: the objectives of its stages.
       supplies: what it shares with the other runs; None for one that is only checked.
+      heard: the examples as its teachers read them, where their tokens are not its own.
+      begins: what it starts from, where that is not its first teacher's checkpoint.
     """
 
     splits: Splits
@@ -79,6 +82,24 @@ class ClassifierRun(Run):
     model: ModelConfig
     fitted: tuple[ResolvedObjective, ...]
     supplies: Shared | None = None
+    heard: Splits | None = None
+    begins: Checkpoint | None = None
+
+    @property
+    def taught(self) -> Splits:
+        """The examples as its teachers read them."""
+        return self.heard or self.splits
+
+    @property
+    def begun(self) -> Checkpoint:
+        """What it starts from."""
+        return self.begins or self.teacher.pretrained
+
+    @property
+    def sources(self) -> tuple[Checkpoint, Any]:
+        """A checkpoint, and the fine-tuned teacher, None where that has other tokens; see
+        ``params_of_student``."""
+        return self.begun, None if self.begins else self.teacher
 
     @property
     def teacher(self) -> Teacher:
@@ -134,8 +155,8 @@ class ClassifierRun(Run):
 
     def start(self) -> Params:
         if peers := self.cell.setup.peers:
-            return start_of_peers(self.cell, self.teacher.pretrained, peers, self.teacher)
-        return params_of_student(self.cell, self.teacher.pretrained, self.teacher)
+            return start_of_peers(self.cell, *self.sources, peers)
+        return params_of_student(self.cell, *self.sources)
 
     def outputs(self) -> TeacherOutputs | None:
         assert self.supplies is not None
@@ -187,7 +208,7 @@ def finish_run(
         splits,
         config,
         result.params,
-        teacher.pretrained.tokenizer_file,
+        run.begun.tokenizer_file,
         said,
         calibrated,
         progress.history,

@@ -37,6 +37,7 @@ from distill_jax.tasks.classification.probe import (
     add_outputs,
     nudged,
     programs,
+    retold,
     take_probe,
     terms_that_count,
 )
@@ -81,7 +82,7 @@ def run_self_checks(
     groups: dict[tuple[str, ...], list[ClassifierRun]] = {}
     for each in runs:
         digests = tuple(teacher.digest for teacher in each.teachers)
-        groups.setdefault((*digests, each.splits.digest), []).append(each)
+        groups.setdefault((*digests, each.taught.digest, each.splits.digest), []).append(each)
     count = 0
     orders: dict[str | None, None] = {}
     with (
@@ -99,6 +100,8 @@ def run_self_checks(
     if None in orders:
         reporter.say(f"self-checks: {UNNAMED}")
     passed = PASSED.format(labels="".join(f"{order}, " for order in orders if order))
+    if any(each.heard is not None for each in runs):
+        passed = passed.replace("the same tokens", "the same examples")
     reporter.say(f"self-checks: {passed}: passed ({objectives}, {seconds:.1f} s)")
 
 
@@ -158,6 +161,20 @@ def check_same_tokens(
                 f"token id {tokens - 1} occurs, and the {whose} has embeddings for ids below "
                 f"{config.token_range.tokens}: its tokeniser is that of another model"
             )
+
+
+def check_same_examples(splits: Splits, heard: Splits) -> None:
+    """A student with tokens of its own reads the examples that its teacher speaks of, row by row.
+
+    Raises:
+      UserError: when it does not.
+    """
+    own, theirs = splits.everything, heard.everything
+    if own.ids != theirs.ids or not np.array_equal(own.labels_N, theirs.labels_N):
+        raise UserError(
+            "student and teacher do not see the same examples in the same order: delete the folder "
+            "tokens under DISTILL_JAX_HOME and run again"
+        )
 
 
 def check_deterministic(teacher: TeacherOutputs, batch: Batch) -> ModelOutput:
@@ -244,7 +261,10 @@ def _check_group(
         check_label_order(teacher, splits.label_names)
     for config, each in {each.model: each for each in group}.items():
         for teacher in teachers:
-            check_same_tokens(splits, teacher.config, config, widest(each))
+            reads = config if each.heard is None else teacher.config
+            check_same_tokens(each.taught, teacher.config, reads, widest(each))
+        if each.heard is not None:
+            check_same_examples(splits, each.heard)
         if config.num_labels != len(splits.label_names):
             raise UserError(
                 f"the student has {config.num_labels} classes, the data {len(splits.label_names)}"
@@ -254,7 +274,8 @@ def _check_group(
     positions = min(config.token_range.positions for config in configs)
     probe = take_probe(splits.everything, positions, heard_N if heard_N.any() else None)
     heard = any(fitted.needs_teacher for each in group for fitted in each.fitted)
-    speaks = _teachers_on(probe, splits, teachers) if heard else (None, None)
+    spoken = probe if group[0].heard is None else retold(probe, group[0].heard.everything)
+    speaks = _teachers_on(spoken, group[0].taught, teachers) if heard else (None, None)
     students: dict[ModelConfig, _Student] = {}
     shares = Shares(programs(), probe.little, speaks[0])
     seen: set[Any] = set()
@@ -303,7 +324,7 @@ class _Student:
     """A student of one shape, a little off its start, and what it says of a probe."""
 
     def __init__(self, run: ClassifierRun, probe: Probe, speaks: Sequence[Any]) -> None:
-        params = nudged(params_of_student(run.cell, run.teacher.pretrained, run.teacher))
+        params = nudged(params_of_student(run.cell, *run.sources))
         compiled = programs()
         little, self._pull = compiled.forward_and_pull(run.model, params, probe.little)
         much = compiled.forward(run.model, params, probe.much)

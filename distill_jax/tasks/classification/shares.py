@@ -78,7 +78,7 @@ class Shares:
     def _start(self, run: ClassifierRun, start: Any) -> tuple[ModelOutput, Any]:
         """What the student says before its first step, and the product that goes back into it."""
         if start not in self._starts:
-            params = params_of_student(run.cell, run.teacher.pretrained, run.teacher)
+            params = params_of_student(run.cell, *run.sources)
             said_and_pull = self._compiled.forward_and_pull(run.model, params, self._batch)
             self._starts[start] = said_and_pull
         return self._starts[start]

@@ -45,6 +45,7 @@ from distill_jax.tasks.classification.splits import (
     prepare_images,
     prepare_texts,
 )
+from distill_jax.tasks.classification.student_tokens import Reading, own_reading
 from distill_jax.tasks.classification.teacher import Teacher, in_order_of, outputs_for
 from distill_jax.tasks.classification.teacher_check import check_teacher
 from distill_jax.teachers.placebo import Placebo, shuffled
@@ -66,6 +67,7 @@ class Supplies:
     _outputs: dict[tuple[object, ...], TeacherOutputs | None] = field(default_factory=dict)
     _placebos: dict[tuple[object, ...], Placebo] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
+    _readings: dict[tuple[str, ...], Reading] = field(default_factory=dict)
     _on_test: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     _weights: dict[tuple[str, ...], tuple[float, ...]] = field(default_factory=dict)
 
@@ -113,6 +115,19 @@ class Supplies:
             image = splits.everything.image
             pretrained = self.pretrained(name, classes, fresh, teacher.seed, settled, image)
         return splits, pretrained
+
+    def reading(self, cell: ClassifierCell) -> tuple[Splits, Checkpoint]:
+        """The examples as a cell's student reads them, and what it starts from."""
+        splits, pretrained = self.of(cell)
+        vocabulary = cell.setup.vocabulary
+        if not vocabulary:
+            return splits, pretrained
+        key = (vocabulary, splits.digest, pretrained.digest)
+        if key not in self._readings:
+            self._readings[key] = own = own_reading(vocabulary, splits, pretrained)
+            self.engine.reporter.say(f"--student-vocab {vocabulary}: {own.told}")
+        own = self._readings[key]
+        return own.splits, own.checkpoint
 
     def check_tokens(self, cell: ClassifierCell) -> None:
         """Raises ``UserError`` where the teachers of a cell do not read the same tokens."""
@@ -257,14 +272,14 @@ class Supplies:
 
     def outputs(self, run: ClassifierRun) -> TeacherOutputs | None:
         """What a run's teachers say of its training examples; of several a tuple."""
-        key = (run.splits.digest, *run.hears)
+        key = (run.taught.digest, *run.hears)
         if key not in self._outputs:
             said = [self._outputs_of(run, number) for number in range(len(run.teachers))]
             self._outputs[key] = said[0] if len(said) == 1 else together(said)
         heard = self._outputs[key]
         if heard is None or not run.cell.setup.placebo:
             return heard
-        table, seed = run.splits.everything, run.cell.seed
+        table, seed = run.taught.everything, run.cell.seed
         if (*key, seed) not in self._placebos:
             self._placebos[*key, seed] = Placebo(heard, table, shuffled(len(table), seed))
         return self._placebos[*key, seed]
@@ -282,7 +297,7 @@ class Supplies:
         ]
         return outputs_for(
             self.engine,
-            run.splits,
+            run.taught,
             run.teachers[number],
             captures,
             run.cell.setup.teachers[number],
@@ -301,14 +316,14 @@ class Supplies:
 
     def widest(self, run: ClassifierRun, number: int = 0) -> Splits:
         """That among whose examples a run's are, and about which its teacher is asked, once."""
-        return _widest(run.splits, [other.splits for other, _ in self._pupils(run, number)])
+        return _widest(run.taught, [other.taught for other, _ in self._pupils(run, number)])
 
     def teacher_on_test(self, run: ClassifierRun) -> np.ndarray | None:
         """What the teacher says of the test split, for fidelity; of several what they say together,
         see ``Kind.mean``. None where one says nothing of some example."""
-        if not all(teacher.speaks_of(run.splits.test).all() for teacher in run.teachers):
+        if not all(teacher.speaks_of(run.taught.test).all() for teacher in run.teachers):
             return None
-        said = [self._on_test_split(run.splits, teacher) for teacher in run.teachers]
+        said = [self._on_test_split(run.taught, teacher) for teacher in run.teachers]
         return said[0] if len(said) == 1 else run.splits.kind.mean(said)
 
     def _on_test_split(self, splits: Splits, teacher: Teacher) -> np.ndarray:

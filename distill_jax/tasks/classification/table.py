@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Capture
+from distill_jax.data.coverage import unknown_below
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.resume import Known
 from distill_jax.engine.sweep import Entry, Sweep, distinct
@@ -27,6 +29,8 @@ from distill_jax.tasks.classification.models import check_student, check_trainin
 from distill_jax.tasks.classification.peers import check_peers
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.self_checks import run_self_checks
+from distill_jax.tasks.classification.splits import Splits
+from distill_jax.tasks.classification.student_tokens import check_own_tokens
 from distill_jax.tasks.classification.supplies import Supplies
 from distill_jax.tasks.classification.yardsticks import check_references, measure
 from distill_jax.tasks.kinds.kind import Kind
@@ -62,7 +66,7 @@ class Classification:
                 said.add((cell.setup.student, note))
 
     def known(self, cell: ClassifierCell) -> Known:
-        splits, pretrained = self.supplies.of(cell)
+        splits, pretrained = self.supplies.reading(cell)
         cell = dataclasses.replace(cell, data_digest=splits.digest)
         config = config_of(cell, check_student(cell, pretrained.config))
         unread = () if cell.setup.teacher.fine_tune else ("teacher.training",)
@@ -80,9 +84,9 @@ class Classification:
 
     def run(self, entry: Entry[ClassifierSetup]) -> ClassifierRun:
         cell = entry.cell
-        splits, _ = self.supplies.of(cell)
+        splits, begins = self.supplies.reading(cell)
         teachers = tuple(self.supplies.teacher(each)[0] for each in with_each_teacher(cell))
-        model = check_student(cell, teachers[0].pretrained.config)
+        model = check_student(cell, begins.config)
         if cell.setup.weigh:
             cell = self.supplies.weighed(cell)
         shapes = [teacher.config.shape for teacher in teachers]
@@ -99,7 +103,9 @@ class Classification:
             teacher_digest=digests[0] if len(digests) == 1 else digest(digests),
         )
         bound = dataclasses.replace(entry, cell=cell)
-        run = ClassifierRun(bound, splits, teachers, model, fitted, self.supplies)
+        heard = self.supplies.of(cell)[0] if cell.setup.vocabulary else None
+        own = begins if heard else None
+        run = ClassifierRun(bound, splits, teachers, model, fitted, self.supplies, heard, own)
         return self.supplies.runs.setdefault(cell.hash, run)
 
     def described(self, spec: TableSpec) -> TableSpec:
@@ -118,7 +124,16 @@ class Classification:
             if cell.setup.more_teachers
         )
         named = (f"Teachers, by their numbers in objectives: {names}." for names in several)
-        return *named, what_was_fixed(cells)
+        return *self._unknown(cells), *named, what_was_fixed(cells)
+
+    def _unknown(self, cells: Sequence[ClassifierCell]) -> Iterator[str]:
+        """What share of the tokens a teacher does not know, where that is large."""
+        read: dict[str, Splits] = {}
+        for cell in cells:
+            for each in with_each_teacher(cell):
+                read.setdefault(Path(each.setup.teacher.name).name, self.supplies.of(each)[0])
+        for teacher, splits in read.items():
+            yield from unknown_below(splits.coverage, teacher)
 
     def self_check(self, runs: Sequence[ClassifierRun]) -> None:
         supplies = self.supplies
@@ -136,7 +151,7 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
     outputs = supplies.of(cell)[0].outputs
     supplies.check_tokens(cell)
     plugin_digest(*cell.objectives, read=cell.setup.kind.parse)
-    student = check_student(cell, pretrained[0].config)
+    student = check_student(cell, supplies.reading(cell)[1].config)
     shape, kind, teachers = student.shape, cell.setup.kind, cell.setup.teachers
     shapes = [shape_of_last(each, *supplies.of(each)).shape for each in with_each_teacher(cell)]
     assistants = [each.training for teacher in teachers for each in teacher.assistants]
@@ -157,6 +172,7 @@ def _decided(cell: ClassifierCell, supplies: Supplies) -> Iterator[str]:
             check_peers(objective, resolved)
         else:
             check_heard(teachers, objective, resolved)
+        check_own_tokens(cell, resolved)
         if cell.setup.placebo:
             _check_placebo(objective, resolved, cell.setup.kind)
         check_jitter(stage.training, trained, cell.setup.teachers if resolved.needs_teacher else ())

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from distill_jax.core.digests import digest, digest_strings
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, save_tensors
+from distill_jax.data.coverage import Coverage
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.data.item_vectors import read_item_vectors
 from distill_jax.models.bert import Params
@@ -69,18 +70,21 @@ def build_recommender(
     return Recommender(config, vectors)
 
 
-def item_vectors_of_texts(texts: tuple[str, ...] | None, home: Path) -> tuple[ItemTexts, TextSpace]:
+def item_vectors_of_texts(
+    texts: tuple[str, ...] | None, home: Path
+) -> tuple[ItemTexts, TextSpace, Coverage]:
     """The texts of a catalogue as a frozen encoder's vectors, made once and kept under ``home``.
 
     Returns:
-      The vectors, and the space that items which come later are put into.
+      The vectors, the space that items which come later are put into, and how much of the texts
+      the encoder reads.
 
     Raises:
       UserError: if the data has no texts.
     """
     from distill_jax.data.assets import fetch
     from distill_jax.models.huggingface import load_pretrained
-    from distill_jax.teachers.item_texts import encode, item_tokens, text_space
+    from distill_jax.teachers.item_texts import covered_tokens, encode, text_space
 
     if texts is None:
         raise UserError(
@@ -90,11 +94,11 @@ def item_vectors_of_texts(texts: tuple[str, ...] | None, home: Path) -> tuple[It
     pretrained = load_pretrained(
         fetch(ENCODER), pooling="mean", num_labels=2, fresh_classifier=True
     )
+    table, coverage = covered_tokens(texts, pretrained.tokenizer_file)
     named = {"encoder": pretrained.digest, "texts": digest_strings(texts), "format": 1}
     folder = home / "item_vectors" / digest(named)
     path = folder / "vectors.safetensors"
     if not path.is_file():
-        table = item_tokens(texts, pretrained.tokenizer_file)
         raw_IE = encode(pretrained.config, pretrained.params, table)
         with atomic_folder(folder) as scratch:
             save_tensors(scratch / path.name, {"raw_IE": raw_IE})
@@ -103,7 +107,7 @@ def item_vectors_of_texts(texts: tuple[str, ...] | None, home: Path) -> tuple[It
     except (OSError, KeyError, SafetensorError) as error:
         raise UserError(f"{folder} is damaged ({error}); delete that folder.") from error
     space = text_space(raw_IE)
-    return ItemTexts(vectors_IE=space.of(raw_IE)), space
+    return ItemTexts(vectors_IE=space.of(raw_IE)), space, coverage
 
 
 def item_vectors_of_file(

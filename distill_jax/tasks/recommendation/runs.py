@@ -19,6 +19,7 @@ from distill_jax.core.digests import digest_arrays
 from distill_jax.core.distributed import is_lead, to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home, user_path, write_atomic
+from distill_jax.data.coverage import Coverage, in_words, unknown_below
 from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.data.plan import choose_lengths
@@ -57,7 +58,7 @@ from distill_jax.tasks.recommendation.build import (
     item_vectors_of_texts,
 )
 from distill_jax.tasks.recommendation.cells import RecommenderCell
-from distill_jax.teachers.item_texts import TextSpace
+from distill_jax.teachers.item_texts import MAX_TOKENS, TextSpace
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
 from distill_jax.teachers.top_items import (
     TopItemsCache,
@@ -93,10 +94,24 @@ class Catalogue:
     item_vectors: str | None = None
 
     @functools.cached_property
+    def _texts(self) -> tuple[ItemTexts, TextSpace, Coverage]:
+        say = self.engine.reporter.say
+        say("reading the items' texts")
+        found = item_vectors_of_texts(self.split.data.item_texts, home())
+        for line in in_words({"items": found[-1]}, MAX_TOKENS, flag="no flag changes that"):
+            say(f"data: {line}")
+        return found
+
+    @property
     def texts(self) -> tuple[ItemTexts, TextSpace]:
         """Vectors of the items' texts; made when a model wants them."""
-        self.engine.reporter.say("reading the items' texts")
-        return item_vectors_of_texts(self.split.data.item_texts, home())
+        return self._texts[:2]
+
+    @property
+    def unknown(self) -> list[str]:
+        """What is said below a table of items' tokens that the encoder does not know."""
+        read = "_texts" in self.__dict__
+        return unknown_below({"items": self._texts[-1]}, ENCODER) if read else []
 
     @functools.cached_property
     def given(self) -> np.ndarray:

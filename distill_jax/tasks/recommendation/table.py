@@ -357,6 +357,7 @@ class Recommendation:
             *objectives_told(self.entries),
             *data.notes,
             *self.left_out,
+            *self.catalogue.unknown,
         )
 
     def self_check(self, runs: Sequence[Run]) -> None:

@@ -138,7 +138,8 @@ class Search:
         return SearchRun(dataclasses.replace(entry, cell=cell), self.sweep.name, taught)
 
     def described(self, spec: TableSpec) -> TableSpec:
-        protocol = (*spec.protocol, *objectives_told(self.entries), PROTOCOL)
+        below = dict.fromkeys(line for task in self._tasks.values() for line in task.below)
+        protocol = (*spec.protocol, *objectives_told(self.entries), PROTOCOL, *below)
         return dataclasses.replace(spec, teachers=tuple(self._references), protocol=protocol)
 
     def self_check(self, runs: Sequence[Run]) -> None:

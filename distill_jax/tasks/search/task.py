@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from distill_jax.core.digests import digest
 from distill_jax.core.distributed import to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
-from distill_jax.data.coverage import in_words
+from distill_jax.data.coverage import in_words, unknown_below
 from distill_jax.data.load_search import load_search
 from distill_jax.data.plan import choose_lengths
 from distill_jax.data.query_lists import (
@@ -80,6 +81,7 @@ class SearchTask:
       vectors: of all queries and products by that encoder, its scores their inner products.
       limits: tokens after which texts are cut.
       told: how much of the texts that leaves, a line each.
+      below: what of that is said below a table.
     """
 
     data: SearchData
@@ -91,6 +93,7 @@ class SearchTask:
     vectors: tuple[np.ndarray, np.ndarray]
     limits: TokenLimits
     told: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
 
     @functools.cached_property
     def digest(self) -> str:
@@ -136,6 +139,7 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
         *in_words({"query": of_queries}, limits.query, flag="query_length"),
         *in_words({"product": of_items}, limits.item, flag="--item-length"),
     )
+    below = unknown_below({"query": of_queries, "product": of_items}, Path(config.name).name)
     towers, params = pretrained_towers(
         encoder.config, encoder.params, cosine_scale=config.prior_scale
     )
@@ -146,7 +150,7 @@ def prepare(data_config: SearchDataConfig, config: SearchTeacherConfig) -> Searc
     candidates = choose_candidates(data, lambda rows: retrieved_QK[rows], size=config.candidates)
     vectors = vectors_QD, vectors_ID
     return SearchTask(
-        data, encoder, queries, items, retrieved_QK, candidates, vectors, limits, told
+        data, encoder, queries, items, retrieved_QK, candidates, vectors, limits, told, tuple(below)
     )
 
 

@@ -68,6 +68,7 @@ def test_the_whole_way(world, tmp_path):
     assert said.count("self-checks: teacher deterministic, ") == 1
 
     unknown = int(re.search(r"data: warning: (\d+)% of the \w+ tokens are \[UNK\]", said)[1])
+    assert any("does not know: train" in line for line in spec.protocol)
     rows = Ledger(tmp_path / "out/ledger.jsonl").rows()
     assert {row.metrics["train/cut"] for row in rows} == {0.0}
     shares = [{row.metrics[f"{s}/unknown"] for row in rows} for s in ("train", "test")]

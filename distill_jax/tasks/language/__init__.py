@@ -1,0 +1,1 @@
+"""Language modelling: hidden words, or the next one."""
