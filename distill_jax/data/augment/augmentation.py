@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from distill_jax.core.calls import Vocabulary, parse_sum
+from distill_jax.core.digests import digest_strings
 from distill_jax.core.errors import UserError
 from distill_jax.data.augment.base import Augment, Draw, Tools, Words, words_of
 from distill_jax.data.augment.kinds import kinds
@@ -14,7 +15,8 @@ from distill_jax.data.splits import concatenate, text_keys
 from distill_jax.data.table import TextDataset, TextTable
 
 COPY = "#copy-"
-"""Between an example's id and the number of its copy."""
+"""Between an example's id and what tells its copy: the number, and a digest of the text, so that
+copies of other augmentations, or by another list of synonyms, are never taken for these."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,10 @@ def augmented(
     return dataclasses.replace(dataset, splits=splits, notes=(*dataset.notes, note))
 
 
+def _id(example: str, copy: int, *texts: str | None) -> str:
+    return f"{example}{COPY}{copy}-{digest_strings(text or '' for text in texts)}"
+
+
 def _copies(train: TextTable, augmentation: Augmentation, copy: int, tools: Tools) -> TextTable:
     """One copy of each example that has one."""
     firsts = augmentation.copy_of(train, train.texts, copy, tools)
@@ -134,7 +140,10 @@ def _copies(train: TextTable, augmentation: Augmentation, copy: int, tools: Tool
         seconds = augmentation.copy_of(train, train.texts_b, copy, tools, side=1)
     rows = [row for row in range(len(train)) if firsts[row] and (seconds is None or seconds[row])]
     return TextTable(
-        ids=tuple(f"{train.ids[row]}{COPY}{copy}" for row in rows),
+        ids=tuple(
+            _id(train.ids[row], copy, firsts[row], seconds[row] if seconds else None)
+            for row in rows
+        ),
         texts=tuple(firsts[row] or "" for row in rows),
         texts_b=None if seconds is None else tuple(seconds[row] or "" for row in rows),
     )

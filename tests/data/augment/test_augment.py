@@ -133,6 +133,15 @@ def test_copies_join_the_training_texts_without_labels_once_each():
     assert again.digest == found.digest
 
 
+def test_copies_of_two_augmentations_have_ids_of_their_own():
+    texts = {}
+    for text in ("delete(0.2)", "swap(0.2)", "swap(0.2, seed=1)"):
+        train = augmented(dataset(table(20)), parse_augmentation(text), TOOLS).splits["train"]
+        for example, own in zip(train.ids, train.texts, strict=True):
+            assert texts.setdefault(example, own) == own
+    assert len(texts) > 20 + 3 * 15
+
+
 def test_a_copy_that_is_a_text_already_is_left_out():
     """A test text too: no teacher ever speaks of one."""
     train = TextTable(("t0", "t1"), ("one two", "three"), labels_N=np.zeros(2, np.int32))

@@ -11,13 +11,14 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from distill_jax.cli.compare import sweep_of
+from distill_jax.cli.compare import CompareLosses, sweep_of
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.data.augment.augmentation import is_copy, source_of
 from distill_jax.data.augment.tokens import mask_of, whole_words
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
+from distill_jax.engine.sweep import points
 from distill_jax.models.huggingface import load_pretrained
 from distill_jax.models.mlm_head import read_mlm_head
 from distill_jax.tasks.classification.augment_tools import tools_of
@@ -29,7 +30,7 @@ from distill_jax.teachers.manifest import read_manifest
 
 def run(args, folder, strategy="sequential"):
     out = io.StringIO()
-    task = Classification(sweep_of(args))
+    task = Classification(sweep_of(args) if isinstance(args, CompareLosses) else args)
     _, rows = run_table(
         task, folder, Reporter(Console(file=out, width=300)), track="none", strategy=strategy
     )
@@ -76,6 +77,18 @@ def test_the_teacher_speaks_of_every_copy_once(world, tmp_path, capsys):
         assert found["test/nll"] == pytest.approx(numbers(rows)[place]["test/nll"], rel=2e-3)
     plain, said, _ = run(world(), tmp_path / "plain")
     assert numbers(plain) != numbers(rows) and "copies" not in said
+
+
+def test_augmentations_of_one_table_do_not_hear_each_others_words(world, tmp_path):
+    """Their copies have numbers in common, not ids: the widest data are not theirs."""
+    sweep = sweep_of(world(seeds=(0,)))
+    texts = ("swap(0.3)", "delete(0.3)", "swap(0.3, copies=2)")
+    rows = points({text: {"objective": "kl", "data.augment": text} for text in texts})
+    found = [
+        numbers(run(dataclasses.replace(sweep, rows=chosen, baseline=None), tmp_path / name)[0])
+        for name, chosen in (("all", rows), ("one", rows[1:2]))
+    ]
+    assert found[0][texts[1], 0] == found[1][texts[1], 0]
 
 
 def test_copies_of_what_is_left_out_are_left_out(toy_teacher, toy_reviews):
