@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from distill_jax.core.calls import Vocabulary, parse_sum
 from distill_jax.core.digests import digest_strings
 from distill_jax.core.errors import UserError
@@ -124,6 +126,9 @@ def augmented(
         wider = concatenate(wider, made.take(fresh))
     beside = f"; {left_out:,} were texts that are there already, or had no copy" if left_out else ""
     note = f"{added:,} copies by {augmentation} joined the transfer set{beside}"
+    if train.scores_N is not None:  # the examples stay what they are without copies beside them
+        scores_N = np.concatenate([train.scores_N, np.full(added, np.nan, train.scores_N.dtype)])
+        wider = dataclasses.replace(wider, scores_N=scores_N)
     splits = {**dataset.splits, "train": wider}
     return dataclasses.replace(dataset, splits=splits, notes=(*dataset.notes, note))
 

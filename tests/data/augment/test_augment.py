@@ -133,6 +133,14 @@ def test_copies_join_the_training_texts_without_labels_once_each():
     assert again.digest == found.digest
 
 
+def test_examples_stay_as_they_are_beside_their_copies():
+    """Their ratings too: a table with copies and one without ask one teacher about the same."""
+    rated = table(20, scores_N=np.linspace(0, 1, 20, dtype=np.float32))
+    train = augmented(dataset(rated), parse_augmentation("swap(0.2)"), TOOLS).splits["train"]
+    assert len(train) > 30 and train.take(np.arange(20)).digest == rated.digest
+    assert np.isnan(train.scores_N[20:]).all()
+
+
 def test_copies_of_two_augmentations_have_ids_of_their_own():
     texts = {}
     for text in ("delete(0.2)", "swap(0.2)", "swap(0.2, seed=1)"):
