@@ -66,7 +66,7 @@ class Federated(TableFlags):
         return self.output_dir / (f"{NAME}-smoke" if self.small else NAME)
 
 
-def declare(flags: Federated, *, with_server: bool) -> "Sweep[Any]":
+def declare(flags: Federated, *, with_server: bool = False) -> "Sweep[Any]":
     """The table; its first part, which makes the clients, is the table without the server."""
     from distill_jax.engine.cell import Cell, Train
     from distill_jax.engine.sweep import Point, Sweep, points

@@ -1,10 +1,13 @@
 """``--data`` as text, of images: which data set, from where."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill_jax.core.errors import unknown
 from distill_jax.core.files import user_path
-from distill_jax.data.images import ImageDataset
+
+if TYPE_CHECKING:  # it brings JAX
+    from distill_jax.data.images import ImageDataset
 
 DIGITS = "digits"
 _IMAGES, _TFDS = "images:", "tfds:"
@@ -16,7 +19,7 @@ def is_images(spec: str) -> bool:
     return spec == DIGITS or spec.startswith(_IMAGES)
 
 
-def load_images(spec: str, home: Path | None = None) -> ImageDataset:
+def load_images(spec: str, home: Path | None = None) -> "ImageDataset":
     """A data set of images by its name.
 
     Args:

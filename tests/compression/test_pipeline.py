@@ -193,12 +193,12 @@ def test_a_run_whose_data_changed_is_refused(finished_run, tmp_path, monkeypatch
     """As if the files that it was trained on were others now."""
     prepare = supplies.prepare_texts
 
-    def other(config, dataset, tokenizer_file):
+    def other(config, dataset, tokenizer_file, *tools):
         train = dataset.splits["train"]
         fewer = dataclasses.replace(
             dataset, splits={**dataset.splits, "train": train.take(range(50))}
         )
-        return prepare(config, fewer, tokenizer_file)
+        return prepare(config, fewer, tokenizer_file, *tools)
 
     monkeypatch.setattr(supplies, "prepare_texts", other)
     with pytest.raises(UserError, match=r"data of .* are not what they were"):

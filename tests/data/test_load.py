@@ -12,7 +12,7 @@ from distill_jax.data.load import load_dataset
         ("shopping_review_zh", r"Did you mean 'shopping_reviews_zh'\?"),
         ("", "unknown data set ''"),
         ("files:", "unknown data set 'files:'"),
-        ("tfds", "Allowed: files:FOLDER, .*tfds:NAME"),
+        ("tfds", "Allowed: .*files:FOLDER, .*tfds:NAME"),
     ],
 )
 def test_unknown_names(spec, match):

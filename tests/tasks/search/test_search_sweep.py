@@ -112,9 +112,8 @@ def test_the_teacher_hears_no_label_that_is_hidden(sweep):
 def test_identity_is_content(sweep):
     cells = {entry.row: entry.cell.but(data_digest="d") for entry in sweep.entries()}
     cell = cells["kl"]
-    assert json.loads(json.dumps(cell.config)) == cell.config | {
-        "teacher": json.loads(json.dumps(cell.config["teacher"]))
-    }
+    lists = {key: json.loads(json.dumps(cell.config[key])) for key in ("teacher", "training")}
+    assert json.loads(json.dumps(cell.config)) == cell.config | lists
     others = [
         cells["placebo"],
         cell.but(seed=1),
