@@ -67,6 +67,7 @@ def scores(folder):
     }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stopped_and_killed_tables_come_out_like_the_undisturbed_one(start, tmp_path):
     """Ctrl-C in one run, SIGKILL in the next. Slow: four processes that import and compile."""

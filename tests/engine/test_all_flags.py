@@ -118,8 +118,14 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("task", "way"),
+    [
+        pytest.param(task, way, marks=() if task == TASKS[0] else pytest.mark.long)
+        for task in TASKS
+        for way in WAYS
+    ],
+)
 def test_every_way_gives_one_table(tables, plain, task, way, tmp_path):
     spec, rows, said = tables[task](tmp_path, **WAYS[way])
     assert {row.hash for row in rows} == plain[task].rows.keys()

@@ -26,7 +26,13 @@ def outcome(rows, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", killed.STRATEGIES)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind in ("single", "vmap") else pytest.mark.long)
+        for kind in killed.STRATEGIES
+    ],
+)
 def test_sigkill(kind, toy_teacher, toy_reviews, tmp_path, monkeypatch):
     """Slow: each kind takes a process of its own to be killed."""
     step = random.Random(kind).randint(killed.TEACHER_STEPS + 3, killed.STEP_CALLS[kind])

@@ -13,6 +13,7 @@ from distill_jax.tasks.classification.federated import server_setup, shared_text
 SCRIPT = module_at(ROOT / "experiments/federated.py")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_smoke_preset_trains_clients_and_a_server(
     toy_teacher, toy_reviews, tmp_path, monkeypatch, capsys

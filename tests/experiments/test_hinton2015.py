@@ -53,6 +53,7 @@ def tables(tmp_path_factory):
     return made
 
 
+@pytest.mark.long
 def test_the_smoke_preset_makes_three_tables(tables):
     text, spec, rows = tables["hinton2015_mnist"]
     lines = [" ".join(line.split()) for line in text.splitlines()]

@@ -72,6 +72,7 @@ def small(toy_teacher, toy_reviews, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.long
 def test_recipes_in_small(small):
     names = ("kl", "kl by the teacher's certainty", "hidden states, then kl", "neighbours")
     beyond = ("Tang's (mask, n-grams)", "layer by layer, then kl")

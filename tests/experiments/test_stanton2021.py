@@ -38,6 +38,7 @@ def test_the_smoke_preset_runs_both_tables(toy_teacher, toy_reviews, tmp_path, m
         assert "surprisingly large discrepancy" in (folder / "table.md").read_text()
 
 
+@pytest.mark.long
 def test_from_the_teacher_s_own_weights_a_student_agrees_with_it(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     one_device(monkeypatch)

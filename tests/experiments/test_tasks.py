@@ -52,6 +52,7 @@ def test_the_files_at_hand_have_the_columns_that_are_named(script, shared_data):
             assert data.kind.load(data).splits.keys() == {"train", "validation", "test"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", SMALL)
 def test_a_small_table_of_each_kind(task, script, toy_teacher, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))

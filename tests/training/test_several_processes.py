@@ -51,7 +51,9 @@ def alone(one_device, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "fsdp"), [(2, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("processes", "fsdp"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.long)]
+)
 def test_several_processes_are_one(processes, fsdp, alone, one_device, tmp_path):
     """Slow: every process starts JAX; what they run together each compiles for itself."""
     folder = tmp_path / "run"

@@ -74,6 +74,7 @@ ALL = {
 }
 
 
+@pytest.mark.long
 def test_all_together_alone_in_parts_and_after_a_stop(world, tmp_path, monkeypatch):
     args = world(**ALL)
     spec, rows, _ = run(args, tmp_path / "alone")
