@@ -7,7 +7,8 @@
 Three tables. Two layers of 800 units, on hard targets and on those of a teacher of two layers of
 1200, which had dropout and images moved by up to two pixels. Temperatures against the width of the
 student. Students that never saw a 3, or anything but 7 and 8, and what the right bias makes of
-them. 90 students and one teacher, trained in populations.
+them. 90 students and one teacher, trained in populations (``--strategy vmap``): 8 minutes on two
+cores, beside other work.
 
 What departs from the paper: about 8,000 training images in place of 60,000, and 1,000 each for
 validation, which chooses the step and the bias, and for testing; a hash of each image decides.
