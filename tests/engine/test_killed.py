@@ -29,7 +29,7 @@ def outcome(rows, folder):
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=() if kind in ("single", "vmap") else pytest.mark.long)
+        pytest.param(kind, marks=() if kind == "single" else pytest.mark.long)
         for kind in killed.STRATEGIES
     ],
 )

@@ -13,6 +13,7 @@ SCRIPT = module_at(ROOT / "experiments/compression.py")
 VARIANTS = ["as is", "int8", "pruned", "pruned, int8", "vocabulary", "all three"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_smoke_preset_trains_compresses_exports_and_draws(
     toy_teacher, toy_reviews, tmp_path, monkeypatch, capsys

@@ -82,6 +82,7 @@ def test_recipes_in_small(small):
     assert " recipe " in to_markdown(table)
 
 
+@pytest.mark.long
 def test_few_parameters_are_trained_where_that_is_said(small):
     table, rows = small("recipes", 1, ("kl", "BitFit", "LoRA, all kernels"))
     trained = {name: row.metrics[TRAINED] for name, row in rows.items() if name != "teacher"}
@@ -90,6 +91,7 @@ def test_few_parameters_are_trained_where_that_is_said(small):
     assert "trained (M)" in to_markdown(table)
 
 
+@pytest.mark.long
 def test_tang_in_small(small):
     names = ("BiLSTM, labels only", "BiLSTM, MSE on logits")
     beyond = ("the same, augmented",)

@@ -21,8 +21,16 @@ TEXTS = ["the film is good", "bad", "the plot and the cast and the music is very
 SECOND = ["bad", "the music was very good", "the film"]
 
 
-@pytest.mark.parametrize("pairs", [False, True])
-@pytest.mark.parametrize("family", sorted(text_families()))
+@pytest.mark.parametrize(
+    ("family", "pairs"),
+    [
+        pytest.param(
+            family, pairs, marks=pytest.mark.long if pairs and family == "mobilebert" else ()
+        )
+        for family in sorted(text_families())
+        for pairs in (False, True)
+    ],
+)
 def test_a_student_answers_the_same_in_every_format(
     family, pairs, toy_teacher, write_export, tmp_path
 ):

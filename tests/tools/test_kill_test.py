@@ -17,12 +17,13 @@ def tool():
     return module
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tables", "trials"),
     [
         (("classification",), 3),
-        pytest.param(("classification", "recommendation", "search"), 7, marks=pytest.mark.long),
+        (("classification", "recommendation", "search"), 7),
     ],
 )
 def test_signals_make_no_difference(tool, tmp_path, tables, trials):

@@ -12,6 +12,7 @@ from distill_jax.serving.app import create_app
 from distill_jax.serving.settings import Settings
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_whole_of_it_in_small(tmp_path, monkeypatch):
     """Slow: six servers in processes of their own."""

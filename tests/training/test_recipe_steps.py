@@ -149,6 +149,7 @@ def test_a_direction_has_length_one_however_small_and_none_at_padding():
     assert not found[:, 1].any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_parts_and_devices_take_the_same_step(world, recipe):
     step, state, given, _ = world.made(recipe)

@@ -52,6 +52,7 @@ def chain(small_table):
     return partial(small_table, assistants=("2x8x2", "1x8x2: 0.5*kl + 0.5*ce"), seeds=(0,))
 
 
+@pytest.mark.long
 def test_the_last_assistant_teaches_and_every_one_is_the_student_it_would_be_alone(
     chain, small_table, tmp_path
 ):

@@ -107,6 +107,7 @@ def test_the_controls_from_end_to_end_alone_and_together(world, tmp_path):
         assert found["test/nll"] == pytest.approx(alone[where]["test/nll"], rel=2e-3), where
 
 
+@pytest.mark.long
 def test_the_controls_go_on_after_a_stop(world, tmp_path, monkeypatch):
     few = world(seeds=(0,))
     undisturbed = numbers(*run(few, tmp_path / "undisturbed")[:2])

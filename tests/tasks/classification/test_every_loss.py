@@ -49,6 +49,7 @@ def speaker():
     return LiveTeacher(Bert(TEACHER), init_bert(TEACHER, jax.random.key(1)), everything)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", names("classes"))
 def test_it_falls_on_real_reviews_and_numbers_do_not_recompile(name, task, speaker):
     objective = resolve(f"0.5*{name}", STUDENT.shape, TEACHER.shape)

@@ -217,6 +217,7 @@ def test_classes_that_do_not_fit(table, answers, tmp_path):
     assert rows[0].metrics["test/accuracy"] > 0.9
 
 
+@pytest.mark.long
 def test_beside_a_model_it_is_one_of_several(small_table, answers, toy_teacher, tmp_path):
     half = {key: said for n, (key, said) in enumerate(answers.items()) if n % 2}
     file = write(tmp_path / "said.csv", half)

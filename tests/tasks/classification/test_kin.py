@@ -71,6 +71,7 @@ def asked(toy_reviews, folder):
     return list(names), [answer.label for answer in opened.classify(texts)], opened.model.config
 
 
+@pytest.mark.long
 def test_students_of_new_families_learn_from_layers_and_answer_from_their_folders(
     run, toy_teacher, toy_reviews
 ):
