@@ -41,7 +41,6 @@ def made():
     ]
 
 
-@pytest.mark.long
 @pytest.mark.slow
 def test_a_race_without_torch(race, tmp_path, monkeypatch):
     """Slow: five processes, two of which make a table."""
