@@ -7,11 +7,13 @@ distill_jax.models.bert import Bert``.
 
 from typing import TYPE_CHECKING, Any
 
+from distill_jax.core.version import VERSION
+
 if TYPE_CHECKING:
     from distill_jax.api import Student as Student
     from distill_jax.api import distil as distil
 
-__version__ = "0.1.0"
+__version__ = VERSION
 _IN_API = ("Student", "distil")
 
 

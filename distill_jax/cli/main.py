@@ -4,9 +4,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-import distill_jax
 from distill_jax.cli.run import run
 from distill_jax.core.errors import unknown
+from distill_jax.core.version import VERSION
 
 COMMANDS = {
     "compare-losses": ("compare", "train students with several objectives and compare them"),
@@ -42,7 +42,7 @@ def dispatch(arguments: Sequence[str]) -> None:
         print(usage())
         return
     if arguments[0] in ("-V", "--version"):
-        print(f"distill-jax {distill_jax.__version__}")
+        print(f"distill-jax {VERSION}")
         return
     if arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], COMMANDS)

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 from jax import export
 
-import distill_jax
 from distill_jax.core.errors import UserError, first_line
 from distill_jax.core.files import atomic_folder, save_tensors
+from distill_jax.core.version import VERSION
 from distill_jax.export.manifest import (
     TOKENIZER,
     Manifest,
@@ -263,7 +263,7 @@ def _manifest(
         temperature=1.0,
         source=birth,
         files=files,
-        versions={"distill_jax": distill_jax.__version__, **installed_versions()},
+        versions={"distill_jax": VERSION, **installed_versions()},
         parity=parity,
         retrieval={
             "items": len(retriever.items_ID),

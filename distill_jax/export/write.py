@@ -9,9 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import distill_jax
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
+from distill_jax.core.version import VERSION
 from distill_jax.export.card import export_card
 from distill_jax.export.formats import Format, format_named
 from distill_jax.export.manifest import TOKENIZER, Manifest, digests_of, write_manifest
@@ -97,7 +97,7 @@ def _manifest(
         temperature=opened.temperature,
         source=source.birth,
         files=files,
-        versions={"distill_jax": distill_jax.__version__, **installed_versions()},
+        versions={"distill_jax": VERSION, **installed_versions()},
         parity=parity,
     )
 

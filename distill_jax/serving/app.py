@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-import distill_jax
 from distill_jax.core.errors import UserError
+from distill_jax.core.version import VERSION
 from distill_jax.serving import pages
 from distill_jax.serving.batcher import Batcher, QueueFull, Stopped
 from distill_jax.serving.classifier import Classifier, Said, Texts, run_of
@@ -103,7 +103,7 @@ def create_app(
     app = FastAPI(
         title="distill_jax",
         summary="What a distilled classifier says of texts.",
-        version=distill_jax.__version__,
+        version=VERSION,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-import distill_jax
+from distill_jax.core.version import VERSION
 from distill_jax.serving.classifier import run_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Metrics:
         )
         self._queue = Gauge("queue_texts", "Texts that wait for the model", **own)
         about = Gauge("model_info", "Always 1", ["run", "format", "version"], **own)
-        about.labels(run_of(manifest), manifest.format, distill_jax.__version__).set(1)
+        about.labels(run_of(manifest), manifest.format, VERSION).set(1)
         for name in manifest.label_names:  # at 0 from the first scrape on
             self.labels.labels(name)
             self.probabilities.labels(name)

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import distill_jax
+from distill_jax.core.version import VERSION
 
 PACKAGES = ("distill_jax", "jax", "jaxlib", "flax", "optax", "numpy")
 _CODE = ("distill_jax", ":(glob)experiments/*.py", "pyproject.toml")
@@ -34,7 +34,7 @@ def package_versions() -> dict[str, str]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             if name == "distill_jax":
-                versions[name] = distill_jax.__version__
+                versions[name] = VERSION
     return versions
 
 
@@ -44,12 +44,12 @@ def code_version() -> dict[str, Any]:
 
     Asked once per process: later edits do not change the code that is running.
     """
-    return describe_code(Path(distill_jax.__file__).resolve().parent.parent)
+    return describe_code(Path(__file__).resolve().parents[2])
 
 
 def describe_code(root: Path) -> dict[str, Any]:
     """``code_version`` of the checkout at ``root``; only the version where it is none."""
-    version: dict[str, Any] = {"version": distill_jax.__version__}
+    version: dict[str, Any] = {"version": VERSION}
     # A package installed inside somebody else's checkout is not that checkout's code.
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top.strip()).resolve() != root.resolve():

@@ -130,6 +130,32 @@ def make_step(
       stopped: see ``optimizer.stopping_at_frozen``.
     """
 
+    gradients = _gradient_half(
+        model,
+        objective,
+        recipe,
+        embeddings,
+        accumulate=accumulate,
+        axis=axis,
+        gathered=gathered,
+        stopped=stopped,
+    )
+    return TwoHalves(gradients, _update_half(optimizer, pruning, skip_nonfinite))
+
+
+def _gradient_half(
+    model: Any,
+    objective: ResolvedObjective,
+    recipe: Recipe,
+    embeddings: tuple[str, ...],
+    *,
+    accumulate: int,
+    axis: str | None,
+    gathered: jax.sharding.Sharding | None,
+    stopped: Callable[[Params], Params] | None,
+) -> Callable[[dict[str, Params], Any, Batch, Output | None, StepNumbers], Gradients]:
+    """The first half of ``make_step``, whose arguments these are."""
+
     def gradients(
         trained: dict[str, Params],
         steps_before: jax.Array,
@@ -174,6 +200,14 @@ def make_step(
             passed = once(None)
         return Gradients(in_float32(passed.grads), passed.total, passed.terms)
 
+    return gradients
+
+
+def _update_half(
+    optimizer: optax.GradientTransformation, pruning: Pruning | None, skip_nonfinite: bool
+) -> Callable[[TrainState, Gradients, Any], tuple[TrainState, StepMetrics]]:
+    """The second half of ``make_step``."""
+
     def update(
         state: TrainState, found: Gradients, rate: ArrayLike
     ) -> tuple[TrainState, StepMetrics]:
@@ -187,7 +221,7 @@ def make_step(
         new_state, applied = guard(new_state, state, found.loss, norm, skip=skip_nonfinite)
         return new_state, StepMetrics(found.loss, found.terms, norm, applied)
 
-    return TwoHalves(gradients, update)
+    return update
 
 
 def _around(
