@@ -9,12 +9,13 @@ from typing import ClassVar
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.data.augment.base import Augment, Draw, Tools, Words, check_rate, register
+from distill_jax.data.augment.base import Draw, Tools, Words, register
+from distill_jax.data.augment.replace import Replacing
 
 
 @register
 @dataclass(frozen=True)
-class Mlm(Augment):
+class Mlm(Replacing):
     """Each word gives way, with probability ``rate``, to one of the ``k`` that a masked language
     model expects most there.
 
@@ -24,15 +25,6 @@ class Mlm(Augment):
     """
 
     kind: ClassVar[str] = "mlm"
-
-    rate: float = 0.4
-    k: int = 15
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_rate(self.kind, self.rate)
-        if not 1 <= self.k <= 1000:
-            raise UserError(f"k of mlm must be from 1 to 1000, not {self.k}")
 
     def check(self, tools: Tools) -> None:
         if tools.fill is None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from distill_jax.core.errors import UserError
-from distill_jax.data.augment.base import Augment, Draw, Tools, Words, check_rate, register
-from distill_jax.data.augment.replace import core_of, replaced
+from distill_jax.data.augment.base import Draw, Tools, Words, register
+from distill_jax.data.augment.replace import Replacing, core_of, replaced
 
 
 @register
 @dataclass(frozen=True)
-class Neighbours(Augment):
+class Neighbours(Replacing):
     """Each word gives way to one of the ``k`` of nearest embeddings with probability ``rate``.
 
     Jiao et al. 2020, "TinyBERT: Distilling BERT for Natural Language Understanding", algorithm 1
@@ -22,15 +22,6 @@ class Neighbours(Augment):
     """
 
     kind: ClassVar[str] = "neighbours"
-
-    rate: float = 0.4
-    k: int = 15
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_rate(self.kind, self.rate)
-        if not 1 <= self.k <= 1000:
-            raise UserError(f"k of neighbours must be from 1 to 1000, not {self.k}")
 
     def check(self, tools: Tools) -> None:
         if tools.near is None:

@@ -1,12 +1,29 @@
-"""Words give way to others of a list: what synonyms and neighbours have in common."""
+"""Words give way to others: what synonyms, neighbours and the words of a language model share."""
 
 from __future__ import annotations
 
 import string
+from dataclasses import dataclass
 
-from distill_jax.data.augment.base import Draw, Near, Words
+from distill_jax.core.errors import UserError
+from distill_jax.data.augment.base import Augment, Draw, Near, Words, check_rate
 
+MOST_OTHERS = 1000
 _EDGES = string.punctuation + "“”‘’„«»…–—"
+
+
+@dataclass(frozen=True)
+class Replacing(Augment):
+    """Each word gives way, with probability ``rate``, to one of ``k`` others."""
+
+    rate: float = 0.4
+    k: int = 15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rate(self.kind, self.rate)
+        if not 1 <= self.k <= MOST_OTHERS:
+            raise UserError(f"k of {self.kind} must be from 1 to {MOST_OTHERS}, not {self.k}")
 
 
 def replaced(words: Words, near: Near, rate: float, draw: Draw) -> Words:
