@@ -18,12 +18,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill_jax.cli.experiment import TableFlags
-from distill_jax.cli.measured import TEACHER, measured, students_in, write_points
-from distill_jax.cli.results import open_console
+from distill_jax.cli.measured import (
+    TEACHER,
+    SizeFlags,
+    measured,
+    students_in,
+    students_of_one_teacher,
+    trained,
+    write_points,
+)
 from distill_jax.cli.run import parse_flags, run
-from distill_jax.core.errors import UserError
-from distill_jax.engine.options import DEFAULTS, Precision, RunOptions
+from distill_jax.engine.options import DEFAULTS, RunOptions
 from distill_jax.export.plan import BenchPlan
 
 if TYPE_CHECKING:
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     from distill_jax.engine.sweep import Sweep
     from distill_jax.export.variants import Variant
 
-NAME, OBJECTIVE = "compression", "kl"
+NAME = "compression"
 STUDENTS = ("static", "bilstm", "tiny", "l2", "l3", "l6")
 SETTINGS: dict[str, dict[str, Any]] = {
     "static": {"training.epochs": 6.0, "training.optimizer.learning_rate": 3e-3},
@@ -46,71 +51,23 @@ SMOKE = BenchPlan(sentences=10, batches=2, batch_size=8, warmup=1, repeats=2)
 
 
 @dataclasses.dataclass(frozen=True)
-class Compression(TableFlags):
+class Compression(SizeFlags):
     """Students x variants: score against latency and size, with the Pareto front."""
 
     preset: Literal["default", "smoke"] = "default"
     """default: as committed. smoke: the whole path in a minute or two, on little data."""
-    students: tuple[str, ...] = ()
-    """Instead of all of them (smoke: static, bilstm, tiny)."""
-    data: str = ""
-    """Another data set: files:FOLDER, tfds:NAME ..."""
-    teacher: str = "minilm-l6"
-    max_length: int = 128
-    precision: Precision = "bf16"
-    """In which students are trained; as in the table of compare-losses."""
-    output_dir: Path = Path("results")
-    """Everything goes to compression, or compression-smoke, under this folder."""
-
-    @property
-    def small(self) -> bool:
-        return self.preset == "smoke"
 
 
 def declare(flags: Compression) -> "list[Sweep[Any]]":
     """The students as they are, of one teacher and one seed."""
-    from distill_jax.cli.compare import CompareLosses, sweep_of
-    from distill_jax.engine.sweep import Override
-
     students = flags.students or (STUDENTS[:3] if flags.small else STUDENTS)
-    usual = "review_snippets/product" if flags.small else "review_snippets/movie"
-    quick: dict[str, Any] = {"steps": 20, "teacher_epochs": 1} if flags.small else {}
-    sweep = sweep_of(
-        CompareLosses(
-            data=flags.data or usual,
-            teacher=(flags.teacher,),
-            max_length=flags.max_length,
-            students=students,
-            objectives=(OBJECTIVE,),
-            seeds=(0,),
-            evaluations=2 if flags.small else 4,
-            max_shapes=2 if flags.small else 5,
-            yardsticks=False,
-            **quick,
-        )
-    )
-    own = {} if flags.small else {name: SETTINGS[name] for name in students if name in SETTINGS}
-    overrides = tuple(Override(tuple(changes.items()), group=name) for name, changes in own.items())
-    base = dataclasses.replace(sweep.base, precision=flags.precision)
-    return [dataclasses.replace(sweep, name=NAME, base=base, overrides=overrides)]
+    return [students_of_one_teacher(flags, NAME, students, (0,), SETTINGS)]
 
 
 def main(flags: Compression) -> None:
     """Train, compress, export, ask, time, draw; what was done before is taken."""
-    suffix = "-smoke" if flags.small else ""
-    folder = flags.output_dir / f"{NAME}{suffix}"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file")
-    console = open_console()
-
-    from distill_jax.engine.progress import Reporter
-    from distill_jax.tasks.classification.table import Classification
-
-    if not flags.options.share.whole:
-        raise UserError("models that are timed together have no parts: leave out --part")
-    flags.use_plugin()
-    reporter, [sweep] = Reporter(console), declare(flags)
-    flags.run(Classification(sweep), folder / "students", console)
+    [sweep] = declare(flags)
+    folder, reporter = trained(flags, sweep)
     variants = [
         variant
         for name, run_ in students_in(folder / "students").items()

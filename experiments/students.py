@@ -15,15 +15,19 @@ which take several times as long as all others together.
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill_jax.cli.experiment import TableFlags
-from distill_jax.cli.measured import AS_IS, TEACHER, measured, students_in, write_points
-from distill_jax.cli.results import open_console
+from distill_jax.cli.measured import (
+    AS_IS,
+    TEACHER,
+    SizeFlags,
+    measured,
+    students_in,
+    students_of_one_teacher,
+    trained,
+    write_points,
+)
 from distill_jax.cli.run import parse_flags, run
-from distill_jax.core.errors import UserError
-from distill_jax.engine.options import Precision
 from distill_jax.export.plan import BenchPlan
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from distill_jax.tables.ledger import LedgerRow
     from distill_jax.tables.spec import TableSpec
 
-NAME, OBJECTIVE = "students", "kl"
+NAME = "students"
 STUDENTS = (
     *("static", "bilstm", "textcnn", "tiny", "mini", "mobilebert"),
     *("l2", "l3", "distilbert"),
@@ -59,26 +63,12 @@ SMOKE = BenchPlan(sentences=10, batches=2, batch_size=8, warmup=1, repeats=2)
 
 
 @dataclasses.dataclass(frozen=True)
-class Students(TableFlags):
+class Students(SizeFlags):
     """Every student: score, retention, size, latency, and the Pareto front."""
 
     preset: Literal["default", "full", "smoke"] = "default"
     """default: as committed. full: the large ones too. smoke: the whole path on little data."""
-    students: tuple[str, ...] = ()
-    """Instead of all of them."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    data: str = ""
-    """Another data set: files:FOLDER, tfds:NAME ..."""
-    teacher: str = "minilm-l6"
-    max_length: int = 128
-    precision: Precision = "bf16"
-    """In which students are trained; as in the table of compare-losses."""
-    output_dir: Path = Path("results")
-    """Everything goes to students, or students-PRESET, under this folder."""
-
-    @property
-    def small(self) -> bool:
-        return self.preset == "smoke"
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -88,49 +78,16 @@ class Students(TableFlags):
 
 def declare(flags: Students) -> "list[Sweep[Any]]":
     """The students of one teacher."""
-    from distill_jax.cli.compare import CompareLosses, sweep_of
-    from distill_jax.engine.sweep import Override
-
-    usual = "review_snippets/product" if flags.small else "review_snippets/movie"
-    quick: dict[str, Any] = {"steps": 20, "teacher_epochs": 1} if flags.small else {}
-    sweep = sweep_of(
-        CompareLosses(
-            data=flags.data or usual,
-            teacher=(flags.teacher,),
-            max_length=flags.max_length,
-            students=flags.chosen,
-            objectives=(OBJECTIVE,),
-            seeds=flags.seeds,
-            evaluations=2 if flags.small else 4,
-            max_shapes=2 if flags.small else 5,
-            yardsticks=False,
-            **quick,
-        )
-    )
-    own = {} if flags.small else {name: SETTINGS[name] for name in flags.chosen if name in SETTINGS}
-    overrides = tuple(Override(tuple(changes.items()), group=name) for name, changes in own.items())
-    base = dataclasses.replace(sweep.base, precision=flags.precision)
-    return [dataclasses.replace(sweep, name=NAME, base=base, overrides=overrides)]
+    return [students_of_one_teacher(flags, NAME, flags.chosen, flags.seeds, SETTINGS)]
 
 
 def main(flags: Students) -> None:
     """Train, export, ask, time, draw; what was done before is taken."""
-    suffix = "" if flags.preset == "default" else f"-{flags.preset}"
-    folder = flags.output_dir / f"{NAME}{suffix}"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file")
-    console = open_console()
-
-    from distill_jax.engine.progress import Reporter
     from distill_jax.export.variants import Variant
     from distill_jax.tables.outputs import load_results
-    from distill_jax.tasks.classification.table import Classification
 
-    if not flags.options.share.whole:
-        raise UserError("models that are timed together have no parts: leave out --part")
-    flags.use_plugin()
-    reporter, [sweep] = Reporter(console), declare(flags)
-    flags.run(Classification(sweep), folder / "students", console)
+    [sweep] = declare(flags)
+    folder, reporter = trained(flags, sweep)
     variants = [
         Variant(name, start_of(name), run_, "onnx")
         for name, run_ in students_in(folder / "students").items()

@@ -1,13 +1,18 @@
-"""Finished models exported, asked, timed together, and drawn: what experiments on size share."""
+"""Students of one teacher trained, exported, asked, timed together, and drawn: what experiments on
+size share."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill_jax.cli.experiment import TableFlags
+from distill_jax.cli.results import open_console
+from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
+from distill_jax.engine.options import Precision
 
 if TYPE_CHECKING:
     from distill_jax.engine.progress import Reporter
@@ -17,6 +22,89 @@ if TYPE_CHECKING:
     from distill_jax.tables.pareto import Point
 
 TEACHER, AS_IS = "teacher", "as is"
+OBJECTIVE = "kl"
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeFlags(TableFlags):
+    """What every experiment on size may be given; ``preset`` ``smoke`` is its small form."""
+
+    preset: str = "default"
+    students: tuple[str, ...] = ()
+    """Instead of those of the preset."""
+    data: str = ""
+    """Another data set: files:FOLDER, tfds:NAME ..."""
+    teacher: str = "minilm-l6"
+    max_length: int = 128
+    precision: Precision = "bf16"
+    """In which students are trained; as in the table of compare-losses."""
+    output_dir: Path = Path("results")
+    """Everything goes to a folder of the experiment's name under this one, with -PRESET behind it
+    for other presets than the default."""
+
+    @property
+    def small(self) -> bool:
+        """Whether a few steps on little data are enough."""
+        return self.preset == "smoke"
+
+
+def students_of_one_teacher(
+    flags: SizeFlags,
+    name: str,
+    students: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> Sweep[Any]:
+    """The table of students who hear one teacher.
+
+    Args:
+      settings: of students who are trained otherwise than ``compare-losses`` trains their kind.
+    """
+    from distill_jax.cli.compare import CompareLosses, sweep_of
+    from distill_jax.engine.sweep import Override
+
+    usual = "review_snippets/product" if flags.small else "review_snippets/movie"
+    quick: dict[str, Any] = {"steps": 20, "teacher_epochs": 1} if flags.small else {}
+    sweep = sweep_of(
+        CompareLosses(
+            data=flags.data or usual,
+            teacher=(flags.teacher,),
+            max_length=flags.max_length,
+            students=students,
+            objectives=(OBJECTIVE,),
+            seeds=seeds,
+            evaluations=2 if flags.small else 4,
+            max_shapes=2 if flags.small else 5,
+            yardsticks=False,
+            **quick,
+        )
+    )
+    own = {} if flags.small else {each: settings[each] for each in students if each in settings}
+    overrides = tuple(Override(tuple(changes.items()), group=each) for each, changes in own.items())
+    base = dataclasses.replace(sweep.base, precision=flags.precision)
+    return dataclasses.replace(sweep, name=name, base=base, overrides=overrides)
+
+
+def trained(flags: SizeFlags, sweep: Sweep[Any]) -> tuple[Path, Reporter]:
+    """Train the table, and say where everything goes: its runs are under ``students`` there.
+
+    Raises:
+      UserError: the folder is a file, or the table is to be made in parts.
+    """
+    suffix = "" if flags.preset == "default" else f"-{flags.preset}"
+    folder = flags.output_dir / f"{sweep.name}{suffix}"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file")
+    console = open_console()
+
+    from distill_jax.engine.progress import Reporter
+    from distill_jax.tasks.classification.table import Classification
+
+    if not flags.options.share.whole:
+        raise UserError("models that are timed together have no parts: leave out --part")
+    flags.use_plugin()
+    flags.run(Classification(sweep), folder / "students", console)
+    return folder, Reporter(console)
 
 
 def students_in(folder: Path) -> dict[str, Path]:
