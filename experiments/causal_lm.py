@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.experiment import TableFlags
 from distill_jax.cli.run import parse_flags, run
+from distill_jax.engine.options import Precision
 
 if TYPE_CHECKING:
     from distill_jax.engine.sweep import Sweep
@@ -37,6 +38,9 @@ class CausalLM(TableFlags):
     """Column of the text (files:, text: and tfds: only)."""
     seeds: tuple[int, ...] = ()
     """0 1 2 by default."""
+    precision: Precision = "bf16"
+    """bf16: students and teacher compute in bfloat16. bf16-params: students' parameters are
+    bfloat16 too. f32: in float32."""
     output_dir: Path = Path("results")
     """Everything goes to folders under this one: causal_lm, and causal_lm-teacher; with -smoke
     behind them for that preset."""

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.experiment import TableFlags
+from distill_jax.cli.precision import computing_in
 from distill_jax.cli.results import open_console
 from distill_jax.cli.run import parse_flags, run
+from distill_jax.engine.options import Precision
 
 if TYPE_CHECKING:
     from distill_jax.engine.sweep import Axis, Sweep
@@ -54,6 +56,9 @@ class Federated(TableFlags):
     """Of every student; default: 160, smoke: 8."""
     seeds: tuple[int, ...] = ()
     """Default: 0 to 4, smoke: 0 and 1."""
+    precision: Precision = "bf16"
+    """bf16: students compute in bfloat16. bf16-params: their parameters are bfloat16 too. f32: in
+    float32."""
     output_dir: Path = Path("results")
     """Everything goes to federated, or federated-smoke, under this folder."""
 
@@ -120,6 +125,7 @@ def declare(flags: Federated, *, with_server: bool = False) -> "Sweep[Any]":
             "The server hears files of logits by id, of the clients of its own seed.",
         ),
     )
+    sweep = computing_in(sweep, flags.precision)
     if not with_server:
         return sweep
     rows = (*rows, Point(SERVER, (("objective", _objective()),)))

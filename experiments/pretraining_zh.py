@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.experiment import TableFlags
+from distill_jax.cli.precision import computing_in
 from distill_jax.cli.run import parse_flags, run
+from distill_jax.engine.options import Precision
 
 if TYPE_CHECKING:
     from distill_jax.engine.sweep import Sweep
@@ -41,6 +43,9 @@ class PretrainingZh(TableFlags):
     """Of the pre-training, instead of the experiment's own."""
     seeds: tuple[int, ...] = ()
     """0 1 2 by default."""
+    precision: Precision = "bf16"
+    """bf16: students and teacher compute in bfloat16. bf16-params: students' parameters are
+    bfloat16 too. f32: in float32."""
     output_dir: Path = Path("results")
     """Everything goes to folders under this one: pretraining_zh, and pretraining_zh-mlm for the
     pre-training; with -smoke behind them for that preset."""
@@ -80,7 +85,11 @@ def pretraining(flags: PretrainingZh) -> "Sweep[Any]":
     return Sweep(
         name=f"{NAME}-mlm",
         title=f"{flags.data}: hidden words of the training texts",
-        base=Cell(LanguageSetup(data, student=size), (Train("ce", training),)),
+        base=Cell(
+            LanguageSetup(data, student=size),
+            (Train("ce", training),),
+            precision=flags.precision,
+        ),
         rows=axis("objective", ("ce",)),
         groups=axis("student", (size,)),
         seeds=(0,),
@@ -170,7 +179,7 @@ def table(flags: PretrainingZh, scratch: Path, pretrained: Path) -> "Sweep[Any]"
             "English one at 1e-4, the others at 1e-4 or 5e-4, whichever is better on validation.",
         ),
     )
-    return replace(sweep, base=replace(sweep.base, precision=flags.precision))
+    return computing_in(sweep, flags.precision)
 
 
 def main(flags: PretrainingZh) -> None:

@@ -11,7 +11,7 @@ Synonyms and paraphrases want files of yours, and `mlm` a checkpoint with such a
 is not: they are not here.
 """
 
-from distill_jax.cli.experiment import Flags, run_experiment
+from distill_jax.cli.experiment import Flags, HalfPrecision, run_experiment
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.sweep import Sweep, points
 from distill_jax.tables.columns import ACCURACY, FIDELITY, TRAINED_PARAMETERS, Column
@@ -174,4 +174,4 @@ def against(rows: list[str], student: str) -> tuple[Trend, ...]:
 
 
 if __name__ == "__main__":
-    run_experiment(declare)
+    run_experiment(declare, flags=HalfPrecision)

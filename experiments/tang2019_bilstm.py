@@ -56,12 +56,13 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
         max_length=64,
         transfer="none",
     )
+    heard = TeacherConfig(training=teacher, precision="bf16", training_precision="bf16")
     augment = AUGMENT.format(copies=copies)
     sweep = Sweep(
         name="tang2019_bilstm",
         title="MiniLM-L6 into a BiLSTM on SST-2, with and without augmentation",
         base=Cell(
-            ClassifierSetup(data, TeacherConfig(training=teacher), student="bilstm"),
+            ClassifierSetup(data, heard, student="bilstm"),
             (Train("ce", training),),
         ),
         rows=points(
@@ -89,7 +90,8 @@ def declare(flags: Flags) -> tuple[Sweep, ...]:
             "n-grams kept as there (p = 0.1 and 0.25, n to 5), but none is replaced by another of "
             "its part of speech; the student reads the teacher's word pieces in one channel that "
             "starts from the teacher's embeddings, is 192 wide in each direction, has dropout of "
-            "0.1 and is moved by AdamW; hidden sizes and rates were not searched over.",
+            "0.1 and is moved by AdamW; hidden sizes and rates were not searched over. The teacher "
+            "computes in bfloat16.",
         ),
     )
     return (sweep,)

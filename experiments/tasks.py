@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distill_jax.cli.experiment import Flags, run_experiment
+from distill_jax.cli.experiment import Flags, HalfPrecision, run_experiment
 from distill_jax.core.files import user_path
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.sweep import Sweep, axis
@@ -54,8 +54,8 @@ class TaskTable:
     columns: dict[str, Any] = field(default_factory=dict)
     objectives: tuple[str, ...] = ()
     select: str = ""
-    teacher_epochs: float = 3.0
-    steps: int = 800
+    teacher_epochs: float = 2.0
+    steps: int = 400
     max_length: int = 64
 
 
@@ -90,8 +90,8 @@ TASKS = (
         "goemotions",
         {"text": "text", "label": "labels", "label_fraction": 0.1},
         select="macro_f1",
-        teacher_epochs=6.0,
-        steps=1200,
+        teacher_epochs=4.0,
+        steps=600,
     ),
     TaskTable(
         "wnut17",
@@ -99,8 +99,8 @@ TASKS = (
         "tags",
         "wnut17",
         {"label_fraction": 1.0},
-        teacher_epochs=5.0,
-        steps=1200,
+        teacher_epochs=4.0,
+        steps=600,
         max_length=96,
     ),
     TaskTable(
@@ -109,8 +109,8 @@ TASKS = (
         "tags",
         "snips",
         {"label_fraction": 0.1},
-        teacher_epochs=10.0,
-        steps=1200,
+        teacher_epochs=6.0,
+        steps=600,
     ),
     TaskTable(
         "snips_intents",
@@ -126,8 +126,8 @@ TASKS = (
         "intent_slots",
         "snips",
         {"label_fraction": 0.1},
-        teacher_epochs=10.0,
-        steps=1200,
+        teacher_epochs=6.0,
+        steps=600,
     ),
     TaskTable(
         "xquad",
@@ -135,8 +135,8 @@ TASKS = (
         "spans",
         "xquad",
         {"label_fraction": 1.0},
-        teacher_epochs=4.0,
-        steps=300,
+        teacher_epochs=3.0,
+        steps=200,
         max_length=256,
     ),
 )
@@ -213,4 +213,4 @@ def sweep_of(
 
 
 if __name__ == "__main__":
-    run_experiment(declare)
+    run_experiment(declare, flags=HalfPrecision)

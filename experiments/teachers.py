@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.experiment import TableFlags
+from distill_jax.cli.precision import computing_in
 from distill_jax.cli.results import open_console
 from distill_jax.cli.run import parse_flags, run
+from distill_jax.engine.options import Precision
 
 if TYPE_CHECKING:
     from distill_jax.engine.sweep import Axis, Sweep
@@ -56,6 +58,9 @@ class Teachers(TableFlags):
     """Of every student and assistant; default: 266, two passes; smoke: 8."""
     seeds: tuple[int, ...] = ()
     """Default: 0 to 4, smoke: 0 and 1."""
+    precision: Precision = "bf16"
+    """bf16: students and teacher compute in bfloat16. bf16-params: students' parameters are
+    bfloat16 too. f32: in float32."""
     output_dir: Path = Path("results")
     """Everything goes to teachers, or teachers-smoke, under this folder."""
 
@@ -93,7 +98,7 @@ def declare(flags: Teachers) -> "Sweep[Any]":
     )
     seeds = flags.seeds or ((0, 1) if flags.small else (0, 1, 2, 3, 4))
     shown = ("test/macro_f1", "test/fidelity", "test/ece", "parameters")
-    return Sweep(
+    sweep = Sweep(
         name=NAME,
         title="Who may teach",
         base=Cell(
@@ -117,6 +122,7 @@ def declare(flags: Teachers) -> "Sweep[Any]":
             "The step is chosen on validation; the test split is read once.",
         ),
     )
+    return computing_in(sweep, flags.precision)
 
 
 def data_of(flags: Teachers) -> "DataConfig":

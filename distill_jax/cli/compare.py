@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill_jax.cli.compare_flags import CompareLosses, parse_arguments
+from distill_jax.cli.precision import half_precision
 from distill_jax.cli.recipe_flags import recipe_protocol, with_recipe
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.student_start import told_start
@@ -142,20 +143,6 @@ def _copies_of_a_trained_teacher(args: CompareLosses) -> list[str]:
 def _is_quick(args: CompareLosses) -> bool:
     """Whether this is the table that is to be there soonest: the default one, on its own texts."""
     return args.preset == "default" and args.data == CompareLosses.data
-
-
-def _half_precision(base: "ClassifierCell") -> list[str]:
-    """What is said below the table of what was not computed in float32."""
-    precisions = {
-        "students compute": base.precision,
-        "the teacher is fine-tuned": base.setup.teacher.training_precision,
-        "the teacher speaks": base.setup.teacher.precision,
-    }
-    half = [what for what, precision in precisions.items() if precision != "f32"]
-    if not half:
-        return []
-    who = "teacher and students compute" if len(half) == len(precisions) else ", ".join(half)
-    return [f"In bfloat16 {who}; losses, sums, the optimiser and tests are in float32."]
 
 
 def _max_shapes(args: CompareLosses) -> int:
@@ -325,7 +312,7 @@ def sweep_of(args: CompareLosses) -> "Sweep":
         _used_labels(base.setup.data.label_fraction),
         "All rows of a student take the same number of optimiser steps.",
         "The step is chosen on validation; the test split is read once.",
-        *_half_precision(base),
+        *half_precision(base),
         *recipe_protocol(args, random.recipe),
         *weighing,
         *_copies_of_a_trained_teacher(args),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from distill_jax.cli.precision import computing_in
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags, run
 from distill_jax.core.errors import UserError
@@ -76,28 +77,43 @@ class Flags(TableFlags):
     """The same for the draw of the labels that are used; by default one draw for all seeds."""
     data: str | None = None
     """Another data set: files:FOLDER, tfds:NAME ..."""
+    precision: Precision = "f32"
+    """f32. bf16: students and teacher compute in bfloat16. bf16-params: students' parameters are
+    bfloat16 too."""
     output_dir: Path | None = None
     """Tables go to folders under this one, NAME or NAME-smoke; default: results."""
+
+
+@dataclass(frozen=True)
+class HalfPrecision(Flags):
+    """The same for experiments whose committed tables were computed in bfloat16."""
+
+    precision: Precision = "bf16"
+    """bf16: students and teacher compute in bfloat16. bf16-params: students' parameters are
+    bfloat16 too. f32: in float32."""
 
 
 def run_experiment(
     declare: Callable[[Flags], "Sequence[Sweep[Any]]"],
     arguments: Sequence[str] | None = None,
+    flags: type[Flags] = Flags,
 ) -> None:
     """Parse the flags, run the tables that the script declares, write and print them."""
-    run(lambda: _main(declare, sys.argv[1:] if arguments is None else arguments))
+    run(lambda: _main(declare, sys.argv[1:] if arguments is None else arguments, flags))
 
 
-def _main(declare: Callable[[Flags], "Sequence[Sweep[Any]]"], arguments: Sequence[str]) -> None:
-    flags = parse_flags(Flags, arguments, Path(sys.argv[0]).name)
+def _main(
+    declare: Callable[[Flags], "Sequence[Sweep[Any]]"],
+    arguments: Sequence[str],
+    known: type[Flags],
+) -> None:
+    flags = parse_flags(known, arguments, Path(sys.argv[0]).name)
     flags.use_plugin()
     sweeps = declare(flags)
     for name in ("seeds", "teacher_seeds", "label_seeds"):
         if given := getattr(flags, name):
             sweeps = [replace(sweep, **{name: given}) for sweep in sweeps]
-    if flags.precision != "f32":
-        precision = flags.precision
-        sweeps = [replace(s, base=replace(s.base, precision=precision)) for s in sweeps]
+    sweeps = [computing_in(sweep, flags.precision) for sweep in sweeps]
 
     console = open_console()
     for sweep in sweeps:
