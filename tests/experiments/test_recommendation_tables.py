@@ -56,6 +56,8 @@ def test_flags_change_a_preset():
     assert [peer.name for peer in peers] == ["sasrec-2x64-text", "sasrec-2x64-both"]
     assert sweep.groups[0].label == "bpr_mf-8" and sweep.base.training.epochs == 3
     assert sweep.seeds == (5,)
+    graph = module.Recommendation(teacher="lightgcn-2x32", students=("bpr_mf-16",))
+    assert module.table(graph)[1] == ()  # beside it stands none of its kind
 
 
 def test_rows_are_chosen_by_name_in_the_tables_order():
