@@ -27,6 +27,7 @@ SECTION = DOC.split("## From a file to lists")[1].split("\n## ")[0]
 (BLOCK,) = re.findall(r"```\n(.*?)```", SECTION, re.S)
 COMMANDS = [shlex.split(line) for line in BLOCK.replace("\\\n", " ").splitlines()]
 SCRIPT = "experiments/recommendation.py"
+FILE = "ratings.csv"
 USERS, ITEMS = 40, 60
 
 
@@ -43,8 +44,7 @@ def shop(tmp_path, monkeypatch):
         rows += [
             (900 - 7 * user, 5000 + i, r, t) for i, r, t in zip(items, ratings, times, strict=True)
         ]
-    (tmp_path / "SHOP").mkdir()
-    with (tmp_path / "SHOP" / "interactions.csv").open("w", newline="") as file:
+    with (tmp_path / FILE).open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["userId", "movieId", "rating", "timestamp"])
         writer.writerows(rows[row] for row in rng.permutation(len(rows)))
@@ -55,7 +55,7 @@ def shop(tmp_path, monkeypatch):
 
 def check(lists):
     """Ten items for every user, none of which the user took."""
-    with open("SHOP/interactions.csv") as file:
+    with open(FILE) as file:
         taken = {(row["userId"], row["movieId"]) for row in csv.DictReader(file)}
     with open(lists) as file:
         rows = list(csv.DictReader(file))
@@ -81,7 +81,7 @@ def test_each_does_its_part(shop, capsys, monkeypatch):
     """The table is not trained: its student is one that was not."""
     look, train, write = COMMANDS
     dispatch(look[1:])
-    assert f"files:SHOP: {USERS} users, " in capsys.readouterr().out
+    assert f"files:{FILE}: {USERS} users, " in capsys.readouterr().out
     script = module_at(ROOT / SCRIPT)
     monkeypatch.setitem(sys.modules, script.__name__, script)  # where flags look for their help
     flags = parse_flags(script.Recommendation, train[2:], SCRIPT)

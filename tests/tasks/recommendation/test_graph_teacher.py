@@ -34,7 +34,7 @@ ROWS = {
 
 def sweep_of(*rows):
     sweep = walks({label: ROWS[label] for label in rows}, training=TRAINING)
-    teacher = RecTeacher(RecModel(TEACHER, max_length=8), LABELS, training=TRAINING, top=8)
+    teacher = RecTeacher(RecModel(TEACHER, max_length=8), LABELS, training=TRAINING)
     students = axis("model", {STUDENT: RecModel(STUDENT, max_length=8)})
     return dataclasses.replace(sweep, base=sweep.base.but(teacher=teacher), groups=students)
 
@@ -79,7 +79,9 @@ def test_it_goes_on_from_what_is_there(finished):
 
 
 def test_the_teacher_is_heard(finished):
-    _, _, _, rows, _ = finished
+    """Of 25 items it names no hundred but all that are not the rest."""
+    _, _, spec, rows, _ = finished
+    assert "its likeliest 24 items at each training position" in "\n".join(spec.protocol)
     digests = {row.row: row.fingerprints.get("teacher") for row in rows}
     assert digests["kl"] and digests["kl"] == digests["relaxed_ranking"]
     assert digests["labels"] is None and digests["teacher"] is None
