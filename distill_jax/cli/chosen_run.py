@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +24,14 @@ def chosen_run(folder: Path, metric: str) -> Path:
       metric: higher is better, on validation.
 
     Raises:
-      UserError: for a table of which no student is there.
+      UserError: for a table that is not finished, or of which no student is there.
     """
     if not (folder / LEDGER).is_file() or (folder / "model").is_dir():
         return folder
-    from distill_jax.tables.outputs import load_results
+    from distill_jax.tables.outputs import SPEC, load_results
 
+    if not (folder / SPEC).is_file():
+        raise UserError(f"{folder} is a table that is not finished: the same command goes on")
     spec, rows = load_results(folder)
     by_hash = {row.hash: row for row in rows}
     students = [by_hash[place.hash] for place in spec.places if place.hash in by_hash]
@@ -46,9 +49,6 @@ def chosen_run(folder: Path, metric: str) -> Path:
 
 
 def _is_there(row: LedgerRow, folder: Path, metric: str) -> bool:
-    heard_others = bool(row.config.get("placebo"))
-    return (
-        not heard_others
-        and metric in row.metrics
-        and (folder / "runs" / row.hash / "model").is_dir()
-    )
+    measured = math.isfinite(row.metrics.get(metric, math.nan))
+    kept = (folder / "runs" / row.hash / "model").is_dir()
+    return measured and kept and not row.config.get("placebo")

@@ -51,6 +51,7 @@ def test_the_best_on_validation_and_nothing_else(table, capsys):
         a_run("kl", 0.25, "cccc", "other", **{"test/ndcg@10": 0.9}),
         a_run("shuffled teacher", 0.9, "dddd", placebo=True),
         a_run("listmle", 0.8, "eeee", kept=False),
+        a_run("mse_logits", float("nan"), "9999"),
         before=[a_run("kl", 0.7, "ffff")],
         teachers=[a_run("teacher", 0.6, "0000"), a_run("ease", None, "1111")],
     )
@@ -66,6 +67,9 @@ def test_a_table_without_students_is_told(table):
         chosen_run(folder, METRIC)
     (folder / "table.json").write_text("{}")
     with pytest.raises(UserError, match="description of a table"):
+        chosen_run(folder, METRIC)
+    (folder / "table.json").unlink()
+    with pytest.raises(UserError, match="not finished: the same command goes on"):
         chosen_run(folder, METRIC)
 
 
