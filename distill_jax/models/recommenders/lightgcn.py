@@ -109,9 +109,13 @@ def smoothed(
 
     Raises:
       UserError: without the graph.
+      ValueError: for vectors of some items alone; a step needs those of all.
     """
     if known is None or known.edge_users_N is None:
         raise UserError("this recommender reads the graph of who took what in training.")
+    for numbers, vectors in ((known.edge_users_N, users_UD), (known.edge_items_N, items_ID)):
+        if isinstance(numbers, np.ndarray) and numbers.max(initial=-1) >= len(vectors):
+            raise ValueError(f"the graph names more than the {len(vectors)} vectors that are there")
     users_N, items_N = jnp.asarray(known.edge_users_N), jnp.asarray(known.edge_items_N)
     weights_N1 = jnp.asarray(known.edge_weights_N)[:, None]
     layers = [(users_UD, items_ID)]

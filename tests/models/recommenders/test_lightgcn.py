@@ -178,10 +178,17 @@ def test_a_graph_that_is_none_is_told(tmp_path, change, told):
         load_recommender(tmp_path / "model")
 
 
-def test_without_a_graph_it_is_refused(model):
+def test_without_its_graph_or_all_vectors_it_is_refused(model):
     recommender, params = model
     with pytest.raises(UserError, match="reads the graph"):
         Recommender(recommender.config).item_vectors(params)
+    few = dataclasses.replace(recommender.config.items, num_items=5)
+    smaller = dataclasses.replace(
+        recommender, config=dataclasses.replace(recommender.config, items=few)
+    )
+    batch = HistoryScorer(recommender).batch(histories_of([[3]], 17))
+    with pytest.raises(ValueError, match="more than the 5 vectors"):
+        smaller.apply({"params": smaller.init(jax.random.key(0))}, batch)
     with pytest.raises(UserError, match="num_layers"):
         dataclasses.replace(recommender.config, num_layers=0)
 
