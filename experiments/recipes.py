@@ -105,7 +105,7 @@ def beside(data: DataConfig, smoke: bool) -> Sweep:
     rows = (
         *points({**CONTROLS, **WEIGHED, **STAGED}),
         *points({name: {**plain, **own} for name, own in BESIDE.items()}),
-        *(attack(name, texts[:1] if smoke else texts) for name, texts in ATTACKS.items()),
+        *(attack(name, texts[:2] if smoke else texts) for name, texts in ATTACKS.items()),
         *points({name: {**plain, "data.augment": text} for name, text in COPIES.items()}),
     )
     others = [row.label for row in rows if row.label not in (PLAIN, PSEUDO)]
