@@ -61,7 +61,12 @@ def test_flags_change_a_preset():
     assert sweep.groups[0].label == "bpr_mf-8" and sweep.base.training.epochs == 3
     assert sweep.seeds == (5,)
     graph = module.Recommendation(teacher="lightgcn-2x32", students=("bpr_mf-16",))
-    assert module.table(graph)[1] == ()  # beside it stands none of its kind
+    graph_sweep, peers = module.table(graph)
+    assert peers == ()  # beside it stands none of its kind
+    rates = [
+        each.base.setup.teacher.training.optimizer.learning_rate for each in (sweep, graph_sweep)
+    ]
+    assert rates == [2e-3, 2e-2]
 
 
 def test_every_command_of_the_page_makes_a_table(monkeypatch):
