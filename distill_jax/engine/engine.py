@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
+from distill_jax.core.memory import drop_programs, many_programs
 from distill_jax.core.mesh import (
     check_batch_size,
     make_mesh,
@@ -60,6 +61,7 @@ class Engine:
     options: RunOptions = DEFAULTS
     mesh: Mesh = field(default_factory=make_mesh)
     _steps: dict[Any, CompiledStep] = field(default_factory=dict)
+    _traces_of_dropped: int = 0
 
     def __post_init__(self) -> None:
         if self.options.parallel == "pmap" and jax.process_count() > 1:
@@ -80,7 +82,7 @@ class Engine:
     @property
     def compilations(self) -> int:
         """How many training programs were traced so far."""
-        return sum(step.traces for step in self._steps.values())
+        return self._traces_of_dropped + sum(step.traces for step in self._steps.values())
 
     def check_stop(self) -> None:
         """Stop here when asked to; processes that work together agree on a place elsewhere.
@@ -267,9 +269,21 @@ class Engine:
 
     def step(self, work: Work) -> CompiledStep:
         """The compiled step of one student of this structure."""
-        key = work.structure
+
+        def make() -> CompiledStep:
+            return self.layout.compile(self._pure_step(work, self.layout.axis))
+
+        return self._kept(work.structure, make)
+
+    def _kept(self, key: Any, make: Callable[[], CompiledStep]) -> CompiledStep:
+        """A step that is made when it is not there, after all others were dropped where compiled
+        programs take too much room: runs of one structure follow each other."""
         if key not in self._steps:
-            self._steps[key] = self.layout.compile(self._pure_step(work, self.layout.axis))
+            if many_programs():
+                self._traces_of_dropped = self.compilations
+                self._steps.clear()
+                drop_programs()
+            self._steps[key] = make()
         return self._steps[key]
 
     def population_step(
@@ -279,11 +293,13 @@ class Engine:
         orders = {work.order for work in works}
         shared = len(orders) == 1 and len(set(map(id, teachers))) == 1
         key = (works[0].structure, placed, shared)
-        if key not in self._steps:
+
+        def make() -> PopulationStep:
             placement = make_placement(placed, self.mesh)
             pure = self._pure_step(works[0])
-            self._steps[key] = PopulationStep(pure, shared_batch=shared, placement=placement)
-        step = self._steps[key]
+            return PopulationStep(pure, shared_batch=shared, placement=placement)
+
+        step = self._kept(key, make)
         assert isinstance(step, PopulationStep)
         return step
 
