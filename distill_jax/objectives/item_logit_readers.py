@@ -71,6 +71,10 @@ class TopLogits(ItemReader):
         strata = self.option("strata")
         return Wanted(top=self.option("top"), strata=strata if strata > 1 else 0)
 
+    @property
+    def of_named(self) -> bool:
+        return not self.option("tail") or self.option("strata") > 1
+
     def values(self, loss: Loss, params: Params, said: Scores, teacher: Any, draw: Any) -> Array:
         top = self.option("top")
         where_BT = self.where(said.batch, teacher)
@@ -135,6 +139,10 @@ class RankedList(ItemReader):
     def negatives(self) -> Negatives | None:
         count = self.option("sampled")
         return Negatives(count, "row") if count else None
+
+    @property
+    def of_named(self) -> bool:
+        return not self.option("sampled")  # else the level is that of a catalogue's rest
 
     def values(self, loss: Loss, params: Params, said: Scores, teacher: Any, draw: Any) -> Array:
         stride = self.option("stride")

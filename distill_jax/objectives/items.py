@@ -159,6 +159,11 @@ def trained_on(objective: ResolvedObjective, counts_I: np.ndarray) -> ResolvedOb
     return dataclasses.replace(objective, outputs=outputs)
 
 
+def looks_at_named(objective: ResolvedObjective) -> bool:
+    """Whether an objective looks at no items but those that a batch and its teacher name."""
+    return all(reader.of_named for reader in _readers(objective))
+
+
 def _readers(objective: ResolvedObjective) -> list[Any]:
     return [reader for term in objective.terms for reader in term.readers]
 

@@ -42,13 +42,14 @@ from distill_jax.models.recommenders.closed_forms import (
     save_closed_form,
     size_of,
 )
+from distill_jax.models.recommenders.occurring_items import OccurringItems
 from distill_jax.models.recommenders.save import (
     load_recommender,
     recommender_digest,
     save_recommender,
 )
 from distill_jax.models.recommenders.text_items import ItemTexts
-from distill_jax.objectives.items import negatives_of, trained_on
+from distill_jax.objectives.items import looks_at_named, negatives_of, trained_on
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.evidence import CASES, RANK, pack_numbers
 from distill_jax.tables.ledger import LedgerRow
@@ -74,6 +75,8 @@ CUTS = (10, 20)
 LIST = 20
 """Items of a list in ``fidelity@20``."""
 TIMED_USERS = 30
+LARGE, NAMED = 2**15, 4
+"""Items of a catalogue that is trained by rows, where a batch names so many times fewer."""
 MOST_KEPT = 2**31
 """Bytes of a closed form that is kept for use: EASE has more from 23,171 items on."""
 TESTED_SLICES = ("tail", "cold")
@@ -190,8 +193,23 @@ def recommender_work(
         loss_params=lambda: objective.init_params(jax.random.fold_in(jax.random.key(cell.seed), 1)),
         evaluate=validate,
         draws=Draws(table, hiding, negatives_of(objective)),
+        items=_named_items(recommender, objective, training.batch_size, max(lengths)),
         precision=cell.precision,
     )
+
+
+def _named_items(
+    recommender: Recommender, objective: ResolvedObjective, rows: int, length: int
+) -> OccurringItems | None:
+    """Those that a batch names, where they are a small part of a large catalogue and the only ones
+    that the model and its losses look at."""
+    config, drawn = recommender.config, negatives_of(objective)
+    if not (config.items.only_own and looks_at_named(objective)):
+        return None
+    places = rows * length
+    negatives = 0 if drawn is None else drawn.count * (places if drawn.per == "position" else rows)
+    few = max(LARGE, NAMED * (2 * places + negatives)) <= config.num_items
+    return OccurringItems(config.num_items) if few else None
 
 
 def write_up(
