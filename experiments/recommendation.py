@@ -60,6 +60,8 @@ class Recommendation(InteractionFlags):
     labels: str | None = None
     """The loss of the labels in every row and of the teacher, instead of full_softmax:
     sampled_softmax(n=256), sampled_bce(n=1), bpr(n=1)."""
+    taught: int | None = None
+    """The teacher speaks of so many users' histories at most, drawn once; by default of all."""
     max_length: int | None = None
     """How many items of a history the models look back; 50 by default."""
     windows: bool = True
@@ -202,7 +204,9 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         base=Cell(
             RecommenderSetup(
                 replace(data, item_vectors=flags.item_vectors),
-                teacher=RecTeacher(teacher, of_teacher, training=teacher_training),
+                teacher=RecTeacher(
+                    teacher, of_teacher, training=teacher_training, users=flags.taught
+                ),
             ),
             (Train("full_softmax", training),),
             precision=flags.precision,

@@ -1,8 +1,8 @@
-"""Writes the generated parts of README.md, docs/results.md and docs/speed.md anew.
+"""Writes the generated parts of README.md and of pages of docs/ anew.
 
     python tools/refresh_readme.py
 
-They are the tables of experiments and the race of the benchmarks. A part stands between
+They are the tables of experiments, the race of the benchmarks and what a catalogue costs. A part stands between
 ``<!-- NAME -->`` and ``<!-- /NAME -->``. A test holds the pages fresh.
 """
 
@@ -11,8 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md")
-SHOWN = ("table.md", "trends.md", "compression.md", "race.md", "changes.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("results.md", "speed.md", "recommendation.md")),
+)
+SHOWN = ("table.md", "trends.md", "compression.md", "race.md", "changes.md", "items.md")
 """Of a folder of results, in this order, those that are there."""
 
 

@@ -124,7 +124,9 @@ class ByRows:
         own = [small.params, *_moments(small.opt_state)]
         for number, (tree, part) in enumerate(zip(whole, own, strict=True)):
             for path in self.tables:
-                part = put_at(part, path, at(tree, path).at[rows_R].set(at(part, path), mode="drop"))
+                part = put_at(
+                    part, path, at(tree, path).at[rows_R].set(at(part, path), mode="drop")
+                )
             own[number] = part
         params, mean, square = own
         moments = _with_moments(small.opt_state, mean, square)
@@ -146,7 +148,7 @@ class ByRows:
 
 
 def can_go_by_rows(config: OptimizerConfig) -> bool:
-    """Whether an optimiser moves a row without gradients by Adam's means alone, and less and less."""
+    """Whether an optimiser moves rows without gradients by Adam's means alone, and ever less."""
     plain = config.weight_decay == 0 and not config.has_factors
     return plain and 0 < config.b1 < math.sqrt(config.b2)
 

@@ -297,16 +297,22 @@ def trained_once(
 
 
 def asked(
-    engine: Engine, recommender: Recommender, params: Params, table: HistoryTable, top: int
+    engine: Engine,
+    recommender: Recommender,
+    params: Params,
+    table: HistoryTable,
+    top: int,
+    users: int | None = None,
 ) -> tuple[str, TopItemsCache]:
     """A teacher's digest, and what it says at every position: its cache, made where there is none.
 
     Args:
       table: of students that learn from it.
       top: how many of its likeliest items are kept.
+      users: of so many users at most; None for all.
     """
     own, table = recommender_digest(recommender, params), table_for(recommender, table)
-    provenance = TopItemsProvenance(own, table.digest, top)
+    provenance = TopItemsProvenance(own, table.digest, top, users)
     folder = engine.folder / "teacher_outputs" / provenance.digest
     if not folder.is_dir():
         engine.reporter.say("asking the teacher about every training position")
