@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import shop
 import tyro
 from growth import MB, Cost, Meter
 
@@ -82,7 +83,6 @@ class Measured:
 def measure(args: Items, items: int, home: str) -> Measured:
     """All stages at one size; in a process of its own."""
     import jax
-    import shop
 
     from distill_jax.data.build_interactions import Preparation, build_with_parts
     from distill_jax.data.histories import HistoryTable
@@ -90,12 +90,10 @@ def measure(args: Items, items: int, home: str) -> Measured:
     from distill_jax.data.load_interactions import read_raw
 
     os.environ["DISTILL_JAX_HOME"] = home
-    place = Path(home) / str(items)
-    shop.write(place, items, PER_ITEM * items)
     jax.block_until_ready(jax.numpy.zeros(()))  # the device's own memory is no stage's
     meter, per = Meter(items), dict[str, float]()
     with meter("read the CSV"):
-        raw = read_raw(f"files:{place}")
+        raw = read_raw(f"files:{Path(home) / str(items)}")
     with meter("order and number"):
         data, _ = build_with_parts("shop", raw, Preparation())
         del raw
@@ -171,7 +169,8 @@ def _ask(args: Items, split: Any, meter: Meter, per: dict[str, float]) -> None:
     names = [
         [data.item_names[item] for item in histories.part(row, row + 1).items_S] for row in range(5)
     ]
-    opened.recommend(names[0], 10)
+    for each in names:
+        opened.recommend(each, 10)  # compiles
     with meter("give a list"):
         for each in names:
             opened.recommend(each, 10)
@@ -230,13 +229,19 @@ def _cost(measured: Measured, stage: str) -> Cost:
     return next(cost for cost in measured.costs if cost.stage == stage)
 
 
+def alone(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, arguments)
+
+
 def main(args: Items) -> list[Measured]:
     """Measure every size, print, write."""
     found = []
     with tempfile.TemporaryDirectory() as home:
         for items in TINY if args.tiny else args.sizes:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found.append(pool.apply(measure, (args, items, home)))
+            alone(shop.write, Path(home) / str(items), items, PER_ITEM * items)
+            found.append(alone(measure, args, items, home))
             print(f"{items:,} items: measured", flush=True)
     about = (
         f"`{args.model}`, batches of {args.batch_size} windows of 50 items; "
