@@ -96,6 +96,9 @@ CONTROLS: dict[str, dict[str, object]] = {
 }
 SMOKE = ("labels", "kl", "relaxed_ranking", "hidden_mse", "shuffled teacher")
 SOFTMAX = "full_softmax"
+SAMPLED, NO_REST = ("sampled_", "bpr"), "kl(T=2, tail=False)"
+"""With labels among sampled items no loss makes the logits of all: the teacher's likeliest items are
+the only classes."""
 TRAINED = f"{SOFTMAX}(items='trained')"
 COLD = {
     "labels": "full_softmax",
@@ -223,11 +226,14 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
 
 
 def with_labels(flags: Recommendation, rows: Mapping[str, str]) -> dict[str, str]:
-    """The objectives with the flags' loss of labels; without rows on what only a softmax has."""
+    """The objectives with the flags' loss of labels; without rows on what only a softmax has, and
+    with what goes with sampled items where these are the labels'."""
     if flags.labels is None:
         return dict(rows)
     plain = {label: text for label, text in rows.items() if text != TRAINED or len(rows) == 1}
     texts = {label: text.replace(TRAINED, SOFTMAX) for label, text in plain.items()}
+    if flags.labels.startswith(SAMPLED):
+        texts = {label: text.replace("kl(T=2)", NO_REST) for label, text in texts.items()}
     return {
         label: text.replace(SOFTMAX, flags.labels)
         for label, text in texts.items()

@@ -142,7 +142,7 @@ class RankedList(ItemReader):
 
     @property
     def of_named(self) -> bool:
-        return not self.option("sampled")  # else the level is that of a catalogue's rest
+        return True
 
     def values(self, loss: Loss, params: Params, said: Scores, teacher: Any, draw: Any) -> Array:
         stride = self.option("stride")
@@ -176,7 +176,7 @@ class RankedList(ItemReader):
         if self.option("sampled"):
             sampled_BTN, outside_BTN = self._sampled(scores, ids_BTK)
             # Each is as likely as the rest on average, which is never above the last of the top.
-            rest = scores.output.items_ID.shape[0] - top
+            rest = (scores.num_items or scores.output.items_ID.shape[0]) - top
             level = _rest_of(teacher, top) - np.float32(np.log(rest))
             student.append(sampled_BTN)
             said.append(jnp.broadcast_to(level[..., None], sampled_BTN.shape))

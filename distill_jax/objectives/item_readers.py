@@ -27,11 +27,13 @@ class Scores(Said):
     Attributes:
       rows, block: see ``catalogue_logsumexp``.
       unseen: items that no training interaction names.
+      num_items: of the catalogue, where the output has a part of it; None for those that it has.
     """
 
     rows: int | None
     block: int | None = None
     unseen: tuple[int, ...] = ()
+    num_items: int | None = None
 
     @functools.cached_property
     def log_partition_BT(self) -> Array:

@@ -171,7 +171,7 @@ def recommender_work(
 
     def validate(params: Params, mesh: Mesh, on_batch: Callable[[], None]) -> dict[str, float]:
         scorer = scorer_of(recommender).of(to_host(params))
-        found = evaluate(scorer, split, "validation", on_batch=on_batch).metrics
+        found = evaluate(scorer, split, "validation", list_length=0, on_batch=on_batch).metrics
         return {name: found[name] for name in ("ndcg@10", "hr@10")}
 
     return Work(
