@@ -97,8 +97,8 @@ CONTROLS: dict[str, dict[str, object]] = {
 SMOKE = ("labels", "kl", "relaxed_ranking", "hidden_mse", "shuffled teacher")
 SOFTMAX = "full_softmax"
 SAMPLED, NO_REST = ("sampled_", "bpr"), "kl(T=2, tail=False)"
-"""With labels among sampled items no loss makes the logits of all: the teacher's likeliest items are
-the only classes."""
+"""With labels among sampled items no loss makes the logits of all: classes are the teacher's
+likeliest items alone."""
 TRAINED = f"{SOFTMAX}(items='trained')"
 COLD = {
     "labels": "full_softmax",

@@ -2,8 +2,8 @@
 
     python tools/refresh_readme.py
 
-They are the tables of experiments, the race of the benchmarks and what a catalogue costs. A part stands between
-``<!-- NAME -->`` and ``<!-- /NAME -->``. A test holds the pages fresh.
+They are the tables of experiments, the race of the benchmarks and what a catalogue costs. A part
+stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``. A test holds the pages fresh.
 """
 
 import re

@@ -89,7 +89,7 @@ def blocks(path: Path, note: Callable[[str], None] = _ignore) -> Iterator[Block]
         note(f"{path.name}: cells are separated by {kind}")
     if dialect.separator == "\t" and dialect.quoted:
         note(f"{path.name}: quotation marks around cells are taken off")
-    line = 1
+    ends = [0]
     try:
         with open_text(path, newline="") as lines:
             reader = _reader(lines, dialect)
@@ -99,22 +99,20 @@ def blocks(path: Path, note: Callable[[str], None] = _ignore) -> Iterator[Block]
                 raise UserError(f"{path}: the file is empty; expected a header line.")
             if len(set(named)) < len(named):
                 raise UserError(f"{path}, line 1: a column occurs twice in {', '.join(named)}.")
-            line = reader.line_num + 1
-            numbers, rows = list[int](), list[list[str]]()
-            for cells in reader:
-                if any(cells):
-                    numbers.append(line)
+            ends, rows = [reader.line_num], list[list[str]]()
+            while True:
+                for cells in itertools.islice(reader, ROWS):
                     rows.append(cells)
-                line = reader.line_num + 1
-                if len(rows) == ROWS:
-                    yield _block(path, numbers, rows, header, kind)
-                    numbers, rows = [], []
-            if rows:
-                yield _block(path, numbers, rows, header, kind)
+                    ends.append(reader.line_num)
+                if not rows:
+                    break
+                if found := _block(path, [end + 1 for end in ends[:-1]], rows, header, kind):
+                    yield found
+                ends, rows = ends[-1:], []
     except csv.Error as error:
         raise UserError(
-            f"{path}, line {line}: {error}; expected cells separated by {kind}, and a quotation "
-            "mark inside quotation marks doubled."
+            f"{path}, line {ends[-1] + 1}: {error}; expected cells separated by {kind}, and a "
+            "quotation mark inside quotation marks doubled."
         ) from error
 
 
@@ -189,9 +187,14 @@ def _reader(source: Iterable[str], dialect: Dialect):
 
 def _block(
     path: Path, lines: list[int], rows: list[list[str]], header: list[str], kind: str
-) -> Block:
-    """Rows by column."""
-    if any(len(cells) != len(header) for cells in rows):
+) -> Block | None:
+    """Rows by column, without those that have no content; None where none has any."""
+    if not all(map(any, rows)):
+        full = [number for number, cells in enumerate(rows) if any(cells)]
+        lines, rows = [lines[number] for number in full], [rows[number] for number in full]
+    if not rows:
+        return None
+    if set(map(len, rows)) != {len(header)}:
         named = [_by_name(path, *row, header, kind) for row in zip(lines, rows, strict=True)]
         return Block(lines, {name: [row[name] for row in named] for name in header if name})
     columns = zip(header, zip(*rows, strict=True), strict=True)
