@@ -315,7 +315,8 @@ def open_top_items(folder: Path, provenance: TopItemsProvenance) -> TopItemsCach
         for name, expected in body["files"].items():
             if sha256_file(folder / name) != expected:
                 raise ValueError(f"{name} was changed after it was written")
-        theirs, ours = body["provenance"], fields_that_count(provenance)
+        theirs, ours = dict(body["provenance"]), dataclasses.asdict(provenance)
+        theirs.setdefault("users", None)  # it came later
         arrays = {
             field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r", allow_pickle=False)
             for field in dataclasses.fields(TopItemsCache)
