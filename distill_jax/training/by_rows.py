@@ -84,7 +84,7 @@ class ByRows:
                 SINCE: state.rows[SINCE].at[rows_R].max(now, mode="drop"),
                 RATES: state.rows[RATES].at[place].set(rate, mode="drop"),
             }
-            return self._put(state, new, rows_R).replace(rows=kept), metrics
+            return dataclasses.replace(self._put(state, new, rows_R), rows=kept), metrics
 
         return stepped
 

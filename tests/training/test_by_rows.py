@@ -4,22 +4,28 @@ import dataclasses
 
 import jax
 import numpy as np
-import optax
 import pytest
 from numpy.testing import assert_allclose
 from recsys import feed_of, fit, small_split
 
 from distill_jax.core.mesh import make_mesh
 from distill_jax.models.recommenders.build import Recommender, recommender_family
-from distill_jax.models.recommenders.occurring_items import OccurringItems
+from distill_jax.models.recommenders.occurring_items import OccurringItems, OfRows
 from distill_jax.models.recommenders.text_items import ItemConfig
 from distill_jax.objectives.items import looks_at_named, resolve_ranking
-from distill_jax.training.by_rows import ByRows, can_go_by_rows, moved_without_gradients
+from distill_jax.training.by_rows import (
+    ByRows,
+    _moments,
+    can_go_by_rows,
+    moved_without_gradients,
+)
 from distill_jax.training.checkpoint import Checkpoints, Identity, Policy
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.layout import Layout
-from distill_jax.training.optimizer import OptimizerConfig
+from distill_jax.training.loop import step_numbers
+from distill_jax.training.optimizer import OptimizerConfig, make_optimizer
 from distill_jax.training.recommender import FitConfig
+from distill_jax.training.step import make_step
 
 ITEMS, BATCH, LENGTH = 96, 8, 6
 OPTIMIZER = OptimizerConfig(
@@ -117,14 +123,18 @@ def test_some_rows_have_to_be_made_up_for(split, recommender, objective):
 def test_on_several_devices_the_table_is_cut(trained, whole, recommender, objective, split):
     layout = Layout(make_mesh(jax.devices()[:8], fsdp=8))
     close(trained(rows=True, layout=layout), whole)
-    by_rows, key = by_rows_of(recommender), jax.random.key(0)
-    params = recommender.init(key)
-    state = layout.new_state(params, {}, optax.scale_by_adam(), None, by_rows.start(params))
-    for table in (
-        state.params["items"]["embedding"],
-        state.opt_state.mu["student"]["items"]["embedding"],
-    ):
-        assert {part.data.shape for part in table.addressable_shards} == {(ITEMS, 1)}
+    by_rows, optimizer = by_rows_of(recommender), make_optimizer(OPTIMIZER)
+    params = recommender.init(jax.random.key(0))
+    state = layout.new_state(params, {}, optimizer, None, by_rows.start(params))
+    for moment in (state.params, *_moments(state.opt_state)):
+        shards = moment["items"]["embedding"].addressable_shards
+        assert {part.data.shape for part in shards} == {(ITEMS, 1)}
+    batch, _ = by_rows.read(*feed_of(recommender, split, objective, CONFIG, seed=0)(0))
+    numbers = step_numbers(objective, OPTIMIZER, 0, 0, 1)
+    given = (*layout.put_batch(batch, None), layout.put_numbers(numbers))
+    step = make_step(OfRows(recommender), objective, optimizer, gathered=layout.gathered)
+    program = jax.jit(by_rows.step(step)).lower(state, *given).compile().as_text()
+    assert f"f32[{ITEMS},1]" in program and f"f32[{ITEMS},8]" not in program  # nowhere whole
 
 
 def test_it_goes_on_bit_for_bit(trained, tmp_path):

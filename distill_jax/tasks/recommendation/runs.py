@@ -170,7 +170,7 @@ def recommender_work(
     steps_per_epoch = -(-len(table) // training.batch_size)
 
     def validate(params: Params, mesh: Mesh, on_batch: Callable[[], None]) -> dict[str, float]:
-        scorer = scorer_of(recommender).of(to_host(params))
+        scorer = scorer_of(recommender).of(to_host(params), mesh=mesh)
         found = evaluate(scorer, split, "validation", list_length=0, on_batch=on_batch).metrics
         return {name: found[name] for name in ("ndcg@10", "hr@10")}
 
@@ -230,7 +230,7 @@ def write_up(
       training: of ``rows.training_facts``.
       teacher_top_EK: what the teacher shows each test user; None for the teacher itself.
     """
-    report = catalogue.test(scorer_of(recommender).of(params))
+    report = catalogue.test(scorer_of(recommender).of(params, mesh=catalogue.engine.mesh))
     metrics = test_metrics(report, teacher_top_EK)
     metrics["validation/ndcg@10"] = training["best_score"]
     metrics["parameters"] = parameter_count(params)
