@@ -2,8 +2,8 @@
 
     python tools/refresh_readme.py
 
-They are the tables of experiments, the race of the benchmarks and what a catalogue costs. A part
-stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``. A test holds the pages fresh.
+They are the tables of experiments and of benchmarks. A part stands between
+``<!-- NAME -->`` and ``<!-- /NAME -->``. A test holds the pages fresh.
 """
 
 import re
@@ -15,17 +15,21 @@ PAGES = (
     ROOT / "README.md",
     *(ROOT / "docs" / name for name in ("results.md", "speed.md", "recommendation.md")),
 )
-SHOWN = ("table.md", "trends.md", "compression.md", "race.md", "changes.md", "items.md")
+STAND_ALONE = ("bench/growth.md", "bench/losses.md", "bench/items.md")
+"""Files that are parts of their own, by their stems."""
+SHOWN = ("table.md", "trends.md", "compression.md", "race.md", "changes.md")
 """Of a folder of results, in this order, those that are there."""
 
 
 def parts() -> dict[str, str]:
     """Name of each experiment -> its table, and what its trends came to; ``bench``: the race."""
-    return {
+    folders = {
         folder.name: _shown(folder)
         for folder in sorted(RESULTS.iterdir())
         if any((folder / name).is_file() for name in SHOWN)
     }
+    alone = [path for name in STAND_ALONE if (path := RESULTS / name).is_file()]
+    return folders | {path.stem: path.read_text(encoding="utf-8").strip() for path in alone}
 
 
 def _shown(folder: Path) -> str:

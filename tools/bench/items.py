@@ -1,6 +1,6 @@
 """What a catalogue costs, in seconds and in memory, from 10,000 to a million items.
 
-    python tools/bench/items.py --output-dir experiments/results/items
+    python tools/bench/items.py --output-dir experiments/results/bench
     python tools/refresh_readme.py                          # and into docs/recommendation.md
     python tools/bench/items.py --sizes 10000 100000       # without the largest
     python tools/bench/items.py --tiny
