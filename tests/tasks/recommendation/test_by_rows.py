@@ -19,7 +19,7 @@ OBJECTIVE = (
     " + 0.1*relaxed_ranking(top=3, sampled=3, stride=1)"
 )
 SWEEP = walks(
-    {"kl": {"objective": OBJECTIVE}, "labels": {"objective": "full_softmax"}},
+    {"kl": {"objective": OBJECTIVE}},
     training=FitConfig(epochs=2, eval_every=1, batch_size=16),
     seeds=(0, 1),
 )
@@ -51,7 +51,9 @@ def run(split, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.long
 def test_it_is_the_same_table(run, monkeypatch):
+    """Long: two tables."""
     whole, by_rows = run("whole")
     assert not any(by_rows)
     by_rows.clear()
