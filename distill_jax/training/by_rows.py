@@ -13,6 +13,7 @@ Shape suffixes: I rows of the table, D width, R rows that a step touches, S step
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -145,6 +146,12 @@ class ByRows:
             longest=self.longest,
         )
         return moved_RD.reshape(mean.shape)
+
+
+@functools.lru_cache(maxsize=8)
+def moved_params(by_rows: ByRows) -> Callable[[TrainState], Params]:
+    """``by_rows.params``, compiled once for all runs."""
+    return jax.jit(by_rows.params)
 
 
 def can_go_by_rows(config: OptimizerConfig) -> bool:

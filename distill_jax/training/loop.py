@@ -13,7 +13,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.types import Batch, Output
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.training.by_rows import ByRows
+from distill_jax.training.by_rows import ByRows, moved_params
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
 from distill_jax.training.diagnose import Diagnostics, explain
 from distill_jax.training.drive import Drive, Taken, refused, window_means
@@ -181,7 +181,7 @@ def train(
     shapes = None if layout.parallel == "pmap" else feed.of_each_shape
     drive = Drive(step, feed.read, arguments, recorder, loop, stop, checkpoints, shapes)
     if by_rows:
-        drive.params_of = jax.jit(by_rows.params)
+        drive.params_of = moved_params(by_rows)
     drive.run(state, int(state.step))
     return TrainResult(recorder.best_params, recorder.progress)
 

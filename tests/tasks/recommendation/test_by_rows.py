@@ -1,5 +1,7 @@
 """A table whose students are trained by rows is that of whole tables."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from recsys import small_split
@@ -9,9 +11,14 @@ from small_tables import walks
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
+from distill_jax.models.recommenders.build import Recommender, recommender_family
+from distill_jax.models.recommenders.occurring_items import OccurringItems
+from distill_jax.models.recommenders.text_items import ItemConfig
+from distill_jax.objectives.items import resolve_ranking
 from distill_jax.tables.evidence import unpack_numbers
 from distill_jax.tasks.recommendation import runs
 from distill_jax.tasks.recommendation.table import Recommendation
+from distill_jax.training.by_rows import ByRows
 from distill_jax.training.recommender import FitConfig
 
 OBJECTIVE = (
@@ -49,6 +56,31 @@ def run(split, tmp_path, monkeypatch):
         return {(row.row, row.seed): row for row in rows}, by_rows
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("items", "text", "source", "by_rows"),
+    [
+        (45_568, "sampled_softmax(n=256)", "id", True),  # 4 * (2 * 32 * 50 + 32 * 256)
+        (45_567, "sampled_softmax(n=256)", "id", False),
+        (32_768, "bpr(n=1)", "id", True),
+        (32_767, "bpr(n=1)", "id", False),
+        (99_999, "full_softmax", "id", False),
+        (99_999, "bpr(n=1)", "text", False),
+    ],
+)
+def test_which_catalogues_are_trained_by_rows(items, text, source, by_rows):
+    own = ItemConfig(items, 4, source, text_width=3 if source == "text" else 0)
+    config = recommender_family("sasrec").fitted(own, num_layers=1, max_length=50, num_heads=1)
+    objective = resolve_ranking(text, config.shape, positions=32 * 50)
+    assert (runs._named_items(Recommender(config), objective, 32, 50) is not None) is by_rows
+
+
+def test_the_page_says_so():
+    page = (Path(__file__).parents[3] / "docs/recommendation.md").read_text("utf-8")
+    longest = ByRows((), FitConfig().optimizer, OccurringItems(1).renumber).longest
+    assert f"After {longest} steps" in page and f"catalogues of {runs.LARGE:,} items" in page
+    assert runs.NAMED == 4 and "four times as many as it names" in page
 
 
 @pytest.mark.long
