@@ -82,6 +82,7 @@ def test_devices_share_the_items_of_a_large_catalogue(split, monkeypatch):
     shared = scorer.of(params, mesh=mesh)(histories)
     assert spied.args[1] == [{(3, 8)}]
     assert shared.shape == alone.shape
+    assert not HistoryScorer(model_of(Bert4RecConfig, 17)[0])._shares(17, mesh)
     np.testing.assert_allclose(shared, alone, rtol=1e-5, atol=1e-6)
 
 
