@@ -204,7 +204,8 @@ def _named_items(
     """Those that a batch names, where they are a small part of a large catalogue and the only ones
     that the model and its losses look at."""
     config, drawn = recommender.config, negatives_of(objective)
-    if not (config.items.only_own and looks_at_named(objective)):
+    apart = recommender.in_use is recommender  # else a vector is made of all users' and items'
+    if not (apart and config.items.only_own and looks_at_named(objective)):
         return None
     places = rows * length
     negatives = 0 if drawn is None else drawn.count * (places if drawn.per == "position" else rows)
@@ -308,9 +309,10 @@ def asked(
 
     Args:
       table: of students that learn from it.
-      top: how many of its likeliest items are kept.
+      top: how many of its likeliest items are kept, where there are more.
       users: of so many users at most; None for all.
     """
+    top = kept_items(top, table.split)
     own, table = recommender_digest(recommender, params), table_for(recommender, table)
     provenance = TopItemsProvenance(own, table.digest, top, users)
     folder = engine.folder / "teacher_outputs" / provenance.digest
@@ -319,6 +321,11 @@ def asked(
         speaker = RecommenderSpeaker(recommender, params, top)
         build_top_items(folder, provenance, table, speaker, on_batch=lambda *_: engine.check_stop())
     return own, open_top_items(folder, provenance)
+
+
+def kept_items(top: int, split: RankingSplit) -> int:
+    """How many of the teacher's likeliest items are kept: of few all but one, the rest."""
+    return min(top, split.data.num_items - 1)
 
 
 def closed_form_row(

@@ -76,6 +76,14 @@ def test_which_catalogues_are_trained_by_rows(items, text, source, by_rows):
     assert (runs._named_items(Recommender(config), objective, 32, 50) is not None) is by_rows
 
 
+def test_a_graph_is_trained_as_a_whole():
+    config = recommender_family("lightgcn").fitted(
+        ItemConfig(99_999, 4), num_users=9, num_layers=1, max_length=50
+    )
+    objective = resolve_ranking("bpr(n=1)", config.shape, positions=32 * 50)
+    assert runs._named_items(Recommender(config), objective, 32, 50) is None
+
+
 def test_the_page_says_so():
     page = (Path(__file__).parents[3] / "docs/recommendation.md").read_text("utf-8")
     longest = ByRows((), FitConfig().optimizer, OccurringItems(1).renumber).longest
