@@ -62,6 +62,8 @@ class Recommendation(InteractionFlags):
     labels: str | None = None
     """The loss of the labels in every row and of the teacher, instead of full_softmax:
     sampled_softmax(n=256), sampled_bce(n=1), bpr(n=1)."""
+    taught: int | None = None
+    """The teacher speaks of so many users' histories at most, drawn once; by default of all."""
     max_length: int | None = None
     """How many items of a history the models look back; 50 by default."""
     windows: bool = True
@@ -99,6 +101,9 @@ RATES = {"lightgcn": 2e-2}
 when one vector does."""
 SMOKE = ("labels", "kl", "relaxed_ranking", "hidden_mse", "shuffled teacher")
 SOFTMAX = "full_softmax"
+SAMPLED, NO_REST = ("sampled_", "bpr"), "kl(T=2, tail=False)"
+"""With labels among sampled items no loss makes the logits of all: classes are the teacher's
+likeliest items alone."""
 TRAINED = f"{SOFTMAX}(items='trained')"
 COLD = {
     "labels": "full_softmax",
@@ -207,7 +212,9 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         base=Cell(
             RecommenderSetup(
                 replace(data, item_vectors=flags.item_vectors),
-                teacher=RecTeacher(teacher, of_teacher, training=teacher_training),
+                teacher=RecTeacher(
+                    teacher, of_teacher, training=teacher_training, users=flags.taught
+                ),
             ),
             (Train("full_softmax", training),),
             precision=flags.precision,
@@ -230,11 +237,14 @@ def kind_of(name: str) -> str:
 
 
 def with_labels(flags: Recommendation, rows: Mapping[str, str]) -> dict[str, str]:
-    """The objectives with the flags' loss of labels; without rows on what only a softmax has."""
+    """The objectives with the flags' loss of labels; without rows on what only a softmax has, and
+    with what goes with sampled items where these are the labels'."""
     if flags.labels is None:
         return dict(rows)
     plain = {label: text for label, text in rows.items() if text != TRAINED or len(rows) == 1}
     texts = {label: text.replace(TRAINED, SOFTMAX) for label, text in plain.items()}
+    if flags.labels.startswith(SAMPLED):
+        texts = {label: text.replace("kl(T=2)", NO_REST) for label, text in texts.items()}
     return {
         label: text.replace(SOFTMAX, flags.labels)
         for label, text in texts.items()

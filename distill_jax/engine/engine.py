@@ -24,6 +24,7 @@ from distill_jax.engine.options import DEFAULTS, RunOptions, TrackTo
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.track import Tracker, open_tracker
 from distill_jax.engine.work import Work
+from distill_jax.models.recommenders.occurring_items import OfRows
 from distill_jax.training.checkpoint import Checkpoints, Identity, Policy
 from distill_jax.training.diagnose import Diagnostics, make_diagnostics
 from distill_jax.training.feed import TeacherOutputs
@@ -147,6 +148,7 @@ class Engine:
                 diagnostics=self._diagnostics(work),
                 say=self.reporter.say,
                 on_resume=on_resume,
+                by_rows=work.by_rows,
             )
             return dataclasses.replace(result, params=whole(in_float32(result.params)))
 
@@ -154,13 +156,22 @@ class Engine:
         self, work: Work, params: Params
     ) -> tuple[Work, Params, Callable[[Params], Params]]:
         """The work on what is trained of its model, that, and the way back: of the tokens that
-        occur alone (not where parameters are cut or lie in several processes), and of what its
-        recipe adds."""
+        occur alone (not where parameters are cut or lie in several processes), by rows where a
+        batch touches few, and of what its recipe adds."""
+        work = self.by_rows(work, params)
         if self.options.fsdp > 1 or jax.process_count() > 1:
             return work.adapted(params)
         work, params, whole = work.of_occurring(params)
         work, params, merged = work.adapted(params)
         return work, params, lambda trained: whole(merged(trained))
+
+    def by_rows(self, work: Work, params: Params) -> Work:
+        """The work on tables of items by rows, see ``Work.of_rows``; as it is where several
+        processes read a part of each batch, devices have parts of their own, or steps may be left
+        out."""
+        options = self.options
+        whole = options.parallel == "jit" and jax.process_count() == 1 and options.on_nan == "stop"
+        return work.of_rows(params) if whole else work
 
     def train_population(
         self,
@@ -319,12 +330,14 @@ class Engine:
         optimizer = make_optimizer(work.optimizer)
         masks = work.pruning.start(params, work.steps) if work.pruning else {}
         params = work.in_precision(params)
-        return self.layout.new_state(params, work.loss_params(), optimizer, masks)
+        rows = work.by_rows.start(params) if work.by_rows else {}
+        return self.layout.new_state(params, work.loss_params(), optimizer, masks, rows)
 
     def _pure_step(self, work: Work, axis: str | None = None) -> Step:
         optimizer = make_optimizer(work.optimizer)
-        return make_step(
-            self._model(work),
+        model = self._model(work)
+        step = make_step(
+            OfRows(model) if work.by_rows else model,
             work.objective,
             optimizer,
             accumulate=self.options.accumulate,
@@ -336,6 +349,7 @@ class Engine:
             embeddings=work.embeddings,
             stopped=stopping_at_frozen(work.optimizer),
         )
+        return work.by_rows.step(step) if work.by_rows else step
 
     def _model(self, work: Work) -> Any:
         return work.model(remat=self.options.remat)

@@ -124,6 +124,8 @@ def test_references_labels_and_lengths_are_flags():
             k_core=5,
             repeats="keep",
             item_vectors="vectors.npy",
+            asked=50,
+            taught=20,
         )
     )
     base, config = sweep.base, sweep.base.setup.teacher
@@ -132,10 +134,13 @@ def test_references_labels_and_lengths_are_flags():
     assert not base.training.windows and not config.training.windows
     assert base.setup.data.preparation == Preparation("keep", 3.5, 5, 5)
     assert base.setup.data.item_vectors == "vectors.npy"
+    assert (base.setup.data.asked, config.users) == (50, 20)
+    heard = {entry.label: entry.cell.setup.taught for entry in sweep.entries()}
+    assert (heard["labels"], heard["kl"]) == (None, 20)
     assert config.objective == "sampled_softmax(n=8)"
     objectives = {row.label: dict(row.changes)["objective"] for row in sweep.rows}
     assert objectives["labels"] == "sampled_softmax(n=8)"
-    assert objectives["kl"] == "0.5*sampled_softmax(n=8) + 0.5*kl(T=2)"
+    assert objectives["kl"] == "0.5*sampled_softmax(n=8) + 0.5*kl(T=2, tail=False)"
     assert "label smoothing" not in objectives  # nothing but a softmax has it
     for entry in sweep.entries():
         assert "full_softmax" not in entry.cell.objective

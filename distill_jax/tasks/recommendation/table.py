@@ -119,6 +119,7 @@ class Recommendation:
             split=own.split,
             preparation=own.preparation,
             columns=parse_columns(own.columns),
+            asked=own.asked,
         )
         self.catalogue = Catalogue(engine, split, own.item_vectors)
         data, say = split.data, engine.reporter.say
@@ -260,7 +261,7 @@ class Recommendation:
         longest = max(entry.cell.setup.model.max_length for entry in self.entries)
         windows = any(each.training.windows for entry in self.entries for each in entry.cell.making)
         table = HistoryTable(self.split, "next", longest, windows)
-        digest, cache = asked(self.engine, recommender, params, table, config.top)
+        digest, cache = asked(self.engine, recommender, params, table, config.top, config.users)
         top_EK = self.catalogue.test(scorer_of(recommender).of(params)).ranked.top_EK
         return TaughtBy(recommender, params, digest, cache, top_EK)
 
@@ -344,7 +345,8 @@ class Recommendation:
         taught = teacher and (
             f"Teacher: {teacher.model.name}, trained with {teacher.objective} on the same "
             f"interactions; its likeliest {kept_items(teacher.top, self.split)} items at each "
-            "training position are kept.",
+            "training position are kept"
+            + (f", of {teacher.users} users at most." if teacher.users else "."),
         )
         return (
             f"Data: {data.name}, {data.num_users} users, {data.num_items} items.",
