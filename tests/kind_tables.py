@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from distill_jax.cli.compare import sweep_of
+from distill_jax.cli.main import dispatch
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.tables.ledger import Ledger
@@ -23,6 +24,20 @@ def run(args, folder, strategy="sequential"):
         options=args.options,
     )
     return spec, rows, out.getvalue()
+
+
+def exported(run, capsys, texts, formats="onnx"):
+    """Exports a run, as the command does, and asks the first one: what was printed of it. It
+    answers as the run does."""
+    capsys.readouterr()
+    dispatch(["export", str(run), "--format", formats])
+    told = capsys.readouterr()
+    said = []
+    for folder in (run, run / "export" / formats.split(",")[0]):
+        dispatch(["predict", str(folder), *texts])
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    return told.out + told.err
 
 
 def numbers(folder):

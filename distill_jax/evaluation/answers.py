@@ -82,6 +82,20 @@ class Form(ABC):
         """
 
     @abstractmethod
+    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
+        """bool [N], the examples to which two models give the same answer.
+
+        Args:
+          ours, theirs: outputs, of one shape, as ``answers`` takes them.
+          tokens: what both read, as ``read`` made it.
+        """
+
+    @property
+    @abstractmethod
+    def reading(self) -> str:
+        """How answers are read off the outputs, a sentence or two in Markdown."""
+
+    @abstractmethod
     def line(self, answer: Any) -> list[str]:
         """What stands before the text in a line; of None as many cells."""
 
@@ -137,6 +151,16 @@ class ClassForm(Form):
             Answer(self.names[best], dict(zip(self.names, own, strict=True)))
             for best, own in zip(likeliest, probs, strict=True)
         ]
+
+    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
+        return ours.argmax(axis=-1) == theirs.argmax(axis=-1)
+
+    @property
+    def reading(self) -> str:
+        return (
+            f"Probabilities are calibrated where logits are divided by {self.temperature:.4g} "
+            "before the softmax."
+        )
 
     def line(self, answer: Answer | None) -> list[str]:
         return [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]

@@ -62,6 +62,25 @@ class SpanForm(Form):
     ) -> list[SpanAnswer]:
         return [self._answer(found) for found in found_answers(said, tokens.aside or ())]
 
+    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
+        """Of every question, in the order of its first window."""
+        said = (self.answers(each, tokens, ()) for each in (ours, theirs))
+        places = [[(each.start, each.label) for each in own] for own in said]
+        return np.array([one == other for one, other in zip(*places, strict=True)])
+
+    @property
+    def reading(self) -> str:
+        told = (
+            "Logits are of every token: output 0 that the answer starts there, 1 that it ends "
+            "there; the answer is the span of the context with the highest sum of the two."
+        )
+        if self.threshold is not None:
+            told += (
+                " There is none where the sum at the first token of all exceeds that by more than "
+                f"{self.threshold:.4g}."
+            )
+        return told
+
     def _answer(self, found: Found) -> SpanAnswer:
         text = found.answer(self.threshold)
         score = found.score - (found.null if self.threshold is not None else 0.0)

@@ -14,7 +14,7 @@ from distill_jax.data.tokenise import Tokeniser, TokenTable
 from distill_jax.data.words import word_table, words_of
 from distill_jax.evaluation.answers import PREDICTED, Form, softmax
 from distill_jax.evaluation.tagging import entities
-from distill_jax.evaluation.tokens import asked_about
+from distill_jax.evaluation.tokens import asked_about, padded_targets
 
 TAGS, ENTITIES, PROBABILITY = "predicted_tags", "entities", "probability"
 
@@ -88,6 +88,27 @@ class TagForm(Form):
             )
             answers.append(Tagged(tuple(tags), found, *self._intent(said[row, 0])))
         return answers
+
+    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
+        """Every tag, and the intent where there is one."""
+        count = len(self.tags)
+        asked_NT = padded_targets(tokens, ours.shape[1]) >= 0
+        tags_NT = ours[..., :count].argmax(axis=-1) == theirs[..., :count].argmax(axis=-1)
+        same_N = (tags_NT | ~asked_NT).all(axis=1)
+        if self.intents:
+            first = [said[:, 0, count:].argmax(axis=-1) for said in (ours, theirs)]
+            same_N &= first[0] == first[1]
+        return same_N
+
+    @property
+    def reading(self) -> str:
+        told = "Logits are of every token; a word has the tag that is likeliest at its first token."
+        if self.intents:
+            told += (
+                f" Outputs from number {len(self.tags)} on are the intents, of which the likeliest "
+                "at the first token of all counts."
+            )
+        return told
 
     def _intent(self, said_C: np.ndarray) -> tuple[str, float] | tuple[()]:
         if not self.intents:

@@ -1,9 +1,10 @@
 """A BERT classifier as a folder that other software loads under its own names, without our code.
 
-With BERT's own pooler that is ``BertForSequenceClassification``. With another pooling it is the
-layout of sentence-transformers: an encoder, a pooling, and a dense layer whose outputs are the
-logits (``SentenceTransformer(folder).encode(texts)``). There is no ``config.json`` at its top, so
-that no class of ``transformers`` loads it and draws the head it lacks.
+With BERT's own pooler that is ``BertForSequenceClassification``, with a head that reads every token
+``BertForTokenClassification``. With another pooling it is the layout of sentence-transformers: an
+encoder, a pooling, and a dense layer whose outputs are the logits
+(``SentenceTransformer(folder).encode(texts)``). There is no ``config.json`` at its top, so that no
+class of ``transformers`` loads it and draws the head it lacks.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from distill_jax.core.files import save_tensors
 from distill_jax.models.bert import BertConfig, Params
 from distill_jax.models.family import Elsewhere
 from distill_jax.models.hf_architectures import architecture_of
-from distill_jax.models.hf_config import read_json, write_json
+from distill_jax.models.hf_config import OWN, read_json, write_json
 from distill_jax.models.hf_folder import CONFIG
 from distill_jax.models.hf_tokenizer import TOKENIZER_CONFIG
 from distill_jax.models.hf_weights import WEIGHTS, read_safetensors, read_tensors
@@ -50,7 +51,7 @@ def save_elsewhere(
     Raises:
       UserError: see ``save_pretrained``.
     """
-    if config.pooling == "pooler":
+    if config.pooling in OWN:
         _fill(folder, folder / ".model", config, params, tokenizer_file, label_names, inputs)
         return
     plain = dataclasses.replace(config, pooling="pooler")
@@ -110,10 +111,10 @@ def load_elsewhere(folder: Path) -> Loaded:
 
 _PLAIN = """
 ```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelFor{kind}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-model = AutoModelForSequenceClassification.from_pretrained(FOLDER)
+model = AutoModelFor{kind}.from_pretrained(FOLDER)
 logits = model(**tokenizer({texts}, truncation=True, return_tensors="pt")).logits
 ```
 """
@@ -133,8 +134,10 @@ encoder, as `AutoModel` loads it; a classifier that is loaded from there has no 
 def usage_elsewhere(config: BertConfig, pairs: bool) -> str:
     """Markdown: how other software loads the folder."""
     texts = '"a text", "the second text"' if pairs else '"a text"'
-    if config.pooling == "pooler":
-        return _PLAIN.format(texts=texts)
+    if config.pooling in OWN:
+        whole = config.pooling == "pooler"
+        kind = "SequenceClassification" if whole else "TokenClassification"
+        return _PLAIN.format(texts=texts, kind=kind)
     reads = "the mean over all tokens" if config.pooling == "mean" else "the [CLS] position itself"
     return _POOLED.format(texts=f"({texts})" if pairs else texts, reads=reads, encoder=ENCODER)
 

@@ -318,16 +318,25 @@ class Kind(ABC):
 
     def keep(self, folder: Path, fitted: Any, calibrated: Calibrated) -> None:
         """Write what is needed beside the model in a folder."""
-        write_task(folder, self.name, self.saved(fitted, calibrated))
-        raw = read_json(folder / CONFIG)
-        if self.problem_type is not None and "id2label" in raw:
-            write_json(folder / CONFIG, {**raw, "problem_type": self.problem_type})
+        self.mark(folder, self.saved(fitted, calibrated))
         if (card := folder / "README.md").is_file():
             card.write_text(
                 f"# A model made with distill_jax, task {self.name}\n\n"
                 'Ask it: `distill-jax predict FOLDER "a text"`.\n',
                 encoding="utf-8",
             )
+
+    def mark(self, folder: Path, saved: Mapping[str, Any]) -> None:
+        """Say in a model's folder what it predicts.
+
+        Args:
+          saved: see ``saved``.
+        """
+        write_task(folder, self.name, saved)
+        config = folder / CONFIG
+        raw = read_json(config) if config.is_file() else {}
+        if self.problem_type is not None and "id2label" in raw:
+            write_json(config, {**raw, "problem_type": self.problem_type})
 
     def told(self, metrics: Mapping[str, float]) -> str:
         """The main score of a row of the ledger, in words: ``test accuracy 91.2%``."""

@@ -322,6 +322,18 @@ class LabelsForm(Form):
         names = tuple(self.names[c] for c in order)
         return Given(names, dict(zip(self.names, probs_C.tolist(), strict=True)))
 
+    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
+        """The same labels, all of them."""
+        given = [special.expit(np.float64(said)) >= self.threshold for said in (ours, theirs)]
+        return (given[0] == given[1]).all(axis=1)
+
+    @property
+    def reading(self) -> str:
+        return (
+            "The probability of a label is the sigmoid of its logit; it is given from "
+            f"{self.threshold:.4g} on."
+        )
+
     def line(self, answer: Given | None) -> list[str]:
         return [answer.label if answer else ""]
 

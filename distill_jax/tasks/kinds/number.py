@@ -32,6 +32,8 @@ from distill_jax.tasks.kinds.kind import Calibrated, Described, Examples, Kind, 
 
 MOST = 1e12
 """Beyond, the square of a label in float32 loses what it says."""
+ALIKE = 0.1
+"""Standard deviations of the labels by which two numbers differ that count as different."""
 _NOTHING = ("", "nan", "none", "null", "n/a", "na")
 
 
@@ -263,6 +265,18 @@ class NumberForm(Form):
         self, said: np.ndarray, tokens: TokenTable, texts: Sequence[Sequence[str]]
     ) -> list[Predicted]:
         return [Predicted(number) for number in _unscaled(said, vars(self)).tolist()]
+
+    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
+        """Numbers closer than ``ALIKE``."""
+        return np.abs(ours - theirs)[:, 0] < ALIKE
+
+    @property
+    def reading(self) -> str:
+        return (
+            f"The number is the one logit times {self.deviation:.6g}, plus {self.mean:.6g}. "
+            f"Numbers count as the same that differ by less than {ALIKE * self.deviation:.3g}, a "
+            "tenth of the labels' standard deviation."
+        )
 
     def line(self, answer: Predicted | None) -> list[str]:
         return [answer.label if answer else ""]

@@ -5,13 +5,14 @@ from functools import partial
 
 import numpy as np
 import pytest
-from kind_tables import numbers, run
+from kind_tables import exported, numbers, run
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.engine import run as run_module
 from distill_jax.tables.evidence import scores_by_example
 from distill_jax.tables.ledger import Ledger
+from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.training.interrupt import Interrupted
 
 TASKS = ("tags", "intent_slots", "spans")
@@ -112,8 +113,8 @@ def test_the_whole_way(task, small_of, tmp_path, capsys):
     saved = json.loads((folder / "model/task.json").read_text())
     assert saved["task"] == task
     assert ("null_threshold" in saved["saved"]) == (task == "spans")
-    with pytest.raises(UserError, match=f"task {task}"):
-        dispatch(["export", str(folder)])
+    texts = ["good", "--second", "the good film"] if kind_named(task).pairs else ["the good film"]
+    assert "; validation f1" in exported(folder, capsys, texts, "onnx-int8,onnx")
     data = args.data.removeprefix("files:")
     PREDICTS[task](str(folder), type(tmp_path)(data), tmp_path, capsys)
 
