@@ -6,6 +6,7 @@ import shutil
 import pytest
 from exports import save_student, text_families
 
+from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.evaluation.task_file import read_task
@@ -128,6 +129,8 @@ def test_what_is_for_classes_says_so(run_of, write_export, tmp_path):
         enter(run)
     with pytest.raises(UserError, match="is an export for number; bench is for classifiers"):
         enter(tmp_path / "onnx")
+    with pytest.raises(UserError, match="for task number, and serve answers with classes"):
+        dispatch(["serve", str(tmp_path / "onnx"), "--port", "0"])
     with pytest.raises(UserError, match=r"a temperature is for classes; .* is for task number"):
         open_any(tmp_path / "onnx", temperature=2.0)
 
@@ -148,7 +151,7 @@ def test_golden_answers_of_tokens_that_are_not_theirs_are_told(run_of, write_exp
     write_export(run_of("tags"), "onnx", folder)
     manifest, golden = read_manifest(folder), json.loads((folder / "golden.json").read_text())
     assert [len(row) for row in golden["source"]][:2] == [7, 3]  # tokens of the first texts
-    for change in (lambda rows: rows[0].pop(), lambda rows: rows[0].append([0.0])):
+    for change in (lambda rows: rows.pop(), lambda rows: rows[0].append([0.0])):
         changed = {**golden, "source": [list(row) for row in golden["source"]]}
         change(changed["source"])
         (folder / "golden.json").write_text(json.dumps(changed))
