@@ -82,13 +82,21 @@ class Form(ABC):
         """
 
     @abstractmethod
-    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
-        """bool [N], the examples to which two models give the same answer.
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[Any]:
+        """All that is decided about each example, in short, for ``alike``.
 
         Args:
-          ours, theirs: outputs, of one shape, as ``answers`` takes them.
-          tokens: what both read, as ``read`` made it.
+          said, tokens: as ``answers`` takes them.
         """
+
+    def alike(self, one: Any, other: Any) -> bool:
+        """Whether two verdicts are one."""
+        return one == other
+
+    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
+        """bool [N], the examples to which two models that read the same give the same answer."""
+        both = (self.verdicts(said, tokens) for said in (ours, theirs))
+        return np.array([self.alike(one, other) for one, other in zip(*both, strict=True)], bool)
 
     @property
     @abstractmethod
@@ -152,8 +160,8 @@ class ClassForm(Form):
             for best, own in zip(likeliest, probs, strict=True)
         ]
 
-    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
-        return ours.argmax(axis=-1) == theirs.argmax(axis=-1)
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[int]:
+        return said.argmax(axis=-1).tolist()
 
     @property
     def reading(self) -> str:

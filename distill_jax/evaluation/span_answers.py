@@ -62,11 +62,9 @@ class SpanForm(Form):
     ) -> list[SpanAnswer]:
         return [self._answer(found) for found in found_answers(said, tokens.aside or ())]
 
-    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[Any]:
         """Of every question, in the order of its first window."""
-        said = (self.answers(each, tokens, ()) for each in (ours, theirs))
-        places = [[(each.start, each.label) for each in own] for own in said]
-        return np.array([one == other for one, other in zip(*places, strict=True)])
+        return [(each.start, each.label) for each in self.answers(said, tokens, ())]
 
     @property
     def reading(self) -> str:

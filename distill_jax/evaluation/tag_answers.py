@@ -14,7 +14,7 @@ from distill_jax.data.tokenise import Tokeniser, TokenTable
 from distill_jax.data.words import word_table, words_of
 from distill_jax.evaluation.answers import PREDICTED, Form, softmax
 from distill_jax.evaluation.tagging import entities
-from distill_jax.evaluation.tokens import asked_about, padded_targets
+from distill_jax.evaluation.tokens import asked_about
 
 TAGS, ENTITIES, PROBABILITY = "predicted_tags", "entities", "probability"
 
@@ -89,16 +89,16 @@ class TagForm(Form):
             answers.append(Tagged(tuple(tags), found, *self._intent(said[row, 0])))
         return answers
 
-    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
-        """Every tag, and the intent where there is one."""
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[Any]:
+        """The words with a tag but O, and the intent where there is one."""
         count = len(self.tags)
-        asked_NT = padded_targets(tokens, ours.shape[1]) >= 0
-        tags_NT = ours[..., :count].argmax(axis=-1) == theirs[..., :count].argmax(axis=-1)
-        same_N = (tags_NT | ~asked_NT).all(axis=1)
-        if self.intents:
-            first = [said[:, 0, count:].argmax(axis=-1) for said in (ours, theirs)]
-            same_N &= first[0] == first[1]
-        return same_N
+        said_WC, _ = asked_about(said[..., :count], tokens)
+        numbers = iter(said_WC.argmax(axis=-1).tolist())
+        words = [{word: next(numbers) for word in own.seen} for own in tokens.aside or ()]
+        tags = [{word: tag for word, tag in own.items() if tag} for own in words]
+        if not self.intents:
+            return tags
+        return list(zip(tags, said[:, 0, count:].argmax(axis=-1).tolist(), strict=True))
 
     @property
     def reading(self) -> str:

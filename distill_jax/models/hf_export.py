@@ -24,10 +24,10 @@ from distill_jax.core.files import save_tensors
 from distill_jax.models.bert import BertConfig, Params
 from distill_jax.models.family import Elsewhere
 from distill_jax.models.hf_architectures import architecture_of
-from distill_jax.models.hf_config import OWN, read_json, write_json
+from distill_jax.models.hf_config import OWN, QUESTIONS, read_json, write_json
 from distill_jax.models.hf_folder import CONFIG
 from distill_jax.models.hf_tokenizer import TOKENIZER_CONFIG
-from distill_jax.models.hf_weights import WEIGHTS, read_safetensors, read_tensors
+from distill_jax.models.hf_weights import ANSWERS, WEIGHTS, read_safetensors, read_tensors
 from distill_jax.models.huggingface import load_pretrained, save_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
 
@@ -73,6 +73,19 @@ def save_elsewhere(
         for n, (path, kind) in enumerate(_KINDS.items())
     ]
     (folder / MODULES).write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+
+
+def as_questions(folder: Path) -> None:
+    """Make a saved BERT whose head reads every token one that finds answers: transformers'
+    ``QUESTIONS``, whose outputs are where one starts and where it ends."""
+    tensors = read_tensors(folder)
+    head = {name for name in tensors if name.startswith("classifier.")}
+    own = {ANSWERS + name.removeprefix("classifier."): tensors.pop(name) for name in sorted(head)}
+    save_tensors(folder / WEIGHTS, {**tensors, **own}, metadata={"format": "pt"})
+    raw = read_json(folder / CONFIG)
+    for key in ("id2label", "label2id"):
+        raw.pop(key, None)
+    write_json(folder / CONFIG, {**raw, "architectures": [QUESTIONS]})
 
 
 def load_elsewhere(folder: Path) -> Loaded:

@@ -37,6 +37,7 @@ class Classes(Kind):
     alone = "ce"
     rows = ("ce", "kl", "mse_logits", "hidden_mse + kl")
     has_classes = True
+    heads = ("single_label_classification",)
     columns = COLUMNS
     tested = ("test/accuracy",)
     decides: ClassVar[Mapping[str, str]] = {

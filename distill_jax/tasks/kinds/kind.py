@@ -87,8 +87,11 @@ class Kind(ABC):
       rows: objectives of ``compare-losses`` where none are named.
       head: what the model's head reads: one vector an example, or every token.
       pairs: whether an example is a pair of texts, whatever ``--text-b`` says.
-      has_classes: whether an example has one class: then labels can be made wrong on purpose,
-        classes weighed, and a trained head heard as it came.
+      has_classes: whether an example has one class: then labels can be made wrong on purpose, and
+        classes weighed.
+      named: whether outputs are told apart by their names, and may be in another order elsewhere.
+      heads: of checkpoints that were trained elsewhere, those that say what it predicts, see
+        ``hf_config.check_head``.
       columns: of the table; the first one is the main score, higher is better.
       tested: keys of those that are tested; ``evidence`` keeps numbers for them.
       decides: word of ``--select`` -> metric of ``scores``; the first is the default, ``loss`` must
@@ -105,6 +108,8 @@ class Kind(ABC):
     head: ClassVar[Literal["pooled", "tokens"]] = "pooled"
     pairs: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
+    named: ClassVar[bool] = True
+    heads: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[Column, ...]]
     tested: ClassVar[tuple[str, ...]]
     decides: ClassVar[Mapping[str, str]]
@@ -168,6 +173,16 @@ class Kind(ABC):
     def ready(self, table: Examples, fitted: Any) -> Examples:
         """A table as losses and ``scores`` read it."""
         return table
+
+    def units(self, saved: Mapping[str, Any] | None, fitted: Any) -> tuple[float, float] | None:
+        """By what the outputs of a head that was trained elsewhere are multiplied, and what is then
+        added, so that they are as ``ready`` has the labels; None where they are.
+
+        Args:
+          saved: what is kept beside it; None where it is not of this package.
+          fitted: of ``fit``, of the data that it is to speak of.
+        """
+        return None
 
     def outputs_for(self, label_names: Sequence[str]) -> Outputs:
         """``outputs`` of a model with outputs of these names."""

@@ -140,6 +140,7 @@ class Labels(Kind):
     outputs: ClassVar[Outputs] = SeveralLabels()
     alone = "labels"
     problem_type = "multi_label_classification"
+    heads = ("multi_label_classification",)
     rows = ("labels", "bce", "mse_logits", "hidden_mse + bce")
     columns = (
         Column("test/micro_f1", "micro-F1 %", 100, 1, higher_is_better=True),
@@ -322,10 +323,8 @@ class LabelsForm(Form):
         names = tuple(self.names[c] for c in order)
         return Given(names, dict(zip(self.names, probs_C.tolist(), strict=True)))
 
-    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
-        """The same labels, all of them."""
-        given = [special.expit(np.float64(said)) >= self.threshold for said in (ours, theirs)]
-        return (given[0] == given[1]).all(axis=1)
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[Any]:
+        return (special.expit(np.float64(said)) >= self.threshold).tolist()
 
     @property
     def reading(self) -> str:

@@ -127,6 +127,8 @@ class Number(Kind):
     outputs: ClassVar[Outputs] = Numbers()
     alone = "labels"
     problem_type = "regression"
+    named = False
+    heads = ("regression",)
     rows = ("labels", "mse_regression", "hidden_mse + mse_regression")
     columns = (
         Column("test/pearson", "Pearson r", 1, 3, higher_is_better=True),
@@ -166,6 +168,12 @@ class Number(Kind):
         scaled = (np.asarray(table.targets, np.float64) - fitted["mean"]) / fitted["deviation"]
         scaled[table.labels_N < 0] = 0
         return replace(table, targets=scaled.astype(np.float32))
+
+    def units(self, saved: Mapping[str, Any] | None, fitted: Any) -> tuple[float, float] | None:
+        """Elsewhere a head says the number in the labels' own units."""
+        own = saved or {"mean": 0.0, "deviation": 1.0}
+        deviation = fitted["deviation"]
+        return own["deviation"] / deviation, (own["mean"] - fitted["mean"]) / deviation
 
     def scores(
         self,
@@ -266,9 +274,11 @@ class NumberForm(Form):
     ) -> list[Predicted]:
         return [Predicted(number) for number in _unscaled(said, vars(self)).tolist()]
 
-    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
-        """Numbers closer than ``ALIKE``."""
-        return np.abs(ours - theirs)[:, 0] < ALIKE
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[float]:
+        return said[:, 0].tolist()
+
+    def alike(self, one: float, other: float) -> bool:
+        return abs(one - other) < ALIKE
 
     @property
     def reading(self) -> str:
