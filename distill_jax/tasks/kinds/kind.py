@@ -50,6 +50,7 @@ from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.outputs import Outputs
 from distill_jax.objectives.terms import Objective
 from distill_jax.tables.columns import Column
+from distill_jax.teachers.predictions import Meaning
 
 Examples = TokenTable | ImageTable
 Calibrated = Mapping[str, float]
@@ -90,6 +91,8 @@ class Kind(ABC):
       has_classes: whether an example has one class: then labels can be made wrong on purpose, and
         classes weighed.
       named: whether outputs are told apart by their names, and may be in another order elsewhere.
+      spoken: how a file of predictions is read, see ``teachers.predictions``; None where there is
+        no form for one.
       heads: of checkpoints that were trained elsewhere, those that say what it predicts, see
         ``hf_config.check_head``.
       columns: of the table; the first one is the main score, higher is better.
@@ -109,6 +112,7 @@ class Kind(ABC):
     pairs: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
     named: ClassVar[bool] = True
+    spoken: ClassVar[Meaning | None] = None
     heads: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[Column, ...]]
     tested: ClassVar[tuple[str, ...]]

@@ -140,6 +140,7 @@ class Labels(Kind):
     outputs: ClassVar[Outputs] = SeveralLabels()
     alone = "labels"
     problem_type = "multi_label_classification"
+    spoken = "labels"
     heads = ("multi_label_classification",)
     rows = ("labels", "bce", "mse_logits", "hidden_mse + bce")
     columns = (

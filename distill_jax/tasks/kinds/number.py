@@ -128,6 +128,7 @@ class Number(Kind):
     alone = "labels"
     problem_type = "regression"
     named = False
+    spoken = "number"
     heads = ("regression",)
     rows = ("labels", "mse_regression", "hidden_mse + mse_regression")
     columns = (
