@@ -135,11 +135,11 @@ class RunContext:
         if run.cell.setup.placebo:
             raise UserError("the run is a placebo: its student hears of other examples")
         retold = splits.tokens_digest != run.taught.tokens_digest
-        by_token = objective.teacher_capture != Capture() or splits.kind.head == "tokens"
-        if retold and by_token:
+        inside, per_token = objective.teacher_capture != Capture(), objective.student.per_token
+        if retold and (inside or per_token):
             own, now = run.taught.everything.lengths_N, splits.everything.lengths_N
             if not np.array_equal(own, now):
-                way = "" if splits.kind.head == "tokens" else "distil by logits, or "
+                way = "" if per_token else "distil by logits, or "
                 raise UserError(
                     f"{objective.objective} compares tokens, and the student's tokeniser makes "
                     f"others than its teacher's: {way}take vocabulary(min_count=1)"
