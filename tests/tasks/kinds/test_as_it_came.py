@@ -170,6 +170,7 @@ def test_a_student_of_another_task_is_refused_by_name(checkpoint, heard):
         open_classifier(folder)
 
 
+@pytest.mark.long
 def test_a_table_with_one_and_its_cache(checkpoint, small, tmp_path, capsys):
     folder = checkpoint(("LABEL_0",), "regression")
     args = small(
