@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-from compressed import compressed, one_device
-from kind_tables import run
+from compressed import one_device
+from kind_tables import made_smaller, run
 
-from distill_jax.compression.report import score_told, to_markdown
-from distill_jax.export.runtime import open_any
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.kinds.kinds import kind_named
 
@@ -19,10 +17,6 @@ KINDS = ("number", "labels", "tags", "intent_slots", "spans")
 ALL = (
     "vocabulary -> prune(0.5) -> drop(ffn=0.5, layers=1) -> distil(steps=2, objective={!r}) -> int8"
 )
-CASES = [
-    ("tags", "vocabulary -> int8"),
-    *(pytest.param(task, ALL, marks=pytest.mark.long) for task in KINDS),
-]
 
 
 @pytest.fixture
@@ -42,27 +36,12 @@ def student_of(small, toy_tags, toy_intents, toy_questions, tmp_path, monkeypatc
     return made
 
 
-@pytest.mark.parametrize(("task", "steps"), CASES)
-def test_every_hop_has_the_score_of_its_kind(task, steps, student_of, tmp_path):
-    folder, kind, steps = student_of(task), kind_named(task), steps.format(OWN.get(task, "kl"))
-    result, _ = compressed(folder, steps, tmp_path / "small")
-    first, *others = [hop.row.metrics for hop in result.hops]
-    rows = Ledger(tmp_path / "out/ledger.jsonl").rows()
-    assert first[f"test/{kind.main}"] == rows[-1].metrics[f"test/{kind.main}"]
-    assert len(others) == steps.count("->") + 1
-    for hop in result.hops:
-        at = hop.row.metrics
-        assert hop.kept and np.isfinite(at[f"validation/{kind.main}"])
-        assert at["test/low"] - 1e-6 <= at[f"test/{kind.main}"] <= at["test/high"] + 1e-6
-        texts = ["good"], ["the good film"]
-        (answer,) = open_any(hop.folder).classify(*(texts if kind.pairs else texts[1:]))
-        assert isinstance(answer.label, str)
-    if steps.startswith("vocabulary"):
-        assert others[0]["test/agreement"] == 1.0  # no token went that occurs
-        assert others[-1]["bytes"] < others[-2]["bytes"]
-    assert f"\n{score_told(kind)} with the 95% interval" in to_markdown(result)
-    again, _ = compressed(folder, steps, tmp_path / "small")
-    assert [hop.row for hop in again.hops] == [hop.row for hop in result.hops]
+@pytest.mark.long
+@pytest.mark.parametrize("task", KINDS)
+def test_every_hop_has_the_score_of_its_kind(task, student_of, tmp_path):
+    """In short in ``test_token_kinds``."""
+    folder, kind, steps = student_of(task), kind_named(task), ALL.format(OWN.get(task, "kl"))
+    made_smaller(folder, kind, steps, tmp_path / "small")
 
 
 def test_agreement_is_of_whole_answers():

@@ -5,7 +5,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from kind_tables import exported, numbers, run
+from compressed import one_device
+from kind_tables import exported, made_smaller, numbers, run
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
@@ -92,7 +93,7 @@ PREDICTS = dict(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_whole_way(task, small_of, tmp_path, capsys):
+def test_the_whole_way(task, small_of, tmp_path, capsys, monkeypatch):
     args = small_of(task, objectives=("ce", SEVERAL))
     spec, _, said = run(args, tmp_path / "out")
     assert "self-checks: teacher deterministic" in said
@@ -115,6 +116,9 @@ def test_the_whole_way(task, small_of, tmp_path, capsys):
     assert ("null_threshold" in saved["saved"]) == (task == "spans")
     texts = ["good", "--second", "the good film"] if kind_named(task).pairs else ["the good film"]
     assert "; validation f1" in exported(folder, capsys, texts, "onnx-int8,onnx")
+    if task == "tags":
+        one_device(monkeypatch)
+        made_smaller(folder, kind_named(task), "vocabulary -> int8", tmp_path / "small")
     data = args.data.removeprefix("files:")
     PREDICTS[task](str(folder), type(tmp_path)(data), tmp_path, capsys)
 
