@@ -60,6 +60,8 @@ def made_smaller(folder, kind, steps, output):
         (answer,) = open_any(hop.folder).classify(*(texts if kind.pairs else texts[1:]))
         assert isinstance(answer.label, str)
     if steps.startswith("vocabulary"):
+        told = kind.head != "tokens" and "test/fidelity" in first
+        assert ("test/fidelity" in others[0]) == told  # the teacher reads other tokens
         assert others[0]["test/agreement"] == 1.0  # no token went that occurs
         assert others[-1]["bytes"] < others[-2]["bytes"]
     assert f"\n{score_told(kind)} with the 95% interval" in to_markdown(result)

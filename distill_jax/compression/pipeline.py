@@ -285,7 +285,9 @@ class Line:
         assert run.supplies is not None
         kind, fitted = splits.kind, splits.fitted
         said, calibrated = heard.said, heard.calibrated
-        teacher_test = run.supplies.teacher_on_test(run)
+        # What is said of tokens cannot be put beside what is said of another tokeniser's.
+        apart = kind.head == "tokens" and splits.tokens_digest != run.taught.tokens_digest
+        teacher_test = None if apart else run.supplies.teacher_on_test(run)
         metrics = kind.measured(said["test"], splits.test, fitted, calibrated, teacher_test)
         metrics |= as_metrics(splits.coverage)
         metrics |= cost_metrics(engine, splits, student.config, student.params)

@@ -48,3 +48,5 @@ def test_the_whole_way(related, small, tmp_path, capsys):
         dispatch(["predict", model, "Emma lives in York"])
     said = exported(Path(model), capsys, ["@ Emma @ lives in # York #"])
     assert "within" in said and "on 20 sentences" in said
+    dispatch(["verify", f"{model}/export/onnx", "--input", str(asked)])
+    assert "on your texts: 20 sentences" in capsys.readouterr().out
