@@ -58,7 +58,8 @@ def build_recommender(
         text_width=width,
         given_width=0 if given_IV is None else given_IV.shape[1],
     )
-    config = recommender_family(name.kind).fitted(
+    family = recommender_family(name.kind)
+    config = family.fitted(
         items,
         num_users=split.data.num_users,
         num_layers=name.layers,
@@ -67,7 +68,7 @@ def build_recommender(
         num_heads=model.heads,
         attention_dropout=model.dropout,
     )
-    return Recommender(config, vectors)
+    return Recommender(config, family.constants(vectors, split))
 
 
 def item_vectors_of_texts(

@@ -43,6 +43,7 @@ from distill_jax.tasks.recommendation.runs import (
     Catalogue,
     asked,
     closed_form_row,
+    kept_items,
     recommender_work,
     scorer_of,
     trained_once,
@@ -342,7 +343,8 @@ class Recommendation:
         seen = "too" if data.repeats else "left out"
         taught = teacher and (
             f"Teacher: {teacher.model.name}, trained with {teacher.objective} on the same "
-            f"interactions; its likeliest {teacher.top} items at each training position are kept.",
+            f"interactions; its likeliest {kept_items(teacher.top, self.split)} items at each "
+            "training position are kept.",
         )
         return (
             f"Data: {data.name}, {data.num_users} users, {data.num_items} items.",
