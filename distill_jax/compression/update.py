@@ -29,8 +29,7 @@ from distill_jax.data.load_images import is_images
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
-from distill_jax.tables.mcnemar import mcnemar
-from distill_jax.tables.statistics import paired_bootstrap
+from distill_jax.tables.before_after import changes, gains
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierSetup,
@@ -252,7 +251,8 @@ class _Scores:
         said = [self._logits(each, self.new.test) for each in (before, after)]
         write_new(path, self.new.test.ids, labels_N, *said)
         right = [said_NC.argmax(axis=1) == labels_N for said_NC in said]
-        return metrics | scores("new", *right) | changes("new", *right)
+        metrics |= {"new/before": float(right[0].mean()), "new/accuracy": float(right[1].mean())}
+        return metrics | gains("new", *right) | changes("new", *right)
 
     def of_teacher(self, which: str, before: Teacher, after: Teacher) -> dict[str, float]:
         """Its accuracy on both tests, before and after where it was taught."""
@@ -316,31 +316,6 @@ class _Scores:
             mesh=self.engine.mesh,
             on_batch=self.engine.check_stop,
         )
-
-
-def changes(name: str, before_N: np.ndarray, after_N: np.ndarray) -> dict[str, float]:
-    """Examples right before and wrong now, the other way round, and McNemar's p."""
-    found = mcnemar(before_N, after_N)
-    return {
-        f"{name}/tested": found.examples,
-        f"{name}/forgotten": found.lost,
-        f"{name}/learnt": found.won,
-        f"{name}/forgotten_p": found.p,
-    }
-
-
-def scores(name: str, before_N: np.ndarray, after_N: np.ndarray) -> dict[str, float]:
-    """Accuracy before and after, and the gain with its interval over examples where there are
-    enough."""
-    found = {f"{name}/before": float(before_N.mean()), f"{name}/accuracy": float(after_N.mean())}
-    gain = paired_bootstrap(after_N, before_N)
-    if gain is not None:
-        found |= {
-            f"{name}/gain": gain.difference,
-            f"{name}/gain_low": gain.low,
-            f"{name}/gain_high": gain.high,
-        }
-    return found
 
 
 def write_new(

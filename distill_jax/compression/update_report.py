@@ -15,6 +15,7 @@ from distill_jax.compression.pipeline import Line
 from distill_jax.compression.update import SAID, Update, new_data, read_new
 from distill_jax.core.files import write_atomic
 from distill_jax.evaluation.answers import softmax
+from distill_jax.tables.markdown import plain_table
 from distill_jax.tables.names import MODEL
 from distill_jax.tasks.classification.cells import TEACHER
 from distill_jax.tasks.classification.runs import ClassifierRun
@@ -146,12 +147,12 @@ def to_markdown(found: Updated) -> str:
         [
             f"# Updated: {cell.setup.student}, {cell.hash}, with {found.update.data}",
             "",
-            *_as_table(HEAD, score_rows(found)),
+            *plain_table(HEAD, score_rows(found)),
             EXPLAINED,
             *_teachers(found),
             "## How far the new training examples are from the old",
             "",
-            *_as_table(("", "old", "new"), list(_distances(found))),
+            *plain_table(("", "old", "new"), list(_distances(found))),
             "",
             f"Half the sum of the differences of the teacher's mean probabilities: "
             f"{found.metrics['drift']:.3f} (0: the same, 1: other classes altogether).",
@@ -236,14 +237,5 @@ def _examples(found: Updated) -> Iterator[str]:
             )
             for each in some
         ]
-        yield from _as_table(("example", "label", "now"), rows)
+        yield from plain_table(("example", "label", "now"), rows)
         yield ""
-
-
-def _as_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return [f"| {' | '.join(_cell(text) for text in line)} |" for line in lines]
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
