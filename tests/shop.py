@@ -1,4 +1,4 @@
-"""A shop's interactions in files, a small table of students on them, and what comes a month later."""
+"""A shop in files, a small table of students on its interactions, and the next month."""
 
 import csv
 import dataclasses
@@ -43,7 +43,7 @@ def first_month():
 
 
 def next_month(*, users=range(30), new_users=6, new_items=3, steps=4):
-    """Those users walk on, new ones begin, everybody comes by new items; the last took one before."""
+    """Those users walk on, new ones begin, and all come by new items."""
     rng = np.random.default_rng(5)
     last = {user: item for user, item, _ in first_month()}
     rows = []
@@ -67,7 +67,10 @@ def finished_shop(folder: Path, *, student="sasrec-1x4", objective=KL, teacher=T
     )
     sweep = dataclasses.replace(sweep, base=dataclasses.replace(sweep.base, setup=setup))
     _, rows = run_table(
-        Recommendation(sweep), folder / "table", Reporter(Console(quiet=True)), strategy="sequential"
+        Recommendation(sweep),
+        folder / "table",
+        Reporter(Console(quiet=True)),
+        strategy="sequential",
     )
     (row,) = (each for each in rows if each.row == "student")
     return folder / "table/runs" / row.hash
