@@ -113,7 +113,8 @@ class RunContext:
     ) -> tuple[Work, Callable[[], TeacherOutputs | None]]:
         """The training of a student, and what gives its teachers' words."""
         shapes = [teacher.config.shape for teacher in self.run.teachers]
-        objective = resolve(text or self.cell.objective, student.config.shape, shapes)
+        wanted, outputs = text or self.cell.objective, student.splits.outputs
+        objective = resolve(wanted, student.config.shape, shapes, outputs)
         work = classifier_work(
             self.cell,
             student.splits,

@@ -38,7 +38,11 @@ class Training(Step):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} of {self.kind} must not be negative")
         if self.objective:
-            object.__setattr__(self, "objective", str(parse(self.objective)))
+            object.__setattr__(self, "objective", self.canonical(self.objective))
+
+    def canonical(self, objective: str) -> str:
+        """The objective's text as it is compared: of one that reads classes."""
+        return str(parse(objective))
 
     @property
     def objectives(self) -> tuple[str, ...]:

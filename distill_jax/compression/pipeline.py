@@ -34,6 +34,7 @@ from distill_jax.engine.rows import ledger_row
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.models.build import load_model
 from distill_jax.models.loaded import flat_arrays
+from distill_jax.tables.before_after import gains
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.names import MODEL
 from distill_jax.tables.statistics import paired_bootstrap
@@ -46,6 +47,9 @@ from distill_jax.tasks.classification.runs import (
     fingerprints,
     keep_run,
 )
+from distill_jax.tasks.classification.splits import Splits
+from distill_jax.tasks.kinds.kind import Kind, by_example
+from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.pruning import sparsity
 
@@ -53,6 +57,7 @@ EXPERIMENT = "compress"
 AS_IT_IS = "as it is"
 SAID = "said.npz"
 SPLITS = ("validation", "test")
+CLASSES = kind_named("classes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,18 +128,21 @@ def begun(
     experiment: str,
     max_drop: float,
     options: RunOptions,
+    *,
+    any_task: bool = False,
 ) -> Iterator[Line]:
     """A pipeline at its first hop, the run as it is; nobody else works in ``output`` meanwhile.
 
     Args:
       experiment: what its rows are called.
+      any_task: whether the run may be of another task than classes.
 
     Raises:
       UserError: see ``compress``.
     """
     if jax.process_count() > 1:
         raise UserError(f"{experiment} is for one process, on as many devices as it has")
-    row = row_of(folder)
+    row = row_of(folder, any_task=any_task)
     (output / "runs").mkdir(parents=True, exist_ok=True)
     with StopRequest(reporter.say) as stop, only_process(output / "runs", options.share):
         engine = Engine(output / "runs", reporter, stop, "none", options)
@@ -223,7 +231,7 @@ class Line:
         kept = self._is_kept(row)
         if kept and folder is None and (fresh or not (own / MODEL).is_dir()):
             student = student or make()
-            _keep(own, student, said, row)
+            _keep(own, student, said)
         if fresh:
             self.ledger.append(row)
         if kept:
@@ -234,7 +242,7 @@ class Line:
         self.hops.append(hop)
         for note in hop.notes:
             engine.reporter.say(f"{label}: {note}")
-        engine.reporter.say(f"{label}: {told(hop, self.max_drop)}")
+        engine.reporter.say(f"{label}: {told(hop, self.max_drop, run.splits.kind)}")
 
     def _applied(self, steps: tuple[Step, ...], before: int) -> Student:
         student = self._at(before)
@@ -259,7 +267,7 @@ class Line:
 
     def _is_kept(self, row: LedgerRow) -> bool:
         first = self.hops[0].row if self.hops else row
-        return lost(row, first) <= self.max_drop + 1e-9
+        return lost(row, first, self.run.splits.kind.main) <= self.max_drop + 1e-9
 
     def _row(
         self,
@@ -272,7 +280,6 @@ class Line:
         engine, run, splits = self.engine, self.run, student.splits
         assert run.supplies is not None
         kind, fitted = splits.kind, splits.fitted
-        validation_N, test_N = splits.validation.labels_N, splits.test.labels_N
         calibrated = kind.calibrate(said["validation"], splits.validation, fitted)
         teacher_test = run.supplies.teacher_on_test(run)
         metrics = kind.measured(said["test"], splits.test, fitted, calibrated, teacher_test)
@@ -281,8 +288,8 @@ class Line:
         scores = kind.scores(said["validation"], splits.validation, fitted)
         metrics |= {f"validation/{name}": scores[name] for name in kind.decides.values()}
         metrics |= {"sparsity": sparsity(student.params), "bytes": weight_bytes(student)}
-        for split, labels_N in (("validation", validation_N), ("test", test_N)):
-            metrics |= self._compared(split, said[split], labels_N)
+        for split in SPLITS:
+            metrics |= self._compared(split, said)
         metrics |= student.metrics
         return ledger_row(
             hash=cell.hash,
@@ -297,29 +304,40 @@ class Line:
             **evidence(splits, said["test"], calibrated, []),
         )
 
-    def _compared(self, split: str, said_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
-        """Accuracy with its interval, what was gained on the run, and how often the hop before
-        answers the same."""
-        right_N = said_NC.argmax(axis=1) == labels_N
+    def _compared(self, split: str, said: dict[str, np.ndarray]) -> dict[str, float]:
+        """The main score with its interval, what was gained on the run, and how often the hop
+        before answers the same."""
+        splits = self.run.splits
+        own_N = main_by_example(splits, said, split)
         found: dict[str, float] = {}
-        own = paired_bootstrap(right_N, np.zeros(len(right_N)))
+        own = paired_bootstrap(own_N, np.zeros(len(own_N))) if len(own_N) else None
         if own is not None:
             found |= {f"{split}/low": own.low, f"{split}/high": own.high}
         if not self.said:
             return found
-        first_N = self.said[0][split].argmax(axis=1) == labels_N
-        gain = paired_bootstrap(right_N, first_N)
-        if gain is not None:
-            found |= {
-                f"{split}/gain": gain.difference,
-                f"{split}/gain_low": gain.low,
-                f"{split}/gain_high": gain.high,
-            }
-        same_N = said_NC.argmax(axis=1) == self.said[-1][split].argmax(axis=1)
+        first_N = main_by_example(splits, self.said[0], split)
+        if len(first_N) and len(own_N):
+            found |= gains(split, first_N, own_N)
+        if not splits.kind.has_classes:
+            return found
+        same_N = said[split].argmax(axis=1) == self.said[-1][split].argmax(axis=1)
         return {**found, f"{split}/agreement": float(same_N.mean())}
 
 
-def _keep(folder: Path, student: Student, said: dict[str, np.ndarray], row: LedgerRow) -> None:
+def main_by_example(splits: Splits, said: dict[str, np.ndarray], split: str) -> np.ndarray:
+    """What each example of a split contributes to the main score, [N]; [0] of a model that
+    diverged.
+
+    Args:
+      said: what a model says of each split.
+    """
+    kind, fitted = splits.kind, splits.fitted
+    calibrated = kind.calibrate(said["validation"], splits.validation, fitted)
+    found = by_example(kind, said[split], getattr(splits, split), fitted, calibrated)
+    return found.get(kind.main, np.zeros(0))
+
+
+def _keep(folder: Path, student: Student, said: dict[str, np.ndarray]) -> None:
     """Write a hop's model, and what belongs to it."""
     keep_run(
         folder,
@@ -328,7 +346,9 @@ def _keep(folder: Path, student: Student, said: dict[str, np.ndarray], row: Ledg
         student.params,
         student.tokenizer_file,
         said["test"],
-        {"temperature": row.metrics["temperature"]},
+        student.splits.kind.calibrate(
+            said["validation"], student.splits.validation, student.splits.fitted
+        ),
         [],
     )
 
@@ -342,18 +362,17 @@ def opened(folder: Path, run: ClassifierRun) -> Student:
     return Student(model.config, jax.tree.map(np.asarray, model.params), own, splits)
 
 
-def lost(row: LedgerRow, first: LedgerRow) -> float:
-    """Points of validation accuracy that a hop lost."""
-    return 100 * (first.metrics["validation/accuracy"] - row.metrics["validation/accuracy"])
+def lost(row: LedgerRow, first: LedgerRow, main: str = "accuracy") -> float:
+    """Points of a validation score that a hop lost."""
+    name = f"validation/{main}"
+    return 100 * (first.metrics[name] - row.metrics[name])
 
 
-def told(hop: Hop, max_drop: float) -> str:
+def told(hop: Hop, max_drop: float, kind: Kind = CLASSES) -> str:
     """In a line, what came of a hop."""
-    metrics = hop.row.metrics
-    said = (
-        f"validation {100 * metrics['validation/accuracy']:.1f}%, "
-        f"test {100 * metrics['test/accuracy']:.1f}%, {metrics['bytes'] / 1e6:.2f} MB"
-    )
+    metrics, main = hop.row.metrics, kind.main
+    scores = [f"{split} {kind.shown(main, metrics[f'{split}/{main}'])}" for split in SPLITS]
+    said = f"{', '.join(scores)}, {metrics['bytes'] / 1e6:.2f} MB"
     if hop.kept:
         return said
     return f"{said}; it {too_much(hop, max_drop)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from distill_jax.engine.options import DEFAULTS, RunOptions
 from distill_jax.engine.progress import Reporter
 
 EXPERIMENT = "update"
-ALL = 100.0
+ALL = math.inf
 """Points that it may lose: an update is kept whatever it forgot, which its report says."""
 
 
@@ -29,7 +30,7 @@ def update_run(
     """Bring a finished student up to date with new data.
 
     Args:
-      folder: of a finished run of classifiers.
+      folder: of a finished run of students of texts or images.
       settings: fields of ``Update``, but for the columns.
       output: of the ledger, the student's folder and the report.
       columns: ``text``, ``text_b`` and ``label``; None for the run's own.
@@ -38,7 +39,7 @@ def update_run(
       UserError: for anything the user can mend.
       Interrupted: after Ctrl-C; the same call goes on from there.
     """
-    with begun(folder, output, reporter, EXPERIMENT, ALL, options) as line:
+    with begun(folder, output, reporter, EXPERIMENT, ALL, options, any_task=True) as line:
         own = columns_of(line.run.splits.config, **columns)
         update = Update(**settings, **own).bound(line.run)
         line.go((update,))

@@ -8,7 +8,6 @@ from distill_jax.core.errors import UserError
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.sweep import Point, Sweep
-from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tasks.classification.cells import (
     TEACHER,
@@ -21,8 +20,11 @@ from distill_jax.tasks.classification.table import Classification
 from distill_jax.tasks.finished import cell_again, row_in
 
 
-def row_of(folder: Path) -> LedgerRow:
+def row_of(folder: Path, *, any_task: bool = False) -> LedgerRow:
     """The ledger's row of a finished student, by the folder of its run.
+
+    Args:
+      any_task: whether it may predict anything else than classes.
 
     Raises:
       UserError: it is not one, or the ledger beside it does not have it.
@@ -32,7 +34,7 @@ def row_of(folder: Path) -> LedgerRow:
         raise UserError(f"{folder.resolve()} is of a {row.row}, not of a student")
     data = row.config.get("data")
     task = data.get("task", DataConfig.task) if isinstance(data, dict) else DataConfig.task
-    if task != DataConfig.task:
+    if task != DataConfig.task and not any_task:
         raise UserError(
             f"{folder.resolve()} is of a student of task {task}; compressed are those of classes"
         )
@@ -80,7 +82,7 @@ def found_again(engine: Engine, row: LedgerRow, ledger: Ledger) -> ClassifierRun
         rows=(Point(cell.objective),),
         groups=(Point(cell.setup.student),),
         seeds=(cell.seed,),
-        columns=(ACCURACY,),
+        columns=cell.setup.data.kind.columns[:1],
     )
     task = Classification(sweep)
     (entry,) = sweep.entries()
