@@ -38,7 +38,7 @@ def test_a_command_that_it_shows_runs(finished_run, tmp_path, capsys, monkeypatc
     text, at = paths[0].read_text(), json.loads(paths[1].read_text())["metrics"]
     assert "15 old ones rehearsed, the teacher was fine-tuned further" in text
     assert at["teacher/new/after"] != at["teacher/new/before"]
-    assert f"{100 * at['teacher/new/after']:.1f}% of the new test (before: " in text
+    assert f"{100 * at['teacher/new/after']:.1f}% on the new test (before: " in text
     dispatch(["predict", str(paths[2]), "the music is good"])
     assert capsys.readouterr().out.split("\t")[0] in ("neg", "pos")
 

@@ -19,7 +19,6 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.engine.engine import Engine
-from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.tables.ledger import Ledger
 
 SIZES = {"train": 20, "test": 16}
@@ -142,20 +141,20 @@ def test_a_student_goes_on_and_is_reported_by_its_own_scores(task, finished, tmp
         assert at[f"test{then}/before"] == pytest.approx(before[f"test/{name}"], rel=1e-4)
         assert at[f"test/{name}"] == pytest.approx(rows[-1].metrics[f"test/{name}"], rel=1e-4)
         assert f"new/{name}" in at and f" | {name}" in text
-    assert at["new/examples"] == at["old/rehearsed"] > 10
+    assert at["new/examples"] >= at["old/rehearsed"] > 10
     assert ("test/forgotten" in at) == (task not in ("number", "tags"))
     assert f"teacher/new/{'after'}" in at and "How far the new" in text
     model = Path(told["folder"]) / "model"
     assert (model / "model.safetensors").is_file()
     if task == "number":
-        texts, ratings = [], []
-        with open(tmp_path / "newer/test.csv", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                texts.append(row["sentence"])
-                ratings.append(float(row["rating"]))
-        opened = open_classifier(Path(told["folder"]), max_length=16)
-        said = np.array([each.number for each in opened.classify(texts)])
-        assert at["new/mse"] == pytest.approx(np.mean((said - np.array(ratings)) ** 2), rel=1e-3)
+        asked, said = tmp_path / "newer/test.csv", tmp_path / "said.csv"
+        dispatch(["predict", told["folder"], "--input", str(asked), "--output", str(said)])
+        found = [list(csv.DictReader(path.open(encoding="utf-8"))) for path in (asked, said)]
+        gaps = [
+            float(row["rating"]) - float(answer["predicted"])
+            for row, answer in zip(*found, strict=True)
+        ]
+        assert at["new/mse"] == pytest.approx(np.mean(np.square(gaps)), rel=1e-3)
 
 
 @pytest.mark.long
