@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -14,10 +14,13 @@ from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
 from distill_jax.engine.options import DEFAULTS, RunOptions
 
+if TYPE_CHECKING:
+    from distill_jax.engine.progress import Reporter
+
 
 @dataclass(frozen=True)
 class UpdateRun:
-    """Let a finished student go on with new texts or images, labelled or not.
+    """Let a finished student go on with new texts, images or interactions.
 
     It learns from the new examples and, again, from some of the old ones, with what its teacher
     said of those the first time; the teacher is asked about the new ones. The report has old and
@@ -29,23 +32,28 @@ class UpdateRun:
     """A finished student's folder: results/compare_losses/runs/HASH."""
     data: str
     """The new data: files:FOLDER (train, with labels or without, and test, or transfer alone),
-    images:FILE.npz, or any other name that --data takes."""
+    images:FILE.npz, or any other name that --data takes; of a recommender interactions, in any form
+    that its --data takes, or one file."""
     text: str | None = None
     """Column of the text; by default as of the run."""
     text_b: str | None = None
     """Column of the second text, for pairs; by default as of the run."""
     label: str | None = None
     """Column of the label; by default as of the run."""
+    columns: str | None = None
+    """Of interactions: user=...,item=...,time=...,rating=...; by default as of the run."""
     teacher_too: bool = False
-    """Fine-tune the teacher further on the new labels, and on those rehearsed, before it speaks."""
+    """Fine-tune the teacher further on the new labels, and on those rehearsed, before it speaks; a
+    recommender's goes on with all interactions."""
     rehearse: float = 1.0
-    """Old training examples that come again, as a share of the new ones; 0 for none."""
+    """Old training examples that come again, as a share of the new ones, of a recommender users; 0
+    for none."""
     objective: str = ""
     """What it learns with; by default the run's own."""
     epochs: float = 0.0
     """Passes over new and rehearsed examples; by default as many as the run took."""
     steps: int = 0
-    """Optimiser steps instead of passes."""
+    """Optimiser steps instead of passes; not of a recommender."""
     rate: float = 0.0
     """Peak learning rate; by default the run's."""
     output: Path | None = None
@@ -53,6 +61,10 @@ class UpdateRun:
     plugin: Path | None = None
     """The file of your own losses, where the run was trained with some."""
     options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="how")] = DEFAULTS
+
+
+Shown = tuple[Sequence[str], Iterable[Sequence[str]], Sequence[Path]]
+"""Head and rows of the table, and what was written."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -71,26 +83,64 @@ def main(arguments: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from distill_jax.compression.update_report import HEAD, score_rows, write_report
-    from distill_jax.compression.updating import update_run
     from distill_jax.engine.progress import Reporter
 
     if args.plugin is not None:
         from distill_jax.objectives.plugins import load_plugin
 
         load_plugin(args.plugin)
+    update = _recommender if _is_recommender(args.run) else _classifier
+    head, rows, paths = update(args, output, Reporter(console))
+    table = Table(*head, box=SIMPLE)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for path in paths:
+        print(path)
+
+
+def _is_recommender(run: Path) -> bool:
+    from distill_jax.models.recommenders.closed_forms import is_closed_form
+    from distill_jax.models.recommenders.save import is_recommender
+    from distill_jax.tables.names import MODEL
+
+    return is_recommender(run / MODEL) or is_closed_form(run / MODEL)
+
+
+def _classifier(args: UpdateRun, output: Path, reporter: Reporter) -> Shown:
+    from distill_jax.compression.update_report import HEAD, score_rows, write_report
+    from distill_jax.compression.updating import update_run
+
+    if args.columns is not None:
+        raise UserError("--columns is of interactions; a text's are --text, --text-b and --label")
     names = ("data", "teacher_too", "rehearse", "objective", "epochs", "steps", "rate")
     found = update_run(
         args.run,
         {name: getattr(args, name) for name in names},
         output,
-        Reporter(console),
+        reporter,
         columns={"text": args.text, "text_b": args.text_b, "label": args.label},
         options=args.options,
     )
-    table = Table(*HEAD, box=SIMPLE)
-    for row in score_rows(found):
-        table.add_row(*map(Text, row))
-    console.print(table)
-    for path in (*write_report(found, output), found.folder):
-        print(path)
+    return HEAD, score_rows(found), (*write_report(found, output), found.folder)
+
+
+def _recommender(args: UpdateRun, output: Path, reporter: Reporter) -> Shown:
+    from distill_jax.tasks.recommendation.update_report import HEAD, score_rows, write_report
+    from distill_jax.tasks.recommendation.updating import NewInteractions, update_recommender
+
+    if any(each is not None for each in (args.text, args.text_b, args.label)):
+        raise UserError("--text, --text-b and --label are of texts; of interactions --columns")
+    if args.steps or args.epochs % 1:
+        raise UserError("a recommender takes whole passes: give --epochs, and no --steps")
+    new = NewInteractions(
+        args.data,
+        args.columns,
+        args.rehearse,
+        args.teacher_too,
+        args.objective,
+        int(args.epochs),
+        args.rate,
+    )
+    found = update_recommender(args.run, new, output, reporter, options=args.options)
+    return HEAD, score_rows(found), (*write_report(found, output), found.folder)

@@ -15,8 +15,8 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.evaluation.answers import Form
-from distill_jax.tables.evidence import unpack_correct, unpack_numbers
 from distill_jax.tasks.classification.splits import Examples, Splits
+from distill_jax.tasks.kinds.kind import by_example
 
 SPLITS = ("validation", "test")
 
@@ -50,13 +50,9 @@ class Answers:
         """[N], numbers whose mean is the kind's main score of a split; None of outputs that are not
         finite."""
         splits = self.splits
-        kept = splits.kind.evidence(
-            self.said[split], self._table(split), splits.fitted, self.calibrated
-        )
-        if "test_correct" in kept:
-            return unpack_correct(kept["test_correct"])
-        packed = kept.get("test_scores", {}).get(splits.kind.main)
-        return None if packed is None else unpack_numbers(packed)
+        kind, table = splits.kind, self._table(split)
+        found = by_example(kind, self.said[split], table, splits.fitted, self.calibrated)
+        return found.get(kind.main)
 
     def agreement(self, other: Answers, split: str) -> float:
         """Share of a split's examples to which two hops give the same answer."""

@@ -56,12 +56,16 @@ class Training(Step):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} of {self.kind} must not be negative")
         if self.objective:
-            object.__setattr__(self, "objective", str(parse(self.objective, _OfAnyKind())))
+            object.__setattr__(self, "objective", self.canonical(self.objective))
 
     def check(self, setup: Any) -> None:
         super().check(setup)
         if self.objective:
             setup.kind.parse(self.objective)
+
+    def canonical(self, objective: str) -> str:
+        """The objective's text as it is compared."""
+        return str(parse(objective, _OfAnyKind()))
 
     @property
     def objectives(self) -> tuple[str, ...]:

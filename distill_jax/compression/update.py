@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -29,8 +30,7 @@ from distill_jax.data.load_images import is_images
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
-from distill_jax.tables.mcnemar import mcnemar
-from distill_jax.tables.statistics import paired_bootstrap
+from distill_jax.tables.before_after import changes, gains
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierSetup,
@@ -50,6 +50,7 @@ from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.tasks.classification.supplies import together
 from distill_jax.tasks.classification.teacher import Teacher, fine_tuned, outputs_for
+from distill_jax.tasks.kinds.kind import Calibrated, Kind, by_example
 from distill_jax.teachers.parts import by_part
 from distill_jax.training.feed import TeacherOutputs
 
@@ -101,9 +102,11 @@ class Update(Training):
           UserError: for data that cannot be learnt from.
         """
         new = new_data(self, run)
-        objective = self.objective or run.cell.objective
-        shapes = [teacher.config.shape for teacher in run.teachers]
-        if not new.labels and not resolve(objective, run.model.shape, shapes).needs_teacher:
+        kind, shapes = run.splits.kind, [teacher.config.shape for teacher in run.teachers]
+        own = str(kind.parse(self.objective)) if self.objective else ""
+        objective = own or run.cell.objective
+        resolved = resolve(objective, run.model.shape, shapes, run.splits.outputs)
+        if not new.labels and not resolved.needs_teacher:
             raise UserError(
                 f"{self.data} has no labels, and {objective!r} listens to no teacher: there is "
                 "nothing to learn"
@@ -117,7 +120,11 @@ class Update(Training):
         for teacher in run.teachers:
             if silent := int((~teacher.speaks_of(new.train)).sum()):
                 raise UserError(f"a teacher of the run says nothing of {silent:,} new examples")
-        return dataclasses.replace(self, content=new.digest)
+        return dataclasses.replace(self, objective=own, content=new.digest)
+
+    def canonical(self, objective: str) -> str:
+        """As it is: what is predicted is known when it is bound."""
+        return objective
 
     def apply(self, student: Student, context: StepContext) -> Student:
         run, engine = context.run, context.engine
@@ -212,7 +219,7 @@ def _taught(context: StepContext, both: Splits, teacher: Teacher, config: Teache
     )
     cell = Cell(
         ClassifierSetup(context.run.cell.setup.data, config, TEACHER),
-        (Train("ce", config.training),),
+        (Train(both.kind.alone, config.training),),
         config.seed,
         precision=config.training_precision,
         data_digest=both.labels_digest,
@@ -244,28 +251,65 @@ class _Scores:
         Args:
           path: where what it says of the new test is kept.
         """
-        old = self._right(before, self.run.splits.test), self._right(after, self.run.splits.test)
-        metrics = changes("test", *old)
+        splits, students = self.run.splits, (before, after)
+        fitted = [
+            splits.kind.calibrate(
+                self._logits(each, splits.validation), splits.validation, splits.fitted
+            )
+            for each in students
+        ]
+        old = [self._logits(each, splits.test) for each in students]
+        metrics = self._changed("test", splits.test, old, fitted)
         if self.new.test is None:
             return metrics
-        labels_N = self.new.test.labels_N
-        said = [self._logits(each, self.new.test) for each in (before, after)]
-        write_new(path, self.new.test.ids, labels_N, *said)
-        right = [said_NC.argmax(axis=1) == labels_N for said_NC in said]
-        return metrics | scores("new", *right) | changes("new", *right)
+        said = [self._logits(each, self.new.test) for each in students]
+        write_new(path, self.new.test.ids, self.new.test.labels_N, *said)
+        return metrics | self._changed("new", self.new.test, said, fitted)
+
+    def _changed(
+        self,
+        name: str,
+        table: Examples,
+        said: Sequence[np.ndarray],
+        calibrated: Sequence[Calibrated],
+    ) -> dict[str, float]:
+        """Scores of a test before and after, gains of those that have an interval, and what was
+        forgotten where an answer is right or wrong as a whole.
+
+        Args:
+          said: before and after.
+          calibrated: on the old validation examples, before and after.
+        """
+        kind, fitted = self.run.splits.kind, self.run.splits.fitted
+        scores = [
+            kind.scores(own, table, fitted, calibrated=each)
+            for own, each in zip(said, calibrated, strict=True)
+        ]
+        shares = [
+            by_example(kind, own, table, fitted, each)
+            for own, each in zip(said, calibrated, strict=True)
+        ]
+        metrics: dict[str, float] = {}
+        for metric in shown_of(kind):
+            prefix = name if metric == kind.main else f"{name}/{metric}"
+            metrics[f"{prefix}/before"] = scores[0][metric]
+            metrics[f"{name}/{metric}"] = scores[1][metric]
+            if all(metric in each for each in shares):
+                metrics |= gains(prefix, *(each[metric] for each in shares))
+        metrics[f"{name}/tested"] = len(table)
+        if kind.whole is not None and all(kind.whole in each for each in shares):
+            metrics |= changes(name, *(each[kind.whole] > 0.5 for each in shares))
+        return metrics
 
     def of_teacher(self, which: str, before: Teacher, after: Teacher) -> dict[str, float]:
-        """Its accuracy on both tests, before and after where it was taught."""
+        """Its main score on both tests, before and after where it was taught."""
         metrics: dict[str, float] = {}
         for name, table in (("test", self.run.splits.test), ("new", self.new.test)):
             if table is None:
                 continue
-            right = [self._knows(before, table)]
-            right.append(right[0] if after is before else self._knows(after, table))
-            metrics |= {
-                f"{which}/{name}/before": float(right[0].mean()),
-                f"{which}/{name}/after": float(right[1].mean()),
-            }
+            right = [self._score(before, table)]
+            right.append(right[0] if after is before else self._score(after, table))
+            metrics |= {f"{which}/{name}/before": right[0], f"{which}/{name}/after": right[1]}
         return metrics
 
     def distances(self, again: int) -> dict[str, float]:
@@ -284,25 +328,35 @@ class _Scores:
             if not is_images(self.run.splits.config.name):
                 metrics[f"{name}/tokens"] = float(table.lengths_N.mean())
                 metrics[f"{name}/unknown"] = coverage["train"].unknown
-        probs = [self._probabilities(table) for table in (old, new)]
-        for name, probs_NC in zip(("old", "new"), probs, strict=True):
-            means_C = probs_NC.mean(axis=0)
-            metrics[f"{name}/confidence"] = float(probs_NC.max(axis=1).mean())
-            for label, mean in zip(self.run.splits.label_names, means_C, strict=True):
-                metrics[f"{name}/mean of {label}"] = float(mean)
-        apart_C = probs[0].mean(axis=0) - probs[1].mean(axis=0)
-        return {**metrics, "drift": float(np.abs(apart_C).sum() / 2)}
+        said, names = [self._averages(table) for table in (old, new)], self.run.splits.label_names
+        for name, (averages, sure) in zip(("old", "new"), said, strict=True):
+            if sure is not None:
+                metrics[f"{name}/confidence"] = sure
+            for label in filter(averages.__contains__, names):
+                metrics[f"{name}/mean of {label}"] = averages[label]
+        first, second = (averages for averages, _ in said)
+        if first and math.isclose(sum(first.values()), 1, rel_tol=1e-3):
+            metrics["drift"] = sum(abs(first[each] - second[each]) for each in first) / 2
+        return metrics
 
-    def _probabilities(self, table: Examples) -> np.ndarray:
-        """[N, C] of the run's first teacher, of examples spread evenly over a table."""
+    def _averages(self, table: Examples) -> tuple[dict[str, float], float | None]:
+        """What the run's first teacher says on average of examples spread evenly over a table, and
+        how likely its likeliest class is, where an example has one."""
+        splits = self.run.splits
         rows = np.unique(np.linspace(0, len(table) - 1, min(ASKED, len(table))).astype(int))
-        return special.softmax(self._said(self.run.teacher, table.take(rows)), axis=1)
+        some = table.take(rows)
+        said = self._said(self.run.teacher, some)
+        sure = None
+        if splits.kind.has_classes:
+            sure = float(special.softmax(said, axis=1).max(axis=1).mean())
+        return splits.kind.averages(said, some, splits.fitted, splits.label_names), sure
 
-    def _right(self, student: Student, table: Examples) -> np.ndarray:
-        return self._logits(student, table).argmax(axis=1) == table.labels_N
-
-    def _knows(self, teacher: Teacher, table: Examples) -> np.ndarray:
-        return self._said(teacher, table).argmax(axis=1) == table.labels_N
+    def _score(self, teacher: Teacher, table: Examples) -> float:
+        kind, fitted, splits = self.run.splits.kind, self.run.splits.fitted, self.run.splits
+        validation = self._said(teacher, splits.validation)
+        calibrated = kind.calibrate(validation, splits.validation, fitted)
+        said = self._said(teacher, table)
+        return kind.scores(said, table, fitted, calibrated=calibrated)[kind.main]
 
     def _said(self, teacher: Teacher, table: Examples) -> np.ndarray:
         return teacher.answers(self.engine, splits_of_new(self.new, self.run.splits), table)
@@ -318,29 +372,10 @@ class _Scores:
         )
 
 
-def changes(name: str, before_N: np.ndarray, after_N: np.ndarray) -> dict[str, float]:
-    """Examples right before and wrong now, the other way round, and McNemar's p."""
-    found = mcnemar(before_N, after_N)
-    return {
-        f"{name}/tested": found.examples,
-        f"{name}/forgotten": found.lost,
-        f"{name}/learnt": found.won,
-        f"{name}/forgotten_p": found.p,
-    }
-
-
-def scores(name: str, before_N: np.ndarray, after_N: np.ndarray) -> dict[str, float]:
-    """Accuracy before and after, and the gain with its interval over examples where there are
-    enough."""
-    found = {f"{name}/before": float(before_N.mean()), f"{name}/accuracy": float(after_N.mean())}
-    gain = paired_bootstrap(after_N, before_N)
-    if gain is not None:
-        found |= {
-            f"{name}/gain": gain.difference,
-            f"{name}/gain_low": gain.low,
-            f"{name}/gain_high": gain.high,
-        }
-    return found
+def shown_of(kind: Kind) -> tuple[str, ...]:
+    """The metrics that a report shows: the main one, then others that are tested."""
+    tested = (key.removeprefix("test/") for key in kind.tested)
+    return tuple(dict.fromkeys((kind.main, *tested)))
 
 
 def write_new(

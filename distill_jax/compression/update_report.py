@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from distill_jax.compression.pipeline import Line
-from distill_jax.compression.update import SAID, Update, new_data, read_new
+from distill_jax.compression.update import SAID, Update, new_data, read_new, shown_of
 from distill_jax.core.files import write_atomic
 from distill_jax.evaluation.answers import softmax
+from distill_jax.tables.markdown import plain_table
 from distill_jax.tables.names import MODEL
 from distill_jax.tasks.classification.cells import TEACHER
 from distill_jax.tasks.classification.runs import ClassifierRun
@@ -24,11 +25,11 @@ MOST = 10
 """Forgotten examples that are shown, those of which the student is surest now."""
 MOST_CLASSES = 12
 HEAD = (
-    "test", "examples", "before %", "after %", "gain", "forgotten", "learnt", "p",
+    "test", "examples", "score", "before", "after", "gain", "forgotten", "learnt", "p",
 )  # fmt: skip
 EXPLAINED = """
-Accuracy of the student before and after; *gain* with the interval of the paired bootstrap over
-examples. *forgotten*: right before and wrong now, *learnt*: the other way round, *p*: McNemar's
+Scores of the student before and after; *gain* with the interval of the paired bootstrap over
+examples. *forgotten*: all right before and not now, *learnt*: the other way round, *p*: McNemar's
 exact test of the two counts. One seed: they say nothing of another training.
 """
 
@@ -52,7 +53,7 @@ class Updated:
       run: what it began with.
       update: what was done.
       metrics: of its row in the ledger.
-      before: accuracy of the run on the old test.
+      before: the main score of the run on the old test.
       folder: of the student that came out.
       forgotten: test -> those of which the student is surest now, ``MOST`` at most.
       notes: what was told on the way.
@@ -73,6 +74,10 @@ def updated(line: Line, update: Update) -> Updated:
     run, names = line.run, line.run.splits.label_names
     test = run.splits.test
     own = line.engine.run_folder(last.row.hash)
+    kind = run.splits.kind
+    before = first.row.metrics[f"test/{kind.main}"]
+    if not kind.has_classes:
+        return Updated(run, update, last.row.metrics, before, last.folder, {}, last.notes)
     forgotten = {
         "old": surest_forgotten(
             test.ids, test.labels_N, line.answers[0].said["test"], line.answers[1].said["test"],
@@ -85,7 +90,6 @@ def updated(line: Line, update: Update) -> Updated:
         texts = new_data(update, run).test_texts
         columns = (new["labels_N"], new["before_NC"], new["after_NC"])
         forgotten["new"] = surest_forgotten(ids, *columns, names, texts)
-    before = first.row.metrics["test/accuracy"]
     return Updated(run, update, last.row.metrics, before, last.folder, forgotten, last.notes)
 
 
@@ -146,16 +150,14 @@ def to_markdown(found: Updated) -> str:
         [
             f"# Updated: {cell.setup.student}, {cell.hash}, with {found.update.data}",
             "",
-            *_as_table(HEAD, score_rows(found)),
+            *plain_table(HEAD, score_rows(found)),
             EXPLAINED,
             *_teachers(found),
             "## How far the new training examples are from the old",
             "",
-            *_as_table(("", "old", "new"), list(_distances(found))),
+            *plain_table(("", "old", "new"), list(_distances(found))),
             "",
-            f"Half the sum of the differences of the teacher's mean probabilities: "
-            f"{found.metrics['drift']:.3f} (0: the same, 1: other classes altogether).",
-            "",
+            *_drift(found),
             *_examples(found),
             f"Model: `{found.folder / MODEL}`",
             *(["", "Notes:", *(f"- {note}" for note in found.notes)] if found.notes else []),
@@ -165,44 +167,46 @@ def to_markdown(found: Updated) -> str:
 
 
 def score_rows(found: Updated) -> list[tuple[str, ...]]:
-    """A row for the old test, and one for the new where there is one."""
-    at = found.metrics
-    rows = [_scored(at, "old", "test", found.before)]
-    if "new/accuracy" in at:
-        rows.append(_scored(at, "new", "new", at["new/before"]))
-    return rows
+    """Rows for the old test, and for the new where there is one: one a score."""
+    kind, at = found.run.splits.kind, found.metrics
+    tests = [("old", "test"), *([("new", "new")] if "new/tested" in at else [])]
+    return [
+        _scored(found, title, name, metric) for title, name in tests for metric in shown_of(kind)
+    ]
 
 
-def _scored(at: Mapping[str, float], title: str, name: str, before: float) -> tuple[str, ...]:
+def _scored(found: Updated, title: str, name: str, metric: str) -> tuple[str, ...]:
+    kind, at = found.run.splits.kind, found.metrics
+    prefix = name if metric == kind.main else f"{name}/{metric}"
+    plain = metric in kind.plain
+    factor, digits, unit = (1, 3, "") if plain else (100, 1, " %")
     gain = ""
-    if f"{name}/gain" in at:
-        low, high = at[f"{name}/gain_low"], at[f"{name}/gain_high"]
-        gain = f"{100 * at[f'{name}/gain']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    p = at[f"{name}/forgotten_p"]
-    return (
-        title,
-        f"{int(at[f'{name}/tested']):,}",
-        f"{100 * before:.1f}",
-        f"{100 * at[f'{name}/accuracy']:.1f}",
-        gain,
-        f"{int(at[f'{name}/forgotten']):,}",
-        f"{int(at[f'{name}/learnt']):,}",
-        "<0.001" if p < 0.001 else f"{p:.3f}",
-    )
+    if f"{prefix}/gain" in at:
+        numbers = (factor * at[f"{prefix}/{which}"] for which in ("gain", "gain_low", "gain_high"))
+        mean, low, high = (f"{number:+.{digits}f}" for number in numbers)
+        gain = f"{mean} [{low}, {high}]"
+    changed: tuple[str, ...] = ("", "", "")
+    if metric == kind.main and f"{name}/forgotten" in at:
+        p = at[f"{name}/forgotten_p"]
+        counts = (f"{int(at[f'{name}/{which}']):,}" for which in ("forgotten", "learnt"))
+        changed = (*counts, "<0.001" if p < 0.001 else f"{p:.3f}")
+    scores = (f"{factor * at[key]:.{digits}f}" for key in (f"{prefix}/before", f"{name}/{metric}"))
+    return (title, f"{int(at[f'{name}/tested']):,}", metric + unit, *scores, gain, *changed)
 
 
 def _teachers(found: Updated) -> Iterator[str]:
-    """A line for each teacher: its accuracy, before and after where it was taught."""
-    at = found.metrics
+    """A line for each teacher: its main score, before and after where it was taught."""
+    at, kind = found.metrics, found.run.splits.kind
     for number in range(len(found.run.teachers)):
         which = f"{TEACHER} {number + 1}" if number else TEACHER
         said = []
         for title, name in (("old", "test"), ("new", "new")):
             if (key := f"{which}/{name}/before") in at:
-                now = at[f"{which}/{name}/after"]
-                then = f" (before: {100 * at[key]:.1f}%)" if found.update.teacher_too else ""
-                said.append(f"{100 * now:.1f}% of the {title} test{then}")
-        yield f"The {which} is right in {' and in '.join(said)}."
+                now = kind.shown(kind.main, at[f"{which}/{name}/after"])
+                then = kind.shown(kind.main, at[key])
+                then = f" (before: {then})" if found.update.teacher_too else ""
+                said.append(f"{now} on the {title} test{then}")
+        yield f"The {which}'s {kind.main} is {' and '.join(said)}."
         yield ""
 
 
@@ -216,9 +220,23 @@ def _distances(found: Updated) -> Iterator[tuple[str, ...]]:
     if "old/tokens" in at:
         yield row("tokens unknown to the vocabulary %", "unknown", ".1f", 100)
         yield row("mean length in tokens", "tokens", ".1f")
-    yield row("teacher's mean probability of its likeliest class", "confidence", ".3f")
-    for name in found.run.splits.label_names[:MOST_CLASSES]:
-        yield row(f"teacher's mean probability of {name}", f"mean of {name}", ".3f")
+    if "old/confidence" in at:
+        yield row("teacher's mean probability of its likeliest class", "confidence", ".3f")
+    what = found.run.splits.kind.averaged
+    named = [name for name in found.run.splits.label_names if f"old/mean of {name}" in at]
+    for name in named[:MOST_CLASSES]:
+        yield row(f"teacher's {what} of {name}", f"mean of {name}", ".3f")
+
+
+def _drift(found: Updated) -> list[str]:
+    """How far the teacher's mean probabilities are from each other, where they sum to 1."""
+    if "drift" not in found.metrics:
+        return []
+    return [
+        "Half the sum of the differences of the teacher's mean probabilities: "
+        f"{found.metrics['drift']:.3f} (0: the same, 1: other classes altogether).",
+        "",
+    ]
 
 
 def _examples(found: Updated) -> Iterator[str]:
@@ -236,14 +254,5 @@ def _examples(found: Updated) -> Iterator[str]:
             )
             for each in some
         ]
-        yield from _as_table(("example", "label", "now"), rows)
+        yield from plain_table(("example", "label", "now"), rows)
         yield ""
-
-
-def _as_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return [f"| {' | '.join(_cell(text) for text in line)} |" for line in lines]
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,11 @@ from typing import Any
 from distill_jax.compression.pipeline import begun
 from distill_jax.compression.update import Update, columns_of
 from distill_jax.compression.update_report import Updated, updated
-from distill_jax.core.errors import UserError
 from distill_jax.engine.options import DEFAULTS, RunOptions
 from distill_jax.engine.progress import Reporter
-from distill_jax.tasks.classification.finished import kind_of, row_of
 
 EXPERIMENT = "update"
-ALL = 100.0
+ALL = math.inf
 """Points that it may lose: an update is kept whatever it forgot, which its report says."""
 
 
@@ -31,7 +30,7 @@ def update_run(
     """Bring a finished student up to date with new data.
 
     Args:
-      folder: of a finished run of classifiers.
+      folder: of a finished run of students of texts or images.
       settings: fields of ``Update``, but for the columns.
       output: of the ledger, the student's folder and the report.
       columns: ``text``, ``text_b`` and ``label``; None for the run's own.
@@ -40,11 +39,6 @@ def update_run(
       UserError: for anything the user can mend.
       Interrupted: after Ctrl-C; the same call goes on from there.
     """
-    if not (kind := kind_of(row_of(folder))).has_classes:
-        raise UserError(
-            f"{folder} is of a student of task {kind.name}; updated are those of classes. Train it "
-            "on the old and the new data together"
-        )
     with begun(folder, output, reporter, EXPERIMENT, ALL, options) as line:
         own = columns_of(line.run.splits.config, **columns)
         update = Update(**settings, **own).bound(line.run)

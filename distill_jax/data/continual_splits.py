@@ -50,6 +50,7 @@ class ContinualSplit:
       old, new: cases of the other half, whose targets lie before and after the moment.
       protocol: one sentence.
       rule: how they were told apart.
+      asked: whose the cases are, see ``RankingSplit``.
     """
 
     data: Interactions
@@ -60,6 +61,12 @@ class ContinualSplit:
     new: Cases
     protocol: str
     rule: ContinualRule
+    asked: Interactions | None = None
+
+    @property
+    def asked_data(self) -> Interactions:
+        """Whose the cases are."""
+        return self.data if self.asked is None else self.asked
 
     @property
     def grown_U(self) -> np.ndarray:
@@ -68,11 +75,11 @@ class ContinualSplit:
 
     def before(self) -> RankingSplit:
         """What can be learned before the moment."""
-        return self._learned(self.old_ends_U, self.selection[0])
+        return self._learned(self.old_ends_U, self.selection[0], None)
 
     def after(self) -> RankingSplit:
         """What can be learned from everything that has come since."""
-        return self._learned(self.new_ends_U, self._both())
+        return self._learned(self.new_ends_U, self._both(), None)
 
     def update(self, rehearsed_U: np.ndarray | None = None) -> RankingSplit:
         """What an update learns from: users with new interactions, and those rehearsed.
@@ -82,7 +89,8 @@ class ContinualSplit:
         """
         chosen_U = self.grown_U if rehearsed_U is None else self.grown_U | rehearsed_U
         ends_U = np.where(chosen_U, self.new_ends_U, self.data.offsets_U1[:-1])
-        return self._learned(ends_U, self._both())
+        known_U = self.new_ends_U > self.data.offsets_U1[:-1]
+        return self._learned(ends_U, self._both(), known_U)
 
     def rehearsed(self, count: int, seed: int) -> np.ndarray:
         """bool [U]: so many users who have nothing new, drawn once; all where there are fewer."""
@@ -98,8 +106,12 @@ class ContinualSplit:
         order = np.lexsort((ends, users))
         return Cases(users[order], ends[order])
 
-    def _learned(self, ends_U: np.ndarray, validation: Cases) -> RankingSplit:
-        return RankingSplit(self.data, ends_U, validation, self.old, self.protocol)
+    def _learned(
+        self, ends_U: np.ndarray, validation: Cases, known_U: np.ndarray | None
+    ) -> RankingSplit:
+        return RankingSplit(
+            self.data, ends_U, validation, self.old, self.protocol, self.asked, known_U
+        )
 
 
 def continual_split(data: Interactions, rule: ContinualRule) -> ContinualSplit:
@@ -117,7 +129,7 @@ def continual_split(data: Interactions, rule: ContinualRule) -> ContinualSplit:
     witness_U = luck_U < rule.witnesses
     first_U = luck_U < rule.witnesses / 2
     parts = {
-        (period, half): _cases(data, low_U, high_U, half_U, rule.targets)
+        (period, half): last_cases(data, low_U, high_U, half_U, rule.targets)
         for period, low_U, high_U in (("old", starts_U, borders_U), ("new", borders_U, ends_U))
         for half, half_U in (("selection", first_U), ("test", witness_U & ~first_U))
     }
@@ -144,7 +156,7 @@ def continual_split(data: Interactions, rule: ContinualRule) -> ContinualSplit:
     )
 
 
-def _cases(
+def last_cases(
     data: Interactions, low_U: np.ndarray, high_U: np.ndarray, chosen_U: np.ndarray, count: int
 ) -> Cases:
     """The last ``count`` targets in ``low_U[u]:high_U[u]`` of the chosen users with a history."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from distill_jax.core.errors import UserError, nearest
 from distill_jax.data.file_formats import class_names, kind_of, place, read_cells, read_lines
-from distill_jax.data.labels import CLASSES, CLASSES_OF_A_RUN, LabelColumn
+from distill_jax.data.labels import CLASSES, LabelColumn
 from distill_jax.data.split_files import TEXT, TRANSFER, find_split_files
 from distill_jax.data.splits import build_dataset, concatenate, content_ids, text_keys
 from distill_jax.data.table import TextDataset, TextTable
@@ -90,8 +90,9 @@ def load_new(
     text: str = "sentence",
     text_b: str | None = None,
     label: str = "label",
+    labels: LabelColumn = CLASSES,
 ) -> tuple[dict[str, TextTable], tuple[str, ...]]:
-    """What is new to a model whose classes are known: its splits, as far as they are there.
+    """What is new to a model whose labels are known: its splits, as far as they are there.
 
     Train may do without labels, or be a ``transfer`` file alone.
 
@@ -102,17 +103,18 @@ def load_new(
       UserError: as ``load``; for a label that is none of ``label_names``.
     """
     files = find_split_files(folder, needed=("train", TRANSFER))
-    columns = Columns(text, text_b, label, CLASSES_OF_A_RUN, labelled=False)
+    labels = dataclasses.replace(labels, whose="the run")
+    columns = Columns(text, text_b, label, labels, labelled=False)
     notes = list(files.notes)
     rows = {s: _read(paths, columns, s, notes) for s, paths in files.paths.items()}
     rows.setdefault("train", rows.get(TRANSFER, []))
     if rows.get(TRANSFER) is rows["train"]:
         del rows[TRANSFER]
     read = {split: [row.label for row in each] for split, each in rows.items()}
-    labels = CLASSES_OF_A_RUN.settled(read)
+    read = labels.settled(read)
     if "-1" not in label_names:
-        labels = {s: [None if x == "-1" else x for x in each] for s, each in labels.items()}
-    tables = {s: _table(s, rows[s], labels[s], label_names, columns, notes) for s in rows}
+        read = {s: [None if x == "-1" else x for x in each] for s, each in read.items()}
+    tables = {s: _table(s, rows[s], read[s], label_names, columns, notes) for s in rows}
     tables = told_apart(tables, notes)
     transfer = tables.pop(TRANSFER, None)
     if transfer is not None:

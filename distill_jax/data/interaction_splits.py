@@ -159,7 +159,8 @@ def temporal_at(
     return RankingSplit(
         data=data,
         train_ends_U=validation_U,
-        **parts,
+        validation=parts["validation"],
+        test=parts["test"],
         protocol=(
             f"temporal: {share:.0%} of the interactions, those before {_moment(validation_from)}, "
             f"are train; test starts at {_moment(test_from)} and asks for {asked} of "

@@ -246,6 +246,9 @@ class RankingSplit:
       train_ends_U: int64 [U]; training uses ``items_N[offsets[u]:train_ends[u]]``, nothing else.
       validation, test: cases whose targets lie behind ``train_ends_U``.
       protocol: one sentence, printed with every number.
+      asked: whose the cases are, where training leaves out some of what lies between: the same
+        users and items; None for ``data``.
+      known_U: bool [U], users whom a model knows from before; None for nobody.
     """
 
     data: Interactions
@@ -253,6 +256,8 @@ class RankingSplit:
     validation: Cases
     test: Cases
     protocol: str
+    asked: Interactions | None = None
+    known_U: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         starts_U = self.data.offsets_U1[:-1]
@@ -263,9 +268,9 @@ class RankingSplit:
                 because = f" ({'; '.join(self.data.notes)})" if self.data.notes else ""
                 raise UserError(f"data {self.data.name!r}: the {name} split has no case{because}.")
             ends_E, users_E = cases.ends_E, cases.users_E
-            if (ends_E < self.train_ends_U[users_E]).any():
+            if self.asked is None and (ends_E < self.train_ends_U[users_E]).any():
                 raise ValueError(f"a {name} target lies in the training part")
-            if (ends_E >= self.data.offsets_U1[users_E + 1]).any():
+            if (ends_E >= self.asked_data.offsets_U1[users_E + 1]).any():
                 raise ValueError(f"a {name} target lies behind its user's interactions")
 
     @functools.cached_property
@@ -278,12 +283,19 @@ class RankingSplit:
             "test_users": self.test.users_E,
             "test_ends": self.test.ends_E,
         }
-        return digest({"data": self.data.digest, "arrays": digest_arrays(arrays)})
+        names = {"data": self.data.digest, "arrays": digest_arrays(arrays)}
+        return digest(names if self.asked is None else {**names, "asked": self.asked.digest})
+
+    @property
+    def asked_data(self) -> Interactions:
+        """Whose the cases are."""
+        return self.data if self.asked is None else self.asked
 
     @property
     def learned_U(self) -> np.ndarray:
-        """bool [U], users of whom something may be learned: others are nobody to a model."""
-        return self.train_ends_U > self.data.offsets_U1[:-1]
+        """bool [U], users of whom something is or was learned: others are nobody to a model."""
+        learned_U = self.train_ends_U > self.data.offsets_U1[:-1]
+        return learned_U if self.known_U is None else learned_U | self.known_U
 
     @functools.cached_property
     def train_where_N(self) -> np.ndarray:

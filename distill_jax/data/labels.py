@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,10 +32,12 @@ class LabelColumn(ABC):
     Attributes:
       least: names that a data set needs at the least.
       what: labels are called, for people.
+      whose: who has the labels that are known, for errors.
     """
 
     least: ClassVar[int] = 2
     what: ClassVar[str] = "labels"
+    whose: str = field(default="train", kw_only=True)
 
     @abstractmethod
     def read(self, cells: Mapping[str, Any], column: str, where: str) -> Any | None:
@@ -104,13 +106,7 @@ class LabelColumn(ABC):
 
 @dataclass(frozen=True)
 class ClassColumn(LabelColumn):
-    """One class a row: a word or a whole number.
-
-    Attributes:
-      whose: who has the classes, for errors.
-    """
-
-    whose: ClassVar[str] = "train"
+    """One class a row: a word or a whole number."""
 
     def of_built_in(self, dataset: TextDataset) -> TextDataset:
         return dataset
@@ -146,12 +142,4 @@ class ClassColumn(LabelColumn):
         return (None if not any(labels) else label_array(labels, names)), None
 
 
-@dataclass(frozen=True)
-class ClassesOfARun(ClassColumn):
-    """One of the classes that a finished run knows."""
-
-    whose: ClassVar[str] = "the run"
-
-
 CLASSES = ClassColumn()
-CLASSES_OF_A_RUN = ClassesOfARun()

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
 from distill_jax.data.build_interactions import Preparation, RawInteractions, build_with_parts
@@ -38,8 +40,19 @@ def load_interactions(
     Raises:
       UserError: if there is no such data, or its content is not as expected.
     """
+    return load_with_parts(spec, preparation=preparation, home=home, columns=columns)[0]
+
+
+def load_with_parts(
+    spec: str,
+    *,
+    preparation: Preparation | None = None,
+    home: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> tuple[Interactions, np.ndarray | None]:
+    """The same, and the part of each interaction, see ``Rows``, where the data bring a split."""
     raw = read_raw(spec, home, columns)
-    return build_with_parts(short_name(spec), raw, preparation)[0]
+    return build_with_parts(short_name(spec), raw, preparation)
 
 
 def load_ranking_split(

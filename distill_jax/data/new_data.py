@@ -12,6 +12,7 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
 from distill_jax.data.image_files import content_keys, image_table, key_of, read_images
 from distill_jax.data.images import ImageTable
+from distill_jax.data.labels import CLASSES, LabelColumn
 from distill_jax.data.load import load_dataset
 from distill_jax.data.load_images import load_images
 from distill_jax.data.splits import held_out, text_keys
@@ -28,8 +29,12 @@ def new_texts(
     text: str = "sentence",
     text_b: str | None = None,
     label: str = "label",
+    labels: LabelColumn = CLASSES,
 ) -> tuple[dict[str, TextTable], Notes]:
-    """New texts by the name of their data set; labels are positions in ``label_names``.
+    """New texts by the name of their data set; classes are positions in ``label_names``.
+
+    Args:
+      labels: how they are read; those that are no classes are read from files.
 
     Returns:
       Train (labels may be missing) and, where there are any, validation and test, all labelled;
@@ -44,12 +49,21 @@ def new_texts(
 
         folder = user_path(rest)
         columns: dict[str, Any] = {"text": text, "text_b": text_b, "label": label}
-        tables, notes = files.load_new(folder, label_names, **columns)
+        tables, notes = files.load_new(folder, label_names, **columns, labels=labels)
+    elif labels != CLASSES:
+        raise UserError(f"data {name!r} has no {labels.what}: give files with --data files:FOLDER")
     else:
         dataset = load_dataset(name, text=text, text_b=text_b, label=label)
         tables, notes = relabelled(dataset, label_names), dataset.notes
-    tables, told = _with_test(_only_labelled(tables), text_keys)
-    return tables, (*notes, *told)
+    return with_test_of_texts(tables, notes)
+
+
+def with_test_of_texts(
+    tables: Mapping[str, TextTable], notes: Sequence[str]
+) -> tuple[dict[str, TextTable], Notes]:
+    """What is labelled of validation and test, and a test where there is none; with the notes."""
+    found, told = _with_test(_only_labelled(tables), text_keys)
+    return found, (*notes, *told)
 
 
 def new_images(name: str, label_names: tuple[str, ...]) -> tuple[dict[str, ImageTable], Notes]:

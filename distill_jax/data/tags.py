@@ -126,7 +126,7 @@ class TagColumn(LabelColumn):
         for row, own in enumerate(labels):
             for tag in map(first_of, own or ()):
                 if tag not in known:
-                    where = f"in {place(row)}, whose type train does not have"
+                    where = f"in {place(row)}, whose type {self.whose} does not have"
                     raise unknown("tag", tag, names, where=where)
         none = all(own is None for own in labels)
         labels_N = np.array([NO_LABEL if own is None else 0 for own in labels], np.int32)
@@ -232,7 +232,7 @@ class IntentTagColumn(TagColumn):
         intents = names[count:]
         for row, own in enumerate(labels):
             if own is not None and own[0] not in intents:
-                where = f"in {place(row)}, which train does not have"
+                where = f"in {place(row)}, which {self.whose} does not have"
                 raise unknown("intent", own[0], intents, where=where)
         tags = [None if own is None else own[1] for own in labels]
         labels_N, targets = super().columns(tags, names[:count], place)

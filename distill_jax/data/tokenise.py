@@ -118,8 +118,14 @@ class TokenTable(LabelledArrays):
         """The rows of both, these first; human ratings only where both have them."""
         mine, theirs = self.scores_N, other.scores_N
         rated = mine is not None and theirs is not None
-        if self.targets is not None or self.targets_S is not None:
-            raise ValueError("only tables of classes are joined")
+        for name in ("targets", "targets_S", "aside"):
+            if (getattr(self, name) is None) != (getattr(other, name) is None):
+                raise ValueError(f"one of the tables has {name}, the other has none")
+
+        def both(name: str) -> Any:
+            own = getattr(self, name)
+            return None if own is None else np.concatenate([own, getattr(other, name)])
+
         return TokenTable(
             ids=self.ids + other.ids,
             tokens_S=np.concatenate([self.tokens_S, other.tokens_S]),
@@ -127,6 +133,9 @@ class TokenTable(LabelledArrays):
             offsets_N1=np.append(self.offsets_N1, self.offsets_N1[-1] + other.offsets_N1[1:]),
             labels_N=np.concatenate([self.labels_N, other.labels_N]),
             scores_N=np.concatenate([mine, theirs]) if rated else None,
+            targets=both("targets"),
+            targets_S=both("targets_S"),
+            aside=None if self.aside is None else (*self.aside, *other.aside),
         )
 
     def _hidden(self, rows: np.ndarray) -> dict[str, Any]:

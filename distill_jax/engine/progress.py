@@ -66,7 +66,7 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """Print one line for people."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[ProgressBar]:

@@ -110,7 +110,7 @@ def evaluate(
     if part not in ("validation", "test"):
         raise UserError(f"no part {part!r} to evaluate on; expected 'validation' or 'test'.")
     cases: Cases = getattr(split, part)
-    data = split.data
+    data = split.asked_data
     ranked = rank_cases(
         scorer,
         data,
@@ -219,6 +219,20 @@ def recommend(
         best_BK = np.take_along_axis(scores_BI, np.maximum(top_BK, 0), axis=1)
         scores_EK[rows] = np.where(top_BK < 0, -np.inf, best_BK)
     return top_EK, scores_EK
+
+
+def among_first(scorer: Scorer, count: int) -> Scorer:
+    """The scores with those of all items but the first ``count`` below every other's."""
+
+    def scored(histories: Histories) -> Any:
+        scores_EI = scorer(histories)
+        if count >= histories.num_items:
+            return scores_EI
+        scores_EI = np.array(scores_EI, np.float32)
+        scores_EI[:, count:] = -np.inf
+        return scores_EI
+
+    return scored
 
 
 def target_ranks(

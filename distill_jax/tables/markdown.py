@@ -1,7 +1,7 @@
 """A table as GitHub Markdown, aligned in its source too."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 
@@ -35,6 +35,15 @@ def sheet_to_markdown(sheet: Sheet) -> str:
 
     rule = ["-" * w if i < sheet.labels else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join([join(lines[0]), join(rule), *map(join, lines[1:])])
+
+
+def plain_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table of texts; what would end a cell or a line is no markup in it."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return [
+        f"| {' | '.join(' '.join(text.replace('|', chr(92) + '|').split()) for text in line)} |"
+        for line in lines
+    ]
 
 
 def escape(text: str) -> str:

@@ -41,15 +41,19 @@ class RecommenderSpeaker:
 
     Args:
       top: how many items it names at each position.
+      among: it speaks of the first so many items, the others it only reads; None for all.
 
     Raises:
       UserError: where there are not so many items.
     """
 
-    def __init__(self, recommender: Recommender, params: Any, top: int = TOP) -> None:
+    def __init__(
+        self, recommender: Recommender, params: Any, top: int = TOP, *, among: int | None = None
+    ) -> None:
         items = recommender.config.num_items
-        if not 1 <= top < items:
-            raise UserError(f"of {items} items a teacher names 1 to {items - 1}, not {top}.")
+        named = items if among is None else among
+        if not 1 <= top < named:
+            raise UserError(f"of {named} items a teacher names 1 to {named - 1}, not {top}.")
         self._params = recommender.params_in_use(jax.device_put(params))
         recommender = recommender.in_use
         self._items_ID = jax.jit(recommender.item_vectors)(self._params)[:items]
@@ -57,7 +61,7 @@ class RecommenderSpeaker:
         def say(params: Any, items_ID: jax.Array, batch: HistoryBatch) -> TopItems:
             output = recommender.apply({"params": params}, batch, items_ID=items_ID)
             return TopItems(
-                *likeliest(output, top),
+                *likeliest(_among(output, named), top),
                 logits_at(output, batch.targets_BT[..., None])[..., 0],
                 batch.where_BT & batch.target_where_BT,
                 None,
@@ -74,6 +78,14 @@ class RecommenderSpeaker:
 
     def __call__(self, batch: HistoryBatch) -> TopItems:
         return self._say(self._params, self._items_ID, batch)
+
+
+def _among(output: RankingOutput, items: int) -> RankingOutput:
+    """What is said of the first so many items alone."""
+    bias_I = output.item_bias_I
+    return output.replace(  # type: ignore[attr-defined]
+        items_ID=output.items_ID[:items], item_bias_I=None if bias_I is None else bias_I[:items]
+    )
 
 
 def likeliest(output: RankingOutput, top: int) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -25,8 +25,8 @@ from distill_jax.evaluation.open_images import open_images
 from distill_jax.objectives.resolve import resolve
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.mcnemar import mcnemar
-from distill_jax.tasks.classification import new_data as new_data_module
 from distill_jax.tasks.classification.new_data import mixed, rehearsed
+from distill_jax.tasks.kinds import kind as kind_module
 from distill_jax.teachers.live import LiveTeacher
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.step import CompiledStep
@@ -274,7 +274,7 @@ def test_what_cannot_be_learnt_is_named(finished_run, newer, tmp_path, monkeypat
         brought_up(finished_run, newer, tmp_path / "c", rehearse=-1.0)
     with pytest.raises(UserError, match="an update needs new data"):
         Update()
-    load = new_data_module.new_texts
+    load = kind_module.new_texts
     calls = []
 
     def changing(*arguments, **options):
@@ -284,7 +284,7 @@ def test_what_cannot_be_learnt_is_named(finished_run, newer, tmp_path, monkeypat
             tables = {**tables, "train": tables["train"].take(range(50))}
         return tables, notes
 
-    monkeypatch.setattr(new_data_module, "new_texts", changing)
+    monkeypatch.setattr(kind_module, "new_texts", changing)
     with pytest.raises(UserError, match="has changed since the update began"):
         brought_up(finished_run, newer, tmp_path / "d", steps=1)
 

@@ -20,10 +20,10 @@ SHOWN = re.findall(r"distill-jax update ([^\n]*)", PAGE)
 
 
 def test_the_commands_that_it_shows_are_read():
-    assert len(SHOWN) == 3
+    assert len(SHOWN) == 4
     for arguments in SHOWN:
         flags = parse_flags(UpdateRun, shlex.split(arguments), "update")
-        assert flags.run == Path("RUN") and "NEW" in flags.data
+        assert flags.run == Path("RUN") and flags.data
 
 
 def test_a_command_that_it_shows_runs(finished_run, tmp_path, capsys, monkeypatch):
@@ -34,11 +34,11 @@ def test_a_command_that_it_shows_runs(finished_run, tmp_path, capsys, monkeypatc
     out = capsys.readouterr().out
     paths = [Path(line) for line in out.splitlines() if line.startswith(str(tmp_path))]
     assert [path.name for path in paths[:2]] == [REPORT, DATA]
-    assert re.search(r"old +30 +\d", out) and re.search(r"new +20 +\d", out)
+    assert re.search(r"old +30 +acc", out) and re.search(r"new +20 +acc", out)
     text, at = paths[0].read_text(), json.loads(paths[1].read_text())["metrics"]
     assert "15 old ones rehearsed, the teacher was fine-tuned further" in text
     assert at["teacher/new/after"] != at["teacher/new/before"]
-    assert f"{100 * at['teacher/new/after']:.1f}% of the new test (before: " in text
+    assert f"{100 * at['teacher/new/after']:.1f}% on the new test (before: " in text
     dispatch(["predict", str(paths[2]), "the music is good"])
     assert capsys.readouterr().out.split("\t")[0] in ("neg", "pos")
 

@@ -33,3 +33,9 @@ def test_pieces_add_up():
 class _Bar:
     def update(self, *_, **__):
         pass
+
+
+def test_what_is_said_is_printed_as_it_is():
+    out = io.StringIO()
+    progress.Reporter(Console(file=out, width=40)).say("files:new: [bold]2 of 3")
+    assert out.getvalue() == "files:new: [bold]2 of 3\n"

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from distill_jax.core.errors import UserError
-from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.sweep import Point, Sweep
-from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.ledger import Ledger, LedgerRow
-from distill_jax.tables.names import MODEL
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierCell,
     ClassifierSetup,
     DataConfig,
-    TrainingConfig,
 )
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.table import Classification
+from distill_jax.tasks.finished import cell_again, row_in
 from distill_jax.tasks.kinds.kind import Kind
 from distill_jax.tasks.kinds.kinds import kind_named
 
@@ -35,21 +28,13 @@ def row_of(folder: Path) -> LedgerRow:
     Raises:
       UserError: it is not one, or the ledger beside it does not have it.
     """
-    if not (folder / MODEL).is_dir():
-        raise UserError(
-            f"no finished run at {folder}: expected a folder like results/compare_losses/runs/HASH"
-        )
-    folder = folder.resolve()
-    rows = rows_in(folder.parent.parent)
-    if folder.name not in rows:
-        raise UserError(f"the ledger in {folder.parent.parent} has no run {folder.name}")
-    row = rows[folder.name]
+    row = row_in(folder)
     if row.row == TEACHER or "objective" not in row.config:
-        raise UserError(f"{folder} is of a {row.row}, not of a student")
+        raise UserError(f"{folder.resolve()} is of a {row.row}, not of a student")
     if "steps" in row.config:
         raise UserError(
-            f"{folder} is of a student that was compressed; name the run that it began with, and "
-            "all steps"
+            f"{folder.resolve()} is of a student that was compressed; name the run that it began "
+            "with, and all steps"
         )
     return row
 
@@ -61,33 +46,8 @@ def kind_of(row: LedgerRow) -> Kind:
 
 
 def cell_of(row: LedgerRow) -> ClassifierCell:
-    """The cell of a classifier's row.
-
-    Raises:
-      UserError: it is another task's, or this version would make another run of it.
-    """
-    config = row.config
-    made = f"{row.hash} was not made as a classifier by this version; run its table again first"
-    try:
-        before = config["intermediate"] or []
-        stages = [*(before if isinstance(before, list) else [before]), config]
-        cell: ClassifierCell = Cell(
-            _rebuilt(ClassifierSetup, config),
-            tuple(
-                Train(each["objective"], _rebuilt(TrainingConfig, each["training"]))
-                for each in stages
-            ),
-            **{
-                name: config[name]
-                for name in ("seed", "precision", "plugin", "data_digest", "teacher_digest")
-            },
-        )
-        found = cell.hash
-    except (LookupError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"{made} ({error})") from error
-    if found != row.hash:
-        raise UserError(made)
-    return cell
+    """The cell of a classifier's row; see ``cell_again``."""
+    return cell_again(row, ClassifierSetup, "a classifier")
 
 
 def teachers_of(folder: Path, row: LedgerRow) -> list[LedgerRow]:
@@ -121,7 +81,7 @@ def found_again(engine: Engine, row: LedgerRow, ledger: Ledger) -> ClassifierRun
         rows=(Point(cell.objective),),
         groups=(Point(cell.setup.student),),
         seeds=(cell.seed,),
-        columns=(ACCURACY,),
+        columns=cell.setup.data.kind.columns[:1],
     )
     task = Classification(sweep)
     (entry,) = sweep.entries()
@@ -136,18 +96,3 @@ def found_again(engine: Engine, row: LedgerRow, ledger: Ledger) -> ClassifierRun
         ]
         raise UserError(f"{' and '.join(changed)} of {row.hash} are not what they were")
     return run
-
-
-def _rebuilt(kind: Any, value: Any) -> Any:
-    """What a ledger's plain JSON was made of, of an annotated kind."""
-    kinds = [kind, *typing.get_args(kind)]
-    if isinstance(value, list):
-        inner = next((k for k in kinds if typing.get_origin(k) is tuple), None)
-        each = typing.get_args(inner)[0] if inner is not None else Any
-        return tuple(_rebuilt(each, item) for item in value)
-    if not isinstance(value, Mapping):
-        return value
-    found = next(k for k in kinds if dataclasses.is_dataclass(k))
-    hints = typing.get_type_hints(found)
-    known = {field.name for field in dataclasses.fields(found)} & value.keys()
-    return found(**{name: _rebuilt(hints[name], value[name]) for name in known})  # type: ignore

@@ -13,10 +13,10 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
 from distill_jax.data.coverage import Coverage
 from distill_jax.data.load_images import is_images, load_images
-from distill_jax.data.new_data import apart, keys_of_images, new_images, new_texts
+from distill_jax.data.new_data import apart, keys_of_images, new_images
 from distill_jax.data.splits import text_keys
 from distill_jax.data.table import Dataset
-from distill_jax.data.tokenise import tokenise_dataset
+from distill_jax.data.tokenise import TokenTable
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.splits import Examples, Splits, load_texts
@@ -85,33 +85,45 @@ def load_new_data(config: DataConfig, run: ClassifierRun) -> NewData:
 
 def _new_texts(config: DataConfig, run: ClassifierRun) -> NewData:
     names, own = run.splits.label_names, load_texts(run.splits.config)
-    tables, notes = new_texts(
-        config.name, names, text=config.text, text_b=config.text_b, label=config.label
-    )
+    kind = run.splits.kind
+    tables, notes = kind.load_new(config, names)
     if (tables["train"].texts_b is None) != (own.splits["train"].texts_b is None):
         raise UserError(f"{config.name} and {own.name}: one has pairs, the other has not")
     tables, told = apart(tables, own.splits, text_keys)
     tokenizer_file = run.teacher.pretrained.tokenizer_file
     assert tokenizer_file is not None, "the run reads texts"
-    tokens = tokenise_dataset(
+    tokens = kind.tokenise(
         Dataset("new", names, tables),
         tokenizer_file,
-        max_length=run.splits.config.max_length,
-        cache=home() / "tokens",
+        run.splits.config.max_length,
+        home() / "tokens",
     )
+    ready = {
+        split: kind.ready(_with_targets(table, run.splits.everything), run.splits.fitted)
+        for split, table in tokens.splits.items()
+    }
     test = tables.get("test")
     columns = [] if test is None else [test.texts, *([test.texts_b] if test.texts_b else [])]
     texts = dict(zip(test.ids, zip(*columns, strict=True), strict=True)) if test else {}
     return NewData(
         config,
-        tokens.splits["train"],
-        tokens.splits.get("validation"),
-        tokens.splits.get("test"),
+        ready["train"],
+        ready.get("validation"),
+        ready.get("test"),
         tokens.digest,
         (*notes, *told),
         tokens.coverage,
         texts,
     )
+
+
+def _with_targets(table: TokenTable, old: Examples) -> TokenTable:
+    """A table of which nothing is labelled, with targets of which nothing is read, as the old one
+    has some."""
+    given = old.targets
+    if given is None or table.targets is not None:
+        return table
+    return dataclasses.replace(table, targets=np.zeros((len(table), *given.shape[1:]), given.dtype))
 
 
 def rehearsed(splits: Splits, share: float, new: int, seed: int) -> np.ndarray:

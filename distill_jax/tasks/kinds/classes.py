@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy import special
 
 from distill_jax.data.labels import CLASSES as COLUMN
 from distill_jax.data.labels import LabelColumn
@@ -108,6 +109,14 @@ class Classes(Kind):
         self, said: np.ndarray, table: Examples, fitted: Any, calibrated: Calibrated
     ) -> dict[str, Any]:
         return {"test_correct": pack_correct(said.argmax(axis=-1) == table.labels_N)}
+
+    whole = "accuracy"
+
+    def averages(
+        self, said: np.ndarray, table: Examples, fitted: Any, names: Sequence[str]
+    ) -> dict[str, float]:
+        """Mean probabilities of the classes."""
+        return dict(zip(names, special.softmax(said, axis=1).mean(axis=0).tolist(), strict=True))
 
     def mean(self, said_K: Sequence[np.ndarray]) -> np.ndarray:
         """The logits of the mean probabilities."""

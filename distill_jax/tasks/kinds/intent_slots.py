@@ -45,6 +45,7 @@ class IntentSlots(Tags):
         *COSTS,
     )
     tested = ("test/f1", "test/intent_accuracy")
+    whole = "frames"
     decides: ClassVar[Mapping[str, str]] = {
         "frames": "frames",
         "f1": "f1",

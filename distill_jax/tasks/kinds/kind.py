@@ -38,6 +38,7 @@ from distill_jax.core.errors import unknown
 from distill_jax.data.images import ImageTable
 from distill_jax.data.labels import LabelColumn
 from distill_jax.data.load import load_dataset
+from distill_jax.data.new_data import new_texts
 from distill_jax.data.split_files import listed
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenDataset, TokenTable, tokenise_dataset
@@ -50,6 +51,7 @@ from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.outputs import Outputs
 from distill_jax.objectives.terms import Objective
 from distill_jax.tables.columns import Column
+from distill_jax.tables.evidence import unpack_correct, unpack_numbers
 from distill_jax.teachers.predictions import Meaning
 
 Examples = TokenTable | ImageTable
@@ -152,6 +154,17 @@ class Kind(ABC):
             label=data.label,
             labels=self.labels(data),
         )
+
+    def load_new(
+        self, data: Described, label_names: tuple[str, ...]
+    ) -> tuple[dict[str, TextTable], tuple[str, ...]]:
+        """Examples that are new to a model with outputs of these names, see ``new_texts``.
+
+        Raises:
+          UserError: as ``load``; for a label that the model does not know.
+        """
+        columns: dict[str, Any] = {"text": data.text, "text_b": data.text_b, "label": data.label}
+        return new_texts(data.name, label_names, **columns, labels=self.labels(data))
 
     def tokenise(
         self, dataset: TextDataset, tokenizer_file: Path, max_length: int, cache: Path | None
@@ -266,6 +279,20 @@ class Kind(ABC):
         """What each test example contributed: ``test_correct``, or ``test_scores``, metric ->
         packed numbers whose mean is the metric; see ``tables.evidence``, ``evaluation.shares``."""
 
+    whole: ClassVar[str | None] = None
+    """The metric of ``evidence`` that is 1 where all of an answer is right and 0 where not; None
+    where there is no such thing."""
+
+    averaged: ClassVar[str] = "mean probability"
+    """What ``averages`` are, for people."""
+
+    def averages(
+        self, said: np.ndarray, table: Examples, fitted: Any, names: Sequence[str]
+    ) -> dict[str, float]:
+        """What a model says of a table on average, by name: mean probabilities, or a mean number;
+        {} where nothing can be said in so few words."""
+        return {}
+
     def mean(self, said_K: Sequence[np.ndarray]) -> np.ndarray:
         """What several teachers say together, for fidelity."""
         return np.mean(np.stack(said_K), axis=0)
@@ -368,6 +395,17 @@ class Kind(ABC):
     def shown(self, metric: str, value: float) -> str:
         """A metric's value for people."""
         return f"{value:.3f}" if metric in self.plain else f"{100 * value:.1f}%"
+
+
+def by_example(
+    kind: Kind, said: np.ndarray, table: Examples, fitted: Any, calibrated: Calibrated
+) -> dict[str, np.ndarray]:
+    """Metric -> numbers [N] whose mean it is, of those that ``evidence`` keeps."""
+    kept = kind.evidence(said, table, fitted, calibrated)
+    found = {name: unpack_numbers(text) for name, text in kept.get("test_scores", {}).items()}
+    if "test_correct" in kept:
+        found["accuracy"] = unpack_correct(kept["test_correct"])
+    return {name: np.asarray(own_N, np.float64) for name, own_N in found.items()}
 
 
 _KINDS: dict[str, Kind] = {}

@@ -116,7 +116,7 @@ class LabelsColumn(LabelColumn):
         for row, own in enumerate(labels):
             for word in own or ():
                 if word not in number:
-                    where = f"in {place(row)}, which train does not have"
+                    where = f"in {place(row)}, which {self.whose} does not have"
                     raise unknown("label", word, names, where=where)
                 targets_NC[row, number[word]] = 1
         known = [own is not None for own in labels]
@@ -205,6 +205,15 @@ class Labels(Kind):
         shares = {"micro_f1": micro_f1(counts), "macro_f1": macro_f1(counts)}
         shares["exact"] = exact(counts)
         return {"test_scores": {name: pack_numbers(own_N) for name, own_N in shares.items()}}
+
+    whole = "exact"
+
+    def averages(
+        self, said: np.ndarray, table: Examples, fitted: Any, names: Sequence[str]
+    ) -> dict[str, float]:
+        """Mean probabilities of the labels."""
+        means_C = special.expit(np.float64(said)).mean(axis=0)
+        return dict(zip(names, means_C.tolist(), strict=True))
 
     def mean(self, said_K: Sequence[np.ndarray]) -> np.ndarray:
         """The logits of the mean probabilities."""

@@ -207,6 +207,14 @@ class Number(Kind):
         kept = {k: pack_numbers(own_N) for k, own_N in shares.items() if np.isfinite(own_N).all()}
         return {"test_scores": kept}
 
+    averaged = "mean"
+
+    def averages(
+        self, said: np.ndarray, table: Examples, fitted: Any, names: Sequence[str]
+    ) -> dict[str, float]:
+        """The mean number."""
+        return {names[0]: float(_unscaled(said, fitted).mean())}
+
     def constant(self, labelled: Examples, label_names: Sequence[str]) -> np.ndarray | None:
         """The mean of the labels, which is 0 as outputs are scaled."""
         return np.zeros(1)

@@ -12,7 +12,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.data.conll import WORDS
 from distill_jax.data.labels import LabelColumn
 from distill_jax.data.relations import MARKERS, RelationColumn, marked
-from distill_jax.data.table import TextDataset
+from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.evaluation.answers import ClassForm, Form
 from distill_jax.tasks.kinds.classes import TEMPERATURE, Classes
 from distill_jax.tasks.kinds.kind import Calibrated, Described, Kind, register
@@ -38,6 +38,12 @@ class Relations(Classes):
     def load(self, data: Described) -> TextDataset:
         check_single(data, "relations")
         return super().load(with_usual_columns(data, label=RELATION))
+
+    def load_new(
+        self, data: Described, label_names: tuple[str, ...]
+    ) -> tuple[dict[str, TextTable], tuple[str, ...]]:
+        check_single(data, "relations")
+        return super().load_new(with_usual_columns(data, label=RELATION), label_names)
 
     def saved(self, fitted: Any, calibrated: Calibrated) -> dict[str, Any]:
         return {name: value for name, value in calibrated.items() if math.isfinite(value)}

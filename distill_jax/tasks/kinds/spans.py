@@ -75,6 +75,15 @@ class Spans(Kind):
             raise UserError("question and context have their own names: leave --text-b out")
         return load(user_path(folder))
 
+    whole = "exact_match"
+
+    def load_new(
+        self, data: Described, label_names: tuple[str, ...]
+    ) -> tuple[dict[str, TextTable], tuple[str, ...]]:
+        """As ``load``: with splits held out where there are none."""
+        found = self.load(data)
+        return dict(found.splits), found.notes
+
     def tokenise(
         self, dataset: TextDataset, tokenizer_file: Path, max_length: int, cache: Path | None
     ) -> TokenDataset:

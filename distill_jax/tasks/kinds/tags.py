@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy import special
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.conll import TAGS, WORDS
 from distill_jax.data.labels import LabelColumn
 from distill_jax.data.split_files import listed
-from distill_jax.data.table import TextDataset, TextTable
+from distill_jax.data.table import Dataset, TextDataset, TextTable
 from distill_jax.data.tags import TagColumn, type_of, with_sound_tags
 from distill_jax.data.tokenise import TokenDataset
 from distill_jax.data.words import tokenise_words
@@ -66,6 +67,23 @@ class Tags(Kind):
     def load(self, data: Described) -> TextDataset:
         check_single(data)
         return with_sound_tags(super().load(with_usual_columns(data)))
+
+    def load_new(
+        self, data: Described, label_names: tuple[str, ...]
+    ) -> tuple[dict[str, TextTable], tuple[str, ...]]:
+        check_single(data)
+        tables, notes = super().load_new(with_usual_columns(data), label_names)
+        found = with_sound_tags(Dataset("new", label_names, tables, notes))
+        return dict(found.splits), found.notes
+
+    def averages(
+        self, said: np.ndarray, table: Examples, fitted: Any, names: Sequence[str]
+    ) -> dict[str, float]:
+        """Mean probabilities of the tags, over all tokens."""
+        tags = self.tags(names)
+        there_NT = np.arange(said.shape[1])[None] < table.lengths_N[:, None]
+        probs_SC = special.softmax(np.float64(said[..., : len(tags)][there_NT]), axis=-1)
+        return dict(zip(tags, probs_SC.mean(axis=0).tolist(), strict=True))
 
     def tokenise(
         self, dataset: TextDataset, tokenizer_file: Path, max_length: int, cache: Path | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -72,9 +73,13 @@ def build_recommender(
 
 
 def item_vectors_of_texts(
-    texts: tuple[str, ...] | None, home: Path
+    texts: tuple[str, ...] | None, home: Path, space: TextSpace | None = None
 ) -> tuple[ItemTexts, TextSpace, Coverage]:
     """The texts of a catalogue as a frozen encoder's vectors, made once and kept under ``home``.
+
+    Args:
+      space: of the catalogue that a model was trained with, where this one has grown from it; None
+        for this one's own.
 
     Returns:
       The vectors, the space that items which come later are put into, and how much of the texts
@@ -107,14 +112,18 @@ def item_vectors_of_texts(
         raw_IE = load_file(path)["raw_IE"]
     except (OSError, KeyError, SafetensorError) as error:
         raise UserError(f"{folder} is damaged ({error}); delete that folder.") from error
-    space = text_space(raw_IE)
+    space = space or text_space(raw_IE)
     return ItemTexts(vectors_IE=space.of(raw_IE)), space, coverage
 
 
 def item_vectors_of_file(
-    path: Path, item_names: tuple[str, ...]
+    path: Path, item_names: tuple[str, ...], first: int | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """A file's vectors of a catalogue; each number has mean 0 and standard deviation 1 over it.
+
+    Args:
+      first: mean and deviation are those of the first so many items, of which the catalogue has
+        grown; None for all.
 
     Returns:
       float32 [I, V], 0 (the mean) for items that have none, and sentences on what does not fit.
@@ -124,7 +133,8 @@ def item_vectors_of_file(
     """
     found = read_item_vectors(path)
     vectors_IV, known_I = found.of(item_names)
-    mean_V, std_V = vectors_IV[known_I].mean(axis=0), vectors_IV[known_I].std(axis=0)
+    scale_IV = vectors_IV[:first][known_I[:first]]
+    mean_V, std_V = scale_IV.mean(axis=0), scale_IV.std(axis=0)
     vectors_IV = (vectors_IV - mean_V[None]) / np.maximum(std_V, 1e-6)[None].astype(np.float32)
     vectors_IV[~known_I] = 0
     notes = []
@@ -159,3 +169,30 @@ def start_from_items(recommender: Recommender, params: Params, items_ID: np.ndar
     scaled = turned * (fresh_ID.std() / max(float(turned.std()), 1e-12))
     items = {**params["items"], "embedding": jax.numpy.asarray(scaled, fresh_ID.dtype)}
     return {**params, "items": items}
+
+
+def with_new_rows(recommender: Recommender, params: Params) -> Params:
+    """Parameters of a smaller catalogue, of fewer users, with rows for what came later.
+
+    A new row is the mean of the old ones (Hewitt 2021, "Initializing New Word Embeddings for
+    Pretrained Language Models"). Where item vectors are made of texts or of a file's vectors too,
+    what an item has beside them is 0, as when such a model is asked about new items.
+
+    Args:
+      recommender: of the grown catalogue.
+      params: of the smaller one; its items and users are the first ones of the grown.
+    """
+    fresh = recommender.init(jax.random.key(0))
+    mean = recommender.config.items.only_own
+
+    def grown(path: tuple[Any, ...], known: Any, wanted: Any) -> np.ndarray:
+        array = np.asarray(known)
+        new = len(wanted) - len(array) if wanted.ndim else 0
+        if not new:
+            return array
+        of_users = path[-1].key == "user_embedding"
+        row = array.mean(axis=0) if mean or of_users else np.zeros_like(array[0])
+        rows = np.broadcast_to(row, (new, *array.shape[1:]))
+        return np.concatenate([array, rows]).astype(array.dtype)
+
+    return jax.tree_util.tree_map_with_path(grown, params, fresh)

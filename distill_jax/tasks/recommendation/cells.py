@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from distill_jax.core.digests import LATE, fields_that_count
+from distill_jax.core.digests import LATE, NAME, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.data.build_interactions import Preparation
@@ -121,13 +121,19 @@ class Update:
     Attributes:
       rehearse: users without anything new who come again, as a share of those who have something.
       anew: forget the old student: start at random, on everything.
+      data: the new interactions' name, where they are not those of the table.
+      teacher_too: whether the teacher goes on learning, from everything.
     """
 
     rehearse: float = 0.0
     anew: bool = False
+    data: str = field(default="", metadata=NAME)
+    teacher_too: bool = field(default=True, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not 0 <= self.rehearse <= 1000:
+            raise UserError(f"the share to rehearse must be from 0 to 1000, not {self.rehearse:g}")
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,8 @@ class RecommenderSetup:
         )
         terms = [term for each in stages for term in parse_ranking(each.objective).terms]
         heard = any(lookup(term.name).feed.needs_teacher for term in terms)
-        listens = heard or self.start != "random" or self.update is not None
+        goes_on = self.update is not None and self.teacher is not None
+        listens = heard or self.start != "random" or goes_on
         if listens and self.teacher is None:
             raise UserError(
                 f"{stages[-1].objective!r} with start {self.start!r} needs a teacher, and the "

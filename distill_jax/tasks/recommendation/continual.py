@@ -3,6 +3,8 @@
 The teacher goes on learning from everything. The student learns from the users who have something
 new, and where it rehearses, from some of the others too: what the teacher said of those lies in
 the cache of the first time and is not asked for again.
+
+A table of updates makes its first moment itself; a finished run that goes on (``begun``) brings it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -35,19 +37,25 @@ from distill_jax.engine.rows import ledger_row
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.sweep import Entry, Sweep, objectives_told
 from distill_jax.engine.work import Work, compute_dtype
-from distill_jax.evaluation.ranking import ndcg, user_means
-from distill_jax.evaluation.recommend import rank_cases
+from distill_jax.evaluation.ranking import hit_rate, ndcg, user_means
+from distill_jax.evaluation.recommend import among_first, rank_cases
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import load_recommender
 from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.tables.before_after import changes, gains
 from distill_jax.tables.columns import Column
 from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import TableSpec
 from distill_jax.tasks.recommendation.build import build_recommender
-from distill_jax.tasks.recommendation.cells import RecommenderCell, RecommenderSetup, RecTeacher
+from distill_jax.tasks.recommendation.cells import (
+    RecModel,
+    RecommenderCell,
+    RecommenderSetup,
+    RecTeacher,
+)
 from distill_jax.tasks.recommendation.runs import (
     Catalogue,
     asked,
@@ -70,6 +78,8 @@ COLUMNS = (
     Column("steps", "steps", 1, 0, kind="value"),
     Column("seconds/total", "run (s)", 1, 0, kind="mean"),
 )
+OLD_TEST, NEW_TEST = "old", "new"
+SCORES = {"ndcg@10": ndcg, "hr@10": hit_rate}
 
 
 def by_user(first: Heard, second: Heard, second_U: np.ndarray) -> Heard:
@@ -91,6 +101,18 @@ def by_user(first: Heard, second: Heard, second_U: np.ndarray) -> Heard:
     return heard
 
 
+def of_known_targets(heard: Heard, known: int) -> Heard:
+    """What a teacher says who knows the first so many items alone: nothing where another one came
+    next."""
+
+    def said(batch: HistoryBatch) -> TopItems:
+        word = heard(batch)
+        where_BT = np.asarray(word.where_BT) & (np.asarray(batch.targets_BT) < known)
+        return word.replace(where_BT=where_BT)  # type: ignore[attr-defined]
+
+    return said
+
+
 def _only(batch: HistoryBatch, rows_B: np.ndarray) -> HistoryBatch:
     """The batch with all other rows as padding."""
     arrays: dict[str, Any] = {
@@ -102,21 +124,53 @@ def _only(batch: HistoryBatch, rows_B: np.ndarray) -> HistoryBatch:
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
-    """A teacher at one moment and its cache."""
+class Known:
+    """A teacher at one moment and its cache.
+
+    Attributes:
+      params: of the whole catalogue.
+      among: it speaks of the first so many items alone.
+    """
 
     params: Params
     digest: str
     cache: TopItemsCache
+    among: int
 
 
 @dataclass(frozen=True, eq=False)
-class _First:
-    """A student of the first moment: its end, and what it scored on what is old."""
+class First:
+    """A student of the first moment.
+
+    Attributes:
+      params: of the whole catalogue.
+      among: it knows the first so many items alone.
+    """
 
     hash: str
     params: Params
-    old_score: float
+    among: int
+
+
+class Begun(Protocol):
+    """A finished run, as what an update begins with."""
+
+    def catalogue(self, engine: Engine) -> Catalogue:
+        """What it was trained on."""
+
+    def first(self, student: Recommender, ledger: Ledger) -> First:
+        """The student; rows of what was there go to the ledger.
+
+        Args:
+          student: of the grown catalogue.
+        """
+
+    def teacher(self, engine: Engine, teacher: Recommender, ledger: Ledger) -> Known:
+        """Who taught it.
+
+        Args:
+          teacher: of the grown catalogue.
+        """
 
 
 @dataclass(eq=False)
@@ -128,19 +182,21 @@ class Continual:
 
     Attributes:
       sweep: rows without an ``update`` are students of the first moment.
-      update_training: of the teacher at the second moment.
+      update_training: of the teacher at the second moment; None where it does not go on learning.
+      begun: what is there of the first moment; None where the table makes it.
     """
 
     sweep: Sweep[RecommenderSetup]
     split: ContinualSplit
-    update_training: FitConfig
+    update_training: FitConfig | None
+    begun: Begun | None = None
     entries: Sequence[Entry[RecommenderSetup]] = ()
     engine: Engine = field(init=False)
-    teacher: Recommender = field(init=False)
+    teacher: Recommender | None = field(init=False, default=None)
     student: Recommender = field(init=False)
-    old: _Known = field(init=False)
-    new: _Known = field(init=False)
-    firsts: dict[int, _First] = field(default_factory=dict)
+    old: Known | None = field(init=False, default=None)
+    new: Known | None = field(init=False, default=None)
+    firsts: dict[int, First] = field(default_factory=dict)
     _catalogues: dict[str, Catalogue] = field(default_factory=dict)
     _heard: dict[Any, Heard] = field(default_factory=dict)
 
@@ -150,39 +206,33 @@ class Continual:
         return self.sweep.base.setup
 
     @property
-    def config(self) -> RecTeacher:
+    def config(self) -> RecTeacher | None:
         """Who teaches."""
-        teacher = self.setup.teacher
-        assert teacher is not None, "an update listens, which is checked when cells are settled"
-        return teacher
+        return self.setup.teacher
 
     def catalogue(self, split: RankingSplit) -> Catalogue:
         """Of a moment, one object each."""
         if split.digest not in self._catalogues:
-            self._catalogues[split.digest] = Catalogue(self.engine, split)
+            first = None if self.begun is None else self.begun.catalogue(self.engine)
+            vectors = self.setup.data.item_vectors
+            self._catalogues[split.digest] = Catalogue(self.engine, split, vectors, first)
         return self._catalogues[split.digest]
 
     def prepare(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
         self.engine, self.entries = engine, entries
-        before = self.split.before()
-        self.teacher, self.student = (
-            build_recommender(model, before, lambda: self.catalogue(before).texts[0])
-            for model in (self.config.model, self.setup.model)
-        )
-        for model, built in ((self.config.model, self.teacher), (self.setup.model, self.student)):
-            if built.in_use is not built:
-                raise UserError(
-                    f"{model.name} is trained over the graph of one moment's interactions, which "
-                    "an update has not: take another model, or train anew"
-                )
+        self.student = self._built(self.setup.model)
+        if self.config is not None:
+            self.teacher = self._built(self.config.model)
         grown = int(self.split.grown_U.sum())
         engine.reporter.say(f"{self.split.data.name}: {self.split.protocol}")
         engine.reporter.say(f"{grown} users have something new")
         for line in (*self.split.data.notes, *self._learned_from()):
             engine.reporter.say(f"note: {line}")
-        for training in (self.config.training, self.update_training):
-            engine.check_batch_size(training.batch_size)
-        if all(entry.cell.setup.update for entry in entries):
+        trainings = [self.config.training, self.update_training] if self.config else []
+        for training in trainings:
+            if training is not None:
+                engine.check_batch_size(training.batch_size)
+        if self.begun is None and all(entry.cell.setup.update for entry in entries):
             raise UserError("a continual run needs a row without an update, for what was before")
         for entry in entries:
             engine.check_batch_size(entry.cell.training.batch_size)
@@ -193,12 +243,26 @@ class Continual:
                 )
             self.student.computing_in(compute_dtype(entry.cell.precision), engine.options.remat)
 
+    def _built(self, model: RecModel) -> Recommender:
+        """Of the whole catalogue."""
+        before = self.split.before()
+        own = self.catalogue(before)
+        built = build_recommender(model, before, lambda: own.texts[0], lambda: own.given)
+        if built.in_use is not built:
+            raise UserError(
+                f"{model.name} is trained over the graph of one moment's interactions, which an "
+                "update has not: take another model, or train anew"
+            )
+        return built
+
     def _learned_from(self) -> tuple[str, ...]:
         """The shares of the first moment's training part that teacher and student learn from."""
         windows, before = self.sweep.base.training.windows, self.split.before()
-        told, built = {}, (self.teacher, self.student)
-        names = (self.config.model.name, self.setup.model.name)
-        for name, config in zip(names, (each.config for each in built), strict=True):
+        told, built = {}, {self.setup.model.name: self.student}
+        if self.config is not None and self.teacher is not None:
+            built = {self.config.model.name: self.teacher} | built
+        for name, model in built.items():
+            config = model.config
             table = HistoryTable(before, config.task, config.max_length, windows)
             told[name] = f"{name} learns from {table.told}."
         return tuple(told.values())
@@ -207,36 +271,61 @@ class Continual:
         """Nothing is known of an update before its teachers."""
 
     def raise_teachers(self, ledger: Ledger) -> None:
-        before, after = self.split.before(), self.split.after()
-        self.old = self._trained(before, self.config.training, None, before)
-        self.new = self._trained(after, self.update_training, self.old, self.split.update())
+        before, after, config = self.split.before(), self.split.after(), self.config
+        if self.begun is not None:
+            first = self.begun.first(self.student, ledger)
+            self.firsts = {entry.cell.seed: first for entry in self.entries}
+            if self.teacher is not None and self._is_heard():
+                self.old = self.begun.teacher(self.engine, self.teacher, ledger)
+        elif config is not None:
+            self.old = self._trained(before, config.training, None, before)
+        if self.old is not None:
+            training = self.update_training
+            update = self.split.update()
+            self.new = (
+                self._asked(self.old.params, update, self.old.among)
+                if training is None
+                else self._trained(after, training, self.old, update)
+            )
         for entry in self.entries:
             if entry.cell.setup.update is None:
                 self.firsts[entry.cell.seed] = self._first(entry, ledger)
+
+    def _is_heard(self) -> bool:
+        """Whether anybody listens to the teacher, or it goes on learning."""
+        heard = any(self.resolve(entry.cell).needs_teacher for entry in self.entries)
+        return heard or self.update_training is not None
 
     def _trained(
         self,
         split: RankingSplit,
         training: FitConfig,
-        start: _Known | None,
+        start: Known | None,
         about: RankingSplit,
-    ) -> _Known:
+    ) -> Known:
         """A teacher trained on everything up to a moment, and its words about some users."""
-        setup = RecommenderSetup(
-            self.setup.data, self.config.model, top=self.config.top if start else 0
-        )
-        stages = (Train(self.config.objective, training),)
-        cell = self._bound(Cell(setup, stages, self.config.seed), split, start)
-        begun = start.params if start else self.teacher.init(jax.random.key(cell.seed))
+        config, teacher = self.config, self.teacher
+        assert config is not None and teacher is not None, "who is trained"
+        setup = RecommenderSetup(self.setup.data, config.model, top=config.top if start else 0)
+        stages = (Train(config.objective, training),)
+        cell = self._bound(Cell(setup, stages, config.seed), split, start)
+        begun = start.params if start else teacher.init(jax.random.key(cell.seed))
         title = f"{setup.model.name}  teacher  seed {cell.seed}"
         params, _ = trained_once(
-            self.engine, split, cell, self.teacher, self.resolve(cell), begun, title
+            self.engine, split, cell, teacher, self.resolve(cell), begun, title
         )
+        return self._asked(params, about, split.data.num_items)
+
+    def _asked(self, params: Params, about: RankingSplit, among: int) -> Known:
+        """A teacher's words about some users."""
+        config, teacher = self.config, self.teacher
+        assert config is not None and teacher is not None, "who is asked"
         length, windows = self.setup.model.max_length, self.sweep.base.training.windows
         table = HistoryTable(about, "next", length, windows)
-        return _Known(params, *asked(self.engine, self.teacher, params, table, self.config.top))
+        digest, cache = asked(self.engine, teacher, params, table, config.top, among=among)
+        return Known(params, digest, cache, among)
 
-    def _first(self, entry: Entry[RecommenderSetup], ledger: Ledger) -> _First:
+    def _first(self, entry: Entry[RecommenderSetup], ledger: Ledger) -> First:
         """The student of the first moment, filed before the others need it."""
         run = self.run(entry)
         folder = self.engine.run_folder(run.hash, shared=True)
@@ -252,7 +341,8 @@ class Continual:
                 ledger.append(row)
             clear_checkpoints(folder)
             self.engine.reporter.say(f"{run.title}: {run.told(row)}")
-        return _First(run.hash, load_recommender(folder / "model").params, row.metrics[OLD])
+        params = load_recommender(folder / "model").params
+        return First(run.hash, params, self.split.data.num_items)
 
     def run(self, entry: Entry[RecommenderSetup]) -> UpdateRun:
         cell, update = entry.cell, entry.cell.setup.update
@@ -270,10 +360,13 @@ class Continual:
         return UpdateRun(dataclasses.replace(entry, cell=cell), self, split, first)
 
     def _bound(
-        self, cell: RecommenderCell, split: RankingSplit, *known: _Known | None
+        self, cell: RecommenderCell, split: RankingSplit, *known: Known | None
     ) -> RecommenderCell:
         """A cell that knows what it learns from, and whom it hears."""
         teachers = [each.digest for each in known if each]
+        if self.student.config.items.given_width:
+            own = self.catalogue(self.split.before()).given_digest
+            cell = cell.but(model=dataclasses.replace(cell.setup.model, vectors=own))
         return cell.but(
             data_digest=digest([split.digest, dataclasses.asdict(self.split.rule)]),
             teacher_digest=digest(teachers) if teachers else "",
@@ -281,37 +374,113 @@ class Continual:
 
     def resolve(self, cell: RecommenderCell) -> ResolvedObjective:
         """A cell's objective, fitted."""
-        model = cell.setup.model
-        student = self.teacher if model == self.config.model else self.student
+        model, teacher = cell.setup.model, self.teacher
+        is_teacher = self.config is not None and model.name == self.config.model.name
+        student = teacher if is_teacher and teacher is not None else self.student
         positions = cell.training.batch_size * model.max_length
-        return resolve_ranking(
-            cell.objective, student.config.shape, self.teacher.config.shape, positions=positions
-        )
+        shape = None if teacher is None else teacher.config.shape
+        return resolve_ranking(cell.objective, student.config.shape, shape, positions=positions)
 
     def heard(self, objective: ResolvedObjective, *, both: bool) -> Heard | None:
         """What an objective hears: of users with something new the later word, in updates."""
         if not objective.needs_teacher:
             return None
+        assert self.old is not None and self.new is not None, "they have been raised"
         key = objective.teacher_capture, both
         if key not in self._heard:
             first = self.old.cache.listen(objective.teacher_capture)
             self._heard[key] = first
             if both:
                 second = self.new.cache.listen(objective.teacher_capture)
+                if self.new.among < self.split.data.num_items:
+                    second = of_known_targets(second, self.new.among)
                 self._heard[key] = by_user(first, second, self.split.grown_U)
         return self._heard[key]
+
+    def ranks(
+        self, model: Recommender, params: Params, split: RankingSplit, among: int
+    ) -> dict[str, np.ndarray]:
+        """int32 [E], places of the old and of the new test's targets.
+
+        Old ones compete with the items of the first moment. Of the new ones those that a model
+        does not know come last.
+
+        Args:
+          split: what it has learned from.
+          among: it knows the first so many items.
+        """
+        scorer, first = scorer_of(model).of(params), self.known_items
+        limits = {OLD_TEST: first, NEW_TEST: among}
+        cases = {OLD_TEST: self.split.old, NEW_TEST: self.split.new}
+        return {
+            name: rank_cases(
+                among_first(scorer, limits[name]),
+                self.split.asked_data,
+                cases[name],
+                learned_U=split.learned_U,
+                on_batch=self.engine.check_stop,
+            ).ranks_E
+            for name in cases
+        }
+
+    @property
+    def known_items(self) -> int:
+        """How many items there were at the first moment."""
+        if self.begun is None:
+            return self.split.data.num_items
+        return self.begun.catalogue(self.engine).split.data.num_items
+
+    def user_scores(self, ranks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """``old_ndcg@10`` and its like: [U] of the users asked. Targets of one user are no
+        independent cases: each user counts once."""
+        users = {OLD_TEST: self.split.old.users_E, NEW_TEST: self.split.new.users_E}
+        return {
+            f"{test}_{name}": user_means(score(ranks[test], 10), users[test])[1]
+            for test in ranks
+            for name, score in SCORES.items()
+        }
+
+    def compared(self, first: First, after: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """What an update changed of a student, beside its scores."""
+        before = self.ranks(self.student, first.params, self.split.before(), first.among)
+        scores = self.user_scores(before), self.user_scores(after)
+        metrics = {f"before/{name}": float(each.mean()) for name, each in scores[0].items()}
+        for name in scores[0]:
+            metrics |= gains(name, scores[0][name], scores[1][name])
+        for test, cases in ((OLD_TEST, self.split.old), (NEW_TEST, self.split.new)):
+            found = changes(test, *(hit_rate(ranks[test], 10) for ranks in (before, after)))
+            if len(np.unique(cases.users_E)) < len(cases):  # McNemar's test is of independent ones
+                del found[f"{test}/forgotten_p"]
+            metrics |= found
+        return metrics
+
+    def of_teachers(self) -> dict[str, float]:
+        """Scores of the teacher of either moment on both tests."""
+        metrics = {}
+        moments = {
+            "before": (self.old, self.split.before()),
+            "after": (self.new, self.split.after()),
+        }
+        for moment, (known, split) in moments.items():
+            if known is not None and self.teacher is not None:
+                ranks = self.ranks(self.teacher, known.params, split, known.among)
+                for name, each in self.user_scores(ranks).items():
+                    metrics[f"teacher/{name}/{moment}"] = float(each.mean())
+        return metrics
 
     def self_check(self, runs: Sequence[Run]) -> None:
         check_first_steps(self.engine, runs)
 
     def described(self, spec: TableSpec) -> TableSpec:
         split = self.split
+        taught = self.config and f"the teacher ({self.config.model.name}) goes on with everything, "
+        catalogue = "The catalogue of both periods is known from the start. "
         protocol = (
             f"{split.protocol}.",
-            f"{int(split.grown_U.sum())} users have new interactions; the teacher "
-            f"({self.config.model.name}) goes on with everything, a student with the users who "
+            f"{int(split.grown_U.sum())} users have new interactions; "
+            f"{taught if self.update_training else ''}a student with the users who "
             "have something new and those it rehearses, whose words come from the old cache.",
-            "The catalogue of both periods is known from the start. Every witness counts once; "
+            f"{catalogue if self.begun is None else ''}Every witness counts once; "
             "tests over examples are tests over witnesses.",
         )
         learned = (*self._learned_from(), *objectives_told(self.entries), *split.data.notes)
@@ -330,7 +499,7 @@ class UpdateRun(Run):
 
     table: Continual
     split: RankingSplit
-    first: _First | None
+    first: First | None
 
     @cached_property
     def works(self) -> tuple[Work, ...]:
@@ -356,21 +525,18 @@ class UpdateRun(Run):
 
     def written(self, result: TrainResult, seconds: float, folder: Path) -> LedgerRow:
         """Ask the witnesses, keep the model, write the run up."""
-        table = self.table
-        scorer = scorer_of(table.student).of(result.params)
-        values = {}
-        for name, cases in (("old", table.split.old), ("new", table.split.new)):
-            learned_U = self.split.learned_U  # no witness is among them
-            ranked = rank_cases(scorer, table.split.data, cases, learned_U=learned_U)
-            ranks_E = ranked.ranks_E
-            # Targets of one witness are no independent cases: each witness counts once.
-            _, values[name], _ = user_means(ndcg(ranks_E, 10), cases.users_E)
-        metrics = {f"test/{name}_ndcg@10": float(each.mean()) for name, each in values.items()}
-        if self.first is not None:
-            metrics[FORGOTTEN] = self.first.old_score - metrics[OLD]
+        table, first = self.table, self.first
+        kept = table.split.after() if first else self.split  # what it has learned from in all
+        ranks = table.ranks(table.student, result.params, kept, table.split.data.num_items)
+        values = table.user_scores(ranks)
+        metrics = {f"test/{name}": float(each.mean()) for name, each in values.items()}
+        if first is not None:
+            metrics |= table.compared(first, ranks)
+            metrics[FORGOTTEN] = metrics["before/old_ndcg@10"] - metrics[OLD]
+        if table.begun is not None:
+            metrics |= table.of_teachers()
         metrics["steps"] = self.works[0].steps
-        catalogue = table.catalogue(self.split)
-        keep_model(catalogue, self.cell, table.student, result.params, folder / "model")
+        keep_model(table.catalogue(kept), self.cell, table.student, result.params, folder / "model")
         return ledger_row(
             hash=self.hash,
             experiment=table.sweep.name,
@@ -382,9 +548,9 @@ class UpdateRun(Run):
             fingerprints={"data": self.cell.data_digest, "teacher": self.cell.teacher_digest},
             training={"seconds": {"total": seconds}},
             test_scores={
-                f"{name}_ndcg@10": pack_numbers(each)
-                for name, each in values.items()
-                if np.isfinite(each).all()
+                name: pack_numbers(values[name])
+                for name in (OLD.removeprefix("test/"), NEW.removeprefix("test/"))
+                if np.isfinite(values[name]).all()
             },
         )
 

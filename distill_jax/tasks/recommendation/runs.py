@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from distill_jax.core.digests import digest_arrays
+from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.distributed import is_lead, to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home, user_path, write_atomic
@@ -72,6 +72,8 @@ from distill_jax.training.loop import LoopConfig
 from distill_jax.training.state import Params
 
 CUTS = (10, 20)
+TEACHER_OUTPUTS = "teacher_outputs"
+"""Beside the runs: what teachers said of their positions."""
 LIST = 20
 """Items of a list in ``fidelity@20``."""
 TIMED_USERS = 30
@@ -90,17 +92,20 @@ class Catalogue:
     Attributes:
       engine: gives the folder of the runs, the display, and whether to stop.
       item_vectors: a file of them, or None.
+      first: the catalogue that this one has grown from: texts and vectors are scaled as there.
     """
 
     engine: Engine
     split: RankingSplit
     item_vectors: str | None = None
+    first: Catalogue | None = None
 
     @functools.cached_property
     def _texts(self) -> tuple[ItemTexts, TextSpace, Coverage]:
         say = self.engine.reporter.say
         say("reading the items' texts")
-        found = item_vectors_of_texts(self.split.data.item_texts, home())
+        space = self.first.texts[1] if self.first else None
+        found = item_vectors_of_texts(self.split.data.item_texts, home(), space)
         for line in in_words({"items": found[-1]}, MAX_TOKENS, flag="no flag changes that"):
             say(f"data: {line}")
         return found
@@ -126,7 +131,8 @@ class Catalogue:
         if self.item_vectors is None:
             raise UserError("a model reads vectors of items: give a file (--item-vectors FILE).")
         path = user_path(self.item_vectors)
-        vectors_IV, notes = item_vectors_of_file(path, self.split.data.item_names)
+        first = self.first.split.data.num_items if self.first else None
+        vectors_IV, notes = item_vectors_of_file(path, self.split.data.item_names, first)
         for note in notes:
             self.engine.reporter.say(f"note: {note}")
         return vectors_IV
@@ -303,7 +309,10 @@ def asked(
     params: Params,
     table: HistoryTable,
     top: int,
+    *,
     users: int | None = None,
+    kept: Path | None = None,
+    among: int | None = None,
 ) -> tuple[str, TopItemsCache]:
     """A teacher's digest, and what it says at every position: its cache, made where there is none.
 
@@ -311,14 +320,22 @@ def asked(
       table: of students that learn from it.
       top: how many of its likeliest items are kept, where there are more.
       users: of so many users at most; None for all.
+      kept: runs of another table, whose cache serves where it is there.
+      among: it names of the first so many items alone; None for all.
     """
     top = kept_items(top, table.split)
     own, table = recommender_digest(recommender, params), table_for(recommender, table)
-    provenance = TopItemsProvenance(own, table.digest, top, users)
-    folder = engine.folder / "teacher_outputs" / provenance.digest
+    limit = None if among == table.num_items else among
+    own_words = own if limit is None else digest([own, limit])
+    provenance = TopItemsProvenance(own_words, table.digest, top, users)
+    if kept is not None and (there := kept / TEACHER_OUTPUTS / provenance.digest).is_dir():
+        return own, open_top_items(there, provenance)
+    folder = engine.folder / TEACHER_OUTPUTS / provenance.digest
     if not folder.is_dir():
+        if kept is not None:
+            engine.reporter.say(f"{kept / TEACHER_OUTPUTS} does not have what the teacher said")
         engine.reporter.say("asking the teacher about every training position")
-        speaker = RecommenderSpeaker(recommender, params, top)
+        speaker = RecommenderSpeaker(recommender, params, top, among=limit)
         build_top_items(folder, provenance, table, speaker, on_batch=lambda *_: engine.check_stop())
     return own, open_top_items(folder, provenance)
 

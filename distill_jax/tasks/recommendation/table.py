@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -83,6 +84,7 @@ class Recommendation:
     Attributes:
       given: the data, where they are loaded already.
       peers: other models of the teacher's training that stand beside it; nobody listens to them.
+      kept: runs of the table that this one's run is of, whose teacher's words are read there.
       references: in closed form, as far as the catalogue can have them.
       left_out: what is said of the others, and of peers that the data cannot have.
     """
@@ -90,6 +92,7 @@ class Recommendation:
     sweep: Sweep[RecommenderSetup]
     given: RankingSplit | None = None
     peers: tuple[RecModel, ...] = ()
+    kept: Path | None = None
     entries: Sequence[Entry[RecommenderSetup]] = ()
     engine: Engine = field(init=False)
     catalogue: Catalogue = field(init=False)
@@ -261,7 +264,15 @@ class Recommendation:
         longest = max(entry.cell.setup.model.max_length for entry in self.entries)
         windows = any(each.training.windows for entry in self.entries for each in entry.cell.making)
         table = HistoryTable(self.split, "next", longest, windows)
-        digest, cache = asked(self.engine, recommender, params, table, config.top, config.users)
+        digest, cache = asked(
+            self.engine,
+            recommender,
+            params,
+            table,
+            config.top,
+            users=config.users,
+            kept=self.kept,
+        )
         top_EK = self.catalogue.test(scorer_of(recommender).of(params)).ranked.top_EK
         return TaughtBy(recommender, params, digest, cache, top_EK)
 

@@ -15,12 +15,10 @@ from kind_tables import exported, numbers, run
 from scipy import stats
 
 from distill_jax.cli.main import dispatch
-from distill_jax.compression.updating import update_run
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
-from distill_jax.engine.progress import Reporter
 from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.export.runtime import open_any
 from distill_jax.models.huggingface import load_pretrained
@@ -178,10 +176,6 @@ def test_other_commands_refuse_its_model_by_name(small, tmp_path):
         open_classifier(folder)
     with pytest.raises(UserError, match="ce: this loss has no meaning for a number"):
         compressed(folder, "distil(objective='ce')", tmp_path / "small")
-    with pytest.raises(
-        UserError, match="of a student of task number; updated are those of classes"
-    ):
-        update_run(folder, {}, tmp_path / "new", Reporter(), columns={})
     with pytest.raises(UserError, match="a temperature is for classes"):
         open_any(folder, temperature=2.0)
     with pytest.raises(UserError, match="teaching classes as it came is for task classes"):

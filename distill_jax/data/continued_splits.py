@@ -1,0 +1,215 @@
+"""A finished run's interactions go on: new ones behind the old, some of them held out.
+
+Items and users keep their numbers, new ones come after them. What the run held out stays held
+out: it is no part of what is learned from, and is asked for after what came before it, as ever.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from distill_jax.core.digests import unit_interval
+from distill_jax.core.errors import UserError
+from distill_jax.data.continual_splits import ContinualRule, ContinualSplit, last_cases
+from distill_jax.data.interaction_splits import count_up
+from distill_jax.data.interactions import Cases, Interactions, RankingSplit
+
+TRAIN, VALIDATION, TEST = range(3)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrived:
+    """New interactions, by the numbers of the grown catalogue, in the order of the users.
+
+    Attributes:
+      users_N, items_N: int64 [N].
+      parts_N: [N], ``TRAIN`` for what is learned from, else what it is held out for.
+      notes: what was left out, one sentence each.
+    """
+
+    users_N: np.ndarray
+    items_N: np.ndarray
+    parts_N: np.ndarray
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.items_N)
+
+
+def continued(
+    old: RankingSplit, new: Interactions, parts_N: np.ndarray | None, rule: ContinualRule
+) -> tuple[ContinualSplit, Arrived]:
+    """The interactions of a run with those that came later.
+
+    Where the new ones bring no split of their own, users are held out by a fixed hash of their
+    names, ``rule.witnesses`` of those who have something new: none of that is learned from. Half
+    of them choose steps, the others are asked for up to ``rule.targets`` of their last items.
+
+    Args:
+      parts_N: of the new interactions, where they bring a split.
+      rule: its ``old`` is not read.
+
+    Raises:
+      UserError: where nothing is new, or nothing can be held out.
+    """
+    grown = _grown(old.data, new)
+    arrived = _arrived(old.data, new, parts_N, grown)
+    asked = _in_order(grown, old.data, arrived, np.ones(len(old.data), bool), None)
+    if parts_N is None:
+        arrived, cases = _held_out(asked, old.data, arrived, rule)
+    else:
+        cases = _own_cases(asked, old.data, arrived)
+    if not len(cases[1]):
+        raise UserError(
+            f"data {new.name!r}: of too few users something is new for any to be held out; give "
+            "train, validation and test."
+        )
+    if not (arrived.parts_N == TRAIN).any():
+        raise UserError(f"data {new.name!r}: nothing is left to learn from, all is held out.")
+    data = _in_order(grown, old.data, arrived, old.train_where_N, TRAIN)
+    new_U = np.bincount(arrived.users_N[arrived.parts_N == TRAIN], minlength=data.num_users)
+    told = "the data's own" if parts_N is not None else f"of {rule.witnesses:.0%} of their users"
+    split = ContinualSplit(
+        data,
+        data.offsets_U1[1:] - new_U,
+        data.offsets_U1[1:],
+        (_moved(old.validation, old.data, asked), cases[0]),
+        _moved(old.test, old.data, asked),
+        cases[1],
+        f"goes on: the old test is that of the run ({old.protocol}), asked for among the items of "
+        f"its catalogue; {len(cases[1])} new interactions are asked for ({told}), each after all "
+        "that its user did before, and none of them is learned from",
+        rule,
+        asked,
+    )
+    return split, arrived
+
+
+def _grown(old: Interactions, new: Interactions) -> Interactions:
+    """Names and texts of both, without an order yet; the interactions are the old ones."""
+    known_users, known_items = set(old.user_names), set(old.item_names)
+    users = (*old.user_names, *(name for name in new.user_names if name not in known_users))
+    items = (*old.item_names, *(name for name in new.item_names if name not in known_items))
+    offsets_U1 = np.pad(old.offsets_U1, (0, len(users) - old.num_users), mode="edge")
+    texts = None
+    if old.item_texts is not None or new.item_texts is not None:
+        later = dict(zip(new.item_names, new.item_texts or [""] * new.num_items, strict=True))
+        first = old.item_texts or [later.get(name, "") for name in old.item_names]
+        texts = (*first, *(later[name] for name in items[old.num_items :]))
+    return dataclasses.replace(
+        old,
+        name=f"{old.name} and {new.name}",
+        user_names=users,
+        item_names=items,
+        item_texts=texts,
+        offsets_U1=offsets_U1,
+        times_N=None,
+        ratings_N=None,
+        notes=(*old.notes, *(f"new: {note}" for note in new.notes)),
+    )
+
+
+def _arrived(
+    old: Interactions, new: Interactions, parts_N: np.ndarray | None, grown: Interactions
+) -> Arrived:
+    """The new interactions by their new numbers, without what the user took before."""
+    user_of = {name: number for number, name in enumerate(grown.user_names)}
+    item_of = {name: number for number, name in enumerate(grown.item_names)}
+    users_N = np.array([user_of[name] for name in new.user_names])[new.users_N]
+    items_N = np.array([item_of[name] for name in new.item_names])[new.items_N]
+    order_N = np.argsort(users_N, kind="stable")  # new numbers of users have another order
+    kept_N, notes = order_N, []
+    if not grown.repeats:
+        taken = old.users_N.astype(np.int64) * grown.num_items + old.items_N
+        again_N = np.isin(users_N * grown.num_items + items_N, taken)
+        kept_N = order_N[~again_N[order_N]]
+        if again := int(again_N.sum()):
+            notes.append(
+                f"{again:,} of {len(new):,} new interactions repeat an item that the user took "
+                "before, and are left out"
+            )
+    if not len(kept_N):
+        raise UserError(f"data {new.name!r}: nothing is new ({'; '.join(notes)}).")
+    notes += _early(old, new, users_N)
+    parts_N = np.full(len(new), TRAIN) if parts_N is None else parts_N
+    return Arrived(users_N[kept_N], items_N[kept_N], parts_N[kept_N], tuple(notes))
+
+
+def _early(old: Interactions, new: Interactions, users_N: np.ndarray) -> list[str]:
+    """A note, where new interactions have times before the user's last old one."""
+    if old.times_N is None or new.times_N is None:
+        return []
+    last_U = np.full(int(users_N.max(initial=0)) + 1 + old.num_users, -np.inf)
+    np.maximum.at(last_U, old.users_N, old.times_N)
+    early = int((new.times_N < last_U[users_N]).sum())
+    if not early:
+        return []
+    return [f"{early:,} new interactions are older than the user's last: they count as later"]
+
+
+def _in_order(
+    grown: Interactions,
+    old: Interactions,
+    arrived: Arrived,
+    old_where_N: np.ndarray,
+    part: int | None,
+) -> Interactions:
+    """Of each user the old interactions, then the new ones.
+
+    Args:
+      old_where_N: bool, the old ones that are in it.
+      part: which of the new ones are; None for all.
+    """
+    chosen_N = np.ones(len(arrived), bool) if part is None else arrived.parts_N == part
+    users = np.concatenate([old.users_N[old_where_N], arrived.users_N[chosen_N]])
+    items = np.concatenate([old.items_N[old_where_N], arrived.items_N[chosen_N]])
+    order = np.argsort(users, kind="stable")
+    counts_U = np.bincount(users, minlength=grown.num_users)
+    offsets_U1 = np.concatenate([[0], np.cumsum(counts_U)]).astype(np.int64)
+    return dataclasses.replace(grown, offsets_U1=offsets_U1, items_N=items[order].astype(np.int32))
+
+
+def _moved(cases: Cases, old: Interactions, asked: Interactions) -> Cases:
+    """Cases of the old interactions where they are now."""
+    shift_U = asked.offsets_U1[: old.num_users] - old.offsets_U1[:-1]
+    return Cases(cases.users_E, cases.ends_E + shift_U[cases.users_E])
+
+
+def _starts(asked: Interactions, old: Interactions) -> np.ndarray:
+    """int64 [U], where each user's new interactions begin."""
+    old_U = np.zeros(asked.num_users, np.int64)
+    old_U[: old.num_users] = old.lengths_U
+    return asked.offsets_U1[:-1] + old_U
+
+
+def _held_out(
+    asked: Interactions, old: Interactions, arrived: Arrived, rule: ContinualRule
+) -> tuple[Arrived, tuple[Cases, Cases]]:
+    """What is held out of users chosen by a hash of their names: for selection and for test."""
+    starts_U, ends_U = _starts(asked, old), asked.offsets_U1[1:]
+    able = np.flatnonzero(ends_U > np.maximum(starts_U, asked.offsets_U1[:-1] + 1))
+    luck = [unit_interval(f"witness {asked.user_names[user]}") for user in able]
+    able = able[np.argsort(luck, kind="stable")]
+    half = -(-int(len(able) * rule.witnesses) // 2) or int(len(able) > 2)
+    parts_U = np.full(asked.num_users, TRAIN)
+    parts_U[able[:half]], parts_U[able[half : 2 * half]] = VALIDATION, TEST
+    selection, test = (
+        last_cases(asked, starts_U, ends_U, parts_U == part, rule.targets)
+        for part in (VALIDATION, TEST)
+    )
+    return dataclasses.replace(arrived, parts_N=parts_U[arrived.users_N]), (selection, test)
+
+
+def _own_cases(asked: Interactions, old: Interactions, arrived: Arrived) -> tuple[Cases, Cases]:
+    """Every new interaction of a part, of users who have a history."""
+    place_N = _starts(asked, old)[arrived.users_N] + count_up(
+        np.bincount(arrived.users_N, minlength=asked.num_users)
+    )
+    history_N = place_N > asked.offsets_U1[:-1][arrived.users_N]
+    selection, test = (
+        Cases(arrived.users_N[where_N].astype(np.int32), place_N[where_N])
+        for where_N in ((arrived.parts_N == part) & history_N for part in (VALIDATION, TEST))
+    )
+    return selection, test

@@ -1,0 +1,149 @@
+"""Interactions that come to a finished run: numbers stay, what is held out stays held out."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from recsys import small_split
+
+from distill_jax.core.errors import UserError
+from distill_jax.data.build_interactions import Rows, build_interactions
+from distill_jax.data.continual_splits import ContinualRule
+from distill_jax.data.continued_splits import TEST, TRAIN, VALIDATION, continued
+
+OLD = small_split(num_users=30, num_items=20)
+RULE = ContinualRule(witnesses=0.4, targets=2)
+
+
+def rows_of(data):
+    return [
+        (data.user_names[u], data.item_names[i])
+        for u, i in zip(data.users_N, data.items_N, strict=True)
+    ]
+
+
+def sequences(data, ends_U=None):
+    """User -> names of the items, oldest first."""
+    ends_U = data.offsets_U1[1:] if ends_U is None else ends_U
+    spans = zip(data.user_names, data.offsets_U1[:-1], ends_U, strict=True)
+    names = np.array(data.item_names)
+    return {user: names[data.items_N[start:end]].tolist() for user, start, end in spans}
+
+
+@pytest.fixture(scope="module")
+def new():
+    """Old users go on with old items and new ones; new users come, and one repeats an item."""
+    old, rows = sequences(OLD.data), []
+    for number in range(20):
+        user = f"user {number}"
+        unknown = [name for name in OLD.data.item_names if name not in old[user]][:2]
+        rows += [(user, name) for name in (*unknown, "another", f"new {number % 3}")]
+    rows += [(f"a new user {n}", name) for n in range(8) for name in ("item 3", "new 1", "item 5")]
+    rows.append(("user 5", old["user 5"][0]))
+    users, items = zip(*rows, strict=True)
+    texts = {name: f"a text of {name}" for name in items}
+    return build_interactions("later", Rows(users, items, np.arange(len(rows))), texts=texts)
+
+
+@pytest.fixture(scope="module")
+def went_on(new):
+    return continued(OLD, new, None, RULE)
+
+
+def test_numbers_stay_and_new_ones_come_after(went_on, new):
+    split, _ = went_on
+    for data in (split.data, split.asked):
+        assert data.item_names[:20] == OLD.data.item_names
+        assert data.user_names[:30] == OLD.data.user_names
+        assert set(data.item_names[20:]) == {"another", "new 0", "new 1", "new 2"}
+        assert data.item_texts[:20] == OLD.data.item_texts and data.item_texts[20] == (
+            f"a text of {data.item_names[20]}"
+        )
+    assert len(split.data.user_names) == 38
+
+
+def test_the_old_part_is_learned_as_it_was_and_the_new_behind_it(went_on, new):
+    split, arrived = went_on
+    before = sequences(split.data, split.old_ends_U)
+    learned = sequences(split.data, split.new_ends_U)
+    old, later = sequences(OLD.data, OLD.train_ends_U), sequences(new)
+    held = {split.data.user_names[u] for u in arrived.users_N[arrived.parts_N != TRAIN]}
+    for user in split.data.user_names:
+        assert before[user] == old.get(user, [])
+        added = [] if user in held else later.get(user, [])
+        added = [name for name in added if name not in sequences(OLD.data).get(user, [])]
+        assert learned[user] == before[user] + added
+    assert {VALIDATION, TEST} < set(arrived.parts_N) and len(held) == 12  # 40% of 28
+    (note,) = arrived.notes
+    assert note.startswith("1 of 105 new interactions repeat an item")
+
+
+def asked_of(cases, data):
+    """(user, history, target) of every case, by name."""
+    names, found = np.array(data.item_names), []
+    for user, end in zip(cases.users_E, cases.ends_E, strict=True):
+        history = names[data.items_N[data.offsets_U1[user] : end]].tolist()
+        found.append((data.user_names[user], history, str(names[data.items_N[end]])))
+    return found
+
+
+def test_the_old_cases_are_asked_as_they_were(went_on):
+    split, _ = went_on
+    for cases, own in ((split.selection[0], OLD.validation), (split.old, OLD.test)):
+        assert asked_of(cases, split.asked) == asked_of(own, OLD.data)
+
+
+def test_the_new_cases_come_after_all_that_was_before(went_on, new):
+    split, _ = went_on
+    old, later = sequences(OLD.data), sequences(new)
+    learned = sequences(split.data, split.new_ends_U)
+    users = set()
+    for cases in (split.selection[1], split.new):
+        for user, history, target in asked_of(cases, split.asked):
+            whole = old.get(user, []) + [n for n in later[user] if n not in old.get(user, [])]
+            place = len(history)
+            assert history == whole[:place] and target == whole[place]
+            assert place >= len(whole) - 2 and target not in learned[user]
+            users.add(user)
+    assert len(users) == 12
+
+
+def test_what_is_learned_is_told_from_what_is_asked_by_the_digest(went_on, new):
+    split, _ = went_on
+    other = continued(OLD, new, None, dataclasses.replace(RULE, targets=1))[0]
+    assert split.update().digest != other.update().digest
+    assert split.update().digest != split.after().digest
+    idle = split.rehearsed(3, 0)
+    assert idle.sum() == 3 and not (idle & split.grown_U).any()
+    assert split.update().learned_U.sum() == split.after().learned_U.sum()
+
+
+def test_an_own_split_of_the_new_ones_is_kept(new):
+    parts = np.tile([TRAIN, VALIDATION, TEST], len(new))[: len(new)]
+    order = np.lexsort([parts, new.users_N])
+    split, arrived = continued(OLD, new, parts[order], RULE)
+    assert len(split.new) == (arrived.parts_N == TEST).sum()
+    tested = {(user, target) for user, _, target in asked_of(split.new, split.asked)}
+    learned = sequences(split.data, split.new_ends_U)
+    assert not any(target in learned[user] for user, target in tested)
+
+
+def test_repeats_stay_where_the_run_keeps_them(new):
+    keeps = dataclasses.replace(OLD, data=dataclasses.replace(OLD.data, repeats=True))
+    assert continued(keeps, new, None, RULE)[1].notes == ()
+
+
+def test_late_ones_are_told(new):
+    times = np.arange(len(OLD.data), dtype=float) + 1000
+    old = dataclasses.replace(OLD, data=dataclasses.replace(OLD.data, times_N=times))
+    note = continued(old, new, None, RULE)[1].notes[-1]
+    assert note == "81 new interactions are older than the user's last: they count as later"
+
+
+def test_nothing_new_and_too_little_are_refused(new):
+    users, items = zip(*rows_of(OLD.data), strict=True)
+    with pytest.raises(UserError, match="nothing is new"):
+        continued(OLD, build_interactions("same", Rows(users, items)), None, RULE)
+    few = build_interactions("few", Rows(["user 0", "x"], ["new 1", "item 2"]))
+    with pytest.raises(UserError, match="of too few users something is new"):
+        continued(OLD, few, None, RULE)

@@ -1,0 +1,305 @@
+"""A finished recommender goes on with new interactions: through the command line, in small."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from recsys import save_model, small_split
+from shop import finished_shop, first_month, next_month, update, write_shop
+
+from distill_jax.core.errors import UserError
+from distill_jax.data.histories import HistoryTable
+from distill_jax.data.load_interactions import load_interactions, load_ranking_split
+from distill_jax.evaluation.open_recommender import open_recommender
+from distill_jax.evaluation.recommend import evaluate
+from distill_jax.models.recommenders.build import Recommender
+from distill_jax.models.recommenders.save import load_recommender
+from distill_jax.models.recommenders.text_items import ItemTexts
+from distill_jax.tables.ledger import Ledger
+from distill_jax.tasks.recommendation.build import item_vectors_of_file, with_new_rows
+from distill_jax.tasks.recommendation.continual import of_known_targets
+from distill_jax.tasks.recommendation.updating import apart
+from distill_jax.teachers.recommender_speaker import RecommenderSpeaker
+from distill_jax.training.interrupt import Interrupted
+from distill_jax.training.step import CompiledStep
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return finished_shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory):
+    return write_shop(tmp_path_factory.mktemp("newer") / "later", next_month())
+
+
+@pytest.fixture(scope="module")
+def whole(run, newer, tmp_path_factory):
+    """The output of an update that went through at once, and how many rows the teacher was asked
+    about."""
+    folder, asked = tmp_path_factory.mktemp("whole"), []
+    speak = RecommenderSpeaker.__call__
+
+    def counted(self, batch):
+        users = np.asarray(batch.example_ids_B)
+        asked.extend(users[users >= 0].tolist())
+        return speak(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecommenderSpeaker, "__call__", counted)
+        update(run, "--data", newer, "--output", folder)
+    return folder, asked
+
+
+def report_of(folder):
+    return json.loads((folder / "update.json").read_text())
+
+
+def shop_of(run):
+    return run.parents[2] / "shop"
+
+
+def test_before_is_what_the_run_scored_and_after_what_the_model_scores(run, whole):
+    folder, _ = whole
+    found = report_of(folder)
+    at = found["metrics"]
+    own = {row.hash: row for row in Ledger(run.parents[1] / "ledger.jsonl").rows()}[run.name]
+    for name in ("ndcg@10", "hr@10"):
+        assert at[f"before/old_{name}"] == pytest.approx(own.metrics[f"test/{name}"], rel=1e-5)
+    opened = open_recommender(run.__class__(found["folder"]))
+    split = load_ranking_split(f"files:{shop_of(run)}")
+    known = split.data.num_items
+    assert len(opened.catalogue) == known + 3
+
+    def scorer(histories):
+        grown = type(histories)(
+            histories.users_E, histories.offsets_E1, histories.items_S, known + 3
+        )
+        return np.asarray(opened.model.scorer(grown))[:, :known]
+
+    report = evaluate(scorer, split, ks=(10,))
+    for name in ("ndcg@10", "hr@10"):
+        assert at[f"test/old_{name}"] == pytest.approx(report.metrics[name], rel=1e-5)
+    assert at["test/old_ndcg@10"] != at["before/old_ndcg@10"]
+    gain = at["test/old_ndcg@10"] - at["before/old_ndcg@10"]
+    assert at["old_ndcg@10/gain"] == pytest.approx(gain, abs=1e-6)
+    assert at["test/forgotten"] == pytest.approx(-gain, abs=1e-6)
+    changed = (at["old/learnt"] - at["old/forgotten"]) / at["old/tested"]
+    hits = at["test/old_hr@10"] - at["before/old_hr@10"]
+    assert changed == pytest.approx(hits, abs=1e-6) and at["old/tested"] == len(split.test)
+    assert 0 <= at["old/forgotten_p"] <= 1 and "new/forgotten_p" not in at  # several cases a user
+
+
+def test_the_distances_are_those_of_the_files(run, whole, newer):
+    at = report_of(whole[0])["distances"]
+    old, new = first_month(), next_month()
+    items, users = {item for _, item, _ in old}, {user for user, _, _ in old}
+    taken = {(user, item) for user, item, _ in old}
+    kept = list(dict.fromkeys((u, i) for u, i, _ in new if (u, i) not in taken))
+    assert (at["old/interactions"], at["new/interactions"]) == (len(old), len(kept))
+    assert at["unknown_items"] == pytest.approx(np.mean([i not in items for _, i in kept]))
+    assert at["unknown_users"] == pytest.approx(np.mean([u not in users for u, _ in kept]))
+    assert at["names/unknown_items"] == pytest.approx(3 / len({i for _, i in kept}))
+    assert at["names/unknown_users"] == pytest.approx(6 / 36)
+    shares = {
+        name: np.mean([i == name for _, i, _ in old]) - np.mean([i == name for _, i in kept])
+        for name in {i for _, i in kept} | items
+    }
+    assert at["drift"] == pytest.approx(sum(map(abs, shares.values())) / 2)
+    assert 0 < at["drift/by chance"] < 1
+
+
+def test_the_old_teachers_words_come_from_the_runs_cache(run, whole, newer):
+    """Asked are the users with something new, nobody who is rehearsed."""
+    folder, asked = whole
+    users = load_interactions(f"files:{shop_of(run)}").user_names
+    grown = {f"u{n}" for n in range(30)} | {f"new{n}" for n in range(6)}
+    told = report_of(folder)["notes"]
+    learned = int(told[0].split(" users are")[0].split()[-1])
+    assert len(set(asked)) == len(asked) == learned < len(grown)
+    assert all(n >= len(users) or users[n] in grown for n in asked)
+    assert "other users rehearsed" in told[0] and not any("asked again" in note for note in told)
+
+
+def test_it_stands_in_a_ledger_and_a_report_and_is_not_done_again(
+    run, whole, newer, tmp_path, monkeypatch
+):
+    folder, _ = whole
+    rows = Ledger(folder / "ledger.jsonl").rows()
+    assert [row.row for row in rows] == ["teacher", "student", "update(files:later)"]
+    assert rows[1].hash == run.name and rows[2].config["update"]["data"] == f"files:{newer}"
+    text = (folder / "update.md").read_text()
+    at = rows[2].metrics
+    for test in ("old", "new"):
+        score = f"{at[f'before/{test}_ndcg@10']:.4f} | {at[f'test/{test}_ndcg@10']:.4f}"
+        assert f"| {test} | NDCG@10 | {score} |" in text
+    assert f"Model: `{folder}/runs/{rows[2].hash}/model`" in text
+    assert f"The teacher's NDCG@10 is {at['teacher/old_ndcg@10/after']:.4f}" in text
+    monkeypatch.setattr(CompiledStep, "__call__", lambda *_: pytest.fail("a step was taken"))
+    elsewhere = shutil.copytree(newer, tmp_path / "elsewhere/later")
+    update(run, "--data", f"files:{elsewhere}", "--output", folder)
+    assert len(Ledger(folder / "ledger.jsonl").rows()) == 3
+
+
+def test_the_student_that_came_out_recommends_what_is_new(run, whole, newer):
+    folder = whole[0] / "runs" / Ledger(whole[0] / "ledger.jsonl").rows()[2].hash
+    opened = open_recommender(folder)
+    assert opened.catalogue.names[25:] == ("i25", "i26", "i27")
+    shown = opened.recommend(["i25", "i24"], 26)
+    assert {"i26", "i27"} < {each.name for each in shown}
+    counts = opened.audience.counts_I
+    split = load_ranking_split(f"files:{shop_of(run)}")
+    assert (counts[:25] >= split.train_counts_I).all() and counts[25:].sum() > 0
+
+
+def test_a_new_row_is_the_mean_of_those_there_are(tmp_path):
+    _, params = save_model(tmp_path / "a", "bpr_mf-4", split=small_split())
+    split = small_split(num_users=15, num_items=20)
+    new, _ = save_model(tmp_path / "b", "bpr_mf-4", split=split)
+    grown = with_new_rows(new, params)
+    for before, after in (
+        (params["items"]["embedding"], grown["items"]["embedding"]),
+        (params["item_bias"], grown["item_bias"]),
+        (params["user_embedding"], grown["user_embedding"]),
+    ):
+        before = np.asarray(before)
+        np.testing.assert_array_equal(after[: len(before)], before)
+        for row in after[len(before) :]:
+            np.testing.assert_allclose(row, before.mean(axis=0), rtol=1e-5)
+    assert len(grown["user_embedding"]) == 15 and len(grown["item_bias"]) == 20
+
+
+def test_beside_a_text_a_new_row_is_nothing_as_such_a_model_is_asked_about_new_items(tmp_path):
+    texts = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    models = [
+        save_model(
+            tmp_path / str(items),
+            "gru4rec-1x4-both",
+            split=small_split(num_items=items),
+            text_vectors=texts[:items],
+        )
+        for items in (17, 20)
+    ]
+    (old, params), (new, _) = models
+    grown = with_new_rows(new, params)
+    assert not grown["items"]["embedding"][17:].any()
+    more = Recommender(old.config, ItemTexts(vectors_IE=texts))
+    np.testing.assert_allclose(new.item_vectors(grown), more.item_vectors(params), rtol=1e-5)
+
+
+def test_vectors_of_a_file_keep_the_scale_of_the_first_catalogue(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    vectors[4:] += 10
+    np.save(tmp_path / "v.npy", vectors)
+    names = tuple(f"i{n}" for n in range(6))
+    (tmp_path / "v.txt").write_text("\n".join(names) + "\n")
+    old = item_vectors_of_file(tmp_path / "v.npy", names[:4])[0]
+    grown = item_vectors_of_file(tmp_path / "v.npy", names, 4)[0]
+    np.testing.assert_allclose(grown[:4], old, rtol=1e-6)
+    assert (grown[4:] > 3).all()
+
+
+def test_a_teacher_says_nothing_where_an_item_came_that_it_does_not_know(tmp_path):
+    split = small_split()
+    recommender, params = save_model(tmp_path, split=split)
+    batch = HistoryTable(split, "next", 6).batch(np.arange(8), 6, 8)
+    speaker = RecommenderSpeaker(recommender, params, 5, among=12)
+    said = of_known_targets(speaker, 12)(batch)
+    assert np.asarray(said.ids_BTK).max() < 12
+    unknown = np.asarray(batch.targets_BT) >= 12
+    where = np.asarray(batch.where_BT)
+    assert (unknown & where).any()
+    np.testing.assert_array_equal(said.where_BT, where & ~unknown)
+    with pytest.raises(UserError, match="of 5 items a teacher names 1 to 4"):
+        RecommenderSpeaker(recommender, params, 5, among=5)
+
+
+def test_drift_by_hand():
+    assert apart(np.array([0, 0, 1, 1]), np.array([0, 1])) == 0
+    assert apart(np.array([0, 0]), np.array([2, 2])) == 1
+    assert apart(np.array([0, 1]), np.array([0, 0, 0, 1])) == pytest.approx(0.25)
+
+
+def test_what_cannot_be_brought_up_to_date_is_named(run, whole, newer, tmp_path):
+    def refused(match, *arguments, at=run):
+        with pytest.raises(UserError, match=match):
+            update(at, "--data", newer, "--output", tmp_path / "o", *arguments)
+
+    refused("give --epochs, and no --steps", "--steps", 5)
+    refused("give --epochs", "--epochs", 0.5)
+    refused("of interactions --columns", "--label", "x")
+    refused("share to rehearse must be from 0", "--rehearse", -1)
+    refused("must not be negative", "--rate", -1)
+    refused("unknown interactions 'nowhere'", "--data", "nowhere")
+    rows = {row.row: row for row in Ledger(whole[0] / "ledger.jsonl").rows()}
+    refused(
+        "was brought up to date before", at=whole[0] / "runs" / rows["update(files:later)"].hash
+    )
+    teacher = run.parent / rows["teacher"].hash
+    refused("is of a teacher, not of a student", at=teacher)
+    assert not (tmp_path / "o").exists()
+
+
+def test_data_that_changed_are_refused(tmp_path, run, newer):
+    moved = shutil.copytree(run.parents[2], tmp_path / "moved")
+    ledger = moved / "table/ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace(str(run.parents[2]), str(moved)))
+    with open(moved / "shop/interactions.csv", "a", newline="") as file:
+        csv.writer(file).writerow(("u1", "i20", 10**8))
+    with pytest.raises(UserError, match="are not what they were"):
+        update(moved / "table/runs" / run.name, "--data", newer, "--output", tmp_path / "o")
+
+
+@pytest.mark.long
+def test_one_that_is_stopped_goes_on_to_the_same_bits(
+    run, whole, newer, tmp_path, monkeypatch, capsys
+):
+    call, calls = CompiledStep.__call__, iter(range(1, 40))
+
+    def stops(*arguments):
+        if next(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return call(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(CompiledStep, "__call__", stops)
+        update(run, "--data", newer, "--output", tmp_path)
+    assert not (tmp_path / "update.md").exists()
+    update(run, "--data", newer, "--output", tmp_path)
+    assert "goes on from step" in capsys.readouterr().out
+    models = [
+        run.__class__(report_of(folder)["folder"]) / "model" for folder in (whole[0], tmp_path)
+    ]
+    weights = [(model / "model.safetensors").read_bytes() for model in models]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.long
+def test_the_teacher_goes_on_too_and_a_lost_cache_is_told(run, newer, tmp_path, capsys):
+    moved = shutil.copytree(run.parents[1], tmp_path / "table")
+    shutil.rmtree(moved / "runs/teacher_outputs")
+    arguments = ("--data", newer, "--output", tmp_path / "o", "--teacher-too", "--rehearse", 0.5)
+    update(moved / "runs" / run.name, *arguments)
+    at = report_of(tmp_path / "o")
+    assert at["metrics"]["teacher/new_ndcg@10/after"] > at["metrics"]["teacher/new_ndcg@10/before"]
+    assert any("it was asked again" in note for note in at["notes"])
+    assert "the teacher went on learning" in at["notes"][0]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("student", ["bpr_mf-4", "gru4rec-1x4"])
+def test_labels_alone_without_a_teacher(student, newer, tmp_path):
+    run = finished_shop(tmp_path, student=student, objective="full_softmax", teacher=False)
+    with pytest.raises(UserError, match="has no teacher that could go on"):
+        update(run, "--data", newer, "--output", tmp_path / "o", "--teacher-too")
+    update(run, "--data", newer, "--output", tmp_path / "o", "--epochs", 3, "--rate", 0.02)
+    at = report_of(tmp_path / "o")
+    assert at["metrics"]["steps"] > 0 and "teacher/old_ndcg@10/after" not in at["metrics"]
+    saved = load_recommender(run.__class__(at["folder"]) / "model")
+    if student.startswith("bpr"):
+        assert saved.params["user_embedding"].shape[0] == 46
