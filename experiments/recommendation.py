@@ -159,6 +159,7 @@ def main(flags: Recommendation) -> None:
 
 def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecModel, ...]]":
     """The table that the flags ask for, and models that stand beside its teacher."""
+    from distill_jax.data.kinds import kind_weights
     from distill_jax.engine.cell import Cell, Train
     from distill_jax.engine.sweep import Sweep, axis, points
     from distill_jax.models.recommenders.closed_forms import parse_references
@@ -180,6 +181,7 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         batch_size=preset.batch_size,
         optimizer=fast,
         windows=flags.windows,
+        kind_weights=kind_weights(flags.kinds),
     )
     teacher_training = replace(
         training,

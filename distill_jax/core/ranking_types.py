@@ -34,6 +34,11 @@ class HistoryBatch(Examples):
         for losses that do not look at all items; None where no loss wants any.
       later_B: int32 [B], how many targets of the user come after those of its row; None where all
         rows end with the newest.
+      kinds_BT: int32 [B, T], of which kind of feedback each item of the history is (0 for what is
+        recommended); None where there is one kind.
+      target_kinds_BT: int32 [B, T], of which kind the target is: what each position is asked. None
+        where there is one kind, or all are asked for kind 0.
+      target_weights_BT: float32 [B, T], how much a position counts; None where all do alike.
     """
 
     example_ids_B: Array
@@ -43,6 +48,9 @@ class HistoryBatch(Examples):
     target_where_BT: Array
     negatives_BTN: Array | None = None
     later_B: Array | None = None
+    kinds_BT: Array | None = None
+    target_kinds_BT: Array | None = None
+    target_weights_BT: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)

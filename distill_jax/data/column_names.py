@@ -12,6 +12,10 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "item": ("item", "itemid", "iid", "movieid", "product", "productid", "sku", "articleid"),
     "time": ("time", "timestamp", "ts", "datetime", "date", "eventtime", "unixtime", "createdat"),
     "rating": ("rating", "ratings", "stars"),
+    "kind": (
+        *("kind", "event", "eventtype", "action", "actiontype", "behavior", "behaviortype"),
+        *("behaviour", "behaviourtype", "feedback", "feedbacktype", "interactiontype"),
+    ),
     "history": ("history", "itemidlist", "items"),
 }
 """What a column holds -> what it is called, without case, signs and RecBole's ``:type``."""

@@ -3,8 +3,9 @@
 What a folder may hold:
 
 - ``interactions.csv`` (or ``.tsv``, or either with ``.gz``): columns ``user``, ``item``, and
-  ``time`` and ``rating`` where there are any, by these names or other usual ones (``userId``,
-  ``movieId``, ``timestamp``, see ``column_names``); other columns are not read;
+  ``time``, ``rating`` and ``kind`` (click, buy ...) where there are any, by these names or other
+  usual ones (``userId``, ``movieId``, ``timestamp``, see ``column_names``); other columns are not
+  read;
 - or ``train``, ``validation`` (``dev``, ``valid``) and ``test`` of that form: the user's own split;
 - or ``interactions.txt`` (or ``.txt.gz``): ``user item`` a line, each user's in chronological
   order (Kang and McAuley, ICDM 2018);
@@ -14,6 +15,7 @@ What a folder may hold:
   column the item, its last ones title and genres.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -39,7 +41,7 @@ TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 LINES = (".txt", ".txt.gz")
 DATA = "data files"
 NO_TIME = "no time column: the file's order decides"
-_ROLES = ("user", "item", "time", "rating")
+_ROLES = ("user", "item", "time", "rating", "kind")
 PARTS = (("train",), ("validation", "dev", "valid"), ("test",))
 
 
@@ -106,13 +108,17 @@ def _read_file(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str
 
 
 def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str | None]:
-    """Columns ``user``, ``item`` and where they are ``time`` and ``rating``; the third's name."""
+    """Columns ``user``, ``item`` and where they are ``time``, ``rating`` and ``kind``; the third's
+    name. Where there are kinds, not all of them have a rating."""
     _check_header(path, columns)
-    users, items, times, ratings = [], [], [], []
-    user = item = time = rating = None
+    users, items, times, ratings, kinds = [], [], [], [], []
+    known: dict[str, str] = {}
+    user = item = time = rating = kind = None
     for line, cells in separated(path):
         if user is None or item is None:
-            user, item, time, rating = (column_of(role, cells, path, columns) for role in _ROLES)
+            user, item, time, rating, kind = (
+                column_of(role, cells, path, columns) for role in _ROLES
+            )
             if user is None or item is None:
                 check_named(("user", "item"), cells, f"{path}, line 1")
                 continue
@@ -120,8 +126,12 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, st
         items.append(name_in(path, line, item, cells[item]))
         if time is not None:
             times.append(seconds_in(path, line, time, cells[time]))
+        if kind is not None:
+            own = name_in(path, line, kind, cells[kind])
+            kinds.append(known.setdefault(own, own))
         if rating is not None:
-            ratings.append(number_in(path, line, rating, cells[rating]))
+            blank = kind is not None and not cells[rating].strip()
+            ratings.append(math.nan if blank else number_in(path, line, rating, cells[rating]))
     if not users:
         raise UserError(f"{path}: no rows; expected at least one interaction.")
     rows = Rows(
@@ -129,6 +139,7 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, st
         items,
         np.array(times) if times else None,
         np.array(ratings, np.float32) if ratings else None,
+        kinds=kinds or None,
     )
     return rows, time
 

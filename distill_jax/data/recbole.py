@@ -141,8 +141,11 @@ def _value(path: Path, line: int, name: str, kind: str, cell: str):
 def _interactions(table: AtomicTable, said: Mapping[str, str] | None) -> tuple[Rows, str | None]:
     """The rows, and what their column of times is called; None where they have none."""
     users, items = _named(table, "user", said), _named(table, "item", said)
-    time, rating = (column_of(role, table.types, table.path, said) for role in ("time", "rating"))
-    return Rows(users, items, _floats(table, time), _floats(table, rating)), time
+    time, rating, kind = (
+        column_of(role, table.types, table.path, said) for role in ("time", "rating", "kind")
+    )
+    kinds = None if kind is None else _named(table, "kind", said)
+    return Rows(users, items, _floats(table, time), _floats(table, rating), kinds=kinds), time
 
 
 def _named(table: AtomicTable, role: str, said: Mapping[str, str] | None) -> list[str]:

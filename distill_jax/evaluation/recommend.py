@@ -4,6 +4,8 @@ Whatever gives scores [E, I] for ``Histories`` can be evaluated. The rules:
 
 - all items of the catalogue compete, except those in the case's own history (the target itself
   always competes); where users take items again (``Interactions.repeats``), those too;
+- of several kinds of feedback the first is asked for, and items of the history compete but for
+  those that are in it as of that kind: who bought is not shown it again, who clicked is;
 - a user of whom training has nothing is nobody to the model, as when it is in use;
 - an item whose score equals the target's is put before it, so a model that cannot tell items
   apart gains nothing;
@@ -134,7 +136,8 @@ def evaluate(
     }
     among = f"all {data.num_items} items" if sampled is None else f"{sampled} SAMPLED items"
     seen = "too" if data.repeats else "left out"
-    rule = f"ranks among {among}, those of the history {seen}, ties against the model"
+    which = f" as {data.kind_names[0]!r}" if data.kind_names else ""
+    rule = f"ranks among {among}, those of the history{which} {seen}, ties against the model"
     protocol = f"{data.name}, {split.protocol}; {rule}; {part} split"
     return RankingReport(protocol, named | lists, cases.users_E, ranked, dict(slices))
 
@@ -309,7 +312,8 @@ def _taken(histories: Histories, *, seen: bool) -> np.ndarray:
     """bool [E, I], True for items of the history, unless what is ``seen`` stays."""
     taken_EI = np.zeros((len(histories), histories.num_items), bool)
     if not seen:
-        taken_EI[histories.rows_S, histories.items_S] = True
+        taken_S = histories.taken_S
+        taken_EI[histories.rows_S[taken_S], histories.items_S[taken_S]] = True
     return taken_EI
 
 

@@ -312,3 +312,30 @@ def test_the_softmax_is_cut_by_size_alone(monkeypatch):
     assert items.tile_of(2**10, 2**19) == (None, None)
     assert items.tile_of(2**10, 2**19 + 1) == (2**10, items.BLOCK)
     assert items.tile_of(2**20, 2**10) == (items.ROWS, 2**10)
+
+
+@pytest.mark.parametrize("text", ["full_softmax", "2*sampled_softmax(n=3) + full_softmax"])
+def test_weights_of_targets(text):
+    """Sum of weight times value over the sum of weights; none at all is no division by 0."""
+    output, batch = make()
+    weights = np.random.default_rng(3).uniform(0, 0.2, (B, T)).astype(np.float32)
+    weighed = batch.replace(target_weights_BT=jnp.asarray(weights))
+    objective = resolve_ranking(text, ModelShape(1, D, 1, ITEMS), positions=B * T)
+    numbers = objective.numbers(0, 1)
+    total, parts = objective({}, numbers, output, None, weighed)
+    expected = 0.0
+    for name, weight in (("full_softmax", 1.0), ("sampled_softmax", 2.0)):
+        if name not in parts:
+            continue
+        top = below = 0.0
+        for b, t in zip(*np.nonzero(batch.target_where_BT), strict=True):
+            alone = np.zeros((B, T), bool)
+            alone[b, t] = True
+            value, count = naive(name, output, batch.replace(target_where_BT=alone))
+            assert count == 1
+            top, below = top + weights[b, t] * value, below + weights[b, t]
+        np.testing.assert_allclose(parts[name], (top, below), rtol=1e-5)
+        expected += weight * top / below
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    nothing = batch.replace(target_weights_BT=jnp.zeros((B, T)))
+    assert objective({}, numbers, output, None, nothing)[0] == 0

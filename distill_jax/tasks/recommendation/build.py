@@ -61,6 +61,7 @@ def build_recommender(
     config = recommender_family(name.kind).fitted(
         items,
         num_users=split.data.num_users,
+        kinds=split.data.kind_names,
         num_layers=name.layers,
         max_length=model.max_length,
         dropout=model.dropout,

@@ -11,6 +11,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.data.build_interactions import Preparation
 from distill_jax.data.column_names import parse_columns
+from distill_jax.data.kinds import parse_kinds
 from distill_jax.engine.cell import Cell
 from distill_jax.models.recommenders.build import parse_model, recommender_family
 from distill_jax.objectives.items import parse_ranking
@@ -36,6 +37,8 @@ class RecData:
       min_rating, repeats: see ``Preparation``.
       k_core: users and items have so many interactions at least.
       item_vectors: a file of them, see ``data.item_vectors``, for models that read some.
+      kinds: ``buy,cart,click``, the kinds of feedback that count, the first is asked for; None for
+        all, "" where their column is not read.
     """
 
     name: str = "movielens-100k"
@@ -45,6 +48,7 @@ class RecData:
     k_core: int = field(default=1, metadata=LATE)
     repeats: str = field(default="first", metadata=LATE)
     item_vectors: str | None = field(default=None, metadata=LATE)
+    kinds: str | None = field(default=None, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -56,7 +60,9 @@ class RecData:
     @property
     def preparation(self) -> Preparation:
         """What is done to the interactions before anything is learned from them."""
-        return Preparation(self.repeats, self.min_rating, self.k_core, self.k_core)
+        weights = parse_kinds(self.kinds)
+        kinds = None if weights is None else tuple(weights)
+        return Preparation(self.repeats, self.min_rating, self.k_core, self.k_core, kinds=kinds)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ from distill_jax.tasks.recommendation.runs import (
     scorer_of,
     trained_once,
 )
+from distill_jax.tasks.recommendation.table import batches_of
 from distill_jax.teachers.top_items import Heard, TopItemsCache
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
@@ -333,8 +334,7 @@ class UpdateRun(Run):
 
     @property
     def together(self) -> Mapping[str, Any]:
-        windows = {"windows": True} if self.cell.training.windows else {}
-        return {"model": self.cell.setup.model, **windows}
+        return {"model": self.cell.setup.model, **batches_of(self.cell.training)}
 
     def start(self) -> Params:
         update = self.cell.setup.update

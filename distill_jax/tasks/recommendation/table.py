@@ -51,6 +51,7 @@ from distill_jax.tasks.recommendation.runs import (
 from distill_jax.teachers.top_items import TopItemsCache, popularity_strata
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
+from distill_jax.training.recommender import FitConfig
 from distill_jax.training.state import Params
 
 TEACHER, PEER = "teacher", "not heard"
@@ -138,6 +139,7 @@ class Recommendation:
                 name = cell.setup.model.name
                 raise UserError(f"row {entry.label!r}: {name} has not only item vectors of its own")
             objective = self.resolve(cell, student, teacher)
+            cell.training.check_kinds(data.kind_names)
             engine.check_batch_size(cell.training.batch_size)
             student.computing_in(compute_dtype(cell.precision), engine.options.remat)
             for note in objective.notes:
@@ -161,6 +163,7 @@ class Recommendation:
         teacher = self.build(config.model)
         HistoryTable(self.split, "next", config.model.max_length)
         self.resolve(self.teacher_cell(), teacher, None)
+        config.training.check_kinds(self.split.data.kind_names)
         for peer in self.peers:
             self.build(peer)
         self.engine.check_batch_size(config.training.batch_size)
@@ -340,6 +343,7 @@ class Recommendation:
             else ", each with all items that are asked for, as the columns weigh them."
         )
         seen = "too" if data.repeats else "left out"
+        seen = f"as {data.kind_names[0]!r} {seen}" if data.kind_names else seen
         taught = teacher and (
             f"Teacher: {teacher.model.name}, trained with {teacher.objective} on the same "
             f"interactions; its likeliest {teacher.top} items at each training position are kept.",
@@ -353,12 +357,23 @@ class Recommendation:
             f"Students: {training.epochs} epochs of batches of {training.batch_size} users, the "
             "same steps for every row; the step is chosen by validation NDCG@10, the test split "
             "is read once.",
+            *self._weights_told(),
             *self.learned_from,
             *objectives_told(self.entries),
             *data.notes,
             *self.left_out,
             *self.catalogue.unknown,
         )
+
+    def _weights_told(self) -> tuple[str, ...]:
+        """How much each kind of feedback counts, where rows do not differ in it."""
+        names = self.split.data.kind_names
+        weights = {entry.cell.training.kind_weights for entry in self.entries}
+        if not names or len(weights) > 1:
+            return ()
+        numbers = next(iter(weights)) or (1.0,) * len(names)
+        each = ", ".join(f"{name} {x:g}" for name, x in zip(names, numbers, strict=True))
+        return (f"Weights of the kinds of feedback in training: {each}.",)
 
     def self_check(self, runs: Sequence[Run]) -> None:
         check_first_steps(self.engine, runs)
@@ -387,8 +402,7 @@ class RecommenderRun(Run):
 
     @property
     def together(self) -> Mapping[str, Any]:
-        windows = {"windows": True} if self.cell.training.windows else {}
-        return {"model": self.cell.setup.model, **windows}
+        return {"model": self.cell.setup.model, **batches_of(self.cell.training)}
 
     def start(self) -> Params:
         recommender, teacher = self.recommender, self.table.taught
@@ -416,6 +430,13 @@ class RecommenderRun(Run):
 
     def told(self, row: LedgerRow) -> str:
         return told(row)
+
+
+def batches_of(training: FitConfig) -> dict[str, Any]:
+    """What makes the batches of one training others than those of another, beside its sizes."""
+    windows = {"windows": True} if training.windows else {}
+    weights = {"kind_weights": training.kind_weights} if training.kind_weights else {}
+    return {**windows, **weights}
 
 
 def told(row: LedgerRow) -> str:
