@@ -48,13 +48,16 @@ class Recommendation(InteractionFlags):
     """leave-one-out, temporal, temporal:0.8,0.1,all or files; by default the data's own."""
     teacher: str | None = None
     """sasrec-2x64-both by default; -text reads texts alone, without an ending items are numbers;
-    -vectors and +vectors (sasrec-2x64-text+vectors) read those of --item-vectors."""
+    -vectors and +vectors (sasrec-2x64-text+vectors) read those of --item-vectors, +features
+    (sasrec-2x64-id+features) --item-features."""
     students: tuple[str, ...] = ()
     """sasrec-1x16 by default; gru4rec-1x16, bpr_mf-16, sasrec-1x16-text ..."""
     rows: tuple[str, ...] = ()
     """Of the table, by their names; by default the preset's."""
     item_vectors: str | None = None
     """Vectors of items: FILE.npy with FILE.csv beside it (columns row, id), or .safetensors."""
+    item_features: str | None = None
+    """Fields of items: a table with a column item and one a field (category, price)."""
     references: str = "popularity,ease"
     """What stands beside the students without training: popularity, item_knn, ease; "" for none."""
     labels: str | None = None
@@ -203,7 +206,7 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         title=f"Ways of distilling a recommender, {flags.data}",
         base=Cell(
             RecommenderSetup(
-                replace(data, item_vectors=flags.item_vectors),
+                replace(data, item_vectors=flags.item_vectors, item_features=flags.item_features),
                 teacher=RecTeacher(teacher, of_teacher, training=teacher_training),
             ),
             (Train("full_softmax", training),),

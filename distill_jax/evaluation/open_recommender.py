@@ -103,9 +103,10 @@ class Neural:
           UserError: for a model whose item vectors are not made of texts.
         """
         items = self.recommender.config.items
-        if items.given_width:
+        if items.reads_files:
+            what = "a vector" if items.given_width else "fields"
             raise UserError(
-                "this model reads a vector of every item from a file: a new item has none. Take a "
+                f"this model reads {what} of every item from a file: a new item has none. Take a "
                 "student that reads texts alone (-text or -both)."
             )
         if not items.reads_texts or self.recommender.texts is None:

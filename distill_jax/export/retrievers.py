@@ -272,7 +272,7 @@ def _new_items(
     """Item vectors from tokens, for models that were trained on a frozen encoder's vectors."""
     known = recommender.texts
     readable = (folder / ENCODER).is_file() and catalogue.texts is not None
-    readable = readable and not recommender.config.items.given_width  # a text would not be enough
+    readable = readable and not recommender.config.items.reads_files  # a text would not be enough
     if not readable or known is None or known.vectors_IE is None:
         return _NewItems()
     space, pretrained = text_encoder(folder)

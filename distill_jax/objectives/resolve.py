@@ -360,22 +360,6 @@ def _check_trust(trust: str, teachers: Sequence[ModelShape], outputs: Outputs) -
         raise UserError(f"trust='{trust}' is for teachers that say probabilities of classes.")
 
 
-def joined(objectives: Mapping[str, ResolvedObjective]) -> ResolvedObjective:
-    """Several objectives of one student as one, a term's label with its objective's name before.
-
-    Args:
-      objectives: at least one, by name; fitted to one kind of outputs.
-    """
-    first = next(iter(objectives.values()))
-    sources = tuple(term for each in objectives.values() for term in each.objective.terms)
-    terms = tuple(
-        dataclasses.replace(term, label=f"{name}/{term.label}")
-        for name, each in objectives.items()
-        for term in each.terms
-    )
-    return dataclasses.replace(first, objective=Objective(sources), terms=terms)
-
-
 def _sum_and_count(values: Array, where: Array, weights: Array | None) -> tuple[Array, Array]:
     if weights is None:
         total = jnp.sum(jnp.where(where, values, 0))

@@ -71,6 +71,8 @@ def config_from_json(raw: dict[str, Any]) -> Any:
     items = dict(fields.pop("items"))
     if items.get("tower") is not None:
         items["tower"] = BertConfig(**items["tower"])
+    if "fields" in items:
+        items["fields"] = tuple(items["fields"])
     if "kinds" in fields:
         fields["kinds"] = tuple(fields["kinds"])
     return kind(items=ItemConfig(**items), **fields)

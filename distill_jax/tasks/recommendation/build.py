@@ -16,6 +16,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.data.coverage import Coverage
 from distill_jax.data.interactions import RankingSplit
+from distill_jax.data.item_fields import Fields
 from distill_jax.data.item_vectors import read_item_vectors
 from distill_jax.models.bert import Params
 from distill_jax.models.recommenders.build import Recommender, parse_model, recommender_family
@@ -32,15 +33,16 @@ def build_recommender(
     split: RankingSplit,
     texts: Callable[[], ItemTexts],
     given: Callable[[], np.ndarray] | None = None,
+    fields: Callable[[], Fields] | None = None,
 ) -> Recommender:
     """The model of a name for a catalogue.
 
     Args:
-      texts, given: give the items' text vectors, and the vectors of a file [I, V]; asked only where
-        the model reads them.
+      texts, given, fields: give the items' text vectors, the vectors of a file [I, V], and the
+        items' fields; asked only where the model reads them.
 
     Raises:
-      UserError: for a model that reads vectors of a file where there is none.
+      UserError: for a model that reads vectors or fields of a file where there is none.
     """
     name = parse_model(model.name)
     vectors = texts() if name.source in ("text", "both") else None
@@ -51,12 +53,19 @@ def build_recommender(
             raise UserError(f"{model.name} reads vectors of items, which this table has none of")
         given_IV = given()
         vectors = dataclasses.replace(vectors or ItemTexts(), given_IV=given_IV)
+    known = None
+    if name.features:
+        if fields is None:
+            raise UserError(f"{model.name} reads fields of items, which this table has none of")
+        known = fields()
+        vectors = dataclasses.replace(vectors or ItemTexts(), fields_IC=known.numbers_IC)
     items = ItemConfig(
         split.data.num_items,
         name.width,
         name.source,
         text_width=width,
         given_width=0 if given_IV is None else given_IV.shape[1],
+        fields=() if known is None else known.sizes,
     )
     config = recommender_family(name.kind).fitted(
         items,

@@ -37,6 +37,7 @@ class RecData:
       min_rating, repeats: see ``Preparation``.
       k_core: users and items have so many interactions at least.
       item_vectors: a file of them, see ``data.item_vectors``, for models that read some.
+      item_features: a table of their fields, see ``data.item_fields``, likewise.
       kinds: ``buy,cart,click``, the kinds of feedback that count, the first is asked for; None for
         all, "" where their column is not read.
     """
@@ -48,6 +49,7 @@ class RecData:
     k_core: int = field(default=1, metadata=LATE)
     repeats: str = field(default="first", metadata=LATE)
     item_vectors: str | None = field(default=None, metadata=LATE)
+    item_features: str | None = field(default=None, metadata=LATE)
     kinds: str | None = field(default=None, metadata=LATE)
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ class RecModel:
       heads: attention heads of a transformer.
       vectors: digest of the item vectors that are given, of a model that reads some; known when
         they have been read.
+      features: digest of the items' fields, likewise.
     """
 
     name: str = "sasrec-1x16"
@@ -83,6 +86,7 @@ class RecModel:
     dropout: float = 0.1
     heads: int = 1
     vectors: str = field(default="", metadata=LATE)
+    features: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)

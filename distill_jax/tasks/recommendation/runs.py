@@ -22,6 +22,7 @@ from distill_jax.core.files import atomic_folder, home, user_path, write_atomic
 from distill_jax.data.coverage import Coverage, in_words, unknown_below
 from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interactions import Histories, Interactions, RankingSplit
+from distill_jax.data.item_fields import Fields, read_item_fields
 from distill_jax.data.plan import choose_lengths
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import ledger_row, training_facts
@@ -87,11 +88,13 @@ class Catalogue:
     Attributes:
       engine: gives the folder of the runs, the display, and whether to stop.
       item_vectors: a file of them, or None.
+      item_features: a table of the items' fields, or None.
     """
 
     engine: Engine
     split: RankingSplit
     item_vectors: str | None = None
+    item_features: str | None = None
 
     @functools.cached_property
     def _texts(self) -> tuple[ItemTexts, TextSpace, Coverage]:
@@ -132,6 +135,20 @@ class Catalogue:
     def given_digest(self) -> str:
         """Of the content of ``given``."""
         return digest_arrays({"given": self.given})
+
+    @functools.cached_property
+    def fields(self) -> Fields:
+        """The items' fields; read when a model wants them.
+
+        Raises:
+          UserError: where there is no such table.
+        """
+        if self.item_features is None:
+            raise UserError("a model reads fields of items: give a table (--item-features FILE).")
+        found = read_item_fields(user_path(self.item_features), self.split.data.item_names)
+        for note in found.notes:
+            self.engine.reporter.say(f"note: {note}")
+        return found
 
     def test(self, scorer: Scorer) -> RankingReport:
         """The test split, read once a run."""

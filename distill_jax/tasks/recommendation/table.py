@@ -120,7 +120,7 @@ class Recommendation:
             preparation=own.preparation,
             columns=parse_columns(own.columns),
         )
-        self.catalogue = Catalogue(engine, split, own.item_vectors)
+        self.catalogue = Catalogue(engine, split, own.item_vectors, own.item_features)
         data, say = split.data, engine.reporter.say
         say(f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {len(data):,}")
         self.references, self.left_out = fitting(self.sweep.references, data.num_items)
@@ -171,19 +171,24 @@ class Recommendation:
 
     def build(self, model: RecModel) -> Recommender:
         """The recommender of a name, one object for all its runs."""
-        model = dataclasses.replace(model, vectors="")
+        model = dataclasses.replace(model, vectors="", features="")
         if model not in self._models:
             catalogue = self.catalogue
             self._models[model] = build_recommender(
-                model, self.split, lambda: catalogue.texts[0], lambda: catalogue.given
+                model,
+                self.split,
+                lambda: catalogue.texts[0],
+                lambda: catalogue.given,
+                lambda: catalogue.fields,
             )
         return self._models[model]
 
     def bound(self, model: RecModel) -> RecModel:
-        """A model that knows which vectors of items it reads."""
-        if not self.build(model).config.items.given_width:
-            return model
-        return dataclasses.replace(model, vectors=self.catalogue.given_digest)
+        """A model that knows which vectors and fields of items it reads."""
+        items = self.build(model).config.items
+        vectors = self.catalogue.given_digest if items.given_width else ""
+        features = self.catalogue.fields.digest if items.fields else ""
+        return dataclasses.replace(model, vectors=vectors, features=features)
 
     @property
     def learned_from(self) -> tuple[str, ...]:

@@ -31,7 +31,8 @@ def table_of(data, kinds, **flags):
         preset="smoke",
         data=data,
         kinds=kinds,
-        teacher="sasrec-1x8",
+        teacher="sasrec-1x8-id+features",
+        item_features=f"{data.removeprefix('files:')}/features.csv",
         students=("sasrec-1x4",),
         rows=("kl",),
         seeds=(0,),
@@ -45,7 +46,10 @@ def table_of(data, kinds, **flags):
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    return write_shop(tmp_path_factory.mktemp("shop"), events(num_users=50, num_items=106))
+    folder = tmp_path_factory.mktemp("shop")
+    rows = [f"i{n},{n * 1.5},{'abc'[n % 3]}" for n in range(100)]
+    (folder / "features.csv").write_text("item,price,brand\n" + "\n".join(rows) + "\n")
+    return write_shop(folder, events(num_users=50, num_items=106))
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +161,20 @@ def test_lists_of_a_run_are_its_tables(finished, shop, tmp_path, capsys):
     with pytest.raises(UserError, match="damaged"):
         open_recommender(run)
     audience.write_text(json.dumps(body))
+
+
+def test_a_teacher_reads_fields_that_its_student_does_not(finished, shop):
+    """Whose content is of its cell, not the name of their table."""
+    folder, task, _, rows = finished
+    teacher = open_recommender(folder / "runs" / rows["teacher"].hash)
+    with pytest.raises(UserError, match="reads fields of every item from a file"):
+        teacher.recommend("buy:i3", new_items=("Up",))
+    model = task.taught.recommender
+    assert model.config.items.fields == (11, 4) and model.texts.fields_IC.shape[1] == 2
+    assert rows["teacher"].config["model"]["features"] == task.catalogue.fields.digest
+    assert rows["kl"].config["model"]["features"] == ""
+    student = task.build(task.sweep.entries()[0].cell.setup.model)
+    assert student.texts is None and student.config.items.only_own
+    lost = Recommendation(table_of(shop, WEIGHTS, item_features=None))
+    with pytest.raises(UserError, match="--item-features FILE"):
+        lost.prepare(task.engine, lost.sweep.entries())
