@@ -58,6 +58,9 @@ class Recommendation(InteractionFlags):
     """Vectors of items: FILE.npy with FILE.csv beside it (columns row, id), or .safetensors."""
     item_features: str | None = None
     """Fields of items: a table with a column item and one a field (category, price)."""
+    privileged: str | None = None
+    """Columns of files:FOLDER that say more of each event (dwell,returned), for a teacher whose
+    name ends with +privileged (sasrec-2x64-id+privileged); its students do not read them."""
     references: str = "popularity,ease"
     """What stands beside the students without training: popularity, item_knn, ease; "" for none."""
     labels: str | None = None
@@ -206,7 +209,12 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         title=f"Ways of distilling a recommender, {flags.data}",
         base=Cell(
             RecommenderSetup(
-                replace(data, item_vectors=flags.item_vectors, item_features=flags.item_features),
+                replace(
+                    data,
+                    item_vectors=flags.item_vectors,
+                    item_features=flags.item_features,
+                    privileged=flags.privileged,
+                ),
                 teacher=RecTeacher(teacher, of_teacher, training=teacher_training),
             ),
             (Train("full_softmax", training),),

@@ -52,10 +52,9 @@ class InteractionFlags(TableFlags):
 
     def ranking_split(self) -> "RankingSplit":
         """The data, divided by their own split or leave-one-out."""
-        from distill_jax.data.column_names import parse_columns
         from distill_jax.data.load_interactions import load_ranking_split
 
         data = self.rec_data()
         return load_ranking_split(
-            data.name, preparation=data.preparation, columns=parse_columns(data.columns)
+            data.name, preparation=data.preparation, columns=data.read_columns
         )

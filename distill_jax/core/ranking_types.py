@@ -38,6 +38,8 @@ class HistoryBatch(Examples):
         recommended); None where there is one kind.
       target_kinds_BT: int32 [B, T], of which kind the target is: what each position is asked. None
         where there is one kind, or all are asked for kind 0.
+      fields_BTC: int32 [B, T, C], numbers of the fields of each event of the history (how long it
+        was looked at), 0 where unknown; None where the data has none.
       target_weights_BT: float32 [B, T], how much a position counts; None where all do alike.
     """
 
@@ -51,6 +53,7 @@ class HistoryBatch(Examples):
     kinds_BT: Array | None = None
     target_kinds_BT: Array | None = None
     target_weights_BT: Array | None = None
+    fields_BTC: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)

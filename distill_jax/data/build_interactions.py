@@ -3,12 +3,14 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.interactions import Interactions
+from distill_jax.data.item_fields import numbered
 from distill_jax.data.kinds import kind_numbers
 
 REPEATS = ("first", "last", "keep")
@@ -56,6 +58,7 @@ class Rows(NamedTuple):
       parts_N: [N] 0 for train, 1 for validation, 2 for test where the files say so: a user's
         interactions are put in this order first. None where they do not.
       kinds: of feedback; None where the files do not say.
+      fields: name -> what else a column says of each row, "" where it says nothing.
     """
 
     users: Sequence[str]
@@ -64,6 +67,7 @@ class Rows(NamedTuple):
     ratings_N: np.ndarray | None = None
     parts_N: np.ndarray | None = None
     kinds: Sequence[str] | None = None
+    fields: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 class RawInteractions(NamedTuple):
@@ -98,6 +102,10 @@ def joined(place: Path, tables: list[Rows]) -> Rows:
         ratings_N=column("ratings_N"),
         parts_N=np.repeat(np.arange(len(tables)), [len(table.users) for table in tables]),
         kinds=column("kinds"),
+        fields={
+            name: [word for table in tables for word in table.fields[name]]
+            for name in tables[0].fields
+        },
     )
 
 
@@ -156,6 +164,7 @@ def build_with_parts(
     _check_parts(name, rows, users_N, user_names, order_N)
     if rows.times_N is not None:
         told += _ties(users_N[order_N], rows.times_N[order_N])
+    fields = _fields(rows, order_N, told)
     users_N, user_names = _compact(users_N[order_N], user_names)
     items_N, item_names = _compact(items_N[order_N], item_names)
     item_names, items_N = _catalogue(item_names, items_N, texts, preparation, told)
@@ -173,6 +182,7 @@ def build_with_parts(
         repeats=preparation.repeats == "keep",
         kind_names=() if kinds_N is None else kind_names,
         kinds_N=None if kinds_N is None else kinds_N[order_N].astype(np.int32),
+        **fields,
     )
     return data, None if rows.parts_N is None else rows.parts_N[order_N]
 
@@ -270,6 +280,19 @@ def _check_parts(
             f"data {name!r}: user {user!r} has a train (or validation) row that is later than a "
             "validation (or test) row. Split every user by time, or leave the time column out."
         )
+
+
+def _fields(rows: Rows, order_N: np.ndarray, told: list[str]) -> dict[str, Any]:
+    """What else is said of the interactions that are left, as ``Interactions`` takes it."""
+    if not rows.fields:
+        return {}
+    made = {name: numbered([words[row] for row in order_N]) for name, words in rows.fields.items()}
+    told += [f"events: field {name!r} has {what}" for name, (_, _, what) in made.items()]
+    return {
+        "field_names": tuple(made),
+        "field_sizes": tuple(size for _, size, _ in made.values()),
+        "fields_NC": np.stack([numbers for numbers, _, _ in made.values()], axis=1),
+    }
 
 
 def _ties(users_N: np.ndarray, times_N: np.ndarray) -> list[str]:

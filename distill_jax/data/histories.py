@@ -143,6 +143,9 @@ class HistoryTable:
             asked_RT = np.where(where_RT, kinds_N[place_RT + shift], 0)
             arrays["kinds_BT"] = filled(kinds_RT, batch_size)
             arrays["target_kinds_BT"] = filled(asked_RT, batch_size)
+        if (fields_NC := self.split.data.fields_NC) is not None:
+            fields_RTC = np.where(where_RT[..., None], fields_NC[place_RT], 0)
+            arrays["fields_BTC"] = filled(fields_RTC, batch_size)
         return HistoryBatch(**arrays)
 
     @functools.cached_property
@@ -238,7 +241,7 @@ class Draws:
 
 
 def hide(batch: HistoryBatch, hiding: Hiding, num_items: int, seed: int, step: int) -> HistoryBatch:
-    """Replace items by ``num_items + 1``; only they are targets."""
+    """Replace items by ``num_items + 1``, of which no field is known; only they are targets."""
     item_ids_BT, where_BT = np.asarray(batch.item_ids_BT), np.asarray(batch.where_BT)
     users_B1 = np.asarray(batch.example_ids_B)[:, None]
     from_end_BT = _from_end(batch, item_ids_BT.shape[1])
@@ -253,6 +256,8 @@ def hide(batch: HistoryBatch, hiding: Hiding, num_items: int, seed: int, step: i
         "item_ids_BT": np.where(hidden_BT, np.int32(num_items + 1), item_ids_BT),
         "target_where_BT": hidden_BT,
     }
+    if batch.fields_BTC is not None:
+        arrays["fields_BTC"] = np.where(hidden_BT[..., None], 0, np.asarray(batch.fields_BTC))
     return dataclasses.replace(batch, **arrays)
 
 
@@ -289,9 +294,12 @@ def questions(histories: Histories, task: Question, length: int, batch_size: int
     """
     kept = length - 1 if task == "hidden" else length
     item_ids_ET, kinds_ET = histories.padded(kept), histories.padded_kinds(kept)
+    fields_ETC = histories.padded_fields(kept)
     if task == "hidden":
         item_ids_ET = np.pad(item_ids_ET, ((0, 0), (0, 1)), constant_values=histories.num_items + 1)
         kinds_ET = None if kinds_ET is None else np.pad(kinds_ET, ((0, 0), (0, 1)))
+        if fields_ETC is not None:
+            fields_ETC = np.pad(fields_ETC, ((0, 0), (0, 1), (0, 0)))
     item_ids_BT = filled(item_ids_ET, batch_size)
     arrays: dict[str, Any] = {
         "example_ids_B": filled(histories.users_E, batch_size, PADDING_ID),
@@ -300,5 +308,6 @@ def questions(histories: Histories, task: Question, length: int, batch_size: int
         "targets_BT": np.zeros_like(item_ids_BT),
         "target_where_BT": np.zeros(item_ids_BT.shape, bool),
         "kinds_BT": None if kinds_ET is None else filled(kinds_ET, batch_size),
+        "fields_BTC": None if fields_ETC is None else filled(fields_ETC, batch_size),
     }
     return HistoryBatch(**arrays)

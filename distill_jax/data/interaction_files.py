@@ -24,7 +24,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.data import recbole
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
-from distill_jax.data.column_names import column_of
+from distill_jax.data.column_names import column_of, fields_of
 from distill_jax.data.file_formats import one_file, read_lines
 from distill_jax.data.separated import (
     header_of,
@@ -99,6 +99,7 @@ def _with_times(
 
 def _read_file(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str | None]:
     if path.name.endswith(LINES):
+        fields_of((), path, columns)  # there are none
         return _read_lines(path), ""
     if path.name.endswith(TABLES):
         return _read_table(path, columns)
@@ -113,6 +114,7 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, st
     _check_header(path, columns)
     users, items, times, ratings, kinds = [], [], [], [], []
     known: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
     user = item = time = rating = kind = None
     for line, cells in separated(path):
         if user is None or item is None:
@@ -122,10 +124,14 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, st
             if user is None or item is None:
                 check_named(("user", "item"), cells, f"{path}, line 1")
                 continue
+            fields = {name: [] for name in fields_of(cells, path, columns)}
         users.append(name_in(path, line, user, cells[user]))
         items.append(name_in(path, line, item, cells[item]))
         if time is not None:
             times.append(seconds_in(path, line, time, cells[time]))
+        for name, words in fields.items():
+            word = cells[name].strip()
+            words.append(known.setdefault(word, word))
         if kind is not None:
             own = name_in(path, line, kind, cells[kind])
             kinds.append(known.setdefault(own, own))
@@ -140,6 +146,7 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, st
         np.array(times) if times else None,
         np.array(ratings, np.float32) if ratings else None,
         kinds=kinds or None,
+        fields=fields,
     )
     return rows, time
 

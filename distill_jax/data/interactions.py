@@ -33,6 +33,9 @@ class Interactions:
       repeats: whether a user takes items again: what is in a history competes and may be shown.
       kind_names: the kinds of feedback (``buy``, ``cart``, ``click``), the first of which is asked
         for and recommended; () where all interactions are of one kind.
+      field_names: what else is said of each interaction, for models that may read it.
+      field_sizes: numbers that each of these fields has, 0 (unknown) among them.
+      fields_NC: int32 [N, C], its number; None for ().
       kinds_N: int32 [N], the kind of each interaction by its place in ``kind_names``; None for ().
     """
 
@@ -48,6 +51,9 @@ class Interactions:
     repeats: bool = False
     kind_names: tuple[str, ...] = ()
     kinds_N: np.ndarray | None = None
+    field_names: tuple[str, ...] = ()
+    field_sizes: tuple[int, ...] = ()
+    fields_NC: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not len(self.items_N):
@@ -65,7 +71,7 @@ class Interactions:
             raise ValueError(f"item numbers must lie in 0..{self.num_items - 1}")
         if (self.kinds_N is None) != (len(self.kind_names) < 2):
             raise ValueError("kinds of interactions need two names or more, and names need kinds")
-        for column in (self.times_N, self.ratings_N, self.kinds_N):
+        for column in (self.times_N, self.ratings_N, self.kinds_N, self.fields_NC):
             if column is not None and len(column) != len(self):
                 raise ValueError(f"a column has {len(column)} entries, expected {len(self)}")
         if self.times_N is not None:
@@ -111,6 +117,7 @@ class Interactions:
             "times": self.times_N,
             "ratings": self.ratings_N,
             "kinds": self.kinds_N,
+            "fields": self.fields_NC,
         }
         return digest(
             {
@@ -120,6 +127,7 @@ class Interactions:
                 "arrays": digest_arrays({k: v for k, v in arrays.items() if v is not None}),
                 **({"repeats": True} if self.repeats else {}),
                 **({"kinds": digest_strings(self.kind_names)} if self.kind_names else {}),
+                **({"fields": [self.field_names, self.field_sizes]} if self.field_names else {}),
             }
         )
 
@@ -135,6 +143,7 @@ class Histories:
       num_items: size of the catalogue, I.
       kinds_S: int32 [S], the kind of each interaction, 0 for what is recommended; None where there
         is one kind.
+      fields_SC: int32 [S, C], of each interaction, see ``Interactions``; None where nobody says.
     """
 
     users_E: np.ndarray
@@ -142,6 +151,7 @@ class Histories:
     items_S: np.ndarray
     num_items: int
     kinds_S: np.ndarray | None = None
+    fields_SC: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.users_E)
@@ -164,6 +174,7 @@ class Histories:
             self.lengths_E[rows],
             self.num_items,
             self.kinds_S,
+            self.fields_SC,
         )
 
     def part(self, start: int, stop: int) -> "Histories":
@@ -178,10 +189,14 @@ class Histories:
         """int32 [E, length]: the kinds of ``padded``, 0 at padding; None where there is one."""
         return None if self.kinds_S is None else self._padded(self.kinds_S, length)
 
+    def padded_fields(self, length: int) -> np.ndarray | None:
+        """int32 [E, length, C]: the fields of ``padded``, 0 at padding; None without any."""
+        return None if self.fields_SC is None else self._padded(self.fields_SC, length)
+
     def _padded(self, values_S: np.ndarray, length: int) -> np.ndarray:
         column_S = np.arange(len(values_S)) - self.offsets_E1[1:][self.rows_S] + length
         kept_S = column_S >= 0
-        values_ET = np.zeros((len(self), length), np.int32)
+        values_ET = np.zeros((len(self), length, *values_S.shape[1:]), np.int32)
         values_ET[self.rows_S[kept_S], column_S[kept_S]] = values_S[kept_S]
         return values_ET
 
@@ -260,7 +275,15 @@ class Cases:
         if learned_U is not None:
             users_E = np.where(learned_U[users_E], users_E, np.int32(-1))
         lengths_E = self.ends_E - starts_E
-        return _gather(users_E, data.items_N, starts_E, lengths_E, data.num_items, data.kinds_N)
+        return _gather(
+            users_E,
+            data.items_N,
+            starts_E,
+            lengths_E,
+            data.num_items,
+            data.kinds_N,
+            data.fields_NC,
+        )
 
 
 def _gather(
@@ -270,13 +293,15 @@ def _gather(
     lengths_E: np.ndarray,
     num_items: int,
     kinds_N: np.ndarray | None,
+    fields_NC: np.ndarray | None,
 ) -> Histories:
     """Histories ``items_N[start:start + length]``."""
     offsets_E1 = np.concatenate([[0], np.cumsum(lengths_E)]).astype(np.int64)
     shift_S = np.repeat(starts_E - offsets_E1[:-1], lengths_E)
     place_S = np.arange(offsets_E1[-1]) + shift_S
     kinds_S = None if kinds_N is None else kinds_N[place_S]
-    return Histories(users_E, offsets_E1, items_N[place_S], num_items, kinds_S)
+    fields_SC = None if fields_NC is None else fields_NC[place_S]
+    return Histories(users_E, offsets_E1, items_N[place_S], num_items, kinds_S, fields_SC)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -243,6 +243,11 @@ def open_recommender(folder: Path) -> OpenRecommender:
     audience = load_audience(model, len(catalogue))
     if isinstance(served, Neural) and served.recommender.config.kinds != audience.kinds:
         raise UserError(f"{model} is damaged: its kinds of feedback are not the model's")
+    if isinstance(served, Neural) and served.recommender.config.event_fields:
+        raise UserError(
+            f"{model} reads privileged fields of events, which nobody has who asks for a list: it "
+            "is a teacher; ask one of its students."
+        )
     return OpenRecommender(served, catalogue, audience)
 
 

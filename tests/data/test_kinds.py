@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from feedbacks import KINDS, events, write_shop
+from feedbacks import KINDS, events, with_dwell, write_shop
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.build_interactions import Preparation, Rows, build_interactions
 from distill_jax.data.continual_splits import ContinualRule, continual_split
-from distill_jax.data.histories import Draws, HistoryTable, questions
+from distill_jax.data.histories import Draws, Hiding, HistoryTable, hide, questions
 from distill_jax.data.interactions import histories_of
+from distill_jax.data.item_fields import BANDS, numbered
 from distill_jax.data.kinds import kind_weights, parse_kinds
 from distill_jax.data.load_interactions import load_interactions, load_ranking_split
 
@@ -163,3 +164,46 @@ def test_a_continual_run_reads_one_kind(tmp_path):
     name = write_shop(tmp_path / "shop", events())
     with pytest.raises(UserError, match=r"several kinds .*--kinds buy"):
         continual_split(load_interactions(name), ContinualRule())
+
+
+HEADER = "user_id,product_id,event_time,event_type,dwell"
+
+
+def test_fields_of_events_follow_their_events(tmp_path):
+    """Through the order of time, what is dropped, histories, batches and questions."""
+    rows = with_dwell(events())
+    name = write_shop(tmp_path / "shop", rows[::-1], HEADER)
+    split = load_ranking_split(name, columns={"fields": "dwell"})
+    data = split.data
+    assert data.field_names == ("dwell",) and data.field_sizes == (BANDS + 1,)
+    kept = {(u, i, t, k): dwell for u, i, t, k, dwell in rows}
+    users = [data.user_names[user] for user in data.users_N]
+    keys = zip(users, data.items_N, data.times_N, data.kinds_N, strict=True)
+    words = [kept[u, data.item_names[i], int(t), data.kind_names[k]] for u, i, t, k in keys]
+    assert data.fields_NC[:, 0].tolist() == numbered(words)[0].tolist()
+    assert any("events: field 'dwell' has 10 bands" in note for note in data.notes)
+    assert load_interactions(name).digest != data.digest
+    table = HistoryTable(split, "next", 4)
+    batch = table.batch(np.arange(3), 4, 4)
+    histories = split.train_histories().take(table.users_R[:3])
+    for row in range(3):
+        start, end = histories.offsets_E1[row : row + 2]
+        expected = histories.fields_SC[start : end - 1][-4:]  # the last is a target alone
+        np.testing.assert_array_equal(batch.fields_BTC[row, 4 - len(expected) :], expected)
+    asked = questions(histories, "hidden", 3, 3).fields_BTC
+    assert (asked[:, -1] == 0).all()
+    np.testing.assert_array_equal(asked[0, :2], histories.fields_SC[: histories.offsets_E1[1]][-2:])
+    whole = HistoryTable(split, "hidden", 4).batch(np.arange(3), 4, 3)
+    hidden = hide(whole, Hiding(share=0.6), data.num_items, 0, 0)
+    where = hidden.target_where_BT[..., None]
+    assert where.any() and (whole.fields_BTC[where] > 0).any()
+    np.testing.assert_array_equal(hidden.fields_BTC, np.where(where, 0, whole.fields_BTC))
+
+
+def test_fields_that_are_not_there(tmp_path):
+    name = write_shop(tmp_path / "shop", events())
+    with pytest.raises(UserError, match=r"unknown column 'dwell'.*for --privileged"):
+        load_interactions(name, columns={"fields": "dwell"})
+    (tmp_path / "interactions.txt").write_text("a x\nb y\n")
+    with pytest.raises(UserError, match="for --privileged"):
+        load_interactions(f"files:{tmp_path}", columns={"fields": "dwell"})

@@ -339,3 +339,25 @@ def test_weights_of_targets(text):
     np.testing.assert_allclose(total, expected, rtol=1e-5)
     nothing = batch.replace(target_weights_BT=jnp.zeros((B, T)))
     assert objective({}, numbers, output, None, nothing)[0] == 0
+
+
+def test_weights_of_targets_weigh_the_teachers_words_too():
+    output, batch = make()
+    rng = np.random.default_rng(5)
+    ids = np.argsort(rng.normal(size=(B, T, ITEMS)), axis=-1)[..., :3].astype(np.int32)
+    logits = np.sort(rng.normal(size=(B, T, 3)).astype(np.float32))[..., ::-1]
+    rest = np.zeros((B, T), np.float32)
+    teacher = TopItems(ids, logits.copy(), rest, rest, np.ones((B, T), bool))
+    objective = resolve_ranking("kl(top=3)", SHAPE, SHAPE, positions=B * T)
+    weights = rng.uniform(0.1, 2, (B, T)).astype(np.float32)
+    say = jax.jit(lambda batch: objective({}, objective.numbers(0, 1), output, teacher, batch)[0])
+    places = list(zip(*np.nonzero(batch.target_where_BT), strict=True))
+    values = []
+    for b, t in places:
+        alone = np.zeros((B, T), np.float32)
+        alone[b, t] = 0.3  # one alone counts whole, whatever its weight
+        values.append(float(say(batch.replace(target_weights_BT=jnp.asarray(alone)))))
+    assert np.ptp(values) > 0.01
+    expected = np.average(values, weights=[weights[place] for place in places])
+    weighed = batch.replace(target_weights_BT=jnp.asarray(weights))
+    np.testing.assert_allclose(say(weighed), expected, rtol=1e-5)

@@ -25,10 +25,10 @@ from distill_jax.models.recommenders import (  # noqa: F401  being imported they
 from distill_jax.models.recommenders.sequence import Recommenders
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
-_ITEMS = r"(?:-(?:(id|text|both)(\+vectors)?|(vectors))(\+features)?)?"
+_ITEMS = r"(?:-(?:(id|text|both)(\+vectors)?|(vectors))(\+features)?(\+privileged)?)?"
 _SIZES = {
     True: re.compile(r"([1-9][0-9]?)x([1-9][0-9]{0,3})" + _ITEMS),
-    False: re.compile(r"()([1-9][0-9]{0,3})()()()()"),
+    False: re.compile(r"()([1-9][0-9]{0,3})()()()()()"),
 }
 """What stands after the kind, of families with layers and without."""
 
@@ -44,6 +44,7 @@ class ModelName:
       source: whence item vectors come: ``id``, ``text``, ``both`` or ``vectors`` that are given.
       given: whether given vectors are read, alone or beside the source.
       features: whether fields of items are read beside them.
+      privileged: whether fields of events are, which nobody has who asks for a list.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class ModelName:
     source: Literal["id", "text", "both", "vectors"] = "id"
     given: bool = False
     features: bool = False
+    privileged: bool = False
 
 
 def recommender_family(kind: str) -> Recommenders:
@@ -73,13 +75,13 @@ def parse_model(name: str) -> ModelName:
             source: Any = found[3] or found[5] or "id"
             given = bool(found[4] or found[5])
             layers, width, features = int(found[1] or 1), int(found[2]), bool(found[6])
-            return ModelName(kind, layers, width, source, given, features)
+            return ModelName(kind, layers, width, source, given, features, bool(found[7]))
     names = (f"{each.name}-{'LAYERSx' * each.layered}WIDTH" for each in families)
     raise UserError(
         f"no recommender is called {name!r}; expected {' or '.join(names)}; after layers and width "
         "comes -text or -both for item vectors made of texts (sasrec-2x64-both), and -vectors or "
         "+vectors for those of a file (sasrec-2x64-text+vectors), last +features for fields of "
-        "items (sasrec-2x64-id+features)."
+        "items (sasrec-2x64-id+features) and +privileged for fields of events, of teachers alone."
     )
 
 

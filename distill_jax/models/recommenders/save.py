@@ -73,8 +73,9 @@ def config_from_json(raw: dict[str, Any]) -> Any:
         items["tower"] = BertConfig(**items["tower"])
     if "fields" in items:
         items["fields"] = tuple(items["fields"])
-    if "kinds" in fields:
-        fields["kinds"] = tuple(fields["kinds"])
+    for name in ("kinds", "event_fields"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
     return kind(items=ItemConfig(**items), **fields)
 
 

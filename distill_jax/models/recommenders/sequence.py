@@ -44,6 +44,7 @@ class CatalogueConfig:
     items: Any
     num_layers: Any
     kinds: Any
+    event_fields: Any = ()
     knows_users: ClassVar[bool] = False
     """Whether users of the training have vectors of their own, by number."""
 
@@ -73,6 +74,7 @@ class SequenceConfig(CatalogueConfig):
       dropout: rate after the embeddings and in every layer.
       kinds: names of the kinds of feedback that it tells apart, the first is recommended; () for
         one.
+      event_fields: numbers that each privileged field of an event has; () where none is read.
     """
 
     items: ItemConfig
@@ -80,6 +82,7 @@ class SequenceConfig(CatalogueConfig):
     max_length: int = 200
     dropout: float = 0.2
     kinds: tuple[str, ...] = dataclasses.field(default=(), metadata=LATE)
+    event_fields: tuple[int, ...] = dataclasses.field(default=(), metadata=LATE)
 
     task: ClassVar[Question] = "next"
 
@@ -194,7 +197,8 @@ class Inputs(nn.Module):
     """The vectors of a history's items plus those of their positions, [B, T, D], 0 at padding.
 
     Positions are counted from the newest item, so that padding changes nothing. Where there are
-    kinds of feedback a vector of each is added too.
+    kinds of feedback a vector of each is added too, and so is one of each privileged field of an
+    event (Xu et al. 2020, "Privileged Features Distillation at Taobao Recommendations").
 
     Attributes:
       config: the model's.
@@ -234,6 +238,13 @@ class Inputs(nn.Module):
             if kinds_BT is None:
                 kinds_BT = jnp.zeros_like(batch.item_ids_BT)
             hidden_BTD = hidden_BTD + kinds_KD[kinds_BT]
+        for column, size in enumerate(config.event_fields):
+            shape = (size, config.hidden_size)
+            field_ND = self.param(f"field_{column}_embedding", init, shape, jnp.float32)
+            numbers_BT = jnp.zeros_like(batch.item_ids_BT)
+            if batch.fields_BTC is not None:
+                numbers_BT = batch.fields_BTC[..., column]
+            hidden_BTD = hidden_BTD + field_ND[numbers_BT]
         return jnp.where(batch.where_BT[..., None], hidden_BTD, 0)
 
 

@@ -45,6 +45,10 @@ def build_recommender(
       UserError: for a model that reads vectors or fields of a file where there is none.
     """
     name = parse_model(model.name)
+    if name.privileged and not split.data.field_names:
+        raise UserError(
+            f"{model.name} reads privileged fields of events: name their columns (--privileged)."
+        )
     vectors = texts() if name.source in ("text", "both") else None
     width = vectors.vectors_IE.shape[1] if vectors is not None else 0
     given_IV = None
@@ -71,6 +75,7 @@ def build_recommender(
         items,
         num_users=split.data.num_users,
         kinds=split.data.kind_names,
+        event_fields=split.data.field_sizes if name.privileged else (),
         num_layers=name.layers,
         max_length=model.max_length,
         dropout=model.dropout,

@@ -10,7 +10,7 @@ from distill_jax.core.digests import LATE, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.data.build_interactions import Preparation
-from distill_jax.data.column_names import parse_columns
+from distill_jax.data.column_names import FIELDS, parse_columns
 from distill_jax.data.kinds import parse_kinds
 from distill_jax.engine.cell import Cell
 from distill_jax.models.recommenders.build import parse_model, recommender_family
@@ -40,6 +40,7 @@ class RecData:
       item_features: a table of their fields, see ``data.item_fields``, likewise.
       kinds: ``buy,cart,click``, the kinds of feedback that count, the first is asked for; None for
         all, "" where their column is not read.
+      privileged: ``dwell,device``, columns that say more of each event, for teachers alone.
     """
 
     name: str = "movielens-100k"
@@ -51,13 +52,20 @@ class RecData:
     item_vectors: str | None = field(default=None, metadata=LATE)
     item_features: str | None = field(default=None, metadata=LATE)
     kinds: str | None = field(default=None, metadata=LATE)
+    privileged: str | None = field(default=None, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        parse_columns(self.columns)
+        _ = self.read_columns
         if self.k_core < 1:
             raise UserError(f"--k-core is {self.k_core}; expected at least 1.")
         _ = self.preparation
+
+    @property
+    def read_columns(self) -> dict[str, str]:
+        """Role -> column of the files, as ``load_interactions`` takes it."""
+        fields = {FIELDS: self.privileged} if self.privileged else {}
+        return {**parse_columns(self.columns), **fields}
 
     @property
     def preparation(self) -> Preparation:

@@ -12,7 +12,6 @@ import numpy as np
 
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
-from distill_jax.data.column_names import parse_columns
 from distill_jax.data.histories import HistoryTable
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.data.load_interactions import load_ranking_split
@@ -118,7 +117,7 @@ class Recommendation:
             own.name,
             split=own.split,
             preparation=own.preparation,
-            columns=parse_columns(own.columns),
+            columns=own.read_columns,
         )
         self.catalogue = Catalogue(engine, split, own.item_vectors, own.item_features)
         data, say = split.data, engine.reporter.say
@@ -352,6 +351,7 @@ class Recommendation:
         taught = teacher and (
             f"Teacher: {teacher.model.name}, trained with {teacher.objective} on the same "
             f"interactions; its likeliest {teacher.top} items at each training position are kept.",
+            *self._privileged(teacher),
         )
         return (
             f"Data: {data.name}, {data.num_users} users, {data.num_items} items.",
@@ -369,6 +369,13 @@ class Recommendation:
             *self.left_out,
             *self.catalogue.unknown,
         )
+
+    def _privileged(self, teacher: RecTeacher) -> tuple[str, ...]:
+        """What the teacher reads of events that those who ask for a list do not have."""
+        if not parse_model(teacher.model.name).privileged:
+            return ()
+        fields = ", ".join(self.split.data.field_names)
+        return (f"{teacher.model.name} reads privileged fields of every event: {fields}.",)
 
     def _weights_told(self) -> tuple[str, ...]:
         """How much each kind of feedback counts, where rows do not differ in it."""

@@ -8,14 +8,14 @@ import pytest
 from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch
 from distill_jax.models.family import registered
-from distill_jax.models.recommenders.build import Recommender, recommender_family
+from distill_jax.models.recommenders.build import Recommender, parse_model, recommender_family
 from distill_jax.models.recommenders.save import (
     config_from_json,
     config_to_json,
     load_recommender,
     save_recommender,
 )
-from distill_jax.models.recommenders.sequence import KindHeads, Recommenders
+from distill_jax.models.recommenders.sequence import Inputs, KindHeads, Recommenders
 from distill_jax.models.recommenders.text_items import ItemConfig
 
 ITEMS, D, T = 9, 4, 3
@@ -23,9 +23,15 @@ KINDS = ("buy", "click")
 NAMES = [family.name for family in registered(Recommenders)]
 
 
-def build(name, kinds):
+def build(name, kinds, fields=()):
     config = recommender_family(name).fitted(
-        ItemConfig(ITEMS, D), num_users=3, num_layers=1, max_length=T, num_heads=1, kinds=kinds
+        ItemConfig(ITEMS, D),
+        num_users=3,
+        num_layers=1,
+        max_length=T,
+        num_heads=1,
+        kinds=kinds,
+        event_fields=fields,
     )
     return Recommender(config)
 
@@ -87,3 +93,28 @@ def test_kinds_are_kept_with_the_model_and_cost_old_ones_nothing(tmp_path):
     assert config_from_json(config_to_json(build("bpr_mf", KINDS).config)).kinds == KINDS
     with pytest.raises(UserError, match="kinds must be"):
         build("sasrec", "buy")
+
+
+def test_a_field_of_an_event_is_a_vector_beside_its_items():
+    """By the definition; unknown ones and none at all are number 0."""
+    inputs = Inputs(build("gru4rec", (), (3, 2)).config, positions=False)
+    batch, items = batch_of(None, None), jnp.ones((ITEMS, D))
+    numbers = jnp.array([[[0, 1], [2, 1], [1, 0]], [[2, 1], [2, 0], [0, 0]]], jnp.int32)
+    params = inputs.init(jax.random.key(0), batch, items)["params"]
+    said = inputs.apply({"params": params}, batch.replace(fields_BTC=numbers), items)
+    one, two = params["field_0_embedding"], params["field_1_embedding"]
+    expected = 1 + np.asarray(one)[numbers[..., 0]] + np.asarray(two)[numbers[..., 1]]
+    where = np.asarray(batch.where_BT)[..., None]
+    np.testing.assert_allclose(said, np.where(where, expected, 0), rtol=1e-6)
+    silent = inputs.apply({"params": params}, batch, items)
+    np.testing.assert_allclose(silent, np.where(where, 1 + one[0] + two[0], 0), rtol=1e-6)
+
+
+def test_names_of_models_that_read_privileged_fields():
+    assert parse_model("sasrec-2x64-id+privileged").privileged
+    assert parse_model("sasrec-2x64-both+vectors+features+privileged").features
+    assert not parse_model("sasrec-2x64-id+features").privileged
+    with pytest.raises(UserError, match=r"\+privileged for fields of events"):
+        parse_model("sasrec-2x64-id+privileged+features")
+    config = build("sasrec", KINDS, (3, 2)).config
+    assert config_from_json(config_to_json(config)) == config

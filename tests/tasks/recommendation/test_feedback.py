@@ -3,11 +3,12 @@
 import csv
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from feedbacks import KINDS, events, write_shop
+from feedbacks import KINDS, events, with_dwell, write_shop
 from rich.console import Console
 from scripts import ROOT, module_at
 
@@ -16,9 +17,10 @@ from distill_jax.core.errors import UserError
 from distill_jax.data.interactions import histories_of
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
-from distill_jax.evaluation.open_recommender import open_recommender
+from distill_jax.evaluation.open_recommender import Neural, open_recommender
 from distill_jax.evaluation.recommend import evaluate
 from distill_jax.export.vectors import export_vectors
+from distill_jax.tasks.recommendation.runs import scorer_of
 from distill_jax.tasks.recommendation.table import Recommendation
 
 SCRIPT = module_at(ROOT / "experiments/recommendation.py")
@@ -31,8 +33,9 @@ def table_of(data, kinds, **flags):
         preset="smoke",
         data=data,
         kinds=kinds,
-        teacher="sasrec-1x8-id+features",
+        teacher="sasrec-1x8-id+features+privileged",
         item_features=f"{data.removeprefix('files:')}/features.csv",
+        privileged="dwell",
         students=("sasrec-1x4",),
         rows=("kl",),
         seeds=(0,),
@@ -49,7 +52,8 @@ def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
     rows = [f"i{n},{n * 1.5},{'abc'[n % 3]}" for n in range(100)]
     (folder / "features.csv").write_text("item,price,brand\n" + "\n".join(rows) + "\n")
-    return write_shop(folder, events(num_users=50, num_items=106))
+    header = "user_id,product_id,event_time,event_type,dwell"
+    return write_shop(folder, with_dwell(events(num_users=50, num_items=106)), header)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +155,11 @@ def test_lists_of_a_run_are_its_tables(finished, shop, tmp_path, capsys):
     manifest = export_vectors(run, tmp_path / "vectors")
     assert "kinds" in manifest.retrieval["programs"]["query"]["inputs"]
     assert manifest.parity["worst_difference"] < 1e-5
-    assert "KINDS = ['buy', 'cart', 'click']" in (tmp_path / "vectors" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "vectors/README.md").read_text(), re.S)
+    loaded: dict = {}
+    exec(code.replace("FOLDER", str(tmp_path / "vectors")), loaded)
+    pairs = [tuple(word.split(":")) for word in words]
+    assert [row[0] for row in loaded["recommend"](pairs, 5)] == expected
     audience = run / "model" / "audience.json"
     body = json.loads(audience.read_text())
     audience.write_text(json.dumps({**body, "kinds": ["cart", "buy", "click"]}))
@@ -166,10 +174,9 @@ def test_lists_of_a_run_are_its_tables(finished, shop, tmp_path, capsys):
 def test_a_teacher_reads_fields_that_its_student_does_not(finished, shop):
     """Whose content is of its cell, not the name of their table."""
     folder, task, _, rows = finished
-    teacher = open_recommender(folder / "runs" / rows["teacher"].hash)
-    with pytest.raises(UserError, match="reads fields of every item from a file"):
-        teacher.recommend("buy:i3", new_items=("Up",))
     model = task.taught.recommender
+    with pytest.raises(UserError, match="reads fields of every item from a file"):
+        Neural(scorer_of(model), task.taught.params, folder).with_new(("Up",))
     assert model.config.items.fields == (11, 4) and model.texts.fields_IC.shape[1] == 2
     assert rows["teacher"].config["model"]["features"] == task.catalogue.fields.digest
     assert rows["kl"].config["model"]["features"] == ""
@@ -177,4 +184,19 @@ def test_a_teacher_reads_fields_that_its_student_does_not(finished, shop):
     assert student.texts is None and student.config.items.only_own
     lost = Recommendation(table_of(shop, WEIGHTS, item_features=None))
     with pytest.raises(UserError, match="--item-features FILE"):
+        lost.prepare(task.engine, lost.sweep.entries())
+
+
+def test_a_teacher_of_privileged_fields_is_asked_by_its_students_alone(finished, shop):
+    folder, task, spec, rows = finished
+    assert task.taught.recommender.config.event_fields == (11,)
+    assert task.build(task.sweep.entries()[0].cell.setup.model).config.event_fields == ()
+    told = "\n".join(spec.protocol)
+    assert (
+        "sasrec-1x8-id+features+privileged reads privileged fields of every event: dwell." in told
+    )
+    with pytest.raises(UserError, match="it is a teacher; ask one of its students"):
+        open_recommender(folder / "runs" / rows["teacher"].hash)
+    lost = Recommendation(table_of(shop, WEIGHTS, privileged=None))
+    with pytest.raises(UserError, match="name their columns \\(--privileged\\)"):
         lost.prepare(task.engine, lost.sweep.entries())
