@@ -15,7 +15,8 @@ def with_dwell(rows, seed=1):
 
 
 def events(num_users=24, num_items=30, rounds=4, seed=0):
-    """(user, item, time, kind) rows; who put something into the cart mostly buys it."""
+    """(user, item, time, kind) rows; who put something into the cart mostly buys it, or another
+    item that nothing was known of."""
     rng, rows = np.random.default_rng(seed), []
     for user in range(num_users):
         place, time = int(rng.integers(num_items)), 0
@@ -23,7 +24,9 @@ def events(num_users=24, num_items=30, rounds=4, seed=0):
             kinds = ["click", "click", "cart"] + ["buy"] * (rng.random() < 0.7)
             for kind in kinds:
                 place = (place + int(kind == "click") * int(rng.integers(1, 3))) % num_items
-                rows.append((f"u{user}", f"i{place}", time, kind))
+                known = kind != "buy" or rng.random() < 0.7
+                item = place if known else int(rng.integers(num_items))
+                rows.append((f"u{user}", f"i{item}", time, kind))
                 time += 1
     return rows
 

@@ -66,6 +66,9 @@ def split_interactions(data: Interactions, rule: SplitRule) -> RankingSplit:
 def leave_one_out(data: Interactions) -> RankingSplit:
     """Each user's last item is tested, the one before it validates, the rest is train.
 
+    Of several kinds of feedback the first is asked for: the last purchase is tested, the one before
+    it validates, and what lies before that, of any kind, is train.
+
     Users with fewer than three interactions are trained on and not asked about. The history of
     a test case includes the validation item, as in SASRec (Kang and McAuley, ICDM 2018).
 

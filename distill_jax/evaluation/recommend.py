@@ -28,6 +28,8 @@ Scorer = Callable[[Histories], Any]
 """``scorer(histories) -> [E, I]``, higher is better; a numpy or JAX array of floats."""
 
 BATCH = 256
+CASES_AT_ONCE = 4096
+"""Histories are looked through so many at a time."""
 MOST_SCORES = 2**24
 """Histories are asked about so few at a time that they have no more scores, 64 MiB."""
 
@@ -127,6 +129,9 @@ def evaluate(
         *ranking.target_slices(cases.targets_E(data), split.train_counts_I),
         *ranking.length_slices(cases.ends_E - data.offsets_U1[cases.users_E]),
     ]
+    if data.kind_names:
+        touched_E = _touched(data, cases)
+        slices += [("touched", touched_E), ("untouched", ~touched_E)]
     metrics = ranking.mean_metrics(ranked.ranks_E, ks)
     lists = ranking.list_metrics(ranked.top_EK, split.train_counts_I, ks)
     parts = ranking.slice_metrics(ranked.ranks_E, ks, slices)
@@ -140,6 +145,16 @@ def evaluate(
     rule = f"ranks among {among}, those of the history{which} {seen}, ties against the model"
     protocol = f"{data.name}, {split.protocol}; {rule}; {part} split"
     return RankingReport(protocol, named | lists, cases.users_E, ranked, dict(slices))
+
+
+def _touched(data: Interactions, cases: Cases) -> np.ndarray:
+    """bool [E], whether the target is in the history already: clicked, say, before it is bought."""
+    touched_E, targets_E = np.zeros(len(cases), bool), cases.targets_E(data)
+    for start in range(0, len(cases), CASES_AT_ONCE):
+        rows = np.arange(start, min(start + CASES_AT_ONCE, len(cases)))
+        part = cases.take(rows).histories(data)
+        touched_E[start + part.rows_S[part.items_S == targets_E[rows][part.rows_S]]] = True
+    return touched_E
 
 
 def rank_cases(

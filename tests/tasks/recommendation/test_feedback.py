@@ -83,7 +83,11 @@ def test_bought_items_are_left_out_and_clicked_ones_compete(finished):
         bought = set(data.items_N[start:end][data.kinds_N[start:end] == 0])
         target = int(data.items_N[end])  # of equal scores all that compete stand before it
         assert report.ranked.ranks_E[row] == data.num_items - len(bought - {target})
+        before = set(data.items_N[start:end])
+        assert report.slices["touched"][row] == (target in before)
     assert "as 'buy' left out" in report.protocol
+    touched, untouched = (report.metrics[f"cases/{name}"] for name in ("touched", "untouched"))
+    assert touched + untouched == len(split.test) and min(touched, untouched) > 0
 
 
 def test_popularity_counts_purchases(finished):
