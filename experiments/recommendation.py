@@ -5,6 +5,7 @@
     python experiments/recommendation.py --preset ml-1m --data files:FOLDER   # SASRec's form
     python experiments/recommendation.py --preset cold    # a split in time, items nobody has seen
     python experiments/recommendation.py --rows labels kl "shuffled teacher" --seeds 0
+    python experiments/recommendation.py --teacher lightgcn-2x32 --students bpr_mf-16   # a graph
     python experiments/recommendation.py --data files:FOLDER --references popularity,item_knn \\
       --labels "sampled_softmax(n=256)" --min-rating 4 --k-core 5      # a large catalogue
 
@@ -49,7 +50,7 @@ class Recommendation(InteractionFlags):
     teacher: str | None = None
     """sasrec-2x64-both by default; -text reads texts alone, without an ending items are numbers;
     -vectors and +vectors (sasrec-2x64-text+vectors) read those of --item-vectors, +features
-    (sasrec-2x64-id+features) --item-features."""
+    (sasrec-2x64-id+features) --item-features; lightgcn-3x64 knows the graph of who took what."""
     students: tuple[str, ...] = ()
     """sasrec-1x16 by default; gru4rec-1x16, bpr_mf-16, sasrec-1x16-text ..."""
     rows: tuple[str, ...] = ()
@@ -98,6 +99,9 @@ CONTROLS: dict[str, dict[str, object]] = {
     "teacher's item vectors": {"start": "teacher_items"},
     "shuffled teacher": {"placebo": True},
 }
+RATES = {"lightgcn": 2e-2}
+"""Of teachers that need another one than the preset's: means over layers and neighbours move little
+when one vector does."""
 SMOKE = ("labels", "kl", "relaxed_ranking", "hidden_mse", "shuffled teacher")
 SOFTMAX = "full_softmax"
 TRAINED = f"{SOFTMAX}(items='trained')"
@@ -179,6 +183,7 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
     from distill_jax.training.recommender import ADAM, FitConfig
 
     preset = PRESETS[flags.preset]
+    name = flags.teacher or preset.teacher
     max_length = preset.max_length if flags.max_length is None else flags.max_length
     fast = replace(ADAM, learning_rate=3e-3, schedule="linear", warmup=0.05)
     training = FitConfig(
@@ -192,9 +197,8 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
     teacher_training = replace(
         training,
         epochs=flags.teacher_epochs or preset.teacher_epochs,
-        optimizer=replace(fast, learning_rate=preset.teacher_rate),
+        optimizer=replace(fast, learning_rate=RATES.get(kind_of(name), preset.teacher_rate)),
     )
-    name = flags.teacher or preset.teacher
     teacher = RecModel(name, max_length, dropout=0.2, heads=2)
     names = flags.students or preset.students
     students = {each: RecModel(each, max_length, dropout=0.1) for each in names}
@@ -228,7 +232,13 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         tested=(NDCG.key, COLD_NDCG.key) if unseen else (NDCG.key,),
         row_title="training",
     )
-    return sweep, tuple(replace(teacher, name=peer) for peer in preset.peers if peer != name)
+    peers = (peer for peer in preset.peers if peer != name and kind_of(peer) == kind_of(name))
+    return sweep, tuple(replace(teacher, name=peer) for peer in peers)
+
+
+def kind_of(name: str) -> str:
+    """Of a model: beside a teacher stand others of its kind alone."""
+    return name.partition("-")[0]
 
 
 def with_labels(flags: Recommendation, rows: Mapping[str, str]) -> dict[str, str]:

@@ -60,10 +60,11 @@ def save_model(
     items = ItemConfig(
         data.num_items, model.width, model.source, text_width=width, initializer_range=0.5
     )
-    config = recommender_family(model.kind).fitted(
+    family = recommender_family(model.kind)
+    config = family.fitted(
         items, num_users=data.num_users, num_layers=model.layers, max_length=max_length, num_heads=2
     )
-    recommender = Recommender(config, texts)
+    recommender = Recommender(config, family.constants(texts, split))
     params = recommender.init(jax.random.key(1))
     if "item_bias" in params:  # begins as zeros
         params["item_bias"] = jax.random.normal(jax.random.key(2), (data.num_items,))

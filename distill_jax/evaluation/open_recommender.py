@@ -94,7 +94,7 @@ class Neural:
 
     def network(self) -> tuple[Recommender, Params]:
         """See ``Served``."""
-        return self.recommender, self.params
+        return self.recommender.in_use, self.recommender.params_in_use(self.params)
 
     def with_new(self, texts: Sequence[str]) -> Scorer:
         """See ``Served``.
@@ -102,7 +102,7 @@ class Neural:
         Raises:
           UserError: for a model whose item vectors are not made of texts.
         """
-        items = self.recommender.config.items
+        items = self.recommender.in_use.config.items
         if items.reads_files:
             what = "a vector" if items.given_width else "fields"
             raise UserError(
@@ -241,7 +241,8 @@ def open_recommender(folder: Path) -> OpenRecommender:
     if catalogue.names != names:
         raise UserError(f"{model} is damaged: its catalogue is not the model's")
     audience = load_audience(model, len(catalogue))
-    if isinstance(served, Neural) and served.recommender.config.kinds != audience.kinds:
+    kinds = served.recommender.config.kinds if isinstance(served, Neural) else ()
+    if kinds and kinds != audience.kinds:
         raise UserError(f"{model} is damaged: its kinds of feedback are not the model's")
     if isinstance(served, Neural) and served.recommender.config.event_fields:
         raise UserError(

@@ -33,16 +33,17 @@ class HistoryScorer:
 
     def __init__(self, recommender: Recommender) -> None:
         self.recommender = recommender
+        self._used = used = recommender.in_use
         longest = recommender.config.max_length
         self.lengths = (*(length for length in LENGTHS if length < longest), longest)
 
         def items(params: Any, texts: ItemTexts | None) -> Array:
-            return dataclasses.replace(recommender, texts=texts).item_vectors(params)
+            return dataclasses.replace(used, texts=texts).item_vectors(params)
 
         self._items = jax.jit(items)
 
         def score(params: Any, items_ID: Array, batch: HistoryBatch) -> Array:
-            output = recommender.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
+            output = used.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
             return scores_last(output)
 
         self._score = jax.jit(score)
@@ -53,8 +54,8 @@ class HistoryScorer:
         Args:
           texts: of the items that are scored; by default the recommender's.
         """
-        params = jax.device_put(params)
-        items_ID = self._items(params, texts or self.recommender.texts)
+        params = self.recommender.params_in_use(jax.device_put(params))
+        items_ID = self._items(params, texts or self._used.texts)
 
         def scorer(histories: Histories) -> Array | np.ndarray:
             said_BI = self._score(params, items_ID, self.batch(histories))

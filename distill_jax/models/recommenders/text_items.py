@@ -34,6 +34,8 @@ class ItemTexts:
       where_IL: bool [I, L], True for real tokens.
       given_IV: float32 [I, V], vectors from a file.
       fields_IC: int32 [I, C], the number of each field (category, price band), 0 where unknown.
+      edge_users_N, edge_items_N, edge_weights_N: int32, int32, float32 [N], who took which item in
+        training, each pair once, and its weight in a sum over neighbours.
     """
 
     vectors_IE: Any = None
@@ -41,6 +43,9 @@ class ItemTexts:
     where_IL: Any = None
     given_IV: Any = None
     fields_IC: Any = None
+    edge_users_N: Any = None
+    edge_items_N: Any = None
+    edge_weights_N: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

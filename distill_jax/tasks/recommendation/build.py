@@ -20,6 +20,7 @@ from distill_jax.data.item_fields import Fields
 from distill_jax.data.item_vectors import read_item_vectors
 from distill_jax.models.bert import Params
 from distill_jax.models.recommenders.build import Recommender, parse_model, recommender_family
+from distill_jax.models.recommenders.sequence import SequenceConfig
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
 from distill_jax.tasks.recommendation.cells import RecModel
 from distill_jax.teachers.item_texts import TextSpace
@@ -45,6 +46,10 @@ def build_recommender(
       UserError: for a model that reads vectors or fields of a file where there is none.
     """
     name = parse_model(model.name)
+    if name.privileged and not issubclass(
+        recommender_family(name.kind).config_type, SequenceConfig
+    ):
+        raise UserError(f"a {name.kind} reads no events, so it has no privileged fields of theirs")
     if name.privileged and not split.data.field_names:
         raise UserError(
             f"{model.name} reads privileged fields of events: name their columns (--privileged)."
@@ -71,7 +76,8 @@ def build_recommender(
         given_width=0 if given_IV is None else given_IV.shape[1],
         fields=() if known is None else known.sizes,
     )
-    config = recommender_family(name.kind).fitted(
+    family = recommender_family(name.kind)
+    config = family.fitted(
         items,
         num_users=split.data.num_users,
         kinds=split.data.kind_names,
@@ -82,7 +88,7 @@ def build_recommender(
         num_heads=model.heads,
         attention_dropout=model.dropout,
     )
-    return Recommender(config, vectors)
+    return Recommender(config, family.constants(vectors, split))
 
 
 def item_vectors_of_texts(

@@ -302,8 +302,9 @@ def asked(
 
     Args:
       table: of students that learn from it.
-      top: how many of its likeliest items are kept.
+      top: how many of its likeliest items are kept, where there are more.
     """
+    top = kept_items(top, table.split)
     own, table = recommender_digest(recommender, params), table_for(recommender, table)
     provenance = TopItemsProvenance(own, table.digest, top)
     folder = engine.folder / "teacher_outputs" / provenance.digest
@@ -312,6 +313,11 @@ def asked(
         speaker = RecommenderSpeaker(recommender, params, top)
         build_top_items(folder, provenance, table, speaker, on_batch=lambda *_: engine.check_stop())
     return own, open_top_items(folder, provenance)
+
+
+def kept_items(top: int, split: RankingSplit) -> int:
+    """How many of the teacher's likeliest items are kept: of few all but one, the rest."""
+    return min(top, split.data.num_items - 1)
 
 
 def closed_form_row(

@@ -42,6 +42,7 @@ from distill_jax.tasks.recommendation.runs import (
     Catalogue,
     asked,
     closed_form_row,
+    kept_items,
     recommender_work,
     scorer_of,
     trained_once,
@@ -350,7 +351,8 @@ class Recommendation:
         seen = f"as {data.kind_names[0]!r} {seen}" if data.kind_names else seen
         taught = teacher and (
             f"Teacher: {teacher.model.name}, trained with {teacher.objective} on the same "
-            f"interactions; its likeliest {teacher.top} items at each training position are kept.",
+            f"interactions; its likeliest {kept_items(teacher.top, self.split)} items at each "
+            "training position are kept.",
             *self._privileged(teacher),
         )
         return (

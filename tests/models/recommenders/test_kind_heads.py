@@ -1,5 +1,7 @@
 """Models that tell kinds of feedback apart: a vector a kind of event, a head a kind of question."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,11 @@ from distill_jax.models.recommenders.text_items import ItemConfig
 
 ITEMS, D, T = 9, 4, 3
 KINDS = ("buy", "click")
-NAMES = [family.name for family in registered(Recommenders)]
+NAMES = [
+    each.name
+    for each in registered(Recommenders)
+    if "kinds" in {field.name for field in dataclasses.fields(each.config_type)}
+]
 
 
 def build(name, kinds, fields=()):
