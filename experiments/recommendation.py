@@ -49,14 +49,19 @@ class Recommendation(InteractionFlags):
     """leave-one-out, temporal, temporal:0.8,0.1,all or files; by default the data's own."""
     teacher: str | None = None
     """sasrec-2x64-both by default; -text reads texts alone, without an ending items are numbers;
-    -vectors and +vectors (sasrec-2x64-text+vectors) read those of --item-vectors; lightgcn-3x64
-    knows the graph of who took what."""
+    -vectors and +vectors (sasrec-2x64-text+vectors) read those of --item-vectors, +features
+    (sasrec-2x64-id+features) --item-features; lightgcn-3x64 knows the graph of who took what."""
     students: tuple[str, ...] = ()
     """sasrec-1x16 by default; gru4rec-1x16, bpr_mf-16, sasrec-1x16-text ..."""
     rows: tuple[str, ...] = ()
     """Of the table, by their names; by default the preset's."""
     item_vectors: str | None = None
     """Vectors of items: FILE.npy with FILE.csv beside it (columns row, id), or .safetensors."""
+    item_features: str | None = None
+    """Fields of items: a table with a column item and one a field (category, price)."""
+    privileged: str | None = None
+    """Columns of files:FOLDER that say more of each event (dwell,returned), for a teacher whose
+    name ends with +privileged (sasrec-2x64-id+privileged); its students do not read them."""
     references: str = "popularity,ease"
     """What stands beside the students without training: popularity, item_knn, ease; "" for none."""
     labels: str | None = None
@@ -169,6 +174,7 @@ def main(flags: Recommendation) -> None:
 
 def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecModel, ...]]":
     """The table that the flags ask for, and models that stand beside its teacher."""
+    from distill_jax.data.kinds import kind_weights
     from distill_jax.engine.cell import Cell, Train
     from distill_jax.engine.sweep import Sweep, axis, points
     from distill_jax.models.recommenders.closed_forms import parse_references
@@ -191,6 +197,7 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         batch_size=preset.batch_size,
         optimizer=fast,
         windows=flags.windows,
+        kind_weights=kind_weights(flags.kinds),
     )
     teacher_training = replace(
         training,
@@ -211,7 +218,12 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         title=f"Ways of distilling a recommender, {flags.data}",
         base=Cell(
             RecommenderSetup(
-                replace(data, item_vectors=flags.item_vectors),
+                replace(
+                    data,
+                    item_vectors=flags.item_vectors,
+                    item_features=flags.item_features,
+                    privileged=flags.privileged,
+                ),
                 teacher=RecTeacher(
                     teacher, of_teacher, training=teacher_training, users=flags.taught
                 ),

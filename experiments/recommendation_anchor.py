@@ -75,6 +75,7 @@ def main(flags: Anchor) -> None:
 
 def table(flags: Anchor, data: str, notes: tuple[str, ...]) -> "Sweep[RecommenderSetup]":
     """One row and popularity, without a teacher."""
+    from distill_jax.data.kinds import kind_weights
     from distill_jax.engine.cell import Cell, Train
     from distill_jax.engine.sweep import Point, Sweep
     from distill_jax.models.recommenders.closed_forms import parse_references
@@ -92,6 +93,7 @@ def table(flags: Anchor, data: str, notes: tuple[str, ...]) -> "Sweep[Recommende
         max_shapes=flags.max_shapes,
         optimizer=replace(ADAM, learning_rate=flags.learning_rate),
         windows=flags.windows,
+        kind_weights=kind_weights(flags.kinds),
     )
     return Sweep(
         name=NAME,

@@ -17,7 +17,12 @@ class InteractionFlags(TableFlags):
     data: str = "movielens-100k"
     """movielens-100k, files:FOLDER with interactions, tfds:movielens/NAME."""
     columns: str | None = None
-    """Of files:FOLDER, where they are not called as usual: user=...,item=...,time=...,rating=..."""
+    """Of files:FOLDER, where they are not called as usual: user=...,item=...,time=...,rating=...,
+    kind=..."""
+    kinds: str | None = None
+    """Of feedback, where the files have a column that says which, and how much each counts in
+    training: "buy=1,cart=0.5,click=0.1". The first is recommended, others than these are dropped.
+    By default all of them alike, the rarest first; "" leaves the column unread."""
     min_rating: float | None = None
     """Interactions rated lower are dropped; by default all count, those rated 0 and below too."""
     k_core: int = 1
@@ -34,6 +39,7 @@ class InteractionFlags(TableFlags):
         Args:
           split: see ``RecData``.
         """
+        from distill_jax.data.kinds import parse_kinds
         from distill_jax.tasks.recommendation.cells import RecData
 
         return RecData(
@@ -44,17 +50,17 @@ class InteractionFlags(TableFlags):
             k_core=self.k_core,
             repeats=self.repeats,
             asked=self.asked,
+            kinds=self.kinds if self.kinds is None else ",".join(parse_kinds(self.kinds) or ()),
         )
 
     def ranking_split(self) -> "RankingSplit":
         """The data, divided by their own split or leave-one-out."""
-        from distill_jax.data.column_names import parse_columns
         from distill_jax.data.load_interactions import load_ranking_split
 
         data = self.rec_data()
         return load_ranking_split(
             data.name,
             preparation=data.preparation,
-            columns=parse_columns(data.columns),
+            columns=data.read_columns,
             asked=data.asked,
         )

@@ -46,7 +46,7 @@ class Recommend:
     table (results/recommendation) the student that was best on validation."""
     history: str | None = None
     """Ids or titles, oldest first, divided by semicolons: "Toy Story; Alien"; "" for what
-    is popular."""
+    is popular. Of runs with several kinds of feedback with the kind: "click:Alien; buy:Up"."""
     users: Path | None = None
     """A file of people: columns user, history (ids or titles, oldest first, divided by semicolons,
     or a list), or both; CSV, TSV, JSON, JSONL, Parquet, or .txt with a user a line."""
@@ -54,7 +54,8 @@ class Recommend:
     """What known users took, in the forms of --data of an experiment (files:FOLDER, movielens-100k)
     or a file; a history in --users comes before it."""
     columns: str | None = None
-    """Of these files, where they are not called as usual: user=...,item=...,time=...,history=..."""
+    """Of these files, where they are not called as usual: user=...,item=...,time=...,history=...,
+    kind=..."""
     output: Path | None = None
     """A .csv or .jsonl to write: user, rank, item, title, score, and what the list rests on."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
@@ -99,6 +100,7 @@ def main(arguments: Sequence[str]) -> None:
         shown_I=shown_I,
         with_seen=args.with_seen or None,
     )
+    words = [opened.audience.event(word)[0] for word in words]
     for line in _doubts(opened.catalogue, words, len(found), args.k):
         print(line, file=sys.stderr)
     for place, each in enumerate(found, 1):
@@ -197,7 +199,8 @@ def _taken(args: Recommend, opened: OpenRecommender) -> Taken | None:
 
     is_file = user_path(args.interactions).exists()
     spec = f"files:{args.interactions}" if is_file else args.interactions
-    preparation = Preparation("keep" if opened.audience.repeats else "first")
+    repeats = "keep" if opened.audience.repeats else "first"
+    preparation = Preparation(repeats, kinds=opened.audience.kinds, kinds_occur=False)
     data = load_interactions(spec, preparation=preparation, columns=parse_columns(args.columns))
     taken = taken_from(data, opened.catalogue)
     for note in data.notes:

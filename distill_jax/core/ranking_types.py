@@ -36,6 +36,13 @@ class HistoryBatch(Examples):
         rows end with the newest.
       rows_BC: int32 [B, C], of the whole catalogue, one after another: the items that the numbers
         here mean, where they are of a smaller one (``models.recommenders.occurring_items``).
+      kinds_BT: int32 [B, T], of which kind of feedback each item of the history is (0 for what is
+        recommended); None where there is one kind.
+      target_kinds_BT: int32 [B, T], of which kind the target is: what each position is asked. None
+        where there is one kind, or all are asked for kind 0.
+      fields_BTC: int32 [B, T, C], numbers of the fields of each event of the history (how long it
+        was looked at), 0 where unknown; None where the data has none.
+      target_weights_BT: float32 [B, T], how much a position counts; None where all do alike.
     """
 
     example_ids_B: Array
@@ -46,6 +53,10 @@ class HistoryBatch(Examples):
     negatives_BTN: Array | None = None
     later_B: Array | None = None
     rows_BC: Array | None = None
+    kinds_BT: Array | None = None
+    target_kinds_BT: Array | None = None
+    target_weights_BT: Array | None = None
+    fields_BTC: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,15 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.interactions import Interactions
+from distill_jax.data.item_fields import numbered
+from distill_jax.data.kinds import kind_numbers
 
 REPEATS = ("first", "last", "keep")
 SEPARATOR = " | "
@@ -27,6 +30,9 @@ class Preparation:
       min_user_count, min_item_count: users and items with fewer interactions are dropped, again
         and again until all that are left have enough (the k-core, where both are k).
       keep_unseen_items: items that have a text but no interaction stay in the catalogue.
+      kinds: of feedback, which others are dropped for; the first is asked for. None for all that a
+        column of kinds holds, () where it is not to be read.
+      kinds_occur: whether each of them has to; else some may be without interactions.
     """
 
     repeats: str = "first"
@@ -34,6 +40,8 @@ class Preparation:
     min_user_count: int = 1
     min_item_count: int = 1
     keep_unseen_items: bool = False
+    kinds: tuple[str, ...] | None = None
+    kinds_occur: bool = True
 
     def __post_init__(self) -> None:
         if self.repeats not in REPEATS:
@@ -49,6 +57,8 @@ class Rows(NamedTuple):
     Attributes:
       parts_N: [N] 0 for train, 1 for validation, 2 for test where the files say so: a user's
         interactions are put in this order first. None where they do not.
+      kinds: of feedback; None where the files do not say.
+      fields: name -> what else a column says of each row, "" where it says nothing.
     """
 
     users: Sequence[str]
@@ -56,6 +66,8 @@ class Rows(NamedTuple):
     times_N: np.ndarray | None = None
     ratings_N: np.ndarray | None = None
     parts_N: np.ndarray | None = None
+    kinds: Sequence[str] | None = None
+    fields: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 class RawInteractions(NamedTuple):
@@ -69,17 +81,19 @@ class RawInteractions(NamedTuple):
 def joined(place: Path, tables: list[Rows]) -> Rows:
     """Train, validation and test rows as one, with their parts."""
 
-    def column(name: str) -> np.ndarray | None:
+    def column(name: str) -> Any:
         columns = [getattr(table, name) for table in tables]
         if all(values is None for values in columns):
             return None
         if any(values is None for values in columns):
-            word = name.removesuffix("s_N")
+            word = name.removesuffix("_N").removesuffix("s")
             raise UserError(
                 f"data files: some of the splits in {place} have a column {word!r} and some do "
                 "not; expected it in all three or in none."
             )
-        return np.concatenate(columns)
+        if name.endswith("_N"):
+            return np.concatenate(columns)
+        return [value for values in columns for value in values]
 
     return Rows(
         users=[user for table in tables for user in table.users],
@@ -87,6 +101,11 @@ def joined(place: Path, tables: list[Rows]) -> Rows:
         times_N=column("times_N"),
         ratings_N=column("ratings_N"),
         parts_N=np.repeat(np.arange(len(tables)), [len(table.users) for table in tables]),
+        kinds=column("kinds"),
+        fields={
+            name: [word for table in tables for word in table.fields[name]]
+            for name in tables[0].fields
+        },
     )
 
 
@@ -114,7 +133,7 @@ def build_with_parts(
     Users and items are numbered in the order of their names (by value if all are whole
     numbers), so that the order of the rows does not matter. Each user's interactions are put
     in the order of time; those of one time stay in the order of the rows. Ratings are filtered
-    first, then repeats, then rare users and items.
+    first, then kinds, then repeats (of a user, an item and a kind), then rare users and items.
 
     Raises:
       UserError: if nothing is left, or if parts and times contradict each other.
@@ -124,10 +143,18 @@ def build_with_parts(
     user_names, users_N = _numbered(rows.users)
     item_names, items_N = _numbered(rows.items)
     kept_N = _well_rated(name, rows, preparation, told)
+    kind_names, kinds_N = kind_numbers(
+        name, rows.kinds, preparation.kinds, told, occur=preparation.kinds_occur
+    )
+    if kinds_N is not None:
+        kept_N = kept_N[kinds_N[kept_N] >= 0]
+        kinds_N = kinds_N if len(kind_names) > 1 else None
     keys = [column[kept_N] for column in (rows.times_N, rows.parts_N) if column is not None]
     order_N = kept_N[np.lexsort([*keys, users_N[kept_N]])]  # stable
     parts_N = None if rows.parts_N is None else rows.parts_N[order_N]
     pairs_N = users_N[order_N] * (items_N.max(initial=0) + 1) + items_N[order_N]
+    if kinds_N is not None:
+        pairs_N = pairs_N * len(kind_names) + kinds_N[order_N]
     order_N = order_N[_without_repeats(pairs_N, parts_N, preparation, told)]
     order_N = order_N[_frequent(users_N[order_N], items_N[order_N], preparation, told)]
     if not len(order_N):
@@ -137,6 +164,7 @@ def build_with_parts(
     _check_parts(name, rows, users_N, user_names, order_N)
     if rows.times_N is not None:
         told += _ties(users_N[order_N], rows.times_N[order_N])
+    fields = _fields(rows, order_N, told)
     users_N, user_names = _compact(users_N[order_N], user_names)
     items_N, item_names = _compact(items_N[order_N], item_names)
     item_names, items_N = _catalogue(item_names, items_N, texts, preparation, told)
@@ -152,6 +180,9 @@ def build_with_parts(
         ratings_N=None if rows.ratings_N is None else rows.ratings_N[order_N].astype(np.float32),
         notes=tuple(told),
         repeats=preparation.repeats == "keep",
+        kind_names=() if kinds_N is None else kind_names,
+        kinds_N=None if kinds_N is None else kinds_N[order_N].astype(np.int32),
+        **fields,
     )
     return data, None if rows.parts_N is None else rows.parts_N[order_N]
 
@@ -180,7 +211,7 @@ def _well_rated(name: str, rows: Rows, preparation: Preparation, told: list[str]
         return np.arange(len(rows.users))
     if rows.ratings_N is None:
         raise UserError(f"data {name!r} has no ratings, which --min-rating asks for.")
-    kept_N = np.flatnonzero(rows.ratings_N >= preparation.min_rating)
+    kept_N = np.flatnonzero(~(rows.ratings_N < preparation.min_rating))  # a click has no rating
     dropped = len(rows.users) - len(kept_N)
     if dropped:
         told.append(
@@ -249,6 +280,19 @@ def _check_parts(
             f"data {name!r}: user {user!r} has a train (or validation) row that is later than a "
             "validation (or test) row. Split every user by time, or leave the time column out."
         )
+
+
+def _fields(rows: Rows, order_N: np.ndarray, told: list[str]) -> dict[str, Any]:
+    """What else is said of the interactions that are left, as ``Interactions`` takes it."""
+    if not rows.fields:
+        return {}
+    made = {name: numbered([words[row] for row in order_N]) for name, words in rows.fields.items()}
+    told += [f"events: field {name!r} has {what}" for name, (_, _, what) in made.items()]
+    return {
+        "field_names": tuple(made),
+        "field_sizes": tuple(size for _, size, _ in made.values()),
+        "fields_NC": np.stack([numbers for numbers, _, _ in made.values()], axis=1),
+    }
 
 
 def _ties(users_N: np.ndarray, times_N: np.ndarray) -> list[str]:

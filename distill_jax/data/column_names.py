@@ -12,9 +12,31 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "item": ("item", "itemid", "iid", "movieid", "product", "productid", "sku", "articleid"),
     "time": ("time", "timestamp", "ts", "datetime", "date", "eventtime", "unixtime", "createdat"),
     "rating": ("rating", "ratings", "stars"),
+    "kind": (
+        *("kind", "event", "eventtype", "action", "actiontype", "behavior", "behaviortype"),
+        *("behaviour", "behaviourtype", "feedback", "feedbacktype", "interactiontype"),
+    ),
     "history": ("history", "itemidlist", "items"),
 }
 """What a column holds -> what it is called, without case, signs and RecBole's ``:type``."""
+
+
+FIELDS = "fields"
+"""Beside the roles, what else of each row is read."""
+
+
+def fields_of(columns: Collection[str], where: object, said: Mapping[str, str] | None) -> list[str]:
+    """The columns that are read as fields of events.
+
+    Raises:
+      UserError: for one that is not there.
+    """
+    wanted = (said or {}).get(FIELDS, "").split(",")
+    names = [name for name in (each.strip() for each in wanted) if name]
+    for name in names:
+        if name not in columns:
+            raise unknown("column", name, columns, where=f"in {where}, for --privileged")
+    return list(dict.fromkeys(names))
 
 
 def column_of(
@@ -24,7 +46,8 @@ def column_of(
 
     Args:
       where: the file, for errors.
-      said: role -> column, as the user named it; it wins. The role's own name is next.
+      said: role -> column, as the user named it (of ``FIELDS`` several, with commas); it wins. The
+        role's own name is next.
 
     Raises:
       UserError: for a named column that is not there, or several that may be meant.

@@ -122,6 +122,11 @@ def continual_split(data: Interactions, rule: ContinualRule) -> ContinualSplit:
     """
     if data.times_N is None:
         raise UserError(f"data {data.name!r} has no times, which a continual run needs.")
+    if data.kind_names:
+        raise UserError(
+            f"data {data.name!r} has feedback of several kinds ({', '.join(data.kind_names)}); a "
+            f"continual run reads one: --kinds {data.kind_names[0]}."
+        )
     moment = np.sort(data.times_N)[int(rule.old * len(data))]
     starts_U = data.offsets_U1[:-1]
     ends_U, borders_U = data.offsets_U1[1:], first_at(data, data.times_N >= moment)

@@ -138,6 +138,14 @@ class HistoryTable:
             "target_where_BT": where_BT.copy(),
             "later_B": filled(later, batch_size) if self.windows else None,
         }
+        if (kinds_N := self.split.data.kinds_N) is not None:
+            kinds_RT = np.where(where_RT, kinds_N[place_RT], 0)
+            asked_RT = np.where(where_RT, kinds_N[place_RT + shift], 0)
+            arrays["kinds_BT"] = filled(kinds_RT, batch_size)
+            arrays["target_kinds_BT"] = filled(asked_RT, batch_size)
+        if (fields_NC := self.split.data.fields_NC) is not None:
+            fields_RTC = np.where(where_RT[..., None], fields_NC[place_RT], 0)
+            arrays["fields_BTC"] = filled(fields_RTC, batch_size)
         return HistoryBatch(**arrays)
 
     @functools.cached_property
@@ -212,22 +220,28 @@ class Draws:
       table: of the batches.
       hiding: for models that find hidden items.
       negatives: for losses that want some.
+      kind_weights: how much a target of each kind of feedback counts; () where all do alike.
     """
 
     table: HistoryTable
     hiding: Hiding | None = None
     negatives: Negatives | None = None
+    kind_weights: tuple[float, ...] = ()
 
     def __call__(self, batch: HistoryBatch, seed: int, step: int) -> HistoryBatch:
         if self.hiding is not None:
             batch = hide(batch, self.hiding, self.table.num_items, seed, step)
         if self.negatives is not None:
             batch = _with_negatives(batch, self.negatives, self.table, seed, step)
+        if self.kind_weights:
+            weights_K = np.array(self.kind_weights, np.float32)
+            arrays: dict[str, Any] = {"target_weights_BT": weights_K[batch.target_kinds_BT]}
+            batch = dataclasses.replace(batch, **arrays)
         return batch
 
 
 def hide(batch: HistoryBatch, hiding: Hiding, num_items: int, seed: int, step: int) -> HistoryBatch:
-    """Replace items by ``num_items + 1``; only they are targets."""
+    """Replace items by ``num_items + 1``, of which no field is known; only they are targets."""
     item_ids_BT, where_BT = np.asarray(batch.item_ids_BT), np.asarray(batch.where_BT)
     users_B1 = np.asarray(batch.example_ids_B)[:, None]
     from_end_BT = _from_end(batch, item_ids_BT.shape[1])
@@ -242,6 +256,8 @@ def hide(batch: HistoryBatch, hiding: Hiding, num_items: int, seed: int, step: i
         "item_ids_BT": np.where(hidden_BT, np.int32(num_items + 1), item_ids_BT),
         "target_where_BT": hidden_BT,
     }
+    if batch.fields_BTC is not None:
+        arrays["fields_BTC"] = np.where(hidden_BT[..., None], 0, np.asarray(batch.fields_BTC))
     return dataclasses.replace(batch, **arrays)
 
 
@@ -276,12 +292,14 @@ def questions(histories: Histories, task: Question, length: int, batch_size: int
       length: T; older items are left out.
       batch_size: rows, the missing ones padding.
     """
+    kept = length - 1 if task == "hidden" else length
+    item_ids_ET, kinds_ET = histories.padded(kept), histories.padded_kinds(kept)
+    fields_ETC = histories.padded_fields(kept)
     if task == "hidden":
-        known_ET = histories.padded(length - 1)
-        hidden_E1 = np.full((len(histories), 1), histories.num_items + 1, np.int32)
-        item_ids_ET = np.concatenate([known_ET, hidden_E1], axis=1)
-    else:
-        item_ids_ET = histories.padded(length)
+        item_ids_ET = np.pad(item_ids_ET, ((0, 0), (0, 1)), constant_values=histories.num_items + 1)
+        kinds_ET = None if kinds_ET is None else np.pad(kinds_ET, ((0, 0), (0, 1)))
+        if fields_ETC is not None:
+            fields_ETC = np.pad(fields_ETC, ((0, 0), (0, 1), (0, 0)))
     item_ids_BT = filled(item_ids_ET, batch_size)
     arrays: dict[str, Any] = {
         "example_ids_B": filled(histories.users_E, batch_size, PADDING_ID),
@@ -289,5 +307,7 @@ def questions(histories: Histories, task: Question, length: int, batch_size: int
         "where_BT": item_ids_BT != PADDING_ITEM,
         "targets_BT": np.zeros_like(item_ids_BT),
         "target_where_BT": np.zeros(item_ids_BT.shape, bool),
+        "kinds_BT": None if kinds_ET is None else filled(kinds_ET, batch_size),
+        "fields_BTC": None if fields_ETC is None else filled(fields_ETC, batch_size),
     }
     return HistoryBatch(**arrays)

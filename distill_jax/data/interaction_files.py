@@ -3,8 +3,9 @@
 What a folder may hold:
 
 - ``interactions.csv`` (or ``.tsv``, or either with ``.gz``): columns ``user``, ``item``, and
-  ``time`` and ``rating`` where there are any, by these names or other usual ones (``userId``,
-  ``movieId``, ``timestamp``, see ``column_names``); other columns are not read;
+  ``time``, ``rating`` and ``kind`` (click, buy ...) where there are any, by these names or other
+  usual ones (``userId``, ``movieId``, ``timestamp``, see ``column_names``); other columns are not
+  read;
 - or ``train``, ``validation`` (``dev``, ``valid``) and ``test`` of that form: the user's own split;
 - or ``interactions.txt`` (or ``.txt.gz``): ``user item`` a line, each user's in chronological
   order (Kang and McAuley, ICDM 2018);
@@ -14,6 +15,7 @@ What a folder may hold:
   column the item, its last ones title and genres.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.data import recbole
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
-from distill_jax.data.column_names import column_of
+from distill_jax.data.column_names import column_of, fields_of
 from distill_jax.data.file_formats import one_file, read_lines
 from distill_jax.data.separated import (
     blocks,
@@ -42,7 +44,7 @@ TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 LINES = (".txt", ".txt.gz")
 DATA = "data files"
 NO_TIME = "no time column: the file's order decides"
-_ROLES = ("user", "item", "time", "rating")
+_ROLES = ("user", "item", "time", "rating", "kind")
 PARTS = (("train",), ("validation", "dev", "valid"), ("test",))
 
 
@@ -100,6 +102,7 @@ def _with_times(
 
 def _read_file(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str | None]:
     if path.name.endswith(LINES):
+        fields_of((), path, columns)  # there are none
         return _read_lines(path), ""
     if path.name.endswith(TABLES):
         return _read_table(path, columns)
@@ -108,24 +111,40 @@ def _read_file(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str
     )
 
 
+def _number_or_none(path: Path, line: int, column: str, value: str) -> float:
+    """``number_in``; NaN of an empty cell."""
+    return number_in(path, line, column, value) if value.strip() else math.nan
+
+
 def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str | None]:
-    """Columns ``user``, ``item`` and where they are ``time`` and ``rating``; the third's name."""
+    """Columns ``user``, ``item`` and where they are ``time``, ``rating`` and ``kind``; the third's
+    name. Where there are kinds, not all of them have a rating."""
     _check_header(path, columns)
-    users, items, times, ratings = list[str](), list[str](), [], []
-    known: tuple[dict[str, str], dict[str, str]] = ({}, {})
-    user = item = time = rating = None
+    users, items, times, ratings, kinds = list[str](), list[str](), [], [], list[str]()
+    known: tuple[dict[str, str], ...] = ({}, {}, {})
+    fields: dict[str, list[str]] = {}
+    user = item = time = rating = kind = None
     for lines, cells in blocks(path):
         if user is None or item is None:
-            user, item, time, rating = (column_of(role, cells, path, columns) for role in _ROLES)
+            user, item, time, rating, kind = (
+                column_of(role, cells, path, columns) for role in _ROLES
+            )
             if user is None or item is None:
                 check_named(("user", "item"), cells, f"{path}, line 1")
                 continue
+            fields = {name: [] for name in fields_of(cells, path, columns)}
         users += names_in(path, lines, user, cells[user], known[0])
         items += names_in(path, lines, item, cells[item], known[1])
         if time is not None:
             times.append(numbers_in(path, lines, time, cells[time], seconds_in))
+        for name, words in fields.items():
+            own = [word.strip() for word in cells[name]]
+            words += map(known[2].setdefault, own, own)
+        if kind is not None:
+            kinds += names_in(path, lines, kind, cells[kind], known[2])
         if rating is not None:
-            ratings.append(numbers_in(path, lines, rating, cells[rating], number_in))
+            read = number_in if kind is None else _number_or_none
+            ratings.append(numbers_in(path, lines, rating, cells[rating], read))
     if not users:
         raise UserError(f"{path}: no rows; expected at least one interaction.")
     rows = Rows(
@@ -133,6 +152,8 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, st
         items,
         np.concatenate(times) if times else None,
         np.concatenate(ratings).astype(np.float32) if ratings else None,
+        kinds=kinds or None,
+        fields=fields,
     )
     return rows, time
 

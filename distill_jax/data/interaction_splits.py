@@ -68,6 +68,9 @@ def split_interactions(data: Interactions, rule: SplitRule) -> RankingSplit:
 def leave_one_out(data: Interactions) -> RankingSplit:
     """Each user's last item is tested, the one before it validates, the rest is train.
 
+    Of several kinds of feedback the first is asked for: the last purchase is tested, the one before
+    it validates, and what lies before that, of any kind, is train.
+
     Users with fewer than three interactions are trained on and not asked about. The history of
     a test case includes the validation item, as in SASRec (Kang and McAuley, ICDM 2018).
 
@@ -77,27 +80,50 @@ def leave_one_out(data: Interactions) -> RankingSplit:
     System Offline Evaluation", TOIS 2023). Figures are good for comparing models with
     published ones, not as a forecast of a deployment; ``temporal`` is nearer to that.
     """
-    asked = np.flatnonzero(data.lengths_U >= 3).astype(np.int32)
+    asked, before_E, last_E = _last_two(data)
     if not len(asked):
         raise UserError(
-            f"data {data.name!r}: no user has three interactions, which leave-one-out needs."
+            f"data {data.name!r}: no user has {_three(data)}, which leave-one-out needs."
         )
     ends_U = data.offsets_U1[1:].copy()
-    ends_E = ends_U[asked]
-    ends_U[asked] -= 2
+    ends_U[asked] = before_E
     left = data.num_users - len(asked)
-    few = f" ({left} users with fewer than three are trained on only)" if left else ""
+    few = f" ({left} users without {_three(data)} are trained on only)" if left else ""
+    if not data.kind_names:
+        few = f" ({left} users with fewer than three are trained on only)" if left else ""
     return RankingSplit(
         data=data,
         train_ends_U=ends_U,
-        validation=Cases(asked, ends_E - 2),
-        test=Cases(asked, ends_E - 1),
+        validation=Cases(asked, before_E),
+        test=Cases(asked, last_E),
         protocol=(
-            f"leave-one-out: the last item of {len(asked)} users is tested, the one before it "
-            f"validates{few}; leaks the future of other users (training has seen what they took "
-            "after the tested moment)"
+            f"leave-one-out: the last {_item(data)} of {len(asked)} users is tested, the one "
+            f"before it validates{few}; leaks the future of other users (training has seen what "
+            "they took after the tested moment)"
         ),
     )
+
+
+def _last_two(data: Interactions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Users with two interactions that may be asked for, and something before: int32 [E], and the
+    places int64 [E] of the second to last and of the last."""
+    places = np.flatnonzero(data.asked_N)
+    ends_U = np.searchsorted(places, data.offsets_U1[1:])
+    several = np.flatnonzero(np.diff(ends_U, prepend=0) >= 2)
+    before, last = places[ends_U[several] - 2], places[ends_U[several] - 1]
+    known = before > data.offsets_U1[several]
+    return several[known].astype(np.int32), before[known], last[known]
+
+
+def _item(data: Interactions, word: str = "item") -> str:
+    """What is asked for, for people."""
+    return f"{word} of the kind {data.kind_names[0]!r}" if data.kind_names else word
+
+
+def _three(data: Interactions) -> str:
+    if not data.kind_names:
+        return "three interactions"
+    return f"two interactions of the kind {data.kind_names[0]!r} and one before them"
 
 
 def temporal(
@@ -154,7 +180,7 @@ def temporal_at(
                 f"data {data.name!r}: no user of the {name} period has a history before it; "
                 "choose other shares or points in time."
             )
-    asked = {"first": "the first item", "last": "the last item", "all": "every item"}[targets]
+    asked = {"first": "the first", "last": "the last", "all": "every"}[targets]
     share = (validation_U - data.offsets_U1[:-1]).sum() / len(data)
     return RankingSplit(
         data=data,
@@ -163,7 +189,7 @@ def temporal_at(
         test=parts["test"],
         protocol=(
             f"temporal: {share:.0%} of the interactions, those before {_moment(validation_from)}, "
-            f"are train; test starts at {_moment(test_from)} and asks for {asked} of "
+            f"are train; test starts at {_moment(test_from)} and asks for {asked} {_item(data)} of "
             f"{len(np.unique(parts['test'].users_E))} users after it; no training on what is "
             "later than any tested moment"
         ),
@@ -173,8 +199,8 @@ def temporal_at(
 def own_split(data: Interactions, parts_N: np.ndarray) -> RankingSplit:
     """The user's own split: part 0 (train), 1 (validation) or 2 (test) of each interaction.
 
-    Every interaction of the parts 1 and 2 is a case; its history is all that the user did
-    before it. Users without any history are not asked about.
+    Every interaction of the parts 1 and 2 that may be asked for is a case; its history is all that
+    the user did before it. Users without any history are not asked about.
     """
     starts_U = data.offsets_U1[:-1]
     validation_U = first_at(data, parts_N >= 1)
@@ -190,7 +216,7 @@ def own_split(data: Interactions, parts_N: np.ndarray) -> RankingSplit:
         test=test,
         protocol=(
             f"the user's own split: {len(validation)} validation and {len(test)} test "
-            "interactions, each asked for after all that its user did before"
+            f"{_item(data, 'interactions')}, each asked for after all that its user did before"
         ),
     )
 
@@ -242,16 +268,19 @@ def first_at(data: Interactions, later_N: np.ndarray) -> np.ndarray:
 
 
 def _period(data: Interactions, starts_U: Any, stops_U: Any, targets: str) -> Cases:
-    """Cases with targets in ``starts_U[u]:stops_U[u]``, of users that have a history."""
+    """Cases with targets in ``starts_U[u]:stops_U[u]`` that may be asked for, of users that have a
+    history."""
     history_U = data.offsets_U1[:-1]
     lengths_U = stops_U - starts_U
     users_E = np.repeat(np.arange(data.num_users, dtype=np.int32), lengths_U)
     ends_E = np.repeat(starts_U, lengths_U) + count_up(lengths_U)
+    may_be_E = data.asked_N[ends_E]
+    users_E, ends_E = users_E[may_be_E], ends_E[may_be_E]
     kept_E = ends_E > history_U[users_E]
     if targets == "last":
-        kept_E &= ends_E == stops_U[users_E] - 1
+        kept_E &= np.diff(users_E, append=-1) != 0
     elif targets == "first":
-        kept_E &= ends_E == starts_U[users_E]
+        kept_E &= np.diff(users_E, prepend=-1) != 0
     return Cases(users_E[kept_E], ends_E[kept_E])
 
 

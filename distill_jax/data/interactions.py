@@ -31,6 +31,12 @@ class Interactions:
       ratings_N: float32 [N], or None.
       notes: what was decided about the data on the user's behalf, one sentence each.
       repeats: whether a user takes items again: what is in a history competes and may be shown.
+      kind_names: the kinds of feedback (``buy``, ``cart``, ``click``), the first of which is asked
+        for and recommended; () where all interactions are of one kind.
+      field_names: what else is said of each interaction, for models that may read it.
+      field_sizes: numbers that each of these fields has, 0 (unknown) among them.
+      fields_NC: int32 [N, C], its number; None for ().
+      kinds_N: int32 [N], the kind of each interaction by its place in ``kind_names``; None for ().
     """
 
     name: str
@@ -43,6 +49,11 @@ class Interactions:
     ratings_N: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     repeats: bool = False
+    kind_names: tuple[str, ...] = ()
+    kinds_N: np.ndarray | None = None
+    field_names: tuple[str, ...] = ()
+    field_sizes: tuple[int, ...] = ()
+    fields_NC: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not len(self.items_N):
@@ -58,7 +69,9 @@ class Interactions:
             raise ValueError("offsets must run from 0 to the number of interactions")
         if self.items_N.min() < 0 or self.items_N.max() >= self.num_items:
             raise ValueError(f"item numbers must lie in 0..{self.num_items - 1}")
-        for column in (self.times_N, self.ratings_N):
+        if (self.kinds_N is None) != (len(self.kind_names) < 2):
+            raise ValueError("kinds of interactions need two names or more, and names need kinds")
+        for column in (self.times_N, self.ratings_N, self.kinds_N, self.fields_NC):
             if column is not None and len(column) != len(self):
                 raise ValueError(f"a column has {len(column)} entries, expected {len(self)}")
         if self.times_N is not None:
@@ -88,6 +101,13 @@ class Interactions:
         """int32 [N], whose each interaction is."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), self.lengths_U)
 
+    @property
+    def asked_N(self) -> np.ndarray:
+        """bool [N], the interactions that a recommender may be asked for: of the first kind."""
+        if self.kinds_N is None:
+            return np.ones(len(self), bool)
+        return self.kinds_N == 0
+
     @functools.cached_property
     def digest(self) -> str:
         """Digest of the content; the name and the notes do not enter."""
@@ -96,6 +116,8 @@ class Interactions:
             "items": self.items_N,
             "times": self.times_N,
             "ratings": self.ratings_N,
+            "kinds": self.kinds_N,
+            "fields": self.fields_NC,
         }
         return digest(
             {
@@ -104,6 +126,8 @@ class Interactions:
                 "texts": None if self.item_texts is None else digest_strings(self.item_texts),
                 "arrays": digest_arrays({k: v for k, v in arrays.items() if v is not None}),
                 **({"repeats": True} if self.repeats else {}),
+                **({"kinds": digest_strings(self.kind_names)} if self.kind_names else {}),
+                **({"fields": [self.field_names, self.field_sizes]} if self.field_names else {}),
             }
         )
 
@@ -117,12 +141,17 @@ class Histories:
       offsets_E1: int64 [E + 1] into ``items_S``.
       items_S: int32 [S] item numbers.
       num_items: size of the catalogue, I.
+      kinds_S: int32 [S], the kind of each interaction, 0 for what is recommended; None where there
+        is one kind.
+      fields_SC: int32 [S, C], of each interaction, see ``Interactions``; None where nobody says.
     """
 
     users_E: np.ndarray
     offsets_E1: np.ndarray
     items_S: np.ndarray
     num_items: int
+    kinds_S: np.ndarray | None = None
+    fields_SC: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.users_E)
@@ -144,6 +173,8 @@ class Histories:
             self.offsets_E1[:-1][rows],
             self.lengths_E[rows],
             self.num_items,
+            self.kinds_S,
+            self.fields_SC,
         )
 
     def part(self, start: int, stop: int) -> "Histories":
@@ -152,11 +183,29 @@ class Histories:
 
     def padded(self, length: int) -> np.ndarray:
         """int32 [E, length]: the newest items, left-padded; item number + 1, 0 is padding."""
-        column_S = np.arange(len(self.items_S)) - self.offsets_E1[1:][self.rows_S] + length
+        return self._padded(self.items_S + 1, length)
+
+    def padded_kinds(self, length: int) -> np.ndarray | None:
+        """int32 [E, length]: the kinds of ``padded``, 0 at padding; None where there is one."""
+        return None if self.kinds_S is None else self._padded(self.kinds_S, length)
+
+    def padded_fields(self, length: int) -> np.ndarray | None:
+        """int32 [E, length, C]: the fields of ``padded``, 0 at padding; None without any."""
+        return None if self.fields_SC is None else self._padded(self.fields_SC, length)
+
+    def _padded(self, values_S: np.ndarray, length: int) -> np.ndarray:
+        column_S = np.arange(len(values_S)) - self.offsets_E1[1:][self.rows_S] + length
         kept_S = column_S >= 0
-        ids_ET = np.zeros((len(self), length), np.int32)
-        ids_ET[self.rows_S[kept_S], column_S[kept_S]] = self.items_S[kept_S] + 1
-        return ids_ET
+        values_ET = np.zeros((len(self), length, *values_S.shape[1:]), np.int32)
+        values_ET[self.rows_S[kept_S], column_S[kept_S]] = values_S[kept_S]
+        return values_ET
+
+    @property
+    def taken_S(self) -> np.ndarray:
+        """bool [S], what is not recommended again: interactions of the kind that is."""
+        if self.kinds_S is None:
+            return np.ones(len(self.items_S), bool)
+        return self.kinds_S == 0
 
     def matrix(self) -> sparse.csr_array:
         """float32 [E, I]: 1 where the history holds the item, however often."""
@@ -170,12 +219,16 @@ class Histories:
 
 
 def histories_of(
-    rows: Sequence[Sequence[int]], num_items: int, users: Sequence[int] | None = None
+    rows: Sequence[Sequence[int]],
+    num_items: int,
+    users: Sequence[int] | None = None,
+    kinds: Sequence[Sequence[int]] | None = None,
 ) -> Histories:
     """Histories from lists of item numbers, oldest first.
 
     Args:
       users: numbers of the users; None for people who are not in the data.
+      kinds: of the interactions, a list a row; None where there is one kind.
     """
     lengths = [len(row) for row in rows]
     return Histories(
@@ -183,6 +236,7 @@ def histories_of(
         offsets_E1=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         items_S=np.array([item for row in rows for item in row], np.int32),
         num_items=num_items,
+        kinds_S=None if kinds is None else np.array([k for row in kinds for k in row], np.int32),
     )
 
 
@@ -220,7 +274,16 @@ class Cases:
         starts_E, users_E = data.offsets_U1[self.users_E], self.users_E
         if learned_U is not None:
             users_E = np.where(learned_U[users_E], users_E, np.int32(-1))
-        return _gather(users_E, data.items_N, starts_E, self.ends_E - starts_E, data.num_items)
+        lengths_E = self.ends_E - starts_E
+        return _gather(
+            users_E,
+            data.items_N,
+            starts_E,
+            lengths_E,
+            data.num_items,
+            data.kinds_N,
+            data.fields_NC,
+        )
 
 
 def _gather(
@@ -229,12 +292,16 @@ def _gather(
     starts_E: np.ndarray,
     lengths_E: np.ndarray,
     num_items: int,
+    kinds_N: np.ndarray | None,
+    fields_NC: np.ndarray | None,
 ) -> Histories:
     """Histories ``items_N[start:start + length]``."""
     offsets_E1 = np.concatenate([[0], np.cumsum(lengths_E)]).astype(np.int64)
     shift_S = np.repeat(starts_E - offsets_E1[:-1], lengths_E)
-    items_S = items_N[np.arange(offsets_E1[-1]) + shift_S]
-    return Histories(users_E, offsets_E1, items_S, num_items)
+    place_S = np.arange(offsets_E1[-1]) + shift_S
+    kinds_S = None if kinds_N is None else kinds_N[place_S]
+    fields_SC = None if fields_NC is None else fields_NC[place_S]
+    return Histories(users_E, offsets_E1, items_N[place_S], num_items, kinds_S, fields_SC)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -306,6 +373,12 @@ class RankingSplit:
     def train_counts_I(self) -> np.ndarray:
         """int64 [I], training interactions with each item."""
         items = self.data.items_N[self.train_where_N]
+        return np.bincount(items, minlength=self.data.num_items)
+
+    @property
+    def target_counts_I(self) -> np.ndarray:
+        """int64 [I], those of the kind that is recommended: what is popular."""
+        items = self.data.items_N[self.train_where_N & self.data.asked_N]
         return np.bincount(items, minlength=self.data.num_items)
 
     def train_histories(self) -> Histories:

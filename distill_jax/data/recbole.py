@@ -15,7 +15,7 @@ import numpy as np
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
-from distill_jax.data.column_names import column_of
+from distill_jax.data.column_names import column_of, fields_of
 from distill_jax.data.separated import name_in, number_in, separated
 from distill_jax.data.times import in_seconds
 
@@ -92,6 +92,7 @@ def read(folder: Path, columns: Mapping[str, str] | None = None) -> RawInteracti
     for path in paths:
         if not path.is_file():
             raise UserError(f"data files: no {path.name} in {folder}; a split needs all three.")
+    fields_of((), folder, columns)  # they are read from CSV and TSV alone
     atomic = [read_atomic(path) for path in paths]
     notes = []
     if all(_list_of(table, columns) for table in atomic):
@@ -141,8 +142,11 @@ def _value(path: Path, line: int, name: str, kind: str, cell: str):
 def _interactions(table: AtomicTable, said: Mapping[str, str] | None) -> tuple[Rows, str | None]:
     """The rows, and what their column of times is called; None where they have none."""
     users, items = _named(table, "user", said), _named(table, "item", said)
-    time, rating = (column_of(role, table.types, table.path, said) for role in ("time", "rating"))
-    return Rows(users, items, _floats(table, time), _floats(table, rating)), time
+    time, rating, kind = (
+        column_of(role, table.types, table.path, said) for role in ("time", "rating", "kind")
+    )
+    kinds = None if kind is None else _named(table, "kind", said)
+    return Rows(users, items, _floats(table, time), _floats(table, rating), kinds=kinds), time
 
 
 def _named(table: AtomicTable, role: str, said: Mapping[str, str] | None) -> list[str]:

@@ -20,15 +20,28 @@ class Audience:
     """What a run keeps of those it learned from.
 
     Attributes:
-      counts_I: int64 [I], training interactions with each item; None where the run does not say.
+      counts_I: int64 [I], training interactions with each item (of the kind that is recommended);
+        None where the run does not say.
       users: U names of those who have a vector of their own in the model, by number; None for one
         whose vector was never trained. () for models that know people by their histories alone.
       repeats: whether items are taken again, and may be shown again.
+      kinds: of feedback that it was told apart, the first is recommended; () for one.
     """
 
     counts_I: np.ndarray | None = None
     users: tuple[str | None, ...] = ()
     repeats: bool = False
+    kinds: tuple[str, ...] = ()
+
+    def event(self, word: str) -> tuple[str, int]:
+        """An item's word and the kind of feedback that stands before it, ``click:Alien``.
+
+        Without one it is of the kind that is recommended.
+        """
+        kind, colon, rest = word.partition(":")
+        if colon and kind.strip() in self.kinds:
+            return rest.strip(), self.kinds.index(kind.strip())
+        return word, 0
 
     def number(self, user: str) -> int:
         """Of a user with a trained vector; -1 for anybody else."""
@@ -43,6 +56,8 @@ def save_audience(folder: Path, audience: Audience) -> None:
     """Write ``audience.json`` into a model's folder."""
     counts = None if audience.counts_I is None else audience.counts_I.tolist()
     body = {"counts": counts, "users": list(audience.users), "repeats": audience.repeats}
+    if audience.kinds:
+        body["kinds"] = list(audience.kinds)
     write_atomic(folder / FILE, json.dumps(body, ensure_ascii=False) + "\n")
 
 
@@ -62,8 +77,11 @@ def load_audience(folder: Path, num_items: int) -> Audience:
         repeats = body.get("repeats", False)
         if not isinstance(repeats, bool):
             raise ValueError("'repeats' is neither true nor false")
+        kinds = tuple(body.get("kinds", ()))
+        if not all(isinstance(kind, str) for kind in kinds) or len(kinds) == 1:
+            raise ValueError("'kinds' are not names of several")
     except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if counts_I is not None and (counts_I.shape != (num_items,) or counts_I.min(initial=0) < 0):
         raise UserError(f"{path} is damaged: not a count for each of {num_items} items")
-    return Audience(counts_I, users, repeats)
+    return Audience(counts_I, users, repeats, kinds)

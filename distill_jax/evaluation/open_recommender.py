@@ -103,9 +103,10 @@ class Neural:
           UserError: for a model whose item vectors are not made of texts.
         """
         items = self.recommender.in_use.config.items
-        if items.given_width:
+        if items.reads_files:
+            what = "a vector" if items.given_width else "fields"
             raise UserError(
-                "this model reads a vector of every item from a file: a new item has none. Take a "
+                f"this model reads {what} of every item from a file: a new item has none. Take a "
                 "student that reads texts alone (-text or -both)."
             )
         if not items.reads_texts or self.recommender.texts is None:
@@ -181,7 +182,9 @@ class OpenRecommender:
         Who took nothing gets what is popular, the score being interactions.
 
         Args:
-          history: ids or titles, oldest first, as a list or as one text with semicolons.
+          history: ids or titles, oldest first, as a list or as one text with semicolons; of a run
+            with several kinds of feedback with the kind in front, ``click:Alien``, or else as the
+            kind that is recommended.
           new_items: texts (``title | genres``) of items that the catalogue lacks and that compete.
           shown_I: bool, the items of the catalogue that may be in the list; None for all.
           with_seen: whether those of the history may be; None for what the run was evaluated
@@ -191,7 +194,8 @@ class OpenRecommender:
           UserError: for an item that is not there, new items of a model whose item vectors are not
             made of texts, or an empty history where the run does not say what is popular.
         """
-        items = self.catalogue.history(history)
+        events = [self.audience.event(word) for word in self.catalogue.words(history)]
+        items = [self.catalogue.find(word) for word, _ in events]
         if not items:
             return self._popular(k, shown_I)
         with_seen = self.audience.repeats if with_seen is None else with_seen
@@ -200,9 +204,9 @@ class OpenRecommender:
         may_be_I = np.arange(known + room) < known + len(new_items)
         if shown_I is not None:
             may_be_I[:known] = shown_I
-        top_EK, scores_EK = recommend(
-            scorer, histories_of([items], known + room), k, shown_I=may_be_I, with_seen=with_seen
-        )
+        kinds = [[kind for _, kind in events]] if self.audience.kinds else None
+        asked = histories_of([items], known + room, kinds=kinds)
+        top_EK, scores_EK = recommend(scorer, asked, k, shown_I=may_be_I, with_seen=with_seen)
         found = zip(top_EK[0].tolist(), scores_EK[0].tolist(), strict=True)
         return [self._suggest(item, score, new_items) for item, score in found if item >= 0]
 
@@ -236,7 +240,16 @@ def open_recommender(folder: Path) -> OpenRecommender:
     catalogue = load_catalogue(model) or Catalogue(names)
     if catalogue.names != names:
         raise UserError(f"{model} is damaged: its catalogue is not the model's")
-    return OpenRecommender(served, catalogue, load_audience(model, len(catalogue)))
+    audience = load_audience(model, len(catalogue))
+    kinds = served.recommender.config.kinds if isinstance(served, Neural) else ()
+    if kinds and kinds != audience.kinds:
+        raise UserError(f"{model} is damaged: its kinds of feedback are not the model's")
+    if isinstance(served, Neural) and served.recommender.config.event_fields:
+        raise UserError(
+            f"{model} reads privileged fields of events, which nobody has who asks for a list: it "
+            "is a teacher; ask one of its students."
+        )
+    return OpenRecommender(served, catalogue, audience)
 
 
 def _served(model: Path) -> tuple[Served, tuple[str, ...]]:

@@ -4,6 +4,8 @@ Whatever gives scores [E, I] for ``Histories`` can be evaluated. The rules:
 
 - all items of the catalogue compete, except those in the case's own history (the target itself
   always competes); where users take items again (``Interactions.repeats``), those too;
+- of several kinds of feedback the first is asked for, and items of the history compete but for
+  those that are in it as of that kind: who bought is not shown it again, who clicked is;
 - a user of whom training has nothing is nobody to the model, as when it is in use;
 - an item whose score equals the target's is put before it, so a model that cannot tell items
   apart gains nothing;
@@ -26,6 +28,8 @@ Scorer = Callable[[Histories], Any]
 """``scorer(histories) -> [E, I]``, higher is better; a numpy or JAX array of floats."""
 
 BATCH = 256
+CASES_AT_ONCE = 4096
+"""Histories are looked through so many at a time."""
 MOST_SCORES = 2**24
 """Histories are asked about so few at a time that they have no more scores, 64 MiB."""
 
@@ -126,6 +130,9 @@ def evaluate(
         *ranking.target_slices(cases.targets_E(data), split.train_counts_I),
         *ranking.length_slices(cases.ends_E - data.offsets_U1[cases.users_E]),
     ]
+    if data.kind_names:
+        touched_E = _touched(data, cases)
+        slices += [("touched", touched_E), ("untouched", ~touched_E)]
     metrics = ranking.mean_metrics(ranked.ranks_E, ks)
     lists = ranking.list_metrics(ranked.top_EK, split.train_counts_I, ks) if list_length else {}
     parts = ranking.slice_metrics(ranked.ranks_E, ks, slices)
@@ -135,9 +142,20 @@ def evaluate(
     }
     among = f"all {data.num_items} items" if sampled is None else f"{sampled} SAMPLED items"
     seen = "too" if data.repeats else "left out"
-    rule = f"ranks among {among}, those of the history {seen}, ties against the model"
+    which = f" as {data.kind_names[0]!r}" if data.kind_names else ""
+    rule = f"ranks among {among}, those of the history{which} {seen}, ties against the model"
     protocol = f"{data.name}, {split.protocol}; {rule}; {part} split"
     return RankingReport(protocol, named | lists, cases.users_E, ranked, dict(slices))
+
+
+def _touched(data: Interactions, cases: Cases) -> np.ndarray:
+    """bool [E], whether the target is in the history already: clicked, say, before it is bought."""
+    touched_E, targets_E = np.zeros(len(cases), bool), cases.targets_E(data)
+    for start in range(0, len(cases), CASES_AT_ONCE):
+        rows = np.arange(start, min(start + CASES_AT_ONCE, len(cases)))
+        part = cases.take(rows).histories(data)
+        touched_E[start + part.rows_S[part.items_S == targets_E[rows][part.rows_S]]] = True
+    return touched_E
 
 
 def rank_cases(
@@ -326,7 +344,8 @@ def _taken(histories: Histories, *, seen: bool) -> np.ndarray:
     """bool [E, I], True for items of the history, unless what is ``seen`` stays."""
     taken_EI = np.zeros((len(histories), histories.num_items), bool)
     if not seen:
-        taken_EI[histories.rows_S, histories.items_S] = True
+        taken_S = histories.taken_S
+        taken_EI[histories.rows_S[taken_S], histories.items_S[taken_S]] = True
     return taken_EI
 
 

@@ -24,6 +24,8 @@ from distill_jax.models.recommenders.popularity import Popularity
 
 By = Literal["user", "history", "popularity"]
 """What a list rests on: the user's own vector, a history, or nothing that is known of the user."""
+Event = tuple[int, int]
+"""An item, and of which kind of feedback it is, 0 for what is recommended."""
 WINDOW = 4096
 
 
@@ -39,19 +41,24 @@ class Taken:
     data: Interactions
     items_I: np.ndarray
 
-    def of(self, user: str) -> list[int]:
-        """Items of a user, oldest first; none where the data does not know the user."""
+    def of(self, user: str) -> list[Event]:
+        """What a user did, oldest first; nothing where the data does not know the user."""
         number = self._numbers.get(user)
         if number is None:
             return []
         start, end = self.data.offsets_U1[number : number + 2]
         items = self.items_I[self.data.items_N[start:end]]
-        return items[items >= 0].tolist()
+        kinds = np.zeros_like(items)
+        if self.data.kinds_N is not None:
+            kinds = self.data.kinds_N[start:end]
+        known = items >= 0
+        return list(zip(items[known].tolist(), kinds[known].tolist(), strict=True))
 
     @property
     def counts_I(self) -> np.ndarray:
-        """int64 [I], interactions with each item of the catalogue, up to its last that occurs."""
-        items_N = self.items_I[self.data.items_N]
+        """int64 [I], interactions with each item of the catalogue, of the kind that is recommended,
+        up to the last item that occurs."""
+        items_N = self.items_I[self.data.items_N[self.data.asked_N]]
         return np.bincount(items_N[items_N >= 0])
 
     @functools.cached_property
@@ -178,16 +185,16 @@ class UserLists:
         read = ahead((some, [*map(self._items, some)]) for some in windows_of(people, WINDOW))
         return ahead(self._lists(some, items) for some, items in read)
 
-    def _items(self, person: Person) -> list[int]:
-        items = []
-        catalogue = self._opened.catalogue
-        for word in catalogue.words(person.history):
+    def _items(self, person: Person) -> list[Event]:
+        items: list[Event] = []
+        catalogue, audience = self._opened.catalogue, self._opened.audience
+        for word, kind in map(audience.event, catalogue.words(person.history)):
             if doubt := catalogue.doubt(word):
                 self.told.doubts += 1
                 self.told.doubt = self.told.doubt or doubt
             found = catalogue.candidates(word)
             if len(found) == 1:
-                items.append(found[0])
+                items.append((found[0], kind))
             else:
                 self.told.unknown += 1
                 self.told.example = self.told.example or word
@@ -195,11 +202,11 @@ class UserLists:
             return items
         return self._taken.of(person.user)
 
-    def _lists(self, people: list[Person], items: list[list[int]]) -> Lists:
+    def _lists(self, people: list[Person], events: list[list[Event]]) -> Lists:
         own = [self._opened.audience.number(person.user) for person in people]
         by: list[By] = [
             "user" if number >= 0 else "history" if taken else "popularity"
-            for number, taken in zip(own, items, strict=True)
+            for number, taken in zip(own, events, strict=True)
         ]
         (popular_1K,), (counts_1K,) = self._popular
         top_EK = np.repeat(popular_1K[None], len(people), axis=0)
@@ -207,9 +214,12 @@ class UserLists:
         rows = [row for row, why in enumerate(by) if why != "popularity"]
         if rows:
             histories = histories_of(
-                [items[row] for row in rows],
+                [[item for item, _ in events[row]] for row in rows],
                 len(self._opened.catalogue),
                 [own[row] for row in rows],
+                [[kind for _, kind in events[row]] for row in rows]
+                if self._opened.audience.kinds
+                else None,
             )
             top_EK[rows], scores_EK[rows] = recommend(
                 self._opened.model.scorer,

@@ -75,6 +75,8 @@ class Retriever:
       item_expected_ND: the model's own vectors of them.
       tokenizer_file: where tokens are read.
       users: names of those who have vectors of their own, by number; None for one who has none.
+      kinds: of feedback that its histories tell apart, by number, the first is recommended; () for
+        one.
       model: digest of what it was made of.
       parameters: how many the model has.
       probes: inputs of ``query`` to compare with, PROBES rows or as many as there are; the items
@@ -91,6 +93,7 @@ class Retriever:
     item_expected_ND: np.ndarray
     tokenizer_file: Path | None
     users: tuple[str | None, ...]
+    kinds: tuple[str, ...]
     model: str
     parameters: int
     probes: tuple[np.ndarray, ...]
@@ -145,6 +148,7 @@ def of_search(opened: OpenSearch) -> Retriever:
         item_expected_ND=opened.items_ID[:PROBES],
         tokenizer_file=opened.tokenizer_file,
         users=(),
+        kinds=(),
         model=digest([repr(opened.config), digest_arrays(flat_arrays(opened.params))]),
         parameters=parameter_count(opened.params),
         probes=_token_arrays(tokens),
@@ -163,7 +167,11 @@ def of_recommender(opened: OpenRecommender, folder: Path) -> Retriever:
     bias_I = _bias(recommender, params, items_ID)
     query = _history_query(recommender, params, items_ID.shape, biased=bias_I is not None)
     rows = _probe_histories(recommender, query.longest)
-    histories = histories_of(rows, len(items_ID), _probe_users(recommender, len(rows)))
+    kinds = recommender.config.kinds
+    histories = histories_of(
+        rows, len(items_ID), _probe_users(recommender, len(rows)), _probe_kinds(len(kinds), rows)
+    )
+    of_kinds = (histories.padded_kinds(query.longest),) if kinds else ()
     new = _new_items(recommender, params, folder, opened.catalogue)
     users = (histories.users_E,) if recommender.config.knows_users else ()
     return Retriever(
@@ -176,9 +184,10 @@ def of_recommender(opened: OpenRecommender, folder: Path) -> Retriever:
         item_expected_ND=new.expected_ND,
         tokenizer_file=new.tokenizer_file,
         users=opened.audience.users,
+        kinds=kinds,
         model=recommender_digest(recommender, params),
         parameters=parameter_count(params),
-        probes=(histories.padded(query.longest), *users),
+        probes=(histories.padded(query.longest), *of_kinds, *users),
         expected_EI=np.asarray(opened.model.scorer(histories)),
     )
 
@@ -186,7 +195,8 @@ def of_recommender(opened: OpenRecommender, folder: Path) -> Retriever:
 def _history_query(
     recommender: Recommender, params: Any, shape: tuple[int, ...], *, biased: bool
 ) -> Program:
-    """Item row + 1, oldest first, 0 on the left where there is none; users by number or -1.
+    """Item row + 1, oldest first, 0 on the left where there is none; kinds of feedback and users by
+    number, of users -1 for nobody.
 
     Args:
       shape: of the items' vectors, without bias.
@@ -195,20 +205,25 @@ def _history_query(
     hidden = int(config.task == "hidden")
     rest = {name: part for name, part in params.items() if name != "items"}
 
-    def apply(items_ID: Array, ids_BT: Array, users_B: Array | None = None) -> Array:
+    def apply(items_ID: Array, ids_BT: Array, *others: Array) -> Array:
+        more = dict(zip([*kinds, *users], others, strict=True))
+        kinds_BT = more.get("kinds")
         ones_B1 = jnp.ones((ids_BT.shape[0], 1), jnp.int32)
         if hidden:
             asked_B1 = ones_B1 * jnp.asarray(items_ID.shape[0] + 1, jnp.int32)[None, None]
             ids_BT = jnp.concatenate([ids_BT, asked_B1], axis=1)
-        output = _said(recommender, rest, items_ID[:, :width], ids_BT, users_B)
+            if kinds_BT is not None:
+                kinds_BT = jnp.pad(kinds_BT, ((0, 0), (0, 1)))
+        output = _said(recommender, rest, items_ID[:, :width], ids_BT, more.get("users"), kinds_BT)
         vectors_BD = output.queries_BTD[:, -1].astype(jnp.float32)
         if not biased:
             return vectors_BD
         return jnp.concatenate([vectors_BD, ones_B1.astype(jnp.float32)], axis=1)
 
     inputs = {"items": f"i, {width + biased}", "item_ids": "b, t"}
+    kinds = {"kinds": "b, t"} if config.kinds else {}
     users = {"users": "b"} if config.knows_users else {}
-    return Program(apply, inputs | users, config.max_length - hidden, shape[0])
+    return Program(apply, inputs | kinds | users, config.max_length - hidden, shape[0])
 
 
 def _said(
@@ -217,6 +232,7 @@ def _said(
     items_ID: Array,
     ids_BT: Array,
     users_B: Array | None = None,
+    kinds_BT: Array | None = None,
 ) -> Any:
     nobody_B = jnp.full((ids_BT.shape[0],), -1, jnp.int32)
     where_BT = ids_BT != 0
@@ -226,6 +242,7 @@ def _said(
         where_BT=where_BT,
         targets_BT=jnp.zeros_like(ids_BT),
         target_where_BT=jnp.zeros_like(where_BT),
+        kinds_BT=kinds_BT,
     )
     return recommender.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
 
@@ -255,7 +272,7 @@ def _new_items(
     """Item vectors from tokens, for models that were trained on a frozen encoder's vectors."""
     known = recommender.texts
     readable = (folder / ENCODER).is_file() and catalogue.texts is not None
-    readable = readable and not recommender.config.items.given_width  # a text would not be enough
+    readable = readable and not recommender.config.items.reads_files  # a text would not be enough
     if not readable or known is None or known.vectors_IE is None:
         return _NewItems()
     space, pretrained = text_encoder(folder)
@@ -299,6 +316,11 @@ def _probe_histories(recommender: Recommender, longest: int) -> list[list[int]]:
     rng = np.random.default_rng(0)
     lengths = np.linspace(1, longest + 1, PROBES).astype(int)
     return [rng.integers(recommender.config.num_items, size=length).tolist() for length in lengths]
+
+
+def _probe_kinds(kinds: int, rows: list[list[int]]) -> list[list[int]] | None:
+    """All kinds in turn, where there are several."""
+    return [[place % kinds for place in range(len(row))] for row in rows] if kinds else None
 
 
 def _probe_users(recommender: Recommender, count: int) -> list[int] | None:

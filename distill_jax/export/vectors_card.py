@@ -50,6 +50,26 @@ def recommend(history, k=10{user_argument}):
     best = [(row, score) for row, score in zip(found[0], scores[0]) if row not in rows]
     return [(items[row]["id"], items[row]["title"], float(score)) for row, score in best[:k]]
 """
+_KINDS = """
+query = jax.jit(export.deserialize(bytearray((folder / "query.stablehlo").read_bytes())).call)
+table = jax.numpy.asarray(np.load(folder / "items.npy"))
+row_of = {{item["id"]: int(item["row"]) for item in items}}
+LENGTH = {longest}  # items of a history that the model looks at
+KINDS = {kinds}  # of feedback; the first is recommended
+
+
+def recommend(history, k=10{user_argument}):
+    events = [(row_of[name], KINDS.index(kind)) for kind, name in history]  # oldest first
+    taken = {{row for row, kind in events if kind == 0}}
+    newest = events[-LENGTH:]
+    ids, kinds = np.zeros((2, 1, LENGTH), np.int32)  # row + 1; 0 on the left where there is no item
+    ids[0, LENGTH - len(newest) :] = [row + 1 for row, _ in newest]
+    kinds[0, LENGTH - len(newest) :] = [kind for _, kind in newest]
+    vectors = np.asarray(query(table, ids, kinds{user_input}))
+    scores, found = index.search(vectors, min(k + len(taken), index.ntotal))
+    best = [(row, score) for row, score in zip(found[0], scores[0]) if row not in taken]
+    return [(items[row]["id"], items[row]["title"], float(score)) for row, score in best[:k]]
+"""
 _SEARCH = """
 query = jax.jit(export.deserialize(bytearray((folder / "query.stablehlo").read_bytes())).call)
 
@@ -81,8 +101,9 @@ def loader(retriever: Retriever) -> str:
         code += _SEARCH.format(longest=longest)
     else:
         named = "users" in reads
-        code += _HISTORY.format(
+        code += (_KINDS if retriever.kinds else _HISTORY).format(
             longest=longest,
+            kinds=list(retriever.kinds),
             user_argument=", user=-1" if named else "",
             user_input=", np.array([user], np.int32)" if named else "",
         )

@@ -105,8 +105,6 @@ class Feed:
 
     outputs: ClassVar[tuple[str, ...]] = ("classes",)
     """In which outputs the loss can find what it reads, see ``registry.OUTPUTS``."""
-    heads: ClassVar[tuple[str, ...]] = ()
-    """Of which kinds of heads it speaks, see ``task_types.Task``."""
     kinds: ClassVar[tuple[str, ...]] = ()
     reads_logits: ClassVar[bool] = False
     random: ClassVar[bool] = False
@@ -199,7 +197,6 @@ class LogitFeed(Feed):
       gaps: whether a class of probability 0 is as good as none, so that lists may have gaps.
       items: how a loss on a teacher's logits looks at a catalogue: at the likeliest items and, as
         one class more, at the ``rest`` of them; at the ``top`` alone; "" for not at all.
-      heads: of which kinds of single outputs a loss speaks that needs no second class.
     """
 
     reads_logits: ClassVar[bool] = True
@@ -207,7 +204,6 @@ class LogitFeed(Feed):
     of_two: str = ""
     gaps: bool = False
     items: Literal["", "top", "rest"] = "rest"
-    heads: tuple[str, ...] = ("binary", "number")
 
     @property
     def outputs(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -216,7 +212,7 @@ class LogitFeed(Feed):
             "classes": True,
             "items": heard and bool(self.items),
             "lists": self.gaps,
-            "heads": heard and self.min_classes == 1 and bool(self.heads),
+            "heads": heard and self.min_classes == 1,
         }
         return tuple(name for name, there in found.items() if there)
 
@@ -360,6 +356,5 @@ class HeadLabelFeed(Feed):
     """The loss on the labels of one head of several."""
 
     outputs: ClassVar[tuple[str, ...]] = ("heads",)
-    heads: ClassVar[tuple[str, ...]] = ("binary", "number")
     labelled: bool = True
     needs_teacher: bool = False

@@ -139,6 +139,9 @@ class ItemReader(Reader):
             return batch.target_where_BT
         return batch.target_where_BT & teacher.where_BT
 
+    def weights(self, batch: HistoryBatch) -> Array | None:
+        return batch.target_weights_BT
+
 
 @dataclasses.dataclass(frozen=True)
 class WholeCatalogue(ItemReader):

@@ -37,6 +37,9 @@ class VectorReader(ItemReader):
     def check(self, num_items: int) -> None:
         _ = self.projected
 
+    def weights(self, batch: HistoryBatch) -> None:
+        """None: rows and entities are compared, which no kind of feedback stands for."""
+
     @property
     def of_named(self) -> bool:
         return True

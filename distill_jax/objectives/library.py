@@ -63,7 +63,7 @@ LIBRARY: tuple[Fed, ...] = (
     Fed(losses.skew_reverse_kl, feed=DISTRIBUTION, ranges={"alpha": BELOW_ONE}),
     Fed(losses.tvd, feed=DISTRIBUTION),
     Fed(losses.topk_kl, feed=LogitFeed(of_two="it is kl, whatever k", gaps=True), ranges=COUNT),
-    Fed(losses.mse_logits, feed=LogitFeed(min_classes=1, items="top", heads=("binary",))),
+    Fed(losses.mse_logits, feed=LogitFeed(min_classes=1, items="top")),
     Fed(losses.kl_infinite_temperature, feed=LogitFeed()),
     Fed(losses.cosine_logits, feed=LogitFeed(items="top")),
     Fed(
@@ -84,8 +84,8 @@ LIBRARY: tuple[Fed, ...] = (
     ),
     Fed(losses.mmi, feed=LogitFeed(labelled=True)),
     Fed(losses.pseudo_ce, feed=EitherLabelFeed()),
-    Fed(losses.bce, feed=LogitFeed(min_classes=1, items="top", heads=("binary",))),
-    Fed(losses.mse_regression, feed=LogitFeed(min_classes=1, items="", heads=("number",))),
+    Fed(losses.bce, feed=LogitFeed(min_classes=1, items="top")),
+    Fed(losses.mse_regression, feed=LogitFeed(min_classes=1, items="")),
     Fed(output_labels, feed=HeadLabelFeed(), name="labels"),
     Fed(
         softmax_over_all,

@@ -58,6 +58,10 @@ class Reader:
         """Which values count, bool, of the values' shape."""
         raise NotImplementedError
 
+    def weights(self, batch: Any) -> Array | None:
+        """How much each value counts, float32 of the values' shape; None where all do alike."""
+        return None
+
     def values(self, loss: Loss, params: Params, said: Any, teacher: Any, draw: Any) -> Array:
         """The loss, unreduced; anything where it does not count.
 

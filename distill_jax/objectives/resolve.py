@@ -71,6 +71,10 @@ class ResolvedTerm:
         """Its readers with the numbers of their teachers, 0 where it looks at none."""
         return tuple(zip(self.teachers or (0,), self.readers, strict=True))
 
+    def weights(self, batch: Any) -> Array | None:
+        """See ``Reader.weights``."""
+        return self.readers[0].weights(batch)
+
     @property
     def structure(self) -> str:
         """The term as text, numbers replaced by #, layers and projections resolved."""
@@ -252,8 +256,9 @@ class ResolvedObjective:
           batch: the batch.
 
         Returns:
-          ``total = sum_i weight_i * sum_i / max(count_i, 1)``, sums and counts over what a term
-          looks at (examples, positions), and ``{label: (sum, count)}``.
+          ``total = sum_i weight_i * sum_i / count_i``, 0 for a count of 0; sums and counts over
+          what a term looks at (examples, positions), and ``{label: (sum, count)}``. Where values
+          weigh, the sum is of weight times value and the count that of the weights.
         """
         said, teachers = self.outputs.said(student, batch), _as_sequence(teacher)
         parts: Parts = {}
@@ -261,10 +266,10 @@ class ResolvedObjective:
         for term in self.terms:
             own, given = params.get(term.label, {}), numbers[term.label]
             values, where = term.values(own, given, said, teachers, self.outputs)
-            total = jnp.sum(jnp.where(where, values, 0))
-            count = jnp.sum(where, dtype=total.dtype)
+            total, count = _sum_and_count(values, where, term.weights(batch))
             parts[term.label] = total, count
-            totals.append(number(given["weight"], total) * total / jnp.maximum(count, 1))
+            mean = total / jnp.where(count > 0, count, 1)
+            totals.append(number(given["weight"], total) * mean)
         first, *rest = floats(*totals)
         return sum(rest, start=first), parts
 
@@ -355,20 +360,12 @@ def _check_trust(trust: str, teachers: Sequence[ModelShape], outputs: Outputs) -
         raise UserError(f"trust='{trust}' is for teachers that say probabilities of classes.")
 
 
-def joined(objectives: Mapping[str, ResolvedObjective]) -> ResolvedObjective:
-    """Several objectives of one student as one, a term's label with its objective's name before.
-
-    Args:
-      objectives: at least one, by name; fitted to one kind of outputs.
-    """
-    first = next(iter(objectives.values()))
-    sources = tuple(term for each in objectives.values() for term in each.objective.terms)
-    terms = tuple(
-        dataclasses.replace(term, label=f"{name}/{term.label}")
-        for name, each in objectives.items()
-        for term in each.terms
-    )
-    return dataclasses.replace(first, objective=Objective(sources), terms=terms)
+def _sum_and_count(values: Array, where: Array, weights: Array | None) -> tuple[Array, Array]:
+    if weights is None:
+        total = jnp.sum(jnp.where(where, values, 0))
+        return total, jnp.sum(where, dtype=total.dtype)
+    values, weights = floats(values, weights)
+    return jnp.sum(jnp.where(where, values * weights, 0)), jnp.sum(jnp.where(where, weights, 0))
 
 
 def _as_sequence(value: Any) -> Sequence[Any]:

@@ -1,5 +1,6 @@
 """How recommenders are trained, as data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from distill_jax.core.digests import LATE
@@ -29,6 +30,8 @@ class FitConfig:
       select: the validation metric that decides which evaluation was best.
       windows: whether histories longer than the model looks back are learned from as a whole, in
         several windows; else only the newest one is.
+      kind_weights: how much a target of each kind of feedback counts, in the order of the data's;
+        () where all do alike. What follows of a position's losses is divided by the sum of weights.
     """
 
     epochs: int = 100
@@ -39,8 +42,19 @@ class FitConfig:
     hiding: Hiding = field(default_factory=Hiding)
     select: str = NDCG
     windows: bool = field(default=False, metadata=LATE)
+    kind_weights: tuple[float, ...] = field(default=(), metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if min(self.epochs, self.eval_every, self.batch_size, self.max_shapes) < 1:
             raise UserError("epochs, eval_every, batch_size and max_shapes must be at least 1.")
+        if self.kind_weights and not (self.kind_weights[0] > 0 <= min(self.kind_weights)):
+            raise UserError("weights of kinds are at least 0, that of the first is above.")
+
+    def check_kinds(self, names: Sequence[str]) -> None:
+        """Raises ``UserError`` for weights that are not of the data's kinds of feedback."""
+        if self.kind_weights and len(self.kind_weights) != len(names):
+            raise UserError(
+                f"{len(self.kind_weights)} weights of kinds for data with "
+                f"{', '.join(names) or 'one kind'}."
+            )

@@ -72,6 +72,6 @@ def test_towers_without_this_package(tmp_path, toy_teacher):
 
 def test_the_commands_that_they_show_parse():
     shown = re.findall(r"distill-jax (recommend|export|search) ((?:\\\n|[^\n])*)", DOC + SEARCH)
-    assert len(shown) == 8
+    assert len(shown) == 9
     for command, arguments in shown:
         parse_flags(FLAGS[command], shlex.split(arguments.replace("\\\n", " ")), command)

@@ -127,7 +127,8 @@ def test_a_user_with_a_vector_is_asked_by_it(tmp_path):
     ]
     found, told = asked(opened, people, taken=taken)
     cases = SPLIT.test.histories(DATA).take(np.flatnonzero(SPLIT.test.users_E == user))
-    whole = module.histories_of([taken.of(f"user {user}")], DATA.num_items, [user])
+    items = [item for item, _ in taken.of(f"user {user}")]
+    whole = module.histories_of([items], DATA.num_items, [user])
     expected, _ = recommend(opened.model.scorer, whole, 4)
     assert found[f"user {user}"][:2] == ("user", expected[0].tolist())
     # The table's own question, of the same user with a shorter history: the same scores.

@@ -312,3 +312,52 @@ def test_the_softmax_is_cut_by_size_alone(monkeypatch):
     assert items.tile_of(2**10, 2**19) == (None, None)
     assert items.tile_of(2**10, 2**19 + 1) == (2**10, items.BLOCK)
     assert items.tile_of(2**20, 2**10) == (items.ROWS, 2**10)
+
+
+@pytest.mark.parametrize("text", ["full_softmax", "2*sampled_softmax(n=3) + full_softmax"])
+def test_weights_of_targets(text):
+    """Sum of weight times value over the sum of weights; none at all is no division by 0."""
+    output, batch = make()
+    weights = np.random.default_rng(3).uniform(0, 0.2, (B, T)).astype(np.float32)
+    weighed = batch.replace(target_weights_BT=jnp.asarray(weights))
+    objective = resolve_ranking(text, ModelShape(1, D, 1, ITEMS), positions=B * T)
+    numbers = objective.numbers(0, 1)
+    total, parts = objective({}, numbers, output, None, weighed)
+    expected = 0.0
+    for name, weight in (("full_softmax", 1.0), ("sampled_softmax", 2.0)):
+        if name not in parts:
+            continue
+        top = below = 0.0
+        for b, t in zip(*np.nonzero(batch.target_where_BT), strict=True):
+            alone = np.zeros((B, T), bool)
+            alone[b, t] = True
+            value, count = naive(name, output, batch.replace(target_where_BT=alone))
+            assert count == 1
+            top, below = top + weights[b, t] * value, below + weights[b, t]
+        np.testing.assert_allclose(parts[name], (top, below), rtol=1e-5)
+        expected += weight * top / below
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    nothing = batch.replace(target_weights_BT=jnp.zeros((B, T)))
+    assert objective({}, numbers, output, None, nothing)[0] == 0
+
+
+def test_weights_of_targets_weigh_the_teachers_words_too():
+    output, batch = make()
+    rng = np.random.default_rng(5)
+    ids = np.argsort(rng.normal(size=(B, T, ITEMS)), axis=-1)[..., :3].astype(np.int32)
+    logits = np.sort(rng.normal(size=(B, T, 3)).astype(np.float32))[..., ::-1]
+    rest = np.zeros((B, T), np.float32)
+    teacher = TopItems(ids, logits.copy(), rest, rest, np.ones((B, T), bool))
+    objective = resolve_ranking("kl(top=3)", SHAPE, SHAPE, positions=B * T)
+    weights = rng.uniform(0.1, 2, (B, T)).astype(np.float32)
+    say = jax.jit(lambda batch: objective({}, objective.numbers(0, 1), output, teacher, batch)[0])
+    places = list(zip(*np.nonzero(batch.target_where_BT), strict=True))
+    values = []
+    for b, t in places:
+        alone = np.zeros((B, T), np.float32)
+        alone[b, t] = 0.3  # one alone counts whole, whatever its weight
+        values.append(float(say(batch.replace(target_weights_BT=jnp.asarray(alone)))))
+    assert np.ptp(values) > 0.01
+    expected = np.average(values, weights=[weights[place] for place in places])
+    weighed = batch.replace(target_weights_BT=jnp.asarray(weights))
+    np.testing.assert_allclose(say(weighed), expected, rtol=1e-5)

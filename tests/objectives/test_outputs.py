@@ -7,12 +7,10 @@ import pytest
 from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch, Negatives, RankingOutput
 from distill_jax.core.search_types import ListBatch, SearchOutput
-from distill_jax.core.task_types import TaskBatch, TaskHead
 from distill_jax.core.top_items import TopItems
-from distill_jax.core.types import ModelOutput, ModelShape
+from distill_jax.core.types import ModelShape
 from distill_jax.losses.numeric import constant_pair
 from distill_jax.objectives.catalogue import describe, listing
-from distill_jax.objectives.heads import resolve_tasks
 from distill_jax.objectives.items import Items, negatives_of, resolve_ranking
 from distill_jax.objectives.lists import resolve_lists
 from distill_jax.objectives.plugin_api import (
@@ -59,16 +57,6 @@ def test_lists(gap):
     objective = resolve_lists("gap", list_size=4, teacher=True)
     said = total(objective, SearchOutput(STUDENT), SearchOutput(TEACHER), batch)
     assert said == pytest.approx(gap.max(axis=1).mean())
-
-
-def test_heads(gap):
-    tasks = [TaskHead(name) for name in "abcd"]
-    labels = jnp.zeros((3, 4))
-    batch = TaskBatch(IDS, labels, jnp.zeros((3, 0), jnp.int32), labels, labels > 0)
-    outputs = (ModelOutput(logits_BC=jnp.array(logits)) for logits in (STUDENT, TEACHER))
-    objective = resolve_tasks({"a": "gap", "c": "0.5*gap"}, tasks)
-    expected = gap[:, 0].mean() + 0.5 * gap[:, 2].mean()
-    assert total(objective, *outputs, batch) == pytest.approx(expected)
 
 
 def test_items(gap):

@@ -8,7 +8,6 @@ import pytest
 from distill_jax.core.types import ModelShape
 from distill_jax.models.bert import BertConfig, init_bert
 from distill_jax.models.cnn import CnnConfig, init_cnn
-from distill_jax.models.multi_task import MultiTaskConfig, init_multi_task
 from distill_jax.models.recommenders.bert4rec import Bert4RecConfig
 from distill_jax.models.recommenders.bpr_mf import BprMfConfig
 from distill_jax.models.recommenders.build import Recommender
@@ -24,7 +23,6 @@ from distill_jax.training.optimizer import OptimizerConfig, decays, make_optimiz
 
 STUDENT, TEACHER = ModelShape(2, 8, 2, 60), ModelShape(4, 12, 3, 60)
 TOWER = BertConfig(20, 8, 1, 2, 12, max_positions=6)
-TASKS = MultiTaskConfig(num_features=3, vocabularies=(5,))
 BOTH = ItemConfig(11, 8, source="both", text_width=4)
 TEXTS = ItemTexts(vectors_IE=np.ones((11, 4), np.float32))
 GRAPH = ItemTexts(
@@ -36,16 +34,21 @@ MODELS = {
     "bert": lambda key: init_bert(TOWER, key),
     "cnn": lambda key: init_cnn(CnnConfig((4,), 8, 10), key),
     "towers": lambda key: init_two_tower(TwoTowerConfig(TOWER, shared=False), key),
-    "multi-task": lambda key: init_multi_task(
-        MultiTaskConfig(num_features=3, vocabularies=(5,)), key
-    ),
     "sasrec": Recommender(SasRecConfig(BOTH), TEXTS).init,
     "bert4rec": Recommender(Bert4RecConfig(BOTH), TEXTS).init,
     "gru4rec": Recommender(Gru4RecConfig(ItemConfig(11, 8), num_layers=2)).init,
+    "feedback": Recommender(SasRecConfig(ItemConfig(11, 8), kinds=("buy", "click"))).init,
     "bpr_mf": Recommender(BprMfConfig(ItemConfig(11, 8), 5)).init,
     "lightgcn": Recommender(LightGcnConfig(ItemConfig(11, 8), 5), GRAPH).init,
 }
-MATRICES = {"kernel", "recurrent_kernel", "embedding", "position_embedding", "user_embedding"}
+MATRICES = {
+    "kernel",
+    "recurrent_kernel",
+    "embedding",
+    "position_embedding",
+    "user_embedding",
+    "kind_embedding",
+}
 VECTORS = {"bias", "scale", "item_bias", "recurrent_bias", "hidden_item", "alpha"}
 """What is known by name; another one has to be put into one of the two."""
 

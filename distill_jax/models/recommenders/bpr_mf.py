@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.ranking_types import HistoryBatch, Question, RankingOutput
@@ -35,11 +36,13 @@ class BprMfConfig(CatalogueConfig):
       items: how items become vectors.
       num_users: U; others have no vector of their own.
       max_length: interactions of a user that one step looks at.
+      kinds: see ``SequenceConfig``; the user's vector is the trunk that their heads share.
     """
 
     items: ItemConfig
     num_users: int
     max_length: int = 200
+    kinds: tuple[str, ...] = dataclasses.field(default=(), metadata=LATE)
 
     task: ClassVar[Question] = "any"
     knows_users: ClassVar[bool] = True

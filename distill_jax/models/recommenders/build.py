@@ -26,10 +26,10 @@ from distill_jax.models.recommenders import (  # noqa: F401  being imported they
 from distill_jax.models.recommenders.sequence import Recommenders
 from distill_jax.models.recommenders.text_items import ItemTexts, ItemVectors
 
-_ITEMS = r"(?:-(?:(id|text|both)(\+vectors)?|(vectors)))?"
+_ITEMS = r"(?:-(?:(id|text|both)(\+vectors)?|(vectors))(\+features)?(\+privileged)?)?"
 _SIZES = {
     True: re.compile(r"([1-9][0-9]?)x([1-9][0-9]{0,3})" + _ITEMS),
-    False: re.compile(r"()([1-9][0-9]{0,3})()()()"),
+    False: re.compile(r"()([1-9][0-9]{0,3})()()()()()"),
 }
 """What stands after the kind, of families with layers and without."""
 
@@ -37,13 +37,15 @@ _SIZES = {
 @dataclasses.dataclass(frozen=True)
 class ModelName:
     """A recommender by its name: ``sasrec-2x64``, ``gru4rec-1x32``, ``sasrec-2x64-both``,
-    ``sasrec-2x64-text+vectors``, ``bpr_mf-32``, ``lightgcn-3x64``.
+    ``sasrec-2x64-text+vectors``, ``sasrec-2x64-id+features``, ``bpr_mf-32``, ``lightgcn-3x64``.
 
     Attributes:
       kind: of model.
       layers, width: its size.
       source: whence item vectors come: ``id``, ``text``, ``both`` or ``vectors`` that are given.
       given: whether given vectors are read, alone or beside the source.
+      features: whether fields of items are read beside them.
+      privileged: whether fields of events are, which nobody has who asks for a list.
     """
 
     kind: str
@@ -51,6 +53,8 @@ class ModelName:
     width: int
     source: Literal["id", "text", "both", "vectors"] = "id"
     given: bool = False
+    features: bool = False
+    privileged: bool = False
 
 
 def recommender_family(kind: str) -> Recommenders:
@@ -71,12 +75,14 @@ def parse_model(name: str) -> ModelName:
         if family.name == kind and found:
             source: Any = found[3] or found[5] or "id"
             given = bool(found[4] or found[5])
-            return ModelName(kind, int(found[1] or 1), int(found[2]), source, given)
+            layers, width, features = int(found[1] or 1), int(found[2]), bool(found[6])
+            return ModelName(kind, layers, width, source, given, features, bool(found[7]))
     names = (f"{each.name}-{'LAYERSx' * each.layered}WIDTH" for each in families)
     raise UserError(
         f"no recommender is called {name!r}; expected {' or '.join(names)}; after layers and width "
         "comes -text or -both for item vectors made of texts (sasrec-2x64-both), and -vectors or "
-        "+vectors for those of a file (sasrec-2x64-text+vectors)."
+        "+vectors for those of a file (sasrec-2x64-text+vectors), last +features for fields of "
+        "items (sasrec-2x64-id+features) and +privileged for fields of events, of teachers alone."
     )
 
 

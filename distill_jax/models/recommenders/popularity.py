@@ -10,7 +10,7 @@ from distill_jax.models.recommenders.protocol import Asked, Trained
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Popularity:
-    """Scores are training interactions, the same for every history.
+    """Scores are training interactions of what is recommended, the same for every history.
 
     Attributes:
       counts_I: float32 [I].
@@ -25,4 +25,4 @@ class Popularity:
 
 def fit_popularity(split: Trained, *, on_block: Callable[[], None] = lambda: None) -> Popularity:
     """Count the training interactions with each item."""
-    return Popularity(split.train_counts_I.astype(np.float32))
+    return Popularity(split.target_counts_I.astype(np.float32))

@@ -53,8 +53,9 @@ def recommender_digest(recommender: Recommender, params: Params) -> str:
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
-    """Plain JSON, with the model's kind; of the items' fields those that count."""
-    raw = dataclasses.asdict(config)
+    """Plain JSON, with the model's kind; of its and the items' fields those that count."""
+    every = dataclasses.asdict(config)
+    raw = {name: every[name] for name in fields_that_count(config)}
     raw["items"] = {name: raw["items"][name] for name in fields_that_count(config.items)}
     return {"kind": family_of(config).name, **raw}
 
@@ -70,6 +71,11 @@ def config_from_json(raw: dict[str, Any]) -> Any:
     items = dict(fields.pop("items"))
     if items.get("tower") is not None:
         items["tower"] = BertConfig(**items["tower"])
+    if "fields" in items:
+        items["fields"] = tuple(items["fields"])
+    for name in ("kinds", "event_fields"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
     return kind(items=ItemConfig(**items), **fields)
 
 

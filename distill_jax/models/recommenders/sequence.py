@@ -6,9 +6,11 @@ import dataclasses
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
+from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.ranking_types import HistoryBatch, Question, RankingOutput
@@ -59,6 +61,8 @@ class CatalogueConfig:
 
     items: Any
     num_layers: Any
+    kinds: Any = ()
+    event_fields: Any = ()
     knows_users: ClassVar[bool] = False
     """Whether users of the training have vectors of their own, by number."""
 
@@ -86,12 +90,17 @@ class SequenceConfig(CatalogueConfig):
       num_layers: blocks, or recurrent layers.
       max_length: positions it can tell apart; older items are left out.
       dropout: rate after the embeddings and in every layer.
+      kinds: names of the kinds of feedback that it tells apart, the first is recommended; () for
+        one.
+      event_fields: numbers that each privileged field of an event has; () where none is read.
     """
 
     items: ItemConfig
     num_layers: int = 2
     max_length: int = 200
     dropout: float = 0.2
+    kinds: tuple[str, ...] = dataclasses.field(default=(), metadata=LATE)
+    event_fields: tuple[int, ...] = dataclasses.field(default=(), metadata=LATE)
 
     task: ClassVar[Question] = "next"
 
@@ -150,7 +159,16 @@ class HistoryModel(nn.Module):
         """
         if items_ID is None:
             items_ID = ItemVectors(self.config.items, name="items")(texts)
-        return self.say(batch, items_ID, train=train, **how)
+        output = self.say(batch, items_ID, train=train, **how)
+        if not self.config.kinds:
+            return output
+        asked_BT = batch.target_kinds_BT
+        if asked_BT is None:
+            asked_BT = jnp.zeros_like(batch.item_ids_BT)
+        asked_BT = asked_BT[:, -output.queries_BTD.shape[1] :]
+        heads = KindHeads(len(self.config.kinds), name="kind_heads")
+        queries_BTD = heads(output.queries_BTD, asked_BT)
+        return output.replace(queries_BTD=queries_BTD)  # type: ignore[attr-defined]
 
     def say(self, batch: HistoryBatch, items_ID: Array, *, train: bool) -> RankingOutput:
         """The same, of item vectors that are there.
@@ -167,10 +185,38 @@ class HistoryModel(nn.Module):
         return jnp.pad(bias_I, (0, items_ID.shape[0] - num_items))
 
 
+class KindHeads(nn.Module):
+    """A head a kind of feedback on a shared trunk: ``q_k = q + q W_k + b_k``, from W = b = 0.
+
+    ``b_k``, multiplied with the item vectors, is a bias an item: what is clicked often is not what
+    is bought often. The shared bottom of Caruana 1997, "Multitask Learning"; which kind comes next
+    is given, as in Yuan et al. 2022, "Multi-Behavior Sequential Transformer Recommender".
+
+    Attributes:
+      kinds: K of them.
+    """
+
+    kinds: int
+
+    @nn.compact
+    def __call__(self, queries_BTD: Array, kinds_BT: Array) -> Array:
+        """Queries of the kind that each position is asked for, float32 [B, T, D]."""
+        D = queries_BTD.shape[-1]
+        kernel_KDD = self.param("kernel", nn.initializers.zeros, (self.kinds, D, D), jnp.float32)
+        bias_KD = self.param("bias", nn.initializers.zeros, (self.kinds, D), jnp.float32)
+        hot_BTK = jax.nn.one_hot(kinds_BT, self.kinds, dtype=jnp.float32)
+        queries_BTD = queries_BTD.astype(jnp.float32)
+        moved_BTKD = jnp.einsum("BTD,KDE->BTKE", queries_BTD, kernel_KDD)
+        moved_BTKD = moved_BTKD + bias_KD[None, None]
+        return queries_BTD + jnp.einsum("BTKD,BTK->BTD", moved_BTKD, hot_BTK)
+
+
 class Inputs(nn.Module):
     """The vectors of a history's items plus those of their positions, [B, T, D], 0 at padding.
 
-    Positions are counted from the newest item, so that padding changes nothing.
+    Positions are counted from the newest item, so that padding changes nothing. Where there are
+    kinds of feedback a vector of each is added too, and so is one of each privileged field of an
+    event (Xu et al. 2020, "Privileged Features Distillation at Taobao Recommendations").
 
     Attributes:
       config: the model's.
@@ -203,6 +249,20 @@ class Inputs(nn.Module):
             shape = (config.max_length, config.hidden_size)
             positions_PD = self.param("position_embedding", init, shape, jnp.float32)
             hidden_BTD = hidden_BTD + positions_PD[None, config.max_length - T :]
+        if config.kinds:
+            shape = (len(config.kinds), config.hidden_size)
+            kinds_KD = self.param("kind_embedding", init, shape, jnp.float32)
+            kinds_BT = batch.kinds_BT
+            if kinds_BT is None:
+                kinds_BT = jnp.zeros_like(batch.item_ids_BT)
+            hidden_BTD = hidden_BTD + kinds_KD[kinds_BT]
+        for column, size in enumerate(config.event_fields):
+            shape = (size, config.hidden_size)
+            field_ND = self.param(f"field_{column}_embedding", init, shape, jnp.float32)
+            numbers_BT = jnp.zeros_like(batch.item_ids_BT)
+            if batch.fields_BTC is not None:
+                numbers_BT = batch.fields_BTC[..., column]
+            hidden_BTD = hidden_BTD + field_ND[numbers_BT]
         return jnp.where(batch.where_BT[..., None], hidden_BTD, 0)
 
 

@@ -1,7 +1,7 @@
 """Item vectors: from the items' numbers, from what is written about them, from vectors that are
 given (of pictures, prices, of a language model), or from several of these.
 
-Vectors made of text or of given ones exist for items that nobody has ever taken.
+Vectors made of text, of given ones or of fields exist for items that nobody has ever taken.
 
 Shape suffixes: I items, D width of the recommender, E width of text vectors, V of given ones, L
 tokens.
@@ -33,6 +33,7 @@ class ItemTexts:
       tokens_IL: int32 [I, L], for an encoder that is trained with the recommender.
       where_IL: bool [I, L], True for real tokens.
       given_IV: float32 [I, V], vectors from a file.
+      fields_IC: int32 [I, C], the number of each field (category, price band), 0 where unknown.
       edge_users_N, edge_items_N, edge_weights_N: int32, int32, float32 [N], who took which item in
         training, each pair once, and its weight in a sum over neighbours.
     """
@@ -41,6 +42,7 @@ class ItemTexts:
     tokens_IL: Any = None
     where_IL: Any = None
     given_IV: Any = None
+    fields_IC: Any = None
     edge_users_N: Any = None
     edge_items_N: Any = None
     edge_weights_N: Any = None
@@ -62,6 +64,7 @@ class ItemConfig:
       initializer_range: standard deviation of fresh vectors and matrices.
       given_width: V of the given vectors, which a layer with GELU and a linear one map to D; above
         0 they are added to what the source says.
+      fields: numbers that each of C fields has; a vector of each number is added too.
     """
 
     num_items: int
@@ -71,6 +74,7 @@ class ItemConfig:
     tower: BertConfig | None = None
     initializer_range: float = 0.02
     given_width: int = dataclasses.field(default=0, metadata=LATE)
+    fields: tuple[int, ...] = dataclasses.field(default=(), metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -84,6 +88,8 @@ class ItemConfig:
             )
         if self.given_width < (self.source == "vectors"):
             raise UserError("given_width is the width of given vectors, 0 without any.")
+        if min(self.fields, default=1) < 1:
+            raise UserError("a field of items has at least one number, that of unknown ones.")
 
     @property
     def reads_texts(self) -> bool:
@@ -93,7 +99,12 @@ class ItemConfig:
     @property
     def only_own(self) -> bool:
         """Whether an item's vector is one of its own and nothing else."""
-        return self.source == "id" and not self.given_width
+        return self.source == "id" and not self.reads_files
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether something is read that a file says of every item: its vector or its fields."""
+        return self.given_width > 0 or bool(self.fields)
 
 
 class ItemVectors(nn.Module):
@@ -116,7 +127,9 @@ class ItemVectors(nn.Module):
         made = [self._of_texts(known)] if config.reads_texts else []
         if config.given_width:
             made.append(self._projected("given", jnp.asarray(known.given_IV)))
-        made_ID = made[0] if len(made) == 1 else made[0] + made[1]
+        if config.fields:
+            made.append(self._of_fields(known.fields_IC))
+        made_ID = sum(made[1:], start=made[0])
         if config.source in ("text", "vectors"):
             return made_ID
         new = made_ID.shape[0] - config.num_items
@@ -127,6 +140,16 @@ class ItemVectors(nn.Module):
         init = nn.initializers.normal(config.initializer_range)
         shape = (config.num_items, config.hidden_size)
         return self.param("embedding", init, shape, jnp.float32)
+
+    def _of_fields(self, fields_IC: Array) -> Array:
+        """The sum of the vectors of an item's fields, [I, D]."""
+        init = nn.initializers.normal(self.config.initializer_range)
+        found = []
+        for column, size in enumerate(self.config.fields):
+            shape = (size, self.config.hidden_size)
+            table_ND = self.param(f"field_{column}_embedding", init, shape, jnp.float32)
+            found.append(table_ND[jnp.asarray(fields_IC)[:, column]])
+        return sum(found[1:], start=found[0])
 
     def _dense(self, name: str) -> Dense:
         size = self.config.hidden_size
@@ -165,8 +188,11 @@ def _given(texts: ItemTexts | None, config: ItemConfig) -> ItemTexts:
     if config.given_width:
         _check_width("given vectors", known.given_IV, config.given_width)
         read.append(("vectors", known.given_IV))
-    if len(read) == 2 and len(read[0][1]) != len(read[1][1]):
-        raise UserError(f"{len(read[0][1])} texts and {len(read[1][1])} vectors of items.")
+    if config.fields:
+        _check_width("fields", known.fields_IC, len(config.fields))
+        read.append(("fields", known.fields_IC))
+    if len({len(array) for _, array in read}) > 1:
+        raise UserError(f"{' and '.join(f'{len(x)} {what}' for what, x in read)} of items.")
     for what, array in read if config.source in ("both", "id") else ():
         if len(array) < config.num_items:
             raise UserError(f"{len(array)} {what} for a catalogue of {config.num_items} items.")

@@ -17,9 +17,11 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, save_tensors
 from distill_jax.data.coverage import Coverage
 from distill_jax.data.interactions import RankingSplit
+from distill_jax.data.item_fields import Fields
 from distill_jax.data.item_vectors import read_item_vectors
 from distill_jax.models.bert import Params
 from distill_jax.models.recommenders.build import Recommender, parse_model, recommender_family
+from distill_jax.models.recommenders.sequence import SequenceConfig
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
 from distill_jax.tasks.recommendation.cells import RecModel
 from distill_jax.teachers.item_texts import TextSpace
@@ -33,17 +35,26 @@ def build_recommender(
     split: RankingSplit,
     texts: Callable[[], ItemTexts],
     given: Callable[[], np.ndarray] | None = None,
+    fields: Callable[[], Fields] | None = None,
 ) -> Recommender:
     """The model of a name for a catalogue.
 
     Args:
-      texts, given: give the items' text vectors, and the vectors of a file [I, V]; asked only where
-        the model reads them.
+      texts, given, fields: give the items' text vectors, the vectors of a file [I, V], and the
+        items' fields; asked only where the model reads them.
 
     Raises:
-      UserError: for a model that reads vectors of a file where there is none.
+      UserError: for a model that reads vectors or fields of a file where there is none.
     """
     name = parse_model(model.name)
+    if name.privileged and not issubclass(
+        recommender_family(name.kind).config_type, SequenceConfig
+    ):
+        raise UserError(f"a {name.kind} reads no events, so it has no privileged fields of theirs")
+    if name.privileged and not split.data.field_names:
+        raise UserError(
+            f"{model.name} reads privileged fields of events: name their columns (--privileged)."
+        )
     vectors = texts() if name.source in ("text", "both") else None
     width = vectors.vectors_IE.shape[1] if vectors is not None else 0
     given_IV = None
@@ -52,17 +63,26 @@ def build_recommender(
             raise UserError(f"{model.name} reads vectors of items, which this table has none of")
         given_IV = given()
         vectors = dataclasses.replace(vectors or ItemTexts(), given_IV=given_IV)
+    known = None
+    if name.features:
+        if fields is None:
+            raise UserError(f"{model.name} reads fields of items, which this table has none of")
+        known = fields()
+        vectors = dataclasses.replace(vectors or ItemTexts(), fields_IC=known.numbers_IC)
     items = ItemConfig(
         split.data.num_items,
         name.width,
         name.source,
         text_width=width,
         given_width=0 if given_IV is None else given_IV.shape[1],
+        fields=() if known is None else known.sizes,
     )
     family = recommender_family(name.kind)
     config = family.fitted(
         items,
         num_users=split.data.num_users,
+        kinds=split.data.kind_names,
+        event_fields=split.data.field_sizes if name.privileged else (),
         num_layers=name.layers,
         max_length=model.max_length,
         dropout=model.dropout,

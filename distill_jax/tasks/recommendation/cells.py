@@ -10,7 +10,8 @@ from distill_jax.core.digests import LATE, NAME, fields_that_count
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.data.build_interactions import Preparation
-from distill_jax.data.column_names import parse_columns
+from distill_jax.data.column_names import FIELDS, parse_columns
+from distill_jax.data.kinds import parse_kinds
 from distill_jax.engine.cell import Cell
 from distill_jax.models.recommenders.build import parse_model, recommender_family
 from distill_jax.objectives.items import parse_ranking
@@ -37,6 +38,10 @@ class RecData:
       k_core: users and items have so many interactions at least.
       asked: users of whom validation and test ask at most; None for all.
       item_vectors: a file of them, see ``data.item_vectors``, for models that read some.
+      item_features: a table of their fields, see ``data.item_fields``, likewise.
+      kinds: ``buy,cart,click``, the kinds of feedback that count, the first is asked for; None for
+        all, "" where their column is not read.
+      privileged: ``dwell,device``, columns that say more of each event, for teachers alone.
     """
 
     name: str = "movielens-100k"
@@ -47,10 +52,13 @@ class RecData:
     repeats: str = field(default="first", metadata=LATE)
     item_vectors: str | None = field(default=None, metadata=LATE)
     asked: int | None = field(default=None, metadata=LATE)
+    item_features: str | None = field(default=None, metadata=LATE)
+    kinds: str | None = field(default=None, metadata=LATE)
+    privileged: str | None = field(default=None, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        parse_columns(self.columns)
+        _ = self.read_columns
         if self.k_core < 1:
             raise UserError(f"--k-core is {self.k_core}; expected at least 1.")
         if self.asked is not None and self.asked < 1:
@@ -58,9 +66,17 @@ class RecData:
         _ = self.preparation
 
     @property
+    def read_columns(self) -> dict[str, str]:
+        """Role -> column of the files, as ``load_interactions`` takes it."""
+        fields = {FIELDS: self.privileged} if self.privileged else {}
+        return {**parse_columns(self.columns), **fields}
+
+    @property
     def preparation(self) -> Preparation:
         """What is done to the interactions before anything is learned from them."""
-        return Preparation(self.repeats, self.min_rating, self.k_core, self.k_core)
+        weights = parse_kinds(self.kinds)
+        kinds = None if weights is None else tuple(weights)
+        return Preparation(self.repeats, self.min_rating, self.k_core, self.k_core, kinds=kinds)
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,7 @@ class RecModel:
       heads: attention heads of a transformer.
       vectors: digest of the item vectors that are given, of a model that reads some; known when
         they have been read.
+      features: digest of the items' fields, likewise.
     """
 
     name: str = "sasrec-1x16"
@@ -81,6 +98,7 @@ class RecModel:
     dropout: float = 0.1
     heads: int = 1
     vectors: str = field(default="", metadata=LATE)
+    features: str = field(default="", metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)

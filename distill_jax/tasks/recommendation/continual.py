@@ -64,6 +64,7 @@ from distill_jax.tasks.recommendation.runs import (
     scorer_of,
     trained_once,
 )
+from distill_jax.tasks.recommendation.table import batches_of
 from distill_jax.teachers.top_items import Heard, TopItemsCache
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
@@ -215,7 +216,7 @@ class Continual:
         if split.digest not in self._catalogues:
             first = None if self.begun is None else self.begun.catalogue(self.engine)
             vectors = self.setup.data.item_vectors
-            self._catalogues[split.digest] = Catalogue(self.engine, split, vectors, first)
+            self._catalogues[split.digest] = Catalogue(self.engine, split, vectors, first=first)
         return self._catalogues[split.digest]
 
     def prepare(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
@@ -508,8 +509,7 @@ class UpdateRun(Run):
 
     @property
     def together(self) -> Mapping[str, Any]:
-        windows = {"windows": True} if self.cell.training.windows else {}
-        return {"model": self.cell.setup.model, **windows}
+        return {"model": self.cell.setup.model, **batches_of(self.cell.training)}
 
     def start(self) -> Params:
         update = self.cell.setup.update

@@ -21,7 +21,8 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home, user_path, write_atomic
 from distill_jax.data.coverage import Coverage, in_words, unknown_below
 from distill_jax.data.histories import Draws, HistoryTable
-from distill_jax.data.interactions import RankingSplit
+from distill_jax.data.interactions import Histories, Interactions, RankingSplit
+from distill_jax.data.item_fields import Fields, read_item_fields
 from distill_jax.data.plan import choose_lengths
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import ledger_row, training_facts
@@ -92,12 +93,14 @@ class Catalogue:
     Attributes:
       engine: gives the folder of the runs, the display, and whether to stop.
       item_vectors: a file of them, or None.
+      item_features: a table of the items' fields, or None.
       first: the catalogue that this one has grown from: texts and vectors are scaled as there.
     """
 
     engine: Engine
     split: RankingSplit
     item_vectors: str | None = None
+    item_features: str | None = None
     first: Catalogue | None = None
 
     @functools.cached_property
@@ -141,6 +144,20 @@ class Catalogue:
     def given_digest(self) -> str:
         """Of the content of ``given``."""
         return digest_arrays({"given": self.given})
+
+    @functools.cached_property
+    def fields(self) -> Fields:
+        """The items' fields; read when a model wants them.
+
+        Raises:
+          UserError: where there is no such table.
+        """
+        if self.item_features is None:
+            raise UserError("a model reads fields of items: give a table (--item-features FILE).")
+        found = read_item_fields(user_path(self.item_features), self.split.data.item_names)
+        for note in found.notes:
+            self.engine.reporter.say(f"note: {note}")
+        return found
 
     def test(self, scorer: Scorer) -> RankingReport:
         """The test split, read once a run."""
@@ -198,7 +215,7 @@ def recommender_work(
         data=split.digest,
         loss_params=lambda: objective.init_params(jax.random.fold_in(jax.random.key(cell.seed), 1)),
         evaluate=validate,
-        draws=Draws(table, hiding, negatives_of(objective)),
+        draws=Draws(table, hiding, negatives_of(objective), training.kind_weights),
         items=_named_items(recommender, objective, training.batch_size, max(lengths)),
         precision=cell.precision,
     )
@@ -383,7 +400,8 @@ def keep_closed_form(catalogue: Catalogue, name: str, cell: RecommenderCell, mod
     shutil.rmtree(folder, ignore_errors=True)  # left by a run killed at this place
     save_closed_form(folder, name, model, data.item_names)
     save_catalogue(folder, ItemCatalogue(data.item_names, data.item_texts))
-    save_audience(folder, Audience(catalogue.split.train_counts_I, repeats=data.repeats))
+    counts_I = catalogue.split.target_counts_I
+    save_audience(folder, Audience(counts_I, repeats=data.repeats, kinds=data.kind_names))
     keep_facts(catalogue, cell, folder, objective=name)
 
 
@@ -416,14 +434,21 @@ def latency(catalogue: Catalogue, recommender: Recommender, params: Params) -> L
     data, cases = catalogue.split.data, catalogue.split.test
     chosen = np.linspace(0, len(cases) - 1, min(TIMED_USERS, len(cases))).astype(int)
     histories = cases.take(chosen).histories(data)
-    asked = [
-        [data.item_names[item] for item in histories.part(row, row + 1).items_S]
-        for row in range(len(histories))
-    ]
+    asked = [_words(data, histories.part(row, row + 1)) for row in range(len(histories))]
     with jax.default_device(cpu_device()):
         served = Neural(scorer_of(recommender), jax.device_get(params), Path())
-        opened = OpenRecommender(served, ItemCatalogue(data.item_names, data.item_texts))
+        audience = Audience(kinds=data.kind_names)
+        opened = OpenRecommender(served, ItemCatalogue(data.item_names, data.item_texts), audience)
         return call_latency(opened.recommend, asked, repeats=5, on_call=catalogue.engine.check_stop)
+
+
+def _words(data: Interactions, history: Histories) -> list[str]:
+    """A history as people give it."""
+    names = [data.item_names[item] for item in history.items_S]
+    if history.kinds_S is None:
+        return names
+    kinds = [data.kind_names[kind] for kind in history.kinds_S]
+    return [f"{kind}:{name}" for kind, name in zip(kinds, names, strict=True)]
 
 
 def keep_model(
@@ -453,6 +478,8 @@ def keep_facts(
         "protocol": catalogue.split.protocol,
         "objective": objective,
     }
+    if catalogue.split.data.kind_names:
+        facts["recommends"] = catalogue.split.data.kind_names[0]
     write_atomic(folder / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -462,4 +489,4 @@ def audience_of(split: RankingSplit, recommender: Recommender) -> Audience:
     if recommender.config.knows_users:
         users = zip(split.data.user_names, split.learned_U, strict=True)
         names = tuple(name if own else None for name, own in users)
-    return Audience(split.train_counts_I, names, split.data.repeats)
+    return Audience(split.target_counts_I, names, split.data.repeats, split.data.kind_names)

@@ -13,7 +13,6 @@ import numpy as np
 
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
-from distill_jax.data.column_names import parse_columns
 from distill_jax.data.histories import HistoryTable
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.data.load_interactions import load_ranking_split
@@ -53,6 +52,7 @@ from distill_jax.tasks.recommendation.runs import (
 from distill_jax.teachers.top_items import TopItemsCache, popularity_strata
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
+from distill_jax.training.recommender import FitConfig
 from distill_jax.training.state import Params
 
 TEACHER, PEER = "teacher", "not heard"
@@ -121,10 +121,10 @@ class Recommendation:
             own.name,
             split=own.split,
             preparation=own.preparation,
-            columns=parse_columns(own.columns),
+            columns=own.read_columns,
             asked=own.asked,
         )
-        self.catalogue = Catalogue(engine, split, own.item_vectors)
+        self.catalogue = Catalogue(engine, split, own.item_vectors, own.item_features)
         data, say = split.data, engine.reporter.say
         say(f"{data.name}: {data.num_users:,} users, {data.num_items:,} items, {len(data):,}")
         self.references, self.left_out = fitting(self.sweep.references, data.num_items)
@@ -143,6 +143,7 @@ class Recommendation:
                 name = cell.setup.model.name
                 raise UserError(f"row {entry.label!r}: {name} has not only item vectors of its own")
             objective = self.resolve(cell, student, teacher)
+            cell.training.check_kinds(data.kind_names)
             engine.check_batch_size(cell.training.batch_size)
             student.computing_in(compute_dtype(cell.precision), engine.options.remat)
             for note in objective.notes:
@@ -166,6 +167,7 @@ class Recommendation:
         teacher = self.build(config.model)
         HistoryTable(self.split, "next", config.model.max_length)
         self.resolve(self.teacher_cell(), teacher, None)
+        config.training.check_kinds(self.split.data.kind_names)
         for peer in self.peers:
             self.build(peer)
         self.engine.check_batch_size(config.training.batch_size)
@@ -173,19 +175,24 @@ class Recommendation:
 
     def build(self, model: RecModel) -> Recommender:
         """The recommender of a name, one object for all its runs."""
-        model = dataclasses.replace(model, vectors="")
+        model = dataclasses.replace(model, vectors="", features="")
         if model not in self._models:
             catalogue = self.catalogue
             self._models[model] = build_recommender(
-                model, self.split, lambda: catalogue.texts[0], lambda: catalogue.given
+                model,
+                self.split,
+                lambda: catalogue.texts[0],
+                lambda: catalogue.given,
+                lambda: catalogue.fields,
             )
         return self._models[model]
 
     def bound(self, model: RecModel) -> RecModel:
-        """A model that knows which vectors of items it reads."""
-        if not self.build(model).config.items.given_width:
-            return model
-        return dataclasses.replace(model, vectors=self.catalogue.given_digest)
+        """A model that knows which vectors and fields of items it reads."""
+        items = self.build(model).config.items
+        vectors = self.catalogue.given_digest if items.given_width else ""
+        features = self.catalogue.fields.digest if items.fields else ""
+        return dataclasses.replace(model, vectors=vectors, features=features)
 
     @property
     def learned_from(self) -> tuple[str, ...]:
@@ -353,11 +360,13 @@ class Recommendation:
             else ", each with all items that are asked for, as the columns weigh them."
         )
         seen = "too" if data.repeats else "left out"
+        seen = f"as {data.kind_names[0]!r} {seen}" if data.kind_names else seen
         taught = teacher and (
             f"Teacher: {teacher.model.name}, trained with {teacher.objective} on the same "
             f"interactions; its likeliest {kept_items(teacher.top, self.split)} items at each "
             "training position are kept"
             + (f", of {teacher.users} users at most." if teacher.users else "."),
+            *self._privileged(teacher),
         )
         return (
             f"Data: {data.name}, {data.num_users} users, {data.num_items} items.",
@@ -368,12 +377,30 @@ class Recommendation:
             f"Students: {training.epochs} epochs of batches of {training.batch_size} users, the "
             "same steps for every row; the step is chosen by validation NDCG@10, the test split "
             "is read once.",
+            *self._weights_told(),
             *self.learned_from,
             *objectives_told(self.entries),
             *data.notes,
             *self.left_out,
             *self.catalogue.unknown,
         )
+
+    def _privileged(self, teacher: RecTeacher) -> tuple[str, ...]:
+        """What the teacher reads of events that those who ask for a list do not have."""
+        if not parse_model(teacher.model.name).privileged:
+            return ()
+        fields = ", ".join(self.split.data.field_names)
+        return (f"{teacher.model.name} reads privileged fields of every event: {fields}.",)
+
+    def _weights_told(self) -> tuple[str, ...]:
+        """How much each kind of feedback counts, where rows do not differ in it."""
+        names = self.split.data.kind_names
+        weights = {entry.cell.training.kind_weights for entry in self.entries}
+        if not names or len(weights) > 1:
+            return ()
+        numbers = next(iter(weights)) or (1.0,) * len(names)
+        each = ", ".join(f"{name} {x:g}" for name, x in zip(names, numbers, strict=True))
+        return (f"Weights of the kinds of feedback in training: {each}.",)
 
     def self_check(self, runs: Sequence[Run]) -> None:
         check_first_steps(self.engine, runs)
@@ -402,8 +429,7 @@ class RecommenderRun(Run):
 
     @property
     def together(self) -> Mapping[str, Any]:
-        windows = {"windows": True} if self.cell.training.windows else {}
-        return {"model": self.cell.setup.model, **windows}
+        return {"model": self.cell.setup.model, **batches_of(self.cell.training)}
 
     def start(self) -> Params:
         recommender, teacher = self.recommender, self.table.taught
@@ -431,6 +457,13 @@ class RecommenderRun(Run):
 
     def told(self, row: LedgerRow) -> str:
         return told(row)
+
+
+def batches_of(training: FitConfig) -> dict[str, Any]:
+    """What makes the batches of one training others than those of another, beside its sizes."""
+    windows = {"windows": True} if training.windows else {}
+    weights = {"kind_weights": training.kind_weights} if training.kind_weights else {}
+    return {**windows, **weights}
 
 
 def told(row: LedgerRow) -> str:
