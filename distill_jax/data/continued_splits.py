@@ -52,8 +52,14 @@ def continued(
       rule: its ``old`` is not read.
 
     Raises:
-      UserError: where nothing is new, or nothing can be held out.
+      UserError: where nothing is new, or nothing can be held out; for feedback of several kinds.
     """
+    for data in (old.data, new):
+        if data.kind_names:
+            raise UserError(
+                f"data {data.name!r} has feedback of several kinds ({', '.join(data.kind_names)}); "
+                "recommenders that go on with new data read one"
+            )
     grown = _grown(old.data, new)
     arrived = _arrived(old.data, new, parts_N, grown)
     asked = _in_order(grown, old.data, arrived, np.ones(len(old.data), bool), None)

@@ -147,3 +147,9 @@ def test_nothing_new_and_too_little_are_refused(new):
     few = build_interactions("few", Rows(["user 0", "x"], ["new 1", "item 2"]))
     with pytest.raises(UserError, match="of too few users something is new"):
         continued(OLD, few, None, RULE)
+
+
+def test_feedback_of_several_kinds_is_refused(new):
+    kinds = dataclasses.replace(new, kind_names=("buy", "click"), kinds_N=np.zeros(len(new), int))
+    with pytest.raises(UserError, match=r"several kinds \(buy, click\)"):
+        continued(OLD, kinds, None, RULE)
