@@ -29,6 +29,8 @@ class FitConfig:
       select: the validation metric that decides which evaluation was best.
       windows: whether histories longer than the model looks back are learned from as a whole, in
         several windows; else only the newest one is.
+      patience: training ends when so many evaluations in a row were no better; 0 for never.
+      watched: validation metrics beside ``select`` whose own best renews the patience.
     """
 
     epochs: int = 100
@@ -39,6 +41,8 @@ class FitConfig:
     hiding: Hiding = field(default_factory=Hiding)
     select: str = NDCG
     windows: bool = field(default=False, metadata=LATE)
+    patience: int = field(default=0, metadata=LATE)
+    watched: tuple[str, ...] = field(default=(), metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)

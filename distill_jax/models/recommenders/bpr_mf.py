@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from distill_jax.core.digests import LATE
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.ranking_types import HistoryBatch, Question, RankingOutput
@@ -35,11 +36,13 @@ class BprMfConfig(CatalogueConfig):
       items: how items become vectors.
       num_users: U; others have no vector of their own.
       max_length: interactions of a user that one step looks at.
+      item_bias: whether items have a learned number of their own beside their vector.
     """
 
     items: ItemConfig
     num_users: int
     max_length: int = 200
+    item_bias: bool = dataclasses.field(default=True, metadata=LATE)
 
     task: ClassVar[Question] = "any"
     knows_users: ClassVar[bool] = True
@@ -72,7 +75,8 @@ class BprMf(HistoryModel):
         query_BD = jnp.where(known_B[:, None], own_BD, mean_of_tokens(taken_BTD, batch.where_BT))
         queries_BTD = jnp.broadcast_to(query_BD[:, None], taken_BTD.shape)
         hidden_states = {0: taken_BTD, 1: queries_BTD}
-        return RankingOutput(queries_BTD, items_ID, self.item_bias(items_ID), hidden_states)
+        bias_I = self.item_bias(items_ID) if config.item_bias else None
+        return RankingOutput(queries_BTD, items_ID, bias_I, hidden_states)
 
 
 register(Recommenders("bpr_mf", BprMfConfig, BprMf, layered=False))

@@ -57,6 +57,7 @@ def build_recommender(
         name.source,
         text_width=width,
         given_width=0 if given_IV is None else given_IV.shape[1],
+        initializer_range=model.initial,
     )
     config = recommender_family(name.kind).fitted(
         items,
@@ -66,6 +67,7 @@ def build_recommender(
         dropout=model.dropout,
         num_heads=model.heads,
         attention_dropout=model.dropout,
+        item_bias=model.item_bias,
     )
     return Recommender(config, vectors)
 

@@ -70,6 +70,8 @@ class RecModel:
       heads: attention heads of a transformer.
       vectors: digest of the item vectors that are given, of a model that reads some; known when
         they have been read.
+      item_bias: of a matrix factorisation, see ``BprMfConfig``.
+      initial: standard deviation of fresh vectors and matrices.
     """
 
     name: str = "sasrec-1x16"
@@ -77,6 +79,8 @@ class RecModel:
     dropout: float = 0.1
     heads: int = 1
     vectors: str = field(default="", metadata=LATE)
+    item_bias: bool = field(default=True, metadata=LATE)
+    initial: float = field(default=0.02, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -134,6 +138,9 @@ class RecommenderSetup:
       placebo: whether each position is taught what the teacher says of another one.
       top: how many items the teacher's cache keeps, where it is heard; found when settled.
       update: of a student that was distilled before; None for the first time.
+      among: the item that is asked for is ranked among so many others too, of those that the user
+        never took, drawn by the seed of the run; on the validation split among them alone. 0 for
+        all items and nothing else.
     """
 
     Training: ClassVar[type] = FitConfig
@@ -145,9 +152,12 @@ class RecommenderSetup:
     placebo: bool = False
     top: int = 0
     update: Update | None = None
+    among: int = field(default=0, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.among < 0:
+            raise UserError(f"{self.among} sampled items were asked for; expected 0 or more.")
 
     def settled(self, cell: RecommenderCell) -> RecommenderCell:
         """Objectives in canonical form, and how much is kept of what the teacher says."""

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,13 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.work import Work
+from distill_jax.evaluation.among import (
+    ItemScorer,
+    at_items,
+    metrics_among,
+    others_of,
+    ranks_among,
+)
 from distill_jax.evaluation.audience import Audience, save_audience
 from distill_jax.evaluation.item_catalogue import Catalogue as ItemCatalogue
 from distill_jax.evaluation.item_catalogue import save_catalogue
@@ -50,7 +57,7 @@ from distill_jax.models.recommenders.save import (
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.items import negatives_of, trained_on
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.tables.evidence import CASES, RANK, pack_numbers
+from distill_jax.tables.evidence import CASES, RANK, SAMPLED_RANK, pack_numbers
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tasks.recommendation.build import (
     ENCODER,
@@ -78,6 +85,21 @@ MOST_KEPT = 2**31
 """Bytes of a closed form that is kept for use: EASE has more from 23,171 items on."""
 TESTED_SLICES = ("tail", "cold")
 """Parts of the cases that tests over users may look at."""
+
+
+@dataclass(frozen=True)
+class TestAmong:
+    """The test split's figures among a few items.
+
+    Attributes:
+      metrics: for the ledger.
+      evidence: for tests over users.
+    """
+
+    __test__ = False  # not for pytest
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    evidence: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +161,16 @@ class Catalogue:
             scorer, self.split, "test", ks=CUTS, list_length=LIST, on_batch=self.engine.check_stop
         )
 
+    def test_among(self, cell: RecommenderCell, scorer: ItemScorer) -> TestAmong:
+        """The same among a few items, where the cell asks for that."""
+        if not cell.setup.among:
+            return TestAmong()
+        others_UN = others_of(self.split, cell.setup.among, cell.seed)
+        check_stop = self.engine.check_stop
+        ranks_E = ranks_among(scorer, self.split, self.split.test, others_UN, check_stop)
+        metrics = {f"test/{name}": value for name, value in metrics_among(ranks_E).items()}
+        return TestAmong(metrics, {SAMPLED_RANK: pack_numbers(ranks_E)})
+
 
 @functools.lru_cache(maxsize=8)
 def scorer_of(recommender: Recommender) -> HistoryScorer:
@@ -171,6 +203,13 @@ def recommender_work(
         found = evaluate(scorer, split, "validation", on_batch=on_batch).metrics
         return {name: found[name] for name in ("ndcg@10", "hr@10")}
 
+    def validate_among(
+        params: Params, mesh: Mesh, on_batch: Callable[[], None]
+    ) -> dict[str, float]:
+        scorer = scorer_of(recommender).at_items(to_host(params))
+        others_UN = others_of(split, cell.setup.among, cell.seed)
+        return metrics_among(ranks_among(scorer, split, split.validation, others_UN, on_batch))
+
     return Work(
         identity=Identity(cell.hash, json.loads(json.dumps(cell.config))),
         seed=cell.seed,
@@ -182,13 +221,15 @@ def recommender_work(
             steps=training.epochs * steps_per_epoch,
             eval_every=training.eval_every * steps_per_epoch,
             select=training.select,
+            patience=training.patience,
+            watched=training.watched,
         ),
         batch_size=training.batch_size,
         lengths=lengths,
         table=table,
         data=split.digest,
         loss_params=lambda: objective.init_params(jax.random.fold_in(jax.random.key(cell.seed), 1)),
-        evaluate=validate,
+        evaluate=validate_among if cell.setup.among else validate,
         draws=Draws(table, hiding, negatives_of(objective)),
         precision=cell.precision,
     )
@@ -214,7 +255,9 @@ def write_up(
     """
     report = catalogue.test(scorer_of(recommender).of(params))
     metrics = test_metrics(report, teacher_top_EK)
-    metrics["validation/ndcg@10"] = training["best_score"]
+    among = catalogue.test_among(cell, scorer_of(recommender).at_items(params))
+    metrics |= among.metrics
+    metrics[f"validation/{cell.training.select}"] = training["best_score"]
     metrics["parameters"] = parameter_count(params)
     timed = latency(catalogue, recommender, params)
     metrics |= {"latency/p50_ms": timed.p50_ms, "latency/p95_ms": timed.p95_ms}
@@ -231,7 +274,7 @@ def write_up(
         metrics=metrics,
         fingerprints={"data": cell.data_digest, **heard},
         training=training,
-        test_scores=evidence(report),
+        test_scores=evidence(report) | among.evidence,
         history=training["history"],
     )
 
@@ -309,6 +352,7 @@ def closed_form_row(
     model = CLOSED_FORMS[name].fit(catalogue.split, on_block=catalogue.engine.check_stop)
     fitted = time.perf_counter() - started
     report = catalogue.test(model.scores)
+    among = catalogue.test_among(cell, at_items(model.scores))
     if is_lead():
         keep_closed_form(catalogue, name, cell, model)
     return ledger_row(
@@ -318,10 +362,10 @@ def closed_form_row(
         group="closed form",
         seed=0,
         config={**cell.config, "closed_form": name},
-        metrics=test_metrics(report, teacher_top_EK),
+        metrics=test_metrics(report, teacher_top_EK) | among.metrics,
         fingerprints={"data": cell.data_digest},
         training={"seconds": {"train": fitted, "total": time.perf_counter() - started}},
-        test_scores=evidence(report),
+        test_scores=evidence(report) | among.evidence,
     )
 
 
