@@ -3,6 +3,12 @@
     python experiments/derrd_citeulike.py --data files:FOLDER
     python experiments/derrd_citeulike.py --data files:FOLDER --rows labels --seeds 0
     python experiments/derrd_citeulike.py --data files:FOLDER --preset smoke
+
+FOLDER holds train.csv, valid.csv and test.csv with columns user and item, as the authors divided
+them (SeongKu-Kang/DE-RRD_CIKM20, Dataset/citeULike/LOO); any other split of interactions will do.
+A student of 20 numbers a user and item learns from labels alone (BPR), or hears a teacher of 200 by
+DE, URRD or IR-RRD too. Each target is ranked among 499 items drawn anew for each seed, and among
+all items.
 """
 
 import sys
@@ -18,65 +24,145 @@ if TYPE_CHECKING:
     from distill_jax.tasks.recommendation.cells import RecommenderSetup
 
 NAME = "derrd_citeulike"
-LABELS = "1024*bpr(n=1)"
+AUTHORS = (5219, 25181, 115142)
+"""Users, items and training interactions of the authors' split."""
+BATCH = 1024
+"""Interactions of a batch; the authors' losses are sums over it, ours means, hence the weights."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What the table consists of, where the flags do not say.
+
+    Attributes:
+      teacher, student: width of their vectors.
+      batch: interactions of a batch.
+      experts: see ``expert_hints``.
+      places, users: ordered places of a list of items and of a list of users.
+      top: of how many the places are drawn.
+      among: items that a target is ranked with.
+      epochs, patience: at most, and how long is waited for something better.
+    """
+
+    teacher: int = 200
+    student: int = 20
+    batch: int = BATCH
+    experts: int = 30
+    places: int = 40
+    users: int = 20
+    top: int = 200
+    among: int = 499
+    epochs: int = 1000
+    patience: int = 20
+
+
+PRESETS = {
+    "default": Preset(),
+    "smoke": Preset(8, 4, 64, experts=2, places=4, users=3, top=6, among=10, epochs=2),
+}
+
+
+def objectives(preset: Preset) -> dict[str, str]:
+    """Rows by name. Weights are the authors', times what makes our means their sums."""
+    labels = f"{preset.batch}*bpr(n=1)"
+    hints = f"experts={preset.experts}, T=geometric(1, 1e-10), once=True, rows=16"
+    # Theirs: 0.01 a squared distance of an entity, summed over the width; ours is a mean over it.
+    weight = round(0.01 * preset.batch * preset.teacher)
+    # Theirs: 0.001 a user of the batch.
+    lists = (
+        f"{0.001 * preset.batch:g}*relaxed_ranking(k={preset.places}, top={preset.top}, "
+        f"drawn={preset.places}, sampled={preset.places}, stride=1, rows=4)"
+    )
+    # Theirs: 0.0005 an item of all lists of the batch, which are about 20,000 different ones.
+    items = (
+        f"10*relaxed_ranking(k={preset.users}, top={preset.top}, drawn={preset.users}, "
+        f"sampled={preset.users}, stride=1, by='items', of=2, rows=4)"
+    )
+    return {
+        "labels": labels,
+        "DE": (
+            f"{labels} + {weight}*expert_hints(on='queries', {hints}) + "
+            f"{weight}*expert_hints(on='items', negatives=True, {hints})"
+        ),
+        "URRD": f"{labels} + {lists}",
+        "IR-RRD": f"{labels} + {lists} + {items}",
+    }
 
 
 @dataclass(frozen=True)
 class Derrd(InteractionFlags):
-    """Reproduce the table of DE-RRD."""
+    """Reproduce the table of DE-RRD on citeULike."""
 
+    data: str = ""
+    """files:FOLDER with the authors' split."""
     preset: Literal["default", "smoke"] = "default"
     rows: tuple[str, ...] = ()
+    """Some of labels, DE, URRD, IR-RRD; all of them by default."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    epochs: int = 1000
-    teacher: str = ""
+    epochs: int | None = None
+    """At most; 1000 by default, of which some 200 to 400 are needed."""
     output_dir: Path = Path("results") / NAME
 
 
 def main(flags: Derrd) -> None:
     """Run the table, write and print it."""
     from distill_jax.cli.results import open_console
+    from distill_jax.core.errors import UserError
     from distill_jax.tasks.recommendation.table import Recommendation
 
     console = open_console()
-    flags.run(Recommendation(table(flags)), flags.output_dir, console)
+    flags.use_plugin()
+    if not flags.data:
+        raise UserError("--data is needed: files:FOLDER with train.csv, valid.csv and test.csv")
+    split = flags.ranking_split()
+    flags.run(Recommendation(table(flags), split), flags.output_dir, console)
 
 
 def table(flags: Derrd) -> "Sweep[RecommenderSetup]":
-    """The table."""
+    """The rows under their teacher."""
+    from distill_jax.core.errors import unknown
     from distill_jax.engine.cell import Cell, Train
-    from distill_jax.engine.sweep import Point, Sweep
-    from distill_jax.tables.columns import Column
-    from distill_jax.tasks.recommendation.cells import RecModel, RecommenderSetup
-    from distill_jax.tasks.recommendation.columns import COLUMNS
+    from distill_jax.engine.sweep import Sweep, axis, points
+    from distill_jax.tasks.recommendation.cells import RecModel, RecommenderSetup, RecTeacher
+    from distill_jax.tasks.recommendation.columns import SAMPLED_COLUMNS, SAMPLED_HR, SAMPLED_NDCG
     from distill_jax.training.recommender import ADAM, FitConfig
 
-    student = RecModel("bpr_mf-20", 1, 0.0, item_bias=False, initial=0.01)
+    preset, texts = PRESETS[flags.preset], objectives(PRESETS[flags.preset])
+    for row in flags.rows:
+        if row not in texts:
+            raise unknown("row", row, texts)
+    student = RecModel(f"bpr_mf-{preset.student}", 1, 0.0, item_bias=False, initial=0.01)
     training = FitConfig(
-        epochs=flags.epochs,
-        batch_size=1024,
+        epochs=flags.epochs or preset.epochs,
+        batch_size=preset.batch,
         optimizer=replace(ADAM, l2=1e-3, clip_norm=1e9),
         select="sampled_hr@10",
         windows=True,
-        patience=20,
+        patience=preset.patience,
         watched=("sampled_hr@5", "sampled_hr@20"),
     )
-    HR = Column("test/sampled_hr@10", "H@10 of 500", 1, 4, higher_is_better=True)
-    N = Column("test/sampled_ndcg@10", "N@10 of 500", 1, 4, higher_is_better=True)
+    taught_by = replace(student, name=f"bpr_mf-{preset.teacher}")
     return Sweep(
         name=NAME,
-        title="DE-RRD on citeULike",
+        title="DE-RRD reproduced: students of a matrix factorisation on citeULike",
         base=Cell(
-            RecommenderSetup(flags.rec_data(), student, among=499),
-            (Train(LABELS, training),),
+            RecommenderSetup(
+                flags.rec_data(),
+                student,
+                RecTeacher(taught_by, texts["labels"], training),
+                among=preset.among,
+            ),
+            (Train(texts["labels"], training),),
             precision=flags.precision,
         ),
-        rows=(Point("labels"),),
-        groups=(Point("student"),),
+        rows=points(
+            {row: {"objective": texts[row]} for row in texts if not flags.rows or row in flags.rows}
+        ),
+        groups=axis("model", {student.name: student}),
         seeds=flags.seeds,
-        references=("popularity",),
-        columns=(HR, N, *COLUMNS),
-        tested=(HR.key,),
+        references=("popularity", "item_knn"),
+        columns=SAMPLED_COLUMNS,
+        tested=(SAMPLED_HR.key, SAMPLED_NDCG.key),
         row_title="training",
     )
 

@@ -165,4 +165,5 @@ class SampledItems(ItemReader):
         return Negatives(int(self.option("n")), self.feed.per)
 
     def values(self, loss: Loss, params: Params, said: Scores, teacher: Any, draw: Any) -> Array:
-        return loss(said.target_BT, said.negatives_BTK, where=said.batch.target_where_BT)
+        negatives_BTK = said.negatives_BTK[..., : int(self.option("n"))]
+        return loss(said.target_BT, negatives_BTK, where=said.batch.target_where_BT)

@@ -76,7 +76,7 @@ class BprMf(HistoryModel):
         queries_BTD = jnp.broadcast_to(query_BD[:, None], taken_BTD.shape)
         hidden_states = {0: taken_BTD, 1: queries_BTD}
         bias_I = self.item_bias(items_ID) if config.item_bias else None
-        return RankingOutput(queries_BTD, items_ID, bias_I, hidden_states)
+        return RankingOutput(queries_BTD, items_ID, bias_I, hidden_states, users_UD)
 
 
 register(Recommenders("bpr_mf", BprMfConfig, BprMf, layered=False))

@@ -65,6 +65,7 @@ from distill_jax.tasks.recommendation.build import (
     item_vectors_of_texts,
 )
 from distill_jax.tasks.recommendation.cells import RecommenderCell
+from distill_jax.teachers.factor_words import FactorWords, factor_words
 from distill_jax.teachers.item_texts import MAX_TOKENS, TextSpace
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
 from distill_jax.teachers.top_items import (
@@ -323,14 +324,19 @@ def trained_once(
 
 def asked(
     engine: Engine, recommender: Recommender, params: Params, table: HistoryTable, top: int
-) -> tuple[str, TopItemsCache]:
+) -> tuple[str, TopItemsCache | FactorWords]:
     """A teacher's digest, and what it says at every position: its cache, made where there is none.
+
+    A teacher that knows users by number says the same of a user at every position, at once.
 
     Args:
       table: of students that learn from it.
       top: how many of its likeliest items are kept.
     """
-    own, table = recommender_digest(recommender, params), table_for(recommender, table)
+    own = recommender_digest(recommender, params)
+    if recommender.config.knows_users:
+        return own, factor_words(recommender, params, table.split, top)
+    table = table_for(recommender, table)
     provenance = TopItemsProvenance(own, table.digest, top)
     folder = engine.folder / "teacher_outputs" / provenance.digest
     if not folder.is_dir():
