@@ -70,7 +70,7 @@ DEPARTURES = (
     "Departures from the released code: the 499 sampled items of each user are drawn anew, another "
     "set for each seed (theirs are one set, which was not released in full); the teacher is "
     "trained anew, like the students; the last, short batch of an epoch weighs as a whole one.",
-    "Departures of DE: a step looks at one in 16 of its users and items, which count 16 times "
+    "Departures of DE: a step looks at one in 8 of its users and items, which count 8 times "
     "(theirs at all); the temperature falls in each step (theirs after each epoch).",
     "Departures of URRD: a step looks at one in 4 of its users, which count 4 times; places are "
     "drawn from the teacher's first 200 (theirs 500, of which those behind the first 200 are all "
@@ -96,7 +96,7 @@ def told(preset: Preset) -> tuple[str, ...]:
 def objectives(preset: Preset) -> dict[str, str]:
     """Rows by name. Weights are the authors', times what makes our means their sums."""
     labels = f"{preset.batch}*bpr(n=1)"
-    hints = f"experts={preset.experts}, T=geometric(1, 1e-10), once=True, rows=16"
+    hints = f"experts={preset.experts}, T=geometric(1, 1e-10), once=True, rows=8"
     # Theirs: 0.01 a squared distance of an entity, summed over the width; ours is a mean over it.
     weight = round(0.01 * preset.batch * preset.teacher)
     # Theirs: 0.001 a user of the batch.

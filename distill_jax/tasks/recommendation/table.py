@@ -345,7 +345,7 @@ class Recommendation:
         seen = "too" if data.repeats else "left out"
         taught = teacher and (
             f"Teacher: {teacher.model.name}, trained with {teacher.objective} on the same "
-            f"interactions; its likeliest {teacher.top} items at each training position are kept.",
+            f"interactions; {self._kept(teacher)}.",
         )
         return (
             f"Data: {data.name}, {data.num_users} users, {data.num_items} items.",
@@ -361,6 +361,11 @@ class Recommendation:
             *self.left_out,
             *self.catalogue.unknown,
         )
+
+    def _kept(self, teacher: RecTeacher) -> str:
+        if self.build(teacher.model).config.knows_users:
+            return "its vectors and its lists of a user's or an item's likeliest are asked directly"
+        return f"its likeliest {teacher.top} items at each training position are kept"
 
     def _trained_how(self, training: FitConfig) -> str:
         single = training.windows and self.sweep.base.setup.model.max_length == 1
