@@ -2,7 +2,7 @@
 
     python tools/refresh_readme.py
 
-They are the tables of experiments and the race of the benchmarks. A part stands between
+They are the tables of experiments and of benchmarks. A part stands between
 ``<!-- NAME -->`` and ``<!-- /NAME -->``. A test holds the pages fresh.
 """
 
@@ -13,16 +13,20 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md")
 SHOWN = ("table.md", "trends.md", "compression.md", "race.md", "changes.md")
+STAND_ALONE = ("bench/growth.md", "bench/losses.md")
+"""Files that are parts of their own, by their stems."""
 """Of a folder of results, in this order, those that are there."""
 
 
 def parts() -> dict[str, str]:
     """Name of each experiment -> its table, and what its trends came to; ``bench``: the race."""
-    return {
+    folders = {
         folder.name: _shown(folder)
         for folder in sorted(RESULTS.iterdir())
         if any((folder / name).is_file() for name in SHOWN)
     }
+    alone = [RESULTS / name for name in STAND_ALONE]
+    return folders | {path.stem: path.read_text(encoding="utf-8").strip() for path in alone}
 
 
 def _shown(folder: Path) -> str:

@@ -35,7 +35,7 @@ MB = 2**20
 
 @dataclass(frozen=True)
 class Growth:
-    """Measure and print a table; write it as JSON where a folder is given."""
+    """Measure and print a table; write it, and JSON, where a folder is given."""
 
     sizes: tuple[int, ...] = (8_000, 80_000, 800_000)
     """Training examples."""
@@ -200,7 +200,8 @@ def main(args: Growth) -> None:
         for size in args.sizes:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 costs += pool.apply(measure, (args.data, size, args.batch_size, home))
-    print(table_of(costs, args.sizes))
+    table = table_of(costs, args.sizes)
+    print(table)
     if args.output_dir is not None:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         body = {
@@ -209,6 +210,7 @@ def main(args: Growth) -> None:
             "costs": [dataclasses.asdict(cost) for cost in costs],
         }
         (args.output_dir / "growth.json").write_text(json.dumps(body, indent=1) + "\n")
+        (args.output_dir / "growth.md").write_text(f"{table}\n")
 
 
 if __name__ == "__main__":

@@ -157,13 +157,23 @@ def lines(seconds: Mapping[str, list[float]], heading: str, unit: float = 1e3) -
     return rows
 
 
+def page_of(
+    args: Arguments,
+    of_losses: Mapping[str, list[float]],
+    of_steps: Mapping[str, list[float]],
+) -> str:
+    """Both tables."""
+    losses_ = lines(of_losses, f"with gradient, {args.rows} x {args.classes:,}")
+    return "\n".join([*losses_, "", *lines(of_steps, f"a step, {args.rows} x {args.tokens}")])
+
+
 def main(args: Arguments) -> None:
     """Measure, print, and keep the seconds."""
     of_losses = in_turns(loss_calls(args), args.rounds)
-    print(*lines(of_losses, f"with gradient, {args.rows} x {args.classes:,}"), sep="\n")
     taken = in_turns(step_calls(args), args.rounds)
     of_steps = {text: [value / STEPS for value in own] for text, own in taken.items()}
-    print("", *lines(of_steps, f"a step, {args.rows} x {args.tokens}"), sep="\n")
+    page = page_of(args, of_losses, of_steps)
+    print(page)
     if args.output:
         made = {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
         flags = {name: value for name, value in asdict(args).items() if name != "output"}
@@ -175,6 +185,7 @@ def main(args: Arguments) -> None:
         }
         args.output.mkdir(parents=True, exist_ok=True)
         write_atomic(args.output / "losses.json", json.dumps(body, indent=1) + "\n")
+        write_atomic(args.output / "losses.md", f"{page}\n")
 
 
 if __name__ == "__main__":
