@@ -21,6 +21,7 @@ from distill_jax.cli.run import parse_flags, run
 
 if TYPE_CHECKING:
     from distill_jax.engine.sweep import Sweep
+    from distill_jax.tables.trends import Trend
     from distill_jax.tasks.recommendation.cells import RecommenderSetup
 
 NAME = "derrd_citeulike"
@@ -81,6 +82,23 @@ DEPARTURES = (
     "users below, those among the first 200 are left out, not the few who took the item.",
 )
 """What differs from the authors' code, said under the table."""
+
+
+def trends(student: str) -> "tuple[Trend, ...]":
+    """What the authors' figures say, to be borne out by ours."""
+    from distill_jax.tables.trends import difference
+    from distill_jax.tasks.recommendation.columns import SAMPLED_HR
+
+    claims = {
+        "DE is better than labels alone": ("DE", "labels"),
+        "URRD is better than labels alone": ("URRD", "labels"),
+        "IR-RRD is better than labels alone": ("IR-RRD", "labels"),
+        "IR-RRD is better than URRD": ("IR-RRD", "URRD"),
+    }
+    return tuple(
+        difference(said, (better, student), (worse, student), metric=SAMPLED_HR.key)
+        for said, (better, worse) in claims.items()
+    )
 
 
 def told(preset: Preset) -> tuple[str, ...]:
@@ -203,6 +221,7 @@ def table(flags: Derrd, known: bool = True) -> "Sweep[RecommenderSetup]":
         row_title="training",
         published=NAME if known else None,
         published_rows=PUBLISHED if known else (),
+        trends=trends(student.name) if known and not flags.rows else (),
         protocol=(*told(preset), *(DEPARTURES if known else ())),
     )
 
