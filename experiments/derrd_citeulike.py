@@ -67,21 +67,30 @@ PUBLISHED = (
     ("labels", "student, labels"),
     *((row, row) for row in ("DE", "URRD", "IR-RRD")),
 )
-DEPARTURES = (
-    "Departures from the released code: the 499 sampled items of each user are drawn anew, another "
-    "set for each seed (theirs are one set, which was not released in full); the teacher is "
-    "trained anew, like the students; the last, short batch of an epoch weighs as a whole one.",
-    "Departures of DE: a step looks at one in 8 of its users and items, which count 8 times "
-    "(theirs at all); the temperature falls in each step (theirs after each epoch).",
-    "Departures of URRD: a step looks at one in 4 of its users, which count 4 times; places are "
-    "drawn from the teacher's first 200 (theirs 500, of which those behind the first 200 are all "
-    "but never drawn), anew in each step (theirs in each epoch); of the items below, those among "
-    "the first 200 are left out.",
-    "Departures of IR-RRD: users are ordered for 512 items a step, drawn at random, whose mean "
-    "counts as often as theirs has items (about 20,000: those of all lists of the batch); of the "
-    "users below, those among the first 200 are left out, not the few who took the item.",
-)
-"""What differs from the authors' code, said under the table."""
+DEPARTURES = {
+    "labels": (
+        "Departures from the released code: the 499 sampled items of each user are drawn anew, "
+        "another set for each seed (theirs are one set, which was not released in full); the "
+        "teacher is trained anew, like the students; the last, short batch of an epoch weighs as a "
+        "whole one. Theirs count one user and one item more, which occur nowhere."
+    ),
+    "DE": (
+        "Departures of DE: a step looks at one in 8 of its users and items, which count 8 times "
+        "(theirs at all); the temperature falls in each step (theirs after each epoch)."
+    ),
+    "URRD": (
+        "Departures of URRD: a step looks at one in 4 of its users, which count 4 times; places "
+        "are drawn from the teacher's first 200 (theirs 500, of which those behind the first 200 "
+        "are all but never drawn), anew in each step (theirs in each epoch); of the items below, "
+        "those among the first 200 are left out."
+    ),
+    "IR-RRD": (
+        "Departures of IR-RRD: users are ordered for 512 items a step, drawn at random, whose mean "
+        "counts as often as theirs has items (about 20,000: those of all lists of the batch); of "
+        "the users below, those among the first 200 are left out, not the few who took the item."
+    ),
+}
+"""What differs from the authors' code, by row, said under the table."""
 
 
 def trends(student: str) -> "tuple[Trend, ...]":
@@ -104,7 +113,7 @@ def trends(student: str) -> "tuple[Trend, ...]":
 def told(preset: Preset) -> tuple[str, ...]:
     """What the rows are, for people."""
     return (
-        f"All as in the authors' code: vectors of {preset.student} and {preset.teacher} numbers "
+        f"As in the authors' code: vectors of {preset.student} and {preset.teacher} numbers "
         "without a bias, drawn with a standard deviation of 0.01; Adam at 0.001 with an L2 penalty "
         "of 0.001; one sampled item beside each that was taken; early stopping by H@5, H@10 and "
         "H@20 of the validation item. Weights are theirs, times what makes our means their sums.",
@@ -165,14 +174,15 @@ def main(flags: Derrd) -> None:
         raise UserError("--data is needed: files:FOLDER with train.csv, valid.csv and test.csv")
     split = flags.ranking_split()
     counts = (split.data.num_users, split.data.num_items, int(split.train_counts_I.sum()))
-    sweep = table(flags, known=counts == AUTHORS)
+    sweep = table(flags, split.data.name, known=counts == AUTHORS)
     flags.run(Recommendation(sweep, split), flags.output_dir, console)
 
 
-def table(flags: Derrd, known: bool = True) -> "Sweep[RecommenderSetup]":
-    """The rows under their teacher.
+def table(flags: Derrd, data: str = "", known: bool = True) -> "Sweep[RecommenderSetup]":
+    """The rows under their teacher; labels alone need none.
 
     Args:
+      data: what the data are called.
       known: whether the data are the authors', to whom the published numbers belong.
     """
     from distill_jax.core.errors import unknown
@@ -196,23 +206,23 @@ def table(flags: Derrd, known: bool = True) -> "Sweep[RecommenderSetup]":
         patience=preset.patience,
         watched=("sampled_hr@5", "sampled_hr@20"),
     )
-    taught_by = replace(student, name=f"bpr_mf-{preset.teacher}")
+    wide = replace(student, name=f"bpr_mf-{preset.teacher}")
+    teacher = RecTeacher(wide, texts["labels"], training)
+    chosen = [row for row in texts if not flags.rows or row in flags.rows]
     return Sweep(
         name=NAME,
-        title=f"DE-RRD reproduced: students of a matrix factorisation, {flags.data}",
+        title=f"DE-RRD reproduced: students of a matrix factorisation, {data}",
         base=Cell(
             RecommenderSetup(
                 flags.rec_data(),
                 student,
-                RecTeacher(taught_by, texts["labels"], training),
+                None if chosen == ["labels"] else teacher,
                 among=preset.among,
             ),
             (Train(texts["labels"], training),),
             precision=flags.precision,
         ),
-        rows=points(
-            {row: {"objective": texts[row]} for row in texts if not flags.rows or row in flags.rows}
-        ),
+        rows=points({row: {"objective": texts[row]} for row in chosen}),
         groups=axis("model", {student.name: student}),
         seeds=flags.seeds,
         references=("popularity", "item_knn"),
@@ -221,8 +231,8 @@ def table(flags: Derrd, known: bool = True) -> "Sweep[RecommenderSetup]":
         row_title="training",
         published=NAME if known else None,
         published_rows=PUBLISHED if known else (),
-        trends=trends(student.name) if known and not flags.rows else (),
-        protocol=(*told(preset), *(DEPARTURES if known else ())),
+        trends=trends(student.name) if known and chosen == list(texts) else (),
+        protocol=(*told(preset), *(DEPARTURES[row] for row in chosen if known)),
     )
 
 

@@ -48,6 +48,11 @@ def test_published_figures_and_trends_are_for_the_authors_split_alone():
     assert len(theirs.trends) == 4 and any("Departures of DE" in line for line in theirs.protocol)
     assert others.published is None and not others.trends
     assert not any("Departures" in line for line in others.protocol)
+    alone = SCRIPT.table(SCRIPT.Derrd(data="files:x", rows=("labels",)))
+    assert alone.base.setup.teacher is None and not alone.trends
+    assert not any("Departures of DE" in line for line in alone.protocol)
+    hashes = {each.entries()[0].cell.but(data_digest="d").hash for each in (theirs, alone)}
+    assert len(hashes) == 1  # the same run, with a teacher beside it or not
 
 
 def test_a_row_is_chosen_by_name():
