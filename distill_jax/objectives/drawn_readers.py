@@ -98,16 +98,8 @@ class Hints(Experts):
     def values(self, loss: Loss, params: Params, said: Scores, teacher: Any, draw: Any) -> Array:
         if not self.option("once"):
             return super().values(loss, params, said, teacher, draw)
-        where_B = newest(said.batch, teacher)
-        (kind,) = self._kinds
-        ((student_BD, heard_BD),) = self.entities(said, teacher)
-        ids_B = said.batch.example_ids_B
-        if kind == "items":
-            ids_B = said.batch.targets_BT[:, -1]
-        entities = [(ids_B, student_BD, heard_BD)]
-        if self.option("negatives"):
-            ids_B = said.batch.negatives_BTN[:, -1, 0]
-            entities.append((ids_B, said.output.items_ID[ids_B], teacher.negatives_BND[:, 0]))
+        where_B, (kind,) = newest(said.batch, teacher), self._kinds
+        entities = self._each_once(said, teacher, kind)
         total = jnp.zeros(where_B.shape, jnp.float32)
         for place, (ids_B, student_BD, heard_BD) in enumerate(entities, kind == "items"):
             weights_R = once(ids_B, where_B, self.option("rows")) / np.float32(len(entities))
@@ -124,6 +116,19 @@ class Hints(Experts):
             args, kwargs = self.feed.call(student_RD, heard_RD, made_RGD, where=where_R, **given)
             total = total + _spread(loss(*args, **kwargs) * weights_R, where_B)
         return total
+
+    def _each_once(self, said: Scores, teacher: Any, kind: str) -> list[tuple[Array, Array, Array]]:
+        """Numbers, the student's vectors and the teacher's: of users, or of targets and of the
+        first sampled items."""
+        ((student_BD, heard_BD),) = self.entities(said, teacher)
+        batch = said.batch
+        if kind == "queries":
+            return [(batch.example_ids_B, student_BD, heard_BD)]
+        found = [(batch.targets_BT[:, -1], student_BD, heard_BD)]
+        if self.option("negatives"):
+            ids_B = batch.negatives_BTN[:, -1, 0]
+            found.append((ids_B, said.output.items_ID[ids_B], teacher.negatives_BND[:, 0]))
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
