@@ -22,8 +22,8 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import HistoryBatch, Negatives
 from distill_jax.core.top_items import Wanted
 from distill_jax.losses.numeric import floats, zero_masked
-from distill_jax.objectives.expert_feeds import HintFeed, ask_experts, select_experts
-from distill_jax.objectives.feeds import FROM_ONE, FROM_ZERO, RelaxedFeed
+from distill_jax.objectives.expert_feeds import ExpertFeed, ask_experts, select_experts
+from distill_jax.objectives.feeds import FROM_ONE, FROM_ZERO, RankingFeed
 from distill_jax.objectives.item_logit_readers import RankedList
 from distill_jax.objectives.item_readers import Scores
 from distill_jax.objectives.item_vector_readers import Experts, newest
@@ -74,7 +74,7 @@ class Hints(Experts):
     """
 
     @classmethod
-    def options_of(cls, feed: HintFeed) -> dict[str, Option]:
+    def options_of(cls, feed: ExpertFeed) -> dict[str, Option]:
         yes_no = Option(False, choices=(False, True))
         return {**super().options_of(feed), "once": yes_no, "negatives": yes_no, "rows": ROWS}
 
@@ -141,7 +141,7 @@ class DrawnList(RankedList):
     """
 
     @classmethod
-    def options_of(cls, feed: RelaxedFeed) -> dict[str, Option]:
+    def options_of(cls, feed: RankingFeed) -> dict[str, Option]:
         return {
             **super().options_of(feed),
             "drawn": Option(0, interval=FROM_ZERO),
@@ -234,7 +234,8 @@ class DrawnList(RankedList):
     def _drawn(self, lists_XK: Array, others_XL: Array, draw: Any) -> tuple[Array, Array]:
         """Drawn places of lists and the others behind them, and which of all these count."""
         drawn = self.option("drawn")
-        places_XK = draw_places(draw, PLACES, *lists_XK.shape, drawn, self.option("decay"))
+        count, length = lists_XK.shape
+        places_XK = draw_places(draw, PLACES, count, length, drawn, self.option("decay"))
         first_XK = jnp.take_along_axis(lists_XK, places_XK, axis=1)
         inside_XL = jnp.any(others_XL[:, :, None] == lists_XK[:, None, :], axis=-1)
         ids_XM = jnp.concatenate([first_XK, others_XL], axis=1)
