@@ -20,8 +20,3 @@ def has_experts(objective: str) -> bool:
 USERS_REVISED = {"users": 2}
 """Since users of whom training has nothing are asked by their histories, not by a vector of their
 own that was never trained; of models that have vectors of users."""
-
-
-WORDS_REVISED = {"words": 2}
-"""Since a teacher that knows users by number speaks of every position, the first of a history too;
-of rows that listen to one."""

@@ -15,12 +15,7 @@ from distill_jax.engine.cell import Cell
 from distill_jax.models.recommenders.build import parse_model, recommender_family
 from distill_jax.objectives.items import parse_ranking
 from distill_jax.objectives.registry import lookup
-from distill_jax.tasks.revisions import (
-    EXPERTS_REVISED,
-    USERS_REVISED,
-    WORDS_REVISED,
-    has_experts,
-)
+from distill_jax.tasks.revisions import EXPERTS_REVISED, USERS_REVISED, has_experts
 from distill_jax.training.recommender import FitConfig
 
 RECIPE = 1
@@ -189,14 +184,7 @@ class RecommenderSetup:
         revised = EXPERTS_REVISED if changed and has_experts(cell.objective) else {}
         kind: Any = recommender_family(parse_model(self.model.name).kind).config_type
         users = USERS_REVISED if kind.knows_users else {}
-        words = WORDS_REVISED if self.top and self._teacher_knows_users else {}
-        return {"recommender_recipe": RECIPE, **revised, **users, **words, **fields}
-
-    @property
-    def _teacher_knows_users(self) -> bool:
-        assert self.teacher is not None, "settled: who listens has a teacher"
-        name = parse_model(self.teacher.model.name)
-        return bool(recommender_family(name.kind).config_type.knows_users)
+        return {"recommender_recipe": RECIPE, **revised, **users, **fields}
 
 
 RecommenderCell = Cell[RecommenderSetup]

@@ -56,6 +56,7 @@ from distill_jax.tasks.recommendation.runs import (
     scorer_of,
     trained_once,
 )
+from distill_jax.teachers.factor_words import FactorWords
 from distill_jax.teachers.top_items import Heard, TopItemsCache
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
@@ -107,7 +108,7 @@ class _Known:
 
     params: Params
     digest: str
-    cache: TopItemsCache
+    cache: TopItemsCache | FactorWords
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from distill_jax.core.digests import digest_arrays
+from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.distributed import is_lead, to_host
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home, user_path, write_atomic
@@ -99,8 +99,8 @@ class TestAmong:
 
     __test__ = False  # not for pytest
 
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    evidence: Mapping[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    evidence: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,7 +327,8 @@ def asked(
 ) -> tuple[str, TopItemsCache | FactorWords]:
     """A teacher's digest, and what it says at every position: its cache, made where there is none.
 
-    A teacher that knows users by number says the same of a user at every position, at once.
+    A teacher that knows users by number says the same of a user at every position, at once, and
+    more: the digest tells such words from those that a cache would keep.
 
     Args:
       table: of students that learn from it.
@@ -335,7 +336,8 @@ def asked(
     """
     own = recommender_digest(recommender, params)
     if recommender.config.knows_users:
-        return own, factor_words(recommender, params, table.split, top)
+        words = factor_words(recommender, params, table.split, top)
+        return digest({"factor_words": 1, "teacher": own}), words
     table = table_for(recommender, table)
     provenance = TopItemsProvenance(own, table.digest, top)
     folder = engine.folder / "teacher_outputs" / provenance.digest
