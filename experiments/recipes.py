@@ -108,7 +108,7 @@ def beside(data: DataConfig, smoke: bool) -> Sweep:
         *(attack(name, texts[:2] if smoke else texts) for name, texts in ATTACKS.items()),
         *points({name: {**plain, "data.augment": text} for name, text in COPIES.items()}),
     )
-    others = [row.label for row in rows if row.label not in (PLAIN, PSEUDO)]
+    others = [row.label for row in rows if row.label not in CONTROLS]
     steps = 6 if smoke else 200
     return Sweep(
         name="recipes",

@@ -5,6 +5,7 @@
     python experiments/recommendation.py --preset ml-1m --data files:FOLDER   # SASRec's form
     python experiments/recommendation.py --preset cold    # a split in time, items nobody has seen
     python experiments/recommendation.py --rows labels kl "shuffled teacher" --seeds 0
+    python experiments/recommendation.py --teacher lightgcn-2x32 --students bpr_mf-16   # a graph
     python experiments/recommendation.py --data files:FOLDER --references popularity,item_knn \\
       --labels "sampled_softmax(n=256)" --min-rating 4 --k-core 5      # a large catalogue
 
@@ -48,7 +49,8 @@ class Recommendation(InteractionFlags):
     """leave-one-out, temporal, temporal:0.8,0.1,all or files; by default the data's own."""
     teacher: str | None = None
     """sasrec-2x64-both by default; -text reads texts alone, without an ending items are numbers;
-    -vectors and +vectors (sasrec-2x64-text+vectors) read those of --item-vectors."""
+    -vectors and +vectors (sasrec-2x64-text+vectors) read those of --item-vectors; lightgcn-3x64
+    knows the graph of who took what."""
     students: tuple[str, ...] = ()
     """sasrec-1x16 by default; gru4rec-1x16, bpr_mf-16, sasrec-1x16-text ..."""
     rows: tuple[str, ...] = ()
@@ -60,6 +62,8 @@ class Recommendation(InteractionFlags):
     labels: str | None = None
     """The loss of the labels in every row and of the teacher, instead of full_softmax:
     sampled_softmax(n=256), sampled_bce(n=1), bpr(n=1)."""
+    taught: int | None = None
+    """The teacher speaks of so many users' histories at most, drawn once; by default of all."""
     max_length: int | None = None
     """How many items of a history the models look back; 50 by default."""
     windows: bool = True
@@ -92,8 +96,14 @@ CONTROLS: dict[str, dict[str, object]] = {
     "teacher's item vectors": {"start": "teacher_items"},
     "shuffled teacher": {"placebo": True},
 }
+RATES = {"lightgcn": 2e-2}
+"""Of teachers that need another one than the preset's: means over layers and neighbours move little
+when one vector does."""
 SMOKE = ("labels", "kl", "relaxed_ranking", "hidden_mse", "shuffled teacher")
 SOFTMAX = "full_softmax"
+SAMPLED, NO_REST = ("sampled_", "bpr"), "kl(T=2, tail=False)"
+"""With labels among sampled items no loss makes the logits of all: classes are the teacher's
+likeliest items alone."""
 TRAINED = f"{SOFTMAX}(items='trained')"
 COLD = {
     "labels": "full_softmax",
@@ -172,6 +182,7 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
     from distill_jax.training.recommender import ADAM, FitConfig
 
     preset = PRESETS[flags.preset]
+    name = flags.teacher or preset.teacher
     max_length = preset.max_length if flags.max_length is None else flags.max_length
     fast = replace(ADAM, learning_rate=3e-3, schedule="linear", warmup=0.05)
     training = FitConfig(
@@ -184,9 +195,8 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
     teacher_training = replace(
         training,
         epochs=flags.teacher_epochs or preset.teacher_epochs,
-        optimizer=replace(fast, learning_rate=preset.teacher_rate),
+        optimizer=replace(fast, learning_rate=RATES.get(kind_of(name), preset.teacher_rate)),
     )
-    name = flags.teacher or preset.teacher
     teacher = RecModel(name, max_length, dropout=0.2, heads=2)
     names = flags.students or preset.students
     students = {each: RecModel(each, max_length, dropout=0.1) for each in names}
@@ -202,7 +212,9 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         base=Cell(
             RecommenderSetup(
                 replace(data, item_vectors=flags.item_vectors),
-                teacher=RecTeacher(teacher, of_teacher, training=teacher_training),
+                teacher=RecTeacher(
+                    teacher, of_teacher, training=teacher_training, users=flags.taught
+                ),
             ),
             (Train("full_softmax", training),),
             precision=flags.precision,
@@ -215,15 +227,24 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
         tested=(NDCG.key, COLD_NDCG.key) if unseen else (NDCG.key,),
         row_title="training",
     )
-    return sweep, tuple(replace(teacher, name=peer) for peer in preset.peers if peer != name)
+    peers = (peer for peer in preset.peers if peer != name and kind_of(peer) == kind_of(name))
+    return sweep, tuple(replace(teacher, name=peer) for peer in peers)
+
+
+def kind_of(name: str) -> str:
+    """Of a model: beside a teacher stand others of its kind alone."""
+    return name.partition("-")[0]
 
 
 def with_labels(flags: Recommendation, rows: Mapping[str, str]) -> dict[str, str]:
-    """The objectives with the flags' loss of labels; without rows on what only a softmax has."""
+    """The objectives with the flags' loss of labels; without rows on what only a softmax has, and
+    with what goes with sampled items where these are the labels'."""
     if flags.labels is None:
         return dict(rows)
     plain = {label: text for label, text in rows.items() if text != TRAINED or len(rows) == 1}
     texts = {label: text.replace(TRAINED, SOFTMAX) for label, text in plain.items()}
+    if flags.labels.startswith(SAMPLED):
+        texts = {label: text.replace("kl(T=2)", NO_REST) for label, text in texts.items()}
     return {
         label: text.replace(SOFTMAX, flags.labels)
         for label, text in texts.items()

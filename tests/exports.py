@@ -1,5 +1,6 @@
 """Small classifiers of every family, saved as runs save them."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -40,19 +41,29 @@ def noisy(params, scale=0.3, seed=0):
 
 
 def save_student(
-    folder: Path, toy_teacher, family="bert", *, pairs=False, temperature=1.5, **options
+    folder: Path,
+    toy_teacher,
+    family="bert",
+    *,
+    pairs=False,
+    temperature=1.5,
+    outputs=("good", "bad"),
+    **options,
 ):
     """A folder as a finished run leaves it: ``model`` with its temperature."""
     teacher = load_model(toy_teacher)
+    shape = {"num_labels": len(outputs)}
+    shape |= {"pooling": "tokens"} if options.get("pooling") == "tokens" else {}
+    made_for = dataclasses.replace(teacher.config, **shape)
     kind = text_families()[family]
     usual = "mean" if family == "bert" else "pooler"  # the others' own, for other software
     options = {"pooling": usual, **options} if kind.pools else options
-    config = kind.student(small_name(kind), teacher.config, **options)
+    config = kind.student(small_name(kind), made_for, **options)
     scale = 0.1 if family == "mobilebert" else 0.3  # which has no norm that would even it out
     params = noisy(kind.init(config, jax.random.key(1)), scale)
     inputs = TextInputs(MAX_LENGTH, pairs)
     family_of(config).save(
-        folder / "model", config, params, teacher.tokenizer_file, ("good", "bad"), inputs
+        folder / "model", config, params, teacher.tokenizer_file, outputs, inputs
     )
     write_temperature(folder / "model", temperature)
     return folder

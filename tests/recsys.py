@@ -11,6 +11,7 @@ from distill_jax.data.plan import choose_lengths
 from distill_jax.evaluation.audience import save_audience
 from distill_jax.evaluation.item_catalogue import Catalogue, save_catalogue
 from distill_jax.models.recommenders.build import Recommender, parse_model, recommender_family
+from distill_jax.models.recommenders.occurring_items import OfRows
 from distill_jax.models.recommenders.save import save_recommender
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
 from distill_jax.objectives.items import negatives_of, trained_on
@@ -60,10 +61,11 @@ def save_model(
     items = ItemConfig(
         data.num_items, model.width, model.source, text_width=width, initializer_range=0.5
     )
-    config = recommender_family(model.kind).fitted(
+    family = recommender_family(model.kind)
+    config = family.fitted(
         items, num_users=data.num_users, num_layers=model.layers, max_length=max_length, num_heads=2
     )
-    recommender = Recommender(config, texts)
+    recommender = Recommender(config, family.constants(texts, split))
     params = recommender.init(jax.random.key(1))
     if "item_bias" in params:  # begins as zeros
         params["item_bias"] = jax.random.normal(jax.random.key(2), (data.num_items,))
@@ -101,6 +103,7 @@ def fit(
     on_log=lambda step, values: None,
     checkpoints=None,
     say=lambda line: None,
+    by_rows=None,
     **loop,
 ):
     """The house's loop around a recommender, without a table around it."""
@@ -110,15 +113,17 @@ def fit(
     key, optimizer = jax.random.key(seed), make_optimizer(config.optimizer)
     loss_params = objective.init_params(jax.random.fold_in(key, 1))
     step = make_step(
-        recommender,
+        OfRows(recommender) if by_rows else recommender,
         objective,
         optimizer,
         axis=layout.axis,
         gathered=layout.gathered,
     )
+    step = by_rows.step(step) if by_rows else step
+    params = recommender.init(key) if params is None else params
     return train(
         layout.new_state(
-            recommender.init(key) if params is None else params, loss_params, optimizer
+            params, loss_params, optimizer, None, by_rows.start(params) if by_rows else None
         ),
         layout.compile(step),
         feed,
@@ -137,4 +142,5 @@ def fit(
         checkpoints=checkpoints,
         diagnostics=make_diagnostics(recommender, objective),
         say=say,
+        by_rows=by_rows,
     )

@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md, docs/results.md and docs/speed.md anew.
+"""Writes the generated parts of README.md and of pages of docs/ anew.
 
     python tools/refresh_readme.py
 
@@ -11,10 +11,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md")
-SHOWN = ("table.md", "trends.md", "compression.md", "race.md", "changes.md")
-STAND_ALONE = ("bench/growth.md", "bench/losses.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("results.md", "speed.md", "recommendation.md")),
+)
+STAND_ALONE = ("bench/growth.md", "bench/losses.md", "bench/items.md")
 """Files that are parts of their own, by their stems."""
+SHOWN = ("table.md", "trends.md", "compression.md", "race.md", "changes.md")
 """Of a folder of results, in this order, those that are there."""
 
 
@@ -25,7 +28,7 @@ def parts() -> dict[str, str]:
         for folder in sorted(RESULTS.iterdir())
         if any((folder / name).is_file() for name in SHOWN)
     }
-    alone = [RESULTS / name for name in STAND_ALONE]
+    alone = [path for name in STAND_ALONE if (path := RESULTS / name).is_file()]
     return folders | {path.stem: path.read_text(encoding="utf-8").strip() for path in alone}
 
 

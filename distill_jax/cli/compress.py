@@ -31,8 +31,9 @@ class Compress:
     steps: str
     """What to do, in order: "prune(0.5) -> distil -> int8"."""
     max_drop: float = 1.0
-    """Points of validation accuracy that a hop may lose against the run; of one that loses more no
-    model is written. Where the last hop is one, the command fails (exit code 2)."""
+    """Points of accuracy on validation, or of the main score of another task, that a hop may lose
+    against the run; of one that loses more no model is written. Where the last hop is one, the
+    command fails (exit code 2)."""
     output: Path | None = None
     """Folder of the ledger, the report and the models; by default RUN/compressed."""
     plugin: Path | None = None

@@ -24,7 +24,7 @@ class Export:
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run's folder (results/compare_losses/runs/HASH) or any folder with a text classifier, a
+    """A run's folder (results/compare_losses/runs/HASH) or any folder with a model of texts, a
     recommender or towers."""
     format: str | None = None
     """hf, onnx, onnx-int8, stablehlo; several with commas between; by default onnx. Of recommenders
@@ -33,7 +33,8 @@ class Export:
     """Where to: the folder of one format, or the folder in which each of several gets its own; by
     default RUN/export."""
     max_drop: float = 0.02
-    """The most accuracy on validation that 8 bits may cost, as a share; more is refused."""
+    """The most accuracy on validation that 8 bits may cost, as a share; of other tasks the most of
+    their main score. More is refused."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -88,11 +89,14 @@ def _export_classifier(args: Export) -> None:
 
 def _told(parity: Mapping[str, Any]) -> str:
     """What was checked, in a line."""
+    from distill_jax.export.parity import scores_told
+
     told = (
         f"logits within {parity['worst_difference']:.1e} of the student's on "
         f"{parity['sentences']:,} sentences"
     )
-    for split, score in parity.get("accuracy", {}).items():
+    metric, scores = scores_told(parity)
+    for split, score in scores.items():
         before, after = 100 * score["source"], 100 * score["export"]
-        told += f"; {split} accuracy {before:.1f}% -> {after:.1f}%"
+        told += f"; {split} {metric} {before:.1f}% -> {after:.1f}%"
     return told

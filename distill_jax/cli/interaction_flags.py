@@ -22,6 +22,8 @@ class InteractionFlags(TableFlags):
     """Interactions rated lower are dropped; by default all count, those rated 0 and below too."""
     k_core: int = 1
     """Users and items with fewer interactions are dropped, again and again until none is left."""
+    asked: int | None = None
+    """Validation and test ask about so many users at most, drawn once; by default about all."""
     repeats: Literal["first", "last", "keep"] = "first"
     """Which of a user's interactions with one item counts. keep: all of them, and what somebody
     took may be asked for, and recommended, again."""
@@ -41,6 +43,7 @@ class InteractionFlags(TableFlags):
             min_rating=self.min_rating,
             k_core=self.k_core,
             repeats=self.repeats,
+            asked=self.asked,
         )
 
     def ranking_split(self) -> "RankingSplit":
@@ -50,5 +53,8 @@ class InteractionFlags(TableFlags):
 
         data = self.rec_data()
         return load_ranking_split(
-            data.name, preparation=data.preparation, columns=parse_columns(data.columns)
+            data.name,
+            preparation=data.preparation,
+            columns=parse_columns(data.columns),
+            asked=data.asked,
         )

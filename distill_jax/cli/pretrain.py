@@ -48,7 +48,8 @@ class Pretrain(TableFlags):
     mask_share: float = 0.15
     """Share of a text's tokens that the model is asked for."""
     max_length: int = 128
-    """Tokens after which a text is cut."""
+    """Tokens after which a text is cut; with --causal, after which it is read on in a further
+    window."""
     size: str = "4x256"
     """LAYERSxWIDTH (heads of 64), LAYERSxWIDTHxHEADS, or tiny."""
     start: Annotated[str, tyro.conf.arg(name="from")] = ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from distill_jax.cli.chosen_run import chosen_run
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import atomic_file, user_path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from distill_jax.evaluation.open_recommender import OpenRecommender
     from distill_jax.evaluation.recommend_users import Lists, Taken, Told
 
+VALIDATION = "validation/ndcg@10"
+"""What a student of a table is chosen by."""
 COLUMNS = ("user", "rank", "item", "title", "score", "by")
 
 
@@ -39,7 +42,8 @@ class Recommend:
     """
 
     model: Path
-    """A run's folder (results/recommendation/runs/HASH) or a folder with a recommender."""
+    """A run's folder (results/recommendation/runs/HASH) or a folder with a recommender; of a
+    table (results/recommendation) the student that was best on validation."""
     history: str | None = None
     """Ids or titles, oldest first, divided by semicolons: "Toy Story; Alien"; "" for what
     is popular."""
@@ -82,7 +86,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from distill_jax.evaluation.open_recommender import open_recommender
 
-    opened = open_recommender(args.model)
+    opened = open_recommender(chosen_run(args.model, VALIDATION))
     shown_I = _shown(args, opened.catalogue)
     if args.history is None:
         _everybody(args, opened, shown_I)

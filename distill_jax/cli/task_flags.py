@@ -48,7 +48,7 @@ def kind_of(args: Args) -> "Kind":
     if not kind.has_classes:
         given: dict[str, Any] = {
             "--class-weights": args.class_weights,
-            "--label-map": args.label_map,
+            "--label-map": None if kind.named else args.label_map,
             "--controls": args.controls,
         }
         for flag, value in given.items():

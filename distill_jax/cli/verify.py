@@ -58,14 +58,15 @@ def _verify_vectors(args: Verify) -> None:
 
 def _verify_classifier(args: Verify) -> None:
     from distill_jax.cli.predict import rows_of_file
-    from distill_jax.evaluation.answers import text_of
     from distill_jax.export.opened import open_export
+    from distill_jax.export.runtime import as_classifier
     from distill_jax.export.verify import find_source, verified
 
-    rows = None
-    if args.input is not None:
-        given = rows_of_file(args.input, args.text, args.text_b)
-        rows = ([text_of(row, name) for name in given.names] for row in given.rows())
+    given = None if args.input is None else rows_of_file(args.input, args.text, args.text_b)
     export = open_export(args.export)
+    rows = None
+    if given is not None:
+        form = as_classifier(export).answering
+        rows = ([form.text_of(row, name) for name in given.names] for row in given.rows())
     for line in verified(export, find_source(export, args.run), rows):
         print(line)

@@ -113,7 +113,8 @@ class RunContext:
     ) -> tuple[Work, Callable[[], TeacherOutputs | None]]:
         """The training of a student, and what gives its teachers' words."""
         shapes = [teacher.config.shape for teacher in self.run.teachers]
-        objective = resolve(text or self.cell.objective, student.config.shape, shapes)
+        outputs = student.splits.outputs
+        objective = resolve(text or self.cell.objective, student.config.shape, shapes, outputs)
         work = classifier_work(
             self.cell,
             student.splits,
@@ -134,12 +135,14 @@ class RunContext:
         if run.cell.setup.placebo:
             raise UserError("the run is a placebo: its student hears of other examples")
         retold = splits.tokens_digest != run.taught.tokens_digest
-        if retold and objective.teacher_capture != Capture():
+        inside, per_token = objective.teacher_capture != Capture(), objective.student.per_token
+        if retold and (inside or per_token):
             own, now = run.taught.everything.lengths_N, splits.everything.lengths_N
             if not np.array_equal(own, now):
+                way = "" if per_token else "distil by logits, or "
                 raise UserError(
                     f"{objective.objective} compares tokens, and the student's tokeniser makes "
-                    "others than its teacher's: distil by logits, or take vocabulary(min_count=1)"
+                    f"others than its teacher's: {way}take vocabulary(min_count=1)"
                 )
         said = []
         for number, (teacher, config) in enumerate(

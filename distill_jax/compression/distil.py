@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from distill_jax.compression.steps import Step, StepContext, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.objectives.grammar import parse
+from distill_jax.objectives.terms import Option
 from distill_jax.tasks.classification.cells import TrainingConfig
+from distill_jax.tasks.kinds.kinds import all_names, kind_named
+
+
+class _OfAnyKind:
+    """The losses of all kinds of tasks: a step's text does not say of which it is. Options are
+    those of classes where they differ."""
+
+    def names(self) -> tuple[str, ...]:
+        known = (kind_named(name).outputs.names() for name in all_names())
+        return tuple(dict.fromkeys(itertools.chain(*known)))
+
+    def options(self, name: str) -> Mapping[str, Option]:
+        outputs = (kind_named(each).outputs for each in reversed(all_names()))
+        able = (each.options(name) for each in outputs if name in each.names())
+        return {key: option for own in able for key, option in own.items()}
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,12 @@ class Training(Step):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"{name} of {self.kind} must not be negative")
         if self.objective:
-            object.__setattr__(self, "objective", str(parse(self.objective)))
+            object.__setattr__(self, "objective", str(parse(self.objective, _OfAnyKind())))
+
+    def check(self, setup: Any) -> None:
+        super().check(setup)
+        if self.objective:
+            setup.kind.parse(self.objective)
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from distill_jax.compression.steps import Step, StepContext, Student, register
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.evaluation.metrics import classification_metrics
 from distill_jax.models.build import family_of
 from distill_jax.models.compact_bert import compact
 from distill_jax.training.state import Params
@@ -85,8 +84,9 @@ class Drop(Step):
 
 def _loss_on_validation(context: StepContext) -> Callable[[Student], float]:
     def loss(student: Student) -> float:
-        logits_NC = context.logits(student, "validation")
-        return classification_metrics(logits_NC, student.splits.validation.labels_N)["nll"]
+        said, splits = context.logits(student, "validation"), student.splits
+        kind = splits.kind
+        return kind.scores(said, splits.validation, splits.fitted)[kind.decides["loss"]]
 
     return loss
 

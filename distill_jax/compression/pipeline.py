@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
+import math
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from distill_jax.compression.answers import SPLITS, Answers, read_said, write_said
 from distill_jax.compression.context import RunContext
 from distill_jax.compression.steps import Step, Student
 from distill_jax.compression.vocabulary import read_with
 from distill_jax.core.digests import sha256_file
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import write_atomic
 from distill_jax.data.coverage import as_metrics
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import rows_in
@@ -38,7 +37,7 @@ from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.names import MODEL
 from distill_jax.tables.statistics import paired_bootstrap
 from distill_jax.tasks.classification.cells import TEACHER, ClassifierCell, config_of
-from distill_jax.tasks.classification.finished import found_again, row_of, teachers_of
+from distill_jax.tasks.classification.finished import found_again, kind_of, row_of, teachers_of
 from distill_jax.tasks.classification.runs import (
     ClassifierRun,
     cost_metrics,
@@ -46,13 +45,13 @@ from distill_jax.tasks.classification.runs import (
     fingerprints,
     keep_run,
 )
+from distill_jax.tasks.classification.splits import Splits
 from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.pruning import sparsity
 
 EXPERIMENT = "compress"
 AS_IT_IS = "as it is"
 SAID = "said.npz"
-SPLITS = ("validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +101,9 @@ def compress(
     Args:
       folder: of a finished run of classifiers.
       output: of the ledger and the hops' folders.
-      max_drop: points of validation accuracy that a hop may lose against the run; the model of
-        one that loses more is not written. Later hops go on from it all the same.
+      max_drop: points of the main score on validation (accuracy, of classes) that a hop may lose
+        against the run; the model of one that loses more is not written. Later hops go on from it
+        all the same.
 
     Raises:
       UserError: for anything the user can mend.
@@ -167,7 +167,7 @@ class Line:
     Attributes:
       experiment: what its rows are called.
       student: at the end of the last hop; None where that hop was read from the ledger.
-      said: what the first and the last hop say of each split.
+      answers: what each hop says of each split.
     """
 
     engine: Engine
@@ -176,7 +176,7 @@ class Line:
     max_drop: float
     experiment: str = EXPERIMENT
     hops: list[Hop] = dataclasses.field(default_factory=list)
-    said: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
+    answers: list[Answers] = dataclasses.field(default_factory=list)
     student: Student | None = None
     cells: list[ClassifierCell] = dataclasses.field(default_factory=list)
     done: list[tuple[Step, ...]] = dataclasses.field(default_factory=list)
@@ -217,24 +217,32 @@ class Line:
             context, notes = RunContext(engine, run, cell, label), student.notes
             said = {split: context.logits(student, split) for split in SPLITS}
             write_said(own / SAID, said, notes)
-            row = row or self._row(cell, label, student, said, time.perf_counter() - started)
+            heard = self._answers(student.splits, said)
+            row = row or self._row(cell, label, student, heard, time.perf_counter() - started)
         else:
             said, notes = read_said(own / SAID)
+            heard = self._answers(None, said)
         kept = self._is_kept(row)
         if kept and folder is None and (fresh or not (own / MODEL).is_dir()):
             student = student or make()
-            _keep(own, student, said, row)
+            heard = self._answers(student.splits, said)
+            _keep(own, student, heard)
         if fresh:
             self.ledger.append(row)
         if kept:
             clear_checkpoints(own)
-        self.said.append(said)
+        self.answers.append(heard)
         self.student = student
         hop = Hop(label, row, folder or own, kept, notes)
         self.hops.append(hop)
         for note in hop.notes:
             engine.reporter.say(f"{label}: {note}")
         engine.reporter.say(f"{label}: {told(hop, self.max_drop)}")
+
+    def _answers(self, splits: Splits | None, said: dict[str, np.ndarray]) -> Answers:
+        """What the next hop says, of which the examples are read again where they are needed."""
+        number, tokenizer = len(self.hops), self.run.begun.tokenizer_file
+        return Answers(said, lambda: splits or self._at(number).splits, tokenizer)
 
     def _applied(self, steps: tuple[Step, ...], before: int) -> Student:
         student = self._at(before)
@@ -254,8 +262,12 @@ class Line:
             return self.student
         hop = self.hops[number]
         if (hop.folder / MODEL).is_dir():
-            return opened(hop.folder, self.run)
-        return self._applied(self.done[number], number - 1)
+            student = opened(hop.folder, self.run)
+        else:
+            student = self._applied(self.done[number], number - 1)
+        splits = student.splits
+        self.answers[number].splits_of = lambda: splits  # known now: it is not made twice
+        return student
 
     def _is_kept(self, row: LedgerRow) -> bool:
         first = self.hops[0].row if self.hops else row
@@ -266,23 +278,24 @@ class Line:
         cell: ClassifierCell,
         label: str,
         student: Student,
-        said: dict[str, np.ndarray],
+        heard: Answers,
         seconds: float,
     ) -> LedgerRow:
         engine, run, splits = self.engine, self.run, student.splits
         assert run.supplies is not None
         kind, fitted = splits.kind, splits.fitted
-        validation_N, test_N = splits.validation.labels_N, splits.test.labels_N
-        calibrated = kind.calibrate(said["validation"], splits.validation, fitted)
-        teacher_test = run.supplies.teacher_on_test(run)
+        said, calibrated = heard.said, heard.calibrated
+        # What is said of tokens cannot be put beside what is said of another tokeniser's.
+        apart = kind.head == "tokens" and splits.tokens_digest != run.taught.tokens_digest
+        teacher_test = None if apart else run.supplies.teacher_on_test(run)
         metrics = kind.measured(said["test"], splits.test, fitted, calibrated, teacher_test)
         metrics |= as_metrics(splits.coverage)
         metrics |= cost_metrics(engine, splits, student.config, student.params)
         scores = kind.scores(said["validation"], splits.validation, fitted)
         metrics |= {f"validation/{name}": scores[name] for name in kind.decides.values()}
         metrics |= {"sparsity": sparsity(student.params), "bytes": weight_bytes(student)}
-        for split, labels_N in (("validation", validation_N), ("test", test_N)):
-            metrics |= self._compared(split, said[split], labels_N)
+        for split in SPLITS:
+            metrics |= self._compared(split, heard)
         metrics |= student.metrics
         return ledger_row(
             hash=cell.hash,
@@ -297,29 +310,30 @@ class Line:
             **evidence(splits, said["test"], calibrated, []),
         )
 
-    def _compared(self, split: str, said_NC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
-        """Accuracy with its interval, what was gained on the run, and how often the hop before
+    def _compared(self, split: str, heard: Answers) -> dict[str, float]:
+        """The interval of the main score, what was gained on the run, and how often the hop before
         answers the same."""
-        right_N = said_NC.argmax(axis=1) == labels_N
+        own_N = heard.contributed(split)
         found: dict[str, float] = {}
-        own = paired_bootstrap(right_N, np.zeros(len(right_N)))
+        if own_N is None:
+            return found
+        own = paired_bootstrap(own_N, np.zeros(len(own_N)))
         if own is not None:
             found |= {f"{split}/low": own.low, f"{split}/high": own.high}
-        if not self.said:
+        if not self.answers:
             return found
-        first_N = self.said[0][split].argmax(axis=1) == labels_N
-        gain = paired_bootstrap(right_N, first_N)
+        first_N = self.answers[0].contributed(split)
+        gain = None if first_N is None else paired_bootstrap(own_N, first_N)
         if gain is not None:
             found |= {
                 f"{split}/gain": gain.difference,
                 f"{split}/gain_low": gain.low,
                 f"{split}/gain_high": gain.high,
             }
-        same_N = said_NC.argmax(axis=1) == self.said[-1][split].argmax(axis=1)
-        return {**found, f"{split}/agreement": float(same_N.mean())}
+        return {**found, f"{split}/agreement": heard.agreement(self.answers[-1], split)}
 
 
-def _keep(folder: Path, student: Student, said: dict[str, np.ndarray], row: LedgerRow) -> None:
+def _keep(folder: Path, student: Student, heard: Answers) -> None:
     """Write a hop's model, and what belongs to it."""
     keep_run(
         folder,
@@ -327,8 +341,8 @@ def _keep(folder: Path, student: Student, said: dict[str, np.ndarray], row: Ledg
         student.config,
         student.params,
         student.tokenizer_file,
-        said["test"],
-        {"temperature": row.metrics["temperature"]},
+        heard.said["test"],
+        heard.calibrated,
         [],
     )
 
@@ -343,17 +357,18 @@ def opened(folder: Path, run: ClassifierRun) -> Student:
 
 
 def lost(row: LedgerRow, first: LedgerRow) -> float:
-    """Points of validation accuracy that a hop lost."""
-    return 100 * (first.metrics["validation/accuracy"] - row.metrics["validation/accuracy"])
+    """Points of the main score on validation that a hop lost."""
+    key = f"validation/{kind_of(first).main}"
+    return 100 * (first.metrics.get(key, math.nan) - row.metrics.get(key, math.nan))
 
 
 def told(hop: Hop, max_drop: float) -> str:
     """In a line, what came of a hop."""
-    metrics = hop.row.metrics
-    said = (
-        f"validation {100 * metrics['validation/accuracy']:.1f}%, "
-        f"test {100 * metrics['test/accuracy']:.1f}%, {metrics['bytes'] / 1e6:.2f} MB"
+    metrics, kind = hop.row.metrics, kind_of(hop.row)
+    shown = (
+        f"{split} {kind.shown(kind.main, metrics[f'{split}/{kind.main}'])}" for split in SPLITS
     )
+    said = f"{', '.join(shown)}, {metrics['bytes'] / 1e6:.2f} MB"
     if hop.kept:
         return said
     return f"{said}; it {too_much(hop, max_drop)}"
@@ -369,24 +384,3 @@ def too_much(hop: Hop, max_drop: float) -> str:
 def weight_bytes(student: Student) -> int:
     """Of the file with the weights, as ``safetensors`` writes it, but for names: the numbers."""
     return sum(array.nbytes for array in flat_arrays(student.params).values())
-
-
-def write_said(path: Path, said: dict[str, np.ndarray], notes: Sequence[str]) -> None:
-    """Keep what a hop says of each split, and what its steps told."""
-    buffer = io.BytesIO()
-    np.savez(buffer, notes=np.asarray(notes, np.str_), **said)  # type: ignore[arg-type]
-    write_atomic(path, buffer.getvalue())
-
-
-def read_said(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """What ``write_said`` wrote.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            notes = tuple(map(str, file["notes"]))
-            return {split: file[split] for split in SPLITS}, notes
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({error}); delete its folder") from error

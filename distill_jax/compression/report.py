@@ -10,6 +10,8 @@ from typing import Any
 from distill_jax.compression.pipeline import Hop, Result, lost
 from distill_jax.core.files import write_atomic
 from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tasks.classification.finished import kind_of
+from distill_jax.tasks.kinds.kind import Kind
 
 REPORT, DATA = "report.md", "report.json"
 HEAD = (
@@ -27,11 +29,11 @@ HEAD = (
     "kept",
 )
 EXPLAINED = """
-Accuracy with the 95% interval over examples (percentile bootstrap); *lost*: points of validation
-accuracy against the run as it is; *gain on test*: the same on test, with the interval of the paired
-bootstrap over examples. *zeros*: share of the layers' weights that are 0. *MB*: of the weights.
-*p50*: median time of one test example on the CPU. *as before*, *as teacher*: share of the test
-examples of which the hop before, or the teacher, says the same class. One seed: the intervals say
+{score} with the 95% interval over examples (percentile bootstrap); *lost*: points of it on
+validation against the run as it is; *gain on test*: the same on test, with the interval of the
+paired bootstrap over examples. *zeros*: share of the layers' weights that are 0. *MB*: of the
+weights. *p50*: median time of one test example on the CPU. *as before*, *as teacher*: share of the
+test examples of which the hop before, or the teacher, says the same. One seed: the intervals say
 nothing of another training.
 """
 
@@ -57,7 +59,7 @@ def to_markdown(result: Result) -> str:
             f"# Compressed: {result.hops[0].row.group}, {result.hops[0].row.hash}",
             "",
             table,
-            EXPLAINED,
+            EXPLAINED.format(score=score_told(kind_of(result.hops[0].row))),
             limit,
             "",
             "Models:",
@@ -66,6 +68,13 @@ def to_markdown(result: Result) -> str:
             "",
         ]
     )
+
+
+def score_told(kind: Kind) -> str:
+    """The main score, for people."""
+    title = kind.columns[0].title
+    told = title.removesuffix(" %") if title.endswith(" %") else f"{title}, times 100,"
+    return told[0].upper() + told[1:]
 
 
 def table_rows(result: Result) -> list[tuple[str, ...]]:
@@ -79,6 +88,7 @@ def table_rows(result: Result) -> list[tuple[str, ...]]:
 
 def _cells(label: str, row: LedgerRow, first: LedgerRow | None, kept: str) -> tuple[str, ...]:
     at = {name: value for name, value in row.metrics.items() if not math.isnan(value)}
+    score = kind_of(row).main
 
     def interval(name: str, low: str, high: str, form: str = ".1f") -> str:
         if name not in at:
@@ -92,9 +102,9 @@ def _cells(label: str, row: LedgerRow, first: LedgerRow | None, kept: str) -> tu
     drop = "" if first is None or first is row else f"{lost(row, first):+.1f}"
     return (
         f"`{label}`",
-        interval("validation/accuracy", "validation/low", "validation/high"),
+        interval(f"validation/{score}", "validation/low", "validation/high"),
         drop,
-        interval("test/accuracy", "test/low", "test/high"),
+        interval(f"test/{score}", "test/low", "test/high"),
         interval("test/gain", "test/gain_low", "test/gain_high", "+.1f"),
         number("parameters", ",.0f"),
         number("sparsity", ".1f", 100),

@@ -75,8 +75,8 @@ def updated(line: Line, update: Update) -> Updated:
     own = line.engine.run_folder(last.row.hash)
     forgotten = {
         "old": surest_forgotten(
-            test.ids, test.labels_N, line.said[0]["test"], line.said[1]["test"], names,
-            run.splits.test_texts,
+            test.ids, test.labels_N, line.answers[0].said["test"], line.answers[1].said["test"],
+            names, run.splits.test_texts,
         )
     }  # fmt: skip
     if "new/accuracy" in last.row.metrics:

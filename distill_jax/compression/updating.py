@@ -9,8 +9,10 @@ from typing import Any
 from distill_jax.compression.pipeline import begun
 from distill_jax.compression.update import Update, columns_of
 from distill_jax.compression.update_report import Updated, updated
+from distill_jax.core.errors import UserError
 from distill_jax.engine.options import DEFAULTS, RunOptions
 from distill_jax.engine.progress import Reporter
+from distill_jax.tasks.classification.finished import kind_of, row_of
 
 EXPERIMENT = "update"
 ALL = 100.0
@@ -38,6 +40,11 @@ def update_run(
       UserError: for anything the user can mend.
       Interrupted: after Ctrl-C; the same call goes on from there.
     """
+    if not (kind := kind_of(row_of(folder))).has_classes:
+        raise UserError(
+            f"{folder} is of a student of task {kind.name}; updated are those of classes. Train it "
+            "on the old and the new data together"
+        )
     with begun(folder, output, reporter, EXPERIMENT, ALL, options) as line:
         own = columns_of(line.run.splits.config, **columns)
         update = Update(**settings, **own).bound(line.run)

@@ -86,9 +86,9 @@ def _coverage(before: Splits, after: Splits) -> Iterable[str]:
     """How the held-out texts fare, a line each."""
     for name, table in (("validation", "validation"), ("test", "test")):
         own, now = getattr(before, table), getattr(after, table)
-        same = sum(
-            a == b for a, b in zip(own.lengths_N.tolist(), now.lengths_N.tolist(), strict=True)
-        )
+        lengths = dict(zip(own.ids, own.lengths_N.tolist(), strict=True))
+        found = zip(now.ids, now.lengths_N.tolist(), strict=True)  # of windows there may be more
+        same = sum(lengths.get(example) == length for example, length in found)
         unknown = 100 * after.coverage[name].unknown
         longer = now.lengths_N.sum() / own.lengths_N.sum() - 1
         yield (

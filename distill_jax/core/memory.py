@@ -1,7 +1,9 @@
-"""Memory that was freed stays with the process, for the next step to use."""
+"""Memory of a long run: what was freed stays for the next step, old programs are dropped."""
 
 import ctypes
+import gc
 import os
+from pathlib import Path
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8
 """Parameters of glibc's ``mallopt``."""
@@ -26,3 +28,22 @@ def keep_freed_memory() -> None:
     mallopt(_TRIM_THRESHOLD, _MOST)
     if (os.cpu_count() or 1) <= FEW_CORES:
         mallopt(_ARENA_MAX, 1)
+
+
+MOST_MAPS = 15_000
+"""Areas of memory. Linux allows a process 65,530; each part of a compiled program takes three."""
+
+
+def many_programs() -> bool:
+    """Whether the process has more than ``MOST_MAPS`` areas; False where nobody counts them."""
+    maps = Path("/proc/self/maps")
+    return maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS
+
+
+def drop_programs() -> None:
+    """Let go of everything compiled; what is called again is compiled again, or read from the
+    cache on disk."""
+    import jax  # not before it is needed: every command reads this module
+
+    jax.clear_caches()
+    gc.collect()

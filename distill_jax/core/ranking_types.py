@@ -34,6 +34,8 @@ class HistoryBatch(Examples):
         for losses that do not look at all items; None where no loss wants any.
       later_B: int32 [B], how many targets of the user come after those of its row; None where all
         rows end with the newest.
+      rows_BC: int32 [B, C], of the whole catalogue, one after another: the items that the numbers
+        here mean, where they are of a smaller one (``models.recommenders.occurring_items``).
     """
 
     example_ids_B: Array
@@ -43,6 +45,7 @@ class HistoryBatch(Examples):
     target_where_BT: Array
     negatives_BTN: Array | None = None
     later_B: Array | None = None
+    rows_BC: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)

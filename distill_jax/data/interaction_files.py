@@ -25,10 +25,13 @@ from distill_jax.data.build_interactions import RawInteractions, Rows, join_text
 from distill_jax.data.column_names import column_of
 from distill_jax.data.file_formats import one_file, read_lines
 from distill_jax.data.separated import (
+    blocks,
     header_of,
     is_number,
     name_in,
+    names_in,
     number_in,
+    numbers_in,
     seconds_in,
     separated,
 )
@@ -108,27 +111,28 @@ def _read_file(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str
 def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, str | None]:
     """Columns ``user``, ``item`` and where they are ``time`` and ``rating``; the third's name."""
     _check_header(path, columns)
-    users, items, times, ratings = [], [], [], []
+    users, items, times, ratings = list[str](), list[str](), [], []
+    known: tuple[dict[str, str], dict[str, str]] = ({}, {})
     user = item = time = rating = None
-    for line, cells in separated(path):
+    for lines, cells in blocks(path):
         if user is None or item is None:
             user, item, time, rating = (column_of(role, cells, path, columns) for role in _ROLES)
             if user is None or item is None:
                 check_named(("user", "item"), cells, f"{path}, line 1")
                 continue
-        users.append(name_in(path, line, user, cells[user]))
-        items.append(name_in(path, line, item, cells[item]))
+        users += names_in(path, lines, user, cells[user], known[0])
+        items += names_in(path, lines, item, cells[item], known[1])
         if time is not None:
-            times.append(seconds_in(path, line, time, cells[time]))
+            times.append(numbers_in(path, lines, time, cells[time], seconds_in))
         if rating is not None:
-            ratings.append(number_in(path, line, rating, cells[rating]))
+            ratings.append(numbers_in(path, lines, rating, cells[rating], number_in))
     if not users:
         raise UserError(f"{path}: no rows; expected at least one interaction.")
     rows = Rows(
         users,
         items,
-        np.array(times) if times else None,
-        np.array(ratings, np.float32) if ratings else None,
+        np.concatenate(times) if times else None,
+        np.concatenate(ratings).astype(np.float32) if ratings else None,
     )
     return rows, time
 

@@ -9,6 +9,8 @@ import numpy as np
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.interactions import Cases, Interactions, RankingSplit
 
+ASKED = 20_029
+"""Seed of the draw of those who are asked."""
 TARGETS = ("first", "last", "all")
 SPLITS = ("leave-one-out", "temporal", "temporal:TRAIN,VALIDATION[,TARGETS]", "files")
 
@@ -189,6 +191,29 @@ def own_split(data: Interactions, parts_N: np.ndarray) -> RankingSplit:
             f"the user's own split: {len(validation)} validation and {len(test)} test "
             "interactions, each asked for after all that its user did before"
         ),
+    )
+
+
+def asked_at_most(split: RankingSplit, users: int) -> RankingSplit:
+    """The same split, with all cases of so many users at most, drawn once and for all.
+
+    What is learned from stays.
+    """
+    everybody = np.unique(np.concatenate([split.validation.users_E, split.test.users_E]))
+    if len(everybody) <= users:
+        return split
+    drawn = np.random.default_rng(ASKED).permutation(everybody)[:users]
+    asked_U = np.zeros(split.data.num_users, bool)
+    asked_U[drawn] = True
+
+    def of_them(cases: Cases) -> Cases:
+        return cases.take(np.flatnonzero(asked_U[cases.users_E]))
+
+    return dataclasses.replace(
+        split,
+        validation=of_them(split.validation),
+        test=of_them(split.test),
+        protocol=f"{split.protocol}; {users} of {len(everybody)} users, drawn once, are asked",
     )
 
 

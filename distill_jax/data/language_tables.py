@@ -120,6 +120,18 @@ class _Texts:
 
     tokens: TokenTable
 
+    def _flags(self, rows_R: np.ndarray, where_BT: np.ndarray, flags_S: np.ndarray) -> np.ndarray:
+        """bool [B, T], flags of the tokens of a batch; rows without an example have none.
+
+        Args:
+          rows_R: of the table, at most B; fewer than 0 for no example.
+        """
+        rows_B = np.full(len(where_BT), -1, np.int64)
+        rows_B[: len(rows_R)] = rows_R
+        starts_B = self.tokens.offsets_N1[np.maximum(rows_B, 0)]
+        place_BT = starts_B[:, None] + np.arange(where_BT.shape[1])[None, :]
+        return where_BT & flags_S[np.where(where_BT, place_BT, 0)]
+
     @property
     def ids(self) -> tuple[str, ...]:
         return self.tokens.ids
@@ -213,9 +225,7 @@ class MaskedTexts(_Texts):
 
     def _begins(self, rows_B: np.ndarray, where_BT: np.ndarray) -> np.ndarray:
         """bool [B, T], the tokens that begin a word."""
-        starts_B = self.tokens.offsets_N1[np.maximum(rows_B, 0)]
-        place_BT = starts_B[:, None] + np.arange(where_BT.shape[1])[None, :]
-        return where_BT & self.begins_S[np.where(where_BT, place_BT, 0)]
+        return self._flags(rows_B, where_BT, self.begins_S)
 
 
 def _words(
@@ -246,17 +256,28 @@ def _words(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NextTokens(_Texts):
-    """Texts each of whose tokens is asked for, the ones before it given."""
+    """Texts each of whose tokens is asked for, the ones before it given.
+
+    Attributes:
+      asked_S: bool [S], the tokens that are asked for, see ``text_windows``; None for all.
+    """
+
+    asked_S: np.ndarray | None = None
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of the texts."""
-        return digest(["next", self.tokens.digest])
+        """Of the texts, and of what is asked."""
+        told = ["next", self.tokens.digest]
+        if self.asked_S is not None:
+            told.append(digest_arrays({"asked": self.asked_S}))
+        return digest(told)
 
     def batch(self, rows: np.ndarray, length: int, batch_size: int) -> LanguageBatch:
         batch = self.tokens.batch(rows, length, batch_size)
         tokens_BT, where_BT = np.asarray(batch.input_ids_BT), np.asarray(batch.where_BT)
         asked_BP = where_BT[:, 1:]
+        if self.asked_S is not None:
+            asked_BP = asked_BP & self._flags(rows, where_BT, self.asked_S)[:, 1:]
         places_BP = np.broadcast_to(np.arange(length - 1, dtype=np.int32), asked_BP.shape)
         positions_BP = np.where(asked_BP, places_BP, np.int32(0))
         return _asking(batch, tokens_BT, positions_BP, tokens_BT[:, 1:], asked_BP)

@@ -6,7 +6,12 @@ from pathlib import Path
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
 from distill_jax.data.build_interactions import Preparation, RawInteractions, build_with_parts
-from distill_jax.data.interaction_splits import own_split, parse_split, split_interactions
+from distill_jax.data.interaction_splits import (
+    asked_at_most,
+    own_split,
+    parse_split,
+    split_interactions,
+)
 from distill_jax.data.interactions import Interactions, RankingSplit
 
 BUILT_IN = ("movielens-100k",)
@@ -44,6 +49,7 @@ def load_ranking_split(
     preparation: Preparation | None = None,
     home: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    asked: int | None = None,
 ) -> RankingSplit:
     """Interactions by name, divided.
 
@@ -51,6 +57,7 @@ def load_ranking_split(
       spec, preparation, home, columns: as for ``load_interactions``.
       split: ``leave-one-out``, ``temporal``, ``temporal:0.8,0.1`` or ``files``; by default the
         data's own split where it brings one, else ``leave-one-out``.
+      asked: cases of so many users at most, see ``asked_at_most``; None for all.
 
     Raises:
       UserError: see ``load_interactions``; for an unknown split, or one that the data cannot have.
@@ -65,8 +72,10 @@ def load_ranking_split(
         )
     data, parts_N = build_with_parts(short_name(spec), raw, preparation)
     if parts_N is not None:
-        return own_split(data, parts_N)
-    return split_interactions(data, rule or parse_split("leave-one-out"))
+        divided = own_split(data, parts_N)
+    else:
+        divided = split_interactions(data, rule or parse_split("leave-one-out"))
+    return divided if asked is None else asked_at_most(divided, asked)
 
 
 def short_name(spec: str) -> str:

@@ -11,9 +11,11 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from distill_jax.core.errors import UserError
 
@@ -21,6 +23,10 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "'|'"}
 _DOUBLED = re.compile(r'(?:^|[\t\n])"[^"]*""(?:[^"]|"")*+"(?=[\t\r\n]|$)')
 """A cell in quotation marks that holds doubled ones: somebody's writer quoted it."""
+
+
+ROWS = 4096
+"""Of a block."""
 
 
 def _ignore(note: str) -> None:
@@ -54,13 +60,36 @@ def separated(
     Raises:
       UserError: one line that names the file, the line in it and what was expected.
     """
+    for block in blocks(path, note):
+        for number, line in enumerate(block.lines):
+            yield line, {name: cells[number] for name, cells in block.columns.items()}
+
+
+class Block(NamedTuple):
+    """Some rows of a file.
+
+    Attributes:
+      lines: of each row.
+      columns: by name, a cell a row.
+    """
+
+    lines: Sequence[int]
+    columns: Mapping[str, Sequence[str]]
+
+
+def blocks(path: Path, note: Callable[[str], None] = _ignore) -> Iterator[Block]:
+    """What ``separated`` gives, some rows at a time: large files are read column by column.
+
+    Raises:
+      UserError: see ``separated``.
+    """
     dialect = _dialect_in(path)
     kind = SEPARATORS[dialect.separator]
     if dialect.separator != _usual(path):
         note(f"{path.name}: cells are separated by {kind}")
     if dialect.separator == "\t" and dialect.quoted:
         note(f"{path.name}: quotation marks around cells are taken off")
-    line = 1
+    ends = [0]
     try:
         with open_text(path, newline="") as lines:
             reader = _reader(lines, dialect)
@@ -70,15 +99,20 @@ def separated(
                 raise UserError(f"{path}: the file is empty; expected a header line.")
             if len(set(named)) < len(named):
                 raise UserError(f"{path}, line 1: a column occurs twice in {', '.join(named)}.")
-            line = reader.line_num + 1
-            for cells in reader:
-                if any(cells):
-                    yield line, _by_name(path, line, header, cells, kind)
-                line = reader.line_num + 1
+            ends, rows = [reader.line_num], list[list[str]]()
+            while True:
+                for cells in itertools.islice(reader, ROWS):
+                    rows.append(cells)
+                    ends.append(reader.line_num)
+                if not rows:
+                    break
+                if found := _block(path, [end + 1 for end in ends[:-1]], rows, header, kind):
+                    yield found
+                ends, rows = ends[-1:], []
     except csv.Error as error:
         raise UserError(
-            f"{path}, line {line}: {error}; expected cells separated by {kind}, and a quotation "
-            "mark inside quotation marks doubled."
+            f"{path}, line {ends[-1] + 1}: {error}; expected cells separated by {kind}, and a "
+            "quotation mark inside quotation marks doubled."
         ) from error
 
 
@@ -151,8 +185,24 @@ def _reader(source: Iterable[str], dialect: Dialect):
     return csv.reader(source, delimiter=dialect.separator, strict=True)
 
 
+def _block(
+    path: Path, lines: list[int], rows: list[list[str]], header: list[str], kind: str
+) -> Block | None:
+    """Rows by column, without those that have no content; None where none has any."""
+    if not all(map(any, rows)):
+        full = [number for number, cells in enumerate(rows) if any(cells)]
+        lines, rows = [lines[number] for number in full], [rows[number] for number in full]
+    if not rows:
+        return None
+    if set(map(len, rows)) != {len(header)}:
+        named = [_by_name(path, *row, header, kind) for row in zip(lines, rows, strict=True)]
+        return Block(lines, {name: [row[name] for row in named] for name in header if name})
+    columns = zip(header, zip(*rows, strict=True), strict=True)
+    return Block(lines, {name: cells for name, cells in columns if name})
+
+
 def _by_name(
-    path: Path, line: int, header: list[str], cells: list[str], kind: str
+    path: Path, line: int, cells: list[str], header: list[str], kind: str
 ) -> dict[str, str]:
     """The cells of a row by column; spreadsheets leave empty columns at the end."""
     if any(cells[len(header) :]) or any(header[len(cells) :]):
@@ -218,6 +268,43 @@ def name_in(path: Path, line: int, column: str, value: str) -> str:
     if not value:
         raise UserError(f"{path}, line {line}: column {column!r} is empty; expected a name.")
     return value
+
+
+def names_in(
+    path: Path, lines: Sequence[int], column: str, values: Sequence[str], known: dict[str, str]
+) -> list[str]:
+    """``name_in`` of every row.
+
+    Args:
+      known: names so far; one that comes again is the same object, which takes no memory.
+    """
+    names = list(map(str.strip, values))
+    if not all(names):
+        number = names.index("")
+        name_in(path, lines[number], column, values[number])
+    return list(map(known.setdefault, names, names))
+
+
+def numbers_in(
+    path: Path,
+    lines: Sequence[int],
+    column: str,
+    values: Sequence[str],
+    one: Callable[[Path, int, str, str], float],
+) -> np.ndarray:
+    """float64, what every row holds: ``number_in`` or ``seconds_in`` of it.
+
+    Args:
+      one: reads a cell, where not all of them are plain numbers.
+    """
+    try:
+        numbers = np.fromiter(map(float, values), np.float64, len(values))
+    except ValueError:
+        numbers = np.array([math.nan])
+    if np.isfinite(numbers).all():
+        return numbers
+    rows = zip(lines, values, strict=True)
+    return np.array([one(path, line, column, value) for line, value in rows], np.float64)
 
 
 def number_in(path: Path, line: int, column: str, value: str) -> float:

@@ -396,6 +396,17 @@ class Tokeniser:
             for first in self._tokenizer.encode_batch(pairs[start : start + _AT_ONCE]):
                 yield [first, *first.overflowing]
 
+    def text_windows(self, texts: Sequence[str], *, stride: int) -> Iterator[list[Any]]:
+        """Each text as often as it takes to see all of it.
+
+        Args:
+          stride: tokens of a text that two windows after one another share.
+        """
+        self._tokenizer.enable_truncation(self.max_length, stride=stride)
+        for start in range(0, len(texts), _AT_ONCE):
+            for first in self._tokenizer.encode_batch(list(texts[start : start + _AT_ONCE])):
+                yield [first, *first.overflowing]
+
 
 def arrays_of(encodings: Sequence[Any]) -> Arrays:
     """Tokens and token types one after another, and the length (int64) of every row."""

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
+from distill_jax.core.memory import drop_programs, many_programs
 from distill_jax.core.mesh import (
     check_batch_size,
     make_mesh,
@@ -23,6 +24,7 @@ from distill_jax.engine.options import DEFAULTS, RunOptions, TrackTo
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.track import Tracker, open_tracker
 from distill_jax.engine.work import Work
+from distill_jax.models.recommenders.occurring_items import OfRows
 from distill_jax.training.checkpoint import Checkpoints, Identity, Policy
 from distill_jax.training.diagnose import Diagnostics, make_diagnostics
 from distill_jax.training.feed import TeacherOutputs
@@ -60,6 +62,7 @@ class Engine:
     options: RunOptions = DEFAULTS
     mesh: Mesh = field(default_factory=make_mesh)
     _steps: dict[Any, CompiledStep] = field(default_factory=dict)
+    _traces_of_dropped: int = 0
 
     def __post_init__(self) -> None:
         if self.options.parallel == "pmap" and jax.process_count() > 1:
@@ -80,7 +83,7 @@ class Engine:
     @property
     def compilations(self) -> int:
         """How many training programs were traced so far."""
-        return sum(step.traces for step in self._steps.values())
+        return self._traces_of_dropped + sum(step.traces for step in self._steps.values())
 
     def check_stop(self) -> None:
         """Stop here when asked to; processes that work together agree on a place elsewhere.
@@ -145,6 +148,7 @@ class Engine:
                 diagnostics=self._diagnostics(work),
                 say=self.reporter.say,
                 on_resume=on_resume,
+                by_rows=work.by_rows,
             )
             return dataclasses.replace(result, params=whole(in_float32(result.params)))
 
@@ -152,13 +156,22 @@ class Engine:
         self, work: Work, params: Params
     ) -> tuple[Work, Params, Callable[[Params], Params]]:
         """The work on what is trained of its model, that, and the way back: of the tokens that
-        occur alone (not where parameters are cut or lie in several processes), and of what its
-        recipe adds."""
+        occur alone (not where parameters are cut or lie in several processes), by rows where a
+        batch touches few, and of what its recipe adds."""
+        work = self.by_rows(work, params)
         if self.options.fsdp > 1 or jax.process_count() > 1:
             return work.adapted(params)
         work, params, whole = work.of_occurring(params)
         work, params, merged = work.adapted(params)
         return work, params, lambda trained: whole(merged(trained))
+
+    def by_rows(self, work: Work, params: Params) -> Work:
+        """The work on tables of items by rows, see ``Work.of_rows``; as it is where several
+        processes read a part of each batch, devices have parts of their own, or steps may be left
+        out."""
+        options = self.options
+        whole = options.parallel == "jit" and jax.process_count() == 1 and options.on_nan == "stop"
+        return work.of_rows(params) if whole else work
 
     def train_population(
         self,
@@ -267,9 +280,21 @@ class Engine:
 
     def step(self, work: Work) -> CompiledStep:
         """The compiled step of one student of this structure."""
-        key = work.structure
+
+        def make() -> CompiledStep:
+            return self.layout.compile(self._pure_step(work, self.layout.axis))
+
+        return self._kept(work.structure, make)
+
+    def _kept(self, key: Any, make: Callable[[], CompiledStep]) -> CompiledStep:
+        """A step that is made when it is not there, after all others were dropped where compiled
+        programs take too much room: runs of one structure follow each other."""
         if key not in self._steps:
-            self._steps[key] = self.layout.compile(self._pure_step(work, self.layout.axis))
+            if many_programs():
+                self._traces_of_dropped = self.compilations
+                self._steps.clear()
+                drop_programs()
+            self._steps[key] = make()
         return self._steps[key]
 
     def population_step(
@@ -279,11 +304,13 @@ class Engine:
         orders = {work.order for work in works}
         shared = len(orders) == 1 and len(set(map(id, teachers))) == 1
         key = (works[0].structure, placed, shared)
-        if key not in self._steps:
+
+        def make() -> PopulationStep:
             placement = make_placement(placed, self.mesh)
             pure = self._pure_step(works[0])
-            self._steps[key] = PopulationStep(pure, shared_batch=shared, placement=placement)
-        step = self._steps[key]
+            return PopulationStep(pure, shared_batch=shared, placement=placement)
+
+        step = self._kept(key, make)
         assert isinstance(step, PopulationStep)
         return step
 
@@ -303,12 +330,14 @@ class Engine:
         optimizer = make_optimizer(work.optimizer)
         masks = work.pruning.start(params, work.steps) if work.pruning else {}
         params = work.in_precision(params)
-        return self.layout.new_state(params, work.loss_params(), optimizer, masks)
+        rows = work.by_rows.start(params) if work.by_rows else {}
+        return self.layout.new_state(params, work.loss_params(), optimizer, masks, rows)
 
     def _pure_step(self, work: Work, axis: str | None = None) -> Step:
         optimizer = make_optimizer(work.optimizer)
-        return make_step(
-            self._model(work),
+        model = self._model(work)
+        step = make_step(
+            OfRows(model) if work.by_rows else model,
             work.objective,
             optimizer,
             accumulate=self.options.accumulate,
@@ -320,6 +349,7 @@ class Engine:
             embeddings=work.embeddings,
             stopped=stopping_at_frozen(work.optimizer),
         )
+        return work.by_rows.step(step) if work.by_rows else step
 
     def _model(self, work: Work) -> Any:
         return work.model(remat=self.options.remat)

@@ -57,6 +57,8 @@ def check_first_step(engine: Engine, run: Run, work: Work) -> None:
     Raises:
       UserError: see ``check_first_steps``.
     """
+    params = run.start()
+    work = engine.by_rows(work, params)
     feed = work.feed(run.outputs(), engine.own_rows(work))
     batch, said = feed(0)
     if not _equal((batch, said), feed(0)):
@@ -65,8 +67,10 @@ def check_first_step(engine: Engine, run: Run, work: Work) -> None:
             "says of them, are no function of seed and step"
         )
     layout = engine.layout
-    state = layout.put_state(engine.new_state(work, run.start()))
+    state = layout.put_state(engine.new_state(work, params))
     numbers = step_numbers(work.objective, work.optimizer, work.seed, 0, work.steps)
+    if work.by_rows:
+        batch, said = work.by_rows.read(batch, said)
     given = (*layout.put_batch(batch, said), layout.put_numbers(numbers))
     state, metrics = engine.step(work)(state, *given)
     if not bool(np.asarray(metrics.applied)):

@@ -319,7 +319,7 @@ def _choose(engine: Engine, key: str, members: Sequence[Run], strategy: Strategy
         return "sequential"
     if strategy != "auto":
         return strategy
-    if len(members) == 1:
+    if len(members) == 1 or _by_rows(engine, members[0]):
         return "sequential"
     path = populations_folder(engine) / "choices.json"
     try:
@@ -333,6 +333,13 @@ def _choose(engine: Engine, key: str, members: Sequence[Run], strategy: Strategy
         engine.reporter.say(f"a step of a student takes: {told}; chosen: {choices[key]}")
         write_atomic(path, json.dumps(choices, indent=1))
     return choices[key]
+
+
+def _by_rows(engine: Engine, run: Run) -> bool:
+    """Whether the run touches few rows of large tables at a step: many of them at once would be as
+    many whole tables."""
+    work = run.works[-1]
+    return work.items is not None and engine.by_rows(work, run.start()).by_rows is not None
 
 
 def time_strategies(engine: Engine, members: Sequence[Run]) -> dict[Chosen, float]:

@@ -17,7 +17,9 @@ from distill_jax.data.plan import TrainingTable
 from distill_jax.engine.options import Precision
 from distill_jax.models.build import build_model
 from distill_jax.models.occurring import OccurringTokens
+from distill_jax.models.recommenders.occurring_items import OccurringItems
 from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.training.by_rows import ByRows, can_go_by_rows
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.feed import Feed, TeacherOutputs
 from distill_jax.training.ingredients.base import Adapted
@@ -58,6 +60,8 @@ class Work:
       evaluate_members: the same for many at once; without it they are evaluated one by one.
       draws, renumber: see ``Feed``.
       occurring: the tokens that its table holds, where the model has embeddings for more.
+      items: those that a batch names, where its loss looks at no others.
+      by_rows: how tables of items are trained by rows; found by the engine.
       prefix: of the names of this stage's files.
       pruning: how weights go while it is trained; None where none does.
       recipe: what is done beside the objective.
@@ -81,6 +85,8 @@ class Work:
     draws: Callable[[Any, int, int], Any] | None = None
     renumber: Callable[[Any], Any] | None = None
     occurring: OccurringTokens | None = None
+    items: OccurringItems | None = None
+    by_rows: ByRows | None = None
     precision: Precision = "f32"
     prefix: str = ""
     pruning: Pruning | None = None
@@ -102,7 +108,8 @@ class Work:
         """What is compiled, beside the shapes of its batches."""
         pruning = self.pruning and self.pruning.static
         optimizer = static_part(self.optimizer)
-        return self.config, self.objective, optimizer, self.precision, pruning, self.recipe
+        by_rows = self.by_rows is not None
+        return self.config, self.objective, optimizer, self.precision, pruning, self.recipe, by_rows
 
     @property
     def order(self) -> tuple[int, str]:
@@ -143,6 +150,19 @@ class Work:
             self, config=config, build=build, evaluate=evaluate, renumber=tokens.renumber
         )
         return smaller, tokens.cut(start), whole
+
+    def of_rows(self, params: Params) -> "Work":
+        """The same work by rows, where it can be and a batch touches few of them.
+
+        Args:
+          params: of the model, or their shapes.
+        """
+        plain = self.pruning is None and not self.recipe and self.precision != "bf16-params"
+        if self.items is None or not plain or not can_go_by_rows(self.optimizer):
+            return self
+        tables = self.items.tables(params)
+        by_rows = ByRows(tables, static_part(self.optimizer), self.items.renumber)
+        return dataclasses.replace(self, by_rows=by_rows)
 
     def adapted(self, start: Params) -> tuple["Work", Params, Callable[[Params], Params]]:
         """The same work on the parameters that its recipe trains instead of the model's; these

@@ -82,6 +82,28 @@ class Form(ABC):
         """
 
     @abstractmethod
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[Any]:
+        """All that is decided about each example, in short, for ``alike``.
+
+        Args:
+          said, tokens: as ``answers`` takes them.
+        """
+
+    def alike(self, one: Any, other: Any) -> bool:
+        """Whether two verdicts are one."""
+        return one == other
+
+    def same(self, ours: np.ndarray, theirs: np.ndarray, tokens: TokenTable) -> np.ndarray:
+        """bool [N], the examples to which two models that read the same give the same answer."""
+        both = (self.verdicts(said, tokens) for said in (ours, theirs))
+        return np.array([self.alike(one, other) for one, other in zip(*both, strict=True)], bool)
+
+    @property
+    @abstractmethod
+    def reading(self) -> str:
+        """How answers are read off the outputs, a sentence or two in Markdown."""
+
+    @abstractmethod
     def line(self, answer: Any) -> list[str]:
         """What stands before the text in a line; of None as many cells."""
 
@@ -137,6 +159,16 @@ class ClassForm(Form):
             Answer(self.names[best], dict(zip(self.names, own, strict=True)))
             for best, own in zip(likeliest, probs, strict=True)
         ]
+
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[int]:
+        return said.argmax(axis=-1).tolist()
+
+    @property
+    def reading(self) -> str:
+        return (
+            f"Probabilities are calibrated where logits are divided by {self.temperature:.4g} "
+            "before the softmax."
+        )
 
     def line(self, answer: Answer | None) -> list[str]:
         return [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]

@@ -47,6 +47,7 @@ class OpenClassifier:
       runtime: what says its logits.
       model: as it was loaded; None where another program runs it.
       form: of its answers; None for classes with their probabilities.
+      task: what its folder says that it predicts; None for classes.
     """
 
     label_names: tuple[str, ...]
@@ -58,6 +59,12 @@ class OpenClassifier:
     runtime: Runtime
     model: Loaded | None = None
     form: Form | None = None
+    task: TaskFile | None = None
+
+    @property
+    def answering(self) -> Form:
+        """The form of its answers, whatever they are."""
+        return self.form or ClassForm(self.label_names, self.temperature)
 
     def classify(
         self,
@@ -124,7 +131,7 @@ class Stream:
             raise UserError("this model was trained on single texts: leave out the second ones.")
         self.tally = Tally()
         self._opened, self._pairs, self._on_rows = opened, pairs, on_rows
-        self.form = opened.form or ClassForm(opened.label_names, opened.temperature)
+        self.form = opened.answering
         self._tokeniser = Tokeniser(opened.tokenizer_file, opened.max_length)
         self._predict = WindowPredictor(
             opened.runtime,
@@ -240,4 +247,5 @@ def open_classifier(
         runtime=Compiled(apply, model.params, width=model.config.shape.hidden_size),
         model=model,
         form=form,
+        task=task,
     )

@@ -94,7 +94,7 @@ class Neural:
 
     def network(self) -> tuple[Recommender, Params]:
         """See ``Served``."""
-        return self.recommender, self.params
+        return self.recommender.in_use, self.recommender.params_in_use(self.params)
 
     def with_new(self, texts: Sequence[str]) -> Scorer:
         """See ``Served``.
@@ -102,7 +102,7 @@ class Neural:
         Raises:
           UserError: for a model whose item vectors are not made of texts.
         """
-        items = self.recommender.config.items
+        items = self.recommender.in_use.config.items
         if items.given_width:
             raise UserError(
                 "this model reads a vector of every item from a file: a new item has none. Take a "

@@ -101,7 +101,8 @@ def evaluate(
     Args:
       ks: cut-offs.
       batch_size: histories a call of the scorer, at most; does not change the result.
-      list_length: items to keep of each list, at least ``max(ks)`` are.
+      list_length: items to keep of each list, at least ``max(ks)`` are; 0 for no lists, and no
+        figures of theirs, which is faster.
       sampled: rank the target among so many random items only. The figures do not order models
         as those over the whole catalogue do (Krichene and Rendle, KDD 2020): a warning says so.
       on_batch: called after every batch; may raise to stop.
@@ -115,7 +116,7 @@ def evaluate(
         data,
         cases,
         batch_size=batch_size,
-        list_length=max(list_length, *ks),
+        list_length=max(list_length, *ks) if list_length else 0,
         sampled=sampled,
         learned_U=split.learned_U,
         on_batch=on_batch,
@@ -126,7 +127,7 @@ def evaluate(
         *ranking.length_slices(cases.ends_E - data.offsets_U1[cases.users_E]),
     ]
     metrics = ranking.mean_metrics(ranked.ranks_E, ks)
-    lists = ranking.list_metrics(ranked.top_EK, split.train_counts_I, ks)
+    lists = ranking.list_metrics(ranked.top_EK, split.train_counts_I, ks) if list_length else {}
     parts = ranking.slice_metrics(ranked.ranks_E, ks, slices)
     named = {
         name if name.startswith("cases/") else prefix + name: value
@@ -153,6 +154,7 @@ def rank_cases(
     """Ranks of all targets and the lists that would be shown, in one pass; see the module.
 
     Args:
+      list_length: items of a list; 0 for no lists.
       learned_U: bool [U], users of whom training had something; None where all are known.
     """
     if sampled is not None:
@@ -173,7 +175,8 @@ def rank_cases(
     for rows, part, scores_BI in _scored(scorer, lengths_E, told, data.num_items, batch_size):
         targets_B = targets_E[rows]
         taken_BI = _taken(part, seen=data.repeats)
-        top_EK[rows] = top_items(scores_BI, top_EK.shape[1], taken_BI)
+        if list_length:
+            top_EK[rows] = top_items(scores_BI, top_EK.shape[1], taken_BI)
         taken_BI[np.arange(len(part)), targets_B] = False
         if sampled is not None:
             taken_BI = _all_but_sampled(taken_BI, targets_B, sampled, cases.ends_E[rows])

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from distill_jax.core.mesh import replicate
 from distill_jax.core.ranking_types import HistoryBatch, Question, logits_at, scores_last
 from distill_jax.data.histories import questions
 from distill_jax.data.interactions import Histories
@@ -22,6 +24,8 @@ LENGTHS = (16, 50, 100)
 """Batches are padded to one of these or to the model's own length, each a compilation."""
 FEW = 1
 """And to so many rows, or to a multiple of what is asked at once."""
+LARGE = 2**15
+"""Items of a catalogue that several devices share."""
 NEW_ITEMS = 8
 """Items that came after the training are scored in room for a power of so many."""
 
@@ -35,16 +39,17 @@ class HistoryScorer:
 
     def __init__(self, recommender: Recommender) -> None:
         self.recommender = recommender
+        self._used = used = recommender.in_use
         longest = recommender.config.max_length
         self.lengths = (*(length for length in LENGTHS if length < longest), longest)
 
         def items(params: Any, texts: ItemTexts | None) -> Array:
-            return dataclasses.replace(recommender, texts=texts).item_vectors(params)
+            return dataclasses.replace(used, texts=texts).item_vectors(params)
 
         self._items = jax.jit(items)
 
         def score(params: Any, items_ID: Array, batch: HistoryBatch) -> Array:
-            output = recommender.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
+            output = used.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
             return scores_last(output)
 
         self._score = jax.jit(score)
@@ -56,17 +61,22 @@ class HistoryScorer:
 
         self._score_at = jax.jit(score_at)
 
-    def of(self, params: Any, texts: ItemTexts | None = None) -> Any:
+    def of(self, params: Any, texts: ItemTexts | None = None, mesh: Mesh | None = None) -> Any:
         """The scorer with some parameters; the items' vectors are made here, once.
 
         Args:
           texts: of the items that are scored; by default the recommender's.
+          mesh: devices that share the items of a large catalogue, where given.
         """
-        params = jax.device_put(params)
-        items_ID = self._items(params, texts or self.recommender.texts)
+        params = self.recommender.params_in_use(jax.device_put(params))
+        items_ID = self._items(params, texts or self._used.texts)
+        if mesh is not None and self._shares(len(items_ID), mesh):
+            params, items_ID = _shared(params, items_ID, mesh)
 
         def scorer(histories: Histories) -> Array | np.ndarray:
             said_BI = self._score(params, items_ID, self.batch(histories))
+            if said_BI.shape[1] > histories.num_items:  # filled up for the devices
+                return np.asarray(said_BI)[: len(histories), : histories.num_items]
             if len(said_BI) == len(histories):
                 return said_BI
             return np.asarray(said_BI)[: len(histories)]  # on the host: nothing is compiled for it
@@ -85,6 +95,12 @@ class HistoryScorer:
 
         return scorer
 
+    def _shares(self, num_items: int, mesh: Mesh) -> bool:
+        """Whether devices share the items; a hidden one has the number behind the last."""
+        hidden = self.recommender.config.task == "hidden"
+        one = mesh.size == 1 or jax.process_count() > 1
+        return not (hidden or one) and num_items >= LARGE
+
     def batch(self, histories: Histories) -> HistoryBatch:
         """Histories at one of the few shapes that are compiled."""
         task: Question = self.recommender.config.task
@@ -93,6 +109,15 @@ class HistoryScorer:
         many = rows_at_once(histories.num_items)
         rows = FEW if len(histories) <= FEW else -(-len(histories) // many) * many
         return questions(histories, task, length, rows)
+
+
+def _shared(params: Any, items_ID: Array, mesh: Mesh) -> tuple[Any, Array]:
+    """Parameters on every device, and a part of the items, filled up with zeros, on each."""
+    parts = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    missing = -len(items_ID) % mesh.size
+    filled_ID = np.pad(np.asarray(items_ID), ((0, missing), (0, 0)))
+    own = {name: value for name, value in params.items() if name != "items"}
+    return replicate(own, mesh), jax.device_put(filled_ID, parts)
 
 
 def room_for(new_items: int) -> int:

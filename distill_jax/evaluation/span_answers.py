@@ -62,6 +62,23 @@ class SpanForm(Form):
     ) -> list[SpanAnswer]:
         return [self._answer(found) for found in found_answers(said, tokens.aside or ())]
 
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[Any]:
+        """Of every question, in the order of its first window."""
+        return [(each.start, each.label) for each in self.answers(said, tokens, ())]
+
+    @property
+    def reading(self) -> str:
+        told = (
+            "Logits are of every token: output 0 that the answer starts there, 1 that it ends "
+            "there; the answer is the span of the context with the highest sum of the two."
+        )
+        if self.threshold is not None:
+            told += (
+                " There is none where the sum at the first token of all exceeds that by more than "
+                f"{self.threshold:.4g}."
+            )
+        return told
+
     def _answer(self, found: Found) -> SpanAnswer:
         text = found.answer(self.threshold)
         score = found.score - (found.null if self.threshold is not None else 0.0)

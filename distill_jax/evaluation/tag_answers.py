@@ -89,6 +89,27 @@ class TagForm(Form):
             answers.append(Tagged(tuple(tags), found, *self._intent(said[row, 0])))
         return answers
 
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[Any]:
+        """The words with a tag but O, and the intent where there is one."""
+        count = len(self.tags)
+        said_WC, _ = asked_about(said[..., :count], tokens)
+        numbers = iter(said_WC.argmax(axis=-1).tolist())
+        words = [{word: next(numbers) for word in own.seen} for own in tokens.aside or ()]
+        tags = [{word: tag for word, tag in own.items() if tag} for own in words]
+        if not self.intents:
+            return tags
+        return list(zip(tags, said[:, 0, count:].argmax(axis=-1).tolist(), strict=True))
+
+    @property
+    def reading(self) -> str:
+        told = "Logits are of every token; a word has the tag that is likeliest at its first token."
+        if self.intents:
+            told += (
+                f" Outputs from number {len(self.tags)} on are the intents, of which the likeliest "
+                "at the first token of all counts."
+            )
+        return told
+
     def _intent(self, said_C: np.ndarray) -> tuple[str, float] | tuple[()]:
         if not self.intents:
             return ()

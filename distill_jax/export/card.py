@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from distill_jax.core.errors import printable
 from distill_jax.data.assets import ASSETS
 from distill_jax.export.formats import Format
+from distill_jax.export.parity import scores_told
 from distill_jax.export.source import Source, public_name
+from distill_jax.tables.columns import Column
 from distill_jax.tables.ledger import LedgerRow
 
 _SCORES = {
@@ -27,15 +30,16 @@ def export_card(source: Source, format: Format, parity: Mapping[str, Any], size:
       size: of the model's files, in bytes.
     """
     opened = source.opened
-    kind = "pairs of texts" if source.pairs else "texts"
+    reads = "pairs of texts" if source.pairs else "texts"
+    made = "A text classifier" if opened.task is None else f"A model of task {opened.task.task}"
     parts = [
-        f"# A text classifier made with distill_jax: {format.says}",
-        f"Classes: {', '.join(map(printable, opened.label_names))}. It reads {kind} of at most "
-        f"{opened.max_length} tokens. Probabilities are calibrated where logits are divided by "
-        f"{opened.temperature:.4g} before the softmax.",
+        f"# {made} made with distill_jax: {format.says}",
+        f"{_outputs(source)}. It reads {reads} of at most {opened.max_length} tokens. "
+        f"{opened.answering.reading}",
         "## Use",
         format.usage(source).strip(),
-        'Ask it: `distill-jax predict FOLDER "a text"`. Verify it: `distill-jax verify FOLDER`.',
+        f"Ask it: `distill-jax predict FOLDER {_asked(source)}`. Verify it: `distill-jax verify "
+        "FOLDER`.",
         "## Numbers",
         "\n".join(_numbers(source, size)),
         _checked(parity),
@@ -43,6 +47,28 @@ def export_card(source: Source, format: Format, parity: Mapping[str, Any], size:
         "\n".join(_made_of(source)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _asked(source: Source) -> str:
+    return '"a text"' + (' --second "its second text"' if source.pairs else "")
+
+
+def _outputs(source: Source) -> str:
+    """What the logits are of, in their order."""
+    names = ", ".join(map(printable, source.opened.label_names))
+    return f"{'Classes' if source.kind.has_classes else 'Outputs'}: {names}"
+
+
+def _scores(source: Source) -> dict[str, Callable[[float], str]]:
+    """Keys of the ledger's metrics, and what is shown of each."""
+    if source.kind.has_classes:
+        return {key: partial("{} | {:.1%}".format, says) for key, says in _SCORES.items()}
+    own = (column for column in source.kind.columns if column.key.startswith("test/"))
+    return {column.key: partial(_shown, column) for column in own}
+
+
+def _shown(column: Column, value: float) -> str:
+    return f"{column.title} | {column.scale * value:.{column.decimals}f}"
 
 
 def data_terms(name: str) -> str:
@@ -58,9 +84,9 @@ def data_terms(name: str) -> str:
 def _numbers(source: Source, size: int) -> list[str]:
     rows = ["| | |", "|---|---|"]
     metrics = source.row.metrics if source.row is not None else {}
-    for key, says in _SCORES.items():
+    for key, says in _scores(source).items():
         if key in metrics:
-            rows.append(f"| test {says} | {100 * metrics[key]:.1f}% |")
+            rows.append(f"| test {says(metrics[key])} |")
     rows.append(f"| parameters | {source.birth['parameters']:,} |")
     rows.append(f"| model's files | {size / 1e6:.2f} MB |")
     if source.row is not None and "latency/p50_ms" in metrics:
@@ -78,9 +104,10 @@ def _checked(parity: Mapping[str, Any]) -> str:
         f"{parity['sentences']:,} sentences ({parity['texts']}); a text's logits differ by at most "
         f"{parity['alone_or_batched']:.1e} between being asked about alone and among others."
     )
-    for split, score in parity.get("accuracy", {}).items():
+    metric, scores = scores_told(parity)
+    for split, score in scores.items():
         told += (
-            f" Accuracy on {score['sentences']:,} sentences of {split}: "
+            f" {metric.capitalize()} on {score['sentences']:,} sentences of {split}: "
             f"{100 * score['source']:.1f}% before, {100 * score['export']:.1f}% in this format."
         )
     return told

@@ -11,9 +11,10 @@ from typing import Any
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
 from distill_jax.evaluation.latency import parameter_count
+from distill_jax.evaluation.task_file import check_classifier
 from distill_jax.export.bench import Contender
 from distill_jax.export.formats import format_named, names
-from distill_jax.export.manifest import Manifest, is_export, read_manifest
+from distill_jax.export.manifest import CLASSIFICATION, Manifest, is_export, read_manifest
 from distill_jax.export.own_data import NoData, data_config
 from distill_jax.export.source import Source, open_source
 from distill_jax.export.write import export_model
@@ -27,7 +28,6 @@ from distill_jax.tasks.classification.cells import TEACHER
 from distill_jax.tasks.classification.splits import load_texts
 
 JAX = "jax"
-TASK = "classification"
 _FOR = "bench is for classifiers of texts"
 _UNREAD = NoData("what it costs is measured, not its scores")
 
@@ -62,7 +62,7 @@ def enter(folder: Path) -> Entrant:
     folder = user_path(folder)
     if is_export(folder):
         manifest = read_manifest(folder)
-        if manifest.task != TASK:
+        if manifest.task != CLASSIFICATION:
             raise UserError(f"{folder} is an export for {manifest.task}; {_FOR}")
         birth = manifest.source
         name = _label(birth.get("group"), birth.get("row")) or folder.name
@@ -77,6 +77,8 @@ def enter(folder: Path) -> Entrant:
 
 def _check_task(folder: Path) -> None:
     """Raises ``UserError`` for a model of ours that is no classifier."""
+    inner = folder / MODEL
+    check_classifier(inner if inner.is_dir() else folder, "bench")
     config = next((p for p in (folder / MODEL / CONFIG, folder / CONFIG) if p.is_file()), None)
     kind = str(read_json(config).get("model_type")) if config else ""
     own = {family.model_type for family in registered(Classifiers)} | {POOLED}

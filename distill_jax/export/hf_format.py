@@ -14,6 +14,7 @@ from distill_jax.export.source import Source
 from distill_jax.export.trace import logits_of_tokens
 from distill_jax.models.build import family_of
 from distill_jax.models.family import Classifiers, Elsewhere, registered
+from distill_jax.models.hf_export import as_questions
 from distill_jax.models.loaded import TextInputs, flat_arrays
 
 
@@ -27,6 +28,13 @@ def _write(source: Source, folder: Path) -> None:
         opened.label_names,
         TextInputs(opened.max_length, opened.pairs),
     )
+    if _finds_answers(source):
+        as_questions(folder)
+
+
+def _finds_answers(source: Source) -> bool:
+    """Whether transformers has a class of its own for what the outputs are."""
+    return "question_answering" in source.kind.heads
 
 
 def _open(folder: Path, manifest: Manifest, threads: int | None) -> Logits:
@@ -52,7 +60,21 @@ def _elsewhere(source: Source) -> Elsewhere:
     return family.elsewhere
 
 
+_QUESTIONS = """
+```python
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+model = AutoModelForQuestionAnswering.from_pretrained(FOLDER)
+said = model(**tokenizer("a question", "its context", truncation=True, return_tensors="pt"))
+logits = said.start_logits, said.end_logits
+```
+"""
+
+
 def _usage(source: Source) -> str:
+    if _finds_answers(source):
+        return _QUESTIONS
     return _elsewhere(source).usage(source.model.config, source.pairs)
 
 

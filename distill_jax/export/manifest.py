@@ -15,6 +15,9 @@ from distill_jax.core.fields import check_fields
 
 MANIFEST = "export.json"
 TOKENIZER = "tokenizer.json"
+CLASSIFICATION = "classification"
+RANKING = ("recommendation", "search")
+"""Tasks whose outputs have no names."""
 MOST_BYTES = 1 << 20
 """Of an ``export.json`` that is read: a larger one is none of ours."""
 _MOST_FILES = 64
@@ -28,8 +31,10 @@ class Manifest:
 
     Attributes:
       format: one of ``formats.names()``.
-      task: what it does; ``classification``, ``recommendation`` or ``search``.
-      label_names: the classes, in the order of the logits; none where items are ranked.
+      task: what it does; ``classification``, ``recommendation``, ``search``, or another kind of
+        task of texts, which the file ``TASK`` beside it says more of.
+      label_names: the classes, or what else the outputs are, in the order of the logits; none where
+        items are ranked.
       max_length: tokens after which texts are cut, special tokens included; of a recommender the
         items of a history that are looked at.
       pairs: whether it reads pairs of texts.
@@ -41,6 +46,7 @@ class Manifest:
       parity: what was checked when it was written: ``compared_with``, ``sentences``,
         ``worst_difference`` of a logit, ``tolerance``, for quantised ones the scores.
       retrieval: of vectors, how many and what their programs read, see ``vectors``.
+      per_token: whether logits are of every token, [B, T, C].
     """
 
     format: str
@@ -54,6 +60,7 @@ class Manifest:
     versions: Mapping[str, str]
     parity: Mapping[str, Any]
     retrieval: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    per_token: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -61,7 +68,7 @@ class Manifest:
             raise UserError(f"max_length must be from 1 on, not {self.max_length}")
         if not 0 < self.temperature < float("inf"):
             raise UserError(f"temperature must be a positive number, not {self.temperature}")
-        named = bool(self.label_names) or self.task != "classification"
+        named = bool(self.label_names) or self.task in RANKING
         if len(set(self.label_names)) != len(self.label_names) or not named:
             raise UserError("label_names must be different names, one at least")
         tolerance = self.parity.get("tolerance")

@@ -34,7 +34,8 @@ HEAD = ("classifier", "pooling")
 
 
 def onnx_model(config: Any, params: Any, *, int8: bool = False) -> Any:
-    """The ONNX model of a text classifier: ``INPUTS`` int64 [batch, length] -> ``OUTPUT`` float32.
+    """The ONNX model of a text classifier: ``INPUTS`` int64 [batch, length] -> ``OUTPUT`` float32,
+    [batch, classes], or [batch, length, classes] of a head that reads every token.
 
     Args:
       config: of a registered family.
@@ -55,10 +56,11 @@ def onnx_model(config: Any, params: Any, *, int8: bool = False) -> Any:
     (logits,) = walker.walk(traced.jaxpr, list(traced.consts), [*given, *narrow])
     logits = builder.whole(logits, traced.out_avals[0].shape)
     builder.node("Identity", [logits.name], [OUTPUT])
+    rows = (ROWS, LENGTH) if config.shape.per_token else (ROWS,)
     graph = builder.graph(
         "classifier",
         [helper.make_tensor_value_info(name, TensorProto.INT64, (ROWS, LENGTH)) for name in INPUTS],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, (ROWS, config.num_labels))],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, (*rows, config.num_labels))],
     )
     model = helper.make_model(
         graph,

@@ -24,8 +24,9 @@ class Export:
 
     Attributes:
       tokenizer_file: a ``tokenizer.json``.
-      logits: (input_ids_BT, token_type_ids_BT, attention_mask_BT, all int64) -> logits_BC float32;
-        any number of rows from 1, any length up to ``manifest.max_length``; from any thread.
+      logits: (input_ids_BT, token_type_ids_BT, attention_mask_BT, all int64) -> logits_BC float32,
+        or logits_BTC where ``manifest.per_token``; any number of rows from 1, any length up to
+        ``manifest.max_length``; from any thread.
     """
 
     folder: Path
@@ -58,16 +59,17 @@ def open_export(folder: Path | str, *, threads: int | None = None) -> Export:
 
 
 def _fitting(logits: Logits, manifest: Manifest, folder: Path) -> Logits:
-    """The same, with as many logits as there are classes."""
+    """The same, with as many logits as there are classes, or outputs of another name."""
     classes = len(manifest.label_names)
 
     def checked(ids_BT: np.ndarray, types_BT: np.ndarray, mask_BT: np.ndarray) -> np.ndarray:
-        said_BC = logits(ids_BT, types_BT, mask_BT)
-        if said_BC.shape != (len(ids_BT), classes):
+        said = logits(ids_BT, types_BT, mask_BT)
+        rows = ids_BT.shape if manifest.per_token else ids_BT.shape[:1]
+        if said.shape != (*rows, classes):
             raise UserError(
-                f"the model in {folder} gives {list(said_BC.shape)} for {len(ids_BT)} texts of "
+                f"the model in {folder} gives {list(said.shape)} for {len(ids_BT)} texts of "
                 f"{classes} classes: its files do not belong together"
             )
-        return said_BC
+        return said
 
     return checked

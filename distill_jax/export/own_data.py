@@ -8,7 +8,7 @@ from typing import Any
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
-from distill_jax.data.tokenise import TokenTable, tokenise_dataset
+from distill_jax.data.tokenise import TokenTable
 from distill_jax.export.source import Source, public_name
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.splits import load_texts
@@ -47,11 +47,8 @@ def own_data(source: Source) -> OwnData | NoData:
     try:
         config = data_config(row.config.get("data", {}))
         dataset = load_texts(config)
-        tokens = tokenise_dataset(
-            dataset,
-            source.opened.tokenizer_file,
-            max_length=config.max_length,
-            cache=home() / "tokens",
+        tokens = config.kind.tokenise(
+            dataset, source.opened.tokenizer_file, config.max_length, home() / "tokens"
         )
     except (UserError, TypeError) as error:
         return NoData("its data cannot be loaded", f" ({error})")

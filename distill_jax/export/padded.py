@@ -17,7 +17,8 @@ def padded(call: Callable[..., Any], longest: int) -> Logits:
     """The logits of a program that is compiled for each shape.
 
     Args:
-      call: (input_ids, attention_mask, token_type_ids), int32 [B, T] -> logits [B, C].
+      call: (input_ids, attention_mask, token_type_ids), int32 [B, T] -> logits [B, C], or
+        [B, T, C].
       longest: tokens that it takes.
     """
 
@@ -26,6 +27,7 @@ def padded(call: Callable[..., Any], longest: int) -> Logits:
         wide = max(length, min(-(-length // STEP) * STEP, longest))
         more = ((0, (1 << (rows - 1).bit_length()) - rows), (0, wide - length))
         arrays = (np.pad(x, more).astype(np.int32) for x in (ids_BT, mask_BT, types_BT))
-        return np.asarray(call(*arrays), np.float32)[:rows]
+        said = np.asarray(call(*arrays), np.float32)[:rows]
+        return said[:, :length] if said.ndim == 3 else said
 
     return logits

@@ -13,8 +13,10 @@ from distill_jax.core.types import Batch, TokenRange
 from distill_jax.evaluation.calibration import is_temperature
 from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifier
 from distill_jax.evaluation.stream import COMPILING, CPU_TOKENS
+from distill_jax.evaluation.task_file import TaskFile, read_task
 from distill_jax.export.formats import Logits, format_named
-from distill_jax.export.manifest import is_export
+from distill_jax.export.manifest import CLASSIFICATION, is_export
+from distill_jax.models.hf_folder import TASK
 from distill_jax.tasks.kinds.kinds import form_of
 
 if TYPE_CHECKING:
@@ -75,6 +77,9 @@ def as_classifier(
 ) -> OpenClassifier:
     """An opened export as what ``predict`` asks; the arguments are those of ``open_any``."""
     manifest = export.manifest
+    task = _task_of(export)
+    if task is not None and temperature != "auto":
+        raise UserError(f"a temperature is for classes; {export.folder} is for task {task.task}")
     if temperature == "auto":
         temperature = manifest.temperature
     if not is_temperature(temperature):
@@ -87,4 +92,24 @@ def as_classifier(
         tokenizer_file=export.tokenizer_file,
         token_range=TokenRange(types=2 if manifest.pairs else 1, positions=manifest.max_length),
         runtime=ExportRuntime(export.logits, format_named(manifest.format).compiles),
+        form=form_of(task, manifest.label_names, export.tokenizer_file) if task else None,
+        task=task,
     )
+
+
+def _task_of(export: Export) -> TaskFile | None:
+    """What the folder says that it predicts; None for classes.
+
+    Raises:
+      UserError: its files do not belong together.
+    """
+    manifest = export.manifest
+    if manifest.task == CLASSIFICATION:
+        return None
+    task = read_task(export.folder) if TASK in manifest.files else None
+    if task is None or task.task != manifest.task:
+        raise UserError(
+            f"{export.folder} is an export for {manifest.task}, and no {TASK} in it says how that "
+            "is answered: its files do not belong together"
+        )
+    return task

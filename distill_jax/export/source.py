@@ -7,25 +7,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
+from distill_jax.data.tokenise import TokenTable
 from distill_jax.evaluation.latency import parameter_count
 from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifier
 from distill_jax.models.build import family_in, family_of
 from distill_jax.models.loaded import Loaded
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.outputs import LEDGER
+from distill_jax.tasks.classification.cells import DataConfig
+from distill_jax.tasks.kinds.classes import TEMPERATURE
+from distill_jax.tasks.kinds.kind import Kind
+from distill_jax.tasks.kinds.kinds import form_of, kind_named
 
 _SCORES = ("test/", "validation/", "latency/")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """A finished classifier of texts.
+    """A finished model of texts: a classifier, or one of another kind of task.
 
     Attributes:
       folder: of the run, or of the model where it belongs to none.
-      opened: the classifier, under JAX.
+      opened: the model, under JAX.
       model: the same, as loaded.
       row: the run's row of the ledger; None where there is none.
     """
@@ -39,6 +46,26 @@ class Source:
     def pairs(self) -> bool:
         """Whether it reads pairs of texts; single ones where its folder does not say."""
         return bool(self.opened.pairs)
+
+    @property
+    def kind(self) -> Kind:
+        """Of what it predicts."""
+        return kind_named(self.opened.task.task if self.opened.task else DataConfig.task)
+
+    @property
+    def saved(self) -> Mapping[str, Any]:
+        """What its answers are made with, see ``Kind.saved``."""
+        own = self.opened.task.saved if self.opened.task else {}
+        return {TEMPERATURE: self.opened.temperature, **own}
+
+    def score(self, said: np.ndarray, tokens: TokenTable) -> float:
+        """The main score of its kind, of outputs for a labelled split.
+
+        Args:
+          tokens: as the kind's ``tokenise`` made them.
+        """
+        kind, saved = self.kind, self.saved
+        return kind.scores(said, kind.ready(tokens, saved), saved, calibrated=saved)[kind.main]
 
     @property
     def example_texts(self) -> str:
@@ -104,7 +131,7 @@ def open_source(folder: Path) -> Source:
     """Open what is to be exported.
 
     Args:
-      folder: of a finished run of a classifier, or with its model.
+      folder: of a finished run of a model of texts, or with its model.
 
     Raises:
       UserError: there is none, it is not finished, or it reads no texts.
@@ -123,7 +150,7 @@ def open_source(folder: Path) -> Source:
             f"{folder} has a classifier of {reads}; exports are of classifiers of texts, whose "
             "inputs are what a tokeniser gives"
         )
-    opened = open_classifier(folder)
+    opened = open_classifier(folder, form_of=form_of)
     assert opened.model is not None, "it was opened from its parameters"
     return Source(folder, opened, opened.model, row_of(folder))
 

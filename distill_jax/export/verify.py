@@ -10,14 +10,18 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation.open_classifier import OpenClassifier
 from distill_jax.evaluation.stream import WINDOW, windows_of
-from distill_jax.export.manifest import tolerance_of
+from distill_jax.export.manifest import CLASSIFICATION, Manifest, tolerance_of
 from distill_jax.export.opened import Export
 from distill_jax.export.parity import (
     DRIFT,
+    GOLDEN,
     Difference,
+    at_tokens,
+    compared,
     difference,
-    logits_of_texts,
+    logits_of_tokens,
     read_golden,
+    tokens_of,
 )
 from distill_jax.export.runtime import as_classifier
 from distill_jax.export.source import Source, open_source
@@ -63,11 +67,20 @@ def verified(
     manifest, opened = export.manifest, as_classifier(export)
     name, tolerance = manifest.format, tolerance_of(manifest)
     yield f"{len(manifest.files)} files are what they were"
-    golden = read_golden(export.folder, len(manifest.label_names), pairs=manifest.pairs)
-    now_NC = logits_of_texts(opened, golden.columns)
-    own = difference(now_NC, golden.export_NC, tolerance or DRIFT)
-    yield _checked(own, f"golden answers of this {name}")
-    yield _checked(difference(now_NC, golden.source_NC, tolerance), "golden answers of its source")
+    golden = read_golden(
+        export.folder,
+        len(manifest.label_names),
+        pairs=manifest.pairs,
+        per_token=manifest.per_token,
+    )
+    tokens = tokens_of(opened, golden.columns)
+    now = logits_of_tokens(opened, tokens)
+    if now.shape != golden.source_NC.shape:
+        raise UserError(f"{export.folder / GOLDEN} does not fit what its tokeniser reads")
+    own = compared(opened, now, golden.export_NC, tokens, tolerance or DRIFT)
+    yield _checked(own, f"golden answers of this {name}", manifest)
+    own = compared(opened, now, golden.source_NC, tokens, tolerance)
+    yield _checked(own, "golden answers of its source", manifest)
     if rows is not None and source is None:
         raise UserError(
             f"{export.folder} does not lie in the run it was made of, with which it is to be "
@@ -76,17 +89,18 @@ def verified(
     if source is None:
         return
     if rows is None:
-        now_NC = logits_of_texts(source.opened, golden.columns)
+        now = logits_of_tokens(source.opened, tokens)
         rounds = family_of(source.model.config).rounds(source.model.config)
-        own = difference(now_NC, golden.source_NC, DRIFT if rounds else EXACT)
-        yield _checked(own, "the source, of its own answers")
+        allowed = DRIFT if rounds else EXACT
+        own = compared(source.opened, now, golden.source_NC, tokens, allowed)
+        yield _checked(own, "the source, of its own answers", manifest)
         return
     found = _on_rows(opened, source.opened, tolerance, rows)
-    yield _checked(found, f"the source, {source.folder}, on your texts")
+    yield _checked(found, f"the source, {source.folder}, on your texts", manifest)
     if tolerance is None and found.agreement < AGREEMENT:
         raise UserError(
-            f"parity is broken: {name} puts {100 * (1 - found.agreement):.1f}% of your "
-            f"texts in another class than its source, more than {100 * (1 - AGREEMENT):.0f}%"
+            f"parity is broken: {name} gives {100 * (1 - found.agreement):.1f}% of your texts "
+            f"another {_answer(manifest)} than its source, more than {100 * (1 - AGREEMENT):.0f}%"
         )
 
 
@@ -97,20 +111,28 @@ def _on_rows(
     rows: Iterable[Sequence[str]],
 ) -> Difference:
     """Of all windows of texts together; blank ones are left out."""
-    logits: list[tuple[np.ndarray, np.ndarray]] = []
+    logits: list[tuple[np.ndarray, ...]] = []
     width = 2 if ours.pairs else 1
     for some in windows_of((row for row in rows if any(x.strip() for x in row)), WINDOW):
         if len(some[0]) != width:
             raise UserError("the export reads " + ("pairs of texts" if width == 2 else "one text"))
         columns = list(zip(*some, strict=True))
-        logits.append((logits_of_texts(ours, columns), logits_of_texts(source, columns)))
+        tokens = tokens_of(source, columns)
+        said, expected = (logits_of_tokens(each, tokens) for each in (ours, source))
+        same_N = source.answering.same(said, expected, tokens)
+        logits.append((at_tokens(said, tokens), at_tokens(expected, tokens), same_N))
     if not logits:
         raise UserError("there is no text to compare on")
-    ours_NC, source_NC = (np.concatenate(each) for each in zip(*logits, strict=True))
-    return difference(ours_NC, source_NC, tolerance)
+    ours_NC, source_NC, same_N = (np.concatenate(each) for each in zip(*logits, strict=True))
+    return difference(ours_NC, source_NC, tolerance, same_N)
 
 
-def _checked(found: Difference, what: str) -> str:
+def _answer(manifest: Manifest) -> str:
+    """What a text gets."""
+    return "class" if manifest.task == CLASSIFICATION else "answer"
+
+
+def _checked(found: Difference, what: str, manifest: Manifest) -> str:
     """A line for people.
 
     Raises:
@@ -122,5 +144,5 @@ def _checked(found: Difference, what: str) -> str:
             f"{found.allowed:.3g}, on {found.sentences:,} sentences"
         )
     bound = f" (allowed: {found.allowed:.1e})" if np.isfinite(found.allowed) else ""
-    same = f"; {100 * found.agreement:.1f}% get the same class"
+    same = f"; {100 * found.agreement:.1f}% get the same {_answer(manifest)}"
     return f"{what}: {found.sentences:,} sentences, logits within {found.worst:.1e}{bound}{same}"

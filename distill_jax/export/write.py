@@ -14,7 +14,13 @@ from distill_jax.core.files import atomic_folder
 from distill_jax.core.version import VERSION
 from distill_jax.export.card import export_card
 from distill_jax.export.formats import Format, format_named
-from distill_jax.export.manifest import TOKENIZER, Manifest, digests_of, write_manifest
+from distill_jax.export.manifest import (
+    CLASSIFICATION,
+    TOKENIZER,
+    Manifest,
+    digests_of,
+    write_manifest,
+)
 from distill_jax.export.own_data import NoData, OwnData
 from distill_jax.export.parity import write_golden, written_parity
 from distill_jax.export.runtime import ExportRuntime
@@ -33,7 +39,7 @@ def export_model(
 
     Args:
       data: of the source, from ``own_data``.
-      max_drop: the most accuracy on validation that may be lost where something rounds.
+      max_drop: the most of the main score on validation that may be lost where something rounds.
 
     Raises:
       UserError: the folder is not free, the format cannot hold the model, what was written
@@ -44,12 +50,14 @@ def export_model(
         format.write(source, scratch)
         size = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
         shutil.copyfile(source.opened.tokenizer_file, scratch / TOKENIZER)
+        if source.opened.task is not None:
+            source.kind.mark(scratch, source.opened.task.saved)
         plain = _manifest(source, format, {}, {})
         runtime = ExportRuntime(format.open(scratch, plain, None), format.compiles)
         written = dataclasses.replace(source.opened, runtime=runtime, model=None)
         rounds = family_of(source.model.config).rounds(source.model.config)
         parity = written_parity(
-            source.opened,
+            source,
             written,
             format,
             data,
@@ -90,7 +98,7 @@ def _manifest(
     opened = source.opened
     return Manifest(
         format=format.name,
-        task="classification",
+        task=opened.task.task if opened.task else CLASSIFICATION,
         label_names=opened.label_names,
         max_length=opened.max_length,
         pairs=source.pairs,
@@ -99,6 +107,7 @@ def _manifest(
         files=files,
         versions={"distill_jax": VERSION, **installed_versions()},
         parity=parity,
+        per_token=source.model.config.shape.per_token,
     )
 
 

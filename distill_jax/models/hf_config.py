@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ PAIRS_KEY = "distill_jax_pairs"
 """Our own key in ``config.json``: whether the model was trained on pairs of texts."""
 TOKENS = "BertForTokenClassification"
 """What transformers calls a BERT whose head reads every token."""
+QUESTIONS = "BertForQuestionAnswering"
+"""The same of a BERT that finds answers: outputs ``SPAN`` of every token."""
+SPAN = ("start", "end")
 OWN = ("pooler", "tokens")
 """Poolings for which transformers has a class."""
 POOLING_KEY = "distill_jax_pooling"
@@ -127,9 +130,9 @@ def config_of(
         raise UserError(f"{where} lacks {', '.join(missing)}.")
     known = {**required, **optional}
     fields = {ours: raw[key] for key, ours in known.items() if key in raw}
-    if raw.get("architectures") == [TOKENS]:
+    if raw.get("architectures") in ([TOKENS], [QUESTIONS]):
         fields.setdefault("pooling", "tokens")
-    labels = _labels(raw, where)
+    labels = None if raw.get("architectures") == [QUESTIONS] else _labels(raw, where)
     fields["num_labels"] = len(labels) if labels else raw.get("num_labels", 2)
     try:
         return config_type(**{**fields, **fixed})
@@ -142,6 +145,8 @@ def config_of(
 
 def label_names_from_hf(raw: Mapping[str, Any], *, where: str) -> tuple[str, ...] | None:
     """The class names of ``id2label`` in order; None for transformers' placeholders LABEL_0..."""
+    if raw.get("architectures") == [QUESTIONS]:
+        return SPAN
     labels = _labels(raw, where)
     if labels and all(name == f"LABEL_{i}" for i, name in enumerate(labels)):
         return None
@@ -155,6 +160,27 @@ def check_single_label(raw: Mapping[str, Any], *, where: str) -> None:
         raise UserError(
             f"{where} has a head for {kind!r}; supported: 'single_label_classification'. A softmax "
             "over its outputs would say what it never learnt; give it a fresh head (fine-tune it)."
+        )
+
+
+def check_head(raw: Mapping[str, Any], heads: Collection[str], *, where: str) -> None:
+    """Raises ``UserError`` for a trained head of another kind.
+
+    Args:
+      heads: the kinds that will do, ``problem_type`` of ``transformers`` or, of heads that read
+        every token, ``token_classification`` and ``question_answering``.
+    """
+    by_name = {TOKENS: "token_classification", QUESTIONS: "question_answering"}
+    listed = raw.get("architectures")
+    name = listed[0] if isinstance(listed, list) and listed else ""
+    single = len(_labels(raw, where) or ("", "")) == 1  # transformers reads it as a number
+    usual = "regression" if single else "single_label_classification"
+    found = by_name.get(str(name), raw.get("problem_type") or usual)
+    if found not in heads:
+        shown = ", ".join(map(repr, heads)) or "none but a student of this task"
+        raise UserError(
+            f"{where} has a head for {found!r} ({name}); supported for this task: {shown}; or "
+            "leave out --no-fine-tune, and a new head is trained"
         )
 
 

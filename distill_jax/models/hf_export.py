@@ -1,9 +1,10 @@
 """A BERT classifier as a folder that other software loads under its own names, without our code.
 
-With BERT's own pooler that is ``BertForSequenceClassification``. With another pooling it is the
-layout of sentence-transformers: an encoder, a pooling, and a dense layer whose outputs are the
-logits (``SentenceTransformer(folder).encode(texts)``). There is no ``config.json`` at its top, so
-that no class of ``transformers`` loads it and draws the head it lacks.
+With BERT's own pooler that is ``BertForSequenceClassification``, with a head that reads every token
+``BertForTokenClassification``. With another pooling it is the layout of sentence-transformers: an
+encoder, a pooling, and a dense layer whose outputs are the logits
+(``SentenceTransformer(folder).encode(texts)``). There is no ``config.json`` at its top, so that no
+class of ``transformers`` loads it and draws the head it lacks.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from distill_jax.core.files import save_tensors
 from distill_jax.models.bert import BertConfig, Params
 from distill_jax.models.family import Elsewhere
 from distill_jax.models.hf_architectures import architecture_of
-from distill_jax.models.hf_config import read_json, write_json
+from distill_jax.models.hf_config import OWN, QUESTIONS, read_json, write_json
 from distill_jax.models.hf_folder import CONFIG
 from distill_jax.models.hf_tokenizer import TOKENIZER_CONFIG
-from distill_jax.models.hf_weights import WEIGHTS, read_safetensors, read_tensors
+from distill_jax.models.hf_weights import ANSWERS, WEIGHTS, read_safetensors, read_tensors
 from distill_jax.models.huggingface import load_pretrained, save_pretrained
 from distill_jax.models.loaded import Loaded, TextInputs, model_digest
 
@@ -50,7 +51,7 @@ def save_elsewhere(
     Raises:
       UserError: see ``save_pretrained``.
     """
-    if config.pooling == "pooler":
+    if config.pooling in OWN:
         _fill(folder, folder / ".model", config, params, tokenizer_file, label_names, inputs)
         return
     plain = dataclasses.replace(config, pooling="pooler")
@@ -72,6 +73,19 @@ def save_elsewhere(
         for n, (path, kind) in enumerate(_KINDS.items())
     ]
     (folder / MODULES).write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+
+
+def as_questions(folder: Path) -> None:
+    """Make a saved BERT whose head reads every token one that finds answers: transformers'
+    ``QUESTIONS``, whose outputs are where one starts and where it ends."""
+    tensors = read_tensors(folder)
+    head = {name for name in tensors if name.startswith("classifier.")}
+    own = {ANSWERS + name.removeprefix("classifier."): tensors.pop(name) for name in sorted(head)}
+    save_tensors(folder / WEIGHTS, {**tensors, **own}, metadata={"format": "pt"})
+    raw = read_json(folder / CONFIG)
+    for key in ("id2label", "label2id"):
+        raw.pop(key, None)
+    write_json(folder / CONFIG, {**raw, "architectures": [QUESTIONS]})
 
 
 def load_elsewhere(folder: Path) -> Loaded:
@@ -110,10 +124,10 @@ def load_elsewhere(folder: Path) -> Loaded:
 
 _PLAIN = """
 ```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelFor{kind}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-model = AutoModelForSequenceClassification.from_pretrained(FOLDER)
+model = AutoModelFor{kind}.from_pretrained(FOLDER)
 logits = model(**tokenizer({texts}, truncation=True, return_tensors="pt")).logits
 ```
 """
@@ -133,8 +147,10 @@ encoder, as `AutoModel` loads it; a classifier that is loaded from there has no 
 def usage_elsewhere(config: BertConfig, pairs: bool) -> str:
     """Markdown: how other software loads the folder."""
     texts = '"a text", "the second text"' if pairs else '"a text"'
-    if config.pooling == "pooler":
-        return _PLAIN.format(texts=texts)
+    if config.pooling in OWN:
+        whole = config.pooling == "pooler"
+        kind = "SequenceClassification" if whole else "TokenClassification"
+        return _PLAIN.format(texts=texts, kind=kind)
     reads = "the mean over all tokens" if config.pooling == "mean" else "the [CLS] position itself"
     return _POOLED.format(texts=f"({texts})" if pairs else texts, reads=reads, encoder=ENCODER)
 

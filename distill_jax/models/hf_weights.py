@@ -29,6 +29,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
+ANSWERS = "qa_outputs."
+"""How the weights of a ``hf_config.QUESTIONS`` head begin."""
 BUFFERS = r"embeddings\.(position_ids|token_type_ids)"
 """Known and of no use to a classifier, as are the heads of pretraining."""
 
@@ -142,6 +144,18 @@ def standard_names(
             raise UserError(f"{where} has {name!r} under two names, one of them {key!r}.")
         result[name] = tensor
     return result
+
+
+def one_head(tensors: Mapping[str, Any], classifier: str) -> dict[str, Any]:
+    """The tensors with the head of a model that finds answers by the name of every other head.
+
+    Args:
+      classifier: that name.
+    """
+    return {
+        f"{classifier}.{name.removeprefix(ANSWERS)}" if name.startswith(ANSWERS) else name: array
+        for name, array in tensors.items()
+    }
 
 
 def split_unused(tensors: Mapping[str, Any], unused: str) -> tuple[dict[str, Any], tuple[str, ...]]:

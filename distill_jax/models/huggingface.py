@@ -61,6 +61,7 @@ def load_pretrained(
     seed: int = 0,
     home: Path | None = None,
     model_types: Collection[str] | None = ("bert",),
+    heads: Collection[str] | None = None,
 ) -> Pretrained:
     """Load a checkpoint with safetensors weights; no pickle is read and no code is run.
 
@@ -73,6 +74,8 @@ def load_pretrained(
       seed: of everything drawn.
       home: where a ``tokenizer.json`` made from ``vocab.txt`` is kept.
       model_types: the kinds that will do; None for all that are registered.
+      heads: kinds of trained heads that will do, see ``hf_config.check_head``; None for those of
+        one class, and of models of ours whatever they say.
 
     Raises:
       UserError: an unsupported or damaged file; a key that is unknown, missing or of a wrong
@@ -87,6 +90,7 @@ def load_pretrained(
     config = kind.config(raw, str(config_file))
     tensors = hf_weights.read_tensors(folder)
     tensors = hf_weights.standard_names(tensors, kind.prefixes, where=str(folder))
+    tensors = hf_weights.one_head(tensors, kind.classifier)
     tensors, ignored = hf_weights.split_unused(tensors, kind.unused)
     notes = [f"not used: {_summary(ignored)}"] if ignored else []
 
@@ -101,8 +105,12 @@ def load_pretrained(
     )
     if head_is_fresh:
         tensors = _without(f"{kind.classifier}.", tensors, notes, _REPLACED)
-    elif not (folder / hf_folder.TASK).is_file():  # who opens such a folder reads that file
+    elif (folder / hf_folder.TASK).is_file():
+        pass  # who opens such a folder reads that file
+    elif heads is None:
         hf_config.check_single_label(raw, where=str(config_file))
+    else:
+        hf_config.check_head(raw, heads, where=str(config_file))
     fresh = ["pooler"] * pooler_is_fresh + ["classifier"] * head_is_fresh
 
     params = _complete(config, tensors, fresh, seed, where=str(folder))

@@ -48,9 +48,9 @@ class OccurringTokens:
 
     def cut(self, params: Params) -> Params:
         """The parameters of the smaller model."""
-        table_VD = np.asarray(_at(params, self.path))
+        table_VD = np.asarray(at(params, self.path))
         ones_1D = np.ones_like(table_VD[:1])
-        return _with(params, self.path, np.concatenate([table_VD[self.tokens_R], ones_1D]))
+        return put_at(params, self.path, np.concatenate([table_VD[self.tokens_R], ones_1D]))
 
     def whole(self, params: Params, before: Params) -> Params:
         """The parameters of the whole model.
@@ -59,19 +59,21 @@ class OccurringTokens:
           params: of the smaller one, in any state of its training.
           before: what was ``cut`` before the first step.
         """
-        table_RD = np.asarray(_at(params, self.path))
-        whole_VD = np.asarray(_at(before, self.path)) * table_RD[-1]
+        table_RD = np.asarray(at(params, self.path))
+        whole_VD = np.asarray(at(before, self.path)) * table_RD[-1]
         whole_VD[self.tokens_R] = table_RD[:-1]
-        return _with(params, self.path, whole_VD)
+        return put_at(params, self.path, whole_VD)
 
 
-def _at(params: Params, path: tuple[str, ...]) -> Array:
+def at(params: Params, path: tuple[str, ...]) -> Array:
+    """What stands at a path."""
     for name in path:
         params = params[name]
     return params  # type: ignore[return-value]
 
 
-def _with(params: Params, path: tuple[str, ...], table: np.ndarray) -> Params:
+def put_at(params: Params, path: tuple[str, ...], table: np.ndarray | Array) -> Params:
+    """The same parameters with another table there."""
     first, *rest = path
-    inner = _with(params[first], tuple(rest), table) if rest else jnp.asarray(table)
+    inner = put_at(params[first], tuple(rest), table) if rest else jnp.asarray(table)
     return {**params, first: inner}

@@ -162,6 +162,10 @@ class DrawnList(RankedList):
             raise UserError("drawn lists need others below them (sampled=40).")
 
     @property
+    def of_named(self) -> bool:
+        return super().of_named and not self.option("drawn")  # those of lists nobody has counted
+
+    @property
     def _of_items(self) -> int:
         """Of how many sampled items a row users are ordered."""
         return self.option("of") if self.option("by") == "items" else 0

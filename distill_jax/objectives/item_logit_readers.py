@@ -71,6 +71,10 @@ class TopLogits(ItemReader):
         strata = self.option("strata")
         return Wanted(top=self.option("top"), strata=strata if strata > 1 else 0)
 
+    @property
+    def of_named(self) -> bool:
+        return not self.option("tail") or self.option("strata") > 1
+
     def values(self, loss: Loss, params: Params, said: Scores, teacher: Any, draw: Any) -> Array:
         top = self.option("top")
         where_BT = self.where(said.batch, teacher)
@@ -136,6 +140,10 @@ class RankedList(ItemReader):
         count = self.option("sampled")
         return Negatives(count, "row") if count else None
 
+    @property
+    def of_named(self) -> bool:
+        return True
+
     def values(self, loss: Loss, params: Params, said: Scores, teacher: Any, draw: Any) -> Array:
         stride = self.option("stride")
         if stride == 1:
@@ -168,7 +176,7 @@ class RankedList(ItemReader):
         if self.option("sampled"):
             sampled_BTN, outside_BTN = self._sampled(scores, ids_BTK)
             # Each is as likely as the rest on average, which is never above the last of the top.
-            rest = scores.output.items_ID.shape[0] - top
+            rest = (scores.num_items or scores.output.items_ID.shape[0]) - top
             level = _rest_of(teacher, top) - np.float32(np.log(rest))
             student.append(sampled_BTN)
             said.append(jnp.broadcast_to(level[..., None], sampled_BTN.shape))

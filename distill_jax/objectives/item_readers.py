@@ -27,11 +27,13 @@ class Scores(Said):
     Attributes:
       rows, block: see ``catalogue_logsumexp``.
       unseen: items that no training interaction names.
+      num_items: of the catalogue, where the output has a part of it; None for those that it has.
     """
 
     rows: int | None
     block: int | None = None
     unseen: tuple[int, ...] = ()
+    num_items: int | None = None
 
     @functools.cached_property
     def log_partition_BT(self) -> Array:
@@ -123,6 +125,11 @@ class ItemReader(Reader):
         """Whether it leaves out items that no training interaction names."""
         return False
 
+    @property
+    def of_named(self) -> bool:
+        """Whether it looks at no items but those that the batch and the teacher name."""
+        return False
+
     def option(self, name: str) -> Any:
         """The value of a static option."""
         return dict(self.options)[name]
@@ -163,6 +170,10 @@ class SampledItems(ItemReader):
     @property
     def negatives(self) -> Negatives:
         return Negatives(int(self.option("n")), self.feed.per)
+
+    @property
+    def of_named(self) -> bool:
+        return True
 
     def values(self, loss: Loss, params: Params, said: Scores, teacher: Any, draw: Any) -> Array:
         negatives_BTK = said.negatives_BTK[..., : int(self.option("n"))]

@@ -38,6 +38,10 @@ class VectorReader(ItemReader):
         _ = self.projected
 
     @property
+    def of_named(self) -> bool:
+        return True
+
+    @property
     def projected(self) -> bool:
         """Whether a learned projection takes the student's to the teacher's width."""
         return projects("auto" if self.feed.projected else "never", self.widths)

@@ -66,12 +66,14 @@ class Items(Outputs):
     Attributes:
       rows, block: see ``losses.catalogue.catalogue_logsumexp``.
       unseen: items that no training interaction names, where a term asks for them.
+      num_items: of the student's catalogue; None for those that its outputs have.
     """
 
     name: ClassVar[str] = "items"
     rows: int | None = None
     block: int | None = None
     unseen: tuple[int, ...] = ()
+    num_items: int | None = None
 
     @property
     def student_capture(self) -> RankingCapture:
@@ -99,7 +101,7 @@ class Items(Outputs):
         return term + 1000 * teacher
 
     def said(self, output: Any, batch: Any) -> Scores:
-        return Scores(output, batch, self.rows, self.block, self.unseen)
+        return Scores(output, batch, self.rows, self.block, self.unseen, self.num_items)
 
 
 def _reader_of(feed: Feed) -> type[ItemReader]:
@@ -137,7 +139,7 @@ def resolve_ranking(
       UserError: if a term cannot be computed, before any step is taken.
     """
     tile = (rows, block) if rows else tile_of(positions, student.num_labels)
-    outputs = Items(*tile)
+    outputs = Items(*tile, num_items=student.num_labels)
     return resolve(objective, student, teacher, outputs)
 
 
@@ -161,6 +163,11 @@ def trained_on(objective: ResolvedObjective, counts_I: np.ndarray) -> ResolvedOb
     assert isinstance(objective.outputs, Items)
     outputs = dataclasses.replace(objective.outputs, unseen=unseen)
     return dataclasses.replace(objective, outputs=outputs)
+
+
+def looks_at_named(objective: ResolvedObjective) -> bool:
+    """Whether an objective looks at no items but those that a batch and its teacher name."""
+    return all(reader.of_named for reader in _readers(objective))
 
 
 def _readers(objective: ResolvedObjective) -> list[Any]:

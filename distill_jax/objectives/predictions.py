@@ -47,7 +47,9 @@ class PredictionReader(Reader):
         return (self.outputs.says, *(f"{key}={value!r}" for key, value in self.fixed))
 
     def where(self, batch: Batch, teacher: Any) -> Array:
-        return self.outputs.where(batch, self.labelled)
+        where = self.outputs.where(batch, self.labelled)
+        heard_B = None if teacher is None else teacher.heard_B
+        return where if heard_B is None else where & heard_B
 
     def values(self, loss: Loss, params: Params, said: Said, teacher: Any, draw: Any) -> Array:
         sides = [said.output] if teacher is None else [said.output, teacher]

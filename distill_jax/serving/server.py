@@ -101,6 +101,7 @@ def serve(
       UserError: for a folder that is no export, or an address that is not to be had.
     """
     from distill_jax.export.formats import format_named
+    from distill_jax.export.manifest import CLASSIFICATION
     from distill_jax.export.opened import open_export
 
     listener = _listener(host, port)
@@ -112,6 +113,11 @@ def serve(
             )
         names = {*LOOPBACK, *(name.lower() for name in hosts)} if local or hosts else None
         export = open_export(folder, threads=threads)
+        if export.manifest.task != CLASSIFICATION:
+            raise UserError(
+                f"{folder} is an export for task {export.manifest.task}, and serve answers with "
+                "classes; ask it with distill-jax predict"
+            )
         if format_named(export.manifest.format).compiles:
             say(f"note: {export.manifest.format} is compiled anew for new batches; onnx is not")
         Classifier(export)([("a",) * (2 if export.manifest.pairs else 1)])  # told now if it fails

@@ -1,4 +1,5 @@
-"""Files of what somebody said of examples: probabilities or logits of classes, by id or by text.
+"""Files of what somebody said of examples: probabilities or logits of classes or of labels that do
+not exclude each other, or a number, by id or by text.
 
 A row is an example. Its key is a column ``id``, or the text itself (the columns that the data have
 their texts in). What it says, in one of three forms:
@@ -8,10 +9,13 @@ their texts in). What it says, in one of three forms:
 - pairs of columns ``label_1``, ``probability_1``, ``label_2`` ...: the likeliest classes alone;
 - in JSON also one object: ``"probabilities": {"neg": 0.9, "pos": 0.1}``, or ``"logits"``.
 
-What ``distill-jax predict --output`` writes is such a file.
+Labels that do not exclude each other are all named, and their probabilities sum to anything. A
+number stands in a column ``predicted``. What ``distill-jax predict --output`` writes is such a
+file.
 
 An ``.npz`` holds arrays ``ids`` (or ``texts``), ``label_names``, and ``probabilities`` or
-``logits`` [N, C]; the ``test_logits.npz`` of a finished run is one.
+``logits`` [N, C]; the ``test_logits.npz`` of a finished run of classes or labels is one. Of numbers
+it holds ``predicted`` [N] in place of the last two.
 """
 
 from __future__ import annotations
@@ -32,14 +36,16 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
 from distill_jax.data.file_formats import Cells, place, read_cells
 
-Kind = Literal["probabilities", "logits"]
+Kind = Literal["probabilities", "logits", "numbers"]
+Meaning = Literal["classes", "labels", "number"]
+"""What is said: of one class, of several labels, or a number."""
 Key = str | tuple[str, ...]
 """An id, or the text of an example, or its two."""
 TOLERANCE = 1e-3
 """By which a sum of probabilities may miss 1."""
 LEAST = 1e-6
 """Smaller probabilities are read as this, so that their logarithms are finite."""
-LOGIT, PROBABILITY, ID = "logit_", "probability of ", "id"
+LOGIT, PROBABILITY, ID, NUMBER = "logit_", "probability of ", "id", "predicted"
 _PAIR = re.compile(r"label_([1-9]\d*)")
 _NOT_CLASSES = (ID, "split")
 _OBJECTS: tuple[Kind, ...] = ("probabilities", "logits")
@@ -58,6 +64,7 @@ class Predictions:
       values_NC: float64; NaN for a class that a row does not name.
       kind: what the values are.
       partial: whether rows name the likeliest classes alone.
+      meaning: of the values.
     """
 
     path: Path
@@ -67,6 +74,7 @@ class Predictions:
     values_NC: np.ndarray
     kind: Kind
     partial: bool = False
+    meaning: Meaning = "classes"
 
     @property
     def most_named(self) -> int:
@@ -74,7 +82,8 @@ class Predictions:
         return int((~np.isnan(self.values_NC)).sum(axis=1).max())
 
     def logits(self, columns: Sequence[int | None], tail: Literal["spread", "drop"]) -> np.ndarray:
-        """float32 [N, C'] logits of some classes; of probabilities their logarithms.
+        """float32 [N, C'] logits of some classes; of probabilities their logarithms, of labels
+        their log-odds. Numbers are as they are.
 
         Args:
           columns: of ``values_NC``; None for a class that no row names.
@@ -84,8 +93,11 @@ class Predictions:
         absent = np.full(len(self.keys), np.nan)
         taken = [absent if c is None else self.values_NC[:, c] for c in columns]
         values_NC = np.stack(taken, axis=1)
-        if self.kind == "logits":
+        if self.kind != "probabilities":
             return values_NC.astype(np.float32)
+        if self.meaning == "labels":
+            sure_NC = np.clip(values_NC, LEAST, 1 - LEAST)
+            return (np.log(sure_NC) - np.log1p(-sure_NC)).astype(np.float32)
         unnamed_NC = np.isnan(values_NC)
         over_N1 = np.maximum(1 - np.nansum(self.values_NC, axis=1, keepdims=True), 0)
         share_N1 = over_N1 / np.maximum(unnamed_NC.sum(axis=1, keepdims=True), 1)
@@ -94,7 +106,12 @@ class Predictions:
 
 
 def read_predictions(
-    path: Path, *, text: str = "sentence", text_b: str | None = None, label: str = "label"
+    path: Path,
+    *,
+    text: str = "sentence",
+    text_b: str | None = None,
+    label: str = "label",
+    meaning: Meaning = "classes",
 ) -> Predictions:
     """Read a file of predictions, every row checked.
 
@@ -102,6 +119,7 @@ def read_predictions(
       path: CSV, TSV, JSON, JSONL, Parquet or npz.
       text, text_b: columns of the texts, for a file without ids.
       label: a column of labels, which nobody reads.
+      meaning: what is said.
 
     Raises:
       UserError: one line that names the file, the row and what was expected.
@@ -109,7 +127,7 @@ def read_predictions(
     if not path.is_file():
         raise UserError(f"no file of predictions at {path}")
     if path.suffix.lower() == ".npz":
-        return _of_arrays(path)
+        return _of_arrays(path, meaning)
     rows = list(read_cells(path))
     if not rows:
         raise UserError(f"{path}: no rows; expected at least one.")
@@ -122,7 +140,12 @@ def read_predictions(
             "rows name no examples (distill-jax data --ids FILE writes the ids)"
         )
     keys = [_key(path, line, cells, [ID] if by == "id" else texts) for line, cells in rows]
-    kind, said, partial = _said(path, rows, {*_NOT_CLASSES, *texts, label})
+    if meaning == "number":
+        kind, said, partial = _numbers(path, rows)
+    else:
+        kind, said, partial = _said(path, rows, {*_NOT_CLASSES, *texts, label})
+    if partial and meaning == "labels":
+        raise UserError(f"{path}: its rows name some labels alone; expected all of them in each.")
     names = tuple(dict.fromkeys(name for each in said for name in each))
     column_of = {name: column for column, name in enumerate(names)}
     values_NC = np.full((len(rows), len(names)), np.nan)
@@ -130,7 +153,8 @@ def read_predictions(
         for name, value in each.items():
             values_NC[row, column_of[name]] = value
     places = [place(path, line) for line, _ in rows]
-    return _checked(Predictions(path, by, tuple(keys), names, values_NC, kind, partial), places)
+    found = Predictions(path, by, tuple(keys), names, values_NC, kind, partial, meaning)
+    return _checked(found, places)
 
 
 def _key(path: Path, line: int, cells: Cells, columns: Sequence[str]) -> Key:
@@ -166,6 +190,16 @@ def _said(
             "or pairs label_1, probability_1, ..."
         )
     return "probabilities", [_cells(path, line, cells, classes) for line, cells in rows], False
+
+
+def _numbers(
+    path: Path, rows: Sequence[tuple[int, Cells]]
+) -> tuple[Kind, list[dict[str, float]], bool]:
+    """The number of each row, as ``_said`` has it."""
+    if NUMBER not in rows[0][1]:
+        found = ", ".join(rows[0][1])
+        raise UserError(f"{place(path, rows[0][0])}: columns {found}; expected one {NUMBER!r}.")
+    return "numbers", [_cells(path, line, cells, [NUMBER]) for line, cells in rows], False
 
 
 def _cells(
@@ -223,7 +257,7 @@ def _checked(said: Predictions, places: Sequence[str]) -> Predictions:
         said = dataclasses.replace(said, keys=keys, values_NC=said.values_NC[rows])
         places = [places[row] for row in rows]
     named_NC = ~np.isnan(said.values_NC)
-    if said.kind == "logits":
+    if said.kind != "probabilities":
         if not named_NC.all():
             row = int(np.argmin(named_NC.all(axis=1)))
             raise UserError(f"{places[row]}: logits of some classes only; expected all.")
@@ -254,6 +288,8 @@ def _check_probabilities(said: Predictions, named_NC: np.ndarray, places: Sequen
             f"{places[row]}: {value:g} is no probability; logits stand in columns "
             f"{LOGIT}CLASS (JSON and npz: logits)."
         )
+    if said.meaning == "labels":
+        return
     sum_N = np.where(named_NC, values_NC, 0).sum(axis=1)
     whole_N = np.full(len(sum_N), not said.partial)
     wrong_N = np.where(whole_N, np.abs(sum_N - 1) > TOLERANCE, sum_N > 1 + TOLERANCE)
@@ -265,7 +301,7 @@ def _check_probabilities(said: Predictions, named_NC: np.ndarray, places: Sequen
         )
 
 
-def _of_arrays(path: Path) -> Predictions:
+def _of_arrays(path: Path, meaning: Meaning) -> Predictions:
     """The arrays of an ``.npz``; nothing in it can run, Python's own objects are refused."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -274,14 +310,16 @@ def _of_arrays(path: Path) -> Predictions:
         told = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is no whole npz file of plain arrays: {told}") from error
     kind: Kind = "probabilities" if "probabilities" in arrays else "logits"
-    values = next((arrays[k] for k in (kind, "logits", "logits_NC") if k in arrays), None)
+    if meaning == "number":
+        kind, arrays = "numbers", _as_column(arrays)
+    usual = () if meaning == "number" else ("logits", "logits_NC")
+    values = next((arrays[k] for k in (kind, *usual) if k in arrays), None)
     keys = arrays.get("ids", arrays.get("texts"))
     names = arrays.get("label_names")
     if values is None or keys is None or names is None:
-        raise UserError(
-            f"{path} has {', '.join(sorted(arrays)) or 'nothing'}; expected ids (or texts), "
-            "label_names, and probabilities or logits"
-        )
+        wanted = NUMBER if meaning == "number" else "label_names, and probabilities or logits"
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise UserError(f"{path} has {found}; expected ids (or texts), {wanted}")
     texts = all(each.dtype.kind == "U" for each in (keys, names))
     if not (texts and keys.ndim in (1, 2) and names.ndim == 1 and values.dtype.kind == "f"):
         raise UserError(f"{path}: ids and label_names are texts, {kind} numbers with a point.")
@@ -299,8 +337,18 @@ def _of_arrays(path: Path) -> Predictions:
     by: Literal["id", "text"] = "id" if "ids" in arrays else "text"
     listed = keys.tolist()
     of_pairs = [tuple(each) if isinstance(each, list) else each for each in listed]
-    named = tuple(names.tolist())
-    return _checked(Predictions(path, by, tuple(of_pairs), named, values_NC, kind), places)
+    classes = tuple(names.tolist())
+    said = Predictions(path, by, tuple(of_pairs), classes, values_NC, kind, meaning=meaning)
+    return _checked(said, places)
+
+
+def _as_column(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Keys, and numbers as if they were of one class."""
+    found = {name: arrays[name] for name in ("ids", "texts") if name in arrays}
+    if (said := arrays.get(NUMBER)) is not None:
+        found["numbers"] = said[:, None] if said.ndim == 1 else said
+        found["label_names"] = np.array([NUMBER])
+    return found
 
 
 def write_predictions(

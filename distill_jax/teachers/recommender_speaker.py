@@ -50,7 +50,8 @@ class RecommenderSpeaker:
         items = recommender.config.num_items
         if not 1 <= top < items:
             raise UserError(f"of {items} items a teacher names 1 to {items - 1}, not {top}.")
-        self._params = jax.device_put(params)
+        self._params = recommender.params_in_use(jax.device_put(params))
+        recommender = recommender.in_use
         self._items_ID = jax.jit(recommender.item_vectors)(self._params)[:items]
 
         def say(params: Any, items_ID: jax.Array, batch: HistoryBatch) -> TopItems:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.core.digests import digest, sha256_file
+from distill_jax.core.digests import LATE, digest, fields_that_count, sha256_file
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.ranking_types import HistoryBatch
@@ -30,6 +30,8 @@ LEAST_GAP = -6e4
 """Gaps to the best logit are kept as float16; what is further away is read as this."""
 BATCH_SIZE = 16
 ENTRIES_AT_ONCE = 65_536
+DRAWN = 20_051
+"""Seed of the draw of users of whom a teacher speaks."""
 
 Heard = Callable[[HistoryBatch], TopItems]
 
@@ -42,11 +44,13 @@ class TopItemsProvenance:
       teacher: content digest of the teacher's configuration, parameters and texts.
       data: digest of the table of histories: interactions, training part, how far it looks back.
       top: how many items are kept at each position.
+      users: how many users have entries at most, drawn once; None for all.
     """
 
     teacher: str
     data: str
     top: int = TOP
+    users: int | None = dataclasses.field(default=None, metadata=LATE)
 
     @property
     def digest(self) -> str:
@@ -229,7 +233,7 @@ def build_top_items(
     Raises:
       UserError: when what the teacher says is not finite, or the disk is full.
     """
-    lengths_R = table.lengths_N
+    lengths_R = np.where(_heard_of(table, provenance.users), table.lengths_N, 0)
     lengths_U = np.zeros(table.split.data.num_users, np.int64)
     np.add.at(lengths_U, table.users_R, lengths_R)
     ends_U1 = np.concatenate([[0], np.cumsum(lengths_U)])
@@ -245,6 +249,7 @@ def build_top_items(
         "queries_MD": (np.float16, (total, width)),
     }
     order_R = np.argsort(lengths_R, kind="stable")  # short ones together: less padding
+    order_R = order_R[lengths_R[order_R] > 0]
     with atomic_folder(folder) as scratch:
         arrays = {
             name: np.lib.format.open_memmap(scratch / f"{name}.npy", "w+", dtype, shape)
@@ -263,8 +268,18 @@ def build_top_items(
         np.save(scratch / "ends_U1.npy", ends_U1)
         np.save(scratch / "items_ID.npy", speaker.items_ID)
         files = {path.name: sha256_file(path) for path in sorted(scratch.glob("*.npy"))}
-        made_of = dataclasses.asdict(provenance)
+        made_of = fields_that_count(provenance)
         write_sealed(scratch, {"format": FORMAT, "provenance": made_of, "files": files})
+
+
+def _heard_of(table: HistoryTable, most: int | None) -> np.ndarray:
+    """bool [R], rows of users of whom the teacher speaks."""
+    users = np.unique(table.users_R)
+    if most is None or len(users) <= most:
+        return np.ones(len(table), bool)
+    drawn_U = np.zeros(table.split.data.num_users, bool)
+    drawn_U[np.random.default_rng(DRAWN).permutation(users)[:most]] = True
+    return drawn_U[table.users_R]
 
 
 def _write(
@@ -305,7 +320,8 @@ def open_top_items(folder: Path, provenance: TopItemsProvenance) -> TopItemsCach
         for name, expected in body["files"].items():
             if sha256_file(folder / name) != expected:
                 raise ValueError(f"{name} was changed after it was written")
-        theirs, ours = body["provenance"], dataclasses.asdict(provenance)
+        theirs, ours = dict(body["provenance"]), dataclasses.asdict(provenance)
+        theirs.setdefault("users", None)  # it came later
         arrays = {
             field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r", allow_pickle=False)
             for field in dataclasses.fields(TopItemsCache)

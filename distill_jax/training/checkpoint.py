@@ -298,8 +298,9 @@ class Checkpoints:
 
 
 def _fields(state: TrainState) -> dict[str, Any]:
-    """A state by its fields; without masks, where it has none, as before there were any."""
-    return {name: value for name, value in vars(state).items() if name != "masks" or value}
+    """A state by its fields; without masks and rows where it has none, as before there were any."""
+    later = ("masks", "rows")
+    return {name: value for name, value in vars(state).items() if name not in later or value}
 
 
 def steps_in(folder: Path) -> list[int]:

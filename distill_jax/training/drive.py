@@ -123,6 +123,7 @@ class Drive:
         state, where they belong.
       shapes: (first step, end) -> of each shape of batches a step, its batch and what the teacher
         says of it: what can be compiled beforehand, side by side.
+      params_of: the students' parameters in a state.
     """
 
     step: CompiledStep
@@ -133,6 +134,7 @@ class Drive:
     stop: StopRequest
     checkpoints: Checkpoints | None = None
     shapes: Callable[[int, int], list[tuple[int, Batch, Output | None]]] | None = None
+    params_of: Callable[[TrainState], Params] = lambda state: state.params
     _mark: float = field(default_factory=time.perf_counter)
     _saved_at: float = field(default_factory=time.monotonic)
     _unseen: list[Taken] = field(default_factory=list)
@@ -251,7 +253,7 @@ class Drive:
 
     def _evaluate(self, state: TrainState, done: int) -> None:
         try:
-            self.recorder.evaluate(state.params, done)
+            self.recorder.evaluate(self.params_of(state), done)
         except Interrupted:
             self._save(state, wait=True)
             raise

@@ -66,16 +66,18 @@ class Layout:
         loss_params: Params,
         optimizer: optax.GradientTransformation,
         masks: Params | None = None,
+        rows: Params | None = None,
     ) -> TrainState:
         """The state before the first step, born in parts: no device ever holds all of it.
 
         Args:
-          params, loss_params, masks: on the host, or on any device; they are copied.
+          params, loss_params, masks, rows: on the host, or on any device; they are copied.
         """
         params, loss_params, masks = jax.tree.map(np.array, (params, loss_params, masks or {}))
         student = self._place(params, self.rules.student)
         losses = self._place(loss_params, self.rules.losses)
         left = self._place(masks, self.rules.student)
+        touched = self._place(rows or {}, ())
 
         def init(trained: dict[str, Params]) -> optax.OptState:
             return optimizer.init(in_float32(trained))
@@ -83,10 +85,10 @@ class Layout:
         trained = {"student": student, "losses": losses}
         step = put(np.zeros((), np.int32), self._everywhere)
         if self._mesh.size == 1:  # nothing to cut: no program of its own for every run
-            return TrainState(step, student, losses, self._place(init(trained), ()), left)
+            return TrainState(step, student, losses, self._place(init(trained), ()), left, touched)
         shapes = jax.eval_shape(init, trained)
         born = jax.jit(init, out_shardings=self._shardings(shapes, self.rules.optimizer))
-        return TrainState(step, student, losses, born(trained), left)
+        return TrainState(step, student, losses, born(trained), left, touched)
 
     def put_state(self, state: TrainState) -> TrainState:
         """A state, wherever it is, as ``new_state`` would lay it out."""
@@ -96,6 +98,7 @@ class Layout:
             loss_params=self._place(state.loss_params, self.rules.losses),
             opt_state=self._place(state.opt_state, self.rules.optimizer),
             masks=self._place(state.masks, self.rules.student),
+            rows=self._place(state.rows, ()),
         )
 
     def put_batch(self, batch: Batch, teacher_output: Output | None) -> tuple[Batch, Output | None]:

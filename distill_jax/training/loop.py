@@ -13,6 +13,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.types import Batch, Output
 from distill_jax.objectives.resolve import ResolvedObjective
+from distill_jax.training.by_rows import ByRows, moved_params
 from distill_jax.training.checkpoint import Checkpoints, Snapshot, silent
 from distill_jax.training.diagnose import Diagnostics, explain
 from distill_jax.training.drive import Drive, Taken, refused, window_means
@@ -133,6 +134,7 @@ def train(
     diagnostics: Diagnostics | None = None,
     say: Callable[[str], None] = silent,
     on_resume: OnResume = lambda step: None,
+    by_rows: ByRows | None = None,
 ) -> TrainResult:
     """Train to the end, going on from the latest checkpoint where there is one.
 
@@ -156,6 +158,7 @@ def train(
       say: takes a line for people.
       on_resume: called before the first step with the number of finished steps, where a
         checkpoint is gone on from.
+      by_rows: where the step is one of ``ByRows``.
 
     Raises:
       Interrupted: after a stop request, with the snapshot on disk.
@@ -177,7 +180,8 @@ def train(
         return step_numbers(objective, optimizer, seed, before, loop.steps)
 
     def arguments(batch: Batch, said: Output | None, before: int) -> tuple[object, ...]:
-        return (*layout.put_batch(batch, said), layout.put_numbers(numbers(before)))
+        given = by_rows.read(batch, said) if by_rows else (batch, said)
+        return (*layout.put_batch(*given), layout.put_numbers(numbers(before)))
 
     def why(taken: Taken, state: TrainState) -> str:
         return went_wrong(diagnostics, feed, numbers(taken.step - 1), taken, state)
@@ -185,6 +189,8 @@ def train(
     recorder = _Run(loop, evaluate, on_log, why, say, checkpoints, best_params, progress)
     shapes = None if layout.parallel == "pmap" else feed.of_each_shape
     drive = Drive(step, feed.read, arguments, recorder, loop, stop, checkpoints, shapes)
+    if by_rows:
+        drive.params_of = moved_params(by_rows)
     drive.run(state, int(state.step))
     return TrainResult(recorder.best_params, recorder.progress)
 

@@ -23,6 +23,7 @@ class TrainState:
       opt_state: optax's state over ``{"student": params, "losses": loss_params}``.
       masks: which weights are left, and when the others go, see ``pruning``; ``{}`` where none is
         ever pruned.
+      rows: of tables that are trained by rows, see ``by_rows``; ``{}`` where none is.
     """
 
     step: jax.Array
@@ -30,6 +31,7 @@ class TrainState:
     loss_params: Params
     opt_state: optax.OptState
     masks: Params = struct.field(default_factory=dict)
+    rows: Params = struct.field(default_factory=dict)
 
     @property
     def trained(self) -> dict[str, Params]:

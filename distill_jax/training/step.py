@@ -250,6 +250,7 @@ def _updated(
         loss_params=trained["losses"],
         opt_state=opt_state,
         masks=state.masks,
+        rows=state.rows,
     )
 
 

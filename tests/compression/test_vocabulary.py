@@ -1,5 +1,6 @@
 """A vocabulary of the tokens that occur: the same pieces, the same logits, anything still split."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.models.build import load_model
 from distill_jax.models.vocabularies import renumbered, special_ids, vocabulary_of
 from distill_jax.objectives.resolve import resolve
+from distill_jax.objectives.token_outputs import TokenTags
 
 WORDS = ("[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "play", "##ing", "##ed", "the", "film",
          "p", "l", "a", "y", "##l", "##a", "##y", "##i", "##n", "##g", "playing")  # fmt: skip
@@ -118,3 +120,7 @@ def test_losses_that_compare_tokens_need_the_teachers(student_config):
     shape = student_config.shape
     with pytest.raises(UserError, match=r"hidden_mse compares tokens, .* distil by logits"):
         context._outputs(resolve("hidden_mse", shape, shape), read("b", [3, 5]))
+    shape = dataclasses.replace(shape, per_token=True)
+    objective = resolve("kl", shape, shape, TokenTags())  # of every token: logits are compared too
+    with pytest.raises(UserError, match=r"kl compares tokens, .* its teacher's: take vocabulary"):
+        context._outputs(objective, read("b", [3, 5]))

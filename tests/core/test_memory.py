@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from distill_jax.core import memory
+
 PROGRAM = """
 import resource
 import sys
@@ -40,3 +42,11 @@ def test_steps_ask_the_system_for_no_pages(one_device):
         faults[how] = int(done.stdout)
     assert faults["plain"] > 30 * 9000  # each step its pages
     assert faults["kept"] < faults["plain"] / 4
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="Linux counts them")
+def test_areas_of_memory_are_counted(monkeypatch):
+    monkeypatch.setattr(memory, "MOST_MAPS", 10)
+    assert memory.many_programs()
+    monkeypatch.setattr(memory, "MOST_MAPS", 10**6)
+    assert not memory.many_programs()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_jax.core.errors import UserError
+from distill_jax.data import separated
 from distill_jax.data.build_interactions import build_interactions
 from distill_jax.data.column_names import parse_columns
 from distill_jax.data.interaction_files import read
@@ -270,3 +271,20 @@ def test_damage_is_read_or_told(folder, name, data):
         return build_interactions("toy", raw.rows, texts=raw.texts).digest
 
     told(load_all)
+
+
+def test_a_name_that_comes_again_is_kept_once(tmp_path):
+    (tmp_path / "interactions.csv").write_text("user,item,time\nann,x,1\nann,yy,2\nbob,x,3\n")
+    users, items = read(tmp_path).rows[:2]
+    assert users[0] is users[1] and items[0] is items[2]
+
+
+def test_lines_are_told_behind_blank_ones_cells_of_several_lines_and_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(separated, "ROWS", 2)
+    lines = ["user,item,time", 'ann,"x\ny",1', "", "bob,z,2", "cy,z,3", "dan,z,soon"]
+    (tmp_path / "interactions.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"line 7: column 'time' holds 'soon'"):
+        read(tmp_path)
+    (tmp_path / "interactions.csv").write_text("\n".join([*lines[:-1], "dan,z", ""]))
+    with pytest.raises(UserError, match=r"line 7: 2 cells; expected 3"):
+        read(tmp_path)

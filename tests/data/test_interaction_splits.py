@@ -7,6 +7,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.data.build_interactions import Rows, build_interactions
 from distill_jax.data.interaction_splits import (
     SplitRule,
+    asked_at_most,
     leave_one_out,
     own_split,
     parse_split,
@@ -177,3 +178,18 @@ def test_wrong_splits_in_text(text, match):
 def test_data_without_a_split_of_its_own():
     with pytest.raises(UserError, match="brings no split"):
         split_interactions(DATA, parse_split("files"))
+
+
+def test_some_users_are_asked():
+    data = data_of([str(n // 4) for n in range(160)], [str(n % 7) for n in range(160)])
+    split = leave_one_out(data)
+    some = asked_at_most(split, 10)
+    assert len(some.test) == len(some.validation) == 10
+    np.testing.assert_array_equal(some.test.users_E, some.validation.users_E)
+    kept = np.isin(split.test.users_E, some.test.users_E)
+    np.testing.assert_array_equal(split.test.ends_E[kept], some.test.ends_E)
+    assert some.test.users_E.max() > 12  # drawn, not the first
+    np.testing.assert_array_equal(some.train_ends_U, split.train_ends_U)
+    assert some.protocol.endswith("10 of 40 users, drawn once, are asked")
+    assert some.digest != split.digest and asked_at_most(split, 10).digest == some.digest
+    assert asked_at_most(split, 40) is split

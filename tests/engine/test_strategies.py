@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from digit_tables import Runner, digit_sweep
 
+from distill_jax.core.memory import drop_programs
+from distill_jax.engine import engine as engine_module
 from distill_jax.engine import run as run_module
 from distill_jax.engine import strategies
 from distill_jax.engine.cell import Train
@@ -152,3 +154,14 @@ def test_a_member_that_diverges_does_not_take_the_others_along(run, tmp_path):
     done = [row for row in Ledger(tmp_path / "out/ledger.jsonl").rows() if row.row == "ce"]
     assert {row.group for row in done} == {"calm"}
     assert len(done) == 2
+
+
+def test_programs_that_fill_the_memory_are_dropped_between_structures(run, usual, monkeypatch):
+    """As where a table has dozens of objectives."""
+    dropped = []
+    monkeypatch.setattr(engine_module, "many_programs", lambda: True)
+    monkeypatch.setattr(engine_module, "drop_programs", lambda: dropped.append(drop_programs()))
+    again = run(SWEEP, "dropped", "vmap")
+    assert len(dropped) == 2
+    assert run.engine.compilations == 2
+    assert_same(usual[1], again, 0.0)

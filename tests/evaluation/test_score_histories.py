@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from recsys import small_split
 
+from distill_jax.core.mesh import make_mesh
 from distill_jax.core.ranking_types import scores_last
 from distill_jax.data.histories import questions
 from distill_jax.data.interactions import histories_of
@@ -67,3 +68,25 @@ def test_people_who_are_not_in_the_data_are_served(split):
     assert scores.shape == (3, split.data.num_items) and np.isfinite(scores).all()
     top, _ = recommend(HistoryScorer(recommender).of(params), histories, 4)
     assert not set(top[0]) & {3, 5} and 2 not in top[2]
+
+
+def test_devices_share_the_items_of_a_large_catalogue(split, monkeypatch):
+    """Of 17 items one of eight devices has none that is real."""
+    recommender, params = model_of(SasRecConfig, split.data.num_items)
+    histories = split.test.histories(split.data)
+    scorer, mesh = HistoryScorer(recommender), make_mesh(fsdp=4)
+    alone = np.asarray(scorer.of(params, mesh=mesh)(histories))
+    placed = []
+    monkeypatch.setattr(score_histories, "LARGE", split.data.num_items)
+    monkeypatch.setattr(scorer, "_score", spied := functools.partial(_spy, scorer._score, placed))
+    shared = scorer.of(params, mesh=mesh)(histories)
+    assert spied.args[1] == [{(3, 8)}]
+    assert shared.shape == alone.shape
+    assert not HistoryScorer(model_of(Bert4RecConfig, 17)[0])._shares(17, mesh)
+    np.testing.assert_allclose(shared, alone, rtol=1e-5, atol=1e-6)
+
+
+def _spy(score, placed, params, items_ID, batch):
+    placed.append({part.data.shape for part in items_ID.addressable_shards})
+    assert len(items_ID.addressable_shards) == 8
+    return score(params, items_ID, batch)

@@ -1,10 +1,14 @@
 """Every preset of the recommendation tables can be built, and every objective fitted."""
 
 import importlib.util
+import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
+from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import ModelShape
 from distill_jax.data.build_interactions import Preparation
@@ -56,6 +60,29 @@ def test_flags_change_a_preset():
     assert [peer.name for peer in peers] == ["sasrec-2x64-text", "sasrec-2x64-both"]
     assert sweep.groups[0].label == "bpr_mf-8" and sweep.base.training.epochs == 3
     assert sweep.seeds == (5,)
+    graph = module.Recommendation(teacher="lightgcn-2x32", students=("bpr_mf-16",))
+    graph_sweep, peers = module.table(graph)
+    assert peers == ()  # beside it stands none of its kind
+    rates = [
+        each.base.setup.teacher.training.optimizer.learning_rate for each in (sweep, graph_sweep)
+    ]
+    assert rates == [2e-3, 2e-2]
+
+
+def test_every_command_of_the_page_makes_a_table(monkeypatch):
+    """Its flags are read, and every objective can be computed with the teacher they name."""
+    module = script("recommendation")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # where flags look for their help
+    page = (EXPERIMENTS.parent / "docs" / "recommendation.md").read_text("utf-8")
+    shown = re.findall(r"experiments/recommendation\.py((?:\\\n|[^\n`])*)\n", page)
+    commands = [shlex.split(each.replace("\\\n", " "), comments=True) for each in shown]
+    assert len(commands) >= 6 and sum("lightgcn-3x64" in command for command in commands) == 1
+    for command in commands:
+        sweep, _ = module.table(parse_flags(module.Recommendation, command, "recommendation"))
+        teacher = shape(sweep.base.setup.teacher.model)
+        for entry in sweep.entries():
+            student = shape(entry.cell.setup.model)
+            resolve_ranking(entry.cell.objective, student, teacher, positions=1600)
 
 
 def test_rows_are_chosen_by_name_in_the_tables_order():
@@ -97,6 +124,8 @@ def test_references_labels_and_lengths_are_flags():
             k_core=5,
             repeats="keep",
             item_vectors="vectors.npy",
+            asked=50,
+            taught=20,
         )
     )
     base, config = sweep.base, sweep.base.setup.teacher
@@ -105,10 +134,13 @@ def test_references_labels_and_lengths_are_flags():
     assert not base.training.windows and not config.training.windows
     assert base.setup.data.preparation == Preparation("keep", 3.5, 5, 5)
     assert base.setup.data.item_vectors == "vectors.npy"
+    assert (base.setup.data.asked, config.users) == (50, 20)
+    heard = {entry.label: entry.cell.setup.taught for entry in sweep.entries()}
+    assert (heard["labels"], heard["kl"]) == (None, 20)
     assert config.objective == "sampled_softmax(n=8)"
     objectives = {row.label: dict(row.changes)["objective"] for row in sweep.rows}
     assert objectives["labels"] == "sampled_softmax(n=8)"
-    assert objectives["kl"] == "0.5*sampled_softmax(n=8) + 0.5*kl(T=2)"
+    assert objectives["kl"] == "0.5*sampled_softmax(n=8) + 0.5*kl(T=2, tail=False)"
     assert "label smoothing" not in objectives  # nothing but a softmax has it
     for entry in sweep.entries():
         assert "full_softmax" not in entry.cell.objective

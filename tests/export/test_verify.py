@@ -101,7 +101,7 @@ def test_a_quantised_export_must_agree_with_its_source(own_run):
     export = open_export(own_run / "export/onnx-int8")
 
     turned = dataclasses.replace(source.opened, runtime=Turned(source.opened.runtime))
-    with pytest.raises(UserError, match=r"puts 100\.0% of your texts in another class"):
+    with pytest.raises(UserError, match=r"gives 100\.0% of your texts another class"):
         list(verified(export, dataclasses.replace(source, opened=turned), ROWS))
 
 

@@ -302,3 +302,19 @@ def test_windows_are_heard_as_they_were_said(split, speaker, tmp_path):
     shorter = HistoryTable(split, "next", 4, windows=True)
     heard = cache.listen(Wanted(top=TOP))(shorter.batch(np.arange(len(shorter)), 4, len(shorter)))
     assert heard.where_BT.sum() == table.lengths_N.sum()
+
+
+def test_of_some_users_it_says_what_it_says_of_all(table, speaker, cache, tmp_path):
+    provenance = TopItemsProvenance("a teacher", table.digest, TOP, users=6)
+    assert provenance.digest != cache.provenance.digest
+    build_top_items(tmp_path / "some", provenance, table, speaker)
+    some = open_top_items(tmp_path / "some", provenance)
+    batch = table.batch(np.arange(len(table)), LENGTH, len(table) + 1)
+    wanted = Wanted(top=TOP)
+    heard, all_heard = some.listen(wanted)(batch), cache.listen(wanted)(batch)
+    spoken_B = heard.where_BT.any(axis=1)
+    assert spoken_B.sum() == 6 and len(some) < len(cache)
+    np.testing.assert_array_equal(heard.where_BT[spoken_B], all_heard.where_BT[spoken_B])
+    np.testing.assert_array_equal(heard.ids_BTK[spoken_B], all_heard.ids_BTK[spoken_B])
+    with pytest.raises(UserError, match="users"):
+        open_top_items(tmp_path / "some", cache.provenance)

@@ -13,6 +13,7 @@ from distill_jax.models.recommenders.bert4rec import Bert4RecConfig
 from distill_jax.models.recommenders.bpr_mf import BprMfConfig
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.gru4rec import Gru4RecConfig
+from distill_jax.models.recommenders.lightgcn import LightGcnConfig
 from distill_jax.models.recommenders.sasrec import SasRecConfig
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts
 from distill_jax.models.two_tower import TwoTowerConfig, init_two_tower
@@ -26,6 +27,11 @@ TOWER = BertConfig(20, 8, 1, 2, 12, max_positions=6)
 TASKS = MultiTaskConfig(num_features=3, vocabularies=(5,))
 BOTH = ItemConfig(11, 8, source="both", text_width=4)
 TEXTS = ItemTexts(vectors_IE=np.ones((11, 4), np.float32))
+GRAPH = ItemTexts(
+    edge_users_N=np.arange(5, dtype=np.int32),
+    edge_items_N=np.arange(5, dtype=np.int32),
+    edge_weights_N=np.ones(5, np.float32),
+)
 MODELS = {
     "bert": lambda key: init_bert(TOWER, key),
     "cnn": lambda key: init_cnn(CnnConfig((4,), 8, 10), key),
@@ -37,6 +43,7 @@ MODELS = {
     "bert4rec": Recommender(Bert4RecConfig(BOTH), TEXTS).init,
     "gru4rec": Recommender(Gru4RecConfig(ItemConfig(11, 8), num_layers=2)).init,
     "bpr_mf": Recommender(BprMfConfig(ItemConfig(11, 8), 5)).init,
+    "lightgcn": Recommender(LightGcnConfig(ItemConfig(11, 8), 5), GRAPH).init,
 }
 MATRICES = {"kernel", "recurrent_kernel", "embedding", "position_embedding", "user_embedding"}
 VECTORS = {"bias", "scale", "item_bias", "recurrent_bias", "hidden_item", "alpha"}

@@ -13,10 +13,12 @@ from distill_jax.core.mesh import make_mesh
 from distill_jax.data.histories import Hiding
 from distill_jax.evaluation.recommend import evaluate
 from distill_jax.evaluation.score_histories import HistoryScorer
+from distill_jax.models.family import family_of
 from distill_jax.models.recommenders.bert4rec import Bert4RecConfig
 from distill_jax.models.recommenders.bpr_mf import BprMfConfig
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.gru4rec import Gru4RecConfig
+from distill_jax.models.recommenders.lightgcn import LightGcnConfig
 from distill_jax.models.recommenders.sasrec import SasRecConfig
 from distill_jax.models.recommenders.text_items import ItemConfig
 from distill_jax.objectives.items import resolve_ranking
@@ -54,8 +56,9 @@ def model_of(name, split, dropout=0.0):
         "gru4rec": lambda: Gru4RecConfig(items, **given),
         "bert4rec": lambda: Bert4RecConfig(items, **given, attention_dropout=dropout),
         "bpr_mf": lambda: BprMfConfig(items, split.data.num_users, LENGTH),
+        "lightgcn": lambda: LightGcnConfig(items, split.data.num_users, 2, LENGTH),
     }[name]()
-    return Recommender(config)
+    return Recommender(config, family_of(config).constants(None, split))
 
 
 def objective_of(recommender, text):
@@ -104,7 +107,10 @@ def test_each_model_learns_what_can_be_learned(split, name, text, least):
         assert result.progress.best_score == max(h["hr@3"] for h in result.progress.history)
 
 
-@pytest.mark.parametrize("name, text", [("sasrec", "full_softmax"), ("bert4rec", "bpr(n=2)")])
+@pytest.mark.parametrize(
+    "name, text",
+    [("sasrec", "full_softmax"), ("bert4rec", "bpr(n=2)"), ("lightgcn", "bpr(n=1)")],
+)
 def test_an_interrupted_run_is_the_same_run(split, name, text, tmp_path):
     """With dropout, hiding and negatives: all are functions of seed and step."""
     recommender = model_of(name, split, 0.3)

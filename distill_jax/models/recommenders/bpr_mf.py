@@ -69,14 +69,19 @@ class BprMf(HistoryModel):
         init = nn.initializers.normal(config.items.initializer_range)
         shape = (config.num_users, config.hidden_size)
         users_UD = self.param("user_embedding", init, shape, jnp.float32)
-        taken_BTD = look_up(items_ID, batch.item_ids_BT)
-        known_B = (batch.example_ids_B >= 0) & (batch.example_ids_B < config.num_users)
-        own_BD = users_UD[jnp.clip(batch.example_ids_B, 0, config.num_users - 1)]
-        query_BD = jnp.where(known_B[:, None], own_BD, mean_of_tokens(taken_BTD, batch.where_BT))
-        queries_BTD = jnp.broadcast_to(query_BD[:, None], taken_BTD.shape)
-        hidden_states = {0: taken_BTD, 1: queries_BTD}
+        queries_BTD = user_queries(batch, users_UD, items_ID)
+        hidden_states = {0: look_up(items_ID, batch.item_ids_BT), 1: queries_BTD}
         bias_I = self.item_bias(items_ID) if config.item_bias else None
         return RankingOutput(queries_BTD, items_ID, bias_I, hidden_states, users_UD)
+
+
+def user_queries(batch: HistoryBatch, users_UD: Array, items_ID: Array) -> Array:
+    """[B, T, D], at every position the user's vector, or else the mean of the history's items."""
+    taken_BTD = look_up(items_ID, batch.item_ids_BT)
+    known_B = (batch.example_ids_B >= 0) & (batch.example_ids_B < len(users_UD))
+    own_BD = users_UD[jnp.clip(batch.example_ids_B, 0, len(users_UD) - 1)]
+    query_BD = jnp.where(known_B[:, None], own_BD, mean_of_tokens(taken_BTD, batch.where_BT))
+    return jnp.broadcast_to(query_BD[:, None], taken_BTD.shape)
 
 
 register(Recommenders("bpr_mf", BprMfConfig, BprMf, layered=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -20,6 +20,7 @@ from distill_jax.models.recommenders import (  # noqa: F401  being imported they
     bert4rec,
     bpr_mf,
     gru4rec,
+    lightgcn,
     sasrec,
 )
 from distill_jax.models.recommenders.sequence import Recommenders
@@ -36,7 +37,7 @@ _SIZES = {
 @dataclasses.dataclass(frozen=True)
 class ModelName:
     """A recommender by its name: ``sasrec-2x64``, ``gru4rec-1x32``, ``sasrec-2x64-both``,
-    ``sasrec-2x64-text+vectors``, ``bpr_mf-32``.
+    ``sasrec-2x64-text+vectors``, ``bpr_mf-32``, ``lightgcn-3x64``.
 
     Attributes:
       kind: of model.
@@ -97,6 +98,18 @@ class Recommender:
     def module(self) -> nn.Module:
         return family_of(self.config).build(self.config, self.dtype)
 
+    @cached_property
+    def in_use(self) -> Recommender:
+        """What answers once training is over: the same, unless something is made of all users and
+        items at once, which is then made once and for all."""
+        config = family_of(self.config).in_use(self.config)
+        return self if config is self.config else Recommender(config, dtype=self.dtype)
+
+    def params_in_use(self, params: Params) -> Params:
+        """Its parameters."""
+        made: Params = family_of(self.config).params_in_use(self.config, params, self.texts)
+        return made
+
     def computing_in(self, dtype: Any, remat: bool) -> Recommender:
         """The same, computing in another dtype.
 
@@ -116,7 +129,11 @@ class Recommender:
         items_ID: Array | None = None,
         last_only: bool = False,
     ) -> RankingOutput:
-        """See ``HistoryModel``; models that save nothing by ``last_only`` say all of it."""
+        """See ``HistoryModel``; models that save nothing by ``last_only`` say all of it, and those
+        that are others in use are asked as such where item vectors are given."""
+        if items_ID is not None and self.in_use is not self:
+            used = {"params": self.params_in_use(variables["params"])}
+            return self.in_use.apply(used, batch, train=train, rngs=rngs, items_ID=items_ID)
         less = {"last_only": True} if last_only and family_of(self.config).says_last else {}
         module: Any = self.module
         return module.apply(
@@ -129,6 +146,8 @@ class Recommender:
 
     def item_vectors(self, params: Params) -> Array:
         """[I, D] of all items whose texts are given; made once, they serve many batches."""
+        if self.in_use is not self:
+            return self.in_use.item_vectors(self.params_in_use(params))
         module = ItemVectors(self.config.items)
         return jnp.asarray(module.apply({"params": params.get("items", {})}, self.texts))
 

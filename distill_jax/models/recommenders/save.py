@@ -119,6 +119,10 @@ def load_recommender(folder: Path) -> SavedRecommender:
         raise UserError(f"{where} is damaged: {error}") from error
     texts = ItemTexts(**read_safetensors(folder / TEXTS)) if (folder / TEXTS).is_file() else None
     recommender = Recommender(config, texts)
+    try:
+        family_of(config).check_constants(config, texts)
+    except ValueError as error:
+        raise UserError(f"{folder / TEXTS} is damaged: {error}") from error
     params = read_params(folder, recommender.init)
     found = recommender_digest(recommender, params)
     if found != expected:

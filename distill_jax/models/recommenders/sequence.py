@@ -13,8 +13,9 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.ranking_types import HistoryBatch, Question, RankingOutput
 from distill_jax.core.types import ModelShape
-from distill_jax.models.bert import BertConfig
+from distill_jax.models.bert import BertConfig, Params
 from distill_jax.models.family import Family
+from distill_jax.models.recommenders.protocol import Trained
 from distill_jax.models.recommenders.text_items import ItemConfig, ItemTexts, ItemVectors
 
 
@@ -34,6 +35,23 @@ class Recommenders(Family):
         """The config for a catalogue, of those sizes that the family knows."""
         known = {field.name for field in dataclasses.fields(self.config_type)}
         return self.config_type(items, **{k: v for k, v in sizes.items() if k in known})
+
+    def constants(self, texts: ItemTexts | None, split: Trained) -> ItemTexts | None:
+        """What its models know of a catalogue and are not trained: texts, and perhaps more that
+        the training part says."""
+        return texts
+
+    def check_constants(self, config: Any, texts: ItemTexts | None) -> None:
+        """Raises ``ValueError`` for constants read from a file that such a model cannot have."""
+
+    def in_use(self, config: Any) -> Any:
+        """The config of what a model is once training is over: the same, or one of another family
+        that gives the same scores with less work."""
+        return config
+
+    def params_in_use(self, config: Any, params: Params, texts: ItemTexts | None) -> Params:
+        """The parameters of that."""
+        return params
 
 
 class CatalogueConfig:

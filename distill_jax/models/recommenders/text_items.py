@@ -33,12 +33,17 @@ class ItemTexts:
       tokens_IL: int32 [I, L], for an encoder that is trained with the recommender.
       where_IL: bool [I, L], True for real tokens.
       given_IV: float32 [I, V], vectors from a file.
+      edge_users_N, edge_items_N, edge_weights_N: int32, int32, float32 [N], who took which item in
+        training, each pair once, and its weight in a sum over neighbours.
     """
 
     vectors_IE: Any = None
     tokens_IL: Any = None
     where_IL: Any = None
     given_IV: Any = None
+    edge_users_N: Any = None
+    edge_items_N: Any = None
+    edge_weights_N: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

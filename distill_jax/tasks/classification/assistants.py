@@ -143,8 +143,8 @@ def check_heard(teachers: Sequence[TeacherConfig], text: str, objective: Resolve
         if not config.says_logits_alone:
             continue
         for term, reader in terms:
-            if reader.teacher_capture != Capture():
+            if reader.teacher_capture not in (None, Capture()):
                 raise UserError(
-                    f"{term.name}: it reads what is inside a model, and {config.name} says "
-                    "probabilities of classes and no more; take a loss on logits, kl say"
+                    f"{term.name}: it reads what is inside a model, and {config.name} says what "
+                    "comes out of one and no more; take a loss on outputs (kl, mse_regression, bce)"
                 )

@@ -20,6 +20,8 @@ from distill_jax.tasks.classification.augment_tools import tools_for
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.models import (
+    Checkpoint,
+    in_units,
     load_checkpoint,
     with_classes,
 )
@@ -82,10 +84,13 @@ def load_origin(
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(f"the cache does not say where teacher and data are ({error!r})") from error
     image = load_images(data.name).splits["train"].image if is_images(data.name) else None
-    teacher = _teacher(name, fine_tuned, classes, pooling, columns, image)
+    teacher = _teacher(name, fine_tuned, classes, pooling, columns, image, data.task)
+    splits = _splits(data, teacher, name, pooling)
+    if fine_tuned is None:
+        teacher = in_units(teacher, splits.kind.units(teacher.saved, splits.fitted))
     if teacher.digest != provenance.teacher:
         raise UserError(f"the teacher {name} has changed since the cache was made")
-    table = _splits(data, teacher, name, pooling).everything
+    table = splits.everything
     if ids is not None:
         asked = set(ids)
         table = table.take(np.flatnonzero([example in asked for example in table.ids]))
@@ -103,19 +108,21 @@ def _teacher(
     pooling: str,
     columns: tuple[int, ...] | None,
     image: ImageShape | None,
-) -> Loaded:
+    task: str,
+) -> Checkpoint:
+    how: dict[str, Any] = {"fresh": False, "pooling": pooling, "task": task}
     if fine_tuned is None and columns is None:
-        return load_checkpoint(name, num_labels=classes, fresh=False, pooling=pooling, image=image)
+        return load_checkpoint(name, num_labels=classes, image=image, **how)
     if fine_tuned is None:
         assert columns is not None
-        own = load_checkpoint(name, num_labels=None, fresh=False, pooling=pooling)
+        own = load_checkpoint(name, num_labels=None, **how)
         if not all(0 <= column < own.config.num_labels for column in columns):
             raise UserError(f"the teacher {name} has changed since the cache was made")
         return with_classes(own, columns, None)
     folder = home() / "teachers" / fine_tuned
     if not re.fullmatch(r"[0-9a-f]+", fine_tuned) or not folder.is_dir():
         raise UserError(f"the fine-tuned teacher is not at {folder}")
-    return load_model(folder)
+    return Checkpoint(**vars(load_model(folder)))
 
 
 def _splits(data: DataConfig, teacher: Loaded, name: str, pooling: str) -> Splits:

@@ -430,11 +430,12 @@ class ClassifierSetup:
             raise UserError(
                 f"more than two students teach each other classes, not {self.data.task}"
             )
-        if not self.kind.has_classes:
+        if self.kind.spoken is None:
             for teacher in self.teachers:
                 if not teacher.is_model and teacher.name != NOBODY:
                     raise UserError(
-                        f"a file of predictions is of classes, not for task {self.data.task}"
+                        f"a file of predictions is of one answer a text, not for task "
+                        f"{self.data.task}"
                     )
         if self.data.client and not self.kind.has_classes:
             raise UserError(f"clients share out labels of classes, not of task {self.data.task}")

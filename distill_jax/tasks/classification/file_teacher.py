@@ -128,9 +128,18 @@ def file_teacher(splits: Splits, pretrained: Checkpoint, config: TeacherConfig) 
     """
     data = splits.config
     path = user_path(config.source.removeprefix("file:"))
-    said = read_predictions(path, text=data.text, text_b=data.text_b, label=data.label)
-    order, columns = _order(said, splits.label_names, config)
+    kind = data.kind
+    assert kind.spoken is not None, "a cell refuses other tasks"
+    said = read_predictions(
+        path, text=data.text, text_b=data.text_b, label=data.label, meaning=kind.spoken
+    )
+    order: Order | None = None
+    columns: list[int | None] = list(range(len(said.names)))
+    if kind.named:
+        order, columns = _order(said, splits.label_names, config)
     logits_NC = said.logits(columns, config.tail)
+    if (units := kind.units(None, splits.fitted)) is not None:
+        logits_NC = logits_NC * np.float32(units[0]) + np.float32(units[1])
     key_of: Callable[[str], Key] = str
     if said.by == "text":
         texts = texts_by_id(data)

@@ -25,6 +25,8 @@ from distill_jax.tasks.classification.cells import (
 )
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.table import Classification
+from distill_jax.tasks.kinds.kind import Kind
+from distill_jax.tasks.kinds.kinds import kind_named
 
 
 def row_of(folder: Path) -> LedgerRow:
@@ -44,16 +46,18 @@ def row_of(folder: Path) -> LedgerRow:
     row = rows[folder.name]
     if row.row == TEACHER or "objective" not in row.config:
         raise UserError(f"{folder} is of a {row.row}, not of a student")
-    data = row.config.get("data")
-    task = data.get("task", DataConfig.task) if isinstance(data, dict) else DataConfig.task
-    if task != DataConfig.task:
-        raise UserError(f"{folder} is of a student of task {task}; compressed are those of classes")
     if "steps" in row.config:
         raise UserError(
             f"{folder} is of a student that was compressed; name the run that it began with, and "
             "all steps"
         )
     return row
+
+
+def kind_of(row: LedgerRow) -> Kind:
+    """What the student of a row predicts."""
+    data = row.config.get("data")
+    return kind_named(str(data.get("task", DataConfig.task)) if data else DataConfig.task)
 
 
 def cell_of(row: LedgerRow) -> ClassifierCell:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.data.assets import fetch
 from distill_jax.data.split_files import listed
-from distill_jax.evaluation.task_file import check_classifier
+from distill_jax.evaluation.task_file import TaskFile, read_task
 from distill_jax.models.build import (
     families,
     family_in,
@@ -34,6 +34,7 @@ from distill_jax.tasks.classification.finished_models import located
 from distill_jax.tasks.classification.label_map import Order
 from distill_jax.tasks.classification.splits import Examples
 from distill_jax.tasks.kinds.kind import Kind
+from distill_jax.tasks.kinds.kinds import form_of, kind_named
 from distill_jax.training.rates import check_matches
 from distill_jax.training.recipe import parse_recipe
 from distill_jax.training.state import Params
@@ -50,10 +51,14 @@ class Checkpoint(Loaded):
     """A model of any family, as loaded.
 
     Attributes:
-      order: how its classes were put in the data's order; None for a head that is trained here.
+      order: how its classes were put in the data's order; None for a head that is trained here, and
+        for outputs without names.
+      saved: what its folder keeps for answers, see ``Kind.saved``; None where it is no student of
+        another task than classes.
     """
 
     order: Order | None = None
+    saved: Mapping[str, Any] | None = None
 
 
 def load_checkpoint(
@@ -64,6 +69,7 @@ def load_checkpoint(
     seed: int = 0,
     pooling: str = "auto",
     image: ImageShape | None = None,
+    task: str = DataConfig.task,
 ) -> Checkpoint:
     """What a teacher starts from: a checkpoint (packaged, a folder, the hub), or chance for a model
     of images.
@@ -74,6 +80,7 @@ def load_checkpoint(
       seed: of what is drawn by chance.
       pooling: see ``TeacherConfig``.
       image: height, width and channels of the images that it is to read.
+      task: what a head that it keeps must be for.
 
     Raises:
       UserError: when it cannot be had or is of a kind that is not supported.
@@ -84,16 +91,42 @@ def load_checkpoint(
         return Checkpoint(
             config, params, None, model_digest(config, params), None, fresh=("all of it",)
         )
-    folder = _folder(name)
-    if folder is not None and (kind := family_in(folder)).keeps_its_own(folder):
+    folder, kind = _folder(name), kind_named(task)
+    told = _told_for(kind, folder) if folder is not None and not fresh else None
+    if folder is not None and (own := family_in(folder)).keeps_its_own(folder):
         if fresh:
             raise UserError(
-                f"teacher {name!r} is a {kind.name}, which is not fine-tuned again: use it "
+                f"teacher {name!r} is a {own.name}, which is not fine-tuned again: use it "
                 "as it is, with --no-fine-tune"
             )
-        check_classifier(folder, "teaching classes as it came")
-        return Checkpoint(**vars(load_model(folder)))
-    return Checkpoint(**vars(load_encoder(name, num_labels, fresh, seed, pooling, None)))
+        if told is None and not kind.has_classes:
+            raise UserError(f"teacher {name!r} is a classifier, which does not fit task {task}")
+        loaded = load_model(folder)
+    else:
+        heads = None if fresh or kind.has_classes else kind.heads
+        loaded = load_encoder(name, num_labels, fresh, seed, pooling, None, heads)
+    if told is None:
+        return Checkpoint(**vars(loaded))
+    assert loaded.tokenizer_file is not None, "models of images have classes"
+    form_of(told, loaded.label_names or (), loaded.tokenizer_file)  # raises for damaged ones
+    return Checkpoint(**vars(loaded), saved=told.saved)
+
+
+def _told_for(kind: Kind, folder: Path) -> TaskFile | None:
+    """What a model's folder says of its task, a kind's; None for a classifier's.
+
+    Raises:
+      UserError: it is a student of another task.
+    """
+    found = read_task(folder)
+    if found is None:
+        return None
+    if found.task != kind.name:
+        raise UserError(
+            f"{folder} holds a model of task {found.task}; teaching {kind.what} as it came is for "
+            f"task {kind.name}; or leave out --no-fine-tune, and it gets a new head"
+        )
+    return found
 
 
 def location_of(name: str) -> Path | str:
@@ -119,25 +152,24 @@ def load_encoder(
     seed: int = 0,
     pooling: str = "auto",
     model_types: Collection[str] | None = ("bert",),
+    heads: Collection[str] | None = None,
 ) -> Pretrained:
     """``load_checkpoint`` of a checkpoint of text.
 
     Args:
-      model_types: see ``load_pretrained``.
+      model_types, heads: see ``load_pretrained``.
 
     Raises:
       UserError: when it cannot be had or is of no such kind.
     """
-    location = location_of(name)
-    if not fresh and isinstance(location, Path):
-        check_classifier(location, "teaching classes as it came")
     loaded = load_pretrained(
-        location,
+        location_of(name),
         pooling=POOLING.get(name) if pooling == "auto" else pooling,
         num_labels=num_labels,
         fresh_classifier=fresh,
         seed=seed,
         model_types=model_types,
+        heads=heads,
     )
     if loaded.config.pooling == "tokens" != pooling:
         raise UserError(
@@ -167,6 +199,18 @@ def with_classes(
         digest=model_digest(config, params),
         label_names=label_names,
     )
+
+
+def in_units(checkpoint: Checkpoint, units: tuple[float, float] | None) -> Checkpoint:
+    """A checkpoint whose outputs are multiplied by the first number, and moved by the second."""
+    if units is None:
+        return checkpoint
+    scale, shift = map(np.float32, units)
+    head = checkpoint.params["classifier"]
+    moved = {"kernel": head["kernel"] * scale, "bias": head["bias"] * scale + shift}
+    params = {**checkpoint.params, "classifier": moved}
+    digest = model_digest(checkpoint.config, params)
+    return dataclasses.replace(checkpoint, params=params, digest=digest)
 
 
 def check_student(cell: ClassifierCell, teacher: ModelConfig) -> ModelConfig:

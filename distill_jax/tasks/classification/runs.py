@@ -249,10 +249,12 @@ def teacher_row(
     if validation is None:
         validation = teacher.answers(engine, splits, splits.validation)
     calibrated: Calibrated = {}
-    if teacher.speaks_of(splits.validation).all():
+    validated = bool(teacher.speaks_of(splits.validation).all())
+    if validated:
         calibrated = kind.calibrate(validation, splits.validation, splits.fitted)
     metrics = checked.metrics | as_metrics(splits.coverage)
-    whole = bool(teacher.speaks_of(splits.test).all())
+    # Classes are told without a temperature; another kind may not be without its threshold.
+    whole = bool(teacher.speaks_of(splits.test).all()) and (kind.has_classes or validated)
     if whole:
         metrics |= kind.measured(said, splits.test, splits.fitted, calibrated, None)
     metrics[f"validation/{kind.main}"] = training.get(f"validation_{kind.main}", math.nan)

@@ -83,9 +83,16 @@ class Supplies:
         seed: int = 0,
         pooling: str = "auto",
         image: ImageShape | None = None,
+        task: str = DataConfig.task,
     ) -> Checkpoint:
         pretrained = load_checkpoint(
-            name, num_labels=num_labels, fresh=fresh, seed=seed, pooling=pooling, image=image
+            name,
+            num_labels=num_labels,
+            fresh=fresh,
+            seed=seed,
+            pooling=pooling,
+            image=image,
+            task=task,
         )
         for note in pretrained.notes if not seed else ():  # they are the same for every seed
             self.engine.reporter.say(f"teacher: {note}")
@@ -358,8 +365,8 @@ def examples_for(
 
     Args:
       fresh: whether the teacher gets a new head.
-      load: of checkpoints: (name, number of classes or None for its own, fresh), and for images
-        ``image``, their shape.
+      load: of checkpoints: (name, number of classes or None for its own, fresh), for images
+        ``image``, their shape, and ``task`` of a trained head where it is not of classes.
       texts: of the data set, where they have been loaded.
       label_map: see ``TeacherConfig``.
 
@@ -379,17 +386,14 @@ def examples_for(
     kind = data.kind
     if images and not kind.has_classes:
         raise UserError(f"data {data.name!r} has classes: leave out --task {data.task}")
-    if not fresh and not kind.has_classes:
-        raise UserError(
-            f"a teacher that is used as it came (--no-fine-tune) is heard class by class; for task "
-            f"{data.task} its head is trained on the labels: leave out --no-fine-tune"
-        )
     source: Any = prepare_images(data) if images else texts or load_texts(data)
     known = len(source.label_names) if fresh or images else None
-    of_images = {"image": source.everything.image} if images else {}
-    pretrained = load(teacher, known, fresh, **of_images)
+    more: dict[str, Any] = {"image": source.everything.image} if images else {}
+    if not fresh and data.task != DataConfig.task:
+        more["task"] = data.task
+    pretrained = load(teacher, known, fresh, **more)
     if not fresh:
-        pretrained = in_order_of(source.label_names, pretrained, label_map)
+        pretrained = in_order_of(source.label_names, pretrained, label_map, kind=kind)
     splits = source
     if pretrained.tokenizer_file is not None:
         splits = prepare_texts(

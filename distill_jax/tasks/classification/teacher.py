@@ -17,6 +17,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.files import atomic_folder, home
 from distill_jax.core.sharding import ShardingRules, place
 from distill_jax.core.types import Batch, Capture, ModelOutput
+from distill_jax.data.split_files import listed
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import Precision
@@ -36,10 +37,12 @@ from distill_jax.tasks.classification.classify import classifier_work, predict
 from distill_jax.tasks.classification.label_map import Pairs, order_of
 from distill_jax.tasks.classification.models import (
     Checkpoint,
+    in_units,
     inputs_of,
     with_classes,
 )
 from distill_jax.tasks.classification.splits import Examples, Splits
+from distill_jax.tasks.kinds.kind import Kind
 from distill_jax.teachers.asking import how_long
 from distill_jax.teachers.cache import (
     Provenance,
@@ -222,9 +225,9 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 
 def in_order_of(
-    label_names: tuple[str, ...], pretrained: Checkpoint, label_map: Pairs = ()
+    label_names: tuple[str, ...], pretrained: Checkpoint, label_map: Pairs = (), *, kind: Kind
 ) -> Checkpoint:
-    """A checkpoint whose head was trained elsewhere, its classes put in the data's order.
+    """A checkpoint whose head was trained elsewhere, its outputs put in the data's order.
 
     Raises:
       UserError: when it has no head, or it cannot be said which class is which.
@@ -233,6 +236,13 @@ def in_order_of(
         raise UserError(
             f"the teacher's checkpoint has no trained {' and '.join(pretrained.fresh)}: leave out "
             "--no-fine-tune, and it is trained on the labels"
+        )
+    if not kind.named:
+        return dataclasses.replace(pretrained, label_names=None)
+    if pretrained.label_names is None and not (label_map or kind.has_classes):
+        raise UserError(
+            f"the teacher's head does not name its {kind.what}: say which is which with "
+            f"--label-map, or leave out --no-fine-tune; the data have {listed(label_names)}"
         )
     order = order_of(pretrained.label_names, pretrained.config.num_labels, label_names, label_map)
     names = None if order.by == "position" else label_names
@@ -249,11 +259,12 @@ def as_it_came(splits: Splits, pretrained: Checkpoint) -> Teacher:
       UserError: when its labels are not the data's.
     """
     check_label_order(pretrained, splits.label_names)
+    heard = in_units(pretrained, splits.kind.units(pretrained.saved, splits.fitted))
     return Teacher(
         pretrained,
-        pretrained.config,
-        pretrained.params,
-        pretrained.digest,
+        heard.config,
+        heard.params,
+        heard.digest,
         None,
         {},
         pretrained.label_names,

@@ -147,16 +147,20 @@ def _beside_constant(
 ) -> Checked:
     """Whether a teacher of another kind of task does better on validation than the one answer to
     all examples that is best on the labels that are used."""
-    kind = splits.kind
-    said = teacher.answers(engine, splits, splits.validation, precision)
+    kind, validation = splits.kind, splits.validation
+    spoken = np.flatnonzero(teacher.speaks_of(validation))
+    if not len(spoken):
+        engine.reporter.say(f"teacher{which}: it says nothing of validation: not checked")
+        return Checked()
+    whole = len(spoken) == len(validation)
+    validation = validation if whole else validation.take(spoken)
+    said = teacher.answers(engine, splits, validation, precision)
     constant_C = kind.constant(splits.labelled, splits.label_names)
     if constant_C is None:
-        return Checked(validation=said)
+        return Checked(validation=said if whole else None)
     always = np.broadcast_to(constant_C, said.shape)
     metric = kind.decides["loss"]
-    own, other = (
-        kind.scores(each, splits.validation, splits.fitted)[metric] for each in (said, always)
-    )
+    own, other = (kind.scores(each, validation, splits.fitted)[metric] for each in (said, always))
     shown = f"{kind.shown(metric, own)}, of one answer to all {kind.shown(metric, other)}"
     engine.reporter.say(f"teacher{which}: {metric} on validation {shown}")
     better = own < other if metric in kind.lower else own > other
@@ -169,7 +173,7 @@ def _beside_constant(
         if engine.options.teacher_check == "refuse":
             raise UserError(f"{wrong} (--teacher-check warn goes on all the same)")
         engine.reporter.say(f"warning: {wrong}")
-    return Checked(validation=said)
+    return Checked(validation=said if whole else None)
 
 
 def better_order(said: Said, classes: int) -> np.ndarray | None:

@@ -37,6 +37,8 @@ class Classes(Kind):
     alone = "ce"
     rows = ("ce", "kl", "mse_logits", "hidden_mse + kl")
     has_classes = True
+    spoken = "classes"
+    heads = ("single_label_classification",)
     columns = COLUMNS
     tested = ("test/accuracy",)
     decides: ClassVar[Mapping[str, str]] = {

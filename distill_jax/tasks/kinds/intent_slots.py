@@ -35,6 +35,7 @@ class IntentSlots(Tags):
     name = "intent_slots"
     what = "intents and slots"
     outputs: ClassVar[Outputs] = IntentAndTags()
+    heads = ()
     columns = (
         Column("test/f1", "slot F1 %", 100, 1, higher_is_better=True),
         Column("test/intent_accuracy", "intent accuracy %", 100, 1, higher_is_better=True),

@@ -50,6 +50,7 @@ from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.outputs import Outputs
 from distill_jax.objectives.terms import Objective
 from distill_jax.tables.columns import Column
+from distill_jax.teachers.predictions import Meaning
 
 Examples = TokenTable | ImageTable
 Calibrated = Mapping[str, float]
@@ -87,8 +88,13 @@ class Kind(ABC):
       rows: objectives of ``compare-losses`` where none are named.
       head: what the model's head reads: one vector an example, or every token.
       pairs: whether an example is a pair of texts, whatever ``--text-b`` says.
-      has_classes: whether an example has one class: then labels can be made wrong on purpose,
-        classes weighed, and a trained head heard as it came.
+      has_classes: whether an example has one class: then labels can be made wrong on purpose, and
+        classes weighed.
+      named: whether outputs are told apart by their names, and may be in another order elsewhere.
+      spoken: how a file of predictions is read, see ``teachers.predictions``; None where there is
+        no form for one.
+      heads: of checkpoints that were trained elsewhere, those that say what it predicts, see
+        ``hf_config.check_head``.
       columns: of the table; the first one is the main score, higher is better.
       tested: keys of those that are tested; ``evidence`` keeps numbers for them.
       decides: word of ``--select`` -> metric of ``scores``; the first is the default, ``loss`` must
@@ -105,6 +111,9 @@ class Kind(ABC):
     head: ClassVar[Literal["pooled", "tokens"]] = "pooled"
     pairs: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
+    named: ClassVar[bool] = True
+    spoken: ClassVar[Meaning | None] = None
+    heads: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[Column, ...]]
     tested: ClassVar[tuple[str, ...]]
     decides: ClassVar[Mapping[str, str]]
@@ -168,6 +177,16 @@ class Kind(ABC):
     def ready(self, table: Examples, fitted: Any) -> Examples:
         """A table as losses and ``scores`` read it."""
         return table
+
+    def units(self, saved: Mapping[str, Any] | None, fitted: Any) -> tuple[float, float] | None:
+        """By what the outputs of a head that was trained elsewhere are multiplied, and what is then
+        added, so that they are as ``ready`` has the labels; None where they are.
+
+        Args:
+          saved: what is kept beside it; None where it is not of this package.
+          fitted: of ``fit``, of the data that it is to speak of.
+        """
+        return None
 
     def outputs_for(self, label_names: Sequence[str]) -> Outputs:
         """``outputs`` of a model with outputs of these names."""
@@ -318,16 +337,25 @@ class Kind(ABC):
 
     def keep(self, folder: Path, fitted: Any, calibrated: Calibrated) -> None:
         """Write what is needed beside the model in a folder."""
-        write_task(folder, self.name, self.saved(fitted, calibrated))
-        raw = read_json(folder / CONFIG)
-        if self.problem_type is not None and "id2label" in raw:
-            write_json(folder / CONFIG, {**raw, "problem_type": self.problem_type})
+        self.mark(folder, self.saved(fitted, calibrated))
         if (card := folder / "README.md").is_file():
             card.write_text(
                 f"# A model made with distill_jax, task {self.name}\n\n"
                 'Ask it: `distill-jax predict FOLDER "a text"`.\n',
                 encoding="utf-8",
             )
+
+    def mark(self, folder: Path, saved: Mapping[str, Any]) -> None:
+        """Say in a model's folder what it predicts.
+
+        Args:
+          saved: see ``saved``.
+        """
+        write_task(folder, self.name, saved)
+        config = folder / CONFIG
+        raw = read_json(config) if config.is_file() else {}
+        if self.problem_type is not None and "id2label" in raw:
+            write_json(config, {**raw, "problem_type": self.problem_type})
 
     def told(self, metrics: Mapping[str, float]) -> str:
         """The main score of a row of the ledger, in words: ``test accuracy 91.2%``."""

@@ -140,6 +140,8 @@ class Labels(Kind):
     outputs: ClassVar[Outputs] = SeveralLabels()
     alone = "labels"
     problem_type = "multi_label_classification"
+    spoken = "labels"
+    heads = ("multi_label_classification",)
     rows = ("labels", "bce", "mse_logits", "hidden_mse + bce")
     columns = (
         Column("test/micro_f1", "micro-F1 %", 100, 1, higher_is_better=True),
@@ -321,6 +323,16 @@ class LabelsForm(Form):
         order = [c for c in np.argsort(-probs_C, kind="stable") if probs_C[c] >= self.threshold]
         names = tuple(self.names[c] for c in order)
         return Given(names, dict(zip(self.names, probs_C.tolist(), strict=True)))
+
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[Any]:
+        return (special.expit(np.float64(said)) >= self.threshold).tolist()
+
+    @property
+    def reading(self) -> str:
+        return (
+            "The probability of a label is the sigmoid of its logit; it is given from "
+            f"{self.threshold:.4g} on."
+        )
 
     def line(self, answer: Given | None) -> list[str]:
         return [answer.label if answer else ""]

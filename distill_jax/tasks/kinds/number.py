@@ -32,6 +32,8 @@ from distill_jax.tasks.kinds.kind import Calibrated, Described, Examples, Kind, 
 
 MOST = 1e12
 """Beyond, the square of a label in float32 loses what it says."""
+ALIKE = 0.1
+"""Standard deviations of the labels by which two numbers differ that count as different."""
 _NOTHING = ("", "nan", "none", "null", "n/a", "na")
 
 
@@ -125,6 +127,9 @@ class Number(Kind):
     outputs: ClassVar[Outputs] = Numbers()
     alone = "labels"
     problem_type = "regression"
+    named = False
+    spoken = "number"
+    heads = ("regression",)
     rows = ("labels", "mse_regression", "hidden_mse + mse_regression")
     columns = (
         Column("test/pearson", "Pearson r", 1, 3, higher_is_better=True),
@@ -164,6 +169,12 @@ class Number(Kind):
         scaled = (np.asarray(table.targets, np.float64) - fitted["mean"]) / fitted["deviation"]
         scaled[table.labels_N < 0] = 0
         return replace(table, targets=scaled.astype(np.float32))
+
+    def units(self, saved: Mapping[str, Any] | None, fitted: Any) -> tuple[float, float] | None:
+        """Elsewhere a head says the number in the labels' own units."""
+        own = saved or {"mean": 0.0, "deviation": 1.0}
+        deviation = fitted["deviation"]
+        return own["deviation"] / deviation, (own["mean"] - fitted["mean"]) / deviation
 
     def scores(
         self,
@@ -263,6 +274,20 @@ class NumberForm(Form):
         self, said: np.ndarray, tokens: TokenTable, texts: Sequence[Sequence[str]]
     ) -> list[Predicted]:
         return [Predicted(number) for number in _unscaled(said, vars(self)).tolist()]
+
+    def verdicts(self, said: np.ndarray, tokens: TokenTable) -> list[float]:
+        return said[:, 0].tolist()
+
+    def alike(self, one: float, other: float) -> bool:
+        return abs(one - other) < ALIKE
+
+    @property
+    def reading(self) -> str:
+        return (
+            f"The number is the one logit times {self.deviation:.6g}, plus {self.mean:.6g}. "
+            f"Numbers count as the same that differ by less than {ALIKE * self.deviation:.3g}, a "
+            "tenth of the labels' standard deviation."
+        )
 
     def line(self, answer: Predicted | None) -> list[str]:
         return [answer.label if answer else ""]

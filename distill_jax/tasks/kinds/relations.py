@@ -55,6 +55,13 @@ class Relations(Classes):
 class RelationForm(ClassForm):
     """Classes of sentences whose entities are marked, or said to be somewhere."""
 
+    @property
+    def reading(self) -> str:
+        return (
+            "The subject stands between two `@` in the text, the object between two `#`. "
+            f"{super().reading}"
+        )
+
     def text_of(self, cells: Mapping[str, Any], column: str) -> str:
         if any(name in cells for name in MARKERS):
             return marked({**cells, WORDS: cells.get(column)}, WORDS, "the input")

@@ -48,6 +48,8 @@ class Spans(Kind):
     alone = "ce"
     rows = ("ce", "kl", "mse_logits", "hidden_mse + kl")
     head = "tokens"
+    named = False
+    heads = ("question_answering",)
     pairs = True
     columns = (
         Column("test/f1", "F1 %", 100, 1, higher_is_better=True),

@@ -46,6 +46,7 @@ class Tags(Kind):
     alone = "ce"
     rows = ("ce", "kl", "mse_logits", "hidden_mse + kl")
     head = "tokens"
+    heads: ClassVar[tuple[str, ...]] = ("token_classification",)
     columns = (
         F1,
         Column("test/precision", "precision %", 100, 1, higher_is_better=True),

@@ -27,7 +27,8 @@ class LanguageDataConfig:
     Attributes:
       name: see ``data.corpus.load_corpus``.
       text: column of the user's own files and of TFDS sets.
-      max_length: tokens after which a text is cut.
+      max_length: tokens after which a text is cut; where the next token is asked for, after which
+        it is read on in another window.
       vocab_size: of the tokeniser that is trained on the training texts; not read where the model
         starts from another, or has a teacher: then it reads their tokens.
       lowercase: of that tokeniser: letters lose case and accents.

@@ -25,6 +25,7 @@ from distill_jax.data.language_tables import (
     masking_of,
 )
 from distill_jax.data.plan import choose_lengths
+from distill_jax.data.text_windows import Windowed, windowed
 from distill_jax.data.tokenise import TokenTable, tokenise_dataset
 from distill_jax.data.wordpiece import kept_wordpiece
 from distill_jax.models.build import language_family
@@ -134,31 +135,54 @@ def prepare_texts(
         corpus, tokenizer_file, max_length=config.max_length, cache=home() / "tokens"
     )
     tokenizer = load_tokenizer(tokenizer_file)
-    make = functools.partial(_table, config, asks, corpus, tokenizer, tokenizer_file)
-    tables = {split: make(split, table) for split, table in tokens.splits.items()}
+    tables: dict[str, LanguageTable] = {}
+    coverage = dict(tokens.coverage)
+    for split, table in tokens.splits.items():
+        if asks == "next":
+            own = _read_on(config, corpus, tokenizer_file, split, table)
+            tables[split] = NextTokens(own.tokens, own.asked_S)
+            coverage[split] = dataclasses.replace(coverage[split], cut=0.0)
+            notes = (*notes, *_windows_told(own, split, config.max_length))
+        else:
+            tables[split] = _masked(config, corpus, tokenizer, tokenizer_file, split, table)
     return LanguageTexts(
         config,
         tokenizer_file,
         tokenizer.get_vocab_size(with_added_tokens=True),
         tables,
         digest({split: table.digest for split, table in tables.items()}),
-        tokens.coverage,
+        coverage,
         notes,
     )
 
 
-def _table(
+def _read_on(
+    config: LanguageDataConfig, corpus: Corpus, file: Path, split: str, tokens: TokenTable
+) -> Windowed:
+    """A split of which no text is cut."""
+    tokens = dataclasses.replace(tokens, scores_N=None)
+    return windowed(tokens, corpus.splits[split].texts, file, max_length=config.max_length)
+
+
+def _windows_told(own: Windowed, split: str, max_length: int) -> list[str]:
+    """A line where there are some."""
+    if not own.long:
+        return []
+    return [
+        f"{split}: {own.long:,} texts of more than {max_length} tokens are read on in "
+        f"{own.further:,} further windows; each token is asked for once"
+    ]
+
+
+def _masked(
     config: LanguageDataConfig,
-    asks: Asks,
     corpus: Corpus,
     tokenizer: Tokenizer,
     file: Path,
     split: str,
     tokens: TokenTable,
-) -> LanguageTable:
+) -> MaskedTexts:
     tokens = dataclasses.replace(tokens, scores_N=None)
-    if asks == "next":
-        return NextTokens(tokens)
     names = frozenset(special_tokens(tokenizer).values())
     vocabulary = masking_of(tokenizer, names, file)
     if config.words == "spaces":

@@ -59,7 +59,8 @@ def build_recommender(
         given_width=0 if given_IV is None else given_IV.shape[1],
         initializer_range=model.initial,
     )
-    config = recommender_family(name.kind).fitted(
+    family = recommender_family(name.kind)
+    config = family.fitted(
         items,
         num_users=split.data.num_users,
         num_layers=name.layers,
@@ -69,7 +70,7 @@ def build_recommender(
         attention_dropout=model.dropout,
         item_bias=model.item_bias,
     )
-    return Recommender(config, vectors)
+    return Recommender(config, family.constants(vectors, split))
 
 
 def item_vectors_of_texts(

@@ -35,6 +35,7 @@ class RecData:
       columns: ``user=userId,time=ts`` where the files' columns are not called as usual.
       min_rating, repeats: see ``Preparation``.
       k_core: users and items have so many interactions at least.
+      asked: users of whom validation and test ask at most; None for all.
       item_vectors: a file of them, see ``data.item_vectors``, for models that read some.
     """
 
@@ -45,12 +46,15 @@ class RecData:
     k_core: int = field(default=1, metadata=LATE)
     repeats: str = field(default="first", metadata=LATE)
     item_vectors: str | None = field(default=None, metadata=LATE)
+    asked: int | None = field(default=None, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
         parse_columns(self.columns)
         if self.k_core < 1:
             raise UserError(f"--k-core is {self.k_core}; expected at least 1.")
+        if self.asked is not None and self.asked < 1:
+            raise UserError(f"--asked is {self.asked}; expected at least 1.")
         _ = self.preparation
 
     @property
@@ -97,6 +101,8 @@ class RecTeacher:
       training: how.
       seed: of its training.
       top: how many of its likeliest items are kept at each position.
+      users: it speaks of the histories of so many users at most, drawn once; None for all. Of the
+        others' positions only the losses on labels learn.
     """
 
     model: RecModel = field(default_factory=lambda: RecModel("sasrec-2x64", dropout=0.2, heads=2))
@@ -104,9 +110,12 @@ class RecTeacher:
     training: FitConfig = field(default_factory=FitConfig)
     seed: int = 0
     top: int = 100
+    users: int | None = field(default=None, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.users is not None and self.users < 1:
+            raise UserError(f"--taught is {self.users}; expected at least 1.")
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,8 @@ class RecommenderSetup:
         principal directions and cut to the student's width.
       placebo: whether each position is taught what the teacher says of another one.
       top: how many items the teacher's cache keeps, where it is heard; found when settled.
+      taught: of how many users' histories the teacher speaks at most, where it is heard; found when
+        settled.
       update: of a student that was distilled before; None for the first time.
       among: the item that is asked for is ranked among so many others too, of those that the user
         never took, drawn by the seed of the run; on the validation split among them alone. 0 for
@@ -152,6 +163,7 @@ class RecommenderSetup:
     placebo: bool = False
     top: int = 0
     update: Update | None = None
+    taught: int | None = field(default=None, metadata=LATE)
     among: int = field(default=0, metadata=LATE)
 
     def __post_init__(self) -> None:
@@ -174,7 +186,8 @@ class RecommenderSetup:
                 "table has none."
             )
         top = self.teacher.top if self.teacher and listens else 0
-        return dataclasses.replace(cell, stages=(*stages, *cell.steps)).but(top=top)
+        taught = self.teacher.users if self.teacher and top else None
+        return dataclasses.replace(cell, stages=(*stages, *cell.steps)).but(top=top, taught=taught)
 
     def identity(self, cell: RecommenderCell) -> dict[str, Any]:
         """What the data and the teacher are called does not count, their content does."""

@@ -170,6 +170,12 @@ class Continual:
             build_recommender(model, before, lambda: self.catalogue(before).texts[0])
             for model in (self.config.model, self.setup.model)
         )
+        for model, built in ((self.config.model, self.teacher), (self.setup.model, self.student)):
+            if built.in_use is not built:
+                raise UserError(
+                    f"{model.name} is trained over the graph of one moment's interactions, which "
+                    "an update has not: take another model, or train anew"
+                )
         grown = int(self.split.grown_U.sum())
         engine.reporter.say(f"{self.split.data.name}: {self.split.protocol}")
         engine.reporter.say(f"{grown} users have something new")

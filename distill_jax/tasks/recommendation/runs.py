@@ -49,13 +49,14 @@ from distill_jax.models.recommenders.closed_forms import (
     save_closed_form,
     size_of,
 )
+from distill_jax.models.recommenders.occurring_items import OccurringItems
 from distill_jax.models.recommenders.save import (
     load_recommender,
     recommender_digest,
     save_recommender,
 )
 from distill_jax.models.recommenders.text_items import ItemTexts
-from distill_jax.objectives.items import negatives_of, trained_on
+from distill_jax.objectives.items import looks_at_named, negatives_of, trained_on
 from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.evidence import CASES, RANK, SAMPLED_RANK, pack_numbers
 from distill_jax.tables.ledger import LedgerRow
@@ -82,6 +83,8 @@ CUTS = (10, 20)
 LIST = 20
 """Items of a list in ``fidelity@20``."""
 TIMED_USERS = 30
+LARGE, NAMED = 2**15, 4
+"""Items of a catalogue that is trained by rows, where a batch names so many times fewer."""
 MOST_KEPT = 2**31
 """Bytes of a closed form that is kept for use: EASE has more from 23,171 items on."""
 TESTED_SLICES = ("tail", "cold")
@@ -200,8 +203,8 @@ def recommender_work(
     steps_per_epoch = -(-len(table) // training.batch_size)
 
     def validate(params: Params, mesh: Mesh, on_batch: Callable[[], None]) -> dict[str, float]:
-        scorer = scorer_of(recommender).of(to_host(params))
-        found = evaluate(scorer, split, "validation", on_batch=on_batch).metrics
+        scorer = scorer_of(recommender).of(to_host(params), mesh=mesh)
+        found = evaluate(scorer, split, "validation", list_length=0, on_batch=on_batch).metrics
         return {name: found[name] for name in ("ndcg@10", "hr@10")}
 
     def validate_among(
@@ -232,8 +235,24 @@ def recommender_work(
         loss_params=lambda: objective.init_params(jax.random.fold_in(jax.random.key(cell.seed), 1)),
         evaluate=validate_among if cell.setup.among else validate,
         draws=Draws(table, hiding, negatives_of(objective)),
+        items=_named_items(recommender, objective, training.batch_size, max(lengths)),
         precision=cell.precision,
     )
+
+
+def _named_items(
+    recommender: Recommender, objective: ResolvedObjective, rows: int, length: int
+) -> OccurringItems | None:
+    """Those that a batch names, where they are a small part of a large catalogue and the only ones
+    that the model and its losses look at."""
+    config, drawn = recommender.config, negatives_of(objective)
+    apart = recommender.in_use is recommender  # else a vector is made of all users' and items'
+    if not (apart and config.items.only_own and looks_at_named(objective)):
+        return None
+    places = rows * length
+    negatives = 0 if drawn is None else drawn.count * (places if drawn.per == "position" else rows)
+    few = max(LARGE, NAMED * (2 * places + negatives)) <= config.num_items
+    return OccurringItems(config.num_items) if few else None
 
 
 def write_up(
@@ -254,7 +273,7 @@ def write_up(
       training: of ``rows.training_facts``.
       teacher_top_EK: what the teacher shows each test user; None for the teacher itself.
     """
-    report = catalogue.test(scorer_of(recommender).of(params))
+    report = catalogue.test(scorer_of(recommender).of(params, mesh=catalogue.engine.mesh))
     metrics = test_metrics(report, teacher_top_EK)
     among = catalogue.test_among(cell, scorer_of(recommender).at_items(params))
     metrics |= among.metrics
@@ -323,7 +342,12 @@ def trained_once(
 
 
 def asked(
-    engine: Engine, recommender: Recommender, params: Params, table: HistoryTable, top: int
+    engine: Engine,
+    recommender: Recommender,
+    params: Params,
+    table: HistoryTable,
+    top: int,
+    users: int | None = None,
 ) -> tuple[str, TopItemsCache | FactorWords]:
     """A teacher's digest, and what it says at every position: its cache, made where there is none.
 
@@ -332,20 +356,27 @@ def asked(
 
     Args:
       table: of students that learn from it.
-      top: how many of its likeliest items are kept.
+      top: how many of its likeliest items are kept, where there are more.
+      users: of so many users at most; None for all.
     """
+    top = kept_items(top, table.split)
     own = recommender_digest(recommender, params)
     if recommender.config.knows_users:
         words = factor_words(recommender, params, table.split, top)
         return digest({"factor_words": 1, "teacher": own}), words
     table = table_for(recommender, table)
-    provenance = TopItemsProvenance(own, table.digest, top)
+    provenance = TopItemsProvenance(own, table.digest, top, users)
     folder = engine.folder / "teacher_outputs" / provenance.digest
     if not folder.is_dir():
         engine.reporter.say("asking the teacher about every training position")
         speaker = RecommenderSpeaker(recommender, params, top)
         build_top_items(folder, provenance, table, speaker, on_batch=lambda *_: engine.check_stop())
     return own, open_top_items(folder, provenance)
+
+
+def kept_items(top: int, split: RankingSplit) -> int:
+    """How many of the teacher's likeliest items are kept: of few all but one, the rest."""
+    return min(top, split.data.num_items - 1)
 
 
 def closed_form_row(

@@ -43,6 +43,7 @@ from distill_jax.tasks.recommendation.runs import (
     Catalogue,
     asked,
     closed_form_row,
+    kept_items,
     recommender_work,
     scorer_of,
     trained_once,
@@ -120,6 +121,7 @@ class Recommendation:
             split=own.split,
             preparation=own.preparation,
             columns=parse_columns(own.columns),
+            asked=own.asked,
         )
         self.catalogue = Catalogue(engine, split, own.item_vectors)
         data, say = split.data, engine.reporter.say
@@ -262,7 +264,7 @@ class Recommendation:
         longest = max(entry.cell.setup.model.max_length for entry in self.entries)
         windows = any(each.training.windows for entry in self.entries for each in entry.cell.making)
         table = HistoryTable(self.split, "next", longest, windows)
-        digest, cache = asked(self.engine, recommender, params, table, config.top)
+        digest, cache = asked(self.engine, recommender, params, table, config.top, config.users)
         top_EK = self.catalogue.test(scorer_of(recommender).of(params)).ranked.top_EK
         return TaughtBy(recommender, params, digest, cache, top_EK)
 
@@ -365,7 +367,10 @@ class Recommendation:
     def _kept(self, teacher: RecTeacher) -> str:
         if self.build(teacher.model).config.knows_users:
             return "its vectors and its lists of a user's or an item's likeliest are asked directly"
-        return f"its likeliest {teacher.top} items at each training position are kept"
+        kept = (
+            f"its likeliest {kept_items(teacher.top, self.split)} items at each training position"
+        )
+        return f"{kept} are kept" + (f", of {teacher.users} users at most" if teacher.users else "")
 
     def _trained_how(self, training: FitConfig) -> str:
         single = training.windows and self.sweep.base.setup.model.max_length == 1

@@ -3,24 +3,26 @@
 import csv
 import dataclasses
 import json
+import re
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from kind_tables import numbers, run
+from compressed import compressed
+from kind_tables import exported, numbers, run
 from scipy import stats
 
 from distill_jax.cli.main import dispatch
-from distill_jax.compression.pipeline import row_of
+from distill_jax.compression.updating import update_run
 from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
+from distill_jax.engine.progress import Reporter
 from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.export.runtime import open_any
-from distill_jax.export.source import open_source
 from distill_jax.models.huggingface import load_pretrained
 from distill_jax.tables.build import table_of
 from distill_jax.tables.evidence import scores_by_example
@@ -82,6 +84,11 @@ def test_the_whole_way(small, toy_tasks, tmp_path, capsys):
     assert float(line.split("\t")[0]) > 0 and line.endswith("\tgood film") and blank[0] == "\t"
     dispatch(["predict", str(folder), "good film", "--format", "jsonl"])
     assert json.loads(capsys.readouterr().out)["predicted"] == float(line.split("\t")[0])
+
+    said = exported(folder, capsys, ["good film"], "onnx,onnx-int8")
+    before, after = map(float, re.search(r"validation pearson (.+)% -> (.+)%; test", said).groups())
+    assert before == pytest.approx(100 * student.metrics["validation/pearson"], abs=0.06)
+    assert after == pytest.approx(before, abs=2)
 
     table = table_of(spec, rows)
     assert "Pearson r" in to_markdown(table) and "MSE" in to_markdown(table)
@@ -167,11 +174,14 @@ def test_what_is_not_for_numbers_is_refused_by_name(small, toy_teacher, tmp_path
 def test_other_commands_refuse_its_model_by_name(small, tmp_path):
     _, rows, _ = run(small(*FLAGS, objectives=("labels",), seeds=(0,)), tmp_path / "out")
     folder = tmp_path / "out/runs" / rows[-1].hash
-    for refused in (open_classifier, open_source):
-        with pytest.raises(UserError, match=r"model of task number; .*distill-jax predict"):
-            refused(folder)
-    with pytest.raises(UserError, match="of a student of task number; compressed are"):
-        row_of(folder)
+    with pytest.raises(UserError, match=r"model of task number; .*distill-jax predict"):
+        open_classifier(folder)
+    with pytest.raises(UserError, match="ce: this loss has no meaning for a number"):
+        compressed(folder, "distil(objective='ce')", tmp_path / "small")
+    with pytest.raises(
+        UserError, match="of a student of task number; updated are those of classes"
+    ):
+        update_run(folder, {}, tmp_path / "new", Reporter(), columns={})
     with pytest.raises(UserError, match="a temperature is for classes"):
         open_any(folder, temperature=2.0)
     with pytest.raises(UserError, match="teaching classes as it came is for task classes"):

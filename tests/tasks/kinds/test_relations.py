@@ -2,9 +2,10 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
-from kind_tables import run
+from kind_tables import exported, run
 from toys import WORDS
 
 from distill_jax.cli.main import dispatch
@@ -45,5 +46,7 @@ def test_the_whole_way(related, small, tmp_path, capsys):
     assert capsys.readouterr().out.split("\t")[0] in ("before", "behind")
     with pytest.raises(UserError, match="does not mark two entities: '@ Emma @"):
         dispatch(["predict", model, "Emma lives in York"])
-    with pytest.raises(UserError, match="task relations"):
-        dispatch(["export", model])
+    said = exported(Path(model), capsys, ["@ Emma @ lives in # York #"])
+    assert "within" in said and "on 20 sentences" in said
+    dispatch(["verify", f"{model}/export/onnx", "--input", str(asked)])
+    assert "on your texts: 20 sentences" in capsys.readouterr().out

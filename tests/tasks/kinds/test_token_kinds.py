@@ -5,13 +5,15 @@ from functools import partial
 
 import numpy as np
 import pytest
-from kind_tables import numbers, run
+from compressed import one_device
+from kind_tables import exported, made_smaller, numbers, run
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.engine import run as run_module
 from distill_jax.tables.evidence import scores_by_example
 from distill_jax.tables.ledger import Ledger
+from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.training.interrupt import Interrupted
 
 TASKS = ("tags", "intent_slots", "spans")
@@ -91,7 +93,7 @@ PREDICTS = dict(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_whole_way(task, small_of, tmp_path, capsys):
+def test_the_whole_way(task, small_of, tmp_path, capsys, monkeypatch):
     args = small_of(task, objectives=("ce", SEVERAL))
     spec, _, said = run(args, tmp_path / "out")
     assert "self-checks: teacher deterministic" in said
@@ -112,8 +114,11 @@ def test_the_whole_way(task, small_of, tmp_path, capsys):
     saved = json.loads((folder / "model/task.json").read_text())
     assert saved["task"] == task
     assert ("null_threshold" in saved["saved"]) == (task == "spans")
-    with pytest.raises(UserError, match=f"task {task}"):
-        dispatch(["export", str(folder)])
+    texts = ["good", "--second", "the good film"] if kind_named(task).pairs else ["the good film"]
+    assert "; validation f1" in exported(folder, capsys, texts, "onnx-int8,onnx")
+    if task == "tags":
+        one_device(monkeypatch)
+        made_smaller(folder, kind_named(task), "vocabulary -> int8", tmp_path / "small")
     data = args.data.removeprefix("files:")
     PREDICTS[task](str(folder), type(tmp_path)(data), tmp_path, capsys)
 

@@ -26,6 +26,7 @@ from distill_jax.tables.evidence import scores_by_example, weights_by_example
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.language.cells import LanguageDataConfig, LanguageSetup, LanguageTraining
 from distill_jax.tasks.language.table import Language
+from distill_jax.tasks.language.texts import prepare_texts
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.step import CompiledStep
 
@@ -219,3 +220,15 @@ def test_settings_out_of_range_are_said():
     ):
         with pytest.raises(UserError, match=message):
             make()
+
+
+def test_long_texts_are_read_on_where_the_next_token_is_asked_for(texts):
+    config = LanguageDataConfig(f"text:{texts}", vocab_size=80, max_length=8)
+    whole, cut = (prepare_texts(config, asks, None) for asks in ("next", "masked"))
+    assert all(each.cut == 0 for each in whole.coverage.values())
+    assert all(each.cut == 1 for each in cut.coverage.values())
+    for split, table in whole.tables.items():
+        assert len(table) > len(cut.tables[split]) and table.asked_S is not None
+        told = f"{split}: {len(cut.tables[split]):,} texts of more than 8 tokens are read on in "
+        assert any(note.startswith(told) for note in whole.notes)
+    assert not any("further windows" in note for note in cut.notes)

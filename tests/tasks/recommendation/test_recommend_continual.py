@@ -125,6 +125,9 @@ def test_mistakes_are_told(data, tmp_path):
     strata = dataclasses.replace(SWEEP, base=SWEEP.base.but(objective="kl(top=5, strata=2)"))
     with pytest.raises(UserError, match="no strata in a continual run"):
         run(strata, data, tmp_path)
+    graph = SWEEP.base.but(teacher=RecTeacher(RecModel("lightgcn-2x4", max_length=8), top=8))
+    with pytest.raises(UserError, match="over the graph of one moment's interactions"):
+        run(dataclasses.replace(SWEEP, base=graph), data, tmp_path)
 
 
 def test_windows_reach_back_in_every_update(data, tmp_path):

@@ -1,0 +1,161 @@
+"""Models of every kind of task in every format, with answers in their own terms."""
+
+import json
+import shutil
+
+import pytest
+from exports import save_student, text_families
+
+from distill_jax.cli.main import dispatch
+from distill_jax.core.errors import UserError
+from distill_jax.evaluation.open_classifier import open_classifier
+from distill_jax.evaluation.task_file import read_task
+from distill_jax.export.contenders import enter
+from distill_jax.export.formats import names
+from distill_jax.export.manifest import MANIFEST, digests_of, read_manifest, write_manifest
+from distill_jax.export.opened import open_export
+from distill_jax.export.runtime import open_any
+from distill_jax.export.verify import find_source, verified
+from distill_jax.models.hf_config import read_json
+from distill_jax.tasks.kinds.kinds import all_names, form_of, kind_named
+
+TAGS = ["O", "B-praise", "I-praise"]
+KINDS = {
+    "number": (("rating",), {"mean": 50.0, "deviation": 12.0}),
+    "labels": (("bad", "good", "music"), {"threshold": 0.4}),
+    "tags": (tuple(TAGS), {"tags": TAGS}),
+    "intent_slots": ((*TAGS, "ask", "tell"), {"tags": TAGS}),
+    "spans": (("start", "end"), {"unanswerable": True, "null_threshold": 0.25}),
+    "relations": (("before", "behind"), {"temperature": 1.5}),
+}
+"""Names of the outputs, and what is kept for answers."""
+TEXTS = ["the film is good", "the plot and the cast and the music is very not good at all"]
+SECOND = ["the plot was bad and the music was very good", "the film"]
+
+
+@pytest.fixture(scope="module")
+def run_of(toy_teacher, tmp_path_factory):
+    """(kind, family) -> the folder of a run."""
+    runs = {}
+
+    def made(task, family="bert"):
+        if (task, family) not in runs:
+            kind, (outputs, saved) = kind_named(task), KINDS[task]
+            folder = tmp_path_factory.mktemp(task) / "run"
+            how = {"pooling": "tokens"} if kind.head == "tokens" else {}
+            save_student(
+                folder, toy_teacher, family, pairs=kind.pairs, outputs=outputs, temperature=1.0,
+                **how,
+            )  # fmt: skip
+            kind.mark(folder / "model", saved)
+            runs[task, family] = folder
+        return runs[task, family]
+
+    return made
+
+
+def asked(opened, task):
+    columns = (TEXTS, SECOND) if kind_named(task).pairs else (TEXTS,)
+    rows = opened.classify(*columns)
+    return [opened.answering.data(row) for row in rows]
+
+
+def rounded(value, digits=3):
+    """Plain values with fewer digits."""
+    if isinstance(value, float):
+        return round(value, digits)
+    if isinstance(value, dict):
+        return {name: rounded(each, digits) for name, each in value.items()}
+    return [rounded(each, digits) for each in value] if isinstance(value, list) else value
+
+
+SHORT = [
+    *((task, "bert", "onnx") for task in ("number", "tags", "spans")),
+    ("labels", "bert", "onnx-int8"),
+    ("tags", "bert", "hf"),
+]
+ALL = [(task, "bert", format) for task in KINDS for format in names()]
+CASES = [
+    *SHORT,
+    *(pytest.param(*case, marks=pytest.mark.long) for case in ALL if case not in SHORT),
+    pytest.param("tags", "bilstm", "onnx", marks=pytest.mark.long),
+]
+"""Of all pairs of a kind and a format; those of the default run differ most."""
+OTHERS = [n for n, f in text_families().items() if f.tokens and n not in ("bert", "bilstm")]
+
+
+def test_every_kind_is_here():
+    assert {*KINDS, "classes"} == set(all_names())
+
+
+@pytest.mark.parametrize(("task", "family", "format"), CASES)
+def test_an_export_answers_as_its_student(task, family, format, run_of, write_export, tmp_path):
+    run, folder = run_of(task, family), tmp_path / "run/export" / format
+    manifest = write_export(run, format, folder)
+    assert manifest == read_manifest(folder) and manifest.task == task
+    assert manifest.per_token == (kind_named(task).head == "tokens")
+    assert read_task(folder) == read_task(run / "model")
+    ours, theirs = asked(open_any(folder), task), asked(open_any(run), task)
+    if format != "onnx-int8":
+        assert rounded(ours) == rounded(theirs)
+    shutil.copytree(run / "model", tmp_path / "run/model")
+    export = open_export(folder)
+    found = list(verified(export, find_source(export, None), zip(TEXTS, SECOND, strict=True)
+                          if kind_named(task).pairs else [[text] for text in TEXTS]))  # fmt: skip
+    assert "on your texts: 2 sentences" in found[-1] and "get the same answer" in found[-1]
+    card = (folder / "README.md").read_text()
+    assert form_of(read_task(folder), manifest.label_names, folder).reading in card
+    config = folder / "config.json"
+    if format == "hf" and config.is_file():
+        assert read_json(config).get("problem_type") == kind_named(task).problem_type
+
+
+@pytest.mark.parametrize(
+    "family", ["bilstm", *(pytest.param(n, marks=pytest.mark.long) for n in OTHERS)]
+)
+def test_what_a_format_has_no_head_for_is_refused_by_name(family, run_of, write_export, tmp_path):
+    with pytest.raises(UserError, match="onnx, onnx-int8 and stablehlo hold it"):
+        write_export(run_of("tags", family), "hf", tmp_path / "hf")
+
+
+def test_what_is_for_classes_says_so(run_of, write_export, tmp_path):
+    run = run_of("number")
+    write_export(run, "onnx", tmp_path / "onnx")
+    with pytest.raises(UserError, match="model of task number; this is for task classes"):
+        open_classifier(run)
+    with pytest.raises(UserError, match="model of task number; bench is for task classes"):
+        enter(run)
+    with pytest.raises(UserError, match="is an export for number; bench is for classifiers"):
+        enter(tmp_path / "onnx")
+    with pytest.raises(UserError, match="for task number, and serve answers with classes"):
+        dispatch(["serve", str(tmp_path / "onnx"), "--port", "0"])
+    with pytest.raises(UserError, match=r"a temperature is for classes; .* is for task number"):
+        open_any(tmp_path / "onnx", temperature=2.0)
+
+
+def test_an_export_without_what_it_answers_with_is_refused(run_of, write_export, tmp_path):
+    write_export(run_of("number"), "onnx", tmp_path / "onnx")
+    manifest = read_manifest(tmp_path / "onnx")
+    (tmp_path / "onnx/task.json").unlink()
+    (tmp_path / "onnx" / MANIFEST).unlink()
+    files = digests_of(tmp_path / "onnx")
+    write_manifest(tmp_path / "onnx", type(manifest)(**{**vars(manifest), "files": files}))
+    with pytest.raises(UserError, match=r"is an export for number, and no task\.json in it"):
+        open_any(tmp_path / "onnx")
+
+
+def test_golden_answers_of_tokens_that_are_not_theirs_are_told(run_of, write_export, tmp_path):
+    folder = tmp_path / "onnx"
+    write_export(run_of("tags"), "onnx", folder)
+    manifest, golden = read_manifest(folder), json.loads((folder / "golden.json").read_text())
+    assert [len(row) for row in golden["source"]][:2] == [7, 3]  # tokens of the first texts
+    for change in (lambda rows: rows.pop(), lambda rows: rows[0].append([0.0])):
+        changed = {**golden, "source": [list(row) for row in golden["source"]]}
+        change(changed["source"])
+        (folder / "golden.json").write_text(json.dumps(changed))
+        (folder / MANIFEST).unlink()
+        changes = {"files": digests_of(folder)}
+        write_manifest(folder, type(manifest)(**{**vars(manifest), **changes}))
+        export = open_export(folder)
+        with pytest.raises(UserError, match=r"golden\.json (is damaged|does not fit)"):
+            list(verified(export, None, None))
