@@ -7,6 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "causal_lm": "CausalLM",
     "compression": "Compression",
+    "derrd_citeulike": "Derrd",
     "federated": "Federated",
     "pretraining_zh": "PretrainingZh",
     "stanton2021_fidelity": "Fidelity",

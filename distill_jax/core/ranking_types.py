@@ -81,14 +81,16 @@ class RankingOutput(Output):
       items_ID: [I, D], item vectors; row i is item number i.
       item_bias_I: [I] or None.
       hidden_states: layer -> [B, T, D]; 0 is the embeddings.
+      users_UD: [U, D], what all users ask with, of a model that knows them by number; else None.
     """
 
-    SHARED: ClassVar[tuple[str, ...]] = ("items_ID", "item_bias_I")
+    SHARED: ClassVar[tuple[str, ...]] = ("items_ID", "item_bias_I", "users_UD")
 
     queries_BTD: Array
     items_ID: Array
     item_bias_I: Array | None = None
     hidden_states: LayerArrays = struct.field(default_factory=dict)
+    users_UD: Array | None = None
 
     @property
     def scores(self) -> Array:

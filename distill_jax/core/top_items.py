@@ -23,6 +23,11 @@ class TopItems:
       queries_BTD: float32 [B, T, D_t], the teacher's queries; None where nobody asks.
       items_BD: float32 [B, D_t], the teacher's vector of each row's newest target; None where
         nobody asks.
+      unseen_BK: int32 [B, K], the likeliest items that each row's user never took in training.
+      negatives_BND: float32 [B, N, D_t], the teacher's vectors of each row's first negatives.
+      fans_BNK: int32 [B, N, K], the likeliest users, of those who never took it in training, for
+        each of the row's first negatives. These three only a teacher has that knows users by
+        number; None where nobody asks.
     """
 
     ids_BTK: Array
@@ -33,6 +38,9 @@ class TopItems:
     strata_BTK: Array | None = None
     queries_BTD: Array | None = None
     items_BD: Array | None = None
+    unseen_BK: Array | None = None
+    negatives_BND: Array | None = None
+    fans_BNK: Array | None = None
 
     @property
     def scores(self) -> Array:
@@ -49,12 +57,24 @@ class Wanted:
       strata: into how many strata items are divided by popularity; 0 where nobody asks.
       queries: whether the teacher's queries are read.
       items: whether its item vectors are.
+      unseen: how many items, of those that the user never took.
+      negatives: of how many sampled items its vectors.
+      fans, fans_of: how many users likeliest to take each of how many sampled items.
     """
 
     top: int = 0
     strata: int = 0
     queries: bool = False
     items: bool = False
+    unseen: int = 0
+    negatives: int = 0
+    fans: int = 0
+    fans_of: int = 0
+
+    @property
+    def knows_users(self) -> bool:
+        """Whether only a teacher can say it that knows users by number."""
+        return bool(self.unseen or self.negatives or self.fans)
 
     def __or__(self, other: Wanted) -> Wanted:
         return Wanted(
@@ -62,4 +82,8 @@ class Wanted:
             max(self.strata, other.strata),
             self.queries or other.queries,
             self.items or other.items,
+            max(self.unseen, other.unseen),
+            max(self.negatives, other.negatives),
+            max(self.fans, other.fans),
+            max(self.fans_of, other.fans_of),
         )

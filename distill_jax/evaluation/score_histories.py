@@ -11,9 +11,11 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from distill_jax.core.mesh import replicate
-from distill_jax.core.ranking_types import HistoryBatch, Question, scores_last
+from distill_jax.core.ranking_types import HistoryBatch, Question, logits_at, scores_last
 from distill_jax.data.histories import questions
 from distill_jax.data.interactions import Histories
+from distill_jax.data.plan import filled
+from distill_jax.evaluation.among import ItemScorer
 from distill_jax.evaluation.recommend import rows_at_once
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
@@ -52,6 +54,13 @@ class HistoryScorer:
 
         self._score = jax.jit(score)
 
+        def score_at(params: Any, items_ID: Array, batch: HistoryBatch, items_BN: Array) -> Array:
+            output = recommender.apply({"params": params}, batch, items_ID=items_ID, last_only=True)
+            last = output.replace(queries_BTD=output.queries_BTD[:, -1:])  # type: ignore[attr-defined]
+            return logits_at(last, items_BN[:, None])[:, 0]
+
+        self._score_at = jax.jit(score_at)
+
     def of(self, params: Any, texts: ItemTexts | None = None, mesh: Mesh | None = None) -> Any:
         """The scorer with some parameters; the items' vectors are made here, once.
 
@@ -71,6 +80,18 @@ class HistoryScorer:
             if len(said_BI) == len(histories):
                 return said_BI
             return np.asarray(said_BI)[: len(histories)]  # on the host: nothing is compiled for it
+
+        return scorer
+
+    def at_items(self, params: Any) -> ItemScorer:
+        """The scorer of each history's own few items, with some parameters."""
+        params = jax.device_put(params)
+        items_ID = self._items(params, self.recommender.texts)
+
+        def scorer(histories: Histories, items_EN: np.ndarray) -> np.ndarray:
+            batch = self.batch(histories)
+            items_BN = filled(items_EN, len(np.asarray(batch.example_ids_B)))
+            return np.asarray(self._score_at(params, items_ID, batch, items_BN))[: len(histories)]
 
         return scorer
 

@@ -123,3 +123,9 @@ class ExpertFeed(ExampleFeed):
 
     def _names(self, bound: Bound) -> list[str]:
         return [f"experts_{s}_{t}" for s, t in bound.pairs] or ["experts"]
+
+
+@dataclasses.dataclass(frozen=True)
+class HintFeed(ExpertFeed):
+    """What experts make of a vector is to be the teacher's; of a recommender see
+    ``drawn_readers``."""

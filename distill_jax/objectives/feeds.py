@@ -324,6 +324,12 @@ class RankingFeed(Feed):
 
 
 @dataclasses.dataclass(frozen=True)
+class RelaxedFeed(RankingFeed):
+    """Losses on lists of which only the first places are ordered; of a catalogue they may be
+    drawn, see ``drawn_readers``."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TargetFeed(Feed):
     """Losses on the item that was taken, among a whole catalogue."""
 

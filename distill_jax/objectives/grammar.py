@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, Protocol
 
 from distill_jax.core.errors import UserError, unknown
-from distill_jax.objectives.schedules import KINDS, Schedule
+from distill_jax.objectives.schedules import KINDS, RAMPS, Schedule
 from distill_jax.objectives.terms import NOT_NEGATIVE, LayerMap, Objective, Option, Term
 
 MAX_CHARS = 4000
@@ -208,7 +208,7 @@ class _Reader:
         name = node.func.id if isinstance(node.func, ast.Name) else "?"
         if name not in KINDS:
             raise unknown("schedule", name, KINDS, where=self.place(self.column(node)))
-        if name in ("linear", "cosine"):
+        if name in RAMPS:
             return self.ramp(name, node)
         if len(node.args) != 1 or node.keywords:
             self.fail(node, f"expected {name}({{share of training: value, ...}})")
@@ -231,4 +231,6 @@ class _Reader:
         if not 0 <= ends["start"] < ends["end"] <= 1:
             self.fail(node, f"{name} needs 0 <= start < end <= 1")
         first, last = (float(self.plain_number(arg)) for arg in node.args)
+        if name == "geometric" and not min(first, last) > 0:
+            self.fail(node, "geometric goes from one number above 0 to another")
         return Schedule(name, ((ends["start"], first), (ends["end"], last)))

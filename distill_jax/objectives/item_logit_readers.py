@@ -191,8 +191,9 @@ class RankedList(ItemReader):
         """The student's logits [B, T, N] of the sampled items, and which are outside the top."""
         ids_BTN = scores.batch.negatives_BTN
         assert ids_BTN is not None, "a feed draws what the objective needs"
+        ids_BTN = ids_BTN[..., : self.option("sampled")]
         inside = jnp.any(ids_BTN[..., :, None] == ids_BTK[..., None, :], axis=-1)
-        return scores.negatives_BTK, ~inside
+        return scores.negatives_BTK[..., : self.option("sampled")], ~inside
 
 
 def _at_columns(whole: Any, columns: Array) -> Any:

@@ -179,4 +179,5 @@ class SampledItems(ItemReader):
         return True
 
     def values(self, loss: Loss, params: Params, said: Scores, teacher: Any, draw: Any) -> Array:
-        return loss(said.target_BT, said.negatives_BTK, where=said.batch.target_where_BT)
+        negatives_BTK = said.negatives_BTK[..., : int(self.option("n"))]
+        return loss(said.target_BT, negatives_BTK, where=said.batch.target_where_BT)

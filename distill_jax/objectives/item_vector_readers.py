@@ -73,7 +73,7 @@ class VectorReader(ItemReader):
         return {"projection": init_projection(rng, *self.widths)} if self.projected else {}
 
 
-def _newest(batch: HistoryBatch, teacher: TopItems) -> Array:
+def newest(batch: HistoryBatch, teacher: TopItems) -> Array:
     """Rows whose newest position has a target that the teacher spoke of, bool [B]."""
     return (batch.target_where_BT & teacher.where_BT)[:, -1]
 
@@ -101,7 +101,7 @@ class HiddenVectors(VectorReader):
 
     def where(self, batch: HistoryBatch, teacher: TopItems) -> Array:
         if self.on == "items":
-            return _newest(batch, teacher)
+            return newest(batch, teacher)
         return jnp.any(super().where(batch, teacher), axis=1)
 
     def values(self, loss: Loss, params: Params, said: Scores, teacher: Any, draw: Any) -> Array:
@@ -126,13 +126,13 @@ class Entities(VectorReader):
     """
 
     def where(self, batch: HistoryBatch, teacher: TopItems) -> Array:
-        where_B = _newest(batch, teacher)
+        where_B = newest(batch, teacher)
         return jnp.concatenate([where_B, where_B]) if self.on == "both" else where_B
 
     def entities(self, scores: Scores, teacher: Any) -> list[tuple[Array, Array]]:
         """(student's [B, D_s], teacher's [B, D_t]) of each kind of entities."""
         kinds = []
-        where_B = _newest(scores.batch, teacher)
+        where_B = newest(scores.batch, teacher)
         if self.on != "items":
             kinds.append((scores.output.queries_BTD[:, -1], teacher.queries_BTD[:, -1]))
         if self.on != "queries":

@@ -13,15 +13,16 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from distill_jax.core.errors import UserError
 from distill_jax.core.ranking_types import Negatives, RankingCapture
 from distill_jax.core.top_items import Wanted
 from distill_jax.core.types import ModelShape
-from distill_jax.objectives.expert_feeds import ExpertFeed
+from distill_jax.objectives.drawn_readers import DrawnList, Hints
+from distill_jax.objectives.expert_feeds import ExpertFeed, HintFeed
 from distill_jax.objectives.feeds import (
     Feed,
     LogitFeed,
     RankingFeed,
+    RelaxedFeed,
     SampledFeed,
     Shape,
     TargetFeed,
@@ -42,9 +43,11 @@ READERS: dict[type[Feed], type[ItemReader]] = {
     SampledFeed: SampledItems,
     LogitFeed: TopLogits,
     RankingFeed: RankedList,
+    RelaxedFeed: DrawnList,
     HiddenFeed: HiddenVectors,
     ExampleFeed: Entities,
     ExpertFeed: Experts,
+    HintFeed: Hints,
 }
 ROWS_ON_CPU, BLOCK_ON_CPU = 512, 4096
 """Queries and items whose logits are held at a time on a processor, 8 MiB: what its cache holds."""
@@ -137,18 +140,19 @@ def resolve_ranking(
     """
     tile = (rows, block) if rows else tile_of(positions, student.num_labels)
     outputs = Items(*tile, num_items=student.num_labels)
-    resolved = resolve(objective, student, teacher, outputs)
-    if len(_negatives(resolved)) > 1:
-        raise UserError(
-            f"{resolved.objective}: its losses want different numbers of negatives; a batch has "
-            "one set."
-        )
-    return resolved
+    return resolve(objective, student, teacher, outputs)
 
 
 def negatives_of(objective: ResolvedObjective) -> Negatives | None:
-    """What a feed has to draw for an objective, see ``data.histories.Draws``."""
-    return next(iter(_negatives(objective)), None)
+    """What a feed has to draw for an objective, see ``data.histories.Draws``.
+
+    A batch has one set of negatives: a loss that wants fewer than another looks at the first ones.
+    """
+    wanted = _negatives(objective)
+    if not wanted:
+        return None
+    per: Any = "position" if any(each.per == "position" for each in wanted) else "row"
+    return Negatives(max(each.count for each in wanted), per)
 
 
 def trained_on(objective: ResolvedObjective, counts_I: np.ndarray) -> ResolvedObjective:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from distill_jax import losses
 from distill_jax.losses.catalogue import bpr, sampled_bce, sampled_softmax, softmax_over_all
 from distill_jax.losses.labels import output_labels
-from distill_jax.objectives.expert_feeds import ExpertFeed
+from distill_jax.objectives.expert_feeds import ExpertFeed, HintFeed
 from distill_jax.objectives.feeds import (
     FROM_ONE,
     EitherLabelFeed,
@@ -14,6 +14,7 @@ from distill_jax.objectives.feeds import (
     HeadLabelFeed,
     LogitFeed,
     RankingFeed,
+    RelaxedFeed,
     SampledFeed,
     TargetFeed,
 )
@@ -122,13 +123,13 @@ LIBRARY: tuple[Fed, ...] = (
     Fed(losses.correlation, feed=ExampleFeed(), ranges={"gamma": POSITIVE, "order": FROM_ONE}),
     Fed(losses.crd, feed=ExampleFeed(projected=True)),
     Fed(losses.topology, feed=ExampleFeed()),
-    Fed(losses.expert_hints, feed=ExpertFeed()),
+    Fed(losses.expert_hints, feed=HintFeed()),
     Fed(losses.hierarchical_topology, feed=ExpertFeed(compares=True), ranges={"gamma": SHARE}),
     Fed(losses.listnet, feed=RankingFeed()),
     Fed(losses.listmle, feed=RankingFeed()),
     Fed(
         losses.relaxed_ranking,
-        feed=RankingFeed(of_two="it is listmle, whatever k", sampled=100),
+        feed=RelaxedFeed(of_two="it is listmle, whatever k", sampled=100),
         ranges=COUNT,
     ),
     Fed(

@@ -10,7 +10,9 @@ import bisect
 import dataclasses
 import math
 
-KINDS = ("linear", "cosine", "piecewise", "step")
+KINDS = ("linear", "cosine", "geometric", "piecewise", "step")
+RAMPS = ("linear", "cosine", "geometric")
+"""From one value to another."""
 
 
 def format_number(value: float) -> str:
@@ -25,9 +27,10 @@ class Schedule:
     """A number as a function of the share of training done.
 
     Attributes:
-      kind: ``linear`` or ``cosine`` (from the first point's value to the second's, along a line or
-        half a cosine; constant outside), ``piecewise`` (lines between the points) or ``step``
-        (each value holds from its point on; the first also before it).
+      kind: ``linear``, ``cosine`` or ``geometric`` (from the first point's value to the second's,
+        along a line, half a cosine, or by a factor a step; constant outside), ``piecewise`` (lines
+        between the points) or ``step`` (each value holds from its point on; the first also before
+        it).
       points: (share, value), shares rising within [0, 1].
     """
 
@@ -44,6 +47,8 @@ class Schedule:
             return self.points[after - 1][1]
         (left, low), (right, high) = self.points[after - 1 : after + 1]
         way = (share - left) / (right - left)
+        if self.kind == "geometric":
+            return low * (high / low) ** way
         if self.kind == "cosine":
             way = (1 - math.cos(math.pi * way)) / 2
         return low + (high - low) * way
@@ -55,7 +60,7 @@ class Schedule:
         return min(values), max(values)
 
     def __str__(self) -> str:
-        if self.kind in ("linear", "cosine"):
+        if self.kind in RAMPS:
             (start, first), (end, last) = self.points
             text = f"{format_number(first)}, {format_number(last)}"
             text += f", start={format_number(start)}" if start != 0 else ""

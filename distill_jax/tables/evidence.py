@@ -15,6 +15,8 @@ from distill_jax.tables.ledger import LedgerRow
 
 RANK = "rank"
 """The name of the test examples' ranks among ``LedgerRow.test_scores``: from 1, the best."""
+SAMPLED_RANK = "sampled_rank"
+"""And of their ranks among a few items, behind metrics called ``sampled_hr@10`` and the like."""
 CASES = "cases"
 """How many cases stand behind each example's mean, of a slice ``cases/SLICE``; else one each."""
 
@@ -131,8 +133,10 @@ def scores_by_example(row: LedgerRow, key: str) -> np.ndarray | None:
         return unpack_correct(row.test_correct).astype(np.float64)
     if metric in row.test_scores:
         return unpack_numbers(row.test_scores[metric]).astype(np.float64)
-    if RANK in row.test_scores:
-        return by_rank(metric, unpack_numbers(row.test_scores[RANK]))
+    among = metric.removeprefix("sampled_")
+    rank = RANK if among == metric else SAMPLED_RANK
+    if rank in row.test_scores:
+        return by_rank(among, unpack_numbers(row.test_scores[rank]))
     return None
 
 

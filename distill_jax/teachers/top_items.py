@@ -118,6 +118,11 @@ class TopItemsCache:
                 f"the objective reads the teacher's likeliest {wanted.top} items; its cache keeps "
                 f"{self.provenance.top}."
             )
+        if wanted.knows_users:
+            raise UserError(
+                "the objective reads what only a teacher says that knows users by number, such as "
+                "bpr_mf-200."
+            )
         if wanted.strata and strata_I is None:
             raise ValueError("strata are wanted: strata_I is needed")
         order_M = None

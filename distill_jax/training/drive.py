@@ -41,6 +41,7 @@ class LoopConfig:
       patience: training ends early when so many evaluations in a row were no better than the best
         before them; 0 for never. Schedules are those of all ``steps`` either way.
       lower: metrics of which the lowest is the best.
+      watched: metrics beside ``select`` whose own best renews the patience.
     """
 
     steps: int
@@ -52,6 +53,7 @@ class LoopConfig:
     ties: str | None = None
     patience: int = 0
     lower: tuple[str, ...] = field(default=("nll",), metadata=LATE)
+    watched: tuple[str, ...] = field(default=(), metadata=LATE)
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.eval_every < 1 or self.log_every < 1:
@@ -62,12 +64,13 @@ class LoopConfig:
     def merit(self, scores: Mapping[str, float]) -> tuple[float, float]:
         """What a step is worth, higher is better: the deciding metric, then that of ties."""
 
-        def merit(name: str | None) -> float:
-            if name is None:
-                return 0.0
-            return -scores[name] if name in self.lower else scores[name]
+        return self.worth(self.select, scores), self.worth(self.ties, scores)
 
-        return merit(self.select), merit(self.ties)
+    def worth(self, name: str | None, scores: Mapping[str, float]) -> float:
+        """A metric as a number of which more is better; 0 where there is none."""
+        if name is None:
+            return 0.0
+        return -scores[name] if name in self.lower else scores[name]
 
 
 class Recorder(Protocol):

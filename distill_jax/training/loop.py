@@ -65,8 +65,17 @@ class Progress:
     def has_ended(self, loop: LoopConfig) -> bool:
         """Whether patience is at its end: a function of the evaluations alone, so that a run that
         goes on from a checkpoint ends where it would have."""
-        since_best = sum(scores["step"] > self.best_step for scores in self.history)
+        renewed = max([self.best_step, *(self._best_of(name, loop) for name in loop.watched)])
+        since_best = sum(scores["step"] > renewed for scores in self.history)
         return 0 < loop.patience <= since_best
+
+    def _best_of(self, name: str, loop: LoopConfig) -> int:
+        """The first step at which a metric was the best that it has been."""
+        best, step = -math.inf, 0
+        for scores in self.history:
+            if (worth := loop.worth(name, scores)) > best:
+                best, step = worth, int(scores["step"])
+        return step
 
     def at_best(self) -> dict[str, float]:
         """The validation scores of the best step; {} where nothing was evaluated."""

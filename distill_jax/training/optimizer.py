@@ -33,6 +33,9 @@ class OptimizerConfig:
         parameter multiply; what comes to 0 is frozen, weight decay included.
       layer_decay: factor of each layer from the head down: 1 for the head, its power 1 for the last
         layer, and so on to the embeddings (Howard and Ruder 2018, "ULMFiT", section 3.2).
+      l2: factor of a penalty on the squares of everything trained, halved: so many times each
+        parameter is added to its gradient, after clipping and before Adam scales it. What
+        PyTorch's Adam calls weight decay.
     """
 
     learning_rate: float = 1e-3
@@ -46,6 +49,7 @@ class OptimizerConfig:
     clip_apart: bool = field(default=False, metadata=LATE)
     rates: tuple[tuple[str, float], ...] = field(default=(), metadata=LATE)
     layer_decay: float = field(default=1.0, metadata=LATE)
+    l2: float = field(default=0.0, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -57,6 +61,8 @@ class OptimizerConfig:
             raise UserError(f"clip_norm must be positive, not {self.clip_norm}")
         if not 0 <= self.weight_decay < math.inf:
             raise UserError(f"the weight decay must not be negative, not {self.weight_decay}")
+        if not 0 <= self.l2 < math.inf:
+            raise UserError(f"the L2 penalty must not be negative, not {self.l2}")
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1 and 0 < self.eps < math.inf):
             raise UserError(
                 f"Adam needs 0 <= b1 < 1, 0 <= b2 < 1 and eps > 0, not {self.b1}, {self.b2} and "
@@ -121,6 +127,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(config.clip_norm)
     chain = optax.chain(
         _apart(clip) if config.clip_apart else clip,
+        *((optax.add_decayed_weights(config.l2),) if config.l2 else ()),
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
         optax.add_decayed_weights(
             config.weight_decay,

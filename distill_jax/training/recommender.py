@@ -32,6 +32,8 @@ class FitConfig:
         several windows; else only the newest one is.
       kind_weights: how much a target of each kind of feedback counts, in the order of the data's;
         () where all do alike. What follows of a position's losses is divided by the sum of weights.
+      patience: training ends when so many evaluations in a row were no better; 0 for never.
+      watched: validation metrics beside ``select`` whose own best renews the patience.
     """
 
     epochs: int = 100
@@ -43,6 +45,8 @@ class FitConfig:
     select: str = NDCG
     windows: bool = field(default=False, metadata=LATE)
     kind_weights: tuple[float, ...] = field(default=(), metadata=LATE)
+    patience: int = field(default=0, metadata=LATE)
+    watched: tuple[str, ...] = field(default=(), metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)

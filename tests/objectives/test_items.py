@@ -153,13 +153,29 @@ def test_the_text_is_read_and_written(text):
         ("sampled_bce(k=3)", "argument of sampled_bce 'k'"),
         ("sampled_bce(n=0)", "n of sampled_bce must be"),
         ("full_softmax(label_smoothing=1)", "label_smoothing of full_softmax must be"),
-        ("sampled_bce(n=2) + bpr(n=3)", "different numbers of negatives"),
-        ("sampled_softmax(n=2) + bpr(n=2)", "different numbers of negatives"),
     ],
 )
 def test_mistakes_are_told(text, message):
     with pytest.raises(UserError, match=message):
         resolve_ranking(text, SHAPE, positions=9)
+
+
+def test_losses_share_one_set_of_negatives():
+    """Who wants fewer looks at the first ones; for one of them they are drawn at each position."""
+    output, batch = make()
+    both = resolve_ranking("sampled_bce(n=2) + bpr(n=3)", SHAPE, positions=B * T)
+    assert negatives_of(both) == Negatives(3, "position")
+    mixed = resolve_ranking("sampled_softmax(n=2) + bpr(n=1)", SHAPE, positions=B * T)
+    assert negatives_of(mixed) == Negatives(2, "position")
+    three = np.random.default_rng(1).integers(0, SHAPE.num_labels, (B, T, 3)).astype(np.int32)
+
+    def value(text, negatives):
+        objective = resolve_ranking(text, SHAPE, positions=B * T)
+        own = batch.replace(negatives_BTN=negatives)
+        return float(objective({}, objective.numbers(0, 1), output, None, own)[0])
+
+    apart = value("sampled_bce(n=2)", three[..., :2]) + value("bpr(n=3)", three)
+    assert value("sampled_bce(n=2) + bpr(n=3)", three) == pytest.approx(apart, rel=1e-6)
 
 
 def test_an_empty_batch_has_the_value_0_and_no_gradient():

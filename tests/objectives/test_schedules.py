@@ -11,6 +11,7 @@ from distill_jax.objectives.schedules import Schedule, format_number, value_at
         (Schedule("linear", ((0.0, 1.0), (1.0, 0.0))), {0: 1, 0.25: 0.75, 1: 0}),
         (Schedule("linear", ((0.2, 4.0), (0.6, 2.0))), {0: 4, 0.2: 4, 0.4: 3, 0.6: 2, 1: 2}),
         (Schedule("cosine", ((0.0, 1.0), (1.0, 0.0))), {0: 1, 0.5: 0.5, 1 / 3: 0.75, 1: 0}),
+        (Schedule("geometric", ((0.0, 1.0), (1.0, 1e-10))), {0: 1, 0.1: 0.1, 0.25: 10**-2.5}),
         (Schedule("piecewise", ((0.0, 0.0), (0.5, 1.0), (1.0, 0.0))), {0.25: 0.5, 0.75: 0.5}),
         (Schedule("piecewise", ((0.5, 3.0),)), {0: 3, 0.5: 3, 1: 3}),
         (Schedule("step", ((0.0, 1.0), (0.5, 2.0))), {0: 1, 0.49: 1, 0.5: 2, 1: 2}),

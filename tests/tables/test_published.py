@@ -32,7 +32,14 @@ read_in = "README"
 
 
 def test_the_sets():
-    assert names() == ("glue_sst2", "hinton2015", "kim2021", "tang2019", "wang2023")
+    assert names() == (
+        "derrd_citeulike",
+        "glue_sst2",
+        "hinton2015",
+        "kim2021",
+        "tang2019",
+        "wang2023",
+    )
 
 
 @pytest.mark.parametrize("name", names())
@@ -45,6 +52,8 @@ def test_every_number_says_where_it_comes_from(name):
         assert number.split in ("dev", "test")
         if number.column.startswith("errors"):
             assert number.value == int(number.value) > 0, "a count"
+        elif number.column.endswith("@10"):
+            assert 0 < number.value < 1, "a share"
         else:
             assert 50 < number.value < 100, "percent"
         assert number.column in published.columns

@@ -1,5 +1,6 @@
 """Runs: the same to the bit after an interruption, the best step kept, divergence named."""
 
+import dataclasses
 import math
 from functools import lru_cache
 
@@ -445,3 +446,24 @@ def test_a_damaged_checkpoint_is_not_passed_over(run, tmp_path):
 def test_a_record_of_another_version(record):
     with pytest.raises(UserError, match="may be of another version"):
         Progress.of(record)
+
+
+def test_the_best_of_another_watched_metric_renews_the_patience():
+    """What is kept is decided by one metric, when training ends by any of them."""
+    loop = LoopConfig(100, 1, select="hr@10", patience=2, watched=("hr@5", "nll"))
+    hits, short, loss = [0.5, 0.4, 0.4, 0.4, 0.4, 0.4], [0.1, 0.1, 0.2, 0.2, 0.1, 0.1], [9.0] * 6
+    loss[3] = 8.0  # lower is better
+    progress = Progress()
+    ends = []
+    for step, (hit, five, nll) in enumerate(zip(hits, short, loss, strict=True), 1):
+        scores = {"hr@10": hit, "hr@5": five, "nll": nll}
+        progress.history.append({"step": step, **scores})
+        if progress.improves(scores, loop):
+            progress.best_step = step
+        ends.append(progress.has_ended(loop))
+    assert ends == [False, False, False, False, False, True]
+    assert progress.best_step == 1
+    alone = dataclasses.replace(loop, watched=())
+    assert progress.has_ended(alone)
+    progress.history = progress.history[:3]
+    assert progress.has_ended(alone) and not progress.has_ended(loop)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -78,3 +79,15 @@ def test_nothing_of_the_losses_own_is_clipped_too():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong)).replace("learning_rate", "learning")):
         OptimizerConfig(**wrong)
+
+
+def test_an_l2_penalty_is_part_of_the_gradient_that_adam_scales():
+    """As PyTorch's Adam has its weight decay; biases and the losses' own parameters too."""
+    params, grads = parts(), parts(0.1)
+    plain = OptimizerConfig(weight_decay=0.0, clip_norm=1e9)
+    penal = jax.tree.map(lambda g, p: g + np.float32(0.3) * p, grads, params)
+    found = directions(replace(plain, l2=0.3), params, grads)
+    close = partial(np.testing.assert_allclose, rtol=1e-5)
+    jax.tree.map(close, found, directions(plain, params, penal))
+    with pytest.raises(UserError, match="L2 penalty must not be negative"):
+        replace(plain, l2=-1.0)

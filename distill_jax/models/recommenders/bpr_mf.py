@@ -37,12 +37,14 @@ class BprMfConfig(CatalogueConfig):
       num_users: U; others have no vector of their own.
       max_length: interactions of a user that one step looks at.
       kinds: see ``SequenceConfig``; the user's vector is the trunk that their heads share.
+      item_bias: whether items have a learned number of their own beside their vector.
     """
 
     items: ItemConfig
     num_users: int
     max_length: int = 200
     kinds: tuple[str, ...] = dataclasses.field(default=(), metadata=LATE)
+    item_bias: bool = dataclasses.field(default=True, metadata=LATE)
 
     task: ClassVar[Question] = "any"
     knows_users: ClassVar[bool] = True
@@ -71,7 +73,8 @@ class BprMf(HistoryModel):
         users_UD = self.param("user_embedding", init, shape, jnp.float32)
         queries_BTD = user_queries(batch, users_UD, items_ID)
         hidden_states = {0: look_up(items_ID, batch.item_ids_BT), 1: queries_BTD}
-        return RankingOutput(queries_BTD, items_ID, self.item_bias(items_ID), hidden_states)
+        bias_I = self.item_bias(items_ID) if config.item_bias else None
+        return RankingOutput(queries_BTD, items_ID, bias_I, hidden_states, users_UD)
 
 
 def user_queries(batch: HistoryBatch, users_UD: Array, items_ID: Array) -> Array:

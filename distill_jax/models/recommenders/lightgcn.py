@@ -94,7 +94,8 @@ class LightGcn(HistoryModel):
         layers = smoothed(users_UD, items_ID, texts, config.num_layers)
         hidden_states = {k: user_queries(batch, *vectors) for k, vectors in enumerate(layers)}
         users_UD, items_ID = mean_of(layers)
-        return RankingOutput(user_queries(batch, users_UD, items_ID), items_ID, None, hidden_states)
+        queries_BTD = user_queries(batch, users_UD, items_ID)
+        return RankingOutput(queries_BTD, items_ID, None, hidden_states, users_UD)
 
 
 def smoothed(

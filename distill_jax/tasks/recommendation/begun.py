@@ -25,6 +25,7 @@ from distill_jax.tasks.recommendation.columns import COLUMNS
 from distill_jax.tasks.recommendation.continual import First, Known
 from distill_jax.tasks.recommendation.runs import TEACHER_OUTPUTS, Catalogue
 from distill_jax.tasks.recommendation.table import PEER, TEACHER, Recommendation
+from distill_jax.teachers.top_items import TopItemsCache
 
 
 @dataclass(eq=False)
@@ -83,10 +84,11 @@ class FinishedRun:
         taught = task.taught
         if task.run(entry).hash != self.row.hash or taught is None:
             raise UserError(f"the teacher of {self.row.hash} is not what it was")
-        if not (runs / TEACHER_OUTPUTS / taught.cache.provenance.digest).is_dir():
+        cache, caches = taught.cache, runs / TEACHER_OUTPUTS  # of vectors alone none is on disk
+        if isinstance(cache, TopItemsCache) and not (caches / cache.provenance.digest).is_dir():
             self._tell(
                 engine,
-                f"{runs / TEACHER_OUTPUTS} has no cache of what the teacher said of the old "
+                f"{caches} has no cache of what the teacher said of the old "
                 "interactions: it was asked again",
             )
         params = with_new_rows(teacher, taught.params)

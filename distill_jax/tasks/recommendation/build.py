@@ -76,6 +76,7 @@ def build_recommender(
         text_width=width,
         given_width=0 if given_IV is None else given_IV.shape[1],
         fields=() if known is None else known.sizes,
+        initializer_range=model.initial,
     )
     family = recommender_family(name.kind)
     config = family.fitted(
@@ -88,6 +89,7 @@ def build_recommender(
         dropout=model.dropout,
         num_heads=model.heads,
         attention_dropout=model.dropout,
+        item_bias=model.item_bias,
     )
     return Recommender(config, family.constants(vectors, split))
 

@@ -91,6 +91,8 @@ class RecModel:
       vectors: digest of the item vectors that are given, of a model that reads some; known when
         they have been read.
       features: digest of the items' fields, likewise.
+      item_bias: of a matrix factorisation, see ``BprMfConfig``.
+      initial: standard deviation of fresh vectors and matrices.
     """
 
     name: str = "sasrec-1x16"
@@ -99,6 +101,8 @@ class RecModel:
     heads: int = 1
     vectors: str = field(default="", metadata=LATE)
     features: str = field(default="", metadata=LATE)
+    item_bias: bool = field(default=True, metadata=LATE)
+    initial: float = field(default=0.02, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -169,6 +173,9 @@ class RecommenderSetup:
       taught: of how many users' histories the teacher speaks at most, where it is heard; found when
         settled.
       update: of a student that was distilled before; None for the first time.
+      among: the item that is asked for is ranked among so many others too, of those that the user
+        never took, drawn by the seed of the run; on the validation split among them alone. 0 for
+        all items and nothing else.
     """
 
     Training: ClassVar[type] = FitConfig
@@ -181,9 +188,12 @@ class RecommenderSetup:
     top: int = 0
     update: Update | None = None
     taught: int | None = field(default=None, metadata=LATE)
+    among: int = field(default=0, metadata=LATE)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.among < 0:
+            raise UserError(f"{self.among} sampled items were asked for; expected 0 or more.")
 
     def settled(self, cell: RecommenderCell) -> RecommenderCell:
         """Objectives in canonical form, and how much is kept of what the teacher says."""

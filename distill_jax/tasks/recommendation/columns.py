@@ -17,3 +17,14 @@ COLUMNS = (
     Column("latency/p50_ms", "CPU ms a user", 1, 2, kind="mean"),
     Column("seconds/total", "run (s)", 1, 0, kind="mean"),
 )
+
+SAMPLED_HR = Column("test/sampled_hr@10", "H@10 sampled", 1, 4, higher_is_better=True)
+SAMPLED_NDCG = Column("test/sampled_ndcg@10", "N@10 sampled", 1, 4, higher_is_better=True)
+SAMPLED_COLUMNS = (
+    SAMPLED_HR,
+    SAMPLED_NDCG,
+    Column("test/hr@10", "HR@10 of all", 1, 4, higher_is_better=True),
+    Column("test/ndcg@10", "NDCG@10 of all", 1, 4, higher_is_better=True),
+    *COLUMNS[2:],
+)
+"""Of a table that ranks targets among a few sampled items too."""

@@ -65,6 +65,7 @@ from distill_jax.tasks.recommendation.runs import (
     trained_once,
 )
 from distill_jax.tasks.recommendation.table import batches_of
+from distill_jax.teachers.factor_words import FactorWords
 from distill_jax.teachers.top_items import Heard, TopItemsCache
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
@@ -135,7 +136,7 @@ class Known:
 
     params: Params
     digest: str
-    cache: TopItemsCache
+    cache: TopItemsCache | FactorWords
     among: int
 
 

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.rows import ledger_row, training_facts
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.work import Work
+from distill_jax.evaluation.among import (
+    ItemScorer,
+    at_items,
+    metrics_among,
+    others_of,
+    ranks_among,
+)
 from distill_jax.evaluation.audience import Audience, save_audience
 from distill_jax.evaluation.item_catalogue import Catalogue as ItemCatalogue
 from distill_jax.evaluation.item_catalogue import save_catalogue
@@ -52,7 +59,7 @@ from distill_jax.models.recommenders.save import (
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.items import looks_at_named, negatives_of, trained_on
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.tables.evidence import CASES, RANK, pack_numbers
+from distill_jax.tables.evidence import CASES, RANK, SAMPLED_RANK, pack_numbers
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tasks.recommendation.build import (
     ENCODER,
@@ -60,6 +67,7 @@ from distill_jax.tasks.recommendation.build import (
     item_vectors_of_texts,
 )
 from distill_jax.tasks.recommendation.cells import RecommenderCell
+from distill_jax.teachers.factor_words import FactorWords, factor_words
 from distill_jax.teachers.item_texts import MAX_TOKENS, TextSpace
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
 from distill_jax.teachers.top_items import (
@@ -84,6 +92,21 @@ MOST_KEPT = 2**31
 """Bytes of a closed form that is kept for use: EASE has more from 23,171 items on."""
 TESTED_SLICES = ("tail", "cold")
 """Parts of the cases that tests over users may look at."""
+
+
+@dataclass(frozen=True)
+class TestAmong:
+    """The test split's figures among a few items.
+
+    Attributes:
+      metrics: for the ledger.
+      evidence: for tests over users.
+    """
+
+    __test__ = False  # not for pytest
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    evidence: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +188,16 @@ class Catalogue:
             scorer, self.split, "test", ks=CUTS, list_length=LIST, on_batch=self.engine.check_stop
         )
 
+    def test_among(self, cell: RecommenderCell, scorer: ItemScorer) -> TestAmong:
+        """The same among a few items, where the cell asks for that."""
+        if not cell.setup.among:
+            return TestAmong()
+        others_UN = others_of(self.split, cell.setup.among, cell.seed)
+        check_stop = self.engine.check_stop
+        ranks_E = ranks_among(scorer, self.split, self.split.test, others_UN, check_stop)
+        metrics = {f"test/{name}": value for name, value in metrics_among(ranks_E).items()}
+        return TestAmong(metrics, {SAMPLED_RANK: pack_numbers(ranks_E)})
+
 
 @functools.lru_cache(maxsize=8)
 def scorer_of(recommender: Recommender) -> HistoryScorer:
@@ -197,6 +230,13 @@ def recommender_work(
         found = evaluate(scorer, split, "validation", list_length=0, on_batch=on_batch).metrics
         return {name: found[name] for name in ("ndcg@10", "hr@10")}
 
+    def validate_among(
+        params: Params, mesh: Mesh, on_batch: Callable[[], None]
+    ) -> dict[str, float]:
+        scorer = scorer_of(recommender).at_items(to_host(params))
+        others_UN = others_of(split, cell.setup.among, cell.seed)
+        return metrics_among(ranks_among(scorer, split, split.validation, others_UN, on_batch))
+
     return Work(
         identity=Identity(cell.hash, json.loads(json.dumps(cell.config))),
         seed=cell.seed,
@@ -208,13 +248,15 @@ def recommender_work(
             steps=training.epochs * steps_per_epoch,
             eval_every=training.eval_every * steps_per_epoch,
             select=training.select,
+            patience=training.patience,
+            watched=training.watched,
         ),
         batch_size=training.batch_size,
         lengths=lengths,
         table=table,
         data=split.digest,
         loss_params=lambda: objective.init_params(jax.random.fold_in(jax.random.key(cell.seed), 1)),
-        evaluate=validate,
+        evaluate=validate_among if cell.setup.among else validate,
         draws=Draws(table, hiding, negatives_of(objective), training.kind_weights),
         items=_named_items(recommender, objective, training.batch_size, max(lengths)),
         precision=cell.precision,
@@ -256,7 +298,9 @@ def write_up(
     """
     report = catalogue.test(scorer_of(recommender).of(params, mesh=catalogue.engine.mesh))
     metrics = test_metrics(report, teacher_top_EK)
-    metrics["validation/ndcg@10"] = training["best_score"]
+    among = catalogue.test_among(cell, scorer_of(recommender).at_items(params))
+    metrics |= among.metrics
+    metrics[f"validation/{cell.training.select}"] = training["best_score"]
     metrics["parameters"] = parameter_count(params)
     timed = latency(catalogue, recommender, params)
     metrics |= {"latency/p50_ms": timed.p50_ms, "latency/p95_ms": timed.p95_ms}
@@ -273,7 +317,7 @@ def write_up(
         metrics=metrics,
         fingerprints={"data": cell.data_digest, **heard},
         training=training,
-        test_scores=evidence(report),
+        test_scores=evidence(report) | among.evidence,
         history=training["history"],
     )
 
@@ -330,8 +374,11 @@ def asked(
     users: int | None = None,
     kept: Path | None = None,
     among: int | None = None,
-) -> tuple[str, TopItemsCache]:
+) -> tuple[str, TopItemsCache | FactorWords]:
     """A teacher's digest, and what it says at every position: its cache, made where there is none.
+
+    A teacher that knows users by number says the same of a user at every position, at once, and
+    more: the digest tells such words from those that a cache would keep.
 
     Args:
       table: of students that learn from it.
@@ -341,8 +388,13 @@ def asked(
       among: it names of the first so many items alone; None for all.
     """
     top = kept_items(top, table.split)
-    own, table = recommender_digest(recommender, params), table_for(recommender, table)
+    own = recommender_digest(recommender, params)
     limit = None if among == table.num_items else among
+    plain = limit is None and not table.split.data.kind_names
+    if recommender.config.knows_users and plain:
+        words = factor_words(recommender, params, table.split, top)
+        return digest({"factor_words": 1, "teacher": own}), words
+    table = table_for(recommender, table)
     own_words = own if limit is None else digest([own, limit])
     provenance = TopItemsProvenance(own_words, table.digest, top, users)
     if kept is not None and (there := kept / TEACHER_OUTPUTS / provenance.digest).is_dir():
@@ -374,6 +426,7 @@ def closed_form_row(
     model = CLOSED_FORMS[name].fit(catalogue.split, on_block=catalogue.engine.check_stop)
     fitted = time.perf_counter() - started
     report = catalogue.test(model.scores)
+    among = catalogue.test_among(cell, at_items(model.scores))
     if is_lead():
         keep_closed_form(catalogue, name, cell, model)
     return ledger_row(
@@ -383,10 +436,10 @@ def closed_form_row(
         group="closed form",
         seed=0,
         config={**cell.config, "closed_form": name},
-        metrics=test_metrics(report, teacher_top_EK),
+        metrics=test_metrics(report, teacher_top_EK) | among.metrics,
         fingerprints={"data": cell.data_digest},
         training={"seconds": {"train": fitted, "total": time.perf_counter() - started}},
-        test_scores=evidence(report),
+        test_scores=evidence(report) | among.evidence,
     )
 
 

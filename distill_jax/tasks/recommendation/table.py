@@ -49,10 +49,11 @@ from distill_jax.tasks.recommendation.runs import (
     trained_once,
     write_up,
 )
+from distill_jax.teachers.factor_words import FactorWords
 from distill_jax.teachers.top_items import TopItemsCache, popularity_strata
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
-from distill_jax.training.recommender import FitConfig
+from distill_jax.training.recommender import NDCG, FitConfig
 from distill_jax.training.state import Params
 
 TEACHER, PEER = "teacher", "not heard"
@@ -73,7 +74,7 @@ class TaughtBy:
     recommender: Recommender
     params: Params
     digest: str
-    cache: TopItemsCache
+    cache: TopItemsCache | FactorWords
     top_EK: np.ndarray
 
 
@@ -223,7 +224,8 @@ class Recommendation:
         """The teacher's own training, or a peer's."""
         config = self.setup.teacher
         assert config is not None, "asked of tables with a teacher"
-        setup = RecommenderSetup(self.setup.data, self.bound(model or config.model))
+        own = self.setup
+        setup = RecommenderSetup(own.data, self.bound(model or config.model), among=own.among)
         stages = (Train(config.objective, config.training),)
         return Cell(setup, stages, config.seed, data_digest=self.split.digest)
 
@@ -363,9 +365,7 @@ class Recommendation:
         seen = f"as {data.kind_names[0]!r} {seen}" if data.kind_names else seen
         taught = teacher and (
             f"Teacher: {teacher.model.name}, trained with {teacher.objective} on the same "
-            f"interactions; its likeliest {kept_items(teacher.top, self.split)} items at each "
-            "training position are kept"
-            + (f", of {teacher.users} users at most." if teacher.users else "."),
+            f"interactions; {self._kept(teacher)}.",
             *self._privileged(teacher),
         )
         return (
@@ -374,9 +374,8 @@ class Recommendation:
             f"Ranks among all items, those of the user's own history {seen}, ties against the "
             f"model. Tests over examples are tests over users{weights}",
             *(taught or ()),
-            f"Students: {training.epochs} epochs of batches of {training.batch_size} users, the "
-            "same steps for every row; the step is chosen by validation NDCG@10, the test split "
-            "is read once.",
+            self._trained_how(training),
+            *self._sampled(),
             *self._weights_told(),
             *self.learned_from,
             *objectives_told(self.entries),
@@ -401,6 +400,44 @@ class Recommendation:
         numbers = next(iter(weights)) or (1.0,) * len(names)
         each = ", ".join(f"{name} {x:g}" for name, x in zip(names, numbers, strict=True))
         return (f"Weights of the kinds of feedback in training: {each}.",)
+
+    def _kept(self, teacher: RecTeacher) -> str:
+        if self.build(teacher.model).config.knows_users:
+            return "its vectors and its lists of a user's or an item's likeliest are asked directly"
+        kept = (
+            f"its likeliest {kept_items(teacher.top, self.split)} items at each training position"
+        )
+        return f"{kept} are kept" + (f", of {teacher.users} users at most" if teacher.users else "")
+
+    def _trained_how(self, training: FitConfig) -> str:
+        single = training.windows and self.sweep.base.setup.model.max_length == 1
+        rows = "interactions" if single else "users"
+        batches = f"batches of {training.batch_size} {rows}"
+        chosen = "NDCG@10" if training.select == NDCG else training.select
+        if not training.patience:
+            steps = f"{training.epochs} epochs of {batches}, the same steps for every row"
+        else:
+            watched = " or ".join((chosen, *training.watched))
+            each = f"{training.eval_every} epochs" if training.eval_every > 1 else "epoch"
+            steps = (
+                f"at most {training.epochs} epochs of {batches}; training ends when in "
+                f"{training.patience} evaluations, one every {each}, {watched} was no better"
+            )
+        return (
+            f"Students: {steps}; the step is chosen by validation {chosen}, the test split is "
+            "read once."
+        )
+
+    def _sampled(self) -> tuple[str, ...]:
+        if not (among := self.setup.among):
+            return ()
+        seeds = ", ".join(map(str, self.sweep.seeds))
+        return (
+            f"Sampled figures rank each target among {among} items that its user never took, drawn "
+            f"anew for each user by the run's seed ({seeds}); ties against the model. They are "
+            "higher than those over all items and need not order models as those do (Krichene "
+            "and Rendle 2020).",
+        )
 
     def self_check(self, runs: Sequence[Run]) -> None:
         check_first_steps(self.engine, runs)
