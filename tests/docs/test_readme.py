@@ -129,7 +129,8 @@ def test_every_flag_that_the_pages_name_exists():
 def test_the_way_from_script_to_loss_is_the_one_that_it_names():
     """Each file of the way imports the next."""
     way = README.partition("from script to loss:")[2].partition("Every task")[0]
-    files = re.findall(r"\]\(([\w/]+\.py)\)", way)
+    named = re.findall(r"`([\w/]+\.py)`", way)
+    files = [name if name.startswith("experiments") else f"distill_jax/{name}" for name in named]
     assert files[0] == "experiments/compare_losses.py" and len(files) == 9
     for one, following in itertools.pairwise(files):
         module = following.removesuffix(".py").replace("/", ".")
