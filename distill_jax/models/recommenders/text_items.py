@@ -191,7 +191,8 @@ def _given(texts: ItemTexts | None, config: ItemConfig) -> ItemTexts:
     if config.fields:
         _check_width("fields", known.fields_IC, len(config.fields))
         read.append(("fields", known.fields_IC))
-    if len({len(array) for _, array in read}) > 1:
+    # The length of one alone may be unknown yet, in a program for new items.
+    if len(read) > 1 and len({len(array) for _, array in read}) > 1:
         raise UserError(f"{' and '.join(f'{len(x)} {what}' for what, x in read)} of items.")
     for what, array in read if config.source in ("both", "id") else ():
         if len(array) < config.num_items:
