@@ -110,6 +110,9 @@ def weights(run):
 
 
 TASKS = ("recommendation", "search")
+ONE = ("recommendation", pytest.param("search", marks=pytest.mark.long))
+"""Both go the same way."""
+SHORT = (("recommendation", "vmap, skip"), ("recommendation", "fsdp, parts"))
 WAYS = {
     "vmap, skip": {"strategy": "vmap", "options": RunOptions(on_nan="skip")},
     "sharded": {"strategy": "sharded"},
@@ -121,7 +124,7 @@ WAYS = {
 @pytest.mark.parametrize(
     ("task", "way"),
     [
-        pytest.param(task, way, marks=() if task == TASKS[0] else pytest.mark.long)
+        pytest.param(task, way, marks=() if (task, way) in SHORT else pytest.mark.long)
         for task in TASKS
         for way in WAYS
     ],
@@ -139,7 +142,7 @@ def test_every_way_gives_one_table(tables, plain, task, way, tmp_path):
     assert "self-checks" in said and "passed" in said
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ONE)
 def test_parts_of_a_table_become_the_table(tables, plain, task, tmp_path):
     for number in (1, 2):
         tables[task](tmp_path, RunOptions(part=f"{number}/2"))
@@ -152,7 +155,7 @@ def test_parts_of_a_table_become_the_table(tables, plain, task, tmp_path):
     assert "runs are finished already" in said
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ONE)
 def test_precision_curves_and_the_table_before_the_runs(tables, plain, task, tmp_path):
     spec, rows, _ = tables[task](tmp_path, cells={"precision": "bf16"}, track="tensorboard")
     students = {place.hash for place in spec.places}
@@ -162,7 +165,7 @@ def test_precision_curves_and_the_table_before_the_runs(tables, plain, task, tmp
     assert np.isfinite([row.metrics["test/ndcg@10"] for row in rows]).all()
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ONE)
 def test_what_is_there_is_respected(tables, task, tmp_path):
     with pytest.raises(UserError, match="--resume must"):
         tables[task](tmp_path, RunOptions(resume="must"))

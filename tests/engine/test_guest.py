@@ -311,6 +311,7 @@ def test_stopped_it_goes_on_to_the_same_table(strategy, tmp_path, monkeypatch):
     assert results(found) == results(expected)
 
 
+@pytest.mark.long
 def test_killed_it_goes_on_to_the_same_table(whole, tmp_path):
     _, expected, _ = whole
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -282,7 +282,7 @@ def test_a_killed_process_lets_go(tmp_path):
     killer.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_at_once_from_the_teacher_on(
     toy_teacher, toy_reviews, one_device, tmp_path, capsys
 ):

@@ -24,9 +24,7 @@ SECOND = ["bad", "the music was very good", "the film"]
 @pytest.mark.parametrize(
     ("family", "pairs"),
     [
-        pytest.param(
-            family, pairs, marks=pytest.mark.long if pairs and family == "mobilebert" else ()
-        )
+        pytest.param(family, pairs, marks=pytest.mark.long if family == "mobilebert" else ())
         for family in sorted(text_families())
         for pairs in (False, True)
     ],

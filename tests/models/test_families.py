@@ -90,6 +90,7 @@ def run(toy_teacher, toy_reviews, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.long
 def test_families_from_their_names_to_their_answers(bag, run, toy_reviews, capsys):
     expected = {
         "bag-8": {"vocab_size": 17, "width": 8, "max_positions": 32, "num_labels": 2},

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import typing
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from distill_jax.tasks.classification.cells import (
     TrainingConfig,
 )
 from distill_jax.tasks.classification.yardsticks import Yardstick
+from distill_jax.tasks.finished import rebuilt
 from distill_jax.tasks.language.cells import LanguageSetup, LanguageTraining
 from distill_jax.tasks.recommendation.cells import RecModel, RecommenderSetup
 from distill_jax.tasks.revisions import has_experts
@@ -33,18 +33,6 @@ OTHERS = {
 }
 
 
-def rebuilt(kind, settings):
-    """A dataclass from the settings that a ledger keeps; those it does not keep are at default."""
-    if isinstance(settings, list):
-        return tuple(settings)
-    if not isinstance(settings, dict):
-        return settings
-    kinds = [k for k in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(k)]
-    hints = typing.get_type_hints(kinds[0])
-    known = {key: value for key, value in settings.items() if key in hints}
-    return kinds[0](**{key: rebuilt(hints[key], value) for key, value in known.items()})
-
-
 def cell_of(config):
     if "recipe" in config and "objective" not in config:
         return rebuilt(Yardstick, config)
@@ -54,7 +42,8 @@ def cell_of(config):
         kind = SearchSetup
     else:
         kind = RecommenderSetup if "top" in config else ClassifierSetup
-    stages = [config, *([config["intermediate"]] if config.get("intermediate") else [])][::-1]
+    before = config.get("intermediate") or []
+    stages = [*(before if isinstance(before, list) else [before]), config]
     trained = [
         Train(stage["objective"], rebuilt(TRAININGS[kind], stage["training"])) for stage in stages
     ]

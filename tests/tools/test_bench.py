@@ -41,7 +41,7 @@ def made():
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_race_without_torch(race, tmp_path, monkeypatch):
     """Slow: five processes, two of which make a table."""
     monkeypatch.setenv("XLA_FLAGS", HASTE)  # one device
@@ -156,7 +156,7 @@ def test_a_script_runs_as_it_would_alone(tmp_path):
     assert sum(v for name, v in told["seconds"].items() if name != "total") >= 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_accelerator_in_small(capsys, tmp_path):
     """Slow: seven programs."""
     gpu = bench_module("gpu")

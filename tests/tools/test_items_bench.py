@@ -10,7 +10,7 @@ from distill_jax.data.load_interactions import load_interactions
 
 
 def test_the_shop_has_all_items_and_a_curve(tmp_path):
-    shop = bench_module("shop")
+    shop = bench_module("catalogue_files")
     users, items = shop.draw(500, 5000, seed=1)
     assert len(users) == len(items) == 5000 and (np.diff(users) >= 0).all()
     counts = np.sort(np.bincount(items, minlength=500))[::-1]

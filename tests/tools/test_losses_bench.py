@@ -55,6 +55,7 @@ def test_ratios_are_those_within_a_round(tool):
     assert tool.lines(seconds, "a step")[-1] == "| `more` | 1100.00 | 1100.00 | 1.100 |"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", ["mse_logits", "ce", "js(T=2)"])
 def test_one_more_logit_loss_is_at_most_a_twentieth_of_a_tiny_step(tool, quickly, more):
     """In operations and in bytes moved, which no neighbour on the machine disturbs."""

@@ -63,6 +63,7 @@ def test_figures_are_small_where_nothing_is_said_of_a_loss(rows):
         assert not equals or 0 <= float(equals) < 1e-10, name
 
 
+@pytest.mark.long
 def test_every_loss_can_be_fed(tool):
     for name in names("classes"):
         spec = lookup(name)

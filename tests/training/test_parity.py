@@ -85,6 +85,7 @@ def test_every_way_takes_the_steps_of_one_device(way, two_steps, expected):
     assert_same(expected[""], two_steps(OBJECTIVE, layout.get(way, Layout(make_mesh())), parts))
 
 
+@pytest.mark.long
 def test_clipping_apart_is_the_same_every_way(two_steps):
     """With an epsilon that makes Adam's steps as long as the gradients are."""
     apart = OptimizerConfig(

@@ -332,6 +332,7 @@ def test_the_last_good_state_of_a_member_that_diverged_is_its_own(world, tmp_pat
     assert failed.snapshot.record["examples"] == alone.record["examples"]
 
 
+@pytest.mark.long
 def test_members_skip_steps_by_themselves(world):
     """Where one skips a step the others take it; each is the run that it would be alone."""
     step = PopulationStep(

@@ -59,6 +59,7 @@ def test_half_precision_trains_and_sums_in_float32(train, params_dtype):
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
 
+@pytest.mark.long
 def test_computing_activations_twice_gives_the_same_gradients():
     config = BertConfig(20, 32, 6, 2, 128, max_positions=64)
     params = init_bert(config, jax.random.key(0))

@@ -169,6 +169,7 @@ def test_parts_and_devices_take_the_same_step(world, recipe):
         assert_close(jax.device_get(found.params), whole.params, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_members_of_a_population_take_their_own_steps(world, recipe):
     step, state, (batch, said, numbers), _ = world.made(recipe)
@@ -191,6 +192,7 @@ def test_members_of_a_population_take_their_own_steps(world, recipe):
         assert_close(own, expected, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_half_precision_takes_nearly_the_same_step(world, recipe):
     step, state, given, _ = world.made(recipe)

@@ -5,8 +5,8 @@
     python tools/bench/items.py --sizes 10000 100000       # without the largest
     python tools/bench/items.py --tiny
 
-A shop that never was (``shop.py``) with ten interactions an item goes the way that an experiment's
-data go: read from CSV, ordered and numbered, divided, cut into windows; a student takes training
+A shop that never was (``catalogue_files.py``), ten interactions an item, goes the way that an
+experiment's data go: read from CSV, ordered and numbered, divided, cut into windows; a student takes training
 steps with ``sampled_softmax(n=256)`` and with the softmax over all items; users are asked about
 with all items ranked; one is given a list. Each size has a process of its own. Memory is what the
 process owns itself, as in ``growth.py``.
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import shop
+import catalogue_files
 import tyro
 from growth import MB, Cost, Meter
 
@@ -240,7 +240,7 @@ def main(args: Items) -> list[Measured]:
     found = []
     with tempfile.TemporaryDirectory() as home:
         for items in TINY if args.tiny else args.sizes:
-            alone(shop.write, Path(home) / str(items), items, PER_ITEM * items)
+            alone(catalogue_files.write, Path(home) / str(items), items, PER_ITEM * items)
             found.append(alone(measure, args, items, home))
             print(f"{items:,} items: measured", flush=True)
     about = (

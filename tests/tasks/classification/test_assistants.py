@@ -104,6 +104,7 @@ def test_a_chain_that_was_stopped_goes_on_and_comes_out_the_same(chain, tmp_path
     assert scores(tmp_path / "disturbed") == scores(tmp_path / "undisturbed")
 
 
+@pytest.mark.long
 def test_born_again_without_a_teacher_to_begin_with(small_table, toy_teacher, tmp_path):
     args = small_table(
         teacher=("none",),

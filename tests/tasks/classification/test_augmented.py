@@ -52,6 +52,7 @@ def world(small_table):
 TEXT = "swap(0.3, copies=2) + delete(0.2)"
 
 
+@pytest.mark.long
 def test_the_teacher_speaks_of_every_copy_once(world, tmp_path, capsys):
     args = world(augment=TEXT)
     rows, said, task = run(args, tmp_path / "out")

@@ -61,6 +61,7 @@ def numbers(spec, rows):
     }
 
 
+@pytest.mark.long
 def test_the_controls_from_end_to_end_alone_and_together(world, tmp_path):
     spec, rows, _ = run(world(), tmp_path / "alone")
     table = table_of(spec, rows)

@@ -84,6 +84,7 @@ def test_students_of_new_families_learn_from_layers_and_answer_from_their_folder
         assert kept == said and family_of(config).name == family
 
 
+@pytest.mark.long
 def test_a_roberta_teaches_students_of_its_own_kind_from_where_the_flag_says(
     run, roberta, toy_reviews
 ):

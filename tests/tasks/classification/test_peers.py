@@ -97,6 +97,7 @@ def test_the_first_is_kept_and_rows_that_hear_nobody_are_as_ever(table, tmp_path
     assert by_row["kl + ce", 0].config["peers"] == 2 and by_row["ce", 0].config["peers"] == 0
 
 
+@pytest.mark.long
 def test_a_population_of_pairs_is_the_pairs(table, tmp_path):
     seeds = {"seeds": (0, 1, 2), "objectives": ("kl + ce", "0.5*kl(T=3) + ce")}
     tables = [run(table(**seeds), tmp_path / way, way)[1] for way in ("sequential", "vmap")]

@@ -82,7 +82,7 @@ def test_nothing_is_said_of_a_finished_table():
     assert check() == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_loss_passes(task, toy):
     """46 compilations of gradients, each with its own small program."""
     said = check(

@@ -39,6 +39,7 @@ def run(args, folder, **how):
     return *ran, out.getvalue()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("outputs", ["cache", "live"])
 def test_every_row_hears_those_it_names(small_table, toy_teacher, second, tmp_path, outputs):
     both = (str(toy_teacher), str(second))

@@ -120,6 +120,7 @@ class Watched(Engine):
         return result
 
 
+@pytest.mark.long
 def test_three_stages_alone_together_and_after_a_stop(world, tmp_path, monkeypatch):
     Watched.ends = []
     mesh = make_mesh(jax.devices()[:1])

@@ -57,6 +57,7 @@ def run(args, folder, **options):
     return spec, rows, out.getvalue()
 
 
+@pytest.mark.long
 def test_they_are_measured_on_the_students_own_labels_and_stand_beside_the_teacher(
     world, tmp_path, toy_reviews
 ):

@@ -85,6 +85,7 @@ def test_teachers_together_are_the_mean_of_their_probabilities():
     assert special.expit(both) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.long
 def test_members_are_trained_as_alone(small, tmp_path):
     args = small(*FLAGS, objectives=("bce(T=2)",), seeds=(0, 1))
     run(args, tmp_path / "one")

@@ -113,6 +113,7 @@ def test_members_are_trained_as_alone(small, tmp_path):
             assert many[key][0].get(name, np.nan) == expected, (key, name)
 
 
+@pytest.mark.long
 def test_it_goes_on_to_the_same_bits(small, tmp_path, monkeypatch):
     args = small(*FLAGS, objectives=("hidden_mse + mse_regression",), seeds=(0,))
     run(args, tmp_path / "whole")

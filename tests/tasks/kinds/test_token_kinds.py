@@ -92,7 +92,7 @@ PREDICTS = dict(
 )
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", MOST_ARE_LONG)
 def test_the_whole_way(task, small_of, tmp_path, capsys, monkeypatch):
     args = small_of(task, objectives=("ce", SEVERAL))
     spec, _, said = run(args, tmp_path / "out")

@@ -113,6 +113,7 @@ def weights(folder):
     return load_file(folder / "model" / "model.safetensors")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "way",
     [

@@ -79,9 +79,11 @@ def test_it_goes_on_from_what_is_there(finished):
 
 
 def test_the_teacher_is_heard(finished):
-    """Of 25 items it names no hundred but all that are not the rest."""
+    """As a factorisation; of 25 items it names no hundred but all that are not the rest."""
     _, _, spec, rows, _ = finished
-    assert "its likeliest 24 items at each training position" in "\n".join(spec.protocol)
+    assert "its lists of a user's or an item's likeliest are asked directly" in "\n".join(
+        spec.protocol
+    )
     digests = {row.row: row.fingerprints.get("teacher") for row in rows}
     assert digests["kl"] and digests["kl"] == digests["relaxed_ranking"]
     assert digests["labels"] is None and digests["teacher"] is None

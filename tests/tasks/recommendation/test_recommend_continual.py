@@ -130,6 +130,7 @@ def test_mistakes_are_told(data, tmp_path):
         run(dataclasses.replace(SWEEP, base=graph), data, tmp_path)
 
 
+@pytest.mark.long
 def test_windows_reach_back_in_every_update(data, tmp_path):
     """The teacher's words lie in two caches, of which each is read where it was written."""
     windows = dataclasses.replace(TRAINING, epochs=1, windows=True)
