@@ -6,10 +6,10 @@
     python tools/bench/items.py --tiny
 
 A shop that never was (``catalogue_files.py``), ten interactions an item, goes the way that an
-experiment's data go: read from CSV, ordered and numbered, divided, cut into windows; a student takes training
-steps with ``sampled_softmax(n=256)`` and with the softmax over all items; users are asked about
-with all items ranked; one is given a list. Each size has a process of its own. Memory is what the
-process owns itself, as in ``growth.py``.
+experiment's data go: read from CSV, ordered and numbered, divided, cut into windows; a student
+takes training steps with ``sampled_softmax(n=256)`` and with the softmax over all items; users are
+asked about with all items ranked; one is given a list. Each size has a process of its own. Memory
+is what the process owns itself, as in ``growth.py``.
 """
 
 from __future__ import annotations
