@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from distill_jax.compression.pipeline import Hop, Result, lost
-from distill_jax.core.files import write_atomic
 from distill_jax.tables.ledger import LedgerRow
+from distill_jax.tables.pages import write_page
 from distill_jax.tasks.classification.finished import kind_of
 from distill_jax.tasks.kinds.kind import Kind
 
-REPORT, DATA = "report.md", "report.json"
+REPORT = "report.md"
 HEAD = (
     "hop",
     "validation %",
@@ -40,11 +39,7 @@ nothing of another training.
 
 def write_report(result: Result, folder: Path) -> list[Path]:
     """Write ``report.md`` and ``report.json``; returns their paths."""
-    paths = [folder / REPORT, folder / DATA]
-    write_atomic(paths[0], to_markdown(result))
-    data = json.dumps(to_data(result), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(paths[1], f"{data}\n")
-    return paths
+    return write_page(folder / REPORT, to_markdown(result), to_data(result))
 
 
 def to_markdown(result: Result) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,14 +12,14 @@ import numpy as np
 
 from distill_jax.compression.pipeline import Line
 from distill_jax.compression.update import SAID, Update, new_data, read_new, shown_of
-from distill_jax.core.files import write_atomic
 from distill_jax.evaluation.answers import softmax
 from distill_jax.tables.markdown import plain_table
 from distill_jax.tables.names import MODEL
+from distill_jax.tables.pages import write_page
 from distill_jax.tasks.classification.cells import TEACHER
 from distill_jax.tasks.classification.runs import ClassifierRun
 
-REPORT, DATA = "update.md", "update.json"
+REPORT = "update.md"
 MOST = 10
 """Forgotten examples that are shown, those of which the student is surest now."""
 MOST_CLASSES = 12
@@ -119,11 +118,7 @@ def surest_forgotten(
 
 def write_report(found: Updated, folder: Path) -> list[Path]:
     """Write ``update.md`` and ``update.json``; returns their paths."""
-    paths = [folder / REPORT, folder / DATA]
-    write_atomic(paths[0], to_markdown(found))
-    data = json.dumps(to_data(found), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(paths[1], f"{data}\n")
-    return paths
+    return write_page(folder / REPORT, to_markdown(found), to_data(found))
 
 
 def to_data(found: Updated) -> dict[str, Any]:

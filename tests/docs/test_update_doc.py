@@ -12,10 +12,11 @@ from distill_jax.cli.main import dispatch
 from distill_jax.cli.run import parse_flags
 from distill_jax.cli.update import UpdateRun
 from distill_jax.compression.update import ASKED, Update
-from distill_jax.compression.update_report import DATA, REPORT
+from distill_jax.compression.update_report import REPORT
 from distill_jax.core.errors import UserError
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/update.md").read_text(encoding="utf-8")
+DATA = "update.json"
 SHOWN = re.findall(r"distill-jax update ([^\n]*)", PAGE)
 
 

@@ -20,11 +20,12 @@ from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.names import MODEL
 from distill_jax.tasks.finished import cell_again, row_in
 from distill_jax.tasks.recommendation.build import with_new_rows
+from distill_jax.tasks.recommendation.catalogue import Catalogue
 from distill_jax.tasks.recommendation.cells import RecommenderCell, RecommenderSetup
 from distill_jax.tasks.recommendation.columns import COLUMNS
 from distill_jax.tasks.recommendation.continual import First, Known
-from distill_jax.tasks.recommendation.runs import TEACHER_OUTPUTS, Catalogue
 from distill_jax.tasks.recommendation.table import PEER, TEACHER, Recommendation
+from distill_jax.tasks.recommendation.taught import TEACHER_OUTPUTS
 from distill_jax.teachers.top_items import TopItemsCache
 
 

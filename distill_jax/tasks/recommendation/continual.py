@@ -50,21 +50,16 @@ from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import TableSpec
 from distill_jax.tasks.recommendation.build import build_recommender
+from distill_jax.tasks.recommendation.catalogue import Catalogue
 from distill_jax.tasks.recommendation.cells import (
     RecModel,
     RecommenderCell,
     RecommenderSetup,
     RecTeacher,
 )
-from distill_jax.tasks.recommendation.runs import (
-    Catalogue,
-    asked,
-    keep_model,
-    recommender_work,
-    scorer_of,
-    trained_once,
-)
+from distill_jax.tasks.recommendation.runs import keep_model, recommender_work, scorer_of
 from distill_jax.tasks.recommendation.table import batches_of
+from distill_jax.tasks.recommendation.taught import asked, trained_once
 from distill_jax.teachers.factor_words import FactorWords
 from distill_jax.teachers.top_items import Heard, TopItemsCache
 from distill_jax.training.feed import TeacherOutputs

@@ -7,7 +7,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.distributed import is_lead, to_host
-from distill_jax.core.errors import UserError
-from distill_jax.core.files import atomic_folder, home, user_path, write_atomic
-from distill_jax.data.coverage import Coverage, in_words, unknown_below
+from distill_jax.core.files import write_atomic
 from distill_jax.data.histories import Draws, HistoryTable
 from distill_jax.data.interactions import Histories, Interactions, RankingSplit
-from distill_jax.data.item_fields import Fields, read_item_fields
 from distill_jax.data.plan import choose_lengths
-from distill_jax.engine.engine import Engine
-from distill_jax.engine.rows import ledger_row, training_facts
-from distill_jax.engine.strategies import clear_checkpoints
+from distill_jax.engine.rows import ledger_row
 from distill_jax.engine.work import Work
 from distill_jax.evaluation.among import (
-    ItemScorer,
     at_items,
     metrics_among,
     others_of,
@@ -41,7 +33,7 @@ from distill_jax.evaluation.item_catalogue import save_catalogue
 from distill_jax.evaluation.latency import call_latency, cpu_device, parameter_count
 from distill_jax.evaluation.open_recommender import Neural, OpenRecommender, keep_encoder
 from distill_jax.evaluation.ranking import METRICS, overlap
-from distill_jax.evaluation.recommend import RankingReport, Scorer, evaluate
+from distill_jax.evaluation.recommend import RankingReport, evaluate
 from distill_jax.evaluation.score_histories import HistoryScorer
 from distill_jax.evaluation.timing import Latency
 from distill_jax.models.recommenders.build import Recommender
@@ -52,151 +44,28 @@ from distill_jax.models.recommenders.closed_forms import (
 )
 from distill_jax.models.recommenders.occurring_items import OccurringItems
 from distill_jax.models.recommenders.save import (
-    load_recommender,
-    recommender_digest,
     save_recommender,
 )
-from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.objectives.items import looks_at_named, negatives_of, trained_on
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.tables.evidence import CASES, RANK, SAMPLED_RANK, pack_numbers
+from distill_jax.tables.evidence import CASES, RANK, pack_numbers
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tasks.recommendation.build import (
     ENCODER,
-    item_vectors_of_file,
-    item_vectors_of_texts,
 )
+from distill_jax.tasks.recommendation.catalogue import CUTS, LIST, Catalogue
 from distill_jax.tasks.recommendation.cells import RecommenderCell
-from distill_jax.teachers.factor_words import FactorWords, factor_words
-from distill_jax.teachers.item_texts import MAX_TOKENS, TextSpace
-from distill_jax.teachers.recommender_speaker import RecommenderSpeaker, table_for
-from distill_jax.teachers.top_items import (
-    TopItemsCache,
-    TopItemsProvenance,
-    build_top_items,
-    open_top_items,
-)
 from distill_jax.training.checkpoint import Identity
 from distill_jax.training.loop import LoopConfig
 from distill_jax.training.state import Params
 
-CUTS = (10, 20)
-TEACHER_OUTPUTS = "teacher_outputs"
-"""Beside the runs: what teachers said of their positions."""
-LIST = 20
-"""Items of a list in ``fidelity@20``."""
+TESTED_SLICES = ("tail", "cold")
+"""Parts of the cases that tests over users may look at."""
 TIMED_USERS = 30
 LARGE, NAMED = 2**15, 4
 """Items of a catalogue that is trained by rows, where a batch names so many times fewer."""
 MOST_KEPT = 2**31
 """Bytes of a closed form that is kept for use: EASE has more from 23,171 items on."""
-TESTED_SLICES = ("tail", "cold")
-"""Parts of the cases that tests over users may look at."""
-
-
-@dataclass(frozen=True)
-class TestAmong:
-    """The test split's figures among a few items.
-
-    Attributes:
-      metrics: for the ledger.
-      evidence: for tests over users.
-    """
-
-    __test__ = False  # not for pytest
-
-    metrics: dict[str, float] = field(default_factory=dict)
-    evidence: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Catalogue:
-    """The data of a table and what is made of it once.
-
-    Attributes:
-      engine: gives the folder of the runs, the display, and whether to stop.
-      item_vectors: a file of them, or None.
-      item_features: a table of the items' fields, or None.
-      first: the catalogue that this one has grown from: texts and vectors are scaled as there.
-    """
-
-    engine: Engine
-    split: RankingSplit
-    item_vectors: str | None = None
-    item_features: str | None = None
-    first: Catalogue | None = None
-
-    @functools.cached_property
-    def _texts(self) -> tuple[ItemTexts, TextSpace, Coverage]:
-        say = self.engine.reporter.say
-        say("reading the items' texts")
-        space = self.first.texts[1] if self.first else None
-        found = item_vectors_of_texts(self.split.data.item_texts, home(), space)
-        for line in in_words({"items": found[-1]}, MAX_TOKENS, flag="no flag changes that"):
-            say(f"data: {line}")
-        return found
-
-    @property
-    def texts(self) -> tuple[ItemTexts, TextSpace]:
-        """Vectors of the items' texts; made when a model wants them."""
-        return self._texts[:2]
-
-    @property
-    def unknown(self) -> list[str]:
-        """What is said below a table of items' tokens that the encoder does not know."""
-        read = "_texts" in self.__dict__
-        return unknown_below({"items": self._texts[-1]}, ENCODER) if read else []
-
-    @functools.cached_property
-    def given(self) -> np.ndarray:
-        """float32 [I, V], the vectors of the file; read when a model wants them.
-
-        Raises:
-          UserError: where there is no such file.
-        """
-        if self.item_vectors is None:
-            raise UserError("a model reads vectors of items: give a file (--item-vectors FILE).")
-        path = user_path(self.item_vectors)
-        first = self.first.split.data.num_items if self.first else None
-        vectors_IV, notes = item_vectors_of_file(path, self.split.data.item_names, first)
-        for note in notes:
-            self.engine.reporter.say(f"note: {note}")
-        return vectors_IV
-
-    @functools.cached_property
-    def given_digest(self) -> str:
-        """Of the content of ``given``."""
-        return digest_arrays({"given": self.given})
-
-    @functools.cached_property
-    def fields(self) -> Fields:
-        """The items' fields; read when a model wants them.
-
-        Raises:
-          UserError: where there is no such table.
-        """
-        if self.item_features is None:
-            raise UserError("a model reads fields of items: give a table (--item-features FILE).")
-        found = read_item_fields(user_path(self.item_features), self.split.data.item_names)
-        for note in found.notes:
-            self.engine.reporter.say(f"note: {note}")
-        return found
-
-    def test(self, scorer: Scorer) -> RankingReport:
-        """The test split, read once a run."""
-        return evaluate(
-            scorer, self.split, "test", ks=CUTS, list_length=LIST, on_batch=self.engine.check_stop
-        )
-
-    def test_among(self, cell: RecommenderCell, scorer: ItemScorer) -> TestAmong:
-        """The same among a few items, where the cell asks for that."""
-        if not cell.setup.among:
-            return TestAmong()
-        others_UN = others_of(self.split, cell.setup.among, cell.seed)
-        check_stop = self.engine.check_stop
-        ranks_E = ranks_among(scorer, self.split, self.split.test, others_UN, check_stop)
-        metrics = {f"test/{name}": value for name, value in metrics_among(ranks_E).items()}
-        return TestAmong(metrics, {SAMPLED_RANK: pack_numbers(ranks_E)})
 
 
 @functools.lru_cache(maxsize=8)
@@ -320,98 +189,6 @@ def write_up(
         test_scores=evidence(report) | among.evidence,
         history=training["history"],
     )
-
-
-def trained_once(
-    engine: Engine,
-    split: RankingSplit,
-    cell: RecommenderCell,
-    recommender: Recommender,
-    objective: ResolvedObjective,
-    params: Params,
-    label: str,
-) -> tuple[Params, dict[str, Any]]:
-    """What teaches: trained now, or found from an earlier table of the same data.
-
-    Args:
-      params: to start from.
-
-    Returns:
-      Its parameters, and what its training tells, see ``rows.training_facts``.
-
-    Raises:
-      UserError: where what was kept is damaged.
-    """
-    folder = home() / "recommenders" / cell.hash
-    if not folder.is_dir():
-        started = time.perf_counter()
-        own = engine.run_folder(cell.hash, shared=True)
-        work = recommender_work(split, cell, recommender, objective)
-        result = engine.train(work, params, teacher=None, label=label, folder=own)
-        facts = training_facts(result, time.perf_counter() - started)
-        with atomic_folder(folder) as scratch:
-            save_recommender(scratch / "model", recommender, result.params, split.data.item_names)
-            (scratch / "training.json").write_text(json.dumps(facts, indent=1))
-        clear_checkpoints(own)
-    try:
-        return load_recommender(folder / "model").params, json.loads(
-            (folder / "training.json").read_text()
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the teacher in {folder} is damaged ({error}); delete that folder and it is trained "
-            "again"
-        ) from error
-
-
-def asked(
-    engine: Engine,
-    recommender: Recommender,
-    params: Params,
-    table: HistoryTable,
-    top: int,
-    *,
-    users: int | None = None,
-    kept: Path | None = None,
-    among: int | None = None,
-) -> tuple[str, TopItemsCache | FactorWords]:
-    """A teacher's digest, and what it says at every position: its cache, made where there is none.
-
-    A teacher that knows users by number says the same of a user at every position, at once, and
-    more: the digest tells such words from those that a cache would keep.
-
-    Args:
-      table: of students that learn from it.
-      top: how many of its likeliest items are kept, where there are more.
-      users: of so many users at most; None for all.
-      kept: runs of another table, whose cache serves where it is there.
-      among: it names of the first so many items alone; None for all.
-    """
-    top = kept_items(top, table.split)
-    own = recommender_digest(recommender, params)
-    limit = None if among == table.num_items else among
-    plain = limit is None and not table.split.data.kind_names
-    if recommender.config.knows_users and plain:
-        words = factor_words(recommender, params, table.split, top)
-        return digest({"factor_words": 1, "teacher": own}), words
-    table = table_for(recommender, table)
-    own_words = own if limit is None else digest([own, limit])
-    provenance = TopItemsProvenance(own_words, table.digest, top, users)
-    if kept is not None and (there := kept / TEACHER_OUTPUTS / provenance.digest).is_dir():
-        return own, open_top_items(there, provenance)
-    folder = engine.folder / TEACHER_OUTPUTS / provenance.digest
-    if not folder.is_dir():
-        if kept is not None:
-            engine.reporter.say(f"{kept / TEACHER_OUTPUTS} does not have what the teacher said")
-        engine.reporter.say("asking the teacher about every training position")
-        speaker = RecommenderSpeaker(recommender, params, top, among=limit)
-        build_top_items(folder, provenance, table, speaker, on_batch=lambda *_: engine.check_stop())
-    return own, open_top_items(folder, provenance)
-
-
-def kept_items(top: int, split: RankingSplit) -> int:
-    """How many of the teacher's likeliest items are kept: of few all but one, the rest."""
-    return min(top, split.data.num_items - 1)
 
 
 def closed_form_row(

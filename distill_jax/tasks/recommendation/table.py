@@ -33,6 +33,7 @@ from distill_jax.objectives.resolve import ResolvedObjective
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import Place, TableSpec
 from distill_jax.tasks.recommendation.build import build_recommender, start_from_items
+from distill_jax.tasks.recommendation.catalogue import Catalogue
 from distill_jax.tasks.recommendation.cells import (
     RecModel,
     RecommenderCell,
@@ -40,15 +41,12 @@ from distill_jax.tasks.recommendation.cells import (
     RecTeacher,
 )
 from distill_jax.tasks.recommendation.runs import (
-    Catalogue,
-    asked,
     closed_form_row,
-    kept_items,
     recommender_work,
     scorer_of,
-    trained_once,
     write_up,
 )
+from distill_jax.tasks.recommendation.taught import asked, kept_items, trained_once
 from distill_jax.teachers.factor_words import FactorWords
 from distill_jax.teachers.top_items import TopItemsCache, popularity_strata
 from distill_jax.training.feed import TeacherOutputs

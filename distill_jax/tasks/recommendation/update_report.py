@@ -3,17 +3,16 @@ interactions are from the old."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distill_jax.core.files import write_atomic
 from distill_jax.tables.markdown import escape, plain_table
+from distill_jax.tables.pages import write_page
 from distill_jax.tasks.recommendation.updating import Updated
 
-REPORT, DATA = "update.md", "update.json"
+REPORT = "update.md"
 TESTS = ("old", "new")
 SCORES = {"ndcg@10": "NDCG@10", "hr@10": "HR@10"}
 HEAD = ("test", "score", "before", "after", "gain", "forgotten", "learnt", "p")
@@ -27,11 +26,7 @@ seed: they say nothing of another training.
 
 def write_report(found: Updated, folder: Path) -> list[Path]:
     """Write ``update.md`` and ``update.json``; returns their paths."""
-    paths = [folder / REPORT, folder / DATA]
-    write_atomic(paths[0], to_markdown(found))
-    data = json.dumps(to_data(found), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(paths[1], f"{data}\n")
-    return paths
+    return write_page(folder / REPORT, to_markdown(found), to_data(found))
 
 
 def to_data(found: Updated) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from distill_jax.tables.evidence import unpack_numbers
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import write_outputs
 from distill_jax.tasks.recommendation.build import build_recommender, start_from_items
+from distill_jax.tasks.recommendation.catalogue import Catalogue
 from distill_jax.tasks.recommendation.cells import (
     RecData,
     RecModel,
@@ -34,7 +35,7 @@ from distill_jax.tasks.recommendation.cells import (
     parse_model,
 )
 from distill_jax.tasks.recommendation.columns import NDCG
-from distill_jax.tasks.recommendation.runs import Catalogue, latency
+from distill_jax.tasks.recommendation.runs import latency
 from distill_jax.tasks.recommendation.table import Recommendation
 from distill_jax.training.recommender import FitConfig
 

@@ -19,8 +19,9 @@ from distill_jax.evaluation.recommend import evaluate
 from distill_jax.export.vectors import export_vectors
 from distill_jax.models.recommenders.closed_forms import CLOSED_FORMS
 from distill_jax.tables.evidence import unpack_numbers
+from distill_jax.tasks.recommendation.catalogue import Catalogue
 from distill_jax.tasks.recommendation.cells import RecData, RecModel, RecTeacher
-from distill_jax.tasks.recommendation.runs import Catalogue, closed_form_row
+from distill_jax.tasks.recommendation.runs import closed_form_row
 from distill_jax.tasks.recommendation.table import Recommendation
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.recommender import FitConfig
