@@ -42,17 +42,29 @@ def first_month():
     ]
 
 
-def next_month(*, users=range(30), new_users=6, new_items=3, steps=4):
-    """Those users walk on, new ones begin, and all come by new items."""
+def next_month(*, users=range(30), new_users=6, new_items=3, steps=4, before=None):
+    """Those users walk on, new ones begin, and all come by new items.
+
+    Args:
+      before: what they did, as of ``first_month``, if that was not all.
+    """
     rng = np.random.default_rng(5)
-    last = {user: item for user, item, _ in first_month()}
+    before = before or first_month()
+    last = {user: item for user, item, _ in before}
+    today = max(time for *_, time in before) // 86_400 // 50 * 50 + 50
     rows = []
     for user in (*(f"u{n}" for n in users), *(f"new{n}" for n in range(new_users))):
         place = int(last.get(user, "i00")[1:])
         for day in range(steps):
             place += int(rng.integers(1, 3))
-            rows.append((user, f"i{place % (ITEMS + new_items):02}", 86_400 * (50 + day)))
+            rows.append((user, f"i{place % (ITEMS + new_items):02}", 86_400 * (today + day)))
     return rows
+
+
+def third_month():
+    """Some of either month walk on, others begin."""
+    before = [*first_month(), *next_month()]
+    return next_month(users=range(15, 35), new_users=9, new_items=5, before=before)
 
 
 def finished_shop(folder: Path, *, student="sasrec-1x4", objective=KL, teacher=True, texts=()):

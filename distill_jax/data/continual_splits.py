@@ -79,7 +79,7 @@ class ContinualSplit:
 
     def after(self) -> RankingSplit:
         """What can be learned from everything that has come since."""
-        return self._learned(self.new_ends_U, self._both(), None)
+        return self._learned(self.new_ends_U, together(*self.selection), None)
 
     def update(self, rehearsed_U: np.ndarray | None = None) -> RankingSplit:
         """What an update learns from: users with new interactions, and those rehearsed.
@@ -90,7 +90,7 @@ class ContinualSplit:
         chosen_U = self.grown_U if rehearsed_U is None else self.grown_U | rehearsed_U
         ends_U = np.where(chosen_U, self.new_ends_U, self.data.offsets_U1[:-1])
         known_U = self.new_ends_U > self.data.offsets_U1[:-1]
-        return self._learned(ends_U, self._both(), known_U)
+        return self._learned(ends_U, together(*self.selection), known_U)
 
     def rehearsed(self, count: int, seed: int) -> np.ndarray:
         """bool [U]: so many users who have nothing new, drawn once; all where there are fewer."""
@@ -99,12 +99,6 @@ class ContinualSplit:
         rehearsed_U = np.zeros(self.data.num_users, bool)
         rehearsed_U[chosen] = True
         return rehearsed_U
-
-    def _both(self) -> Cases:
-        users = np.concatenate([cases.users_E for cases in self.selection])
-        ends = np.concatenate([cases.ends_E for cases in self.selection])
-        order = np.lexsort((ends, users))
-        return Cases(users[order], ends[order])
 
     def _learned(
         self, ends_U: np.ndarray, validation: Cases, known_U: np.ndarray | None
@@ -159,6 +153,14 @@ def continual_split(data: Interactions, rule: ContinualRule) -> ContinualSplit:
         "either period, each after all that they did before",
         rule,
     )
+
+
+def together(*cases: Cases) -> Cases:
+    """All of them, in the order of the users."""
+    users = np.concatenate([each.users_E for each in cases])
+    ends = np.concatenate([each.ends_E for each in cases])
+    order = np.lexsort((ends, users))
+    return Cases(users[order], ends[order])
 
 
 def last_cases(

@@ -2,6 +2,7 @@
 
 Items and users keep their numbers, new ones come after them. What the run held out stays held
 out: it is no part of what is learned from, and is asked for after what came before it, as ever.
+So it goes on as often as something new comes, see ``as_old``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from distill_jax.core.digests import unit_interval
 from distill_jax.core.errors import UserError
-from distill_jax.data.continual_splits import ContinualRule, ContinualSplit, last_cases
+from distill_jax.data.continual_splits import ContinualRule, ContinualSplit, last_cases, together
 from distill_jax.data.interaction_splits import count_up
 from distill_jax.data.interactions import Cases, Interactions, RankingSplit
 
@@ -54,19 +55,20 @@ def continued(
     Raises:
       UserError: where nothing is new, or nothing can be held out; for feedback of several kinds.
     """
-    for data in (old.data, new):
+    before = old.asked_data  # what is held out has been taken too
+    for data in (before, new):
         if data.kind_names:
             raise UserError(
                 f"data {data.name!r} has feedback of several kinds ({', '.join(data.kind_names)}); "
                 "recommenders that go on with new data read one"
             )
-    grown = _grown(old.data, new)
-    arrived = _arrived(old.data, new, parts_N, grown)
-    asked = _in_order(grown, old.data, arrived, np.ones(len(old.data), bool), None)
+    grown = _grown(before, new)
+    arrived = _arrived(before, new, parts_N, grown)
+    asked = _in_order(grown, before, arrived, np.ones(len(before), bool), None)
     if parts_N is None:
-        arrived, cases = _held_out(asked, old.data, arrived, rule)
+        arrived, cases = _held_out(asked, before, arrived, rule)
     else:
-        cases = _own_cases(asked, old.data, arrived)
+        cases = _own_cases(asked, before, arrived)
     if not len(cases[1]):
         raise UserError(
             f"data {new.name!r}: of too few users something is new for any to be held out; give "
@@ -81,8 +83,8 @@ def continued(
         data,
         data.offsets_U1[1:] - new_U,
         data.offsets_U1[1:],
-        (_moved(old.validation, old.data, asked), cases[0]),
-        _moved(old.test, old.data, asked),
+        (_moved(old.validation, before, asked), cases[0]),
+        _moved(old.test, before, asked),
         cases[1],
         f"goes on: the old test is that of the run ({old.protocol}), asked for among the items of "
         f"its catalogue; {len(cases[1])} new interactions are asked for ({told}), each after all "
@@ -91,6 +93,19 @@ def continued(
         asked,
     )
     return split, arrived
+
+
+def as_old(old: RankingSplit, split: ContinualSplit, name: str) -> RankingSplit:
+    """What comes out of ``continued``, as what the next new interactions come to: all that has been
+    learned from so far, and all that has been asked for.
+
+    Args:
+      old: what ``split`` went on from.
+      name: of what had come.
+    """
+    protocol = f"{old.protocol}, and {len(split.new):,} interactions of {name} that came later"
+    test = together(split.old, split.new)
+    return dataclasses.replace(split.after(), test=test, protocol=protocol)
 
 
 def _grown(old: Interactions, new: Interactions) -> Interactions:

@@ -59,7 +59,8 @@ class Catalogue:
       engine: gives the folder of the runs, the display, and whether to stop.
       item_vectors: a file of them, or None.
       item_features: a table of the items' fields, or None.
-      first: the catalogue that this one has grown from: texts and vectors are scaled as there.
+      first: the catalogue that this one has grown from in the end: texts and vectors are scaled as
+        there.
     """
 
     engine: Engine
@@ -67,6 +68,11 @@ class Catalogue:
     item_vectors: str | None = None
     item_features: str | None = None
     first: Catalogue | None = None
+
+    @property
+    def root(self) -> Catalogue:
+        """The one that all have grown from."""
+        return self.first or self
 
     @functools.cached_property
     def _texts(self) -> tuple[ItemTexts, TextSpace, Coverage]:

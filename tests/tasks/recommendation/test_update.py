@@ -5,11 +5,12 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 from recsys import save_model, small_split
-from shop import finished_shop, first_month, next_month, update, write_shop
+from shop import finished_shop, first_month, next_month, third_month, update, write_shop
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.histories import HistoryTable
@@ -21,8 +22,9 @@ from distill_jax.models.recommenders.save import load_recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.recommendation.build import item_vectors_of_file, with_new_rows
-from distill_jax.tasks.recommendation.continual import of_known_targets
+from distill_jax.tasks.recommendation.find_run import finished_run
 from distill_jax.tasks.recommendation.updating import apart
+from distill_jax.tasks.recommendation.words_since import of_known_targets
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker
 from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.step import CompiledStep
@@ -40,10 +42,26 @@ def newer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(run, newer, tmp_path_factory):
-    """The output of an update that went through at once, and how many rows the teacher was asked
-    about."""
-    folder, asked = tmp_path_factory.mktemp("whole"), []
-    speak = RecommenderSpeaker.__call__
+    """The output of an update that went through at once, and of whom the teacher was asked."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, updated(run, newer, folder)
+
+
+@pytest.fixture(scope="module")
+def newest(tmp_path_factory):
+    return write_shop(tmp_path_factory.mktemp("newest") / "latest", third_month())
+
+
+@pytest.fixture(scope="module")
+def again(whole, newest, tmp_path_factory):
+    """The same of an update of what came out of ``whole``."""
+    folder = tmp_path_factory.mktemp("again")
+    return folder, updated(came_out(whole[0]), newest, folder)
+
+
+def updated(run, data, folder):
+    """Update a run; returns the users whom the teacher was asked about."""
+    asked, speak = [], RecommenderSpeaker.__call__
 
     def counted(self, batch):
         users = np.asarray(batch.example_ids_B)
@@ -52,8 +70,13 @@ def whole(run, newer, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RecommenderSpeaker, "__call__", counted)
-        update(run, "--data", newer, "--output", folder)
-    return folder, asked
+        update(run, "--data", data, "--output", folder)
+    return asked
+
+
+def came_out(folder):
+    """The folder of the student that an update left."""
+    return Path(report_of(folder)["folder"])
 
 
 def report_of(folder):
@@ -157,6 +180,23 @@ def test_the_student_that_came_out_recommends_what_is_new(run, whole, newer):
     assert (counts[:25] >= split.train_counts_I).all() and counts[25:].sum() > 0
 
 
+def test_what_was_updated_is_updated_again(whole, again):
+    """Before is what came out of the first update, on all that has been asked for so far."""
+    first, at = report_of(whole[0])["metrics"], report_of(again[0])["metrics"]
+    assert at["old/tested"] == first["old/tested"] + first["new/tested"]
+    opened = open_recommender(came_out(whole[0]))
+    split = finished_run(came_out(whole[0])).split
+    report = evaluate(opened.model.scorer, split, ks=(10,))
+    _, by_user, _ = report.per_user("ndcg@10")
+    assert at["before/old_ndcg@10"] == pytest.approx(by_user.mean(), rel=1e-5)
+    assert opened.catalogue.names == split.data.item_names
+    names = open_recommender(came_out(again[0])).catalogue.names
+    assert names[:28] == split.data.item_names and names[28:] == ("i28", "i29")
+    assert [row.row for row in Ledger(again[0] / "ledger.jsonl").rows()] == [
+        "teacher", "student", "update(files:later)", "update(files:latest)"
+    ]
+
+
 def test_a_new_row_is_the_mean_of_those_there_are(tmp_path):
     _, params = save_model(tmp_path / "a", "bpr_mf-4", split=small_split())
     split = small_split(num_users=15, num_items=20)
@@ -237,9 +277,6 @@ def test_what_cannot_be_brought_up_to_date_is_named(run, whole, newer, tmp_path)
     refused("must not be negative", "--rate", -1)
     refused("unknown interactions 'nowhere'", "--data", "nowhere")
     rows = {row.row: row for row in Ledger(whole[0] / "ledger.jsonl").rows()}
-    refused(
-        "was brought up to date before", at=whole[0] / "runs" / rows["update(files:later)"].hash
-    )
     teacher = run.parent / rows["teacher"].hash
     refused("is of a teacher, not of a student", at=teacher)
     assert not (tmp_path / "o").exists()
