@@ -9,7 +9,7 @@ from recsys import small_split
 from distill_jax.core.errors import UserError
 from distill_jax.data.build_interactions import Rows, build_interactions
 from distill_jax.data.continual_splits import ContinualRule
-from distill_jax.data.continued_splits import TEST, TRAIN, VALIDATION, continued
+from distill_jax.data.continued_splits import TEST, TRAIN, VALIDATION, as_old, continued
 
 OLD = small_split(num_users=30, num_items=20)
 RULE = ContinualRule(witnesses=0.4, targets=2)
@@ -138,6 +138,54 @@ def test_late_ones_are_told(new):
     old = dataclasses.replace(OLD, data=dataclasses.replace(OLD.data, times_N=times))
     note = continued(old, new, None, RULE)[1].notes[-1]
     assert note == "81 new interactions are older than the user's last: they count as later"
+
+
+@pytest.fixture(scope="module")
+def twice(went_on):
+    """What came out, and what comes to it after that."""
+    old = as_old(OLD, went_on[0], "later")
+    asked = sequences(old.asked_data)
+    rows = []
+    for number in range(10, 36):
+        user = old.data.user_names[number]
+        unknown = [name for name in old.data.item_names if name not in asked[user]][:2]
+        rows += [(user, name) for name in (*unknown, "the newest")]
+    held = went_on[0].new.users_E[0]
+    rows.append((old.data.user_names[held], old.asked_data.item_names[OLD.data.items_N[0]]))
+    users, items = zip(*rows, strict=True)
+    newest = build_interactions("newest", Rows(users, items, np.arange(len(rows))))
+    return old, newest, *continued(old, newest, None, RULE)
+
+
+def test_what_came_out_is_old_for_what_comes_next(went_on, twice):
+    old, _, split, _ = twice
+    first = went_on[0]
+    assert sequences(old.data, old.train_ends_U) == sequences(first.data, first.new_ends_U)
+    asked = [*asked_of(first.old, first.asked), *asked_of(first.new, first.asked)]
+    assert sorted(asked_of(split.old, split.asked)) == sorted(asked)
+    chose = [case for cases in first.selection for case in asked_of(cases, first.asked)]
+    assert sorted(asked_of(split.selection[0], split.asked)) == sorted(chose)
+    assert old.protocol == (
+        f"{OLD.protocol}, and {len(first.new)} interactions of later that came later"
+    )
+
+
+def test_the_third_part_is_learned_behind_both_and_nothing_held_out_is(went_on, twice):
+    old, newest, split, arrived = twice
+    before = sequences(split.data, split.old_ends_U)
+    learned = sequences(split.data, split.new_ends_U)
+    earlier, latest = sequences(old.data, old.train_ends_U), sequences(newest)
+    taken = sequences(old.asked_data)
+    held = {split.data.user_names[u] for u in arrived.users_N[arrived.parts_N != TRAIN]}
+    for user in split.data.user_names:
+        assert before[user] == earlier.get(user, [])
+        added = [] if user in held else latest.get(user, [])
+        added = [name for name in added if name not in taken.get(user, [])]
+        assert learned[user] == before[user] + added
+    for cases in (split.old, *split.selection):
+        for user, _, target in asked_of(cases, split.asked):
+            assert target not in learned[user]
+    assert split.data.item_names[-1] == "the newest" and held
 
 
 def test_nothing_new_and_too_little_are_refused(new):

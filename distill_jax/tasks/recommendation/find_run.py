@@ -127,5 +127,5 @@ def _went_on(run: FinishedRun, found: Found) -> UpdatedRun:
     if digest([learned.digest, asdict(went.rule)]) != cell.data_digest:
         raise UserError(changed)
     split = as_old(run.split, went, short_name(update.data))
-    notes = [*run.notes, f"{run.row.hash} was brought up to date with {update.data} before"]
-    return UpdatedRun(found.folder, row, cell, split, notes, before=run, went=went)
+    run.notes.append(f"{run.row.hash} was brought up to date with {update.data} before")
+    return UpdatedRun(found.folder, row, cell, split, run.notes, before=run, went=went)

@@ -32,7 +32,7 @@ class FinishedRun:
       folder: of the run.
       row: of its ledger.
       split: its data.
-      notes: what was told on the way.
+      notes: what was told on the way, of all that it went on from too.
     """
 
     folder: Path
