@@ -67,16 +67,25 @@ def third_month():
     return next_month(users=range(15, 35), new_users=9, new_items=5, before=before)
 
 
-def finished_shop(folder: Path, *, student="sasrec-1x4", objective=KL, teacher=True, texts=()):
-    """The folder of a student's run on ``folder/shop``."""
-    shop = write_shop(folder / "shop", first_month(), texts)
+def finished_shop(
+    folder: Path, *, student="sasrec-1x4", objective=KL, teacher=True, texts=(), data=None
+):
+    """The folder of a student's run on ``data``, else on ``folder/shop``.
+
+    Args:
+      teacher: its name where it is another than usual; False for none.
+    """
+    data = data or RecData(f"files:{write_shop(folder / 'shop', first_month(), texts)}")
     sweep = walks({"student": {"objective": objective}}, training=FIT)
     setup = dataclasses.replace(
         sweep.base.setup,
-        data=RecData(f"files:{shop}"),
+        data=data,
         model=RecModel(student, max_length=8, dropout=0.0),
         teacher=sweep.base.setup.teacher if teacher else None,
     )
+    if teacher and teacher is not True:
+        named = dataclasses.replace(setup.teacher, model=RecModel(teacher, max_length=8))
+        setup = dataclasses.replace(setup, teacher=named)
     sweep = dataclasses.replace(sweep, base=dataclasses.replace(sweep.base, setup=setup))
     _, rows = run_table(
         Recommendation(sweep),

@@ -10,7 +10,7 @@ import numpy as np
 
 from distill_jax.core.digests import unit_interval
 from distill_jax.core.errors import UserError
-from distill_jax.data.interaction_splits import count_up, first_at
+from distill_jax.data.interaction_splits import first_at
 from distill_jax.data.interactions import Cases, Interactions, RankingSplit
 
 
@@ -166,8 +166,13 @@ def together(*cases: Cases) -> Cases:
 def last_cases(
     data: Interactions, low_U: np.ndarray, high_U: np.ndarray, chosen_U: np.ndarray, count: int
 ) -> Cases:
-    """The last ``count`` targets in ``low_U[u]:high_U[u]`` of the chosen users with a history."""
-    first_U = np.maximum(np.maximum(high_U - count, low_U), data.offsets_U1[:-1] + 1)
-    counts_U = np.where(chosen_U, np.maximum(high_U - first_U, 0), 0)
-    users_E = np.repeat(np.arange(data.num_users, dtype=np.int32), counts_U)
-    return Cases(users_E, first_U[users_E] + count_up(counts_U))
+    """The last ``count`` targets in ``low_U[u]:high_U[u]`` of the chosen users with a history; of
+    several kinds of feedback those that are asked for."""
+    users_N, place_N = data.users_N, np.arange(len(data))
+    first_U = np.maximum(low_U, data.offsets_U1[:-1] + 1)
+    able_N = chosen_U[users_N] & data.asked_N
+    able_N &= (place_N >= first_U[users_N]) & (place_N < high_U[users_N])
+    users_E, ends_E = users_N[able_N], place_N[able_N]
+    last_U = np.cumsum(np.bincount(users_E, minlength=data.num_users))
+    kept_E = last_U[users_E] - np.arange(len(users_E)) <= count
+    return Cases(users_E[kept_E], ends_E[kept_E])

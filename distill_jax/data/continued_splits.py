@@ -28,12 +28,14 @@ class Arrived:
       users_N, items_N: int64 [N].
       parts_N: [N], ``TRAIN`` for what is learned from, else what it is held out for.
       notes: what was left out, one sentence each.
+      kinds_N: int32 [N], see ``Interactions``.
     """
 
     users_N: np.ndarray
     items_N: np.ndarray
     parts_N: np.ndarray
     notes: tuple[str, ...]
+    kinds_N: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.items_N)
@@ -53,15 +55,11 @@ def continued(
       rule: its ``old`` is not read.
 
     Raises:
-      UserError: where nothing is new, or nothing can be held out; for feedback of several kinds.
+      UserError: where nothing is new, or nothing can be held out; for other kinds of feedback than
+        the old, or privileged fields of events.
     """
     before = old.asked_data  # what is held out has been taken too
-    for data in (before, new):
-        if data.kind_names:
-            raise UserError(
-                f"data {data.name!r} has feedback of several kinds ({', '.join(data.kind_names)}); "
-                "recommenders that go on with new data read one"
-            )
+    _check_alike(before, new)
     grown = _grown(before, new)
     arrived = _arrived(before, new, parts_N, grown)
     asked = _in_order(grown, before, arrived, np.ones(len(before), bool), None)
@@ -93,6 +91,24 @@ def continued(
         asked,
     )
     return split, arrived
+
+
+def _check_alike(old: Interactions, new: Interactions) -> None:
+    """Raises ``UserError`` where the new ones say other things of an interaction than the old."""
+    if old.kind_names != new.kind_names:
+        ours, theirs = (
+            f"feedback of the kinds {', '.join(names)}" if names else "no kinds of feedback"
+            for names in (old.kind_names, new.kind_names)
+        )
+        raise UserError(
+            f"data {new.name!r} has {theirs}, where the run learned from {ours}: name the column "
+            "(--columns kind=COLUMN), or leave it out"
+        )
+    if old.field_names:
+        raise UserError(
+            f"data {old.name!r} has privileged fields of events ({', '.join(old.field_names)}), "
+            "numbered by the words that were there: recommenders go on without any"
+        )
 
 
 def as_old(old: RankingSplit, split: ContinualSplit, name: str) -> RankingSplit:
@@ -143,8 +159,8 @@ def _arrived(
     order_N = np.argsort(users_N, kind="stable")  # new numbers of users have another order
     kept_N, notes = order_N, []
     if not grown.repeats:
-        taken = old.users_N.astype(np.int64) * grown.num_items + old.items_N
-        again_N = np.isin(users_N * grown.num_items + items_N, taken)
+        taken = _numbered(grown, old.users_N, old.items_N, old.kinds_N)
+        again_N = np.isin(_numbered(grown, users_N, items_N, new.kinds_N), taken)
         kept_N = order_N[~again_N[order_N]]
         if again := int(again_N.sum()):
             notes.append(
@@ -155,7 +171,16 @@ def _arrived(
         raise UserError(f"data {new.name!r}: nothing is new ({'; '.join(notes)}).")
     notes += _early(old, new, users_N)
     parts_N = np.full(len(new), TRAIN) if parts_N is None else parts_N
-    return Arrived(users_N[kept_N], items_N[kept_N], parts_N[kept_N], tuple(notes))
+    kinds_N = None if new.kinds_N is None else new.kinds_N[kept_N]
+    return Arrived(users_N[kept_N], items_N[kept_N], parts_N[kept_N], tuple(notes), kinds_N)
+
+
+def _numbered(
+    grown: Interactions, users_N: np.ndarray, items_N: np.ndarray, kinds_N: np.ndarray | None
+) -> np.ndarray:
+    """int64 [N], one number for all that are a repeat of each other: of user, item and kind."""
+    pairs_N = users_N.astype(np.int64) * grown.num_items + items_N
+    return pairs_N if kinds_N is None else pairs_N * len(grown.kind_names) + kinds_N
 
 
 def _early(old: Interactions, new: Interactions, users_N: np.ndarray) -> list[str]:
@@ -186,10 +211,18 @@ def _in_order(
     chosen_N = np.ones(len(arrived), bool) if part is None else arrived.parts_N == part
     users = np.concatenate([old.users_N[old_where_N], arrived.users_N[chosen_N]])
     items = np.concatenate([old.items_N[old_where_N], arrived.items_N[chosen_N]])
+    kinds = None
+    if old.kinds_N is not None and arrived.kinds_N is not None:
+        kinds = np.concatenate([old.kinds_N[old_where_N], arrived.kinds_N[chosen_N]])
     order = np.argsort(users, kind="stable")
     counts_U = np.bincount(users, minlength=grown.num_users)
     offsets_U1 = np.concatenate([[0], np.cumsum(counts_U)]).astype(np.int64)
-    return dataclasses.replace(grown, offsets_U1=offsets_U1, items_N=items[order].astype(np.int32))
+    return dataclasses.replace(
+        grown,
+        offsets_U1=offsets_U1,
+        items_N=items[order].astype(np.int32),
+        kinds_N=None if kinds is None else kinds[order],
+    )
 
 
 def _moved(cases: Cases, old: Interactions, asked: Interactions) -> Cases:
@@ -210,7 +243,8 @@ def _held_out(
 ) -> tuple[Arrived, tuple[Cases, Cases]]:
     """What is held out of users chosen by a hash of their names: for selection and for test."""
     starts_U, ends_U = _starts(asked, old), asked.offsets_U1[1:]
-    able = np.flatnonzero(ends_U > np.maximum(starts_U, asked.offsets_U1[:-1] + 1))
+    everybody_U = np.ones(asked.num_users, bool)
+    able = last_cases(asked, starts_U, ends_U, everybody_U, 1).users_E
     luck = [unit_interval(f"witness {asked.user_names[user]}") for user in able]
     able = able[np.argsort(luck, kind="stable")]
     half = -(-int(len(able) * rule.witnesses) // 2) or int(len(able) > 2)
@@ -224,11 +258,12 @@ def _held_out(
 
 
 def _own_cases(asked: Interactions, old: Interactions, arrived: Arrived) -> tuple[Cases, Cases]:
-    """Every new interaction of a part, of users who have a history."""
+    """Every new interaction of a part, of the kind that is asked for, of users with a history."""
     place_N = _starts(asked, old)[arrived.users_N] + count_up(
         np.bincount(arrived.users_N, minlength=asked.num_users)
     )
     history_N = place_N > asked.offsets_U1[:-1][arrived.users_N]
+    history_N &= asked.asked_N[place_N]
     selection, test = (
         Cases(arrived.users_N[where_N].astype(np.int32), place_N[where_N])
         for where_N in ((arrived.parts_N == part) & history_N for part in (VALIDATION, TEST))

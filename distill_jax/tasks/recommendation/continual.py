@@ -107,8 +107,10 @@ class Continual:
         """Of a moment, one object each."""
         if split.digest not in self._catalogues:
             first = None if self.begun is None else self.begun.catalogue(self.engine).root
-            vectors = self.setup.data.item_vectors
-            self._catalogues[split.digest] = Catalogue(self.engine, split, vectors, first=first)
+            data = self.setup.data
+            self._catalogues[split.digest] = Catalogue(
+                self.engine, split, data.item_vectors, data.item_features, first
+            )
         return self._catalogues[split.digest]
 
     def prepare(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
@@ -144,7 +146,9 @@ class Continual:
         """Of the whole catalogue."""
         before = self.split.before()
         own = self.catalogue(before)
-        built = build_recommender(model, before, lambda: own.texts[0], lambda: own.given)
+        built = build_recommender(
+            model, before, lambda: own.texts[0], lambda: own.given, lambda: own.fields
+        )
         if built.in_use is not built:
             raise UserError(
                 f"{model.name} is trained over the graph of one moment's interactions, which an "
@@ -272,19 +276,25 @@ class Continual:
     ) -> RecommenderCell:
         """A cell that knows what it learns from, and whom it hears."""
         teachers = [each.digest for each in known if each]
-        if self.student.config.items.given_width:
-            own = self.catalogue(self.split.before()).given_digest
-            cell = cell.but(model=dataclasses.replace(cell.setup.model, vectors=own))
+        reads, own = self.model_of(cell).config.items, self.catalogue(self.split.before())
+        if reads.given_width:
+            cell = cell.but(model=dataclasses.replace(cell.setup.model, vectors=own.given_digest))
+        if reads.fields:
+            cell = cell.but(model=dataclasses.replace(cell.setup.model, features=own.fields.digest))
         return cell.but(
             data_digest=digest([split.digest, dataclasses.asdict(self.split.rule)]),
             teacher_digest=digest(teachers) if teachers else "",
         )
 
+    def model_of(self, cell: RecommenderCell) -> Recommender:
+        """What a cell trains."""
+        name, teacher = cell.setup.model.name, self.teacher
+        is_teacher = self.config is not None and name == self.config.model.name
+        return teacher if is_teacher and teacher is not None else self.student
+
     def resolve(self, cell: RecommenderCell) -> ResolvedObjective:
         """A cell's objective, fitted."""
-        model, teacher = cell.setup.model, self.teacher
-        is_teacher = self.config is not None and model.name == self.config.model.name
-        student = teacher if is_teacher and teacher is not None else self.student
+        model, teacher, student = cell.setup.model, self.teacher, self.model_of(cell)
         positions = cell.training.batch_size * model.max_length
         shape = None if teacher is None else teacher.config.shape
         return resolve_ranking(cell.objective, student.config.shape, shape, positions=positions)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
-from distill_jax.data.column_names import parse_columns
 from distill_jax.data.continued_splits import as_old
 from distill_jax.data.load_interactions import load_ranking_split, short_name
 from distill_jax.models.recommenders.closed_forms import is_closed_form
@@ -106,7 +105,7 @@ def _of_table(found: Found) -> FinishedRun:
         own.name,
         split=own.split,
         preparation=own.preparation,
-        columns=parse_columns(own.columns),
+        columns=own.read_columns,
         asked=own.asked,
     )
     if split.digest != cell.data_digest:

@@ -108,7 +108,8 @@ class FinishedRun:
         yield self.row
 
     def _read(self, engine: Engine) -> Catalogue:
-        return Catalogue(engine, self.split, self.cell.setup.data.item_vectors)
+        data = self.cell.setup.data
+        return Catalogue(engine, self.split, data.item_vectors, data.item_features)
 
     def _table(self) -> Sweep[RecommenderSetup]:
         """The run alone."""

@@ -8,7 +8,7 @@ from distill_jax.data.continual_splits import ContinualRule, ContinualSplit
 from distill_jax.data.continued_splits import Arrived, continued
 from distill_jax.data.load_interactions import load_with_parts, short_name
 from distill_jax.engine.sweep import Point, Sweep
-from distill_jax.tasks.recommendation.cells import RecommenderCell, Update
+from distill_jax.tasks.recommendation.cells import RecData, RecommenderCell, Update
 from distill_jax.tasks.recommendation.continual import Continual
 from distill_jax.tasks.recommendation.finished_runs import FinishedRun
 from distill_jax.tasks.recommendation.old_and_new import COLUMNS
@@ -25,14 +25,35 @@ def with_new(run: FinishedRun, update: Update) -> tuple[ContinualSplit, Arrived]
     Raises:
       UserError: for data that cannot be learned from.
     """
-    own = run.cell.setup.data
+    own, old = run.cell.setup.data, run.split.asked_data
+    kinds = old.kind_names or own.preparation.kinds
     files = update.data.partition(":")[0] == "files"
     new, parts_N = load_with_parts(
         update.data,
-        preparation=Preparation(own.repeats, own.min_rating),
+        preparation=Preparation(own.repeats, own.min_rating, kinds=kinds, kinds_occur=False),
         columns=parse_columns(update.columns) if files else None,
     )
     return continued(run.split, new, parts_N, RULE)
+
+
+def applied(data: RecData) -> tuple[str, ...]:
+    """What of a run's own preparation new interactions get, and what not, a sentence each."""
+    told = []
+    if data.min_rating is not None:
+        told.append(f"new interactions rated below {data.min_rating:g} are dropped, as the run's")
+    if data.repeats == "last":
+        told.append(
+            "of new interactions that repeat each other the last counts, as in the run; one that "
+            "repeats an old one is left out"
+        )
+    if data.k_core > 1:
+        told.append(
+            f"the run's --k-core {data.k_core} is not applied to new interactions: users and "
+            "items with fewer stay"
+        )
+    if data.asked is not None:
+        told.append(f"the run's --asked {data.asked} holds for its own test alone")
+    return tuple(told)
 
 
 def update_of(

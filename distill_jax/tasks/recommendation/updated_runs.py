@@ -60,5 +60,5 @@ class UpdatedRun(FinishedRun):
         yield self.row
 
     def _read(self, engine: Engine) -> Catalogue:
-        vectors = self.cell.setup.data.item_vectors
-        return Catalogue(engine, self.split, vectors, first=self.before.catalogue(engine).root)
+        data, first = self.cell.setup.data, self.before.catalogue(engine).root
+        return Catalogue(engine, self.split, data.item_vectors, data.item_features, first)

@@ -21,7 +21,7 @@ from distill_jax.tables.names import MODEL
 from distill_jax.tasks.recommendation.cells import RecommenderCell, Update
 from distill_jax.tasks.recommendation.find_run import began_with, finished_run
 from distill_jax.tasks.recommendation.finished_runs import FinishedRun
-from distill_jax.tasks.recommendation.going_on import update_of, with_new
+from distill_jax.tasks.recommendation.going_on import applied, update_of, with_new
 from distill_jax.training.recommender import FitConfig
 
 
@@ -124,7 +124,8 @@ def update_recommender(
         f"{int(split.grown_U.sum()):,} users are learned from, {int(rehearsed.sum()):,} other "
         f"users rehearsed{', the teacher went on learning' if new.teacher_too else ''}"
     )
-    notes = (learned, split.protocol, *arrived.notes, *split.data.notes, *run.notes)
+    prepared = applied(run.cell.setup.data)
+    notes = (learned, split.protocol, *prepared, *arrived.notes, *split.data.notes, *run.notes)
     return Updated(
         run,
         new,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from feedbacks import KINDS, events
+from feedbacks import write_shop as write_events
 from recsys import save_model, small_split
 from rich.console import Console
 from shop import finished_shop, first_month, next_month, third_month, update, write_shop
@@ -27,6 +29,7 @@ from distill_jax.models.recommenders.save import load_recommender
 from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.recommendation.build import item_vectors_of_file, with_new_rows
+from distill_jax.tasks.recommendation.cells import RecData
 from distill_jax.tasks.recommendation.continual import Continual
 from distill_jax.tasks.recommendation.find_run import finished_run
 from distill_jax.tasks.recommendation.going_on import update_of, with_new
@@ -442,6 +445,48 @@ def test_the_teacher_goes_on_too_and_a_lost_cache_is_told(run, newer, tmp_path, 
     assert at["metrics"]["teacher/new_ndcg@10/after"] > at["metrics"]["teacher/new_ndcg@10/before"]
     assert any("it was asked again" in note for note in at["notes"])
     assert "the teacher went on learning" in at["notes"][0]
+
+
+def kinds_of_months(folder):
+    """Two months of clicks, carts and purchases, and a table of all items' fields."""
+    first = events(num_users=40, num_items=24)
+    second = [
+        (user, item.replace("i3", "n3"), 1000 + time, kind)
+        for user, item, time, kind in events(num_users=30, num_items=27, rounds=2, seed=1)
+    ]
+    items = sorted({item for _, item, *_ in (*first, *second)})
+    rows = [f"{item},{n * 1.5},{'abc'[n % 3]}" for n, item in enumerate(items)]
+    (folder / "features.csv").write_text("item,price,brand\n" + "\n".join(rows) + "\n")
+    return [write_events(folder / str(n), rows) for n, rows in enumerate((first, second))]
+
+
+@pytest.mark.long
+def test_kinds_of_feedback_and_fields_of_items_go_on(tmp_path):
+    first, second = kinds_of_months(tmp_path)
+    fields = str(tmp_path / "features.csv")
+    data = RecData(first, kinds="buy,cart,click", item_features=fields, asked=20, k_core=2)
+    run = finished_shop(
+        tmp_path, student="sasrec-1x4-id+features", teacher="sasrec-1x8-id+features", data=data
+    )
+    update(run, "--data", second, "--output", tmp_path / "o")
+    found = report_of(tmp_path / "o")
+    own = {row.hash: row for row in Ledger(run.parents[1] / "ledger.jsonl").rows()}[run.name]
+    at = found["metrics"]
+    assert at["old/tested"] == 20
+    assert at["before/old_ndcg@10"] == pytest.approx(own.metrics["test/ndcg@10"], rel=1e-5)
+    opened = open_recommender(came_out(tmp_path / "o"))
+    assert "n3" in opened.catalogue.names and opened.audience.kinds == KINDS
+    assert opened.recommend(["click:n3", "cart:n3"], 3) != opened.recommend(["n3"], 3)
+    told = "\n".join(found["notes"])
+    assert "the run's --k-core 2 is not applied to new interactions" in told
+    assert "the run's --asked 20 holds for its own test alone" in told
+    third = write_events(
+        tmp_path / "third",
+        [(u, i, 9000 + t, k) for u, i, t, k in events(num_users=35, num_items=27, seed=2)],
+    )
+    update(came_out(tmp_path / "o"), "--data", third, "--output", tmp_path / "again")
+    last = report_of(tmp_path / "again")["metrics"]
+    assert last["old/tested"] == at["old/tested"] + at["new/tested"]
 
 
 @pytest.mark.long
