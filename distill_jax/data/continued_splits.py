@@ -29,20 +29,27 @@ class Arrived:
       parts_N: [N], ``TRAIN`` for what is learned from, else what it is held out for.
       notes: what was left out, one sentence each.
       kinds_N: int32 [N], see ``Interactions``.
+      last_U: float64 [U], when each user's last interaction was, old or new; -inf where nobody
+        knows.
     """
 
     users_N: np.ndarray
     items_N: np.ndarray
     parts_N: np.ndarray
     notes: tuple[str, ...]
-    kinds_N: np.ndarray | None = None
+    kinds_N: np.ndarray | None
+    last_U: np.ndarray
 
     def __len__(self) -> int:
         return len(self.items_N)
 
 
 def continued(
-    old: RankingSplit, new: Interactions, parts_N: np.ndarray | None, rule: ContinualRule
+    old: RankingSplit,
+    new: Interactions,
+    parts_N: np.ndarray | None,
+    rule: ContinualRule,
+    last_U: np.ndarray | None = None,
 ) -> tuple[ContinualSplit, Arrived]:
     """The interactions of a run with those that came later.
 
@@ -53,6 +60,8 @@ def continued(
     Args:
       parts_N: of the new interactions, where they bring a split.
       rule: its ``old`` is not read.
+      last_U: when each old user's last interaction was, where the old do not say it themselves:
+        they have gone on before, see ``Arrived``.
 
     Raises:
       UserError: where nothing is new, or nothing can be held out; for other kinds of feedback than
@@ -61,7 +70,7 @@ def continued(
     before = old.asked_data  # what is held out has been taken too
     _check_alike(before, new)
     grown = _grown(before, new)
-    arrived = _arrived(before, new, parts_N, grown)
+    arrived = _arrived(before, new, parts_N, grown, last_U)
     asked = _in_order(grown, before, arrived, np.ones(len(before), bool), None)
     if parts_N is None:
         arrived, cases = _held_out(asked, before, arrived, rule)
@@ -149,7 +158,11 @@ def _grown(old: Interactions, new: Interactions) -> Interactions:
 
 
 def _arrived(
-    old: Interactions, new: Interactions, parts_N: np.ndarray | None, grown: Interactions
+    old: Interactions,
+    new: Interactions,
+    parts_N: np.ndarray | None,
+    grown: Interactions,
+    last_U: np.ndarray | None,
 ) -> Arrived:
     """The new interactions by their new numbers, without what the user took before."""
     user_of = {name: number for number, name in enumerate(grown.user_names)}
@@ -169,10 +182,20 @@ def _arrived(
             )
     if not len(kept_N):
         raise UserError(f"data {new.name!r}: nothing is new ({'; '.join(notes)}).")
-    notes += _early(old, new, users_N)
+    last_U = np.pad(
+        _last(old) if last_U is None else last_U,
+        (0, grown.num_users - old.num_users),
+        constant_values=-np.inf,
+    )
+    if new.times_N is not None:
+        if early := int((new.times_N < last_U[users_N]).sum()):
+            notes.append(
+                f"{early:,} new interactions are older than the user's last: they count as later"
+            )
+        np.maximum.at(last_U, users_N, new.times_N)
     parts_N = np.full(len(new), TRAIN) if parts_N is None else parts_N
     kinds_N = None if new.kinds_N is None else new.kinds_N[kept_N]
-    return Arrived(users_N[kept_N], items_N[kept_N], parts_N[kept_N], tuple(notes), kinds_N)
+    return Arrived(users_N[kept_N], items_N[kept_N], parts_N[kept_N], tuple(notes), kinds_N, last_U)
 
 
 def _numbered(
@@ -183,16 +206,12 @@ def _numbered(
     return pairs_N if kinds_N is None else pairs_N * len(grown.kind_names) + kinds_N
 
 
-def _early(old: Interactions, new: Interactions, users_N: np.ndarray) -> list[str]:
-    """A note, where new interactions have times before the user's last old one."""
-    if old.times_N is None or new.times_N is None:
-        return []
-    last_U = np.full(int(users_N.max(initial=0)) + 1 + old.num_users, -np.inf)
-    np.maximum.at(last_U, old.users_N, old.times_N)
-    early = int((new.times_N < last_U[users_N]).sum())
-    if not early:
-        return []
-    return [f"{early:,} new interactions are older than the user's last: they count as later"]
+def _last(data: Interactions) -> np.ndarray:
+    """float64 [U], the time of each user's last interaction; -inf where it is not known."""
+    last_U = np.full(data.num_users, -np.inf)
+    if data.times_N is not None:
+        np.maximum.at(last_U, data.users_N, data.times_N)
+    return last_U
 
 
 def _in_order(

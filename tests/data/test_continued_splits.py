@@ -137,8 +137,20 @@ def test_repeats_stay_where_the_run_keeps_them(new):
 def test_late_ones_are_told(new):
     times = np.arange(len(OLD.data), dtype=float) + 1000
     old = dataclasses.replace(OLD, data=dataclasses.replace(OLD.data, times_N=times))
-    note = continued(old, new, None, RULE)[1].notes[-1]
-    assert note == "81 new interactions are older than the user's last: they count as later"
+    split, arrived = continued(old, new, None, RULE)
+    assert arrived.notes[-1] == (
+        "81 new interactions are older than the user's last: they count as later"
+    )
+    rows = [(f"user {n}", "newest", 1000 + n) for n in range(10)]
+    rows += [(f"a new user {n}", "newest", n) for n in range(8)]
+    users, items, times = zip(*rows, strict=True)
+    third = build_interactions("third", Rows(users, items, np.array(times, float)))
+    notes = continued(as_old(old, split, "later"), third, None, RULE, arrived.last_U)[1].notes
+    ends = dict(zip(old.data.user_names, old.data.offsets_U1[1:], strict=True))
+    late = sum(999 + ends[user] > time for user, _, time in rows[:10]) + 8
+    assert notes == (
+        f"{late} new interactions are older than the user's last: they count as later",
+    )
 
 
 @pytest.fixture(scope="module")

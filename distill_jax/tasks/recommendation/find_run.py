@@ -119,7 +119,7 @@ def _went_on(run: FinishedRun, found: Found) -> UpdatedRun:
     assert update is not None, "it went on"
     changed = f"the new data of {row.hash}, {update.data}, are not what they were"
     try:
-        went, _ = with_new(run, update)
+        went, arrived = with_new(run, update)
     except UserError as error:
         raise UserError(f"{changed}: {error}") from error
     learned = went.update(went.rehearsed(round(update.rehearse * went.grown_U.sum()), cell.seed))
@@ -127,4 +127,6 @@ def _went_on(run: FinishedRun, found: Found) -> UpdatedRun:
         raise UserError(changed)
     split = as_old(run.split, went, short_name(update.data))
     run.notes.append(f"{run.row.hash} was brought up to date with {update.data} before")
-    return UpdatedRun(found.folder, row, cell, split, run.notes, before=run, went=went)
+    return UpdatedRun(
+        found.folder, row, cell, split, run.notes, arrived.last_U, before=run, went=went
+    )

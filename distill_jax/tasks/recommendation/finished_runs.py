@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from distill_jax.core.errors import UserError
 from distill_jax.data.interactions import RankingSplit
 from distill_jax.engine.engine import Engine
@@ -33,6 +35,7 @@ class FinishedRun:
       row: of its ledger.
       split: its data.
       notes: what was told on the way, of all that it went on from too.
+      last_U: see ``continued_splits.Arrived``; None where the data say it.
     """
 
     folder: Path
@@ -40,6 +43,7 @@ class FinishedRun:
     cell: RecommenderCell
     split: RankingSplit
     notes: list[str] = field(default_factory=list)
+    last_U: np.ndarray | None = None
     _catalogue: Catalogue | None = None
 
     @property

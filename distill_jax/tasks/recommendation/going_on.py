@@ -33,7 +33,7 @@ def with_new(run: FinishedRun, update: Update) -> tuple[ContinualSplit, Arrived]
         preparation=Preparation(own.repeats, own.min_rating, kinds=kinds, kinds_occur=False),
         columns=parse_columns(update.columns) if files else None,
     )
-    return continued(run.split, new, parts_N, RULE)
+    return continued(run.split, new, parts_N, RULE, run.last_U)
 
 
 def applied(data: RecData) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from feedbacks import KINDS, events
 from feedbacks import write_shop as write_events
 from recsys import save_model, small_split
 from rich.console import Console
-from shop import finished_shop, first_month, next_month, third_month, update, write_shop
+from shop import KL, finished_shop, first_month, next_month, third_month, update, write_shop
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.histories import HistoryTable
@@ -491,7 +491,7 @@ def test_kinds_of_feedback_and_fields_of_items_go_on(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("student", ["bpr_mf-4", "gru4rec-1x4"])
-def test_labels_alone_without_a_teacher(student, newer, tmp_path):
+def test_labels_alone_without_a_teacher(student, newer, newest, tmp_path):
     run = finished_shop(tmp_path, student=student, objective="full_softmax", teacher=False)
     with pytest.raises(UserError, match="has no teacher that could go on"):
         update(run, "--data", newer, "--output", tmp_path / "o", "--teacher-too")
@@ -501,3 +501,20 @@ def test_labels_alone_without_a_teacher(student, newer, tmp_path):
     saved = load_recommender(run.__class__(at["folder"]) / "model")
     if student.startswith("bpr"):
         assert saved.params["user_embedding"].shape[0] == 46
+    update(came_out(tmp_path / "o"), "--data", newest, "--output", tmp_path / "again")
+    saved = load_recommender(came_out(tmp_path / "again") / "model")
+    if student.startswith("bpr"):
+        assert saved.params["user_embedding"].shape[0] == 49
+    with pytest.raises(UserError, match="has no teacher that could go on"):
+        update(came_out(tmp_path / "o"), "--data", newest, "--teacher-too")
+
+
+@pytest.mark.long
+def test_a_teacher_who_was_not_heard_is_heard_the_next_time(run, newer, newest, tmp_path):
+    update(run, "--data", newer, "--output", tmp_path / "a", "--objective", "full_softmax")
+    assert "teacher/old_ndcg@10/after" not in report_of(tmp_path / "a")["metrics"]
+    arguments = ("--data", newest, "--output", tmp_path / "b")
+    update(came_out(tmp_path / "a"), *arguments, "--objective", KL)
+    at = report_of(tmp_path / "b")
+    assert at["metrics"]["teacher/old_ndcg@10/after"] > 0
+    assert any(f"{tmp_path}/a/runs/teacher_outputs has no cache" in note for note in at["notes"])
