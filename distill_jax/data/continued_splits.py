@@ -153,7 +153,7 @@ def _grown(old: Interactions, new: Interactions) -> Interactions:
         offsets_U1=offsets_U1,
         times_N=None,
         ratings_N=None,
-        notes=(*old.notes, *(f"new: {note}" for note in new.notes)),
+        notes=(*old.notes, *(f"{new.name}: {note}" for note in new.notes)),
     )
 
 
