@@ -447,6 +447,9 @@ def test_the_teacher_goes_on_too_and_a_lost_cache_is_told(run, newer, tmp_path, 
     assert "the teacher went on learning" in at["notes"][0]
 
 
+OTHERS = "who,what,moment,did"
+
+
 def kinds_of_months(folder):
     """Two months of clicks, carts and purchases, and a table of all items' fields."""
     first = events(num_users=40, num_items=24)
@@ -457,7 +460,7 @@ def kinds_of_months(folder):
     items = sorted({item for _, item, *_ in (*first, *second)})
     rows = [f"{item},{n * 1.5},{'abc'[n % 3]}" for n, item in enumerate(items)]
     (folder / "features.csv").write_text("item,price,brand\n" + "\n".join(rows) + "\n")
-    return [write_events(folder / str(n), rows) for n, rows in enumerate((first, second))]
+    return write_events(folder / "first", first), write_events(folder / "second", second, OTHERS)
 
 
 @pytest.mark.long
@@ -468,7 +471,8 @@ def test_kinds_of_feedback_and_fields_of_items_go_on(tmp_path):
     run = finished_shop(
         tmp_path, student="sasrec-1x4-id+features", teacher="sasrec-1x8-id+features", data=data
     )
-    update(run, "--data", second, "--output", tmp_path / "o")
+    names = "user=who,item=what,time=moment,kind=did"
+    update(run, "--data", second, "--output", tmp_path / "o", "--columns", names)
     found = report_of(tmp_path / "o")
     own = {row.hash: row for row in Ledger(run.parents[1] / "ledger.jsonl").rows()}[run.name]
     at = found["metrics"]
@@ -483,7 +487,8 @@ def test_kinds_of_feedback_and_fields_of_items_go_on(tmp_path):
     third = write_events(
         tmp_path / "third",
         [(u, i, 9000 + t, k) for u, i, t, k in events(num_users=35, num_items=27, seed=2)],
-    )
+        OTHERS,
+    )  # the columns are those named last
     update(came_out(tmp_path / "o"), "--data", third, "--output", tmp_path / "again")
     last = report_of(tmp_path / "again")["metrics"]
     assert last["old/tested"] == at["old/tested"] + at["new/tested"]
