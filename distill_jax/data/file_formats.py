@@ -13,7 +13,9 @@ from distill_jax.data.separated import _ignore, decode, open_text, separated
 
 _JSON = (".jsonl", ".ndjson", ".json")
 _COLUMNAR = (".parquet", ".arrow")
-_UNZIPPED = (".csv", ".tsv", *_JSON, *_CONLL)
+TABLES = (".csv", ".tsv")
+"""Of lines that ``separated`` reads."""
+_UNZIPPED = (*TABLES, *_JSON, *_CONLL)
 ENDINGS = (*_UNZIPPED, *(f"{ending}.gz" for ending in _UNZIPPED), *_COLUMNAR)
 """Of the files that ``read_cells`` reads."""
 
