@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,17 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         for line, text in enumerate(lines, start=1):
             if text.strip():
                 yield line, text.removesuffix("\n")
+
+
+def word_in(cell: Any) -> str:
+    """What a cell says, "" where it says nothing.
+
+    A column of whole numbers in which one is missing is one of fractions to pandas: they are whole
+    again.
+    """
+    if isinstance(cell, float):
+        cell = None if math.isnan(cell) else int(cell) if cell.is_integer() else cell
+    return "" if cell is None else str(cell).strip()
 
 
 def class_names(path: Path, column: str) -> tuple[str, ...] | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.column_names import column_of
-from distill_jax.data.file_formats import ENDINGS, TABLES, kind_of, read_cells, read_lines
+from distill_jax.data.file_formats import ENDINGS, TABLES, kind_of, read_cells, read_lines, word_in
 from distill_jax.data.separated import separated
 
 TEXT = ".txt"
@@ -66,7 +65,7 @@ def read_people(path: Path, said: Mapping[str, str] | None = None) -> Iterator[P
             if user is None and history is None:
                 named = ", ".join(columns)
                 raise UserError(f"{path} has columns {named}; expected user, history, or both.")
-        name = _word(cells.get(user)) if user else ""
+        name = word_in(cells.get(user)) if user else ""
         yield Person(row, name, _history(cells.get(history), history) if history else ())
 
 
@@ -93,7 +92,7 @@ def read_items(path: Path, is_item: Callable[[str], bool] = lambda word: False) 
                 f"{path}, line 1: {item!r} is an item, not the name of a column; put a header line "
                 "'item' in front, or call the file .txt."
             )
-        if word := _word(cells[item]):
+        if word := word_in(cells[item]):
             yield word
 
 
@@ -112,11 +111,4 @@ def _history(value: Any, column: str) -> tuple[str, ...] | str:
     words = value or ()
     if not isinstance(words, list | tuple):
         words = (words,)
-    return tuple(word for word in map(_word, words) if word)
-
-
-def _word(value: Any) -> str:
-    """Of a cell; whole numbers that a missing one made fractions (pandas) are whole again."""
-    if isinstance(value, float):
-        value = None if math.isnan(value) else int(value) if value.is_integer() else value
-    return "" if value is None else str(value).strip()
+    return tuple(word for word in map(word_in, words) if word)
