@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
     if args.history is None:
         _everybody(args, opened, shown_I)
         return
-    words = opened.catalogue.words(args.history)
+    words = opened.catalogue.words(args.history, opened.audience.kinds)
     found = opened.recommend(
         args.history,
         args.k,
