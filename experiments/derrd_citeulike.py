@@ -91,9 +91,9 @@ DEPARTURES = {
     "IR-RRD": (
         "Departures of IR-RRD: users are ordered for 512 items a step, drawn at random (theirs: "
         "for all items of the batch's lists, those in the first places always, the others in two "
-        "steps of three), whose mean counts as often as theirs has items (17,000 to 23,000, taken as "
-        "20,000); of the users below, who may occur twice, those among the first 200 are left out, "
-        "not the few who took the item."
+        "steps of three), whose mean counts as often as theirs has items (17,000 to 23,000, taken "
+        "as 20,000); of the users below, who may occur twice, those among the first 200 are left "
+        "out, not the few who took the item."
     ),
 }
 """What differs from the authors' code, by row, said under the table."""
