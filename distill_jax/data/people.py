@@ -87,11 +87,13 @@ def read_items(path: Path, is_item: Callable[[str], bool] = lambda word: False) 
         item = column_of("item", cells, path)
         if item is None and len(cells) > 1:
             raise UserError(f"{path} has columns {', '.join(cells)}; expected a column item.")
-        if item is None and is_item(item := next(iter(cells))):
-            raise UserError(
-                f"{path}, line 1: {item!r} is an item, not the name of a column; put a header line "
-                "'item' in front, or call the file .txt."
-            )
+        if item is None:
+            item = next(iter(cells))
+            if is_item(item):
+                raise UserError(
+                    f"{path}, line 1: {item!r} is an item, not the name of a column; put a header "
+                    "line 'item' in front, or call the file .txt."
+                )
         if word := word_in(cells[item]):
             yield word
 
