@@ -65,6 +65,11 @@ def read_people(path: Path, said: Mapping[str, str] | None = None) -> Iterator[P
             if user is None and history is None:
                 named = ", ".join(columns)
                 raise UserError(f"{path} has columns {named}; expected user, history, or both.")
+            if history is None and any(column_of("item", [name], path) for name in columns):
+                raise UserError(
+                    f"{path} has an item a row and no column history: interactions, not people "
+                    "(--interactions)."
+                )
         name = word_in(cells.get(user)) if user else ""
         yield Person(row, name, _history(cells.get(history), history) if history else ())
 
