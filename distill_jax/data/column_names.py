@@ -46,8 +46,7 @@ def column_of(
 
     Args:
       where: the file, for errors.
-      said: role -> column, as the user named it (of ``FIELDS`` several, with commas); it wins. The
-        role's own name is next.
+      said: role -> column, as the user named it (of ``FIELDS`` several, with commas); it wins.
 
     Raises:
       UserError: for a named column that is not there, or several that may be meant.
@@ -58,13 +57,12 @@ def column_of(
             raise unknown("column", named, columns, where=f"in {where}, for {role}")
         return named
     found = [name for name in columns if _plain(name) in ROLES[role]]
-    exact = [name for name in found if name.partition(":")[0] == role]
-    if len(exact or found) > 1:
-        several = " and ".join(map(repr, exact or found))
+    if len(found) > 1:
+        several = " and ".join(map(repr, found))
         raise UserError(
             f"{where}: columns {several} may both be the {role}; name one: --columns {role}=COLUMN."
         )
-    return next(iter(exact or found), None)
+    return next(iter(found), None)
 
 
 def no_column(
