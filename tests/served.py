@@ -12,6 +12,7 @@ import types
 import httpx
 import numpy as np
 
+from distill_jax.serving.model import of_export
 from distill_jax.serving.server import address_of, server_for
 
 LONGEST = 12
@@ -33,20 +34,22 @@ def small_logits(input_ids_BT, token_type_ids_BT, attention_mask_BT):
 
 
 def small_export(tokenizer_file, logits=small_logits, **manifest):
-    """What ``open_export`` gives, in memory; keywords replace what its manifest says."""
+    """What ``of_export`` makes of an export in memory; keywords replace what its manifest says."""
     about = {
         "format": "onnx",
+        "task": "classification",
         "label_names": ("neg", "pos"),
         "max_length": LONGEST,
         "pairs": False,
         "temperature": 2.0,
         "source": {"run": "0123456789abcdef"},
     }
-    return types.SimpleNamespace(
+    export = types.SimpleNamespace(
         manifest=types.SimpleNamespace(**(about | manifest)),
         tokenizer_file=tokenizer_file,
         logits=logits,
     )
+    return of_export(export)
 
 
 def talk(app, conversation, **options):

@@ -175,10 +175,10 @@ class Stream:
     def _tokens(self, texts: list[Sequence[str]], before: int) -> TokenTable:
         ids = tuple(map(str, range(before, before + len(texts))))
         columns = [list(column) for column in zip(*texts, strict=True)]
-        tokens, tally = self.form.read(self._tokeniser, columns, ids)
-        self.tally.merge(tally)
-        check_token_types(tokens, self._opened.token_range)
-        return tokens
+        read = self.form.read(self._tokeniser, columns, ids)
+        self.tally.merge(read.tally)
+        check_token_types(read.tokens, self._opened.token_range)
+        return read.tokens
 
     def _answers(
         self, count: int, rows: list[int], texts: list[Sequence[str]], tokens: TokenTable | None

@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from exports import save_student, text_families
+from exported import KINDS, rounded
+from exports import text_families
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
@@ -19,54 +20,14 @@ from distill_jax.export.verify import find_source, verified
 from distill_jax.models.hf_config import read_json
 from distill_jax.tasks.kinds.kinds import all_names, form_of, kind_named
 
-TAGS = ["O", "B-praise", "I-praise"]
-KINDS = {
-    "number": (("rating",), {"mean": 50.0, "deviation": 12.0}),
-    "labels": (("bad", "good", "music"), {"threshold": 0.4}),
-    "tags": (tuple(TAGS), {"tags": TAGS}),
-    "intent_slots": ((*TAGS, "ask", "tell"), {"tags": TAGS}),
-    "spans": (("start", "end"), {"unanswerable": True, "null_threshold": 0.25}),
-    "relations": (("before", "behind"), {"temperature": 1.5}),
-}
-"""Names of the outputs, and what is kept for answers."""
 TEXTS = ["the film is good", "the plot and the cast and the music is very not good at all"]
 SECOND = ["the plot was bad and the music was very good", "the film"]
-
-
-@pytest.fixture(scope="module")
-def run_of(toy_teacher, tmp_path_factory):
-    """(kind, family) -> the folder of a run."""
-    runs = {}
-
-    def made(task, family="bert"):
-        if (task, family) not in runs:
-            kind, (outputs, saved) = kind_named(task), KINDS[task]
-            folder = tmp_path_factory.mktemp(task) / "run"
-            how = {"pooling": "tokens"} if kind.head == "tokens" else {}
-            save_student(
-                folder, toy_teacher, family, pairs=kind.pairs, outputs=outputs, temperature=1.0,
-                **how,
-            )  # fmt: skip
-            kind.mark(folder / "model", saved)
-            runs[task, family] = folder
-        return runs[task, family]
-
-    return made
 
 
 def asked(opened, task):
     columns = (TEXTS, SECOND) if kind_named(task).pairs else (TEXTS,)
     rows = opened.classify(*columns)
     return [opened.answering.data(row) for row in rows]
-
-
-def rounded(value, digits=3):
-    """Plain values with fewer digits."""
-    if isinstance(value, float):
-        return round(value, digits)
-    if isinstance(value, dict):
-        return {name: rounded(each, digits) for name, each in value.items()}
-    return [rounded(each, digits) for each in value] if isinstance(value, list) else value
 
 
 SHORT = [
@@ -89,8 +50,8 @@ def test_every_kind_is_here():
 
 
 @pytest.mark.parametrize(("task", "family", "format"), CASES)
-def test_an_export_answers_as_its_student(task, family, format, run_of, write_export, tmp_path):
-    run, folder = run_of(task, family), tmp_path / "run/export" / format
+def test_an_export_answers_as_its_student(task, family, format, kind_run, write_export, tmp_path):
+    run, folder = kind_run(task, family), tmp_path / "run/export" / format
     manifest = write_export(run, format, folder)
     assert manifest == read_manifest(folder) and manifest.task == task
     assert manifest.per_token == (kind_named(task).head == "tokens")
@@ -113,13 +74,13 @@ def test_an_export_answers_as_its_student(task, family, format, run_of, write_ex
 @pytest.mark.parametrize(
     "family", ["bilstm", *(pytest.param(n, marks=pytest.mark.long) for n in OTHERS)]
 )
-def test_what_a_format_has_no_head_for_is_refused_by_name(family, run_of, write_export, tmp_path):
+def test_what_a_format_has_no_head_for_is_refused_by_name(family, kind_run, write_export, tmp_path):
     with pytest.raises(UserError, match="onnx, onnx-int8 and stablehlo hold it"):
-        write_export(run_of("tags", family), "hf", tmp_path / "hf")
+        write_export(kind_run("tags", family), "hf", tmp_path / "hf")
 
 
-def test_what_is_for_classes_says_so(run_of, write_export, tmp_path):
-    run = run_of("number")
+def test_what_is_for_classes_says_so(kind_run, write_export, tmp_path):
+    run = kind_run("number")
     write_export(run, "onnx", tmp_path / "onnx")
     with pytest.raises(UserError, match="model of task number; this is for task classes"):
         open_classifier(run)
@@ -133,8 +94,8 @@ def test_what_is_for_classes_says_so(run_of, write_export, tmp_path):
         open_any(tmp_path / "onnx", temperature=2.0)
 
 
-def test_an_export_without_what_it_answers_with_is_refused(run_of, write_export, tmp_path):
-    write_export(run_of("number"), "onnx", tmp_path / "onnx")
+def test_an_export_without_what_it_answers_with_is_refused(kind_run, write_export, tmp_path):
+    write_export(kind_run("number"), "onnx", tmp_path / "onnx")
     manifest = read_manifest(tmp_path / "onnx")
     (tmp_path / "onnx/task.json").unlink()
     (tmp_path / "onnx" / MANIFEST).unlink()
@@ -144,9 +105,9 @@ def test_an_export_without_what_it_answers_with_is_refused(run_of, write_export,
         open_any(tmp_path / "onnx")
 
 
-def test_golden_answers_of_tokens_that_are_not_theirs_are_told(run_of, write_export, tmp_path):
+def test_golden_answers_of_tokens_that_are_not_theirs_are_told(kind_run, write_export, tmp_path):
     folder = tmp_path / "onnx"
-    write_export(run_of("tags"), "onnx", folder)
+    write_export(kind_run("tags"), "onnx", folder)
     manifest, golden = read_manifest(folder), json.loads((folder / "golden.json").read_text())
     assert [len(row) for row in golden["source"]][:2] == [7, 3]  # tokens of the first texts
     for change in (lambda rows: rows.pop(), lambda rows: rows[0].append([0.0])):

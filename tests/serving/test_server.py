@@ -17,9 +17,8 @@ from served import COMMAND, Line, Process, ask, statuses
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
-from distill_jax.export.opened import open_export
 from distill_jax.serving import server
-from distill_jax.serving.classifier import Classifier
+from distill_jax.serving.model import Model, open_served
 from distill_jax.serving.tokens import read_tokens
 
 TEXTS = ["good film", "", "the plot was very bad and the music not good", "a zebra", "bad"]
@@ -33,7 +32,7 @@ def test_answers_are_those_of_predict(exports, app_of, capsys, tmp_path, format)
               "--format", "jsonl"])  # fmt: skip
     told = capsys.readouterr()
     predicted = [json.loads(line) for line in told.out.splitlines()]
-    answers = ask(app_of(open_export(exports[format])), {"texts": texts}).json()["answers"]
+    answers = ask(app_of(open_served(exports[format])), {"texts": texts}).json()["answers"]
     assert [answer and answer["label"] for answer in answers] == [p["predicted"] for p in predicted]
     for answer, said in zip(answers, predicted, strict=True):
         if answer is None:
@@ -48,12 +47,12 @@ def test_answers_are_those_of_predict(exports, app_of, capsys, tmp_path, format)
 
 @pytest.mark.parametrize("format", ["onnx", "onnx-int8"])
 def test_who_shares_a_batch_changes_no_answer(exports, format):
-    classifier = Classifier(open_export(exports[format]))
+    model = Model(open_served(exports[format]).opened, 32)
     words = ("the", "film", "is", "was", "good", "bad", "plot", "cast", "very", "not")
     rng = np.random.default_rng(0)
     texts = [(" ".join(rng.choice(words, size)),) for size in rng.integers(1, 40, 16)]
-    together = np.stack([said.logits_C for said in classifier(texts)])
-    alone = np.stack([classifier([text])[0].logits_C for text in texts])
+    together = np.stack([[*said.answer.probabilities.values()] for said in model(texts)])
+    alone = np.stack([[*model([text])[0].answer.probabilities.values()] for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     assert (together.max(axis=0) - together.min(axis=0)).max() > 1e-3
 
@@ -130,7 +129,7 @@ def test_what_compiles_is_noted_and_a_model_that_cannot_answer_is_told(
     options = {"host": "127.0.0.1", "port": 0, "tokens": None, "hosts": (), "threads": 1}
     server.serve(tmp_path / "x", server.Settings(), say=said.append, **options)
     assert "stablehlo is compiled anew" in said[0]
-    monkeypatch.setattr(server, "Classifier", lambda export: lambda items: 1 / 0)
+    monkeypatch.setattr(server, "Model", lambda opened, most: lambda items: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         server.serve(exports["onnx"], server.Settings(), say=said.append, **options)
 
@@ -218,8 +217,8 @@ def said_by(*arguments):
 
 
 def test_mistakes_are_told_in_a_line(exports, tmp_path):
-    assert "no export at" in said_by(tmp_path / "none")
-    assert "is no export, it has no export.json" in said_by(tmp_path, "--port", 0)
+    assert "no model at" in said_by(tmp_path / "none")
+    assert "holds no model: expected an export, or a finished run" in said_by(tmp_path, "--port", 0)
     assert "--max-queue 10 has no room" in said_by(exports["onnx"], "--max-queue", 10)
     assert "--read-seconds is 0" in said_by(exports["onnx"], "--read-seconds", 0)
     assert "--batch-wait-ms is nan" in said_by(exports["onnx"], "--batch-wait-ms", "nan")
