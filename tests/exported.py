@@ -75,3 +75,17 @@ def kind_run(toy_teacher, tmp_path_factory):
         return runs[task, family]
 
     return made
+
+
+@pytest.fixture(scope="session")
+def kind_export(kind_run, write_export):
+    """(kind, format, family) -> an export of that run, in its folder; not to be changed."""
+
+    def made(task, format="onnx", family="bert"):
+        run = kind_run(task, family)
+        folder = run / "export" / format
+        if not folder.is_dir():
+            write_export(run, format, folder)
+        return folder
+
+    return made

@@ -45,6 +45,7 @@ def small_export(tokenizer_file, logits=small_logits, **manifest):
         "source": {"run": "0123456789abcdef"},
     }
     export = types.SimpleNamespace(
+        folder=tokenizer_file.parent,
         manifest=types.SimpleNamespace(**(about | manifest)),
         tokenizer_file=tokenizer_file,
         logits=logits,

@@ -17,6 +17,8 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import write_atomic
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from distill_jax.export.bench import Measured
     from distill_jax.export.contenders import Entrant
     from distill_jax.export.plan import BenchPlan
@@ -129,22 +131,27 @@ def _columns(args: Bench, entrants: Sequence[Entrant]) -> tuple[tuple[str, ...],
     return (tuple(filter(None, texts)),)
 
 
-def _facts(plan: BenchPlan, lengths: Any, first: Measured) -> dict[str, Any]:
+def _facts(plan: BenchPlan, lengths_NW: np.ndarray, first: Measured) -> dict[str, Any]:
     """What was measured how, for the file and for people."""
     import numpy as np
 
     from distill_jax.export.bench import SHAPES
     from distill_jax.tables.provenance import cpu_description, package_versions
 
-    tokens = {"median": float(np.median(lengths)), "longest": int(lengths.max())}
+    own_N, windows = lengths_NW.sum(axis=1), int((lengths_NW > 0).sum())
+    tokens = {"median": float(np.median(own_N)), "longest": int(own_N.max())}
+    read = ""
+    if windows > len(own_N):
+        tokens["windows"] = windows
+        read = f", read in {windows} windows"
     machine = cpu_description()
     about = [
         f"In brackets: times {first.name} under {first.runtime}. {machine}.",
-        f"p50 and p95 are over {len(lengths)} texts of {tokens['median']:.0f} tokens in the median "
-        f"and {tokens['longest']} at most, one at a time, from tokens to logits; texts/s over "
-        f"{plan.batches} batches of {plan.batch_size}. Each text and each batch stands with the "
-        f"median of {plan.repeats} rounds, after {plan.warmup} that do not count. Under jax texts "
-        f"are padded to {SHAPES} lengths at most, else to the longest of their batch.",
+        f"p50 and p95 are over {len(own_N)} texts of {tokens['median']:.0f} tokens in the median "
+        f"and {tokens['longest']} at most{read}, one at a time, from tokens to logits; texts/s "
+        f"over {plan.batches} batches of {plan.batch_size}. Each text and each batch stands with "
+        f"the median of {plan.repeats} rounds, after {plan.warmup} that do not count. Under jax "
+        f"texts are padded to {SHAPES} lengths at most, else to the longest of their batch.",
         "Peak memory is that of a process which loads the model and answers; on disk are the "
         "model and its tokeniser.",
     ]

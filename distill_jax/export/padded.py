@@ -13,13 +13,18 @@ STEP = 16
 """Batches have a multiple of so many tokens, and rows a power of two."""
 
 
+def rows_compiled(rows: int) -> int:
+    """The rows of the shape that is compiled for a batch."""
+    return 1 << (rows - 1).bit_length()
+
+
 def roomy(rows: int, length: int, longest: int) -> tuple[int, int]:
     """Rows and tokens of the shape that is compiled for a batch.
 
     Args:
       longest: tokens that the model takes.
     """
-    return 1 << (rows - 1).bit_length(), max(length, min(-(-length // STEP) * STEP, longest))
+    return rows_compiled(rows), max(length, min(-(-length // STEP) * STEP, longest))
 
 
 def padded(call: Callable[..., Any], longest: int) -> Logits:

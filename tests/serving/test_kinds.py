@@ -13,7 +13,7 @@ from distill_jax.serving.model import open_served
 from distill_jax.serving.settings import Settings
 
 LONG = " ".join(["the film is good and the plot was bad"] * 6)
-TEXTS = ["the film is good", "", "the plot and the music is very not good at all", LONG]
+TEXTS = ["good not was bad cast", "", "the plot and the music is very not good at all", LONG]
 MARKED = [
     "@ the film @ is # good #",
     "",
@@ -72,6 +72,7 @@ def test_answers_are_those_of_predict(task, served_of, app_of):
     assert said["model"] and ("temperature" in said) == (task == "relations")
     assert said["answers"][1] is None
     expected = served.opened.classify(*columns.values(), batch_size=4)
+    assert any(due is not None and due.label for due in expected)
     cut = [task == "spans", False, False, task != "spans"]  # contexts are read whole
     for answer, due, long in zip(said["answers"], expected, cut, strict=True):
         if due is not None:
