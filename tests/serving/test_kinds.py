@@ -1,16 +1,16 @@
 """Models of every kind of task over HTTP: the answers of predict, faults of requests."""
 
-import functools
 import json
 import re
 
 import pytest
 from exported import KINDS, rounded
-from served import ask, talk
+from served import ask, small_task, talk
 
 from distill_jax.serving.messages import requests_of
 from distill_jax.serving.model import open_served
 from distill_jax.serving.settings import Settings
+from distill_jax.tasks.kinds.kinds import kind_named
 
 LONG = " ".join(["the film is good and the plot was bad"] * 6)
 TEXTS = ["good not was bad cast", "", "the plot and the music is very not good at all", LONG]
@@ -32,9 +32,10 @@ def rows_of(task):
 
 
 PLURAL = {"text": "texts", "question": "questions", "context": "contexts"}
-MOST = [
-    *("number", "tags", "spans", "relations"),
-    *(pytest.param(task, marks=pytest.mark.long) for task in ("labels", "intent_slots")),
+SHORT = ["number", "spans"]
+CASES = [
+    *SHORT,
+    *(pytest.param(task, marks=pytest.mark.long) for task in KINDS if task not in SHORT),
 ]
 """Those of the default run differ most."""
 
@@ -55,15 +56,20 @@ def described(app, answer):
         assert told[name]["description"]
 
 
-@pytest.fixture(scope="module")
-def served_of(kind_run):
-    """A model of a kind, opened once."""
-    return functools.cache(lambda task: open_served(kind_run(task)))
+@pytest.fixture
+def small_of(toy_teacher):
+    """A model of a kind that nobody asks."""
+
+    def made(task):
+        (outputs, saved), pairs = KINDS[task], kind_named(task).pairs
+        return small_task(task, saved, outputs, toy_teacher / "tokenizer.json", None, pairs=pairs)
+
+    return made
 
 
-@pytest.mark.parametrize("task", MOST)
-def test_answers_are_those_of_predict(task, served_of, app_of):
-    served, rows = served_of(task), rows_of(task)
+@pytest.mark.parametrize("task", CASES)
+def test_answers_are_those_of_predict(task, kind_run, app_of):
+    served, rows = open_served(kind_run(task)), rows_of(task)
     app = app_of(served, max_batch=4)
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     response = ask(app, {PLURAL[name]: texts for name, texts in columns.items()})
@@ -104,15 +110,15 @@ def test_answers_are_those_of_predict(task, served_of, app_of):
         ("relations", {"texts": ["the film"], "subjects": []}, "subjects, as long, with texts"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_names_the_field(task, body, told, served_of, app_of):
-    response = ask(app_of(served_of(task), max_characters=100), body)
+def test_what_is_wrong_names_the_field(task, body, told, small_of, app_of):
+    response = ask(app_of(small_of(task), max_characters=100), body)
     assert response.status_code == 422
     said = response.json()["detail"]
     assert told in said and "\n" not in said and len(said) < 500
 
 
-def test_entities_that_are_said_to_be_somewhere_are_marked(served_of):
-    served = served_of("relations")
+def test_entities_that_are_said_to_be_somewhere_are_marked(small_of):
+    served = small_of("relations")
     requests = requests_of(served.form, served.columns, Settings())
     marked = {"texts": ["@ the film @ is # good #", "# bad # is @ the @ plot"]}
     bare = {"texts": ["the film is good", "bad is the plot"]}
@@ -124,7 +130,7 @@ def test_entities_that_are_said_to_be_somewhere_are_marked(served_of):
     assert requests.read(json.dumps(single).encode()) == (expected[:1], True)
 
 
-def test_what_is_served_is_said_on_the_page_and_watched(served_of, app_of):
+def test_what_is_served_is_said_on_the_page_and_watched(small_of, app_of):
     async def get(client):
         return [(await client.get(path)).text for path in ("/", "/docs", "/metrics")]
 
@@ -138,7 +144,7 @@ def test_what_is_served_is_said_on_the_page_and_watched(served_of, app_of):
     }
     assert expected.keys() == KINDS.keys()
     for task, (boxes, about, counted) in expected.items():
-        page, docs, metrics = talk(app_of(served_of(task)), get)
+        page, docs, metrics = talk(app_of(small_of(task)), get)
         assert re.findall(r'<textarea id="(\w+)"', page) == boxes
         assert page.count(" autofocus") == 1 and about in page
         assert ("subjects" in docs) == (task == "relations") and f"{boxes[0]}s" in docs

@@ -1,6 +1,7 @@
 """The command, in processes of its own: the same answers as predict, and an end without losses."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from served import COMMAND, Line, Process, ask, statuses
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
+from distill_jax.export.manifest import MANIFEST, read_manifest, write_manifest
 from distill_jax.serving import server
 from distill_jax.serving.model import Model, open_served
 from distill_jax.serving.tokens import read_tokens
@@ -216,7 +218,12 @@ def said_by(*arguments):
     return str(error.value)
 
 
-def test_mistakes_are_told_in_a_line(exports, tmp_path):
+def test_mistakes_are_told_in_a_line(exports, toy_teacher, tmp_path):
+    assert "--threads is for exports" in said_by(toy_teacher, "--threads", 1, "--port", 0)
+    manifest = dataclasses.replace(read_manifest(exports["onnx"]), task="recommendation")
+    write_manifest(tmp_path, manifest)
+    assert "is an export for recommendation; serve answers" in said_by(tmp_path, "--port", 0)
+    (tmp_path / MANIFEST).unlink()
     assert "no model at" in said_by(tmp_path / "none")
     assert "holds no model: expected an export, or a finished run" in said_by(tmp_path, "--port", 0)
     assert "--max-queue 10 has no room" in said_by(exports["onnx"], "--max-queue", 10)
