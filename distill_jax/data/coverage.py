@@ -62,9 +62,10 @@ class Tally:
         self._count(other._texts_L, other.words, other.unknown)
 
     def _count(self, texts_L: np.ndarray, words: int, unknown: int) -> None:
-        longest = max(len(self._texts_L), len(texts_L))
-        both = [np.pad(each, (0, longest - len(each))) for each in (self._texts_L, texts_L)]
-        self._texts_L = both[0] + both[1]
+        sum_L = np.zeros(max(len(self._texts_L), len(texts_L)), np.int64)
+        for each in (self._texts_L, texts_L):
+            sum_L[: len(each)] += each
+        self._texts_L = sum_L
         self.words += words
         self.unknown += unknown
 

@@ -133,6 +133,20 @@ class Model:
         self._raw = self._form.raw()
         self._tokeniser = Tokeniser(opened.tokenizer_file, opened.max_length)
 
+    def check(self, texts: int) -> None:
+        """Ask about a trifle: a model that cannot answer says so now.
+
+        Args:
+          texts: of an example.
+
+        Raises:
+          UserError: it was not made for so many, or its files do not belong together.
+        """
+        trifle = [["a"] for _ in range(texts)]
+        tokens = self._form.read(self._tokeniser, trifle, ["0"]).tokens
+        check_token_types(tokens, self._opened.token_range)
+        self([("a",) * texts])
+
     def __call__(self, items: Sequence[Texts]) -> list[Said]:
         """What the model says of each example, none of them blank.
 
@@ -142,7 +156,6 @@ class Model:
         columns = [list(column) for column in zip(*items, strict=True)]
         ids = [str(number) for number in range(len(items))]
         read = self._form.read(self._tokeniser, columns, ids)
-        check_token_types(read.tokens, self._opened.token_range)
         said = self._outputs(read.tokens)
         self._on_words(read.tally.words, read.tally.unknown)
         answers = self._form.answers(said, read.tokens, items)

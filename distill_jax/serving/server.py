@@ -112,7 +112,7 @@ def serve(
         if served.opened.runtime.shape_price:
             what = "a run" if served.format == JAX else served.format
             say(f"note: {what} is compiled anew for new batches; an export to onnx is not")
-        Model(served.opened, 1)([("a",) * len(served.columns)])  # told now if it fails
+        Model(served.opened, 1).check(len(served.columns))
         app = create_app(served, settings, tokens=tokens, hosts=names)
         line = f"serving {folder} at {address_of(listener)} (Ctrl-C stops)"
         server_for(app, settings, lambda: say(line)).run(sockets=[listener])

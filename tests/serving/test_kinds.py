@@ -32,10 +32,11 @@ def rows_of(task):
 
 
 PLURAL = {"text": "texts", "question": "questions", "context": "contexts"}
-SHORT = ["number", "spans"]
+SHORT = [("number", "bert"), ("spans", "bert")]
+ALL = [*((task, "bert") for task in KINDS), ("tags", "bilstm"), ("tags", "electra")]
 CASES = [
     *SHORT,
-    *(pytest.param(task, marks=pytest.mark.long) for task in KINDS if task not in SHORT),
+    *(pytest.param(*case, marks=pytest.mark.long) for case in ALL if case not in SHORT),
 ]
 """Those of the default run differ most."""
 
@@ -67,9 +68,9 @@ def small_of(toy_teacher):
     return made
 
 
-@pytest.mark.parametrize("task", CASES)
-def test_answers_are_those_of_predict(task, kind_run, app_of):
-    served, rows = open_served(kind_run(task)), rows_of(task)
+@pytest.mark.parametrize(("task", "family"), CASES)
+def test_answers_are_those_of_predict(task, family, kind_run, app_of):
+    served, rows = open_served(kind_run(task, family)), rows_of(task)
     app = app_of(served, max_batch=4)
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     response = ask(app, {PLURAL[name]: texts for name, texts in columns.items()})

@@ -14,7 +14,7 @@ import time
 import httpx
 import numpy as np
 import pytest
-from served import COMMAND, Line, Process, ask, statuses
+from served import COMMAND, Line, Process, ask, small_export, statuses
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
@@ -131,9 +131,16 @@ def test_what_compiles_is_noted_and_a_model_that_cannot_answer_is_told(
     options = {"host": "127.0.0.1", "port": 0, "tokens": None, "hosts": (), "threads": 1}
     server.serve(tmp_path / "x", server.Settings(), say=said.append, **options)
     assert "stablehlo is compiled anew" in said[0]
-    monkeypatch.setattr(server, "Model", lambda opened, most: lambda items: 1 / 0)
+    monkeypatch.setattr(Model, "__call__", lambda self, items: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         server.serve(exports["onnx"], server.Settings(), say=said.append, **options)
+
+
+def test_a_model_that_cannot_tell_two_texts_apart_is_told(toy_teacher):
+    served = small_export(toy_teacher / "tokenizer.json")
+    Model(served.opened, 1).check(1)
+    with pytest.raises(UserError, match="it was not made for pairs"):
+        Model(served.opened, 1).check(2)
 
 
 def test_a_socket_that_is_handed_on_outlives_its_servers(start):
