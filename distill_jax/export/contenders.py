@@ -10,6 +10,7 @@ from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
+from distill_jax.evaluation.answers import Form
 from distill_jax.evaluation.latency import parameter_count
 from distill_jax.export.bench import Contender
 from distill_jax.export.formats import format_named, names
@@ -44,6 +45,7 @@ class Entrant:
       data: what it was trained on; None where that is not known.
       pairs: whether it reads pairs of texts.
       task: the kind of task that it is for.
+      form: of its answers, which knows how its texts are read.
     """
 
     name: str
@@ -54,6 +56,12 @@ class Entrant:
     data: dict[str, Any] | None
     pairs: bool
     task: str
+    form: Form
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the texts that it is asked about, see ``Form.asked``."""
+        return tuple(self.form.asked(self.pairs))
 
 
 def enter(folder: Path) -> Entrant:
@@ -71,13 +79,15 @@ def enter(folder: Path) -> Entrant:
         name = _label(birth.get("group"), birth.get("row")) or folder.name
         task = task_of(folder, manifest)
         kind = task.task if task else Classes.name
-        return Entrant(name, folder, None, None, manifest, None, manifest.pairs, kind)
+        form = answering(folder, manifest)
+        return Entrant(name, folder, None, None, manifest, None, manifest.pairs, kind, form)
     _check_reader(folder)
     source = open_source(folder)
     row = source.row
     name = _label(row.group, row.row) if row else folder.name
     data = dict(row.config["data"]) if row and "data" in row.config else None
-    return Entrant(name, folder, row, source, None, data, source.pairs, source.kind.name)
+    form = source.opened.answering
+    return Entrant(name, folder, row, source, None, data, source.pairs, source.kind.name, form)
 
 
 def _check_reader(folder: Path) -> None:
@@ -194,7 +204,7 @@ def _under_jax(entrant: Entrant, source: Source) -> Contender:
         max_length=source.opened.max_length,
         parameters=parameter_count(source.model.params),
         model_folder=inner if inner.is_dir() else entrant.folder,
-        form=source.opened.answering,
+        form=entrant.form,
     )
 
 

@@ -84,8 +84,6 @@ def test_a_run_of_questions_is_measured_on_its_test_split(
     for row in kept["rows"]:
         assert 0 < row["p50_ms"] <= row["p95_ms"] and row["texts_per_second"] > 0
     assert kept["tokens"]["windows"] > 5 and f"in {kept['tokens']['windows']} windows" in table
-    with pytest.raises(UserError, match="--input is for models of single texts"):
-        dispatch(["bench", str(student), *QUICK, "--input", str(out)])
 
 
 def test_an_export_is_measured_as_it_is(runs, tmp_path, capsys):

@@ -9,6 +9,7 @@ from exported import KINDS, rounded
 from exports import text_families
 from served import ask
 
+from distill_jax.cli.bench import Bench, columns_of, entrants_of
 from distill_jax.core.errors import UserError
 from distill_jax.data.table import TextTable
 from distill_jax.data.tokenise import Tokeniser
@@ -119,6 +120,28 @@ def test_runs_and_exports_of_one_kind_are_measured_and_no_others(kind_run, kind_
     assert (under_jax.runtime, as_it_is.runtime) == ("jax", "onnx")
     with pytest.raises(UserError, match=r"is for task number and .* for tags: bench measures"):
         check_same([run, enter(kind_export("tags"))])
+
+
+def test_texts_of_ones_own_have_the_columns_that_models_read(kind_export, kind_run, tmp_path):
+    def asked(file, *kinds):
+        args = Bench(tuple(map(kind_export, kinds)), input=file)
+        return columns_of(args, entrants_of(args))
+
+    questions = tmp_path / "questions.csv"
+    questions.write_text('context,question\nthe film,is it good\n"the plot, bad",what\n')
+    assert asked(questions, "spans") == (("is it good", "what"), ("the film", "the plot, bad"))
+    lines = tmp_path / "texts.txt"
+    lines.write_text("the film\n\nbad\n")
+    assert asked(lines, "number", "tags") == (("the film", "bad"),)
+    with pytest.raises(
+        UserError, match=r"is a text a line; .* columns question, context"
+    ):
+        asked(lines, "spans")
+    with pytest.raises(UserError, match=r"number.* text and .*spans.* question, context: they do"):
+        asked(lines, "number", "spans")
+    lines.write_text("question,context\n")
+    with pytest.raises(UserError, match="has no text"):
+        asked(lines.rename(tmp_path / "none.csv"), "spans")
 
 
 def test_questions_are_measured_with_all_windows_of_their_contexts(kind_export, tmp_path):

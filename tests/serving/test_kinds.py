@@ -7,7 +7,7 @@ import pytest
 from exported import KINDS, rounded
 from served import ask, small_task, talk
 
-from distill_jax.serving.messages import requests_of
+from distill_jax.serving.messages import plural, requests_of
 from distill_jax.serving.model import open_served
 from distill_jax.serving.settings import Settings
 from distill_jax.tasks.kinds.kinds import kind_named
@@ -31,9 +31,8 @@ def rows_of(task):
     return [{"text": text} for text in (MARKED if task == "relations" else TEXTS)]
 
 
-PLURAL = {"text": "texts", "question": "questions", "context": "contexts"}
 SHORT = [("number", "bert"), ("spans", "bert")]
-ALL = [*((task, "bert") for task in KINDS), ("tags", "bilstm"), ("tags", "electra")]
+ALL = [*((task, "bert") for task in KINDS), ("tags", "bilstm"), ("tags", "bert_kin")]
 CASES = [
     *SHORT,
     *(pytest.param(*case, marks=pytest.mark.long) for case in ALL if case not in SHORT),
@@ -73,7 +72,7 @@ def test_answers_are_those_of_predict(task, family, kind_run, app_of):
     served, rows = open_served(kind_run(task, family)), rows_of(task)
     app = app_of(served, max_batch=4)
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    response = ask(app, {PLURAL[name]: texts for name, texts in columns.items()})
+    response = ask(app, {plural(name): texts for name, texts in columns.items()})
     assert response.status_code == 200, response.text
     said = response.json()
     assert said["model"] and ("temperature" in said) == (task == "relations")
