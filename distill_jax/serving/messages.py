@@ -23,7 +23,8 @@ _SHOWN = 80
 def answers_model(form: Form) -> type[BaseModel]:
     """What comes back: for each example the answer that ``predict`` gives, and a little more."""
     label = (str, Field(description="the answer in one word or line"))
-    cut = (bool, Field(description="whether the model, whose max_length it is, read only a part"))
+    told = "whether the text, of a question about a context the question, was cut at max_length"
+    cut = (bool, Field(description=told))
     own = {name: (kind, Field(description=told)) for name, (kind, told) in form.fields.items()}
     answer = create_model(
         "Answer",

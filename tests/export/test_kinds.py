@@ -133,9 +133,7 @@ def test_texts_of_ones_own_have_the_columns_that_models_read(kind_export, kind_r
     lines = tmp_path / "texts.txt"
     lines.write_text("the film\n\nbad\n")
     assert asked(lines, "number", "tags") == (("the film", "bad"),)
-    with pytest.raises(
-        UserError, match=r"is a text a line; .* columns question, context"
-    ):
+    with pytest.raises(UserError, match=r"is a text a line; .* columns question, context"):
         asked(lines, "spans")
     with pytest.raises(UserError, match=r"number.* text and .*spans.* question, context: they do"):
         asked(lines, "number", "spans")
