@@ -33,6 +33,15 @@ def test_few_numbers_and_words_are_categories():
     assert what == "21 categories" and size == 22
 
 
+def test_a_grown_catalogue_keeps_the_numbers_of_the_first():
+    first = [f"{n * 2}" for n in range(20)]
+    numbers, size, what = numbered([*first, "7", "1000", "dear", ""], 20)
+    alone = numbered(first)
+    assert numbers[:20].tolist() == alone[0].tolist() and (size, what) == alone[1:]
+    assert numbers[20:].tolist() == [alone[0][3], size - 1, 0, 0]  # 7 is with 6
+    assert numbered(["b", "c", "", "a", "c"], 2)[0].tolist() == [1, 2, 0, 0, 2]
+
+
 def table(path, rows, header="sku,price,brand"):
     path.write_text("\n".join([header, *rows]) + "\n")
     return path
@@ -49,6 +58,9 @@ def test_a_table_read_for_a_catalogue(tmp_path):
     lines = [json.dumps({"item": f"i{n}", "price": n * 2, "brand": "ab"[n % 2]}) for n in range(24)]
     (tmp_path / "same.jsonl").write_text("\n".join(lines) + "\n")
     assert read_item_fields(tmp_path / "same.jsonl", ITEMS).digest == found.digest
+    gap = json.dumps({"item": "i24", "price": float("nan"), "brand": float("nan")})
+    (tmp_path / "gap.jsonl").write_text("\n".join([*lines, gap]) + "\n")
+    assert read_item_fields(tmp_path / "gap.jsonl", ITEMS).digest == found.digest
     other = read_item_fields(table(tmp_path / "more.csv", [*rows, "i24,99,a"]), ITEMS)
     assert other.digest != found.digest
 
