@@ -80,7 +80,7 @@ def small_answerer(tokenizer_file, **manifest):
         return np.stack([said_BT, said_BT], axis=-1).astype(np.float32)
 
     saved = {"unanswerable": True, "null_threshold": 0.0}
-    about = {"pairs": True} | manifest
+    about = {"pairs": True, "max_length": 24} | manifest
     return small_task("spans", saved, ("start", "end"), tokenizer_file, logits, **about)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from distill_jax.core.errors import UserError
 from distill_jax.data.table import TextTable
 from distill_jax.data.tokenise import Tokeniser, TokenTable
-from distill_jax.data.windows import windows_of
+from distill_jax.data.windows import LEAST, windows_of
 from distill_jax.evaluation.answers import PREDICTED, Fields, Form, Read, Watched
 from distill_jax.evaluation.spans import Found, found_answers
 
@@ -56,6 +57,10 @@ class SpanForm(Form):
     def read(
         self, tokeniser: Tokeniser, columns: Sequence[Sequence[str]], ids: Sequence[str]
     ) -> Read:
+        if tokeniser.max_length < LEAST:  # windows might not get on
+            raise UserError(
+                f"questions need {LEAST} tokens at the least, not {tokeniser.max_length}"
+            )
         questions, contexts = columns
         table = TextTable(tuple(ids), tuple(questions), tuple(contexts))
         tokens, tally, cut_N, _ = windows_of(table, tokeniser)

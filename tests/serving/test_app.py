@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from served import LONGEST, ask, small_answerer, small_logits, talk
 
+from distill_jax.core.errors import UserError
 from distill_jax.export.runtime import ExportRuntime
 from distill_jax.serving.batcher import QueueFull
+from distill_jax.serving.model import Model
 
 LONG = " ".join(["good", "film"] * LONGEST)
 
@@ -98,7 +100,13 @@ def test_long_contexts_are_read_in_windows_of_which_few_at_a_time(toy_teacher, a
     said = ask(app, {"questions": 3 * ["good"], "contexts": contexts}).json()["answers"]
     assert [each["predicted"] for each in said] == 3 * ["plot"]
     assert [each["start"] for each in said] == [text.index("plot") for text in contexts]
-    assert max(sizes) == 4 and sum(sizes) > 3 * 81 / LONGEST
+    assert max(sizes) == 4 and sum(sizes) > 3 * 81 / 24
+
+
+def test_windows_that_would_be_too_short_are_refused(toy_teacher):
+    served = small_answerer(toy_teacher / "tokenizer.json", max_length=23)
+    with pytest.raises(UserError, match="24 tokens at the least, not 23"):
+        Model(served.opened, 1).check(2)
 
 
 def test_a_question_that_is_cut_is_told(toy_teacher, app_of):
