@@ -45,6 +45,8 @@ def test_words_of_select():
 
 
 def test_what_is_for_classes_is_refused():
+    with pytest.raises(UserError, match="both texts of a pair would be those of column 'a'"):
+        DataConfig(text="a", text_b="a")
     with pytest.raises(UserError, match="label noise is for classes, not for task number"):
         DataConfig(task="number", label_noise=0.1)
     with pytest.raises(UserError, match="separator must be more than white space"):
