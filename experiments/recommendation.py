@@ -20,8 +20,7 @@ published figures do.
 
 Leave-one-out leaks the future of other users, see the protocol under the table.
 
-Run time: 16 minutes of one CPU core with --no-windows, as committed, nine for the preset of unseen
-items; in windows about two and a half times as long.
+Run time: an hour of one CPU core, as committed, beside other work.
 """
 
 import sys

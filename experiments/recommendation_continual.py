@@ -94,7 +94,7 @@ def table(flags: Continual, data: str) -> "Sweep[RecommenderSetup]":
         RecTeacher,
         Update,
     )
-    from distill_jax.tasks.recommendation.continual import COLUMNS, NEW, OLD
+    from distill_jax.tasks.recommendation.old_and_new import COLUMNS, NEW, OLD
 
     first, update = trainings(flags)
     teaching = RecModel(flags.teacher, flags.max_length, dropout=0.2, heads=2)

@@ -15,7 +15,7 @@ from typing import Any
 from distill_jax.cli.experiment import Flags, HalfPrecision, run_experiment
 from distill_jax.core.files import user_path
 from distill_jax.engine.cell import Cell, Train
-from distill_jax.engine.sweep import Sweep, axis
+from distill_jax.engine.sweep import Sweep, axis, points
 from distill_jax.tables.names import YARDSTICK
 from distill_jax.tasks.classification.cells import (
     ClassifierSetup,
@@ -27,7 +27,11 @@ from distill_jax.tasks.kinds.kinds import kind_named
 from distill_jax.training.optimizer import OptimizerConfig
 
 ROOT = "shared/data"
-TEACHER, STUDENT = "minilm-l6", "tiny"
+TEACHER, STUDENT, COPIED = "minilm-l6", "tiny", "l2"
+BOTH = (STUDENT, COPIED)
+"""Where few examples and words that look at each other ask for more than a start by chance: a
+student of two of the teacher's layers beside it."""
+RATES = {STUDENT: 1e-3, COPIED: 3e-4}
 SMOKE_STEPS = 4
 
 
@@ -45,6 +49,7 @@ class TaskTable:
       select: what decides on validation; the kind's own where nothing is named.
       teacher_epochs, steps: lengths of the teacher's fine-tuning and of every student's training.
       max_length: tokens.
+      students: groups of rows.
     """
 
     name: str
@@ -57,6 +62,7 @@ class TaskTable:
     teacher_epochs: float = 2.0
     steps: int = 400
     max_length: int = 64
+    students: tuple[str, ...] = (STUDENT,)
 
 
 SICK = {"text": "sentence_A", "text_b": "sentence_B", "label_fraction": 1.0}
@@ -68,6 +74,7 @@ TASKS = (
         "sick",
         {**SICK, "label": "entailment_judgment"},
         select="macro_f1",
+        students=BOTH,
     ),
     TaskTable(
         "sick_relatedness",
@@ -75,6 +82,7 @@ TASKS = (
         "number",
         "sick",
         {**SICK, "label": "relatedness_score"},
+        students=BOTH,
     ),
     TaskTable(
         "review_rating",
@@ -102,6 +110,7 @@ TASKS = (
         teacher_epochs=4.0,
         steps=600,
         max_length=96,
+        students=BOTH,
     ),
     TaskTable(
         "snips_slots",
@@ -138,6 +147,7 @@ TASKS = (
         teacher_epochs=3.0,
         steps=200,
         max_length=256,
+        students=BOTH,
     ),
 )
 
@@ -165,17 +175,17 @@ def spec_of(table: TaskTable, root: Path) -> str | None:
     return f"files:{folder}" if folder.is_dir() else None
 
 
-def sweep_of(
-    table: TaskTable, data: str, *, smoke: bool, teacher: str = TEACHER, student: str = STUDENT
-) -> Sweep:
-    """A table: objectives x seeds of one student."""
+def sweep_of(table: TaskTable, data: str, *, smoke: bool, teacher: str = TEACHER) -> Sweep:
+    """A table: objectives x seeds of each student."""
     kind = kind_named(table.task)
+    students = table.students[:1] if smoke else table.students
+    rates = " and ".join(f"{RATES[name]:g} ({name})" for name in students)
     training = TrainingConfig(
         epochs=1.0,
         steps=SMOKE_STEPS if smoke else table.steps,
         evaluations=2 if smoke else 8,
         max_shapes=2 if smoke else 8,
-        optimizer=OptimizerConfig(learning_rate=1e-3),
+        optimizer=OptimizerConfig(learning_rate=RATES[STUDENT]),
         select=table.select or next(iter(kind.decides)),
     )
     of_teacher = replace(
@@ -189,7 +199,7 @@ def sweep_of(
     setup = ClassifierSetup(
         DataConfig(data, max_length=table.max_length, task=table.task, **table.columns),
         TeacherConfig(teacher, training=of_teacher),
-        student,
+        STUDENT,
     )
     objectives = table.objectives or kind.rows
     return Sweep(
@@ -197,16 +207,21 @@ def sweep_of(
         title=table.title,
         base=Cell(setup, (Train(kind.alone, training),)),
         rows=axis("objective", objectives[:2] if smoke else objectives),
-        groups=axis("student", [student]),
+        groups=points(
+            {
+                name: {"student": name, "training.optimizer.learning_rate": RATES[name]}
+                for name in students
+            }
+        ),
         seeds=(0,) if smoke else (0, 1, 2),
         baseline=kind.alone,
         columns=kind.columns,
         tested=kind.tested,
         references=(YARDSTICK,),
         protocol=(
-            f"All rows take the same {training.steps} optimiser steps of 64 examples at a learning "
-            "rate of 0.001; the step is chosen on validation by "
-            f"{training.select}, the test split is read once.",
+            f"All rows take the same {training.steps} optimiser steps of 64 examples at learning "
+            f"rates of {rates}; the step is chosen on validation by {training.select}, the test "
+            "split is read once.",
             f"`{kind.alone}` hears no teacher and sees the labels that are used.",
         ),
     )

@@ -42,29 +42,50 @@ def first_month():
     ]
 
 
-def next_month(*, users=range(30), new_users=6, new_items=3, steps=4):
-    """Those users walk on, new ones begin, and all come by new items."""
+def next_month(*, users=range(30), new_users=6, new_items=3, steps=4, before=None):
+    """Those users walk on, new ones begin, and all come by new items.
+
+    Args:
+      before: what they did, as of ``first_month``, if that was not all.
+    """
     rng = np.random.default_rng(5)
-    last = {user: item for user, item, _ in first_month()}
+    before = before or first_month()
+    last = {user: item for user, item, _ in before}
+    today = max(time for *_, time in before) // 86_400 // 50 * 50 + 50
     rows = []
     for user in (*(f"u{n}" for n in users), *(f"new{n}" for n in range(new_users))):
         place = int(last.get(user, "i00")[1:])
         for day in range(steps):
             place += int(rng.integers(1, 3))
-            rows.append((user, f"i{place % (ITEMS + new_items):02}", 86_400 * (50 + day)))
+            rows.append((user, f"i{place % (ITEMS + new_items):02}", 86_400 * (today + day)))
     return rows
 
 
-def finished_shop(folder: Path, *, student="sasrec-1x4", objective=KL, teacher=True, texts=()):
-    """The folder of a student's run on ``folder/shop``."""
-    shop = write_shop(folder / "shop", first_month(), texts)
+def third_month():
+    """Some of either month walk on, others begin."""
+    before = [*first_month(), *next_month()]
+    return next_month(users=range(15, 35), new_users=9, new_items=5, before=before)
+
+
+def finished_shop(
+    folder: Path, *, student="sasrec-1x4", objective=KL, teacher=True, texts=(), data=None
+):
+    """The folder of a student's run on ``data``, else on ``folder/shop``.
+
+    Args:
+      teacher: its name where it is another than usual; False for none.
+    """
+    data = data or RecData(f"files:{write_shop(folder / 'shop', first_month(), texts)}")
     sweep = walks({"student": {"objective": objective}}, training=FIT)
     setup = dataclasses.replace(
         sweep.base.setup,
-        data=RecData(f"files:{shop}"),
+        data=data,
         model=RecModel(student, max_length=8, dropout=0.0),
         teacher=sweep.base.setup.teacher if teacher else None,
     )
+    if teacher and teacher is not True:
+        named = dataclasses.replace(setup.teacher, model=RecModel(teacher, max_length=8))
+        setup = dataclasses.replace(setup, teacher=named)
     sweep = dataclasses.replace(sweep, base=dataclasses.replace(sweep.base, setup=setup))
     _, rows = run_table(
         Recommendation(sweep),

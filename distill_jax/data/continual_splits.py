@@ -10,7 +10,7 @@ import numpy as np
 
 from distill_jax.core.digests import unit_interval
 from distill_jax.core.errors import UserError
-from distill_jax.data.interaction_splits import count_up, first_at
+from distill_jax.data.interaction_splits import first_at
 from distill_jax.data.interactions import Cases, Interactions, RankingSplit
 
 
@@ -79,7 +79,7 @@ class ContinualSplit:
 
     def after(self) -> RankingSplit:
         """What can be learned from everything that has come since."""
-        return self._learned(self.new_ends_U, self._both(), None)
+        return self._learned(self.new_ends_U, together(*self.selection), None)
 
     def update(self, rehearsed_U: np.ndarray | None = None) -> RankingSplit:
         """What an update learns from: users with new interactions, and those rehearsed.
@@ -90,7 +90,7 @@ class ContinualSplit:
         chosen_U = self.grown_U if rehearsed_U is None else self.grown_U | rehearsed_U
         ends_U = np.where(chosen_U, self.new_ends_U, self.data.offsets_U1[:-1])
         known_U = self.new_ends_U > self.data.offsets_U1[:-1]
-        return self._learned(ends_U, self._both(), known_U)
+        return self._learned(ends_U, together(*self.selection), known_U)
 
     def rehearsed(self, count: int, seed: int) -> np.ndarray:
         """bool [U]: so many users who have nothing new, drawn once; all where there are fewer."""
@@ -99,12 +99,6 @@ class ContinualSplit:
         rehearsed_U = np.zeros(self.data.num_users, bool)
         rehearsed_U[chosen] = True
         return rehearsed_U
-
-    def _both(self) -> Cases:
-        users = np.concatenate([cases.users_E for cases in self.selection])
-        ends = np.concatenate([cases.ends_E for cases in self.selection])
-        order = np.lexsort((ends, users))
-        return Cases(users[order], ends[order])
 
     def _learned(
         self, ends_U: np.ndarray, validation: Cases, known_U: np.ndarray | None
@@ -161,11 +155,24 @@ def continual_split(data: Interactions, rule: ContinualRule) -> ContinualSplit:
     )
 
 
+def together(*cases: Cases) -> Cases:
+    """All of them, in the order of the users."""
+    users = np.concatenate([each.users_E for each in cases])
+    ends = np.concatenate([each.ends_E for each in cases])
+    order = np.lexsort((ends, users))
+    return Cases(users[order], ends[order])
+
+
 def last_cases(
     data: Interactions, low_U: np.ndarray, high_U: np.ndarray, chosen_U: np.ndarray, count: int
 ) -> Cases:
-    """The last ``count`` targets in ``low_U[u]:high_U[u]`` of the chosen users with a history."""
-    first_U = np.maximum(np.maximum(high_U - count, low_U), data.offsets_U1[:-1] + 1)
-    counts_U = np.where(chosen_U, np.maximum(high_U - first_U, 0), 0)
-    users_E = np.repeat(np.arange(data.num_users, dtype=np.int32), counts_U)
-    return Cases(users_E, first_U[users_E] + count_up(counts_U))
+    """The last ``count`` targets in ``low_U[u]:high_U[u]`` of the chosen users with a history; of
+    several kinds of feedback those that are asked for."""
+    users_N, place_N = data.users_N, np.arange(len(data))
+    first_U = np.maximum(low_U, data.offsets_U1[:-1] + 1)
+    able_N = chosen_U[users_N] & data.asked_N
+    able_N &= (place_N >= first_U[users_N]) & (place_N < high_U[users_N])
+    users_E, ends_E = users_N[able_N], place_N[able_N]
+    last_U = np.cumsum(np.bincount(users_E, minlength=data.num_users))
+    kept_E = last_U[users_E] - np.arange(len(users_E)) <= count
+    return Cases(users_E[kept_E], ends_E[kept_E])

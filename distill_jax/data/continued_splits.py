@@ -2,6 +2,7 @@
 
 Items and users keep their numbers, new ones come after them. What the run held out stays held
 out: it is no part of what is learned from, and is asked for after what came before it, as ever.
+So it goes on as often as something new comes, see ``as_old``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from distill_jax.core.digests import unit_interval
 from distill_jax.core.errors import UserError
-from distill_jax.data.continual_splits import ContinualRule, ContinualSplit, last_cases
+from distill_jax.data.continual_splits import ContinualRule, ContinualSplit, last_cases, together
 from distill_jax.data.interaction_splits import count_up
 from distill_jax.data.interactions import Cases, Interactions, RankingSplit
 
@@ -27,19 +28,28 @@ class Arrived:
       users_N, items_N: int64 [N].
       parts_N: [N], ``TRAIN`` for what is learned from, else what it is held out for.
       notes: what was left out, one sentence each.
+      kinds_N: int32 [N], see ``Interactions``.
+      last_U: float64 [U], when each user's last interaction was, old or new; -inf where nobody
+        knows.
     """
 
     users_N: np.ndarray
     items_N: np.ndarray
     parts_N: np.ndarray
     notes: tuple[str, ...]
+    kinds_N: np.ndarray | None
+    last_U: np.ndarray
 
     def __len__(self) -> int:
         return len(self.items_N)
 
 
 def continued(
-    old: RankingSplit, new: Interactions, parts_N: np.ndarray | None, rule: ContinualRule
+    old: RankingSplit,
+    new: Interactions,
+    parts_N: np.ndarray | None,
+    rule: ContinualRule,
+    last_U: np.ndarray | None = None,
 ) -> tuple[ContinualSplit, Arrived]:
     """The interactions of a run with those that came later.
 
@@ -50,23 +60,22 @@ def continued(
     Args:
       parts_N: of the new interactions, where they bring a split.
       rule: its ``old`` is not read.
+      last_U: when each old user's last interaction was, where the old do not say it themselves:
+        they have gone on before, see ``Arrived``.
 
     Raises:
-      UserError: where nothing is new, or nothing can be held out; for feedback of several kinds.
+      UserError: where nothing is new, or nothing can be held out; for other kinds of feedback than
+        the old, or privileged fields of events.
     """
-    for data in (old.data, new):
-        if data.kind_names:
-            raise UserError(
-                f"data {data.name!r} has feedback of several kinds ({', '.join(data.kind_names)}); "
-                "recommenders that go on with new data read one"
-            )
-    grown = _grown(old.data, new)
-    arrived = _arrived(old.data, new, parts_N, grown)
-    asked = _in_order(grown, old.data, arrived, np.ones(len(old.data), bool), None)
+    before = old.asked_data  # what is held out has been taken too
+    _check_alike(before, new)
+    grown = _grown(before, new)
+    arrived = _arrived(before, new, parts_N, grown, last_U)
+    asked = _in_order(grown, before, arrived, np.ones(len(before), bool), None)
     if parts_N is None:
-        arrived, cases = _held_out(asked, old.data, arrived, rule)
+        arrived, cases = _held_out(asked, before, arrived, rule)
     else:
-        cases = _own_cases(asked, old.data, arrived)
+        cases = _own_cases(asked, before, arrived)
     if not len(cases[1]):
         raise UserError(
             f"data {new.name!r}: of too few users something is new for any to be held out; give "
@@ -81,8 +90,8 @@ def continued(
         data,
         data.offsets_U1[1:] - new_U,
         data.offsets_U1[1:],
-        (_moved(old.validation, old.data, asked), cases[0]),
-        _moved(old.test, old.data, asked),
+        (_moved(old.validation, before, asked), cases[0]),
+        _moved(old.test, before, asked),
         cases[1],
         f"goes on: the old test is that of the run ({old.protocol}), asked for among the items of "
         f"its catalogue; {len(cases[1])} new interactions are asked for ({told}), each after all "
@@ -91,6 +100,37 @@ def continued(
         asked,
     )
     return split, arrived
+
+
+def _check_alike(old: Interactions, new: Interactions) -> None:
+    """Raises ``UserError`` where the new ones say other things of an interaction than the old."""
+    if old.kind_names != new.kind_names:
+        ours, theirs = (
+            f"feedback of the kinds {', '.join(names)}" if names else "no kinds of feedback"
+            for names in (old.kind_names, new.kind_names)
+        )
+        raise UserError(
+            f"data {new.name!r} has {theirs}, where the run learned from {ours}: name the column "
+            "(--columns kind=COLUMN), or leave it out"
+        )
+    if old.field_names:
+        raise UserError(
+            f"data {old.name!r} has privileged fields of events ({', '.join(old.field_names)}), "
+            "numbered by the words that were there: recommenders go on without any"
+        )
+
+
+def as_old(old: RankingSplit, split: ContinualSplit, name: str) -> RankingSplit:
+    """What comes out of ``continued``, as what the next new interactions come to: all that has been
+    learned from so far, and all that has been asked for.
+
+    Args:
+      old: what ``split`` went on from.
+      name: of what had come.
+    """
+    protocol = f"{old.protocol}, and {len(split.new):,} interactions of {name} that came later"
+    test = together(split.old, split.new)
+    return dataclasses.replace(split.after(), test=test, protocol=protocol)
 
 
 def _grown(old: Interactions, new: Interactions) -> Interactions:
@@ -113,12 +153,16 @@ def _grown(old: Interactions, new: Interactions) -> Interactions:
         offsets_U1=offsets_U1,
         times_N=None,
         ratings_N=None,
-        notes=(*old.notes, *(f"new: {note}" for note in new.notes)),
+        notes=(*old.notes, *(f"{new.name}: {note}" for note in new.notes)),
     )
 
 
 def _arrived(
-    old: Interactions, new: Interactions, parts_N: np.ndarray | None, grown: Interactions
+    old: Interactions,
+    new: Interactions,
+    parts_N: np.ndarray | None,
+    grown: Interactions,
+    last_U: np.ndarray | None,
 ) -> Arrived:
     """The new interactions by their new numbers, without what the user took before."""
     user_of = {name: number for number, name in enumerate(grown.user_names)}
@@ -128,8 +172,8 @@ def _arrived(
     order_N = np.argsort(users_N, kind="stable")  # new numbers of users have another order
     kept_N, notes = order_N, []
     if not grown.repeats:
-        taken = old.users_N.astype(np.int64) * grown.num_items + old.items_N
-        again_N = np.isin(users_N * grown.num_items + items_N, taken)
+        taken = _numbered(grown, old.users_N, old.items_N, old.kinds_N)
+        again_N = np.isin(_numbered(grown, users_N, items_N, new.kinds_N), taken)
         kept_N = order_N[~again_N[order_N]]
         if again := int(again_N.sum()):
             notes.append(
@@ -138,21 +182,36 @@ def _arrived(
             )
     if not len(kept_N):
         raise UserError(f"data {new.name!r}: nothing is new ({'; '.join(notes)}).")
-    notes += _early(old, new, users_N)
+    last_U = np.pad(
+        _last(old) if last_U is None else last_U,
+        (0, grown.num_users - old.num_users),
+        constant_values=-np.inf,
+    )
+    if new.times_N is not None:
+        if early := int((new.times_N < last_U[users_N]).sum()):
+            notes.append(
+                f"{early:,} new interactions are older than the user's last: they count as later"
+            )
+        np.maximum.at(last_U, users_N, new.times_N)
     parts_N = np.full(len(new), TRAIN) if parts_N is None else parts_N
-    return Arrived(users_N[kept_N], items_N[kept_N], parts_N[kept_N], tuple(notes))
+    kinds_N = None if new.kinds_N is None else new.kinds_N[kept_N]
+    return Arrived(users_N[kept_N], items_N[kept_N], parts_N[kept_N], tuple(notes), kinds_N, last_U)
 
 
-def _early(old: Interactions, new: Interactions, users_N: np.ndarray) -> list[str]:
-    """A note, where new interactions have times before the user's last old one."""
-    if old.times_N is None or new.times_N is None:
-        return []
-    last_U = np.full(int(users_N.max(initial=0)) + 1 + old.num_users, -np.inf)
-    np.maximum.at(last_U, old.users_N, old.times_N)
-    early = int((new.times_N < last_U[users_N]).sum())
-    if not early:
-        return []
-    return [f"{early:,} new interactions are older than the user's last: they count as later"]
+def _numbered(
+    grown: Interactions, users_N: np.ndarray, items_N: np.ndarray, kinds_N: np.ndarray | None
+) -> np.ndarray:
+    """int64 [N], one number for all that are a repeat of each other: of user, item and kind."""
+    pairs_N = users_N.astype(np.int64) * grown.num_items + items_N
+    return pairs_N if kinds_N is None else pairs_N * len(grown.kind_names) + kinds_N
+
+
+def _last(data: Interactions) -> np.ndarray:
+    """float64 [U], the time of each user's last interaction; -inf where it is not known."""
+    last_U = np.full(data.num_users, -np.inf)
+    if data.times_N is not None:
+        np.maximum.at(last_U, data.users_N, data.times_N)
+    return last_U
 
 
 def _in_order(
@@ -171,10 +230,18 @@ def _in_order(
     chosen_N = np.ones(len(arrived), bool) if part is None else arrived.parts_N == part
     users = np.concatenate([old.users_N[old_where_N], arrived.users_N[chosen_N]])
     items = np.concatenate([old.items_N[old_where_N], arrived.items_N[chosen_N]])
+    kinds = None
+    if old.kinds_N is not None and arrived.kinds_N is not None:
+        kinds = np.concatenate([old.kinds_N[old_where_N], arrived.kinds_N[chosen_N]])
     order = np.argsort(users, kind="stable")
     counts_U = np.bincount(users, minlength=grown.num_users)
     offsets_U1 = np.concatenate([[0], np.cumsum(counts_U)]).astype(np.int64)
-    return dataclasses.replace(grown, offsets_U1=offsets_U1, items_N=items[order].astype(np.int32))
+    return dataclasses.replace(
+        grown,
+        offsets_U1=offsets_U1,
+        items_N=items[order].astype(np.int32),
+        kinds_N=None if kinds is None else kinds[order],
+    )
 
 
 def _moved(cases: Cases, old: Interactions, asked: Interactions) -> Cases:
@@ -195,7 +262,8 @@ def _held_out(
 ) -> tuple[Arrived, tuple[Cases, Cases]]:
     """What is held out of users chosen by a hash of their names: for selection and for test."""
     starts_U, ends_U = _starts(asked, old), asked.offsets_U1[1:]
-    able = np.flatnonzero(ends_U > np.maximum(starts_U, asked.offsets_U1[:-1] + 1))
+    everybody_U = np.ones(asked.num_users, bool)
+    able = last_cases(asked, starts_U, ends_U, everybody_U, 1).users_E
     luck = [unit_interval(f"witness {asked.user_names[user]}") for user in able]
     able = able[np.argsort(luck, kind="stable")]
     half = -(-int(len(able) * rule.witnesses) // 2) or int(len(able) > 2)
@@ -209,11 +277,12 @@ def _held_out(
 
 
 def _own_cases(asked: Interactions, old: Interactions, arrived: Arrived) -> tuple[Cases, Cases]:
-    """Every new interaction of a part, of users who have a history."""
+    """Every new interaction of a part, of the kind that is asked for, of users with a history."""
     place_N = _starts(asked, old)[arrived.users_N] + count_up(
         np.bincount(arrived.users_N, minlength=asked.num_users)
     )
     history_N = place_N > asked.offsets_U1[:-1][arrived.users_N]
+    history_N &= asked.asked_N[place_N]
     selection, test = (
         Cases(arrived.users_N[where_N].astype(np.int32), place_N[where_N])
         for where_N in ((arrived.parts_N == part) & history_N for part in (VALIDATION, TEST))

@@ -46,8 +46,12 @@ class Fields:
         return digest({"names": self.names, "sizes": self.sizes, "numbers": numbers})
 
 
-def read_item_fields(path: Path, item_names: Sequence[str]) -> Fields:
+def read_item_fields(path: Path, item_names: Sequence[str], first: int | None = None) -> Fields:
     """The fields of a catalogue.
+
+    Args:
+      first: words are numbered as those of the first so many items are, of which the catalogue has
+        grown; None for all.
 
     Raises:
       UserError: for a file that is no such table, an item that occurs twice, or none of the
@@ -75,7 +79,7 @@ def read_item_fields(path: Path, item_names: Sequence[str]) -> Fields:
                     column[place[name]] = _word(cell)
     if not columns:
         raise UserError(f"{path}: none of its items is in the catalogue ({item_names[0]!r}, ...).")
-    made = {field: numbered(words) for field, words in columns.items()}
+    made = {field: numbered(words, first) for field, words in columns.items()}
     notes = [f"{path.name}: field {field!r} has {what}" for field, (_, _, what) in made.items()]
     if missing := len(place) - len(seen & place.keys()):
         notes.append(
@@ -85,21 +89,25 @@ def read_item_fields(path: Path, item_names: Sequence[str]) -> Fields:
     return Fields(tuple(made), tuple(n for _, n, _ in made.values()), numbers_IC, tuple(notes))
 
 
-def numbered(words: Sequence[str]) -> tuple[np.ndarray, int, str]:
+def numbered(words: Sequence[str], first: int | None = None) -> tuple[np.ndarray, int, str]:
     """Numbers of a field's words, int32, how many there are with 0 for "", and what that is.
 
     Numbers are cut at the quantiles of all that are there; a band holds its upper end.
+
+    Args:
+      first: quantiles and categories are those of the first so many words; what is no number, or
+        no category, of theirs is unknown. None for all.
     """
-    known = np.array([bool(word) for word in words])
-    there = [word for word in words if word]
+    there = [word for word in words[:first] if word]
     numbers = np.zeros(len(words), np.int32)
     if len(set(there)) > BANDS and all(map(is_number, there)):
-        values = np.array([float(word) for word in there])
-        edges = np.unique(np.quantile(values, np.arange(1, BANDS) / BANDS))
+        edges = np.unique(np.quantile([float(word) for word in there], np.arange(1, BANDS) / BANDS))
+        known = np.array([bool(word) and is_number(word) for word in words])
+        values = np.array([float(word) for word, kept in zip(words, known, strict=True) if kept])
         numbers[known] = 1 + np.searchsorted(edges, values)
         return numbers, len(edges) + 2, f"{len(edges) + 1} bands of numbers"
     place = {word: number for number, word in enumerate(sorted(set(there)), start=1)}
-    numbers[known] = [place[word] for word in there]
+    numbers[:] = [place.get(word, 0) for word in words]
     return numbers, len(place) + 1, f"{len(place)} categories"
 
 

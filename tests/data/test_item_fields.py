@@ -33,6 +33,15 @@ def test_few_numbers_and_words_are_categories():
     assert what == "21 categories" and size == 22
 
 
+def test_a_grown_catalogue_keeps_the_numbers_of_the_first():
+    first = [f"{n * 2}" for n in range(20)]
+    numbers, size, what = numbered([*first, "7", "1000", "dear", ""], 20)
+    alone = numbered(first)
+    assert numbers[:20].tolist() == alone[0].tolist() and (size, what) == alone[1:]
+    assert numbers[20:].tolist() == [alone[0][3], size - 1, 0, 0]  # 7 is with 6
+    assert numbered(["b", "c", "", "a", "c"], 2)[0].tolist() == [1, 2, 0, 0, 2]
+
+
 def table(path, rows, header="sku,price,brand"):
     path.write_text("\n".join([header, *rows]) + "\n")
     return path

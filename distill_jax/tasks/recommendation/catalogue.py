@@ -59,7 +59,8 @@ class Catalogue:
       engine: gives the folder of the runs, the display, and whether to stop.
       item_vectors: a file of them, or None.
       item_features: a table of the items' fields, or None.
-      first: the catalogue that this one has grown from: texts and vectors are scaled as there.
+      first: the catalogue that this one has grown from in the end: texts and vectors are scaled as
+        there, fields numbered.
     """
 
     engine: Engine
@@ -67,6 +68,15 @@ class Catalogue:
     item_vectors: str | None = None
     item_features: str | None = None
     first: Catalogue | None = None
+
+    @property
+    def root(self) -> Catalogue:
+        """The one that all have grown from."""
+        return self.first or self
+
+    @property
+    def _items_first(self) -> int | None:
+        return self.first.split.data.num_items if self.first else None
 
     @functools.cached_property
     def _texts(self) -> tuple[ItemTexts, TextSpace, Coverage]:
@@ -98,9 +108,8 @@ class Catalogue:
         """
         if self.item_vectors is None:
             raise UserError("a model reads vectors of items: give a file (--item-vectors FILE).")
-        path = user_path(self.item_vectors)
-        first = self.first.split.data.num_items if self.first else None
-        vectors_IV, notes = item_vectors_of_file(path, self.split.data.item_names, first)
+        path, names = user_path(self.item_vectors), self.split.data.item_names
+        vectors_IV, notes = item_vectors_of_file(path, names, self._items_first)
         for note in notes:
             self.engine.reporter.say(f"note: {note}")
         return vectors_IV
@@ -119,7 +128,8 @@ class Catalogue:
         """
         if self.item_features is None:
             raise UserError("a model reads fields of items: give a table (--item-features FILE).")
-        found = read_item_fields(user_path(self.item_features), self.split.data.item_names)
+        path, names = user_path(self.item_features), self.split.data.item_names
+        found = read_item_fields(path, names, self._items_first)
         for note in found.notes:
             self.engine.reporter.say(f"note: {note}")
         return found

@@ -145,12 +145,16 @@ class Update:
       anew: forget the old student: start at random, on everything.
       data: the new interactions' name, where they are not those of the table.
       teacher_too: whether the teacher goes on learning, from everything.
+      columns: of the new interactions' files, as of ``RecData``.
+      began: the run that it began with, from the folder of its own runs; "" in a table.
     """
 
     rehearse: float = 0.0
     anew: bool = False
     data: str = field(default="", metadata=NAME)
     teacher_too: bool = field(default=True, metadata=LATE)
+    columns: str | None = field(default=None, metadata=NAME)
+    began: str = field(default="", metadata=NAME)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,8 +23,6 @@ import numpy as np
 from distill_jax.core.digests import digest
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.errors import UserError
-from distill_jax.core.ranking_types import HistoryBatch
-from distill_jax.core.top_items import TopItems
 from distill_jax.data.continual_splits import ContinualSplit
 from distill_jax.data.histories import HistoryTable
 from distill_jax.data.interactions import RankingSplit
@@ -37,15 +35,11 @@ from distill_jax.engine.rows import ledger_row
 from distill_jax.engine.strategies import clear_checkpoints
 from distill_jax.engine.sweep import Entry, Sweep, objectives_told
 from distill_jax.engine.work import Work, compute_dtype
-from distill_jax.evaluation.ranking import hit_rate, ndcg, user_means
-from distill_jax.evaluation.recommend import among_first, rank_cases
 from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import load_recommender
 from distill_jax.objectives.items import parse_ranking, resolve_ranking
 from distill_jax.objectives.plugins import plugin_digest
 from distill_jax.objectives.resolve import ResolvedObjective
-from distill_jax.tables.before_after import changes, gains
-from distill_jax.tables.columns import Column
 from distill_jax.tables.evidence import pack_numbers
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.spec import TableSpec
@@ -57,117 +51,17 @@ from distill_jax.tasks.recommendation.cells import (
     RecommenderSetup,
     RecTeacher,
 )
-from distill_jax.tasks.recommendation.runs import keep_model, recommender_work, scorer_of
+from distill_jax.tasks.recommendation.moments import Begun, First, Known
+from distill_jax.tasks.recommendation.old_and_new import FORGOTTEN, NEW, OLD, OldAndNew
+from distill_jax.tasks.recommendation.runs import keep_model, recommender_work
 from distill_jax.tasks.recommendation.table import batches_of
-from distill_jax.tasks.recommendation.taught import asked, trained_once
-from distill_jax.teachers.factor_words import FactorWords
-from distill_jax.teachers.top_items import Heard, TopItemsCache
+from distill_jax.tasks.recommendation.taught import Kept, asked, trained_once
+from distill_jax.tasks.recommendation.words_since import WordsSince
+from distill_jax.teachers.top_items import Heard
 from distill_jax.training.feed import TeacherOutputs
 from distill_jax.training.loop import TrainResult
 from distill_jax.training.recommender import FitConfig
 from distill_jax.training.state import Params
-
-OLD, NEW, FORGOTTEN = "test/old_ndcg@10", "test/new_ndcg@10", "test/forgotten"
-COLUMNS = (
-    Column(OLD, "old NDCG@10", 1, 4, higher_is_better=True),
-    Column(FORGOTTEN, "forgotten (old, before - after)", 1, 4, higher_is_better=False),
-    Column(NEW, "new NDCG@10", 1, 4, higher_is_better=True),
-    Column("steps", "steps", 1, 0, kind="value"),
-    Column("seconds/total", "run (s)", 1, 0, kind="mean"),
-)
-OLD_TEST, NEW_TEST = "old", "new"
-SCORES = {"ndcg@10": ndcg, "hr@10": hit_rate}
-
-
-def by_user(first: Heard, second: Heard, second_U: np.ndarray) -> Heard:
-    """What two caches say: of the chosen users the second's word, of the others the first's."""
-
-    def heard(batch: HistoryBatch) -> TopItems:
-        users_B = np.asarray(batch.example_ids_B)
-        chosen_B = second_U[np.maximum(users_B, 0)] & (users_B >= 0)
-        ours, theirs = (
-            speak(_only(batch, rows_B))
-            for speak, rows_B in ((first, ~chosen_B), (second, chosen_B))
-        )
-
-        def pick(one: Any, other: Any) -> Any:
-            return np.where(chosen_B.reshape(-1, *[1] * (one.ndim - 1)), other, one)
-
-        return jax.tree.map(pick, ours, theirs)
-
-    return heard
-
-
-def of_known_targets(heard: Heard, known: int) -> Heard:
-    """What a teacher says who knows the first so many items alone: nothing where another one came
-    next."""
-
-    def said(batch: HistoryBatch) -> TopItems:
-        word = heard(batch)
-        where_BT = np.asarray(word.where_BT) & (np.asarray(batch.targets_BT) < known)
-        return word.replace(where_BT=where_BT)  # type: ignore[attr-defined]
-
-    return said
-
-
-def _only(batch: HistoryBatch, rows_B: np.ndarray) -> HistoryBatch:
-    """The batch with all other rows as padding."""
-    arrays: dict[str, Any] = {
-        "example_ids_B": np.where(rows_B, np.asarray(batch.example_ids_B), -1),
-        "where_BT": np.asarray(batch.where_BT) & rows_B[:, None],
-        "target_where_BT": np.asarray(batch.target_where_BT) & rows_B[:, None],
-    }
-    return dataclasses.replace(batch, **arrays)
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """A teacher at one moment and its cache.
-
-    Attributes:
-      params: of the whole catalogue.
-      among: it speaks of the first so many items alone.
-    """
-
-    params: Params
-    digest: str
-    cache: TopItemsCache | FactorWords
-    among: int
-
-
-@dataclass(frozen=True, eq=False)
-class First:
-    """A student of the first moment.
-
-    Attributes:
-      params: of the whole catalogue.
-      among: it knows the first so many items alone.
-    """
-
-    hash: str
-    params: Params
-    among: int
-
-
-class Begun(Protocol):
-    """A finished run, as what an update begins with."""
-
-    def catalogue(self, engine: Engine) -> Catalogue:
-        """What it was trained on."""
-
-    def first(self, student: Recommender, ledger: Ledger) -> First:
-        """The student; rows of what was there go to the ledger.
-
-        Args:
-          student: of the grown catalogue.
-        """
-
-    def teacher(self, engine: Engine, teacher: Recommender, ledger: Ledger) -> Known:
-        """Who taught it.
-
-        Args:
-          teacher: of the grown catalogue.
-        """
 
 
 @dataclass(eq=False)
@@ -181,12 +75,14 @@ class Continual:
       sweep: rows without an ``update`` are students of the first moment.
       update_training: of the teacher at the second moment; None where it does not go on learning.
       begun: what is there of the first moment; None where the table makes it.
+      kept: what the call left that carried the update out, where it is found again.
     """
 
     sweep: Sweep[RecommenderSetup]
     split: ContinualSplit
     update_training: FitConfig | None
     begun: Begun | None = None
+    kept: Kept | None = None
     entries: Sequence[Entry[RecommenderSetup]] = ()
     engine: Engine = field(init=False)
     teacher: Recommender | None = field(init=False, default=None)
@@ -210,16 +106,15 @@ class Continual:
     def catalogue(self, split: RankingSplit) -> Catalogue:
         """Of a moment, one object each."""
         if split.digest not in self._catalogues:
-            first = None if self.begun is None else self.begun.catalogue(self.engine)
-            vectors = self.setup.data.item_vectors
-            self._catalogues[split.digest] = Catalogue(self.engine, split, vectors, first=first)
+            first = None if self.begun is None else self.begun.catalogue(self.engine).root
+            data = self.setup.data
+            self._catalogues[split.digest] = Catalogue(
+                self.engine, split, data.item_vectors, data.item_features, first
+            )
         return self._catalogues[split.digest]
 
     def prepare(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
-        self.engine, self.entries = engine, entries
-        self.student = self._built(self.setup.model)
-        if self.config is not None:
-            self.teacher = self._built(self.config.model)
+        self.open(engine, entries)
         grown = int(self.split.grown_U.sum())
         engine.reporter.say(f"{self.split.data.name}: {self.split.protocol}")
         engine.reporter.say(f"{grown} users have something new")
@@ -240,11 +135,20 @@ class Continual:
                 )
             self.student.computing_in(compute_dtype(entry.cell.precision), engine.options.remat)
 
+    def open(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
+        """Build the models of the whole catalogue."""
+        self.engine, self.entries = engine, entries
+        self.student = self._built(self.setup.model)
+        if self.config is not None:
+            self.teacher = self._built(self.config.model)
+
     def _built(self, model: RecModel) -> Recommender:
         """Of the whole catalogue."""
         before = self.split.before()
         own = self.catalogue(before)
-        built = build_recommender(model, before, lambda: own.texts[0], lambda: own.given)
+        built = build_recommender(
+            model, before, lambda: own.texts[0], lambda: own.given, lambda: own.fields
+        )
         if built.in_use is not built:
             raise UserError(
                 f"{model.name} is trained over the graph of one moment's interactions, which an "
@@ -268,28 +172,36 @@ class Continual:
         """Nothing is known of an update before its teachers."""
 
     def raise_teachers(self, ledger: Ledger) -> None:
-        before, after, config = self.split.before(), self.split.after(), self.config
         if self.begun is not None:
             first = self.begun.first(self.student, ledger)
             self.firsts = {entry.cell.seed: first for entry in self.entries}
-            if self.teacher is not None and self._is_heard():
-                self.old = self.begun.teacher(self.engine, self.teacher, ledger)
-        elif config is not None:
-            self.old = self._trained(before, config.training, None, before)
-        if self.old is not None:
-            training = self.update_training
-            update = self.split.update()
-            self.new = (
-                self._asked(self.old.params, update, self.old.among)
-                if training is None
-                else self._trained(after, training, self.old, update)
-            )
+        if self.is_heard:
+            self.hear(ledger)
         for entry in self.entries:
             if entry.cell.setup.update is None:
                 self.firsts[entry.cell.seed] = self._first(entry, ledger)
 
-    def _is_heard(self) -> bool:
-        """Whether anybody listens to the teacher, or it goes on learning."""
+    def hear(self, ledger: Ledger) -> None:
+        """The teacher of either moment, and what it says."""
+        before, after, config = self.split.before(), self.split.after(), self.config
+        assert config is not None and self.teacher is not None, "who teaches"
+        if self.begun is not None:
+            self.old = self.begun.teacher(self.engine, self.teacher, ledger)
+        else:
+            self.old = self._trained(before, config.training, None, before)
+        training, update = self.update_training, self.split.update()
+        self.new = (
+            self._asked(self.old.params, update, self.old.among)
+            if training is None
+            else self._trained(after, training, self.old, update)
+        )
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is a teacher to be heard: in a table always, after a run where anybody
+        listens, or it goes on learning."""
+        if self.config is None or self.begun is None:
+            return self.config is not None
         heard = any(self.resolve(entry.cell).needs_teacher for entry in self.entries)
         return heard or self.update_training is not None
 
@@ -308,8 +220,9 @@ class Continual:
         cell = self._bound(Cell(setup, stages, config.seed), split, start)
         begun = start.params if start else teacher.init(jax.random.key(cell.seed))
         title = f"{setup.model.name}  teacher  seed {cell.seed}"
+        objective = self.resolve(cell)
         params, _ = trained_once(
-            self.engine, split, cell, teacher, self.resolve(cell), begun, title
+            self.engine, split, cell, teacher, objective, begun, title, kept=self.kept
         )
         return self._asked(params, about, split.data.num_items)
 
@@ -319,7 +232,9 @@ class Continual:
         assert config is not None and teacher is not None, "who is asked"
         length, windows = self.setup.model.max_length, self.sweep.base.training.windows
         table = HistoryTable(about, "next", length, windows)
-        digest, cache = asked(self.engine, teacher, params, table, config.top, among=among)
+        digest, cache = asked(
+            self.engine, teacher, params, table, config.top, kept=self.kept, among=among
+        )
         return Known(params, digest, cache, among)
 
     def _first(self, entry: Entry[RecommenderSetup], ledger: Ledger) -> First:
@@ -361,64 +276,52 @@ class Continual:
     ) -> RecommenderCell:
         """A cell that knows what it learns from, and whom it hears."""
         teachers = [each.digest for each in known if each]
-        if self.student.config.items.given_width:
-            own = self.catalogue(self.split.before()).given_digest
-            cell = cell.but(model=dataclasses.replace(cell.setup.model, vectors=own))
+        reads, own = self.model_of(cell).config.items, self.catalogue(self.split.before())
+        if reads.given_width:
+            cell = cell.but(model=dataclasses.replace(cell.setup.model, vectors=own.given_digest))
+        if reads.fields:
+            cell = cell.but(model=dataclasses.replace(cell.setup.model, features=own.fields.digest))
         return cell.but(
             data_digest=digest([split.digest, dataclasses.asdict(self.split.rule)]),
             teacher_digest=digest(teachers) if teachers else "",
         )
 
+    def model_of(self, cell: RecommenderCell) -> Recommender:
+        """What a cell trains."""
+        name, teacher = cell.setup.model.name, self.teacher
+        is_teacher = self.config is not None and name == self.config.model.name
+        return teacher if is_teacher and teacher is not None else self.student
+
     def resolve(self, cell: RecommenderCell) -> ResolvedObjective:
         """A cell's objective, fitted."""
-        model, teacher = cell.setup.model, self.teacher
-        is_teacher = self.config is not None and model.name == self.config.model.name
-        student = teacher if is_teacher and teacher is not None else self.student
+        model, teacher, student = cell.setup.model, self.teacher, self.model_of(cell)
         positions = cell.training.batch_size * model.max_length
         shape = None if teacher is None else teacher.config.shape
         return resolve_ranking(cell.objective, student.config.shape, shape, positions=positions)
+
+    @property
+    def words(self) -> WordsSince:
+        """What the teachers of both moments say, once they have been raised."""
+        assert self.old is not None and self.new is not None, "they have been raised"
+        among = self.new.among
+        known = among if among < self.split.data.num_items else None
+        return WordsSince(self.old.words, self.new.words, self.split.grown_U, known)
 
     def heard(self, objective: ResolvedObjective, *, both: bool) -> Heard | None:
         """What an objective hears: of users with something new the later word, in updates."""
         if not objective.needs_teacher:
             return None
-        assert self.old is not None and self.new is not None, "they have been raised"
+        assert self.old is not None, "it has been raised"
         key = objective.teacher_capture, both
         if key not in self._heard:
-            first = self.old.cache.listen(objective.teacher_capture)
-            self._heard[key] = first
-            if both:
-                second = self.new.cache.listen(objective.teacher_capture)
-                if self.new.among < self.split.data.num_items:
-                    second = of_known_targets(second, self.new.among)
-                self._heard[key] = by_user(first, second, self.split.grown_U)
+            words = self.words if both else self.old.words
+            self._heard[key] = words.listen(objective.teacher_capture)
         return self._heard[key]
 
-    def ranks(
-        self, model: Recommender, params: Params, split: RankingSplit, among: int
-    ) -> dict[str, np.ndarray]:
-        """int32 [E], places of the old and of the new test's targets.
-
-        Old ones compete with the items of the first moment. Of the new ones those that a model
-        does not know come last.
-
-        Args:
-          split: what it has learned from.
-          among: it knows the first so many items.
-        """
-        scorer, first = scorer_of(model).of(params), self.known_items
-        limits = {OLD_TEST: first, NEW_TEST: among}
-        cases = {OLD_TEST: self.split.old, NEW_TEST: self.split.new}
-        return {
-            name: rank_cases(
-                among_first(scorer, limits[name]),
-                self.split.asked_data,
-                cases[name],
-                learned_U=split.learned_U,
-                on_batch=self.engine.check_stop,
-            ).ranks_E
-            for name in cases
-        }
+    @property
+    def tests(self) -> OldAndNew:
+        """What is asked of both moments."""
+        return OldAndNew(self.split, self.known_items, self.engine.check_stop)
 
     @property
     def known_items(self) -> int:
@@ -427,41 +330,17 @@ class Continual:
             return self.split.data.num_items
         return self.begun.catalogue(self.engine).split.data.num_items
 
-    def user_scores(self, ranks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """``old_ndcg@10`` and its like: [U] of the users asked. Targets of one user are no
-        independent cases: each user counts once."""
-        users = {OLD_TEST: self.split.old.users_E, NEW_TEST: self.split.new.users_E}
-        return {
-            f"{test}_{name}": user_means(score(ranks[test], 10), users[test])[1]
-            for test in ranks
-            for name, score in SCORES.items()
-        }
-
-    def compared(self, first: First, after: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """What an update changed of a student, beside its scores."""
-        before = self.ranks(self.student, first.params, self.split.before(), first.among)
-        scores = self.user_scores(before), self.user_scores(after)
-        metrics = {f"before/{name}": float(each.mean()) for name, each in scores[0].items()}
-        for name in scores[0]:
-            metrics |= gains(name, scores[0][name], scores[1][name])
-        for test, cases in ((OLD_TEST, self.split.old), (NEW_TEST, self.split.new)):
-            found = changes(test, *(hit_rate(ranks[test], 10) for ranks in (before, after)))
-            if len(np.unique(cases.users_E)) < len(cases):  # McNemar's test is of independent ones
-                del found[f"{test}/forgotten_p"]
-            metrics |= found
-        return metrics
-
     def of_teachers(self) -> dict[str, float]:
         """Scores of the teacher of either moment on both tests."""
-        metrics = {}
+        metrics, tests = {}, self.tests
         moments = {
             "before": (self.old, self.split.before()),
             "after": (self.new, self.split.after()),
         }
         for moment, (known, split) in moments.items():
             if known is not None and self.teacher is not None:
-                ranks = self.ranks(self.teacher, known.params, split, known.among)
-                for name, each in self.user_scores(ranks).items():
+                ranks = tests.ranks(self.teacher, known.params, split, known.among)
+                for name, each in tests.user_scores(ranks).items():
                     metrics[f"teacher/{name}/{moment}"] = float(each.mean())
         return metrics
 
@@ -523,16 +402,18 @@ class UpdateRun(Run):
         """Ask the witnesses, keep the model, write the run up."""
         table, first = self.table, self.first
         kept = table.split.after() if first else self.split  # what it has learned from in all
-        ranks = table.ranks(table.student, result.params, kept, table.split.data.num_items)
-        values = table.user_scores(ranks)
+        tests, student = table.tests, table.student
+        ranks = tests.ranks(student, result.params, kept, table.split.data.num_items)
+        values = tests.user_scores(ranks)
         metrics = {f"test/{name}": float(each.mean()) for name, each in values.items()}
         if first is not None:
-            metrics |= table.compared(first, ranks)
+            before = tests.ranks(student, first.params, table.split.before(), first.among)
+            metrics |= tests.compared(before, ranks)
             metrics[FORGOTTEN] = metrics["before/old_ndcg@10"] - metrics[OLD]
         if table.begun is not None:
             metrics |= table.of_teachers()
         metrics["steps"] = self.works[0].steps
-        keep_model(table.catalogue(kept), self.cell, table.student, result.params, folder / "model")
+        keep_model(table.catalogue(kept), self.cell, student, result.params, folder / "model")
         return ledger_row(
             hash=self.hash,
             experiment=table.sweep.name,

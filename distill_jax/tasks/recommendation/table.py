@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -46,7 +45,7 @@ from distill_jax.tasks.recommendation.runs import (
     scorer_of,
     write_up,
 )
-from distill_jax.tasks.recommendation.taught import asked, kept_items, trained_once
+from distill_jax.tasks.recommendation.taught import Kept, asked, kept_items, trained_once
 from distill_jax.teachers.factor_words import FactorWords
 from distill_jax.teachers.top_items import TopItemsCache, popularity_strata
 from distill_jax.training.feed import TeacherOutputs
@@ -83,7 +82,7 @@ class Recommendation:
     Attributes:
       given: the data, where they are loaded already.
       peers: other models of the teacher's training that stand beside it; nobody listens to them.
-      kept: runs of the table that this one's run is of, whose teacher's words are read there.
+      kept: what the table left that this one's run is of.
       references: in closed form, as far as the catalogue can have them.
       left_out: what is said of the others, and of peers that the data cannot have.
     """
@@ -91,7 +90,7 @@ class Recommendation:
     sweep: Sweep[RecommenderSetup]
     given: RankingSplit | None = None
     peers: tuple[RecModel, ...] = ()
-    kept: Path | None = None
+    kept: Kept | None = None
     entries: Sequence[Entry[RecommenderSetup]] = ()
     engine: Engine = field(init=False)
     catalogue: Catalogue = field(init=False)
@@ -291,7 +290,7 @@ class Recommendation:
         objective = self.resolve(cell, recommender, None)
         start = recommender.init(jax.random.key(cell.seed))
         params, facts = trained_once(
-            self.engine, self.split, cell, recommender, objective, start, title
+            self.engine, self.split, cell, recommender, objective, start, title, self.kept
         )
         if self._is_due(cell, ledger):
             row = write_up(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,19 @@ TEACHER_OUTPUTS = "teacher_outputs"
 """Beside the runs: what teachers said of their positions."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What an earlier call left.
+
+    Attributes:
+      runs: beside them lies what its teacher said.
+      tell: called with a sentence where something is gone, and made again.
+    """
+
+    runs: Path
+    tell: Callable[[str], None]
+
+
 def trained_once(
     engine: Engine,
     split: RankingSplit,
@@ -46,11 +61,13 @@ def trained_once(
     objective: ResolvedObjective,
     params: Params,
     label: str,
+    kept: Kept | None = None,
 ) -> tuple[Params, dict[str, Any]]:
     """What teaches: trained now, or found from an earlier table of the same data.
 
     Args:
       params: to start from.
+      kept: what an earlier call left; None where there was none.
 
     Returns:
       Its parameters, and what its training tells, see ``rows.training_facts``.
@@ -60,6 +77,8 @@ def trained_once(
     """
     folder = home() / "recommenders" / cell.hash
     if not folder.is_dir():
+        if kept is not None:
+            kept.tell("the run's teacher is not kept any more: it was trained again")
         started = time.perf_counter()
         own = engine.run_folder(cell.hash, shared=True)
         work = recommender_work(split, cell, recommender, objective)
@@ -88,7 +107,7 @@ def asked(
     top: int,
     *,
     users: int | None = None,
-    kept: Path | None = None,
+    kept: Kept | None = None,
     among: int | None = None,
 ) -> tuple[str, TopItemsCache | FactorWords]:
     """A teacher's digest, and what it says at every position: its cache, made where there is none.
@@ -100,7 +119,7 @@ def asked(
       table: of students that learn from it.
       top: how many of its likeliest items are kept, where there are more.
       users: of so many users at most; None for all.
-      kept: runs of another table, whose cache serves where it is there.
+      kept: what an earlier call left, whose cache serves where it is there.
       among: it names of the first so many items alone; None for all.
     """
     top = kept_items(top, table.split)
@@ -113,12 +132,16 @@ def asked(
     table = table_for(recommender, table)
     own_words = own if limit is None else digest([own, limit])
     provenance = TopItemsProvenance(own_words, table.digest, top, users)
-    if kept is not None and (there := kept / TEACHER_OUTPUTS / provenance.digest).is_dir():
-        return own, open_top_items(there, provenance)
+    if kept is not None:
+        caches = kept.runs / TEACHER_OUTPUTS
+        if (caches / provenance.digest).is_dir():
+            return own, open_top_items(caches / provenance.digest, provenance)
+        kept.tell(
+            f"{caches} has no cache of what the teacher said of the old interactions: it was "
+            "asked again"
+        )
     folder = engine.folder / TEACHER_OUTPUTS / provenance.digest
     if not folder.is_dir():
-        if kept is not None:
-            engine.reporter.say(f"{kept / TEACHER_OUTPUTS} does not have what the teacher said")
         engine.reporter.say("asking the teacher about every training position")
         speaker = RecommenderSpeaker(recommender, params, top, among=limit)
         build_top_items(folder, provenance, table, speaker, on_batch=lambda *_: engine.check_stop())

@@ -11,24 +11,18 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
-from distill_jax.data.build_interactions import Preparation
-from distill_jax.data.column_names import parse_columns
-from distill_jax.data.continual_splits import ContinualRule
-from distill_jax.data.continued_splits import TRAIN, Arrived, continued
+from distill_jax.data.continued_splits import TRAIN, Arrived
 from distill_jax.data.interactions import Interactions
-from distill_jax.data.load_interactions import load_with_parts, short_name
 from distill_jax.engine.cell import Train
 from distill_jax.engine.options import DEFAULTS, RunOptions
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
-from distill_jax.engine.sweep import Point, Sweep
 from distill_jax.tables.names import MODEL
-from distill_jax.tasks.recommendation.begun import FinishedRun, finished_run
-from distill_jax.tasks.recommendation.cells import RecommenderSetup, Update
-from distill_jax.tasks.recommendation.continual import COLUMNS, Continual
+from distill_jax.tasks.recommendation.cells import RecommenderCell, Update
+from distill_jax.tasks.recommendation.find_run import began_with, finished_run
+from distill_jax.tasks.recommendation.finished_runs import FinishedRun
+from distill_jax.tasks.recommendation.going_on import applied, update_of, with_new
 from distill_jax.training.recommender import FitConfig
-
-EXPERIMENT = "update"
 
 
 @dataclass(frozen=True)
@@ -110,13 +104,17 @@ def update_recommender(
     run = finished_run(folder)
     if new.data and user_path(new.data).exists():
         new = dataclasses.replace(new, data=f"files:{new.data}")
-    teacher = run.cell.setup.teacher
-    if new.teacher_too and teacher is None:
+    if new.teacher_too and run.cell.setup.teacher is None:
         raise UserError("the run has no teacher that could go on learning")
-    rule = ContinualRule(targets=10)
-    split, arrived = continued(run.split, *_loaded(run, new), rule)
-    training = teacher.training if teacher is not None and new.teacher_too else None
-    task = Continual(_table(run, new), split, training, run)
+    update = Update(
+        new.rehearse,
+        data=new.data,
+        teacher_too=new.teacher_too,
+        columns=run.columns if new.columns is None else new.columns,
+        began=began_with(folder, output),
+    )
+    split, arrived = with_new(run, update)
+    task = update_of(run, _cell(run, new, update), split)
     spec, rows = run_table(task, output, reporter, strategy="sequential", options=options)
     (place,) = spec.places
     (row,) = (each for each in rows if each.hash == place.hash)
@@ -126,48 +124,23 @@ def update_recommender(
         f"{int(split.grown_U.sum()):,} users are learned from, {int(rehearsed.sum()):,} other "
         f"users rehearsed{', the teacher went on learning' if new.teacher_too else ''}"
     )
-    notes = (learned, split.protocol, *arrived.notes, *split.data.notes, *run.notes)
+    prepared = applied(run.cell.setup.data)
+    notes = (learned, split.protocol, *prepared, *arrived.notes, *split.data.notes, *run.notes)
     return Updated(
         run,
         new,
         row.metrics,
-        distances(run.split.data, arrived),
+        distances(run.split.asked_data, arrived),
         output / "runs" / place.hash,
         notes,
     )
 
 
-def _loaded(run: FinishedRun, new: NewInteractions) -> tuple[Interactions, np.ndarray | None]:
-    """The new interactions, prepared as those of the run, but for rare users and items, who may
-    have become less rare."""
-    own = run.cell.setup.data
-    columns = own.columns if new.columns is None else new.columns
-    files = new.data.partition(":")[0] == "files"
-    return load_with_parts(
-        new.data,
-        preparation=Preparation(own.repeats, own.min_rating),
-        columns=parse_columns(columns) if files else None,
-    )
-
-
-def _table(run: FinishedRun, new: NewInteractions) -> Sweep[RecommenderSetup]:
-    """One row: the student, brought up to date."""
+def _cell(run: FinishedRun, new: NewInteractions, update: Update) -> RecommenderCell:
+    """The student, brought up to date."""
     cell = run.cell
-    update = Update(new.rehearse, data=new.data, teacher_too=new.teacher_too)
-    objective = new.objective or cell.objective
-    last = Train(objective, new.training(cell.training))
-    base = dataclasses.replace(cell.but(update=update), stages=(last,))
-    label = f"update({short_name(new.data)})"
-    return Sweep(
-        name=EXPERIMENT,
-        title=f"{cell.hash} brought up to date",
-        base=base,
-        rows=(Point(label),),
-        groups=(Point(cell.setup.model.name),),
-        seeds=(cell.seed,),
-        columns=COLUMNS,
-        row_title="update",
-    )
+    last = Train(new.objective or cell.objective, new.training(cell.training))
+    return dataclasses.replace(cell.but(update=update), stages=(last,))
 
 
 def distances(old: Interactions, arrived: Arrived) -> dict[str, float]:

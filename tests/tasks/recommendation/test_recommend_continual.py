@@ -25,14 +25,9 @@ from distill_jax.tasks.recommendation.cells import (
     RecTeacher,
     Update,
 )
-from distill_jax.tasks.recommendation.continual import (
-    COLUMNS,
-    FORGOTTEN,
-    NEW,
-    OLD,
-    Continual,
-    by_user,
-)
+from distill_jax.tasks.recommendation.continual import Continual
+from distill_jax.tasks.recommendation.old_and_new import COLUMNS, FORGOTTEN, NEW, OLD
+from distill_jax.tasks.recommendation.words_since import by_user
 from distill_jax.training.recommender import FitConfig
 
 TRAINING = FitConfig(epochs=2, eval_every=1, batch_size=16)
