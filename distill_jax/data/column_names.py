@@ -67,11 +67,24 @@ def column_of(
     return next(iter(exact or found), None)
 
 
+def no_column(
+    role: str, columns: Collection[str], where: object, called: str | None = None
+) -> UserError:
+    """For a role that has to have a column and has none.
+
+    Args:
+      where: file and line.
+      called: how the column is called as a rule; None for the role's own name.
+    """
+    found = unknown("column", called or role, columns, where=f"in {where}")
+    return UserError(f"{found} Any other is named: --columns {role}=COLUMN.")
+
+
 def parse_columns(text: str | None) -> dict[str, str]:
     """``user=userId,time=ts`` as role -> column.
 
     Raises:
-      UserError: for another role, or what is no such list.
+      UserError: for another role, a column of two roles, or what is no such list.
     """
     said: dict[str, str] = {}
     for part in (text or "").split(","):
@@ -82,6 +95,8 @@ def parse_columns(text: str | None) -> dict[str, str]:
             raise UserError(f"--columns {text!r}: expected ROLE=COLUMN, each role once.")
         if role not in ROLES:
             raise unknown("role of a column", role, ROLES, where=f"in --columns {text!r}")
+        if column in said.values():
+            raise UserError(f"--columns {text!r}: column {column!r} is named for two roles.")
         said[role] = column
     return said
 
