@@ -40,6 +40,11 @@ class Relations(Classes):
         check_single(data, "relations")
         return super().load(with_usual_columns(data, label=RELATION))
 
+    def load_more(self, data: Described, name: str) -> TextDataset:
+        if not name.startswith("files:"):
+            raise UserError(f"data {name!r} has no relations: give files with --more-texts files:")
+        return super().load_more(with_usual_columns(data, label=RELATION), name)
+
     def load_new(
         self, data: Described, label_names: tuple[str, ...]
     ) -> tuple[dict[str, TextTable], tuple[str, ...]]:
