@@ -115,6 +115,7 @@ def group_of(run: Run) -> str:
         {
             "config": work.config,
             "structure": work.objective.structure,
+            "teachers": repr(work.objective.teachers),
             "optimizer": static_part(work.optimizer),
             "precision": work.precision,
             "batch": (work.batch_size, work.lengths),

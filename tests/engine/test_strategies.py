@@ -77,6 +77,12 @@ def test_groups_of_populations_are_cut_into_crews_of_one_size(run, usual, monkey
     assert {crew.size for crew in crews} == {3}
 
 
+def test_students_of_teachers_of_several_shapes_are_groups_of_their_own(run):
+    teachers = axis("teacher.name", ["cnn-4-8", "cnn-4-8-8"])
+    sweep = digit_sweep(["kl"], teachers, steps=2, seeds=(0, 1))
+    assert len(run(sweep, "shapes", "vmap")) == 4
+
+
 def test_a_stage_before_in_a_population(run):
     """The first stage's end is the second one's start, in either strategy."""
     before = Train("mse_logits", SWEEP.base.training)
