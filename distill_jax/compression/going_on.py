@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from distill_jax.compression.update import Update, new_data
+from distill_jax.compression.update import TEACHERS, Update, digest_of, new_data
 from distill_jax.core.errors import UserError
 from distill_jax.engine.cell import Stage
 from distill_jax.engine.engine import Engine
@@ -59,6 +59,9 @@ def went_on(engine: Engine, row: LedgerRow, ledger: Ledger) -> ClassifierRun:
     for number, update in enumerate(cast(Sequence[Update], cell.steps), 1):
         at = dataclasses.replace(cell, stages=(*cell.making, *cell.steps[:number]))
         run = _updated(engine, run, update, at)
+    now = digest_of(run.teachers)
+    if row.fingerprints.get(TEACHERS, now) != now:
+        raise UserError(f"the teacher of {row.hash} is not what it was")
     return run
 
 

@@ -312,7 +312,11 @@ class Line:
             seed=cell.seed,
             config=config_of(cell, student.config),
             metrics=metrics,
-            fingerprints={**fingerprints(splits, run.teacher), "teacher": cell.teacher_digest},
+            fingerprints={
+                **fingerprints(splits, run.teacher),
+                "teacher": cell.teacher_digest,
+                **student.fingerprints,
+            },
             training={"seconds": {"total": seconds}},
             **evidence(splits, said["test"], calibrated, []),
         )

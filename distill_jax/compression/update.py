@@ -22,7 +22,7 @@ from scipy import special
 
 from distill_jax.compression.distil import Training
 from distill_jax.compression.steps import StepContext, Student
-from distill_jax.core.digests import NAME
+from distill_jax.core.digests import NAME, digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.files import write_atomic
@@ -58,6 +58,8 @@ from distill_jax.training.feed import TeacherOutputs
 ASKED = 2000
 """Of old and of new training examples as many, at most, tell how far the one are from the other."""
 SAID = "new.npz"
+TEACHERS = "teachers"
+"""The fingerprint of an update's teachers as they were asked about the new examples."""
 ARRAYS = ("ids", "labels_N", "before_NC", "after_NC")
 
 
@@ -150,7 +152,8 @@ class Update(Training):
             _told(self, new, len(rows)),
             *earlier(run.cell),
         )
-        return learnt.but(splits=student.splits, notes=notes, metrics=metrics)
+        told = {TEACHERS: digest_of(teachers)}
+        return learnt.but(splits=student.splits, notes=notes, metrics=metrics, fingerprints=told)
 
     def rows(self, run: ClassifierRun, new: NewData) -> np.ndarray:
         """See ``rehearsed``."""
@@ -200,6 +203,11 @@ def training_of(cell: ClassifierCell) -> TrainingConfig:
     for step in steps:
         training = step.settings(training)
     return training
+
+
+def digest_of(teachers: Sequence[Teacher]) -> str:
+    """Of all that a run's teachers are."""
+    return digest([teacher.digest for teacher in teachers])
 
 
 def earlier(cell: ClassifierCell) -> Iterator[str]:
@@ -253,7 +261,7 @@ class _Words:
         return by_part(said, counts) if len(said) > 1 else said[0]
 
     def _as_ever(self, number: int) -> bool:
-        """Whether a teacher would say of any example what it says now: asked live, it is the same."""
+        """Whether a teacher says of every example what it says now: asked live, it is the same."""
         live = self.run.cell.setup.teachers[number].outputs == "live"
         now = self.teachers[number]
         return live and all(moment.teachers[number] is now for moment in self.run.moments)

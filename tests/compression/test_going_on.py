@@ -1,26 +1,42 @@
 """What was brought up to date is brought up to date again, as often as something new comes."""
 
 import csv
-import json
+import dataclasses
+import io
+import os
 import shutil
+import signal
 
+import jax
 import numpy as np
 import pytest
+from compressed import compressed
 from newer import brought_up, make_newer
 from rich.console import Console
 
 from distill_jax.compression.going_on import went_on
 from distill_jax.compression.pipeline import begun
-from distill_jax.compression.update import Update, new_data
+from distill_jax.compression.update import (
+    Update,
+    _Words,
+    columns_of,
+    new_data,
+    objective_of,
+    training_of,
+)
 from distill_jax.core.errors import UserError
 from distill_jax.data.load import load_dataset
-from distill_jax.engine.options import RunOptions
+from distill_jax.engine.engine import Engine
+from distill_jax.engine.options import DEFAULTS
 from distill_jax.engine.progress import Reporter
 from distill_jax.evaluation.open_classifier import open_classifier
-from distill_jax.models.build import load_model
+from distill_jax.models.build import build_model, load_model
+from distill_jax.objectives.resolve import resolve
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.classification.finished import row_of
+from distill_jax.tasks.classification.new_data import mixed
 from distill_jax.teachers.live import LiveTeacher
+from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.step import CompiledStep
 
 SIZES = {"train": 60, "dev": 16, "test": 40}
@@ -130,10 +146,147 @@ def test_the_student_starts_from_the_updated_weights(first, places, tmp_path, mo
 
     def seen(self, state, *rest):
         if not started:
-            started.append(np.asarray(state.params["student"]["classifier"]["kernel"]))
+            started.append(jax.device_get(state.params))
         return call(self, state, *rest)
 
     monkeypatch.setattr(CompiledStep, "__call__", seen)
     brought_up(first.folder, places[1], tmp_path, steps=1)
-    own = load_model(first.folder / "model").params["classifier"]["kernel"]
-    np.testing.assert_array_equal(np.squeeze(started[0]), np.asarray(own))
+    own = load_model(first.folder / "model").params
+    jax.tree.map(np.testing.assert_array_equal, started[0], jax.device_get(own))
+
+
+def test_settings_named_last_serve_the_next_update(first, second):
+    """They are not said again: the objective, and how long and fast it trains."""
+    run = second[0].run
+    assert objective_of(run.cell) == "kl + ce" != run.cell.objective
+    training = training_of(run.cell)
+    assert (training.steps, training.optimizer.learning_rate) == (30, 0.02)
+    assert training != run.cell.training
+    step = dataclasses.replace(run.cell.steps[0], text="words", label="verdict")
+    cell = dataclasses.replace(run.cell, stages=(*run.cell.making, step))
+    assert columns_of(cell, label="l") == {"text": "words", "text_b": None, "label": "l"}
+
+
+def test_done_in_one_folder_it_is_not_done_again(first, second, places, tmp_path, monkeypatch):
+    """All updates may go to one ledger: of a run that went on there what it said then stays."""
+    folder = tmp_path / "one"
+    shutil.copytree(first.folder.parents[1], folder)
+    run = folder / "runs" / first.folder.name
+    said = (run / "said.npz").read_bytes()
+    shutil.copytree(second[0].folder, folder / "runs" / second[0].folder.name)
+    with (folder / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
+        ledger.write((second[1] / "ledger.jsonl").read_text().splitlines()[-1] + "\n")
+    monkeypatch.setattr(CompiledStep, "__call__", lambda *_: pytest.fail("a step was taken"))
+    found = brought_up(run, places[1], folder, objective="")
+    assert found.metrics == second[0].metrics and found.folder.parent == folder / "runs"
+    assert (run / "said.npz").read_bytes() == said
+
+
+def test_what_is_missing_of_the_past_is_named(finished_run, first, second, places, tmp_path):
+    hash = second[0].folder.name
+    row = row_of(second[0].folder)
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    engine = Engine(tmp_path, Reporter(Console(quiet=True)), StopRequest(print), "none", DEFAULTS)
+
+    def went(number, **changes):
+        steps = [dict(step) for step in row.config["steps"]]
+        steps[number] |= changes
+        config = {**row.config, "steps": steps}
+        return went_on(engine, dataclasses.replace(row, config=config), ledger)
+
+    gone = f"files:{tmp_path}/gone"
+    changed = f"the new data of {first.folder.name}, {gone}, are not what they were: .*gone"
+    with pytest.raises(UserError, match=changed):
+        went(0, data=gone)
+    with pytest.raises(UserError, match=f"the new data of {hash}, .* are not what they were$"):
+        went(1, data=places[0])
+    with pytest.raises(UserError, match="was not made as a classifier by this version"):
+        went(1, content="0")
+    with pytest.raises(UserError, match="was not made as a classifier by this version"):
+        went(0, kind="nothing")
+    other = dataclasses.replace(row, fingerprints={**row.fingerprints, "teachers": "0"})
+    with pytest.raises(UserError, match=f"the teacher of {hash} is not what it was"):
+        went_on(engine, other, ledger)
+    found = went(0)
+    assert found.hash == hash and len(found.moments) == 3
+
+
+def test_what_was_compressed_does_not_go_on(finished_run, first, places, tmp_path):
+    smaller, _ = compressed(finished_run, "prune(0.5)", tmp_path / "smaller")
+    match = "was compressed; name the run that it began with: bring that up to date"
+    with pytest.raises(UserError, match=match):
+        brought_up(smaller.hops[1].folder, places[0], tmp_path / "out")
+    with pytest.raises(UserError, match="was brought up to date, which is not compressed"):
+        compressed(first.folder, "prune(0.5)", tmp_path / "out")
+
+
+def test_texts_without_labels_come_in_between(first, places, tmp_path):
+    bare = make_newer(tmp_path / "bare", {"train": 20}, labels=False, **WORDS)
+    with pytest.raises(UserError, match="has no labels, and 'ce' listens to no teacher"):
+        brought_up(first.folder, bare, tmp_path / "ce")
+    found = brought_up(first.folder, bare, tmp_path / "out", objective="kl", steps=2)
+    assert "new/accuracy" not in found.metrics and found.metrics["test/tested"] == 70
+    again = brought_up(found.folder, places[1], tmp_path / "again", objective="", steps=2)
+    run = again.run
+    assert again.metrics["test/tested"] == 70 and again.metrics["new/tested"] == 30
+    bare_before, bare_now = (
+        len(each.splits.everything) - len(each.splits.labelled) for each in (found.run, run)
+    )
+    assert bare_now - bare_before == 20
+    assert objective_of(run.cell) == "kl" and len(run.moments) == 3
+
+
+@pytest.mark.long
+def test_one_that_is_stopped_goes_on_to_the_same_bits(first, second, places, tmp_path, monkeypatch):
+    call, calls = CompiledStep.__call__, iter(range(1, 40))
+
+    def stops(*arguments):
+        if next(calls) == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+        return call(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(CompiledStep, "__call__", stops)
+        brought_up(first.folder, places[1], tmp_path, objective="")
+    said = io.StringIO()
+    found = brought_up(first.folder, places[1], tmp_path, objective="", said=said)
+    assert "goes on from step 9 of 30" in said.getvalue()
+    weights = [
+        (each.folder / "model/model.safetensors").read_bytes() for each in (second[0], found)
+    ]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.long
+def test_the_teacher_goes_on_too_and_what_it_said_stays(finished_run, places, tmp_path):
+    settings = {"objective": "kl + ce", "steps": 4, "teacher_too": True}
+    first = brought_up(finished_run, places[0], tmp_path / "one", **settings)
+    again = brought_up(first.folder, places[1], tmp_path / "two", **settings)
+    at, run = again.metrics, again.run
+    then, taught = (moment.teachers[0] for moment in run.moments)
+    assert then.digest != taught.digest == run.teacher.digest
+    assert at["teacher/test/before"] != at["teacher/test/after"]
+    with begun(
+        again.folder, tmp_path / "three", Reporter(Console(quiet=True)), "update", 100.0, DEFAULTS,
+        updates=True,
+    ) as line:  # fmt: skip
+        found = line.run
+        digests = [moment.teachers[0].digest for moment in found.moments]
+        assert len(set(digests)) == 3 and digests[:2] == [then.digest, taught.digest]
+        bare = make_newer(tmp_path / "bare", {"train": 8}, labels=False)
+        new = new_data(Update(data=bare), found)
+        everything = found.splits.everything
+        rows = np.arange(len(everything))
+        objective = resolve("kl(T=2)", found.model.shape, found.teacher.config.shape)
+        both = mixed(found.splits, rows, new)
+        words = _Words(line.engine, found, rows, new, found.teachers)(objective, both)
+        ends = np.cumsum([len(moment.splits.everything) for moment in found.moments])
+        longest = int(everything.lengths_N.max())
+        for moment, first_row in zip(found.moments, (0, *ends[:2]), strict=True):
+            batch = everything.batch(np.array([first_row, first_row + 3]), longest, 4)
+            teacher = moment.teachers[0]
+            speak = LiveTeacher(
+                build_model(teacher.config), teacher.params, objective.teacher_capture
+            )
+            said, due = words(batch).logits_BC, speak(batch).logits_BC
+            np.testing.assert_allclose(said[:2], np.asarray(due)[:2], atol=1e-4)
