@@ -220,6 +220,7 @@ def test_what_was_compressed_does_not_go_on(finished_run, first, places, tmp_pat
         compressed(first.folder, "prune(0.5)", tmp_path / "out")
 
 
+@pytest.mark.long
 def test_texts_without_labels_come_in_between(first, places, tmp_path):
     bare = make_newer(tmp_path / "bare", {"train": 20}, labels=False, **WORDS)
     with pytest.raises(UserError, match="has no labels, and 'ce' listens to no teacher"):
