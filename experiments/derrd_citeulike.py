@@ -71,23 +71,29 @@ DEPARTURES = {
     "labels": (
         "Departures from the released code: the 499 sampled items of each user are drawn anew, "
         "another set for each seed (theirs are one set, which was not released in full); the "
-        "teacher is trained anew, like the students; the last, short batch of an epoch weighs as a "
-        "whole one. Theirs count one user and one item more, which occur nowhere."
+        "teacher is trained anew, like the students, and its best H@10 is kept (theirs was that of "
+        "the last epoch at which H@5, H@10 or H@20 was at its best); the last, short batch of an "
+        "epoch weighs as a whole one. Theirs count one user and one item more, which occur nowhere."
     ),
     "DE": (
         "Departures of DE: a step looks at one in 8 of its users and items, which count 8 times "
-        "(theirs at all); the temperature falls in each step (theirs after each epoch)."
+        "(theirs at all); the temperature falls in each step (theirs after each epoch); experts "
+        "start with normal weights of variance 1/n for n inputs and biases of 0 (theirs uniform, "
+        "of variance 1/3n, biases too)."
     ),
     "URRD": (
         "Departures of URRD: a step looks at one in 4 of its users, which count 4 times; places "
         "are drawn from the teacher's first 200 (theirs 500, of which those behind the first 200 "
         "are all but never drawn), anew in each step (theirs in each epoch); of the items below, "
-        "those among the first 200 are left out."
+        "which may occur twice and of which the first is BPR's of the same row (theirs differ, and "
+        "are drawn for themselves), those among the first 200 are left out."
     ),
     "IR-RRD": (
-        "Departures of IR-RRD: users are ordered for 512 items a step, drawn at random, whose mean "
-        "counts as often as theirs has items (about 20,000: those of all lists of the batch); of "
-        "the users below, those among the first 200 are left out, not the few who took the item."
+        "Departures of IR-RRD: users are ordered for 512 items a step, drawn at random (theirs: "
+        "for all items of the batch's lists, those in the first places always, the others in two "
+        "steps of three), whose mean counts as often as theirs has items (17,000 to 23,000, taken "
+        "as 20,000); of the users below, who may occur twice, those among the first 200 are left "
+        "out, not the few who took the item."
     ),
 }
 """What differs from the authors' code, by row, said under the table."""

@@ -144,10 +144,10 @@ TASKS = (
         "spans",
         "xquad",
         {"label_fraction": 1.0},
-        teacher_epochs=3.0,
-        steps=200,
+        teacher_epochs=10.0,
+        steps=100,
         max_length=256,
-        students=BOTH,
+        students=(COPIED,),
     ),
 )
 

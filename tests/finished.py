@@ -18,11 +18,12 @@ from distill_jax.tasks.classification.table import Classification
 
 def finished_table(folder, teacher, data, students, **changes):
     """Run a table of ``kl`` students with a seed each: folder of each run by its student's name."""
-    args = CompareLosses(
+    usual: dict = dict(
         data=f"files:{data}", teacher=str(teacher), students=students, objectives=("kl",),
         seeds=(0,), steps=20, evaluations=1, yardsticks=False, teacher_epochs=1, max_shapes=1,
-        max_length=16, batch_size=16, **changes,
+        max_length=16, batch_size=16,
     )  # fmt: skip
+    args = CompareLosses(**{**usual, **changes})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "Engine", partial(Engine, mesh=make_mesh(jax.devices()[:1])))
         _, rows = run_table(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import signal
 import socket
 import subprocess
@@ -11,8 +12,12 @@ import types
 
 import httpx
 import numpy as np
+from toys import SPECIAL, WORDS
 
+from distill_jax.evaluation.task_file import TaskFile
+from distill_jax.serving.model import of_export
 from distill_jax.serving.server import address_of, server_for
+from distill_jax.tasks.kinds.kinds import kind_named
 
 LONGEST = 12
 HAND_ON = (
@@ -33,20 +38,63 @@ def small_logits(input_ids_BT, token_type_ids_BT, attention_mask_BT):
 
 
 def small_export(tokenizer_file, logits=small_logits, **manifest):
-    """What ``open_export`` gives, in memory; keywords replace what its manifest says."""
+    """What ``of_export`` makes of an export in memory; keywords replace what its manifest says."""
     about = {
         "format": "onnx",
+        "task": "classification",
         "label_names": ("neg", "pos"),
         "max_length": LONGEST,
         "pairs": False,
         "temperature": 2.0,
         "source": {"run": "0123456789abcdef"},
     }
-    return types.SimpleNamespace(
+    export = types.SimpleNamespace(
+        folder=tokenizer_file.parent,
         manifest=types.SimpleNamespace(**(about | manifest)),
         tokenizer_file=tokenizer_file,
         logits=logits,
     )
+    return of_export(export)
+
+
+TAGS = ("O", "B-praise", "I-praise")
+
+
+def small_tagger(tokenizer_file, **manifest):
+    """As ``small_export``: "good" begins an entity, and "film" goes on with it."""
+
+    def logits(input_ids_BT, token_type_ids_BT, attention_mask_BT):
+        is_film, is_good = (input_ids_BT == number_of(word) for word in ("film", "good"))
+        return np.eye(3, dtype=np.float32)[is_good + 2 * is_film]
+
+    return small_task("tags", {"tags": list(TAGS)}, TAGS, tokenizer_file, logits, **manifest)
+
+
+def small_answerer(tokenizer_file, **manifest):
+    """As ``small_export``: the answer is the last "plot" of the context; there may be none."""
+
+    def logits(input_ids_BT, token_type_ids_BT, attention_mask_BT):
+        is_plot_BT = (input_ids_BT == number_of("plot")) & (token_type_ids_BT == 1)
+        said_BT = is_plot_BT * np.arange(1, input_ids_BT.shape[1] + 1)
+        said_BT[:, 0] = 1  # no answer
+        return np.stack([said_BT, said_BT], axis=-1).astype(np.float32)
+
+    saved = {"unanswerable": True, "null_threshold": 0.0}
+    about = {"pairs": True, "max_length": 24} | manifest
+    return small_task("spans", saved, ("start", "end"), tokenizer_file, logits, **about)
+
+
+def small_task(task, saved, outputs, tokenizer_file, logits, **manifest):
+    """As ``small_export``, of another task than classes."""
+    served = small_export(tokenizer_file, logits, label_names=outputs, **manifest)
+    form = kind_named(task).form(saved, outputs, tokenizer_file)
+    opened = dataclasses.replace(served.opened, form=form, task=TaskFile(task, saved))
+    return dataclasses.replace(served, opened=opened)
+
+
+def number_of(word):
+    """Of a word's token in the toy tokeniser."""
+    return [*SPECIAL, *WORDS].index(word)
 
 
 def talk(app, conversation, **options):

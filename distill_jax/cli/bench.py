@@ -17,6 +17,9 @@ from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import write_atomic
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from distill_jax.evaluation.answers import Form
     from distill_jax.export.bench import Measured
     from distill_jax.export.contenders import Entrant
     from distill_jax.export.plan import BenchPlan
@@ -39,7 +42,8 @@ class Bench:
     """Under which runs are measured, with commas between; an exported folder is measured as it
     is."""
     input: Path | None = None
-    """A file of texts, one a line, instead of the test split that the runs were trained beside."""
+    """A file of texts, one a line, instead of the test split that the runs were trained beside;
+    for models that read two, a file with the columns text and text_b, or question and context."""
     sentences: int = 100
     """How many are asked one at a time."""
     batches: int = 10
@@ -73,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     runtimes = tuple(name.strip() for name in args.runtimes.split(",") if name.strip())
     check_runtimes(runtimes)
     entrants = entrants_of(args)
-    columns = _columns(args, entrants)
+    columns = columns_of(args, entrants)
     reporter = Reporter(Console(stderr=True))  # the table alone is the output
     with tempfile.TemporaryDirectory() as scratch:
         contenders = [
@@ -111,15 +115,20 @@ def entrants_of(args: Bench) -> list[Entrant]:
     return entrants
 
 
-def _columns(args: Bench, entrants: Sequence[Entrant]) -> tuple[tuple[str, ...], ...]:
+def columns_of(args: Bench, entrants: Sequence[Entrant]) -> tuple[tuple[str, ...], ...]:
     """The texts that all are asked about."""
     from distill_jax.data.separated import open_text
     from distill_jax.export.contenders import test_texts
 
     if args.input is None:
         return test_texts(entrants)
-    if any(entrant.pairs for entrant in entrants):
-        raise UserError("--input is for models of single texts, and one of these reads pairs")
+    reads = {entrant.columns: entrant for entrant in entrants}
+    if len(reads) > 1:
+        told = " and ".join(f"{each.folder} {', '.join(names)}" for names, each in reads.items())
+        raise UserError(f"--input is one file for all, and {told}: they do not read the same")
+    ((names, first),) = reads.items()
+    if len(names) > 1:
+        return _columns_of_file(args.input, names, first.form)
     if not args.input.is_file():
         raise UserError(f"no file {args.input}")
     with open_text(args.input) as file:
@@ -129,22 +138,39 @@ def _columns(args: Bench, entrants: Sequence[Entrant]) -> tuple[tuple[str, ...],
     return (tuple(filter(None, texts)),)
 
 
-def _facts(plan: BenchPlan, lengths: Any, first: Measured) -> dict[str, Any]:
+def _columns_of_file(path: Path, names: Sequence[str], form: Form) -> tuple[tuple[str, ...], ...]:
+    """The texts of a file, column by column."""
+    from distill_jax.cli.predict import rows_of_file
+
+    if path.suffix == ".txt":
+        raise UserError(f"{path} is a text a line; a file with columns {', '.join(names)} is due")
+    rows = list(rows_of_file(path, *names).rows())
+    if not rows:
+        raise UserError(f"{path} has no text")
+    return tuple(tuple(form.text_of(row, name) for row in rows) for name in names)
+
+
+def _facts(plan: BenchPlan, lengths_NW: np.ndarray, first: Measured) -> dict[str, Any]:
     """What was measured how, for the file and for people."""
     import numpy as np
 
     from distill_jax.export.bench import SHAPES
     from distill_jax.tables.provenance import cpu_description, package_versions
 
-    tokens = {"median": float(np.median(lengths)), "longest": int(lengths.max())}
+    own_N, windows = lengths_NW.sum(axis=1), int((lengths_NW > 0).sum())
+    tokens = {"median": float(np.median(own_N)), "longest": int(own_N.max())}
+    read = ""
+    if windows > len(own_N):
+        tokens["windows"] = windows
+        read = f", read in {windows} windows"
     machine = cpu_description()
     about = [
         f"In brackets: times {first.name} under {first.runtime}. {machine}.",
-        f"p50 and p95 are over {len(lengths)} texts of {tokens['median']:.0f} tokens in the median "
-        f"and {tokens['longest']} at most, one at a time, from tokens to logits; texts/s over "
-        f"{plan.batches} batches of {plan.batch_size}. Each text and each batch stands with the "
-        f"median of {plan.repeats} rounds, after {plan.warmup} that do not count. Under jax texts "
-        f"are padded to {SHAPES} lengths at most, else to the longest of their batch.",
+        f"p50 and p95 are over {len(own_N)} texts of {tokens['median']:.0f} tokens in the median "
+        f"and {tokens['longest']} at most{read}, one at a time, from tokens to logits; texts/s "
+        f"over {plan.batches} batches of {plan.batch_size}. Each text and each batch stands with "
+        f"the median of {plan.repeats} rounds, after {plan.warmup} that do not count. Under jax "
+        f"texts are padded to {SHAPES} lengths at most, else to the longest of their batch.",
         "Peak memory is that of a process which loads the model and answers; on disk are the "
         "model and its tokeniser.",
     ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
 
 if TYPE_CHECKING:
@@ -12,10 +14,13 @@ if TYPE_CHECKING:
 
 
 def holds_interactions(name: str) -> bool:
-    """Whether ``--data`` of that name is interactions, as far as names of files and columns say."""
-    from distill_jax.data.column_names import column_of
+    """Whether ``--data`` of that name is interactions, as far as names of files and columns say.
+
+    Raises:
+      UserError: for a table alone, which texts never are, without columns that say so.
+    """
     from distill_jax.data.load_interactions import BUILT_IN
-    from distill_jax.data.separated import header_of
+    from distill_jax.data.separated import header_of, is_number
 
     kind, _, rest = name.partition(":")
     if kind != "files":
@@ -24,12 +29,32 @@ def holds_interactions(name: str) -> bool:
     if place.is_dir():
         if any(place.glob("*.inter")) or any(place.glob("interactions.*")):
             return True
-        place = next((path for path in sorted(place.glob("train.*sv*"))), place)
-    tables = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-    if not place.is_file() or not place.name.endswith(tables):
+        tables = [path for path in sorted(place.iterdir()) if _is_table(path)]
+        train = [path for path in tables if path.name.startswith("train.")]
+        return any(map(_names_both, train[:1] or tables))
+    if not _is_table(place):
         return False
     cells = header_of(place)
-    return all(any(column_of(role, [cell], place) for cell in cells) for role in ("user", "item"))
+    if not _names_both(place) and sum(map(is_number, cells)) < 2:  # else it has no header
+        raise UserError(
+            f"{place} has columns {', '.join(cells)}; expected a user and an item, or --columns "
+            "user=COLUMN,item=COLUMN. Of texts give the folder that holds the file and the other "
+            "splits."
+        )
+    return True
+
+
+def _is_table(path: Path) -> bool:
+    return path.is_file() and path.name.endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz"))
+
+
+def _names_both(path: Path) -> bool:
+    """Whether columns of a user and of an item are there, or several that may be."""
+    from distill_jax.data.column_names import column_of
+    from distill_jax.data.separated import header_of
+
+    cells = header_of(path)
+    return all(any(column_of(role, [cell], path) for cell in cells) for role in ("user", "item"))
 
 
 def described(split: RankingSplit, examples: int) -> Iterator[str]:

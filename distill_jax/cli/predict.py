@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 Format = Literal["lines", "csv", "jsonl"]
 Cells = dict[str, Any]
 USUAL_COLUMNS = ("sentence", "text", "tokens")
-QUESTION, CONTEXT = "question", "context"
-"""Columns of questions about texts."""
 ADDED_COLUMNS = ("predicted", "probability", "probabilities")
 """Of answers, which no column of a file may be called."""
 SHOWN = 10_000
@@ -231,6 +229,7 @@ def rows_of_file(path: Path, text: str | None, text_b: str | None) -> Source:
     """
     from distill_jax.data.file_formats import ENDINGS, kind_of, read_cells
     from distill_jax.data.separated import open_text
+    from distill_jax.evaluation.span_answers import CONTEXT, QUESTION
 
     if not path.is_file():
         raise UserError(f"no file {path}")

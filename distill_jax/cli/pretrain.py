@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -76,8 +76,21 @@ class Pretrain(TableFlags):
     """Of ledger and checkpoints; default: results/pretrain-OUTPUT."""
 
 
+_UNREAD = {
+    "--from": ("size", "vocab_size", "lowercase"),
+    "--teacher": ("vocab_size", "lowercase"),
+    "--causal": ("words", "mask_share"),
+}
+"""A flag -> those that mean nothing beside it: model and tokeniser are there, no word is hidden."""
+
+
 def sweep_of(args: Pretrain) -> "Sweep[Any]":
-    """The table of one cell that the arguments declare."""
+    """The table of one cell that the arguments declare.
+
+    Raises:
+      UserError: for a flag that nothing would read.
+    """
+    _check_read(args)
     from distill_jax.engine.cell import Cell, Train
     from distill_jax.engine.sweep import Sweep, axis
     from distill_jax.tasks.language.cells import (
@@ -142,6 +155,15 @@ def main(arguments: Sequence[str]) -> None:
         [row] = [row for row in rows if row.hash == spec.places[0].hash]
         keep(folder / "runs" / row.hash / "model", args.output, row.hash, row.metrics)
         print(args.output)
+
+
+def _check_read(args: Pretrain) -> None:
+    usual = {each.name: each.default for each in fields(Pretrain)}
+    given = {"--from": args.start, "--teacher": args.teacher, "--causal": args.causal}
+    for flag, unread in _UNREAD.items():
+        for name in unread if given[flag] else ():
+            if getattr(args, name) != usual[name]:
+                raise UserError(f"--{name.replace('_', '-')} has no meaning with {flag}")
 
 
 def _check_output(output: Path) -> None:

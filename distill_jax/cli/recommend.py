@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
     if args.history is None:
         _everybody(args, opened, shown_I)
         return
-    words = opened.catalogue.words(args.history)
+    words = opened.catalogue.words(args.history, opened.audience.kinds)
     found = opened.recommend(
         args.history,
         args.k,
@@ -155,7 +155,8 @@ def _items(text: str, catalogue: Catalogue, flag: str) -> list[int]:
             return catalogue.history(text)
         except UserError as error:
             raise UserError(f"{flag}: no such file, and {error}") from error
-    found = [catalogue.candidates(word) for word in read_items(user_path(text))]
+    known = read_items(user_path(text), lambda word: bool(catalogue.candidates(word)))
+    found = [catalogue.candidates(word) for word in known]
     if others := sum(len(each) != 1 for each in found):
         print(f"{flag}: {others} of {len(found)} are not in the catalogue", file=sys.stderr)
     return [each[0] for each in found if len(each) == 1]

@@ -15,13 +15,14 @@ from distill_jax.serving.settings import DEFAULTS, Settings
 
 @dataclass(frozen=True)
 class Serve:
-    """Serve an exported student: POST /predict with {"text": "..."}, a page to try it at /.
+    """Serve a finished model: POST /predict with {"text": "..."}, a page to try it at /.
 
-    Everything else is at /docs. SIGTERM and Ctrl-C stop it when what it took is answered.
+    It answers as distill-jax predict does, whatever it was trained for. Everything else is at
+    /docs. SIGTERM and Ctrl-C stop it when what it took is answered.
     """
 
-    export: Annotated[Path, tyro.conf.Positional]
-    """A folder that distill-jax export wrote."""
+    model: Annotated[Path, tyro.conf.Positional]
+    """A folder that distill-jax export wrote, or a run's (results/compare_losses/runs/HASH)."""
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 for all, which wants --tokens."""
     port: int = 8000
@@ -32,25 +33,25 @@ class Serve:
     """Names that requests may ask for, as a proxy in front passes them on; by default those of the
     loopback where the server listens there alone, else any."""
     threads: int | None = None
-    """Of the model; by default what its runtime likes best."""
+    """Of an export; by default what its runtime likes best."""
     settings: Annotated[Settings, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="limits")] = (
         DEFAULTS
     )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Open the export, listen, answer until it is told to stop."""
+    """Open the model, listen, answer until it is told to stop."""
     args = parse_flags(Serve, arguments, "distill-jax serve")
-    if not args.export.is_dir():
+    if not args.model.is_dir():
         raise UserError(
-            f"no export at {args.export}: expected a folder that distill-jax export wrote"
+            f"no model at {args.model}: expected a folder that distill-jax export wrote, or a run's"
         )
 
     from distill_jax.serving.server import serve
     from distill_jax.serving.tokens import read_tokens
 
     serve(
-        args.export,
+        args.model,
         args.settings,
         host=args.host,
         port=args.port,

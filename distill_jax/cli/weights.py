@@ -60,8 +60,8 @@ def _from_file(given: str, names: Sequence[str]) -> tuple[float, ...]:
     if not path.is_file():
         raise UserError(f"--class-weights is 'balanced' or a JSON file, and there is no {given}")
     try:
-        table: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        table: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, RecursionError, ValueError) as error:
         raise UserError(f"--class-weights {given}: not JSON ({error})") from error
     if not isinstance(table, dict):
         raise UserError(f'--class-weights {given}: expected {{"class": weight, ...}}')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import zipfile
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import write_atomic
+from distill_jax.core.files import read_arrays, write_atomic
 from distill_jax.evaluation.answers import Form
 from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.tasks.kinds.kind import by_example
@@ -89,8 +88,8 @@ def read_said(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
       UserError: it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            notes = tuple(map(str, file["notes"]))
-            return {split: file[split] for split in SPLITS}, notes
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        notes = tuple(map(str, arrays["notes"]))
+        return {split: arrays[split] for split in SPLITS}, notes
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder") from error

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,7 +24,7 @@ from distill_jax.compression.steps import StepContext, Student
 from distill_jax.core.digests import NAME, digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
-from distill_jax.core.files import write_atomic
+from distill_jax.core.files import read_arrays, write_atomic
 from distill_jax.data.load_images import is_images
 from distill_jax.engine.cell import Cell, Train
 from distill_jax.engine.engine import Engine
@@ -470,7 +469,7 @@ def read_new(path: Path) -> Mapping[str, np.ndarray]:
       UserError: it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ARRAYS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        return {name: arrays[name] for name in ARRAYS}
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder") from error

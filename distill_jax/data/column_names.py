@@ -46,8 +46,7 @@ def column_of(
 
     Args:
       where: the file, for errors.
-      said: role -> column, as the user named it (of ``FIELDS`` several, with commas); it wins. The
-        role's own name is next.
+      said: role -> column, as the user named it (of ``FIELDS`` several, with commas); it wins.
 
     Raises:
       UserError: for a named column that is not there, or several that may be meant.
@@ -58,20 +57,32 @@ def column_of(
             raise unknown("column", named, columns, where=f"in {where}, for {role}")
         return named
     found = [name for name in columns if _plain(name) in ROLES[role]]
-    exact = [name for name in found if name.partition(":")[0] == role]
-    if len(exact or found) > 1:
-        several = " and ".join(map(repr, exact or found))
+    if len(found) > 1:
+        several = " and ".join(map(repr, found))
         raise UserError(
             f"{where}: columns {several} may both be the {role}; name one: --columns {role}=COLUMN."
         )
-    return next(iter(exact or found), None)
+    return next(iter(found), None)
+
+
+def no_column(
+    role: str, columns: Collection[str], where: object, called: str | None = None
+) -> UserError:
+    """For a role that has to have a column and has none.
+
+    Args:
+      where: file and line.
+      called: how the column is called as a rule; None for the role's own name.
+    """
+    found = unknown("column", called or role, columns, where=f"in {where}")
+    return UserError(f"{found} Any other is named: --columns {role}=COLUMN.")
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
     """``user=userId,time=ts`` as role -> column.
 
     Raises:
-      UserError: for another role, or what is no such list.
+      UserError: for another role, a column of two roles, or what is no such list.
     """
     said: dict[str, str] = {}
     for part in (text or "").split(","):
@@ -82,6 +93,8 @@ def parse_columns(text: str | None) -> dict[str, str]:
             raise UserError(f"--columns {text!r}: expected ROLE=COLUMN, each role once.")
         if role not in ROLES:
             raise unknown("role of a column", role, ROLES, where=f"in --columns {text!r}")
+        if column in said.values():
+            raise UserError(f"--columns {text!r}: column {column!r} is named for two roles.")
         said[role] = column
     return said
 

@@ -45,11 +45,16 @@ class Coverage:
 
 
 class Tally:
-    """Counts of texts as they come, of as many as there are: what a ``Coverage`` is made of."""
+    """Counts of texts as they come, of as many as there are: what a ``Coverage`` is made of.
+
+    Attributes:
+      words: tokens that were kept, special ones apart.
+      unknown: how many of those the vocabulary does not know.
+    """
 
     def __init__(self) -> None:
         self._texts_L = np.zeros(0, np.int64)  # by the tokens that they would need
-        self._words = self._unknown = 0
+        self.words = self.unknown = 0
 
     @property
     def texts(self) -> int:
@@ -68,25 +73,42 @@ class Tally:
 
     def merge(self, other: "Tally") -> None:
         """Count what another counted."""
-        self._count(other._texts_L, other._words, other._unknown)
+        self._count(other._texts_L, other.words, other.unknown)
 
     def _count(self, texts_L: np.ndarray, words: int, unknown: int) -> None:
-        longest = max(len(self._texts_L), len(texts_L))
-        both = [np.pad(each, (0, longest - len(each))) for each in (self._texts_L, texts_L)]
-        self._texts_L = both[0] + both[1]
-        self._words += words
-        self._unknown += unknown
+        sum_L = np.zeros(max(len(self._texts_L), len(texts_L)), np.int64)
+        for each in (self._texts_L, texts_L):
+            sum_L[: len(each)] += each
+        self._texts_L = sum_L
+        self.words += words
+        self.unknown += unknown
 
     def coverage(self, max_length: int) -> Coverage:
         """Of all texts so far, at least one, cut at ``max_length`` tokens."""
         place = math.ceil(FITTING * (self.texts - 1))
         return Coverage(
             cut=int(self._texts_L[max_length + 1 :].sum()) / self.texts,
-            unknown=self._unknown / max(self._words, 1),
+            unknown=self.unknown / max(self.words, 1),
             fitting=int(np.searchsorted(np.cumsum(self._texts_L), place, side="right")),
             texts=self.texts,
-            words=self._words,
+            words=self.words,
         )
+
+
+class RowTally(Tally):
+    """A tally of some texts that keeps, in order, the tokens that each would need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._needed: list[np.ndarray] = []
+
+    def add(self, needed_N: np.ndarray, *, words: int, unknown: int) -> None:
+        super().add(needed_N, words=words, unknown=unknown)
+        self._needed.append(needed_N)
+
+    def cut_N(self, max_length: int) -> np.ndarray:
+        """bool [N], the texts that were cut at ``max_length`` tokens."""
+        return np.concatenate([np.zeros(0, np.int64), *self._needed]) > max_length
 
 
 def in_words(

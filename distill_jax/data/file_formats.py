@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from distill_jax.data.separated import _ignore, decode, open_text, separated
 
 _JSON = (".jsonl", ".ndjson", ".json")
 _COLUMNAR = (".parquet", ".arrow")
-_UNZIPPED = (".csv", ".tsv", *_JSON, *_CONLL)
+TABLES = (".csv", ".tsv")
+"""Of lines that ``separated`` reads."""
+_UNZIPPED = (*TABLES, *_JSON, *_CONLL)
 ENDINGS = (*_UNZIPPED, *(f"{ending}.gz" for ending in _UNZIPPED), *_COLUMNAR)
 """Of the files that ``read_cells`` reads."""
 
@@ -76,6 +79,17 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         for line, text in enumerate(lines, start=1):
             if text.strip():
                 yield line, text.removesuffix("\n")
+
+
+def word_in(cell: Any) -> str:
+    """What a cell says, "" where it says nothing.
+
+    A column of whole numbers in which one is missing is one of fractions to pandas: they are whole
+    again.
+    """
+    if isinstance(cell, float):
+        cell = None if math.isnan(cell) else int(cell) if cell.is_integer() else cell
+    return "" if cell is None else str(cell).strip()
 
 
 def class_names(path: Path, column: str) -> tuple[str, ...] | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from distill_jax.core.errors import UserError, nearest
 from distill_jax.data.file_formats import class_names, kind_of, place, read_cells, read_lines
-from distill_jax.data.labels import CLASSES, LabelColumn
+from distill_jax.data.labels import CLASSES, LabelColumn, Unread
 from distill_jax.data.split_files import TEXT, TRANSFER, find_split_files
 from distill_jax.data.splits import build_dataset, concatenate, content_ids, text_keys
 from distill_jax.data.table import TextDataset, TextTable
@@ -120,6 +120,37 @@ def load_new(
     if transfer is not None:
         tables["train"] = _with_transfer(tables, transfer, notes)
     return tables, tuple(notes)
+
+
+def load_unlabelled(
+    folder: Path,
+    *,
+    text: str = "sentence",
+    text_b: str | None = None,
+    labels: LabelColumn = CLASSES,
+) -> tuple[TextTable, tuple[str, ...]]:
+    """The training texts of a folder, those of a ``transfer`` file too, and notes. No label is
+    read.
+
+    Args:
+      labels: as those of texts like these are read.
+
+    Raises:
+      UserError: as ``load``.
+    """
+    files = find_split_files(folder, needed=("train", TRANSFER))
+    columns = Columns(text, text_b, "", Unread(labels), labelled=False)
+    notes = list(files.notes)
+    tables = {}
+    for split in ("train", TRANSFER):
+        if split in files.paths:
+            rows = _read(files.paths[split], columns, split, notes)
+            tables[split] = _table(split, rows, [None] * len(rows), (), columns, notes)
+    if len(tables) == 1:
+        return next(iter(tables.values())), tuple(notes)
+    tables = told_apart(tables, notes)
+    transfer = tables.pop(TRANSFER)
+    return _with_transfer(tables, transfer, notes), tuple(notes)
 
 
 def _read(paths: Sequence[Path], columns: Columns, split: str, notes: list[str]) -> list[_Row]:

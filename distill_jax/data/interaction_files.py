@@ -24,7 +24,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.data import recbole
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
-from distill_jax.data.column_names import column_of, fields_of
+from distill_jax.data.column_names import column_of, fields_of, no_column
 from distill_jax.data.file_formats import one_file, read_lines
 from distill_jax.data.separated import (
     blocks,
@@ -37,7 +37,6 @@ from distill_jax.data.separated import (
     seconds_in,
     separated,
 )
-from distill_jax.data.table import check_named
 from distill_jax.data.times import in_seconds
 
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -73,7 +72,8 @@ def read(place: Path, columns: Mapping[str, str] | None = None) -> RawInteractio
     if not any(parts):
         raise UserError(
             f"data files: no interactions in {place}; expected interactions.csv, .tsv or .txt "
-            "(or .gz of these), or train, validation and test as .csv or .tsv, or NAME.inter."
+            "(or .gz of these), or train, validation and test as .csv or .tsv, or NAME.inter; a "
+            "file of another name is given itself, files:FOLDER/NAME.csv."
         )
     named = dict(zip((stems[0] for stems in PARTS), parts, strict=True))
     for stem, path in named.items():
@@ -130,8 +130,8 @@ def _read_table(path: Path, columns: Mapping[str, str] | None) -> tuple[Rows, st
                 column_of(role, cells, path, columns) for role in _ROLES
             )
             if user is None or item is None:
-                check_named(("user", "item"), cells, f"{path}, line 1")
-                continue
+                missing = "user" if user is None else "item"
+                raise no_column(missing, cells, f"{path}, line 1")
             fields = {name: [] for name in fields_of(cells, path, columns)}
         users += names_in(path, lines, user, cells[user], known[0])
         items += names_in(path, lines, item, cells[item], known[1])
@@ -220,8 +220,7 @@ def _text_table(path: Path, columns: Mapping[str, str] | None) -> Iterator[tuple
         if item is None:
             item = named if named in cells else column_of("item", cells, path)
         if item is None:
-            check_named(["item"], cells, f"{path}, line 1")
-            continue
+            raise no_column("item", cells, f"{path}, line 1")
         if len(cells) == 1:
             raise UserError(f"{path}, line 1: expected a column with texts beside {item!r}.")
         texts = [text for column, text in cells.items() if column != item]

@@ -191,7 +191,7 @@ def temporal_at(
             f"temporal: {share:.0%} of the interactions, those before {_moment(validation_from)}, "
             f"are train; test starts at {_moment(test_from)} and asks for {asked} {_item(data)} of "
             f"{len(np.unique(parts['test'].users_E))} users after it; no training on what is "
-            "later than any tested moment"
+            f"later than any tested moment{_unasked(data, test_U)}"
         ),
     )
 
@@ -217,8 +217,18 @@ def own_split(data: Interactions, parts_N: np.ndarray) -> RankingSplit:
         protocol=(
             f"the user's own split: {len(validation)} validation and {len(test)} test "
             f"{_item(data, 'interactions')}, each asked for after all that its user did before"
+            f"{_unasked(data, test_U)}"
         ),
     )
+
+
+def _unasked(data: Interactions, test_U: np.ndarray) -> str:
+    """Says of how many users all that there is begins with the test."""
+    begun_U = (test_U == data.offsets_U1[:-1]) & (data.lengths_U > 0)
+    count = int(data.asked_N[test_U[begun_U]].sum())
+    if not count:
+        return ""
+    return f"; {count} users have no history before the test, their first interaction is not asked"
 
 
 def asked_at_most(split: RankingSplit, users: int) -> RankingSplit:

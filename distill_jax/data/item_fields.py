@@ -16,7 +16,7 @@ import numpy as np
 from distill_jax.core.digests import digest, digest_arrays
 from distill_jax.core.errors import UserError
 from distill_jax.data.column_names import column_of
-from distill_jax.data.file_formats import read_cells
+from distill_jax.data.file_formats import read_cells, word_in
 from distill_jax.data.separated import is_number
 
 BANDS = 10
@@ -68,7 +68,7 @@ def read_item_fields(path: Path, item_names: Sequence[str], first: int | None = 
         if item is None or len(cells) < 2:
             named = ", ".join(map(str, cells))
             raise UserError(f"{path} has columns {named}; expected item, and a column a field.")
-        name = _word(cells.get(item))
+        name = word_in(cells.get(item))
         if name in seen:
             raise UserError(f"{path}, line {line}: item {name!r} occurs a second time.")
         seen.add(name)
@@ -76,7 +76,7 @@ def read_item_fields(path: Path, item_names: Sequence[str], first: int | None = 
             for field, cell in cells.items():
                 if field != item:
                     column = columns.setdefault(field, [""] * len(item_names))
-                    column[place[name]] = _word(cell)
+                    column[place[name]] = word_in(cell)
     if not columns:
         raise UserError(f"{path}: none of its items is in the catalogue ({item_names[0]!r}, ...).")
     made = {field: numbered(words, first) for field, words in columns.items()}
@@ -109,7 +109,3 @@ def numbered(words: Sequence[str], first: int | None = None) -> tuple[np.ndarray
     place = {word: number for number, word in enumerate(sorted(set(there)), start=1)}
     numbers[:] = [place.get(word, 0) for word in words]
     return numbers, len(place) + 1, f"{len(place)} categories"
-
-
-def _word(cell: object) -> str:
-    return "" if cell is None else str(cell).strip()

@@ -3,14 +3,15 @@
 What a file may be:
 
 - ``NAME.npy``: [N, V] numbers, and beside it ``NAME.csv`` (or ``.tsv``) with a column ``item`` or
-  ``id``, or ``NAME.txt`` with an item a line, in the order of the rows; what ``distill-jax export
-  --format vectors`` writes is of this form;
+  ``id``, or ``NAME.txt`` with an item a line, in the order of the rows, which a column ``row`` may
+  say; what ``distill-jax export --format vectors`` writes is of this form;
 - ``NAME.safetensors`` with one tensor ``vectors`` [N, V], and the items beside it likewise, or as
   whole numbers in a tensor ``ids``;
 - ``NAME.safetensors`` with a tensor [V] an item, called as the item is.
 """
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from distill_jax.data.file_formats import read_cells, read_lines
 ENDINGS = (".npy", ".safetensors")
 _IDS = (".csv", ".tsv", ".txt")
 _VECTORS, _NUMBERS = "vectors", "ids"
+MOST = 1e15
+"""Numbers are no larger, so that the squares of a million of them have a sum in float32."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class VectorFile:
 
     Attributes:
       items: N names.
-      vectors_NV: float32 [N, V], finite.
+      vectors_NV: float32 [N, V], finite, ``MOST`` at most.
     """
 
     path: Path
@@ -111,17 +114,24 @@ def _items_beside(path: Path) -> tuple[str, ...]:
         )
     if found[0].suffix == ".txt":
         return tuple(text.strip() for _, text in read_lines(found[0]))
-    items = []
+    items: list[str] = []
+    rows: list[str] = []
     for _, cells in read_cells(found[0]):
+        rows.append(str(cells.get("row", "")).strip())
         column = column_of("item", cells, found[0]) or ("id" if "id" in cells else None)
         if column is None:
             raise UserError(f"{found[0]} has columns {', '.join(cells)}; expected item or id.")
         items.append(str(cells[column]).strip())
+    place = dict(zip(rows, items, strict=True))
+    numbered = [str(row) for row in range(len(items))]
+    if place.keys() == set(numbered):  # in whatever order the lines stand
+        return tuple(place[row] for row in numbered)
     return tuple(items)
 
 
 def _checked(path: Path, items: tuple[str, ...], vectors: np.ndarray) -> np.ndarray:
-    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not vectors.size:
+    numbers = vectors.dtype.kind in "fiu" or vectors.dtype.name == "bfloat16"
+    if vectors.ndim != 2 or not numbers or not vectors.size:
         raise UserError(
             f"{path} holds {vectors.dtype} of shape {vectors.shape}; expected numbers, [items, "
             "numbers of a vector]."
@@ -129,11 +139,14 @@ def _checked(path: Path, items: tuple[str, ...], vectors: np.ndarray) -> np.ndar
     if len(items) != len(vectors):
         raise UserError(f"{path}: {len(vectors)} vectors and {len(items)} items.")
     if len(set(items)) < len(items):
-        twice = next(item for row, item in enumerate(items) if item in items[:row])
+        (twice, _), *_ = Counter(items).most_common(1)
         raise UserError(f"{path}: item {twice!r} occurs twice.")
     with np.errstate(over="ignore"):
         vectors_NV = vectors.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(vectors_NV).all(axis=1))
+    bad = np.flatnonzero(~(np.abs(vectors_NV) <= MOST).all(axis=1))
     if len(bad):
-        raise UserError(f"{path}: the vector of item {items[bad[0]]!r} holds no finite numbers.")
+        raise UserError(
+            f"{path}: the vector of item {items[bad[0]]!r} holds no finite numbers, or some above "
+            f"{MOST:g}."
+        )
     return vectors_NV

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.column_names import column_of
-from distill_jax.data.file_formats import ENDINGS, kind_of, read_cells, read_lines
+from distill_jax.data.file_formats import ENDINGS, TABLES, kind_of, read_cells, read_lines, word_in
+from distill_jax.data.separated import separated
 
 TEXT = ".txt"
 SEQUENCE = ":token_seq"
@@ -54,7 +55,9 @@ def read_people(path: Path, said: Mapping[str, str] | None = None) -> Iterator[P
         yield from (Person(row, text.strip()) for row, (_, text) in lines)
         return
     columns: dict[str, str | None] = {}
-    for row, (_, cells) in enumerate(read_cells(path), start=1):
+    table = kind_of(path) in TABLES
+    rows = separated(path, keep_empty=True) if table else read_cells(path)
+    for row, (_, cells) in enumerate(rows, start=1):
         if not columns.keys() >= cells.keys():  # the first row, or JSON with further keys
             columns |= dict.fromkeys(cells)
             own = {role: name for role, name in (said or {}).items() if name in columns}
@@ -62,12 +65,21 @@ def read_people(path: Path, said: Mapping[str, str] | None = None) -> Iterator[P
             if user is None and history is None:
                 named = ", ".join(columns)
                 raise UserError(f"{path} has columns {named}; expected user, history, or both.")
-        name = _word(cells.get(user)) if user else ""
+            if history is None and any(column_of("item", [name], path) for name in columns):
+                raise UserError(
+                    f"{path} has an item a row and no column history: interactions, not people "
+                    "(--interactions)."
+                )
+        name = word_in(cells.get(user)) if user else ""
         yield Person(row, name, _history(cells.get(history), history) if history else ())
 
 
-def read_items(path: Path) -> Iterator[str]:
+def read_items(path: Path, is_item: Callable[[str], bool] = lambda word: False) -> Iterator[str]:
     """Ids or titles of items: the column ``item`` of a table, its only one, or a text file's lines.
+
+    Args:
+      is_item: whether there is an item of that name or title; a table whose first line has one in
+        place of a name of the column has no header line.
 
     Raises:
       UserError: as of ``read_people``.
@@ -77,10 +89,17 @@ def read_items(path: Path) -> Iterator[str]:
         yield from (text.strip() for _, text in read_lines(path))
         return
     for _, cells in read_cells(path):
-        item = column_of("item", cells, path) or (next(iter(cells)) if len(cells) == 1 else None)
-        if item is None:
+        item = column_of("item", cells, path)
+        if item is None and len(cells) > 1:
             raise UserError(f"{path} has columns {', '.join(cells)}; expected a column item.")
-        if word := _word(cells[item]):
+        if item is None:
+            item = next(iter(cells))
+            if is_item(item):
+                raise UserError(
+                    f"{path}, line 1: {item!r} is an item, not the name of a column; put a header "
+                    "line 'item' in front, or call the file .txt."
+                )
+        if word := word_in(cells[item]):
             yield word
 
 
@@ -99,8 +118,4 @@ def _history(value: Any, column: str) -> tuple[str, ...] | str:
     words = value or ()
     if not isinstance(words, list | tuple):
         words = (words,)
-    return tuple(word for word in map(_word, words) if word)
-
-
-def _word(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    return tuple(word for word in map(word_in, words) if word)

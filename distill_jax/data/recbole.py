@@ -15,7 +15,7 @@ import numpy as np
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.data.build_interactions import RawInteractions, Rows, join_texts, joined
-from distill_jax.data.column_names import column_of, fields_of
+from distill_jax.data.column_names import column_of, fields_of, no_column
 from distill_jax.data.separated import name_in, number_in, separated
 from distill_jax.data.times import in_seconds
 
@@ -150,7 +150,9 @@ def _interactions(table: AtomicTable, said: Mapping[str, str] | None) -> tuple[R
 
 
 def _named(table: AtomicTable, role: str, said: Mapping[str, str] | None) -> list[str]:
-    name = column_of(role, table.types, table.path, said) or f"{role}_id"
+    name = column_of(role, table.types, table.path, said)
+    if name is None:
+        raise no_column(role, table.types, f"{table.path}, line 1", f"{role}_id")
     cells = zip(table.lines, table.column(name, "token"), strict=True)
     return [name_in(table.path, line, name, cell) for line, cell in cells]
 

@@ -45,7 +45,7 @@ class Dialect(NamedTuple):
 
 
 def separated(
-    path: Path, note: Callable[[str], None] = _ignore
+    path: Path, note: Callable[[str], None] = _ignore, *, keep_empty: bool = False
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, cells by column) of a file with a header line.
 
@@ -56,11 +56,13 @@ def separated(
 
     Args:
       note: told, in a sentence, what the name of the file does not say.
+      keep_empty: whether a line with an empty cell in quotation marks is one of content in a file
+        of one column, as pandas writes what is not there.
 
     Raises:
       UserError: one line that names the file, the line in it and what was expected.
     """
-    for block in blocks(path, note):
+    for block in blocks(path, note, keep_empty=keep_empty):
         for number, line in enumerate(block.lines):
             yield line, {name: cells[number] for name, cells in block.columns.items()}
 
@@ -77,7 +79,9 @@ class Block(NamedTuple):
     columns: Mapping[str, Sequence[str]]
 
 
-def blocks(path: Path, note: Callable[[str], None] = _ignore) -> Iterator[Block]:
+def blocks(
+    path: Path, note: Callable[[str], None] = _ignore, *, keep_empty: bool = False
+) -> Iterator[Block]:
     """What ``separated`` gives, some rows at a time: large files are read column by column.
 
     Raises:
@@ -106,7 +110,8 @@ def blocks(path: Path, note: Callable[[str], None] = _ignore) -> Iterator[Block]
                     ends.append(reader.line_num)
                 if not rows:
                     break
-                if found := _block(path, [end + 1 for end in ends[:-1]], rows, header, kind):
+                starts = [end + 1 for end in ends[:-1]]
+                if found := _block(path, starts, rows, header, kind, keep_empty):
                     yield found
                 ends, rows = ends[-1:], []
     except csv.Error as error:
@@ -186,11 +191,17 @@ def _reader(source: Iterable[str], dialect: Dialect):
 
 
 def _block(
-    path: Path, lines: list[int], rows: list[list[str]], header: list[str], kind: str
+    path: Path,
+    lines: list[int],
+    rows: list[list[str]],
+    header: list[str],
+    kind: str,
+    keep_empty: bool,
 ) -> Block | None:
     """Rows by column, without those that have no content; None where none has any."""
-    if not all(map(any, rows)):
-        full = [number for number, cells in enumerate(rows) if any(cells)]
+    counts = bool if keep_empty and len(header) == 1 else any
+    if not all(map(counts, rows)):
+        full = [number for number, cells in enumerate(rows) if counts(cells)]
         lines, rows = [lines[number] for number in full], [rows[number] for number in full]
     if not rows:
         return None

@@ -16,7 +16,7 @@ from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError, panics_reported
 from distill_jax.core.files import atomic_folder
 from distill_jax.core.types import Batch, TokenRange
-from distill_jax.data.coverage import Coverage, Tally
+from distill_jax.data.coverage import Coverage, RowTally, Tally
 from distill_jax.data.plan import example_arrays, filled
 from distill_jax.data.table import NO_LABEL, LabelledArrays, TextDataset, TextTable
 
@@ -313,7 +313,7 @@ class Tokeniser:
 
     def encode(
         self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, ids: Sequence[str]
-    ) -> tuple[dict[str, np.ndarray], Tally]:
+    ) -> tuple[dict[str, np.ndarray], RowTally]:
         """The arrays of a ``TokenTable``, and what was cut and unknown.
 
         Args:
@@ -323,7 +323,7 @@ class Tokeniser:
         Raises:
           UserError: if the tokeniser fails, or finds nothing in a text.
         """
-        tally = Tally()
+        tally = RowTally()
         pieces = self.pieces(texts, texts_b, ids=ids, tally=tally)
         tokens_S, types_S, lengths_N = (np.concatenate(each) for each in zip(*pieces, strict=True))
         offsets_N1 = np.append(0, np.cumsum(lengths_N))

@@ -7,8 +7,37 @@ import numpy as np
 
 from distill_jax.core.digests import unit_interval
 from distill_jax.core.errors import UserError
+from distill_jax.core.files import user_path
+from distill_jax.data.files import load_unlabelled
+from distill_jax.data.labels import CLASSES, LabelColumn
+from distill_jax.data.load import load_dataset
 from distill_jax.data.splits import concatenate, text_keys
 from distill_jax.data.table import TextDataset
+
+
+def load_more(
+    spec: str,
+    *,
+    text: str = "sentence",
+    text_b: str | None = None,
+    labels: LabelColumn = CLASSES,
+) -> TextDataset:
+    """Training texts of another data set. Files need no label, no validation and no test.
+
+    Args:
+      spec: see ``load_dataset``.
+      text, text_b: columns of files and of TFDS sets.
+      labels: as those of texts like these are read.
+
+    Raises:
+      UserError: it is not there, or not as expected.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "files" and rest:
+        folder = user_path(rest)
+        train, notes = load_unlabelled(folder, text=text, text_b=text_b, labels=labels)
+        return TextDataset(f"files:{folder}", (), {"train": train}, notes)
+    return load_dataset(spec, text=text, text_b=text_b)
 
 
 def add_texts(dataset: TextDataset, others: Sequence[TextDataset]) -> TextDataset:

@@ -71,7 +71,7 @@ def tokenise_questions(
     coverage: dict[str, Coverage] = {}
     notes: list[str] = []
     for split, table in dataset.splits.items():
-        tables[split], tally, told = windows_of(table, tokeniser)
+        tables[split], tally, _, told = windows_of(table, tokeniser)
         coverage[split] = tally.coverage(max_length)
         notes += [f"{split}: {each}" for each in told]
     key = digest(
@@ -85,8 +85,11 @@ def tokenise_questions(
     return TokenDataset(dataset.label_names, tables, key, coverage, tuple(notes))
 
 
-def windows_of(table: TextTable, tokeniser: Tokeniser) -> tuple[TokenTable, Tally, list[str]]:
-    """The windows of some questions, how much of their vocabulary is known, and what was cut."""
+def windows_of(
+    table: TextTable, tokeniser: Tokeniser
+) -> tuple[TokenTable, Tally, np.ndarray, list[str]]:
+    """The windows of some questions, how much of their vocabulary is known, which questions were
+    cut (bool [N]), and what people are told."""
     most = tokeniser.max_length // _LONGEST
     questions = tokeniser.shortened(table.texts, most)
     contexts = table.texts_b or ()
@@ -125,14 +128,15 @@ def windows_of(table: TextTable, tokeniser: Tokeniser) -> tuple[TokenTable, Tall
         aside=tuple(aside),
     )
     told = []
-    shortened = sum(short != text for short, text in zip(questions, table.texts, strict=True))
+    both = zip(questions, table.texts, strict=True)
+    shortened_N = np.array([short != text for short, text in both], bool)
     if len(ids) > len(table):
         told.append(f"{len(table):,} questions are read in {len(ids):,} windows")
-    if shortened:
-        told.append(f"{shortened:,} questions are cut at {most} tokens")
+    if shortened_N.any():
+        told.append(f"{shortened_N.sum():,} questions are cut at {most} tokens")
     if missed:
         told.append(f"{missed:,} answers fit in no window and cannot be learnt")
-    return tokenised, tally, told
+    return tokenised, tally, shortened_N, told
 
 
 def _places(encoding: Any) -> np.ndarray:

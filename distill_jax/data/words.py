@@ -17,7 +17,7 @@ import numpy as np
 
 from distill_jax.core.digests import digest, sha256_file
 from distill_jax.core.errors import UserError
-from distill_jax.data.coverage import Coverage, Tally
+from distill_jax.data.coverage import Coverage, RowTally
 from distill_jax.data.table import NO_LABEL, TextDataset
 from distill_jax.data.tokenise import TokenDataset, Tokeniser, TokenTable
 
@@ -106,7 +106,7 @@ def word_table(
     ids: Sequence[str],
     tags: Sequence[Sequence[str] | None] | None = None,
     tag_names: Sequence[str] = (),
-) -> tuple[TokenTable, Tally]:
+) -> tuple[TokenTable, RowTally]:
     """Sentences as tokens, asked about at the first piece of every word, and what was cut of them.
 
     Args:
@@ -117,7 +117,7 @@ def word_table(
     parts: list[Any] = []
     targets: list[np.ndarray] = []
     aside: list[Words] = []
-    tally = Tally()
+    tally = RowTally()
     for encodings, arrays in tokeniser.read(texts, ids=ids, tally=tally, places=True):
         parts.append(arrays)
         for encoding in encodings:

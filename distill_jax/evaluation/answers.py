@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,8 +17,44 @@ from distill_jax.data.coverage import Tally
 from distill_jax.data.table import NO_LABEL
 from distill_jax.data.tokenise import Tokeniser, TokenTable
 
+TEXT, TEXT_B = "text", "text_b"
 PREDICTED = "predicted"
 """The first column that is added to a file's own."""
+
+
+Fields = Mapping[str, tuple[Any, str]]
+"""By name, the type of a value and what it is."""
+
+
+class Read(NamedTuple):
+    """What a model is asked about some texts.
+
+    Attributes:
+      tokens: the rows that it reads.
+      tally: how much of the texts that is.
+      cut_N: bool, the texts that it does not see whole.
+    """
+
+    tokens: TokenTable
+    tally: Tally
+    cut_N: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """What of an answer tells, over many, that the texts have become other ones.
+
+    Attributes:
+      labels: that it gives.
+      probabilities: by label.
+      entities: the type of each that it finds.
+      number: that it predicts.
+    """
+
+    labels: tuple[str, ...] = ()
+    probabilities: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    entities: tuple[str, ...] = ()
+    number: float | None = None
 
 
 class Answered(Protocol):
@@ -38,7 +74,21 @@ def text_of(cells: Mapping[str, Any], column: str) -> str:
 
 
 class Form(ABC):
-    """Answers of one kind. None stands for a text that is blank."""
+    """Answers of one kind. None stands for a text that is blank.
+
+    Attributes:
+      beside: what a row may have that says more of its text, by column.
+    """
+
+    beside: ClassVar[Fields] = {}
+
+    def asked(self, pairs: bool) -> Mapping[str, str]:
+        """What the texts of an example are, by column.
+
+        Args:
+          pairs: whether there are two, where the form does not know.
+        """
+        return {TEXT: "text", **({TEXT_B: "second text"} if pairs else {})}
 
     @property
     @abstractmethod
@@ -58,16 +108,16 @@ class Form(ABC):
 
     def read(
         self, tokeniser: Tokeniser, columns: Sequence[Sequence[str]], ids: Sequence[str]
-    ) -> tuple[TokenTable, Tally]:
-        """What a model is asked about some texts, and how much of them that is: by default a row
-        for each.
+    ) -> Read:
+        """What a model is asked about some texts: by default a row for each.
 
         Args:
           columns: the texts, and the second texts of pairs.
         """
         arrays, tally = tokeniser.encode(*columns, ids=ids)
         labels_N = np.full(len(ids), NO_LABEL, np.int32)
-        return TokenTable(ids=tuple(ids), labels_N=labels_N, **arrays), tally
+        tokens = TokenTable(ids=tuple(ids), labels_N=labels_N, **arrays)
+        return Read(tokens, tally, tally.cut_N(tokeniser.max_length))
 
     @abstractmethod
     def answers(
@@ -111,9 +161,32 @@ class Form(ABC):
     def row(self, answer: Any) -> list[str]:
         """The cells of ``columns``."""
 
+    @property
+    @abstractmethod
+    def fields(self) -> Fields:
+        """Of ``data``."""
+
     @abstractmethod
     def data(self, answer: Any) -> dict[str, Any]:
         """What JSON holds beside the row's own."""
+
+    @property
+    def divisor(self) -> float | None:
+        """By which logits are divided before the softmax; None where they are not."""
+        return None
+
+    def raw(self) -> Form:
+        """The same with a divisor of 1."""
+        return self
+
+    @property
+    @abstractmethod
+    def watchable(self) -> Watched:
+        """Every label and entity there is, and what else answers have, at 0."""
+
+    @abstractmethod
+    def watched(self, answer: Any) -> Watched:
+        """What is counted of an answer, which is not None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +242,28 @@ class ClassForm(Form):
             f"Probabilities are calibrated where logits are divided by {self.temperature:.4g} "
             "before the softmax."
         )
+
+    @property
+    def fields(self) -> Fields:
+        return {
+            PREDICTED: (str, "the likeliest class"),
+            "probability": (float, "of that class"),
+            "probabilities": (dict[str, float], "of every class"),
+        }
+
+    @property
+    def divisor(self) -> float:
+        return self.temperature
+
+    def raw(self) -> Form:
+        return dataclasses.replace(self, temperature=1.0)
+
+    @property
+    def watchable(self) -> Watched:
+        return Watched(self.names, dict.fromkeys(self.names, 0.0))
+
+    def watched(self, answer: Answer) -> Watched:
+        return Watched((answer.label,), answer.probabilities)
 
     def line(self, answer: Answer | None) -> list[str]:
         return [answer.label, f"{answer.probability:.3f}"] if answer else ["", ""]

@@ -110,24 +110,29 @@ class Catalogue:
             keyed.setdefault(key(self.title(item)), []).append(item)
         return keyed
 
-    def words(self, history: str | Sequence[str]) -> list[str]:
+    def words(self, history: str | Sequence[str], kinds: Sequence[str] = ()) -> list[str]:
         """What a history names, oldest first.
 
         In one text items are divided by semicolons, but for those in the name or title of an item:
         the longest that is one counts.
+
+        Args:
+          kinds: of feedback, which may stand before an item, ``click:Alien``.
         """
         if not isinstance(history, str):
             return [word for word in history if word.strip()]
         parts = [part.strip() for part in history.split(";")]
         words, start = [], 0
         while start < len(parts):
+            kind, colon, first = parts[start].partition(":")
+            if not colon or kind.strip() not in kinds:
+                kind, colon, first = "", "", parts[start]
             ends = range(min(len(parts), start + 1 + self._semicolons), start + 1, -1)
-            whole = ((end, _whole(parts[start:end])) for end in ends)
+            whole = ((end, _whole([first, *parts[start + 1 : end]])) for end in ends)
             end, word = next(
-                ((end, each) for end, each in whole if each in self._divided),
-                (start + 1, parts[start]),
+                ((end, each) for end, each in whole if each in self._divided), (start + 1, first)
             )
-            words.append(self._divided.get(word, word))
+            words.append(f"{kind}{colon}{self._divided.get(word, word)}")
             start = end
         return [word for word in words if word]
 

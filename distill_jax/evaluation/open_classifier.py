@@ -175,10 +175,10 @@ class Stream:
     def _tokens(self, texts: list[Sequence[str]], before: int) -> TokenTable:
         ids = tuple(map(str, range(before, before + len(texts))))
         columns = [list(column) for column in zip(*texts, strict=True)]
-        tokens, tally = self.form.read(self._tokeniser, columns, ids)
-        self.tally.merge(tally)
-        check_token_types(tokens, self._opened.token_range)
-        return tokens
+        read = self.form.read(self._tokeniser, columns, ids)
+        self.tally.merge(read.tally)
+        check_token_types(read.tokens, self._opened.token_range)
+        return read.tokens
 
     def _answers(
         self, count: int, rows: list[int], texts: list[Sequence[str]], tokens: TokenTable | None
@@ -191,6 +191,12 @@ class Stream:
         for row, answer in zip(rows, self.form.answers(said, tokens, texts), strict=True):
             answers[row] = answer
         return answers
+
+
+def compiled(model: Loaded) -> Compiled:
+    """A loaded model as what says its logits."""
+    apply = logits_of(build_model(model.config))
+    return Compiled(apply, model.params, width=model.config.shape.hidden_size)
 
 
 def open_classifier(
@@ -234,7 +240,6 @@ def open_classifier(
         raise UserError(f"{folder} has a classifier of images; texts are asked about here")
     longest = model.config.token_range.positions
     chosen = max_length or model.inputs.max_length or longest
-    apply = logits_of(build_model(model.config))
     names = model.label_names or tuple(str(n) for n in range(model.config.num_labels))
     form = form_of(task, names, model.tokenizer_file) if task and form_of else None
     return OpenClassifier(
@@ -244,7 +249,7 @@ def open_classifier(
         temperature=float(temperature),
         tokenizer_file=model.tokenizer_file,
         token_range=model.config.token_range,
-        runtime=Compiled(apply, model.params, width=model.config.shape.hidden_size),
+        runtime=compiled(model),
         model=model,
         form=form,
         task=task,

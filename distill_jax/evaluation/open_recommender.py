@@ -194,7 +194,8 @@ class OpenRecommender:
           UserError: for an item that is not there, new items of a model whose item vectors are not
             made of texts, or an empty history where the run does not say what is popular.
         """
-        events = [self.audience.event(word) for word in self.catalogue.words(history)]
+        words = self.catalogue.words(history, self.audience.kinds)
+        events = [self.audience.event(word) for word in words]
         items = [self.catalogue.find(word) for word, _ in events]
         if not items:
             return self._popular(k, shown_I)

@@ -188,7 +188,7 @@ class UserLists:
     def _items(self, person: Person) -> list[Event]:
         items: list[Event] = []
         catalogue, audience = self._opened.catalogue, self._opened.audience
-        for word, kind in map(audience.event, catalogue.words(person.history)):
+        for word, kind in map(audience.event, catalogue.words(person.history, audience.kinds)):
             if doubt := catalogue.doubt(word):
                 self.told.doubts += 1
                 self.told.doubt = self.told.doubt or doubt

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.data.coverage import Tally
+from distill_jax.core.errors import UserError
 from distill_jax.data.table import TextTable
 from distill_jax.data.tokenise import Tokeniser, TokenTable
-from distill_jax.data.windows import windows_of
-from distill_jax.evaluation.answers import PREDICTED, Form
+from distill_jax.data.windows import LEAST, windows_of
+from distill_jax.evaluation.answers import PREDICTED, Fields, Form, Read, Watched
 from distill_jax.evaluation.spans import Found, found_answers
 
+QUESTION, CONTEXT = "question", "context"
 START, SCORE = "start", "score"
+FOUND, NONE = "answer", "no answer"
+"""As what answers are counted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +51,20 @@ class SpanForm(Form):
     def columns(self) -> tuple[str, ...]:
         return (PREDICTED, START, SCORE)
 
+    def asked(self, pairs: bool) -> dict[str, str]:
+        return {QUESTION: "question", CONTEXT: "context, in which the answer is to be found"}
+
     def read(
         self, tokeniser: Tokeniser, columns: Sequence[Sequence[str]], ids: Sequence[str]
-    ) -> tuple[TokenTable, Tally]:
+    ) -> Read:
+        if tokeniser.max_length < LEAST:  # windows might not get on
+            raise UserError(
+                f"questions need {LEAST} tokens at the least, not {tokeniser.max_length}"
+            )
         questions, contexts = columns
-        tokens, tally, _ = windows_of(
-            TextTable(tuple(ids), tuple(questions), tuple(contexts)), tokeniser
-        )
-        return tokens, tally
+        table = TextTable(tuple(ids), tuple(questions), tuple(contexts))
+        tokens, tally, cut_N, _ = windows_of(table, tokeniser)
+        return Read(tokens, tally, cut_N)
 
     def answers(
         self, said: np.ndarray, tokens: TokenTable, texts: Sequence[Sequence[str]]
@@ -90,6 +99,25 @@ class SpanForm(Form):
     def row(self, answer: SpanAnswer | None) -> list[str]:
         told = self.data(answer)
         return ["" if told[name] is None else str(told[name]) for name in self.columns]
+
+    @property
+    def fields(self) -> Fields:
+        return {
+            PREDICTED: (str, 'the answer, a piece of the context; "" for none'),
+            START: (int | None, "the character of the context that it starts at; null for none"),
+            SCORE: (
+                float | None,
+                "sum of the logits of its start and end; where there may be no answer, by how much "
+                "it is above that of none",
+            ),
+        }
+
+    @property
+    def watchable(self) -> Watched:
+        return Watched((FOUND, NONE))
+
+    def watched(self, answer: SpanAnswer) -> Watched:
+        return Watched((FOUND if answer.label else NONE,))
 
     def data(self, answer: SpanAnswer | None) -> dict[str, Any]:
         if answer is None:

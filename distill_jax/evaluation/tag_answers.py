@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax.data.coverage import Tally
 from distill_jax.data.tokenise import Tokeniser, TokenTable
 from distill_jax.data.words import word_table, words_of
-from distill_jax.evaluation.answers import PREDICTED, Form, softmax
+from distill_jax.evaluation.answers import PREDICTED, Fields, Form, Read, Watched, softmax
 from distill_jax.evaluation.tagging import entities
 from distill_jax.evaluation.tokens import asked_about
 
@@ -62,9 +61,10 @@ class TagForm(Form):
 
     def read(
         self, tokeniser: Tokeniser, columns: Sequence[Sequence[str]], ids: Sequence[str]
-    ) -> tuple[TokenTable, Tally]:
+    ) -> Read:
         (texts,) = columns
-        return word_table(texts, tokeniser, ids=ids)
+        tokens, tally = word_table(texts, tokeniser, ids=ids)
+        return Read(tokens, tally, tally.cut_N(tokeniser.max_length))
 
     def answers(
         self, said: np.ndarray, tokens: TokenTable, texts: Sequence[Sequence[str]]
@@ -130,6 +130,31 @@ class TagForm(Form):
         told[TAGS] = " ".join(answer.tags)
         told[ENTITIES] = json.dumps(answer.entities, ensure_ascii=False)
         return [str(told[name]) for name in self.columns]
+
+    @property
+    def fields(self) -> Fields:
+        told: dict[str, tuple[Any, str]] = {
+            PREDICTED: (str, "the entities with their types, or the intent where there is one")
+        }
+        if self.intents:
+            told[PROBABILITY] = (float, "of the intent")
+        return {
+            **told,
+            TAGS: (list[str], "of every word, what white space separates"),
+            ENTITIES: (
+                list[dict[str, str | int]],
+                "each with type, text, start and end: characters of the text, from and up to",
+            ),
+        }
+
+    @property
+    def watchable(self) -> Watched:
+        types = dict.fromkeys(tag[2:] for tag in self.tags[1:])
+        return Watched(self.intents, entities=tuple(types))
+
+    def watched(self, answer: Tagged) -> Watched:
+        intents = () if answer.intent is None else (answer.intent,)
+        return Watched(intents, entities=tuple(each["type"] for each in answer.entities))
 
     def data(self, answer: Tagged | None) -> dict[str, Any]:
         if answer is None:

@@ -8,6 +8,7 @@ wait. So a slow moment of the machine hits all alike, and memory is nobody else'
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -22,10 +23,12 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.plan import choose_lengths
-from distill_jax.data.tokenise import TokenTable, tokenise_texts
+from distill_jax.data.tokenise import Tokeniser, TokenTable
+from distill_jax.evaluation.answers import Form
 from distill_jax.evaluation.timing import Latency, latency_of, throughput_of
 from distill_jax.export.bench_worker import Batch, write_batches
 from distill_jax.export.manifest import MANIFEST
+from distill_jax.export.padded import rows_compiled
 from distill_jax.export.parity import GOLDEN
 from distill_jax.export.plan import BenchPlan
 from distill_jax.export.write import CARD
@@ -47,6 +50,7 @@ class Contender:
       tokenizer_file, max_length: how its texts are cut.
       parameters: of the model.
       model_folder: where the files are that it is made of.
+      form: of its answers, which knows how its texts are read.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Contender:
     max_length: int
     parameters: int
     model_folder: Path
+    form: Form
 
     @property
     def title(self) -> str:
@@ -117,7 +122,7 @@ def measure(
     Raises:
       UserError: a model cannot be opened, or its process ends.
     """
-    singles, groups = _chosen(len(columns[0]), plan)
+    _, groups = _chosen(len(columns[0]), plan)
     rng = np.random.default_rng((plan.seed, 1))
     passes: list[dict[str, list[np.ndarray]]] = [{ALONE: [], TOGETHER: []} for _ in contenders]
     rounds = plan.warmup + plan.repeats
@@ -125,7 +130,7 @@ def measure(
         workers = []
         for number, contender in enumerate(contenders):
             batches = Path(scratch) / f"{number}.npz"
-            write_batches(batches, _batches(contender, columns, singles, groups))
+            write_batches(batches, batches_of(contender, columns, plan))
             workers.append(running.enter_context(_worker(contender, batches, Path(scratch))))
         for worker in workers:
             worker.hear()
@@ -154,12 +159,56 @@ def measure(
     ]
 
 
+def batches_of(
+    contender: Contender,
+    columns: Sequence[Sequence[str]],
+    plan: BenchPlan,
+) -> dict[str, list[Batch]]:
+    """The lists that a worker is asked about, padded as its runtime is used.
+
+    Args:
+      columns: as of ``measure``.
+
+    Returns:
+      ``ALONE``, a batch a text, of all its windows; ``TOGETHER``, batches of as many windows as
+      the plan has texts in one.
+    """
+    singles, groups = _chosen(len(columns[0]), plan)
+    alone = _read(contender, columns, singles)
+    together = _joined(_read(contender, columns, [row for group in groups for row in group]))
+    size = plan.batch_size
+    lengths_N = np.concatenate([table.lengths_N for table in (*alone, together)])
+    jax = contender.runtime == "jax"
+    shapes = choose_lengths(lengths_N, max_shapes=SHAPES) if jax else ()
+
+    def batch(table: TokenTable, most: int) -> Batch:
+        longest = int(table.lengths_N.max())
+        length = next((shape for shape in shapes if shape >= longest), longest)
+        made = table.batch(np.arange(len(table)), length, most if jax else len(table))
+        ids, types, mask = (
+            np.asarray(array, np.int64)
+            for array in (made.input_ids_BT, made.token_type_ids_BT, made.where_BT)
+        )
+        return ids, types, mask
+
+    parts = (np.arange(n, min(n + size, len(together))) for n in range(0, len(together), size))
+    return {
+        ALONE: [batch(table, rows_compiled(len(table))) for table in alone],
+        TOGETHER: [batch(together.take(part), size) for part in parts],
+    }
+
+
 def lengths_of(
     contender: Contender, columns: Sequence[Sequence[str]], plan: BenchPlan
 ) -> np.ndarray:
-    """Tokens of the texts that are asked one at a time."""
+    """Tokens of the texts that are asked one at a time, [N, W]: of all their windows, 0 behind the
+    last one; a text that is read at once has one."""
     singles, _ = _chosen(len(columns[0]), plan)
-    return _tokens(contender, columns, singles).lengths_N
+    lengths = [table.lengths_N for table in _read(contender, columns, singles)]
+    lengths_NW = np.zeros((len(lengths), max(map(len, lengths))), np.int64)
+    for row, own in enumerate(lengths):
+        lengths_NW[row, : len(own)] = own
+    return lengths_NW
 
 
 def _chosen(count: int, plan: BenchPlan) -> tuple[list[int], list[list[int]]]:
@@ -172,44 +221,20 @@ def _chosen(count: int, plan: BenchPlan) -> tuple[list[int], list[list[int]]]:
     return singles, rows.reshape(plan.batches, plan.batch_size).tolist()
 
 
-def _tokens(
+def _read(
     contender: Contender, columns: Sequence[Sequence[str]], rows: Sequence[int]
-) -> TokenTable:
-    texts, *more = ([column[row] for row in rows] for column in columns)
-    tokens, _ = tokenise_texts(
-        texts,
-        contender.tokenizer_file,
-        max_length=contender.max_length,
-        texts_b=more[0] if more else None,
-    )
-    return tokens
+) -> list[TokenTable]:
+    """What a model is asked about each of some texts."""
+    tokeniser = Tokeniser(contender.tokenizer_file, contender.max_length)
+    return [
+        contender.form.read(tokeniser, [[column[row]] for column in columns], ["0"]).tokens
+        for row in rows
+    ]
 
 
-def _batches(
-    contender: Contender,
-    columns: Sequence[Sequence[str]],
-    singles: list[int],
-    groups: list[list[int]],
-) -> dict[str, list[Batch]]:
-    """The lists that a worker is asked about, padded as its runtime is used."""
-    asked = sorted({*singles, *(row for group in groups for row in group)})
-    tokens = _tokens(contender, columns, asked)
-    place = {row: position for position, row in enumerate(asked)}
-    lengths_N = tokens.lengths_N
-    shapes = choose_lengths(lengths_N, max_shapes=SHAPES) if contender.runtime == "jax" else ()
-
-    def batch(rows: Sequence[int]) -> Batch:
-        some = np.asarray([place[row] for row in rows])
-        longest = int(lengths_N[some].max())
-        length = next((shape for shape in shapes if shape >= longest), longest)
-        made = tokens.batch(some, length, len(some))
-        ids, types, mask = (
-            np.asarray(array, np.int64)
-            for array in (made.input_ids_BT, made.token_type_ids_BT, made.where_BT)
-        )
-        return ids, types, mask
-
-    return {ALONE: [batch([row]) for row in singles], TOGETHER: list(map(batch, groups))}
+def _joined(tables: Sequence[TokenTable]) -> TokenTable:
+    """The rows of all."""
+    return functools.reduce(TokenTable.joined, tables)
 
 
 class _Worker:

@@ -68,9 +68,11 @@ def caller(folder: Path) -> tuple[Callable[[Any], object], Callable[[Batch], Any
     import jax.numpy as jnp
 
     from distill_jax.core.types import as_batch
-    from distill_jax.evaluation.open_classifier import open_classifier
+    from distill_jax.evaluation.open_classifier import compiled
+    from distill_jax.models.build import load_model
 
-    runtime = open_classifier(folder).runtime
+    inner = folder / "model"
+    runtime = compiled(load_model(inner if inner.is_dir() else folder))
 
     def prepare(batch: Batch) -> Any:
         ids_BT, types_BT, mask_BT = (array.astype(np.int32) for array in batch)

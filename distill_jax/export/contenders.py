@@ -10,12 +10,13 @@ from typing import Any
 
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import user_path
+from distill_jax.evaluation.answers import Form
 from distill_jax.evaluation.latency import parameter_count
-from distill_jax.evaluation.task_file import check_classifier
 from distill_jax.export.bench import Contender
 from distill_jax.export.formats import format_named, names
-from distill_jax.export.manifest import CLASSIFICATION, Manifest, is_export, read_manifest
+from distill_jax.export.manifest import RANKING, Manifest, is_export, read_manifest
 from distill_jax.export.own_data import NoData, data_config
+from distill_jax.export.runtime import answering, task_of
 from distill_jax.export.source import Source, open_source
 from distill_jax.export.write import export_model
 from distill_jax.models.family import Classifiers, registered
@@ -26,9 +27,10 @@ from distill_jax.tables.names import MODEL, RUNS, TOKENIZER
 from distill_jax.tables.outputs import LEDGER
 from distill_jax.tasks.classification.cells import TEACHER
 from distill_jax.tasks.classification.splits import load_texts
+from distill_jax.tasks.kinds.classes import Classes
 
 JAX = "jax"
-_FOR = "bench is for classifiers of texts"
+_FOR = "bench is for models that answer about texts"
 _UNREAD = NoData("what it costs is measured, not its scores")
 
 
@@ -42,6 +44,8 @@ class Entrant:
       source, manifest: one of the two.
       data: what it was trained on; None where that is not known.
       pairs: whether it reads pairs of texts.
+      task: the kind of task that it is for.
+      form: of its answers, which knows how its texts are read.
     """
 
     name: str
@@ -51,34 +55,43 @@ class Entrant:
     manifest: Manifest | None
     data: dict[str, Any] | None
     pairs: bool
+    task: str
+    form: Form
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the texts that it is asked about, see ``Form.asked``."""
+        return tuple(self.form.asked(self.pairs))
 
 
 def enter(folder: Path) -> Entrant:
     """Open what somebody names.
 
     Raises:
-      UserError: there is no classifier of texts.
+      UserError: there is no model that answers about texts.
     """
     folder = user_path(folder)
     if is_export(folder):
         manifest = read_manifest(folder)
-        if manifest.task != CLASSIFICATION:
+        if manifest.task in RANKING:
             raise UserError(f"{folder} is an export for {manifest.task}; {_FOR}")
         birth = manifest.source
         name = _label(birth.get("group"), birth.get("row")) or folder.name
-        return Entrant(name, folder, None, None, manifest, None, manifest.pairs)
-    _check_task(folder)
+        task = task_of(folder, manifest)
+        kind = task.task if task else Classes.name
+        form = answering(folder, manifest)
+        return Entrant(name, folder, None, None, manifest, None, manifest.pairs, kind, form)
+    _check_reader(folder)
     source = open_source(folder)
     row = source.row
     name = _label(row.group, row.row) if row else folder.name
     data = dict(row.config["data"]) if row and "data" in row.config else None
-    return Entrant(name, folder, row, source, None, data, source.pairs)
+    form = source.opened.answering
+    return Entrant(name, folder, row, source, None, data, source.pairs, source.kind.name, form)
 
 
-def _check_task(folder: Path) -> None:
-    """Raises ``UserError`` for a model of ours that is no classifier."""
-    inner = folder / MODEL
-    check_classifier(inner if inner.is_dir() else folder, "bench")
+def _check_reader(folder: Path) -> None:
+    """Raises ``UserError`` for a model of ours that answers about no texts."""
     config = next((p for p in (folder / MODEL / CONFIG, folder / CONFIG) if p.is_file()), None)
     kind = str(read_json(config).get("model_type")) if config else ""
     own = {family.model_type for family in registered(Classifiers)} | {POOLED}
@@ -105,6 +118,11 @@ def check_same(entrants: Sequence[Entrant]) -> None:
     """Raises ``UserError`` for models that cannot be asked about the same texts."""
     first = entrants[0]
     for other in entrants[1:]:
+        if other.task != first.task:
+            raise UserError(
+                f"{first.folder} is for task {first.task} and {other.folder} for {other.task}: "
+                "bench measures models of one task beside each other"
+            )
         if other.pairs != first.pairs:
             reads = {True: "pairs of texts", False: "single texts"}
             raise UserError(
@@ -186,6 +204,7 @@ def _under_jax(entrant: Entrant, source: Source) -> Contender:
         max_length=source.opened.max_length,
         parameters=parameter_count(source.model.params),
         model_folder=inner if inner.is_dir() else entrant.folder,
+        form=entrant.form,
     )
 
 
@@ -199,6 +218,7 @@ def exported(name: str, folder: Path, manifest: Manifest) -> Contender:
         max_length=manifest.max_length,
         parameters=int(manifest.source.get("parameters", 0)),
         model_folder=folder,
+        form=answering(folder, manifest),
     )
 
 

@@ -283,4 +283,4 @@ def tokens_of(opened: OpenClassifier, columns: Sequence[Sequence[str]]) -> Token
     """What a model is asked about some texts, or pairs in two columns, none of them blank."""
     ids = [str(number) for number in range(len(columns[0]))]
     tokeniser = Tokeniser(opened.tokenizer_file, opened.max_length)
-    return opened.answering.read(tokeniser, columns, ids)[0]
+    return opened.answering.read(tokeniser, columns, ids).tokens

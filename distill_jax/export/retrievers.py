@@ -77,6 +77,7 @@ class Retriever:
       users: names of those who have vectors of their own, by number; None for one who has none.
       kinds: of feedback that its histories tell apart, by number, the first is recommended; () for
         one.
+      repeats: whether what somebody took is recommended again, see ``Audience``.
       model: digest of what it was made of.
       parameters: how many the model has.
       probes: inputs of ``query`` to compare with, PROBES rows or as many as there are; the items
@@ -94,6 +95,7 @@ class Retriever:
     tokenizer_file: Path | None
     users: tuple[str | None, ...]
     kinds: tuple[str, ...]
+    repeats: bool
     model: str
     parameters: int
     probes: tuple[np.ndarray, ...]
@@ -149,6 +151,7 @@ def of_search(opened: OpenSearch) -> Retriever:
         tokenizer_file=opened.tokenizer_file,
         users=(),
         kinds=(),
+        repeats=False,
         model=digest([repr(opened.config), digest_arrays(flat_arrays(opened.params))]),
         parameters=parameter_count(opened.params),
         probes=_token_arrays(tokens),
@@ -185,6 +188,7 @@ def of_recommender(opened: OpenRecommender, folder: Path) -> Retriever:
         tokenizer_file=new.tokenizer_file,
         users=opened.audience.users,
         kinds=kinds,
+        repeats=opened.audience.repeats,
         model=recommender_digest(recommender, params),
         parameters=parameter_count(params),
         probes=(histories.padded(query.longest), *of_kinds, *users),

@@ -10,12 +10,13 @@ import numpy as np
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.types import Batch, TokenRange
+from distill_jax.evaluation.answers import ClassForm, Form
 from distill_jax.evaluation.calibration import is_temperature
 from distill_jax.evaluation.open_classifier import OpenClassifier, open_classifier
 from distill_jax.evaluation.stream import COMPILING, CPU_TOKENS
 from distill_jax.evaluation.task_file import TaskFile, read_task
 from distill_jax.export.formats import Logits, format_named
-from distill_jax.export.manifest import CLASSIFICATION, is_export
+from distill_jax.export.manifest import CLASSIFICATION, TOKENIZER, Manifest, is_export
 from distill_jax.models.hf_folder import TASK
 from distill_jax.tasks.kinds.kinds import form_of
 
@@ -77,7 +78,7 @@ def as_classifier(
 ) -> OpenClassifier:
     """An opened export as what ``predict`` asks; the arguments are those of ``open_any``."""
     manifest = export.manifest
-    task = _task_of(export)
+    task = task_of(export.folder, manifest)
     if task is not None and temperature != "auto":
         raise UserError(f"a temperature is for classes; {export.folder} is for task {task.task}")
     if temperature == "auto":
@@ -97,19 +98,26 @@ def as_classifier(
     )
 
 
-def _task_of(export: Export) -> TaskFile | None:
-    """What the folder says that it predicts; None for classes.
+def answering(folder: Path, manifest: Manifest) -> Form:
+    """The form of an export's answers, without opening its model."""
+    task = task_of(folder, manifest)
+    if task is None:
+        return ClassForm(manifest.label_names, manifest.temperature)
+    return form_of(task, manifest.label_names, folder / TOKENIZER)
+
+
+def task_of(folder: Path, manifest: Manifest) -> TaskFile | None:
+    """What an export's folder says that it predicts; None for classes.
 
     Raises:
       UserError: its files do not belong together.
     """
-    manifest = export.manifest
     if manifest.task == CLASSIFICATION:
         return None
-    task = read_task(export.folder) if TASK in manifest.files else None
+    task = read_task(folder) if TASK in manifest.files else None
     if task is None or task.task != manifest.task:
         raise UserError(
-            f"{export.folder} is an export for {manifest.task}, and no {TASK} in it says how that "
+            f"{folder} is an export for {manifest.task}, and no {TASK} in it says how that "
             "is answered: its files do not belong together"
         )
     return task

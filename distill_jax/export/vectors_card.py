@@ -46,8 +46,8 @@ def recommend(history, k=10{user_argument}):
     ids = np.zeros((1, LENGTH), np.int32)  # row + 1; 0 on the left where there is no item
     ids[0, LENGTH - len(newest) :] = np.add(newest, 1)
     vectors = np.asarray(query(table, ids{user_input}))
-    scores, found = index.search(vectors, min(k + len(set(rows)), index.ntotal))
-    best = [(row, score) for row, score in zip(found[0], scores[0]) if row not in rows]
+    scores, found = index.search(vectors, min(k{more_rows}, index.ntotal))
+    best = [(row, score) for row, score in zip(found[0], scores[0]){not_rows}]
     return [(items[row]["id"], items[row]["title"], float(score)) for row, score in best[:k]]
 """
 _KINDS = """
@@ -60,16 +60,23 @@ KINDS = {kinds}  # of feedback; the first is recommended
 
 def recommend(history, k=10{user_argument}):
     events = [(row_of[name], KINDS.index(kind)) for kind, name in history]  # oldest first
-    taken = {{row for row, kind in events if kind == 0}}
-    newest = events[-LENGTH:]
+{taken}    newest = events[-LENGTH:]
     ids, kinds = np.zeros((2, 1, LENGTH), np.int32)  # row + 1; 0 on the left where there is no item
     ids[0, LENGTH - len(newest) :] = [row + 1 for row, _ in newest]
     kinds[0, LENGTH - len(newest) :] = [kind for _, kind in newest]
     vectors = np.asarray(query(table, ids, kinds{user_input}))
-    scores, found = index.search(vectors, min(k + len(taken), index.ntotal))
-    best = [(row, score) for row, score in zip(found[0], scores[0]) if row not in taken]
+    scores, found = index.search(vectors, min(k{more_taken}, index.ntotal))
+    best = [(row, score) for row, score in zip(found[0], scores[0]){not_taken}]
     return [(items[row]["id"], items[row]["title"], float(score)) for row, score in best[:k]]
 """
+_LEFT_OUT = {
+    "more_rows": " + len(set(rows))",
+    "not_rows": " if row not in rows",
+    "taken": "    taken = {row for row, kind in events if kind == 0}\n",
+    "more_taken": " + len(taken)",
+    "not_taken": " if row not in taken",
+}
+"""Where what somebody took is not recommended again."""
 _SEARCH = """
 query = jax.jit(export.deserialize(bytearray((folder / "query.stablehlo").read_bytes())).call)
 
@@ -101,11 +108,13 @@ def loader(retriever: Retriever) -> str:
         code += _SEARCH.format(longest=longest)
     else:
         named = "users" in reads
+        left_out = dict.fromkeys(_LEFT_OUT, "") if retriever.repeats else _LEFT_OUT
         code += (_KINDS if retriever.kinds else _HISTORY).format(
             longest=longest,
             kinds=list(retriever.kinds),
             user_argument=", user=-1" if named else "",
             user_input=", np.array([user], np.int32)" if named else "",
+            **left_out,
         )
     if retriever.item is not None:
         code += _NEW.format(longest=retriever.item.longest)
@@ -134,6 +143,12 @@ def vectors_card(retriever: Retriever, birth: Mapping[str, Any], parity: Mapping
         if retriever.item is not None
         else "Items that came after the training have no vector.\n"
     )
+    again = (
+        "What somebody took may be recommended again, as in the run's lists."
+        if retriever.repeats
+        else "What somebody has already is left out here; `index.search` itself knows nothing of "
+        "it."
+    )
     return f"""# A {retriever.task} model made with distill_jax, as vectors
 
 {count:,} items, {numbers} numbers each. The score of an item for a {what} is the inner product of
@@ -150,7 +165,7 @@ It needs `numpy`, `faiss-cpu`, `jax` and `flatbuffers`{texts}; each new shape is
 ```python
 {loader(retriever)}```
 
-{new}What somebody has already is left out here; `index.search` itself knows nothing of it.
+{new}{again}
 """
 
 

@@ -1,11 +1,11 @@
-"""The application: one export, asked over HTTP."""
+"""The application: one model, asked over HTTP."""
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -14,16 +14,19 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.version import VERSION
 from distill_jax.serving import pages
 from distill_jax.serving.batcher import Batcher, QueueFull, Stopped
-from distill_jax.serving.classifier import Classifier, Said, Texts, run_of
 from distill_jax.serving.guard import Guard
-from distill_jax.serving.messages import Answers, Problem, read_request, request_model
+from distill_jax.serving.messages import (
+    Problem,
+    Requests,
+    answer_of,
+    answers_model,
+    requests_of,
+)
 from distill_jax.serving.metrics import Metrics
+from distill_jax.serving.model import Model, Said, Served, Texts
 from distill_jax.serving.observer import Observer
 from distill_jax.serving.settings import Settings
 from distill_jax.serving.tokens import Tokens
-
-if TYPE_CHECKING:
-    from distill_jax.export.opened import Export
 
 GONE = 499
 """Counted where a caller did not wait for the answer; as nginx numbers it."""
@@ -46,13 +49,14 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 @dataclass
 class Service:
-    """A served export: what its routes share.
+    """A served model: what its routes share.
 
     Attributes:
       leaving: whether it was told to stop; it still answers, and /ready says no.
     """
 
-    classifier: Classifier
+    served: Served
+    requests: Requests
     batcher: Batcher[Texts, Said]
     metrics: Metrics
     leaving: bool = False
@@ -68,17 +72,18 @@ class Service:
         rows = [row for row, texts in enumerate(items) if any(text.strip() for text in texts)]
         rows.sort(key=lambda row: sum(map(len, items[row])))  # batches of like lengths pad less
         said = await self.batcher.submit([items[row] for row in rows])
-        calibrated = self.classifier.answers(said)
-        self.metrics.answers(calibrated, blank=len(items) - len(rows))
+        form = self.served.form
+        watched = [form.watched(each.answer) for each in said]
+        cut = sum(each.cut for each in said)
+        self.metrics.answers(watched, cut=cut, blank=len(items) - len(rows))
         answers: list[dict[str, Any] | None] = [None] * len(items)
-        own = self.classifier.answers(said, raw=True) if raw else calibrated
-        for row, answer in zip(rows, own, strict=True):
-            answers[row] = answer
+        for row, each in zip(rows, said, strict=True):
+            answers[row] = answer_of(form, each.raw if raw else each.answer, cut=each.cut)
         return answers
 
 
 def create_app(
-    export: "Export",
+    served: Served,
     settings: Settings | None = None,
     *,
     tokens: Tokens | None = None,
@@ -91,7 +96,7 @@ def create_app(
       hosts: names that a request may ask for; None for any.
     """
     settings = settings or Settings()
-    service = _service(export, settings)
+    service = _service(served, settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -102,7 +107,7 @@ def create_app(
 
     app = FastAPI(
         title="distill_jax",
-        summary="What a distilled classifier says of texts.",
+        summary="What a distilled model says of texts.",
         version=VERSION,
         lifespan=lifespan,
         docs_url=None,
@@ -110,7 +115,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
-    _add_predict(app, service, settings)
+    _add_predict(app, service)
     _add_states(app, service)
     _add_pages(app, service)
     app.add_middleware(Guard, settings=settings, tokens=tokens, hosts=hosts)
@@ -120,48 +125,45 @@ def create_app(
     return app
 
 
-def _service(export: "Export", settings: Settings) -> Service:
-    metrics = Metrics(export.manifest)
-    classifier = Classifier(export, metrics.words)
+def _service(served: Served, settings: Settings) -> Service:
+    metrics = Metrics(served)
     batcher = Batcher(
-        classifier,
+        Model(served.opened, settings.max_batch, metrics.words),
         most=settings.max_batch,
         wait=settings.batch_wait_ms / 1000,
         room=settings.max_queue,
         on_batch=metrics.batches.observe,
     )
     metrics.watch_queue(lambda: len(batcher))
-    return Service(classifier, batcher, metrics)
+    requests = requests_of(served.form, served.columns, settings)
+    return Service(served, requests, batcher, metrics)
 
 
-def _add_predict(app: FastAPI, service: Service, settings: Settings) -> None:
-    model = request_model(settings, pairs=service.classifier.pairs)
-    schema = model.model_json_schema()
+def _add_predict(app: FastAPI, service: Service) -> None:
+    schema = service.requests.body.model_json_schema()
+    form = service.served.form
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
 
     @app.post(
         "/predict",
-        response_model=Answers,
+        response_model=answers_model(form),
         responses=_REFUSALS,
         openapi_extra={"requestBody": body},
-        summary="Classify one text or several",
+        summary="Ask about one text or several",
     )
     async def predict(request: Request) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             return _problem(415, "the body must be JSON: Content-Type: application/json")
         try:
-            items, raw = read_request(model, await request.body())
+            items, raw = service.requests.read(await request.body())
             answers = await _unless_gone(request, service.predict(items, raw=raw))
             if answers is None:
                 return Response(status_code=GONE)
-            return JSONResponse(
-                {
-                    "answers": answers,
-                    "temperature": service.classifier.temperature(raw=raw),
-                    "model": run_of(service.classifier.manifest),
-                }
-            )
+            content: dict[str, Any] = {"answers": answers, "model": service.served.run}
+            if form.divisor is not None:
+                content["temperature"] = 1.0 if raw else form.divisor
+            return JSONResponse(content)
         except UserError as error:
             return _problem(422, str(error))
         except QueueFull as full:
@@ -201,7 +203,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
 
 
 def _add_pages(app: FastAPI, service: Service) -> None:
-    page = pages.try_page(service.classifier.manifest)
+    page = pages.try_page(service.served)
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Summary,
+    generate_latest,
+)
 
 from distill_jax.core.version import VERSION
-from distill_jax.serving.classifier import run_of
-
-if TYPE_CHECKING:
-    from distill_jax.export.manifest import Manifest
+from distill_jax.evaluation.answers import Watched
+from distill_jax.serving.model import Served
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -23,7 +28,7 @@ class Metrics:
     Shares and means are left to who reads them: a rate divided by a rate.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, served: Served) -> None:
         self._registry = CollectorRegistry()
         own: dict[str, Any] = {"namespace": "distill_jax", "registry": self._registry}
         self.requests = Counter("requests", "Requests answered", ["path", "status"], **own)
@@ -38,20 +43,22 @@ class Metrics:
         self.unknown = Counter(
             "unknown_tokens", "Tokens read that the vocabulary does not know", **own
         )
-        self.labels = Counter("predicted", "Texts by their likeliest class", ["label"], **own)
+        self.labels = Counter("predicted", "Texts by a label that they got", ["label"], **own)
         self.probabilities = Counter(
             "probability_sum",
-            "Sum of the predicted probability of a class, at the export's temperature; over "
+            "Sum of the predicted probability of a label, at the model's temperature; over "
             "distill_jax_texts_total it is the mean",
             ["label"],
             **own,
         )
+        self.entities = Counter("entities", "Entities found, by their type", ["type"], **own)
         self._queue = Gauge("queue_texts", "Texts that wait for the model", **own)
-        about = Gauge("model_info", "Always 1", ["run", "format", "version"], **own)
-        about.labels(run_of(manifest), manifest.format, VERSION).set(1)
-        for name in manifest.label_names:  # at 0 from the first scrape on
-            self.labels.labels(name)
-            self.probabilities.labels(name)
+        about = Gauge("model_info", "Always 1", ["run", "format", "task", "version"], **own)
+        about.labels(served.run, served.format, served.task, VERSION).set(1)
+        watchable = served.form.watchable
+        if watchable.number is not None:
+            self.numbers = Summary("predicted_number", "Numbers predicted", **own)
+        self._count(watchable, by=0)  # all are there from the first scrape on
 
     def page(self) -> bytes:
         """In the text format."""
@@ -74,12 +81,25 @@ class Metrics:
         self.tokens.inc(words)
         self.unknown.inc(unknown)
 
-    def answers(self, answers: Sequence[dict[str, Any]], blank: int) -> None:
-        """Count what was said of a request's texts, at the export's temperature."""
-        self.texts.inc(len(answers))
+    def answers(self, watched: Sequence[Watched], *, cut: int, blank: int) -> None:
+        """Count what was said of a request's texts, at the model's temperature.
+
+        Args:
+          cut: how many of them were cut.
+          blank: how many there were beside them.
+        """
+        self.texts.inc(len(watched))
         self.blank.inc(blank)
-        self.truncated.inc(sum(answer["truncated"] for answer in answers))
-        for answer in answers:
-            self.labels.labels(answer["label"]).inc()
-            for name, probability in answer["probabilities"].items():
-                self.probabilities.labels(name).inc(probability)
+        self.truncated.inc(cut)
+        for each in watched:
+            self._count(each)
+            if each.number is not None:
+                self.numbers.observe(each.number)
+
+    def _count(self, watched: Watched, by: int = 1) -> None:
+        for label in watched.labels:
+            self.labels.labels(label).inc(by)
+        for name, probability in watched.probabilities.items():
+            self.probabilities.labels(name).inc(probability)
+        for kind in watched.entities:
+            self.entities.labels(kind).inc(by)

@@ -9,7 +9,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distill_jax.export.manifest import Manifest
+    from distill_jax.serving.model import Served
 
 FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 
@@ -19,16 +19,19 @@ def read(name: str) -> str:
     return (resources.files("distill_jax.serving") / "static" / name).read_text(encoding="utf-8")
 
 
-def try_page(manifest: Manifest) -> str:
-    """The page at ``/``, for a model of texts or of pairs."""
-    second = ""
-    if manifest.pairs:
-        second = (
-            '<label for="text_b">Second text</label>\n'
-            '<textarea id="text_b" name="text_b" rows="3" required></textarea>'
-        )
-    classes = ", ".join(map(escape, manifest.label_names))
-    return Template(read("page.html")).substitute(second=second, classes=classes)
+def try_page(served: Served) -> str:
+    """The page at ``/``, with a box for every text of an example."""
+    boxes = "\n".join(
+        f'<label for="{escape(name)}">{escape(_sentence(told))}</label>\n'
+        f'<textarea id="{escape(name)}" name="{escape(name)}" rows="3" required></textarea>'
+        for name, told in served.columns.items()
+    ).replace(" required>", " required autofocus>", 1)
+    about = escape(_sentence(served.about))
+    return Template(read("page.html")).substitute(boxes=boxes, about=about)
+
+
+def _sentence(told: str) -> str:
+    return told[:1].upper() + told[1:]
 
 
 def docs_page(openapi: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""An export's server in this process, from the first request to the last answer."""
+"""A model's server in this process, from the first request to the last answer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ try:
     from fastapi import FastAPI
 
     from distill_jax.serving.app import create_app
-    from distill_jax.serving.classifier import Classifier
     from distill_jax.serving.guard import LOOPBACK
+    from distill_jax.serving.model import JAX, Model, open_served
     from distill_jax.serving.protocol import protocol_with
     from distill_jax.serving.tokens import Tokens
 except ModuleNotFoundError as error:
@@ -86,7 +86,7 @@ def serve(
     threads: int | None,
     say: Callable[[str], object],
 ) -> None:
-    """Serve an export until a signal says to stop.
+    """Serve an export, or a run, until a signal says to stop.
 
     A listening socket that systemd hands on is taken instead of an address.
 
@@ -98,12 +98,8 @@ def serve(
       say: called with lines for people.
 
     Raises:
-      UserError: for a folder that is no export, or an address that is not to be had.
+      UserError: for a folder without a model of texts, or an address that is not to be had.
     """
-    from distill_jax.export.formats import format_named
-    from distill_jax.export.manifest import CLASSIFICATION
-    from distill_jax.export.opened import open_export
-
     listener = _listener(host, port)
     with listener:
         local = _is_loopback(listener)
@@ -112,16 +108,12 @@ def serve(
                 f"warning: {host} can be reached from elsewhere and anybody may ask (--tokens FILE)"
             )
         names = {*LOOPBACK, *(name.lower() for name in hosts)} if local or hosts else None
-        export = open_export(folder, threads=threads)
-        if export.manifest.task != CLASSIFICATION:
-            raise UserError(
-                f"{folder} is an export for task {export.manifest.task}, and serve answers with "
-                "classes; ask it with distill-jax predict"
-            )
-        if format_named(export.manifest.format).compiles:
-            say(f"note: {export.manifest.format} is compiled anew for new batches; onnx is not")
-        Classifier(export)([("a",) * (2 if export.manifest.pairs else 1)])  # told now if it fails
-        app = create_app(export, settings, tokens=tokens, hosts=names)
+        served = open_served(folder, threads=threads)
+        if served.opened.runtime.shape_price:
+            what = "a run" if served.format == JAX else served.format
+            say(f"note: {what} is compiled anew for new batches; an export to onnx is not")
+        Model(served.opened, 1).check(len(served.columns))
+        app = create_app(served, settings, tokens=tokens, hosts=names)
         line = f"serving {folder} at {address_of(listener)} (Ctrl-C stops)"
         server_for(app, settings, lambda: say(line)).run(sockets=[listener])
     say(f"stopped; {app.state.service.metrics.answered()} requests were answered")

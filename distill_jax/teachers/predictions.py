@@ -24,7 +24,6 @@ import dataclasses
 import io
 import math
 import re
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distill_jax.core.errors import UserError
-from distill_jax.core.files import write_atomic
+from distill_jax.core.errors import UserError, first_line
+from distill_jax.core.files import read_arrays, write_atomic
 from distill_jax.data.file_formats import Cells, place, read_cells
 
 Kind = Literal["probabilities", "logits", "numbers"]
@@ -304,10 +303,9 @@ def _check_probabilities(said: Predictions, named_NC: np.ndarray, places: Sequen
 def _of_arrays(path: Path, meaning: Meaning) -> Predictions:
     """The arrays of an ``.npz``; nothing in it can run, Python's own objects are refused."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
-        told = (str(error).splitlines() or [type(error).__name__])[0]
+        arrays = read_arrays(path)
+    except (OSError, ValueError) as error:
+        told = first_line(error)
         raise UserError(f"{path} is no whole npz file of plain arrays: {told}") from error
     kind: Kind = "probabilities" if "probabilities" in arrays else "logits"
     if meaning == "number":

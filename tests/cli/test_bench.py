@@ -64,6 +64,28 @@ def test_the_teacher_of_the_first_run_comes_first(runs):
     assert order(static / "model") == ["model"]
 
 
+@pytest.mark.long
+def test_a_run_of_questions_is_measured_on_its_test_split(
+    toy_teacher, toy_questions, tmp_path, capsys
+):
+    """A short test of the same is in ``tests/export/test_kinds.py``."""
+    runs = finished_table(
+        tmp_path / "out", toy_teacher, toy_questions, ("1x8x2",), task="spans", max_length=28
+    )
+    out, student = tmp_path / "bench.json", runs["1x8x2"]
+    quick = (*QUICK, "--repeats", "1", "--runtimes", "jax,onnx", "--output", str(out))
+    dispatch(["bench", str(student), *quick])
+    table, kept = capsys.readouterr().out, json.loads(out.read_text())
+    rows = [(row["name"], row["runtime"]) for row in kept["rows"]]
+    student_name = "1x8x2, kl"
+    assert rows == [
+        (name, runtime) for name in ("teacher", student_name) for runtime in ("jax", "onnx")
+    ]
+    for row in kept["rows"]:
+        assert 0 < row["p50_ms"] <= row["p95_ms"] and row["texts_per_second"] > 0
+    assert kept["tokens"]["windows"] > 5 and f"in {kept['tokens']['windows']} windows" in table
+
+
 def test_an_export_is_measured_as_it_is(runs, tmp_path, capsys):
     folder = tmp_path / "onnx"
     dispatch(["export", str(runs["static-8"]), "--format", "onnx", "--output", str(folder)])
@@ -96,11 +118,11 @@ def test_what_cannot_be_measured_is_named(runs, toy_teacher, tmp_path, monkeypat
     recommender = tmp_path / "recommender/model"
     recommender.mkdir(parents=True)
     (recommender / "config.json").write_text('{"model_type": "distill_jax_recommender"}')
-    assert "holds a recommender; bench is for classifiers" in refused(recommender.parent)
+    assert "holds a recommender; bench is for models that answer" in refused(recommender.parent)
     other = contenders_of(enter(student), ("onnx",), tmp_path)[0].folder
     manifest = dataclasses.replace(read_manifest(other), task="recommendation")
     write_manifest(other, manifest)
-    assert "is an export for recommendation; bench is for classifiers" in refused(other)
+    assert "is an export for recommendation; bench is for models that answer" in refused(other)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "pip install 'distill_jax[export]'" in refused(student, "--runtimes", "onnx")
 

@@ -103,3 +103,18 @@ def test_interactions_with_columns_of_other_names(folder, capsys):
     text = INTERACTIONS.replace("userId,movieId", "who,what")
     dispatch(["data", folder({"interactions.csv": text}), "--columns", "user=who,item=what"])
     assert "4 users, 5 items, 16 interactions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "header", "told"),
+    [
+        ("", "userId,movieId,timestamp", "a file of another name is given itself, files:FOLDER"),
+        ("/ratings.csv", "who,what,when", "expected a user and an item, or --columns"),
+        ("/ratings.csv", None, "holds no names of columns; put a header line in front"),
+    ],
+)
+def test_interactions_in_a_file_of_another_name(folder, file, header, told):
+    _, rows = INTERACTIONS.split("\n", 1)
+    text = f"{header}\n{rows}" if header else rows.replace("u", "").replace("m", "")
+    with pytest.raises(UserError, match=told):
+        dispatch(["data", folder({"ratings.csv": text}) + file])

@@ -70,3 +70,18 @@ def test_flags_become_a_cell(tmp_path):
     heard = sweep_of(Pretrain(output=tmp_path, teacher="a", start="b", causal=True))
     assert heard.base.objective == "kl + ce" and heard.base.setup.asks == "next"
     assert heard.base.setup.start == "b" and heard.groups[0].label == "from b"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"start": "a", "size": "2x128"}, "--size has no meaning with --from"),
+        ({"start": "a", "vocab_size": 500}, "--vocab-size has no meaning with --from"),
+        ({"teacher": "a", "lowercase": False}, "--lowercase has no meaning with --teacher"),
+        ({"causal": True, "mask_share": 0.3}, "--mask-share has no meaning with --causal"),
+        ({"causal": True, "words": "spaces"}, "--words has no meaning with --causal"),
+    ],
+)
+def test_flags_that_nothing_would_read_are_refused(tmp_path, flags, message):
+    with pytest.raises(UserError, match=message):
+        sweep_of(Pretrain(output=tmp_path, **flags))

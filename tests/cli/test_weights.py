@@ -32,6 +32,8 @@ def test_weights_from_a_file_stand_in_the_order_of_the_data(data, tmp_path):
     file = tmp_path / "weights.json"
     file.write_text(json.dumps({"usual": 1, "rare": 19}))
     assert class_weights(str(file), data) == (19.0, 1.0)
+    file.write_text(file.read_text(), encoding="utf-8-sig")  # as Windows writes it
+    assert class_weights(str(file), data) == (19.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,7 @@ def test_weights_from_a_file_stand_in_the_order_of_the_data(data, tmp_path):
         ('{"usual": 1, "rar": 1}', "unknown class 'rar'.*Did you mean 'rare'"),
         ("[1, 2]", "expected"),
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         (None, "'balanced' or a JSON file"),
     ],
 )

@@ -216,10 +216,13 @@ def test_own_split_with_unlike_columns_or_a_part_missing(tmp_path):
 @pytest.mark.parametrize(
     ("files", "match"),
     [
-        ({}, r"no interactions in .*interactions\.csv, \.tsv or \.txt"),
+        ({}, r"no interactions in .*interactions\.csv, \.tsv or \.txt.*files:FOLDER/NAME\.csv"),
         ({"interactions__csv": ""}, r"interactions\.csv: the file is empty"),
         ({"interactions__csv": "user,item\n"}, "no rows"),
-        ({"interactions__csv": "user,thing\na,b\n"}, r"unknown column 'item' in .*line 1.*thing"),
+        (
+            {"interactions__csv": "user,thing\na,b\n"},
+            r"unknown column 'item' in .*line 1.*thing.*--columns item=COLUMN",
+        ),
         ({"interactions__csv": "user,item\na,b\na\n"}, "line 3: 1 cells; expected 2"),
         ({"interactions__csv": "user,item\na,b\n ,c\n"}, "line 3: column 'user' is empty"),
         ({"interactions__csv": "user,item,time\na,b,soon\n"}, "line 2: .*'time'.*'soon'.*seconds"),

@@ -75,6 +75,16 @@ def test_temporal_with_all_and_last_targets():
     assert asked(split, split.test) == [("b", "c", "a"), ("c", "ba", "d")]
 
 
+def test_users_who_begin_with_the_test_are_counted():
+    split = temporal_at(DATA, 2, 4, targets="all")
+    assert asked(split, split.test) == [("b", "c", "a"), ("c", "b", "a"), ("c", "ba", "d")]
+    told = "; 1 users have no history before the test, their first interaction is not asked"
+    assert split.protocol.endswith(told)
+    assert "no history" not in temporal_at(DATA, 2, 5, targets="all").protocol
+    own = own_split(DATA, np.array([0, 0, 1, 2, 0, 2, 2, 2, 2]))
+    assert own.protocol.endswith(told)
+
+
 def test_moments_are_printed_as_dates():
     day = 86400.0
     data = data_of("aaabbb", "xyzxyz", [1.6e9 + n * day for n in (0, 1, 2, 0, 1, 2)])

@@ -58,6 +58,9 @@ def test_a_table_read_for_a_catalogue(tmp_path):
     lines = [json.dumps({"item": f"i{n}", "price": n * 2, "brand": "ab"[n % 2]}) for n in range(24)]
     (tmp_path / "same.jsonl").write_text("\n".join(lines) + "\n")
     assert read_item_fields(tmp_path / "same.jsonl", ITEMS).digest == found.digest
+    gap = json.dumps({"item": "i24", "price": float("nan"), "brand": float("nan")})
+    (tmp_path / "gap.jsonl").write_text("\n".join([*lines, gap]) + "\n")
+    assert read_item_fields(tmp_path / "gap.jsonl", ITEMS).digest == found.digest
     other = read_item_fields(table(tmp_path / "more.csv", [*rows, "i24,99,a"]), ITEMS)
     assert other.digest != found.digest
 

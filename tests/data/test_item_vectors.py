@@ -1,5 +1,6 @@
 """Vectors of items out of files, keyed by item; what is no such file is told."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from damages import damaged, told
@@ -26,6 +27,8 @@ def npy(folder, ids="item\na\n7\nc d\n", ending=".csv", vectors=VECTORS):
     [
         ("item\na\n7\nc d\n", ".csv"),
         ("row,id,title\n0,a,A\n1,7,B\n2,c d,C\n", ".csv"),  # as vectors are exported
+        ("row,id,title\n1,7,B\n2,c d,C\n0,a,A\n", ".csv"),  # sorted by title
+        ("row,id\n4,a\n4,7\n9,c d\n", ".csv"),  # rows of something else
         ("product_id\tprice\na\t1\n7\t2\nc d\t3\n", ".tsv"),
         ("a\n7\nc d\n", ".txt"),
     ],
@@ -44,9 +47,12 @@ def test_safetensors(tmp_path):
     numbered = {"vectors": VECTORS.astype(np.float64), "ids": np.array([4, 7, 9])}
     save_file(numbered, tmp_path / "numbers.safetensors")
     assert read_item_vectors(tmp_path / "numbers.safetensors").items == ("4", "7", "9")
-    save_file({"vectors": VECTORS}, tmp_path / "own.safetensors")
+    half = {"vectors": VECTORS.astype(ml_dtypes.bfloat16)}  # as language models are saved
+    save_file(half, tmp_path / "own.safetensors")
     (tmp_path / "own.txt").write_text("a\n7\nc d\n")
-    assert read_item_vectors(tmp_path / "own.safetensors").items == ITEMS
+    own = read_item_vectors(tmp_path / "own.safetensors")
+    assert own.items == ITEMS and own.vectors_NV.dtype == np.float32
+    np.testing.assert_array_equal(own.vectors_NV, VECTORS)
 
 
 def test_in_the_order_of_a_catalogue(tmp_path):
@@ -70,6 +76,7 @@ def test_in_the_order_of_a_catalogue(tmp_path):
         (lambda f: npy(f, vectors=VECTORS.astype(str)), "expected numbers"),
         (lambda f: npy(f, vectors=np.float32([[1], [np.nan], [2]])), "item '7' holds no finite"),
         (lambda f: npy(f, vectors=np.array([[1], [1e300], [2]])), "item '7' holds no finite"),
+        (lambda f: npy(f, vectors=np.array([[1], [1e30], [2]])), "item '7' .* above 1e\\+15"),
         (lambda f: npy(f, vectors=np.array([[{}]])), "no whole .npy file"),
     ],
 )

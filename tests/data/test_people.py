@@ -35,6 +35,18 @@ def test_people_by_name_by_history_and_by_both(tmp_path):
     assert list(read_people(lines)) == [Person(1, "u1"), Person(2, "u2")]
 
 
+def test_who_has_an_empty_history_in_a_file_of_histories_is_somebody(tmp_path):
+    """So pandas writes them; a line without anything is none."""
+    file = written(tmp_path, "a.csv", 'history\n7;8\n""\n\n9\n')
+    assert list(read_people(file)) == [Person(1, "", "7;8"), Person(2), Person(3, "", "9")]
+
+
+def test_whole_numbers_that_a_missing_one_made_fractions(tmp_path):
+    rows = '{"user": 3.0, "history": [7.0, NaN, 8.5]}\n{"user": NaN, "history": "2.0"}\n'
+    file = written(tmp_path, "a.jsonl", rows)
+    assert list(read_people(file)) == [Person(1, "3", ("7", "8.5")), Person(2, "", "2.0")]
+
+
 def test_columns_that_are_named(tmp_path):
     file = written(tmp_path, "a.csv", "who,took,user\nu1,7;8,x\n")
     assert list(read_people(file)) == [Person(1, "x")]
@@ -66,6 +78,10 @@ def test_items_of_a_file(tmp_path):
     table = written(tmp_path, "b.csv", "movieId,price\n1,3\n,4\n2,5\n")
     assert list(read_items(table)) == ["1", "2"]
     assert list(read_items(written(tmp_path, "c.csv", "in stock\n9\n"))) == ["9"]
+    known = {"8", "9", "sku"}
+    with pytest.raises(UserError, match="line 1: '8' is an item, not the name of a column"):
+        list(read_items(written(tmp_path, "d.csv", "8\n9\n"), known.__contains__))
+    assert list(read_items(written(tmp_path, "e.csv", "sku\n9\n"), known.__contains__)) == ["9"]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +89,7 @@ def test_items_of_a_file(tmp_path):
     [
         ("a.csv", "name,age\nx,3\n", read_people, "expected user, history, or both"),
         ("a.csv", "user_id,customer\nx,y\n", read_people, "'user_id' and 'customer' may both"),
+        ("a.csv", "userId,movieId\nu,3\n", read_people, "interactions, not people"),
         ("a.csv", "name,age\nx,3\n", read_items, "expected a column item"),
         ("a.xls", "x", read_people, "unknown ending of a file"),
         ("a.jsonl", "[", read_people, "a.jsonl"),
@@ -93,7 +110,8 @@ def test_a_column_by_its_usual_names_or_as_it_was_said():
     found = [column_of(role, columns, "f") for role in ("user", "item", "time", "rating")]
     assert found == columns[:4]
     assert column_of("history", columns, "f") is None
-    assert column_of("time", ["date", "time"], "f") == "time"  # its own name comes first
+    with pytest.raises(UserError, match="f: columns 'date' and 'time' may both be the time"):
+        column_of("time", ["date", "time"], "f")  # though one has the very name
     with pytest.raises(UserError, match="f: columns 'date' and 'ts' may both be the time"):
         column_of("time", ["date", "ts"], "f")
     assert parse_columns(None) == {} == parse_columns(" ")
@@ -102,6 +120,7 @@ def test_a_column_by_its_usual_names_or_as_it_was_said():
         ("usr=a", "Did you mean 'user'"),
         ("user", "expected ROLE=COLUMN"),
         ("user=a,user=b", "each role once"),
+        ("user=a,item=a", "column 'a' is named for two roles"),
     ):
         with pytest.raises(UserError, match=told):
             parse_columns(text)

@@ -7,9 +7,11 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
+from exported import KINDS
 from served import listening, small_export
 
 from distill_jax.cli.export import Export
@@ -17,8 +19,11 @@ from distill_jax.cli.main import dispatch
 from distill_jax.cli.run import parse_flags
 from distill_jax.cli.serve import Serve
 from distill_jax.serving.app import create_app
+from distill_jax.serving.messages import plural, requests_of
+from distill_jax.serving.metrics import Metrics
 from distill_jax.serving.settings import Settings
 from distill_jax.serving.tokens import read_tokens
+from distill_jax.tasks.kinds.kinds import all_names, kind_named
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/serving.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
@@ -46,6 +51,11 @@ def address(toy_teacher):
         yield found
 
 
+def form_of(task):
+    outputs, kept = {**KINDS, "classes": (("neg", "pos"), {"temperature": 1.0})}[task]
+    return kind_named(task).form(kept, outputs, Path())
+
+
 def same_form(shown, told):
     if isinstance(shown, dict):
         assert shown.keys() == told.keys()
@@ -54,6 +64,21 @@ def same_form(shown, told):
         assert len(shown) == len(told)
         return all(map(same_form, shown, told))
     return type(shown) is type(told)
+
+
+def test_every_kind_takes_what_is_shown_and_answers_with_what_is_named():
+    seen = set()
+    for task, body, fields in rows("as [predict.md](predict.md) describes it:\n\n"):
+        form = form_of(task.strip("`"))
+        requests = requests_of(form, form.asked(False), Settings())
+        shown = json.loads(body.strip("`"))
+        several = {plural(name): [value, value] for name, value in shown.items()}
+        (one,), _ = requests.read(json.dumps(shown).encode())
+        assert requests.read(json.dumps(several).encode())[0] == [one, one]
+        assert set(re.findall(r"`(\w+)`", fields)) == form.fields.keys()
+        assert (form.divisor is not None) == (task in ("`classes`", "`relations`"))
+        seen.add(task.strip("`"))
+    assert seen == set(all_names())
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
@@ -86,8 +111,9 @@ def test_the_commands_that_it_shows_parse():
         Path("RUN")
     ]
     serves = re.findall(r"(?:^    |bin/)distill-jax serve ([^\n]*)", PAGE, flags=re.M)
-    folders = [parse_flags(Serve, shlex.split(each), "serve").export for each in serves]
+    folders = [parse_flags(Serve, shlex.split(each), "serve").model for each in serves]
     assert folders == [Path("student"), Path("/srv/student")]
+    assert "`distill-jax serve RUN`" in PAGE
     (entry,) = re.findall(r"ENTRYPOINT (\[.*\])", PAGE)
     _, _, *arguments = json.loads(entry)
     assert parse_flags(Serve, arguments, "serve").host == "0.0.0.0"
@@ -100,7 +126,7 @@ def test_all_flags_are_there_with_their_defaults():
             told[name.replace("-", "_")] = value
     fields = {field.name: field.default for field in dataclasses.fields(Serve)}
     settings = vars(fields.pop("settings"))
-    del fields["export"]
+    del fields["model"]
     assert told.keys() == fields.keys() | settings.keys()
     for name, value in {**settings, "host": "127.0.0.1", "port": 8000}.items():
         assert told[name] == (f"{value:g}" if isinstance(value, float) else str(value)), name
@@ -115,6 +141,9 @@ def test_statuses_are_those_of_the_interface(address):
 
 def test_what_is_to_be_watched_is_there(address):
     page = httpx.get(f"{address}/metrics").text
+    for task in ("number", "tags"):
+        served = SimpleNamespace(form=form_of(task), run="", format="", task=task)
+        page += Metrics(served).page().decode()
     there = set(re.findall(r"^(\w+)", page, flags=re.M))
     labels = set(re.findall(r"(\w+)=", page))
     shown = set(re.findall(r"distill_jax_\w+", PAGE.partition("## What to watch")[2]))

@@ -71,6 +71,8 @@ def test_titles_and_ids_that_hold_semicolons():
     assert films.history("Jim; a;b ;Jules;Jules; Jim") == [3, 2, 1, 0]
     assert films.history(["Jules", "Jim"]) == [1, 3]  # a list says itself what is one item
     assert films.words("Jules; nothing;") == ["Jules", "nothing"]
+    words = films.words("click: jules; Jim; buy:a;b; view:Jules; Jim", ("buy", "click"))
+    assert words == ["click:Jules; Jim (1962)", "buy:a;b", "view:Jules", "Jim"]
 
 
 def test_an_id_that_is_a_title_of_another():

@@ -25,6 +25,7 @@ from distill_jax.export import vectors
 from distill_jax.export.manifest import check_files, digests_of, read_manifest, write_manifest
 from distill_jax.export.retrievers import is_retriever, open_retriever
 from distill_jax.export.vectors import export_vectors
+from distill_jax.export.vectors_card import loader, vectors_card
 from distill_jax.models.family import registered
 from distill_jax.models.huggingface import load_pretrained
 from distill_jax.models.recommenders.closed_forms import CLOSED_FORMS, save_closed_form
@@ -142,6 +143,15 @@ def test_a_user_with_a_vector(tmp_path):
     own = np.append(params["user_embedding"][number], 1)
     order = [item for item in np.argsort(-(items_ID @ own)).tolist() if item != 3][:3]
     assert [row[0] for row in found] == [DATA.item_names[item] for item in order]
+    # Where users take items again, the loader shows what they took, as the run does.
+    again = dataclasses.replace(open_retriever(tmp_path), repeats=True)
+    assert "may be recommended again" in vectors_card(
+        again, {}, {"askers": 1, "worst_difference": 0.0}
+    )
+    ours = {}
+    exec(loader(again).replace('Path("FOLDER")', f"Path({str(folder)!r})"), ours)
+    every = [row[0] for row in ours["recommend"](["item 3"], 17, user=number)]
+    assert sorted(every) == sorted(DATA.item_names)
 
 
 def test_vectors_of_new_items_are_compared(towers, tmp_path, monkeypatch):

@@ -1,14 +1,18 @@
 """What callers get: answers, and what is wrong with what they sent."""
 
 import asyncio
+import dataclasses
 import json
 import threading
 
 import numpy as np
 import pytest
-from served import LONGEST, ask, small_logits, talk
+from served import LONGEST, ask, small_answerer, small_logits, talk
 
+from distill_jax.core.errors import UserError
+from distill_jax.export.runtime import ExportRuntime
 from distill_jax.serving.batcher import QueueFull
+from distill_jax.serving.model import Model
 
 LONG = " ".join(["good", "film"] * LONGEST)
 
@@ -78,6 +82,38 @@ def test_pairs(app_of, export_of):
         assert response.status_code == 422 and "text" in response.json()["detail"]
     refused = ask(app_of(), {"text": "good", "text_b": "bad"})
     assert refused.status_code == 422 and "text_b" in refused.json()["detail"]
+
+
+def test_long_contexts_are_read_in_windows_of_which_few_at_a_time(toy_teacher, app_of):
+    sizes = []
+    served = small_answerer(toy_teacher / "tokenizer.json")
+    runtime = served.opened.runtime
+
+    def counted(*arrays):
+        sizes.append(len(arrays[0]))
+        return runtime.logits(*arrays)
+
+    opened = dataclasses.replace(served.opened, runtime=ExportRuntime(counted))
+    words = 40 * ["the", "film"]
+    contexts = [" ".join([*words[:place], "plot", *words[place:]]) for place in (0, 33, 80)]
+    app = app_of(dataclasses.replace(served, opened=opened), max_batch=4)
+    said = ask(app, {"questions": 3 * ["good"], "contexts": contexts}).json()["answers"]
+    assert [each["predicted"] for each in said] == 3 * ["plot"]
+    assert [each["start"] for each in said] == [text.index("plot") for text in contexts]
+    assert max(sizes) == 4 and sum(sizes) > 3 * 81 / 24
+
+
+def test_windows_that_would_be_too_short_are_refused(toy_teacher):
+    served = small_answerer(toy_teacher / "tokenizer.json", max_length=23)
+    with pytest.raises(UserError, match="24 tokens at the least, not 23"):
+        Model(served.opened, 1).check(2)
+
+
+def test_a_question_that_is_cut_is_told(toy_teacher, app_of):
+    served = small_answerer(toy_teacher / "tokenizer.json")
+    asked = {"questions": ["good", LONG], "contexts": [LONG, "the plot"]}
+    said = ask(app_of(served), asked).json()["answers"]
+    assert [each["truncated"] for each in said] == [False, True]
 
 
 def test_callers_that_share_a_batch_get_what_they_would_alone(app_of, export_of):

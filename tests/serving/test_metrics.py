@@ -3,7 +3,15 @@
 import re
 
 import pytest
-from served import LONGEST, as_body, talk
+from served import (
+    LONGEST,
+    as_body,
+    small_answerer,
+    small_logits,
+    small_tagger,
+    small_task,
+    talk,
+)
 
 
 def numbers(page):
@@ -73,3 +81,31 @@ def test_the_model_is_named_and_classes_that_would_break_a_line_do_not(app_of, e
     assert len(named) == 1
     assert re.search(r'run="0123456789abcdef"', named[0]) and 'format="onnx"' in named[0]
     assert r'distill_jax_predicted_total{label="a\"b\nc\\d"}' in seen
+
+
+def test_answers_of_every_kind_are_counted(toy_teacher, app_of):
+    tokenizer = toy_teacher / "tokenizer.json"
+    texts = ["the good film was good", "bad plot", " ", "good"]
+    _, seen = counted(app_of(small_tagger(tokenizer)), {"texts": texts})
+    assert seen['distill_jax_entities_total{type="praise"}'] == 3.0
+    assert not any("predicted" in name for name in seen)
+    asked = {"questions": 3 * ["good"], "contexts": ["the film", "the plot", "plot film plot"]}
+    _, seen = counted(app_of(small_answerer(tokenizer)), asked)
+    assert seen['distill_jax_predicted_total{label="answer"}'] == 2.0
+    assert seen['distill_jax_predicted_total{label="no answer"}'] == 1.0
+    saved = {"mean": -10.0, "deviation": 2.0}
+    number = small_task(
+        "number", saved, ("rating",), tokenizer, lambda *given: small_logits(*given)[:, :1]
+    )
+    (said,), seen = counted(app_of(number), {"texts": texts})
+    numbers = [answer["predicted"] for answer in said["answers"] if answer]
+    assert seen["distill_jax_predicted_number_count"] == 3.0 and max(numbers) < 0
+    assert seen["distill_jax_predicted_number_sum"] == pytest.approx(sum(numbers), rel=1e-5)
+    several = small_task("labels", {"threshold": 0.4}, ("a", "b"), tokenizer, small_logits)
+    (said,), seen = counted(app_of(several), {"texts": texts})
+    for name in ("a", "b"):
+        given = [answer for answer in said["answers"] if answer]
+        due = sum(name in answer["predicted"] for answer in given)
+        assert seen[f'distill_jax_predicted_total{{label="{name}"}}'] == due
+        mean = sum(answer["probabilities"][name] for answer in given)
+        assert seen[f'distill_jax_probability_sum_total{{label="{name}"}}'] == pytest.approx(mean)

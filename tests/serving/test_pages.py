@@ -4,7 +4,15 @@ import re
 
 import pytest
 from browser import browser
-from served import LONGEST, listening, small_export, small_logits, talk
+from served import (
+    LONGEST,
+    listening,
+    small_answerer,
+    small_export,
+    small_logits,
+    small_tagger,
+    talk,
+)
 
 from distill_jax.serving import pages
 from distill_jax.serving.app import create_app
@@ -78,15 +86,21 @@ def test_in_a_real_browser(toy_teacher, tmp_path):
     names = {"label_names": (HOSTILE, "pos")}
     single = create_app(small_export(tokenizer, logits=failing, **names), settings)
     pairs = create_app(small_export(tokenizer, pairs=True), settings, tokens=secret)
+    tagger = create_app(small_tagger(tokenizer), settings)
+    answerer = create_app(small_answerer(tokenizer), settings)
     with (
         browser() as page,
         listening(single, settings) as (_, one),
         listening(pairs, settings) as (_, two),
+        listening(tagger, settings) as (_, three),
+        listening(answerer, settings) as (_, four),
     ):
         text_in_answers_out(page, one)
         page.run("document.getElementById('text').value = ''")
         what_is_wrong_is_shown(page)
         pairs_and_a_token(page, two)
+        entities_are_listed(page, three)
+        a_question_is_answered(page, four)
         page.open(f"{one}/docs")
         assert "POST /predict" in page.text("main") and not page.complaints()
 
@@ -147,3 +161,32 @@ def pairs_and_a_token(page, address):
     page.wait_for("#answer", "%")
     assert page.run("return document.querySelectorAll('#answer meter').length") == 2
     page.complaints()
+
+
+def entities_are_listed(page, address):
+    page.open(address)
+    page.type("#text", "the good film was good")
+    page.click("button")
+    page.wait_for("#answer strong", "praise: good film; praise: good")
+    cells = page.run(
+        "return [...document.querySelectorAll('#answer tr')].map(row => "
+        "[...row.cells].map(cell => cell.innerText))"
+    )
+    assert cells == [["praise", "good film", "4 to 13"], ["praise", "good", "18 to 22"]]
+    page.run("document.getElementById('text').value = 'the plot'")
+    page.click("button")
+    page.wait_for("#answer", "found nothing")
+    assert not page.complaints()
+
+
+def a_question_is_answered(page, address):
+    page.open(address)
+    assert page.role_and_name("#question") == ("textbox", "Question")
+    page.type("#question", "good")
+    page.type("#context", "the cast and the film and the cast was bad and the plot was good")
+    page.click("button")
+    page.wait_for("#answer strong", "plot")
+    page.run("document.getElementById('context').value = 'the film'")
+    page.click("button")
+    page.wait_for("#answer", "found nothing")
+    assert not page.complaints()

@@ -1,6 +1,7 @@
 """The command, in processes of its own: the same answers as predict, and an end without losses."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -13,13 +14,13 @@ import time
 import httpx
 import numpy as np
 import pytest
-from served import COMMAND, Line, Process, ask, statuses
+from served import COMMAND, Line, Process, ask, small_export, statuses
 
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
-from distill_jax.export.opened import open_export
+from distill_jax.export.manifest import MANIFEST, read_manifest, write_manifest
 from distill_jax.serving import server
-from distill_jax.serving.classifier import Classifier
+from distill_jax.serving.model import Model, open_served
 from distill_jax.serving.tokens import read_tokens
 
 TEXTS = ["good film", "", "the plot was very bad and the music not good", "a zebra", "bad"]
@@ -33,7 +34,7 @@ def test_answers_are_those_of_predict(exports, app_of, capsys, tmp_path, format)
               "--format", "jsonl"])  # fmt: skip
     told = capsys.readouterr()
     predicted = [json.loads(line) for line in told.out.splitlines()]
-    answers = ask(app_of(open_export(exports[format])), {"texts": texts}).json()["answers"]
+    answers = ask(app_of(open_served(exports[format])), {"texts": texts}).json()["answers"]
     assert [answer and answer["label"] for answer in answers] == [p["predicted"] for p in predicted]
     for answer, said in zip(answers, predicted, strict=True):
         if answer is None:
@@ -48,12 +49,12 @@ def test_answers_are_those_of_predict(exports, app_of, capsys, tmp_path, format)
 
 @pytest.mark.parametrize("format", ["onnx", "onnx-int8"])
 def test_who_shares_a_batch_changes_no_answer(exports, format):
-    classifier = Classifier(open_export(exports[format]))
+    model = Model(open_served(exports[format]).opened, 32)
     words = ("the", "film", "is", "was", "good", "bad", "plot", "cast", "very", "not")
     rng = np.random.default_rng(0)
     texts = [(" ".join(rng.choice(words, size)),) for size in rng.integers(1, 40, 16)]
-    together = np.stack([said.logits_C for said in classifier(texts)])
-    alone = np.stack([classifier([text])[0].logits_C for text in texts])
+    together = np.stack([[*said.answer.probabilities.values()] for said in model(texts)])
+    alone = np.stack([[*model([text])[0].answer.probabilities.values()] for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     assert (together.max(axis=0) - together.min(axis=0)).max() > 1e-3
 
@@ -130,9 +131,16 @@ def test_what_compiles_is_noted_and_a_model_that_cannot_answer_is_told(
     options = {"host": "127.0.0.1", "port": 0, "tokens": None, "hosts": (), "threads": 1}
     server.serve(tmp_path / "x", server.Settings(), say=said.append, **options)
     assert "stablehlo is compiled anew" in said[0]
-    monkeypatch.setattr(server, "Classifier", lambda export: lambda items: 1 / 0)
+    monkeypatch.setattr(Model, "__call__", lambda self, items: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         server.serve(exports["onnx"], server.Settings(), say=said.append, **options)
+
+
+def test_a_model_that_cannot_tell_two_texts_apart_is_told(toy_teacher):
+    served = small_export(toy_teacher / "tokenizer.json")
+    Model(served.opened, 1).check(1)
+    with pytest.raises(UserError, match="it was not made for pairs"):
+        Model(served.opened, 1).check(2)
 
 
 def test_a_socket_that_is_handed_on_outlives_its_servers(start):
@@ -217,9 +225,14 @@ def said_by(*arguments):
     return str(error.value)
 
 
-def test_mistakes_are_told_in_a_line(exports, tmp_path):
-    assert "no export at" in said_by(tmp_path / "none")
-    assert "is no export, it has no export.json" in said_by(tmp_path, "--port", 0)
+def test_mistakes_are_told_in_a_line(exports, toy_teacher, tmp_path):
+    assert "--threads is for exports" in said_by(toy_teacher, "--threads", 1, "--port", 0)
+    manifest = dataclasses.replace(read_manifest(exports["onnx"]), task="recommendation")
+    write_manifest(tmp_path, manifest)
+    assert "is an export for recommendation; serve answers" in said_by(tmp_path, "--port", 0)
+    (tmp_path / MANIFEST).unlink()
+    assert "no model at" in said_by(tmp_path / "none")
+    assert "holds no model: expected an export, or a finished run" in said_by(tmp_path, "--port", 0)
     assert "--max-queue 10 has no room" in said_by(exports["onnx"], "--max-queue", 10)
     assert "--read-seconds is 0" in said_by(exports["onnx"], "--read-seconds", 0)
     assert "--batch-wait-ms is nan" in said_by(exports["onnx"], "--batch-wait-ms", "nan")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -159,11 +160,33 @@ def arrays(**changes):
     return file.getvalue()
 
 
+def damaged_arrays():
+    """A packed array, with another first byte."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("ids.npy", b"none of it is read" * 9)
+    data = bytearray(file.getvalue())
+    data[30 + len("ids.npy")] = 0xFF
+    return bytes(data)
+
+
+def single_array():
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"PK no zip", "no whole npz"),
         (arrays()[:-40], "no whole npz"),
+        (damaged_arrays(), "no whole npz file of plain arrays: Error -3"),
+        (
+            arrays().replace(b"PK\x01\x02\x2d\x03\x2d", b"PK\x01\x02\x2d\x03\xf0"),
+            "zip file version",
+        ),
+        (single_array(), "no whole npz"),
         (arrays(ids=np.array([{"a": 1}], dtype=object)), "no whole npz file of plain arrays"),
         (arrays(ids=None), "has label_names, logits; expected ids"),
         (arrays(logits=np.zeros((2, 2))), r"shape \(2, 2\) for 1 examples and 2 classes"),

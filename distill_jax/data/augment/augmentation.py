@@ -53,6 +53,8 @@ class Augmentation:
         found: list[Words | None] = [words_of(text) for text in texts]
         for place, kind in enumerate(self.kinds):
             rows = [row for row, words in enumerate(found) if words]
+            if not rows:
+                break
             ids = [table.ids[row] for row in rows]
             draws = [Draw.of(example, kind.seed, copy, place, side) for example in ids]
             given = [found[row] or [] for row in rows]
@@ -103,7 +105,8 @@ def augmented(
       only: ids of the training texts that are copied; None for all.
 
     Raises:
-      UserError: where something that the augmentation needs is not there.
+      UserError: where something that the augmentation needs is not there, or where it makes no new
+        text of any example.
     """
     train = dataset.splits["train"]
     for kind in augmentation.kinds:
@@ -124,6 +127,11 @@ def augmented(
                 fresh.append(row)
         added, left_out = added + len(fresh), left_out + len(sources) - len(fresh)
         wider = concatenate(wider, made.take(fresh))
+    if len(sources) and not added:
+        raise UserError(
+            f"{augmentation} makes no new text of {len(sources):,} training examples: each copy is "
+            "a text that is there already, or there is none"
+        )
     beside = f"; {left_out:,} were texts that are there already, or had no copy" if left_out else ""
     note = f"{added:,} copies by {augmentation} joined the transfer set{beside}"
     if train.scores_N is not None:  # the examples stay what they are without copies beside them

@@ -59,4 +59,6 @@ class Mlm(Replacing):
 
 
 def _masked(words: Words, tools: Tools) -> np.ndarray:
-    return np.array([word == tools.mask for word in words])
+    """Words that a tokeniser reads as a mask, or as one and something around it."""
+    assert tools.mask is not None
+    return np.array([tools.mask in word for word in words])

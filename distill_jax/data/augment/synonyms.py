@@ -17,8 +17,9 @@ from distill_jax.data.augment.base import (
     Words,
     check_rate,
     register,
+    words_of,
 )
-from distill_jax.data.augment.replace import replaced
+from distill_jax.data.augment.replace import core_of, replaced
 
 MOST_BYTES = 64 << 20
 
@@ -30,7 +31,8 @@ class Synonyms(Augment):
 
     Attributes:
       file: text in UTF-8; a line is a group of words that may stand for one another, separated by
-        commas. Capitals do not matter.
+        commas. Capitals do not matter. An entry of several words (``New York``, or several Chinese
+        characters) is found where they stand in a row; of several entries the longest is.
     """
 
     kind: ClassVar[str] = "synonyms"
@@ -48,12 +50,34 @@ class Synonyms(Augment):
         read_synonyms(user_path(self.file))
 
     def change(self, words: Words, draw: Draw, tools: Tools) -> Words:
-        return replaced(words, read_synonyms(user_path(self.file)), self.rate, draw)
+        path = user_path(self.file)
+        near = read_synonyms(path)
+        changed = replaced(_entries(words, near, _longest(path)), near, self.rate, draw)
+        return words_of(" ".join(changed))
+
+
+def _entries(words: Words, near: Near, longest: int) -> Words:
+    """The words, those in a row that are one entry of the list as one."""
+    found, start = [], 0
+    while start < len(words):
+        for count in range(min(longest, len(words) - start), 0, -1):
+            joined = " ".join(words[start : start + count])
+            if count == 1 or core_of(joined).casefold() in near:
+                break
+        found.append(joined)
+        start += count
+    return found
+
+
+@lru_cache(maxsize=4)
+def _longest(path: Path) -> int:
+    """The most words that an entry of the list has."""
+    return max(len(words_of(entry)) for entry in read_synonyms(path))
 
 
 @lru_cache(maxsize=4)
 def read_synonyms(path: Path) -> Near:
-    """Word -> its synonyms, of all groups that it is in.
+    """Word, or words with a space between, in lower case -> synonyms, of all groups that it is in.
 
     Raises:
       UserError: there is no such file, or a line that is no group.
@@ -61,7 +85,7 @@ def read_synonyms(path: Path) -> Near:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise UserError(f"{path} has more than {MOST_BYTES >> 20} MiB")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the synonyms in {path}: {error}") from error
     near: dict[str, tuple[str, ...]] = {}
@@ -76,8 +100,8 @@ def read_synonyms(path: Path) -> Near:
             )
         for word in group:
             others = [other for other in group if other.casefold() != word.casefold()]
-            own = near.get(word.casefold(), ())
-            near[word.casefold()] = tuple(dict.fromkeys((*own, *others)))
+            entry = " ".join(words_of(word)).casefold()
+            near[entry] = tuple(dict.fromkeys((*near.get(entry, ()), *others)))
     if not near:
         raise UserError(f"{path} has no synonyms")
     return near

@@ -12,7 +12,7 @@ function element(name, text, kind) {
 
 function bars(probabilities) {
   const table = element("table");
-  table.append(element("caption", "Probability of every class"));
+  table.append(element("caption", "Probabilities"));
   const sorted = Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
   for (const [name, probability] of sorted) {
     const percent = `${(100 * probability).toFixed(1)}%`;
@@ -31,14 +31,30 @@ function bars(probabilities) {
   return table;
 }
 
+function list(entities) {
+  const table = element("table");
+  table.append(element("caption", "Entities, and the characters that they stand at"));
+  for (const entity of entities) {
+    const heading = element("th", entity.type);
+    heading.scope = "row";
+    const row = element("tr");
+    row.append(heading, element("td", entity.text), element("td", `${entity.start} to ${entity.end}`, "number"));
+    table.append(row);
+  }
+  return table;
+}
+
 function show(answer) {
   if (answer === null) {
     shown.replaceChildren(element("p", "A blank text has no answer."));
     return;
   }
   const said = element("p");
-  said.append(element("strong", answer.label, "label"));
-  shown.replaceChildren(said, bars(answer.probabilities));
+  if (answer.label) said.append(element("strong", answer.label, "label"));
+  else said.textContent = "The model found nothing.";
+  shown.replaceChildren(said);
+  if (answer.probabilities) shown.append(bars(answer.probabilities));
+  if (answer.entities && answer.entities.length) shown.append(list(answer.entities));
   if (answer.truncated) shown.append(element("p", "The text was cut: the model read its beginning."));
 }
 
@@ -47,9 +63,8 @@ function fail(message) {
 }
 
 async function ask() {
-  const asked = { text: document.getElementById("text").value };
-  const second = document.getElementById("text_b");
-  if (second) asked.text_b = second.value;
+  const asked = {};
+  for (const box of form.querySelectorAll("textarea")) asked[box.name] = box.value;
   const headers = { "Content-Type": "application/json" };
   const token = document.getElementById("token").value.trim();
   if (token) headers.Authorization = `Bearer ${token}`;

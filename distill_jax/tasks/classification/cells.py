@@ -121,6 +121,8 @@ class DataConfig:
             )
         if self.label_noise and not kind.has_classes:
             raise UserError(f"label noise is for classes, not for task {self.task}")
+        if self.text_b == self.text:
+            raise UserError(f"both texts of a pair would be those of column {self.text!r}")
         if not self.label_separator.strip():
             raise UserError("the label separator must be more than white space")
         if not 0 < self.label_fraction <= 1:

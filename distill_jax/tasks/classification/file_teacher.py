@@ -19,15 +19,13 @@ from distill_jax.core.digests import digest, digest_arrays, digest_strings
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
 from distill_jax.core.types import Batch, Capture, ModelOutput
-from distill_jax.data.load import load_dataset
 from distill_jax.data.table import TextDataset
-from distill_jax.data.transfer import add_texts
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import Precision
 from distill_jax.tasks.classification.cells import DataConfig, TeacherConfig
 from distill_jax.tasks.classification.label_map import Order, order_of
 from distill_jax.tasks.classification.models import Checkpoint
-from distill_jax.tasks.classification.splits import Examples, Splits, load_texts
+from distill_jax.tasks.classification.splits import Examples, Splits, load_texts, with_more_texts
 from distill_jax.tasks.classification.teacher import Teacher
 from distill_jax.teachers.predictions import Key, Predictions, read_predictions
 from distill_jax.teachers.recited import Recited
@@ -195,7 +193,7 @@ def texts_by_id(data: DataConfig) -> dict[str, Key]:
     """An example's id -> its text, or its two, of all splits."""
     dataset: TextDataset = load_texts(data)
     if data.more_texts:
-        dataset = add_texts(dataset, [load_dataset(name) for name in data.more_texts])
+        dataset = with_more_texts(data, dataset)
     found: dict[str, Key] = {}
     for table in dataset.splits.values():
         if table.texts_b is None:

@@ -16,7 +16,6 @@ from distill_jax.data.augment.augmentation import augmented, is_copy, parse_augm
 from distill_jax.data.augment.base import Tools
 from distill_jax.data.clients import rows_of_client
 from distill_jax.data.coverage import Coverage, in_words
-from distill_jax.data.load import load_dataset
 from distill_jax.data.load_images import load_images
 from distill_jax.data.plan import choose_lengths
 from distill_jax.data.subsets import labelled_rows
@@ -127,6 +126,11 @@ def load_texts(config: DataConfig) -> TextDataset:
     return config.kind.load(config)
 
 
+def with_more_texts(config: DataConfig, dataset: TextDataset) -> TextDataset:
+    """The data set with the texts of others that the configuration names."""
+    return add_texts(dataset, [config.kind.load_more(config, name) for name in config.more_texts])
+
+
 def prepare_texts(
     config: DataConfig, dataset: TextDataset, tokenizer_file: Path, tools: Tools = NO_TOOLS
 ) -> Splits:
@@ -145,7 +149,7 @@ def prepare_texts(
     train: TokenTable = own.splits["train"]
     wider = dataset
     if config.more_texts:
-        wider = add_texts(wider, [load_dataset(name) for name in config.more_texts])
+        wider = with_more_texts(config, wider)
     augmentation = parse_augmentation(config.augment)
     if augmentation is not None:
         wider = augmented(wider, augmentation, tools, only=_to_copy(config, train))

@@ -42,6 +42,7 @@ from distill_jax.data.new_data import new_texts
 from distill_jax.data.split_files import listed
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenDataset, TokenTable, tokenise_dataset
+from distill_jax.data.transfer import load_more
 from distill_jax.evaluation.answers import Form
 from distill_jax.evaluation.task_file import write_task
 from distill_jax.evaluation.yardsticks import Fitted, Regression
@@ -154,6 +155,15 @@ class Kind(ABC):
             label=data.label,
             labels=self.labels(data),
         )
+
+    def load_more(self, data: Described, name: str) -> TextDataset:
+        """Training texts of another data set, in the columns of this one, for a teacher to speak
+        of.
+
+        Raises:
+          UserError: as ``load``.
+        """
+        return load_more(name, text=data.text, text_b=data.text_b, labels=self.labels(data))
 
     def load_new(
         self, data: Described, label_names: tuple[str, ...]

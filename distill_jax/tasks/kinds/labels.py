@@ -20,7 +20,7 @@ from distill_jax.data.classes import class_order
 from distill_jax.data.labels import Columns, LabelColumn, Place
 from distill_jax.data.table import NO_LABEL, TextTable
 from distill_jax.data.tokenise import TokenTable
-from distill_jax.evaluation.answers import PREDICTED, Form
+from distill_jax.evaluation.answers import PREDICTED, Fields, Form, Watched
 from distill_jax.evaluation.mistakes import label_mistakes
 from distill_jax.evaluation.several import (
     best_threshold,
@@ -350,6 +350,20 @@ class LabelsForm(Form):
         if answer is None:
             return [""] * len(self.columns)
         return [answer.label, *(f"{p:.6g}" for p in answer.probabilities.values())]
+
+    @property
+    def fields(self) -> Fields:
+        return {
+            PREDICTED: (list[str], "the labels that are given, the likeliest first"),
+            "probabilities": (dict[str, float], "of every label"),
+        }
+
+    @property
+    def watchable(self) -> Watched:
+        return Watched(self.names, dict.fromkeys(self.names, 0.0))
+
+    def watched(self, answer: Given) -> Watched:
+        return Watched(answer.names, answer.probabilities)
 
     def data(self, answer: Given | None) -> dict[str, Any]:
         if answer is None:

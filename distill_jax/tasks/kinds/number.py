@@ -19,7 +19,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.data.labels import Columns, LabelColumn, Place
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable
 from distill_jax.data.tokenise import TokenTable
-from distill_jax.evaluation.answers import PREDICTED, Form
+from distill_jax.evaluation.answers import PREDICTED, Fields, Form, Watched
 from distill_jax.evaluation.numbers import number_metrics
 from distill_jax.evaluation.shares import of_correlation
 from distill_jax.evaluation.yardsticks import Fitted, Regression
@@ -302,6 +302,17 @@ class NumberForm(Form):
 
     def row(self, answer: Predicted | None) -> list[str]:
         return self.line(answer)
+
+    @property
+    def fields(self) -> Fields:
+        return {PREDICTED: (float, "the number, in the units of the labels")}
+
+    @property
+    def watchable(self) -> Watched:
+        return Watched(number=0.0)
+
+    def watched(self, answer: Predicted) -> Watched:
+        return Watched(number=answer.number)
 
     def data(self, answer: Predicted | None) -> dict[str, Any]:
         return {PREDICTED: float(answer.label) if answer else None}

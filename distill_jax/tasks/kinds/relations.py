@@ -6,19 +6,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from distill_jax.core.errors import UserError
 from distill_jax.data.conll import WORDS
 from distill_jax.data.labels import LabelColumn
-from distill_jax.data.relations import MARKERS, RelationColumn, marked
+from distill_jax.data.relations import MARKERS, OBJECT, SUBJECT, RelationColumn, marked
 from distill_jax.data.table import TextDataset, TextTable
-from distill_jax.evaluation.answers import ClassForm, Form
+from distill_jax.evaluation.answers import TEXT, ClassForm, Fields, Form
 from distill_jax.tasks.kinds.classes import TEMPERATURE, Classes
 from distill_jax.tasks.kinds.kind import Calibrated, Described, Kind, register
 from distill_jax.tasks.kinds.tags import check_single, with_usual_columns
 
 RELATION = "relation"
+_PLACE = "[first word, word after the last], counted from 0; marks it where the text does not"
 
 
 class Relations(Classes):
@@ -38,6 +39,11 @@ class Relations(Classes):
     def load(self, data: Described) -> TextDataset:
         check_single(data, "relations")
         return super().load(with_usual_columns(data, label=RELATION))
+
+    def load_more(self, data: Described, name: str) -> TextDataset:
+        if not name.startswith("files:"):
+            raise UserError(f"data {name!r} has no relations: give files with --more-texts files:")
+        return super().load_more(with_usual_columns(data, label=RELATION), name)
 
     def load_new(
         self, data: Described, label_names: tuple[str, ...]
@@ -60,6 +66,14 @@ class Relations(Classes):
 @dataclass(frozen=True)
 class RelationForm(ClassForm):
     """Classes of sentences whose entities are marked, or said to be somewhere."""
+
+    beside: ClassVar[Fields] = {
+        SUBJECT: (list[int], f"where the subject is: {_PLACE}"),
+        OBJECT: (list[int], f"where the object is: {_PLACE}"),
+    }
+
+    def asked(self, pairs: bool) -> dict[str, str]:
+        return {TEXT: "sentence, its subject between two @ and its object between two #"}
 
     @property
     def reading(self) -> str:

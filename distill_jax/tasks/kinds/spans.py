@@ -67,16 +67,14 @@ class Spans(Kind):
         raise UserError("answers are read from SQuAD's files, not from a column")
 
     def load(self, data: Described) -> TextDataset:
-        kind, _, folder = data.name.partition(":")
-        if kind != "files" or not folder:
-            raise UserError(
-                f"data {data.name!r} has no questions: give SQuAD's files with --data files:FOLDER"
-            )
         if data.text_b is not None:
             raise UserError("question and context have their own names: leave --text-b out")
-        return load(user_path(folder))
+        return _load(data.name)
 
     whole = "exact_match"
+
+    def load_more(self, data: Described, name: str) -> TextDataset:
+        return _load(name)
 
     def load_new(
         self, data: Described, label_names: tuple[str, ...]
@@ -165,6 +163,13 @@ def _threshold(fitted: Any, calibrated: Mapping[str, Any] | None) -> float | Non
     if not fitted["unanswerable"]:
         return None
     return (calibrated or {}).get(THRESHOLD, 0.0)
+
+
+def _load(name: str) -> TextDataset:
+    kind, _, folder = name.partition(":")
+    if kind != "files" or not folder:
+        raise UserError(f"data {name!r} has no questions: give SQuAD's files as files:FOLDER")
+    return load(user_path(folder))
 
 
 register(Spans())

@@ -68,6 +68,9 @@ class Tags(Kind):
         check_single(data)
         return with_sound_tags(super().load(with_usual_columns(data)))
 
+    def load_more(self, data: Described, name: str) -> TextDataset:
+        return super().load_more(with_usual_columns(data), name)
+
     def load_new(
         self, data: Described, label_names: tuple[str, ...]
     ) -> tuple[dict[str, TextTable], tuple[str, ...]]:

@@ -104,6 +104,45 @@ def test_synonyms_keep_capitals_and_punctuation(tmp_path):
     assert augmentation.copy_of(own, own.texts, 1, TOOLS)[1] == "clever!"
 
 
+def test_synonyms_of_several_words_are_found_in_a_row(tmp_path):
+    """Chinese characters are a word each, so that nearly all Chinese words are several. The file
+    is one that Windows wrote, with a mark before its first word."""
+    lines = "New York, Boston\nnew, novel\n电影, 影片\n"
+    (tmp_path / "words.txt").write_text(lines, encoding="utf-8-sig")
+    texts = ("We flew to New York, new then.", "这部电影很好看", "New or York")
+    own = TextTable(("a", "b", "c"), texts)
+    augmentation = parse_augmentation(f"synonyms(file='{tmp_path}/words.txt', rate=1)")
+    assert augmentation.copy_of(own, own.texts, 1, TOOLS) == [
+        "We flew to Boston, novel then.",
+        "这 部 影 片 很 好 看",
+        "Novel or York",
+    ]
+
+
+def test_words_with_a_mask_in_them_are_filled_as_masks_are():
+    """As the tokeniser reads them: else there would be more masks than places to fill."""
+    own = TextTable(("a",), ("a fine[MASK]ly made film",))
+    assert parse_augmentation("mlm(0.000001)").copy_of(own, own.texts, 1, TOOLS)[0] in (
+        "a f1 made film",
+        "a f2 made film",
+    )
+
+
+def test_an_augmentation_that_makes_nothing_new_is_refused(tmp_path):
+    """A row of the table would be called by what was not done."""
+    (tmp_path / "words.txt").write_text("nothing, nought\n")
+    text = f"synonyms(file='{tmp_path}/words.txt')"
+    with pytest.raises(UserError, match="makes no new text of 20 training examples"):
+        augmented(dataset(table(20)), parse_augmentation(text), TOOLS)
+
+
+def test_examples_that_have_no_copy_left_are_asked_of_no_other_kind(tmp_path):
+    (tmp_path / "back.csv").write_text("id,text\ne1,uno due\n")
+    paraphrases = f"paraphrases(file='{tmp_path}/back.csv', copies=2)"
+    text = f"{paraphrases} + {paraphrases.replace(', copies=2', '')}"
+    assert copies(text, 3, copy=2) == [None, None, None]
+
+
 def test_paraphrases_are_looked_up_by_id(tmp_path):
     rows = [{"id": "e1", "text": "uno"}, {"id": "e1", "text": "due"}, {"id": "e3", "text": "tre"}]
     path = tmp_path / "back.jsonl"
