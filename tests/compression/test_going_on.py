@@ -10,7 +10,9 @@ import signal
 import jax
 import numpy as np
 import pytest
-from compressed import compressed
+from compressed import compressed, finished
+from digit_tables import digit_sweep
+from image_files import quarters, written
 from newer import brought_up, make_newer
 from rich.console import Console
 
@@ -29,6 +31,7 @@ from distill_jax.data.load import load_dataset
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import DEFAULTS
 from distill_jax.engine.progress import Reporter
+from distill_jax.engine.sweep import axis
 from distill_jax.evaluation.open_classifier import open_classifier
 from distill_jax.models.build import build_model, load_model
 from distill_jax.objectives.resolve import resolve
@@ -256,6 +259,19 @@ def test_one_that_is_stopped_goes_on_to_the_same_bits(first, second, places, tmp
         (each.folder / "model/model.safetensors").read_bytes() for each in (second[0], found)
     ]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.long
+def test_images_go_on_again(patched, tmp_path):
+    sweep = digit_sweep(["kl"], axis("student", ["cnn-2-4"]), steps=4, seeds=(0,))
+    folder, tested = finished(sweep, tmp_path / "table"), 539
+    for number in range(2):
+        images, labels = quarters(120, classes=4, seed=number)
+        path = written(tmp_path / f"new{number}.npz", images, labels=labels)
+        found = brought_up(folder, f"images:{path}", tmp_path / f"out{number}", steps=4)
+        assert found.metrics["test/tested"] == tested
+        folder, tested = found.folder, tested + found.metrics["new/tested"]
+    assert len(found.run.moments) == 2
 
 
 @pytest.mark.long
