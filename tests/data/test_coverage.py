@@ -47,7 +47,6 @@ def test_metrics_are_flat():
     }
 
 
-@given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=30), min_size=1, max_size=5))
 def test_two_tallies_joined_are_one_of_both():
     one, two = Tally(), Tally()
     one.add(np.array([4, 9, 30]), words=20, unknown=5)
@@ -59,6 +58,7 @@ def test_two_tallies_joined_are_one_of_both():
     assert (joined.texts, joined.words) == (whole.texts, whole.words) == (4, 27)
 
 
+@given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=30), min_size=1, max_size=5))
 def test_a_tally_of_pieces_is_that_of_the_whole(pieces):
     """numpy's quantile over all lengths, held, is the oracle."""
     tally = Tally()
