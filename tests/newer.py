@@ -18,8 +18,18 @@ from distill_jax.engine.progress import Reporter
 FILLERS = ("the", "film", "is", "was", "plot", "superb", "awful", "very")
 
 
-def make_newer(folder: Path, sizes: dict[str, int], *, labels: bool = True) -> str:
-    """``files:FOLDER`` of texts in which ``music`` is positive and ``cast`` negative."""
+def make_newer(
+    folder: Path,
+    sizes: dict[str, int],
+    *,
+    labels: bool = True,
+    verdicts: tuple[str, str] = ("music", "cast"),
+) -> str:
+    """``files:FOLDER`` of texts in which ``music`` is positive and ``cast`` negative.
+
+    Args:
+      verdicts: other words for these.
+    """
     folder.mkdir(parents=True)
     rng = random.Random(1)
     for split, size in sizes.items():
@@ -28,7 +38,7 @@ def make_newer(folder: Path, sizes: dict[str, int], *, labels: bool = True) -> s
             writer.writerow(["sentence", "label"] if labels else ["sentence"])
             for number in range(size):
                 words = rng.choices(FILLERS, k=9)
-                verdict = ("music", "cast")[number % 2]
+                verdict = verdicts[number % 2]
                 words.insert(rng.randrange(9), verdict)
                 text = " ".join([*words, f"n{split}{number}"])
                 writer.writerow([text, ("pos", "neg")[number % 2]] if labels else [text])

@@ -29,7 +29,8 @@ class UpdateRun:
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A finished student's folder: results/compare_losses/runs/HASH."""
+    """A finished student's folder, results/compare_losses/runs/HASH, or one that was brought up to
+    date before, RUN/updated/runs/HASH."""
     data: str
     """The new data: files:FOLDER (train, with labels or without, and test, or transfer alone),
     images:FILE.npz, or any other name that --data takes; of a recommender interactions, in any form

@@ -19,6 +19,7 @@ import numpy as np
 
 from distill_jax.compression.answers import SPLITS, Answers, read_said, write_said
 from distill_jax.compression.context import RunContext
+from distill_jax.compression.going_on import check_steps, went_on
 from distill_jax.compression.steps import Step, Student
 from distill_jax.compression.vocabulary import read_with
 from distill_jax.core.digests import sha256_file
@@ -37,7 +38,7 @@ from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.names import MODEL
 from distill_jax.tables.statistics import paired_bootstrap
 from distill_jax.tasks.classification.cells import TEACHER, ClassifierCell, config_of
-from distill_jax.tasks.classification.finished import found_again, kind_of, row_of, teachers_of
+from distill_jax.tasks.classification.finished import kind_of, row_of, teachers_of
 from distill_jax.tasks.classification.runs import (
     ClassifierRun,
     cost_metrics,
@@ -51,7 +52,8 @@ from distill_jax.training.pruning import sparsity
 
 EXPERIMENT = "compress"
 AS_IT_IS = "as it is"
-SAID = "said.npz"
+SAID, SAID_SO_FAR = "said.npz", "said_so_far.npz"
+"""What a hop says; what one that went on says of all that was asked until then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,11 +125,14 @@ def begun(
     experiment: str,
     max_drop: float,
     options: RunOptions,
+    *,
+    updates: bool = False,
 ) -> Iterator[Line]:
     """A pipeline at its first hop, the run as it is; nobody else works in ``output`` meanwhile.
 
     Args:
       experiment: what its rows are called.
+      updates: whether the run may be one that was brought up to date.
 
     Raises:
       UserError: see ``compress``.
@@ -135,6 +140,7 @@ def begun(
     if jax.process_count() > 1:
         raise UserError(f"{experiment} is for one process, on as many devices as it has")
     row = row_of(folder)
+    check_steps(folder, row, updates=updates)
     (output / "runs").mkdir(parents=True, exist_ok=True)
     with StopRequest(reporter.say) as stop, only_process(output / "runs", options.share):
         engine = Engine(output / "runs", reporter, stop, "none", options)
@@ -143,7 +149,7 @@ def begun(
         for teacher in teachers_of(folder, row):
             if teacher.hash not in known:
                 ledger.append(teacher)
-        line = Line(engine, found_again(engine, row, ledger), ledger, max_drop, experiment)
+        line = Line(engine, went_on(engine, row, ledger), ledger, max_drop, experiment)
         line.begin(folder)
         yield line
 
@@ -212,15 +218,16 @@ class Line:
         self.done.append(steps)
         row = rows_in(self.ledger.path.parent).get(cell.hash)
         student, fresh = None, row is None
-        if row is None or not (own / SAID).is_file():
+        path = own / (SAID_SO_FAR if folder is not None and run.cell.steps else SAID)
+        if row is None or not path.is_file():
             student = make()
             context, notes = RunContext(engine, run, cell, label), student.notes
             said = {split: context.logits(student, split) for split in SPLITS}
-            write_said(own / SAID, said, notes)
+            write_said(path, said, notes)
             heard = self._answers(student.splits, said)
             row = row or self._row(cell, label, student, heard, time.perf_counter() - started)
         else:
-            said, notes = read_said(own / SAID)
+            said, notes = read_said(path)
             heard = self._answers(None, said)
         kept = self._is_kept(row)
         if kept and folder is None and (fresh or not (own / MODEL).is_dir()):
@@ -305,7 +312,11 @@ class Line:
             seed=cell.seed,
             config=config_of(cell, student.config),
             metrics=metrics,
-            fingerprints={**fingerprints(splits, run.teacher), "teacher": cell.teacher_digest},
+            fingerprints={
+                **fingerprints(splits, run.teacher),
+                "teacher": cell.teacher_digest,
+                **student.fingerprints,
+            },
             training={"seconds": {"total": seconds}},
             **evidence(splits, said["test"], calibrated, []),
         )

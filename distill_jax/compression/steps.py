@@ -40,6 +40,7 @@ class Student:
       pruning: how weights are to go in the next training; None for what is gone already, no more.
       notes: what a step has to tell, a line each.
       metrics: what a step measured beside what is measured of every student.
+      fingerprints: digests of what a step stood on beside what every student stands on.
     """
 
     config: ModelConfig
@@ -49,6 +50,7 @@ class Student:
     pruning: Pruning | None = None
     notes: tuple[str, ...] = ()
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def but(self, **changes: Any) -> Student:
         """The same with some fields replaced."""

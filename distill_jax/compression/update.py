@@ -10,18 +10,18 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from scipy import special
 
 from distill_jax.compression.distil import Training
 from distill_jax.compression.steps import StepContext, Student
-from distill_jax.core.digests import NAME
+from distill_jax.core.digests import NAME, digest
 from distill_jax.core.errors import UserError
 from distill_jax.core.fields import check_fields
 from distill_jax.core.files import read_arrays, write_atomic
@@ -32,9 +32,10 @@ from distill_jax.objectives.resolve import ResolvedObjective, resolve
 from distill_jax.tables.before_after import changes, gains
 from distill_jax.tasks.classification.cells import (
     TEACHER,
+    ClassifierCell,
     ClassifierSetup,
-    DataConfig,
     TeacherConfig,
+    TrainingConfig,
 )
 from distill_jax.tasks.classification.classify import predict
 from distill_jax.tasks.classification.models import Checkpoint
@@ -45,7 +46,7 @@ from distill_jax.tasks.classification.new_data import (
     rehearsed,
     splits_of_new,
 )
-from distill_jax.tasks.classification.runs import ClassifierRun
+from distill_jax.tasks.classification.runs import ClassifierRun, Moment
 from distill_jax.tasks.classification.splits import Examples, Splits
 from distill_jax.tasks.classification.supplies import together
 from distill_jax.tasks.classification.teacher import Teacher, fine_tuned, outputs_for
@@ -56,6 +57,8 @@ from distill_jax.training.feed import TeacherOutputs
 ASKED = 2000
 """Of old and of new training examples as many, at most, tell how far the one are from the other."""
 SAID = "new.npz"
+TEACHERS = "teachers"
+"""The fingerprint of an update's teachers as they were asked about the new examples."""
 ARRAYS = ("ids", "labels_N", "before_NC", "after_NC")
 
 
@@ -103,7 +106,7 @@ class Update(Training):
         new = new_data(self, run)
         kind, shapes = run.splits.kind, [teacher.config.shape for teacher in run.teachers]
         own = str(kind.parse(self.objective)) if self.objective else ""
-        objective = own or run.cell.objective
+        objective = own or objective_of(run.cell)
         resolved = resolve(objective, run.model.shape, shapes, run.splits.outputs)
         if not new.labels and not resolved.needs_teacher:
             raise UserError(
@@ -130,23 +133,41 @@ class Update(Training):
         new = new_data(self, run)
         if new.digest != self.content:
             raise UserError(f"{self.data} has changed since the update began")
-        rows = rehearsed(run.splits, self.rehearse, len(new.train), run.cell.seed)
+        rows = self.rows(run, new)
         both = mixed(run.splits, rows, new)
-        teachers = [
-            _taught(context, both, teacher, config) if self.teacher_too else teacher
-            for teacher, config in zip(run.teachers, run.cell.setup.teachers, strict=True)
-        ]
+        teachers = self.teachers(engine, run, new)
         words = _Words(engine, run, rows, new, teachers)
-        training = self.settings(context.training)
-        learnt = context.train(student.but(splits=both), self.objective, training, words)
+        objective = self.objective or objective_of(run.cell)
+        training = self.settings(training_of(run.cell))
+        learnt = context.train(student.but(splits=both), objective, training, words)
         found = _Scores(engine, run, new)
         metrics = found.of_student(student, learnt, context.folder / SAID)
         metrics |= found.distances(len(rows))
         for number, (before, after) in enumerate(zip(run.teachers, teachers, strict=True)):
             which = f"teacher {number + 1}" if number else TEACHER
             metrics |= found.of_teacher(which, before, after)
-        notes = (*(f"new data: {note}" for note in new.notes), _told(self, new, len(rows)))
-        return learnt.but(splits=student.splits, notes=notes, metrics=metrics)
+        notes = (
+            *(f"new data: {note}" for note in new.notes),
+            _told(self, new, len(rows)),
+            *earlier(run.cell),
+        )
+        told = {TEACHERS: digest_of(teachers)}
+        return learnt.but(splits=student.splits, notes=notes, metrics=metrics, fingerprints=told)
+
+    def rows(self, run: ClassifierRun, new: NewData) -> np.ndarray:
+        """See ``rehearsed``."""
+        return rehearsed(run.splits, self.rehearse, len(new.train), run.cell.seed)
+
+    def teachers(self, engine: Engine, run: ClassifierRun, new: NewData) -> tuple[Teacher, ...]:
+        """A run's teachers as they are asked about the new examples."""
+        if not self.teacher_too:
+            return run.teachers
+        both = mixed(run.splits, self.rows(run, new), new)
+        setups = run.cell.setup.teachers
+        return tuple(
+            _taught(engine, run, both, teacher, config)
+            for teacher, config in zip(run.teachers, setups, strict=True)
+        )
 
 
 @lru_cache(maxsize=4)
@@ -159,14 +180,40 @@ def new_data(update: Update, run: ClassifierRun) -> NewData:
     return load_new_data(config, run)
 
 
-def columns_of(data: DataConfig, **given: str | None) -> dict[str, Any]:
-    """The columns of new data: those given, else the run's own.
+def columns_of(cell: ClassifierCell, **given: str | None) -> dict[str, Any]:
+    """The columns of new data: those given, else those that the run read last.
 
     Args:
       given: ``text``, ``text_b`` and ``label``, None where nothing is said.
     """
-    own = {"text": data.text, "text_b": data.text_b, "label": data.label}
+    last: Any = (cell.setup.data, *cell.steps)[-1]
+    own = {name: getattr(last, name) for name in ("text", "text_b", "label")}
     return own | {name: value for name, value in given.items() if value is not None}
+
+
+def objective_of(cell: ClassifierCell) -> str:
+    """What a run learnt with last, in its making or in an update."""
+    return [cell.objective, *(text for step in cell.steps for text in step.objectives)][-1]
+
+
+def training_of(cell: ClassifierCell) -> TrainingConfig:
+    """How a run was trained last, in its making or in an update."""
+    training, steps = cell.training, cast(tuple[Update, ...], cell.steps)
+    for step in steps:
+        training = step.settings(training)
+    return training
+
+
+def digest_of(teachers: Sequence[Teacher]) -> str:
+    """Of all that a run's teachers are."""
+    return digest([teacher.digest for teacher in teachers])
+
+
+def earlier(cell: ClassifierCell) -> Iterator[str]:
+    """Which updates led to a run, a line each."""
+    for number, step in enumerate(cast(tuple[Update, ...], cell.steps)):
+        began = dataclasses.replace(cell, stages=(*cell.making, *cell.steps[:number]))
+        yield f"{began.hash} was brought up to date with {step.data} before"
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +222,7 @@ class _Words:
     what they say now.
 
     Attributes:
-      rows: of the run's training examples, those rehearsed.
+      rows: of the run's training examples, those rehearsed, ascending.
       teachers: as they are now.
     """
 
@@ -183,7 +230,7 @@ class _Words:
     run: ClassifierRun
     rows: np.ndarray
     new: NewData
-    teachers: list[Teacher]
+    teachers: Sequence[Teacher]
 
     def __call__(self, objective: ResolvedObjective, splits: Splits) -> TeacherOutputs | None:
         if not objective.needs_teacher:
@@ -195,19 +242,43 @@ class _Words:
         run, captures = self.run, [objective.teacher_captures[number]]
         config = run.cell.setup.teachers[number]
         alone = splits_of_new(self.new, run.splits)
-        now = outputs_for(self.engine, alone, self.teachers[number], captures, config, alone)
-        assert now is not None, "somebody listens"
-        before = run.teachers[number]
-        live = config.outputs == "live" and before is self.teachers[number]
-        if live or not len(self.rows):  # it says itself what it is asked
-            return now
-        again = dataclasses.replace(run.splits, everything=run.splits.everything.take(self.rows))
-        then = outputs_for(self.engine, again, before, captures, config, run.splits)
-        assert then is not None, "somebody listens"
-        return by_part(then, now, len(self.rows))
+        said: list[TeacherOutputs] = []
+        counts: list[int] = []
+
+        def hear(teacher: Teacher, some: Splits, wider: Splits) -> None:
+            word = outputs_for(self.engine, some, teacher, captures, config, wider)
+            assert word is not None, "somebody listens"
+            said.append(word)
+            counts.append(len(some.everything))
+
+        then = [] if self._as_ever(number) else self._by_moment()
+        for moment, rows in then:
+            again = moment.splits.everything.take(rows)
+            some = dataclasses.replace(moment.splits, everything=again)
+            hear(moment.teachers[number], some, moment.splits)
+        hear(self.teachers[number], alone, alone)
+        return by_part(said, counts) if len(said) > 1 else said[0]
+
+    def _as_ever(self, number: int) -> bool:
+        """Whether a teacher says of every example what it says now: asked live, it is the same."""
+        live = self.run.cell.setup.teachers[number].outputs == "live"
+        now = self.teachers[number]
+        return live and all(moment.teachers[number] is now for moment in self.run.moments)
+
+    def _by_moment(self) -> Iterator[tuple[Moment, np.ndarray]]:
+        """When there were examples that come again, and which of the examples of then they are."""
+        first = 0
+        for moment in self.run.moments:
+            end = first + len(moment.splits.everything)
+            own = self.rows[(self.rows >= first) & (self.rows < end)] - first
+            first = end
+            if len(own):
+                yield moment, own
 
 
-def _taught(context: StepContext, both: Splits, teacher: Teacher, config: TeacherConfig) -> Teacher:
+def _taught(
+    engine: Engine, run: ClassifierRun, both: Splits, teacher: Teacher, config: TeacherConfig
+) -> Teacher:
     """A teacher, fine-tuned further on the labels of rehearsed and new examples."""
     start = Checkpoint(
         teacher.config,
@@ -217,14 +288,14 @@ def _taught(context: StepContext, both: Splits, teacher: Teacher, config: Teache
         teacher.label_names,
     )
     cell = Cell(
-        ClassifierSetup(context.run.cell.setup.data, config, TEACHER),
+        ClassifierSetup(run.cell.setup.data, config, TEACHER),
         (Train(both.kind.alone, config.training),),
         config.seed,
         precision=config.training_precision,
         data_digest=both.labels_digest,
         teacher_digest=teacher.digest,
     )
-    taught = fine_tuned(context.engine, both, start, cell, "fine-tuning the teacher further")
+    taught = fine_tuned(engine, both, start, cell, "fine-tuning the teacher further")
     return dataclasses.replace(taught, pretrained=teacher.pretrained)
 
 

@@ -69,12 +69,12 @@ class Updated:
 
 def updated(line: Line, update: Update) -> Updated:
     """What has come of a pipeline of one update."""
-    first, last = line.hops
+    last = line.hops[-1]
     run, names = line.run, line.run.splits.label_names
     test = run.splits.test
     own = line.engine.run_folder(last.row.hash)
     kind = run.splits.kind
-    before = first.row.metrics[f"test/{kind.main}"]
+    before = last.row.metrics["test/before"]
     if not kind.has_classes:
         return Updated(run, update, last.row.metrics, before, last.folder, {}, last.notes)
     forgotten = {

@@ -39,8 +39,8 @@ def update_run(
       UserError: for anything the user can mend.
       Interrupted: after Ctrl-C; the same call goes on from there.
     """
-    with begun(folder, output, reporter, EXPERIMENT, ALL, options) as line:
-        own = columns_of(line.run.splits.config, **columns)
+    with begun(folder, output, reporter, EXPERIMENT, ALL, options, updates=True) as line:
+        own = columns_of(line.run.cell, **columns)
         update = Update(**settings, **own).bound(line.run)
         line.go((update,))
         return updated(line, update)

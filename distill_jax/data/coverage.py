@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,11 +23,25 @@ class Coverage:
       cut: share of the texts that were cut.
       unknown: share of the tokens, special ones apart, that the vocabulary does not know.
       fitting: tokens that 95% of the texts would need.
+      texts, words: how many there are; of words the tokens that were kept, special ones apart.
     """
 
     cut: float
     unknown: float
     fitting: int
+    texts: int = field(default=0, compare=False)
+    words: int = field(default=0, compare=False)
+
+    def joined(self, other: "Coverage") -> "Coverage":
+        """Of the texts of both; ``fitting`` is the larger one's."""
+        texts, words = self.texts + other.texts, self.words + other.words
+        return Coverage(
+            cut=(self.cut * self.texts + other.cut * other.texts) / max(texts, 1),
+            unknown=(self.unknown * self.words + other.unknown * other.words) / max(words, 1),
+            fitting=max(self.fitting, other.fitting),
+            texts=texts,
+            words=words,
+        )
 
 
 class Tally:
@@ -76,6 +90,8 @@ class Tally:
             cut=int(self._texts_L[max_length + 1 :].sum()) / self.texts,
             unknown=self.unknown / max(self.words, 1),
             fitting=int(np.searchsorted(np.cumsum(self._texts_L), place, side="right")),
+            texts=self.texts,
+            words=self.words,
         )
 
 
@@ -138,8 +154,7 @@ def unknown_below(coverage: Mapping[str, Coverage], reader: str) -> list[str]:
 def as_metrics(coverage: Mapping[str, Coverage]) -> dict[str, float]:
     """For the ledger: ``train/cut``, ``train/unknown``, and the same for the other splits."""
     return {
-        f"{split}/{name}": value
+        f"{split}/{name}": getattr(each, name)
         for split, each in coverage.items()
-        for name, value in asdict(each).items()
-        if name != "fitting"
+        for name in ("cut", "unknown")
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -119,19 +119,22 @@ def relabelled(dataset: Dataset[Any], label_names: tuple[str, ...]) -> dict[str,
 
 
 def apart(
-    new: Mapping[str, T], old: Mapping[str, T], keys_of: Callable[[T], Sequence[str]]
+    new: Mapping[str, T],
+    old: Mapping[str, Collection[str]],
+    keys_of: Callable[[T], Sequence[str]],
 ) -> tuple[dict[str, T], Notes]:
     """New splits without what would flatter a score: nothing is trained on that either test or
     validation holds, and nothing is tested on that was trained on before.
 
     Args:
+      old: split -> the keys of what was in it so far.
       keys_of: a key of each example's content.
 
     Raises:
       UserError: nothing of the new training examples is left.
     """
-    trained = set(keys_of(old["train"]))
-    tested = {key for split in ("validation", "test") for key in keys_of(old[split])}
+    trained = set(old["train"])
+    tested = {*old["validation"], *old["test"]}
     tables, notes = {}, []
     for split, table in new.items():
         known, of = (tested, "validation or test") if split == "train" else (trained, "train")
@@ -143,6 +146,13 @@ def apart(
     if "train" not in tables:
         raise UserError("nothing is new: every training example is in the run's own splits")
     return tables, tuple(notes)
+
+
+def keys_by_split(
+    tables: Mapping[str, T], keys_of: Callable[[T], Sequence[str]]
+) -> dict[str, frozenset[str]]:
+    """The keys of each split's examples; see ``apart``."""
+    return {split: frozenset(keys_of(table)) for split, table in tables.items()}
 
 
 def _only_labelled(tables: Mapping[str, T]) -> dict[str, T]:

@@ -21,7 +21,7 @@ from distill_jax.data.plan import example_arrays, filled
 from distill_jax.data.table import NO_LABEL, LabelledArrays, TextDataset, TextTable
 
 _FORMAT = 1
-_LAYOUT = 2
+_LAYOUT = 3
 """Of the files that are kept; the digest of what they hold does not depend on it."""
 _AT_ONCE = 1024
 """Texts that the tokeniser is given at a time: what it says of one takes kilobytes."""

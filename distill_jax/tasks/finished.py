@@ -6,13 +6,16 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from distill_jax.core.errors import UserError
-from distill_jax.engine.cell import Cell, SetupT, Train
+from distill_jax.engine.cell import Cell, SetupT, Stage, Train
 from distill_jax.engine.merge import rows_in
 from distill_jax.tables.ledger import LedgerRow
 from distill_jax.tables.names import MODEL
+
+NO_STEPS: Mapping[str, type[Stage]] = MappingProxyType({})
 
 
 def row_in(folder: Path) -> LedgerRow:
@@ -32,12 +35,15 @@ def row_in(folder: Path) -> LedgerRow:
     return rows[folder.name]
 
 
-def cell_again(row: LedgerRow, setup: type[SetupT], made_as: str) -> Cell[SetupT]:
+def cell_again(
+    row: LedgerRow, setup: type[SetupT], made_as: str, steps: Mapping[str, type[Stage]] = NO_STEPS
+) -> Cell[SetupT]:
     """The cell of a row.
 
     Args:
       setup: what the cell of such a row is.
       made_as: for people, what such a row is of.
+      steps: what may have been done to the finished student, by kind.
 
     Raises:
       UserError: it is another task's, or this version would make another run of it.
@@ -49,9 +55,12 @@ def cell_again(row: LedgerRow, setup: type[SetupT], made_as: str) -> Cell[SetupT
         stages = [*(before if isinstance(before, list) else [before]), config]
         cell: Cell[SetupT] = Cell(
             rebuilt(setup, config),
-            tuple(
-                Train(each["objective"], rebuilt(setup.Training, each["training"]))
-                for each in stages
+            (
+                *(
+                    Train(each["objective"], rebuilt(setup.Training, each["training"]))
+                    for each in stages
+                ),
+                *(rebuilt(steps[each["kind"]], each) for each in config.get("steps", ())),
             ),
             **{
                 name: config[name]

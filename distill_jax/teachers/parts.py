@@ -1,8 +1,8 @@
-"""Two speakers as one: of the first rows of a table one says, of the others the other."""
+"""Several speakers as one: each says its own part of the rows of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,31 +13,42 @@ from distill_jax.core.types import Batch
 Speaker = Callable[[Batch], Any]
 
 
-def by_part(first: Speaker, second: Speaker, border: int) -> Speaker:
-    """What two speakers say of one table.
+def by_part(speakers: Sequence[Speaker], counts: Sequence[int]) -> Speaker:
+    """What several speakers say of one table.
 
     Args:
-      first: knows the rows below ``border`` by their numbers.
-      second: knows those from ``border`` on, by their numbers from there.
+      speakers: the first one knows the first rows, and so on; each knows its own by their numbers
+        from its first one on.
+      counts: how many rows each knows.
 
     Returns:
-      (batch) -> what the one says of its rows, and the other of the others.
+      (batch) -> what each says of its rows. Who has none in a batch is not asked.
     """
+    ends = np.cumsum(counts)
 
     def heard(batch: Batch) -> Any:
         rows_B = np.asarray(batch.example_ids_B)
-        ours_B = (rows_B >= 0) & (rows_B < border)
-        theirs_B = rows_B >= border
-        one = first(_numbered(batch, np.where(ours_B, rows_B, -1)))
-        other = second(_numbered(batch, np.where(theirs_B, rows_B - border, -1)))
-
-        def pick(own: Any, their: Any) -> Any:
-            own, their = np.asarray(own), np.asarray(their)
-            return np.where(theirs_B.reshape(-1, *[1] * (own.ndim - 1)), their, own)
-
-        return jax.tree.map(pick, one, other)
+        part_B = np.where(rows_B < 0, -1, np.searchsorted(ends, rows_B, side="right"))
+        present = [int(part) for part in np.unique(part_B) if part >= 0] or [0]
+        said: Any = None
+        for part in present:
+            own_B = part_B == part
+            first = ends[part] - counts[part]
+            word = speakers[part](_numbered(batch, np.where(own_B, rows_B - first, -1)))
+            said = word if said is None else _where(own_B, word, said)
+        return said
 
     return heard
+
+
+def _where(chosen_B: np.ndarray, one: Any, other: Any) -> Any:
+    """Of the chosen rows the one word, of all others the other."""
+
+    def pick(own: Any, their: Any) -> Any:
+        own, their = np.asarray(own), np.asarray(their)
+        return np.where(chosen_B.reshape(-1, *[1] * (own.ndim - 1)), own, their)
+
+    return jax.tree.map(pick, one, other)
 
 
 def _numbered(batch: Batch, rows_B: np.ndarray) -> Batch:

@@ -47,6 +47,17 @@ def test_metrics_are_flat():
     }
 
 
+def test_two_tallies_joined_are_one_of_both():
+    one, two = Tally(), Tally()
+    one.add(np.array([4, 9, 30]), words=20, unknown=5)
+    two.add(np.array([25]), words=7, unknown=7)
+    joined = one.coverage(20).joined(two.coverage(20))
+    one.merge(two)
+    whole = one.coverage(20)
+    assert (joined.cut, joined.unknown) == pytest.approx((whole.cut, whole.unknown))
+    assert (joined.texts, joined.words) == (whole.texts, whole.words) == (4, 27)
+
+
 @given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=30), min_size=1, max_size=5))
 def test_a_tally_of_pieces_is_that_of_the_whole(pieces):
     """numpy's quantile over all lengths, held, is the oracle."""

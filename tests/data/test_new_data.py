@@ -82,7 +82,8 @@ def test_classes_in_another_order_are_put_in_the_run_s():
 
 
 def test_nothing_is_trained_on_that_is_tested_nor_tested_that_was_trained_on():
-    old = {"train": texts("a"), "validation": texts("b"), "test": texts("c")}
+    tables = {"train": texts("a"), "validation": texts("b"), "test": texts("c")}
+    old = {split: text_keys(table) for split, table in tables.items()}
     new = {"train": texts("x", "B", "c", "a"), "test": texts("A", "y"), "validation": texts("a")}
     tables, notes = apart(new, old, text_keys)
     assert tables["train"].texts == ("x", "a") and tables["test"].texts == ("y",)

@@ -81,7 +81,7 @@ def test_tokenised_once_and_read_back(tokenizer_file, tmp_path, monkeypatch):
     assert again.splits["train"].digest == first.splits["train"].digest
     assert again.coverage == first.coverage
     assert isinstance(again.splits["train"].tokens_S, np.memmap)
-    assert [p.name for p in cache.iterdir()] == [f"{first.digest}-2"]
+    assert [p.name for p in cache.iterdir()] == [f"{first.digest}-3"]
 
 
 @pytest.mark.parametrize("texts_b", [None, ("d", "c", "b", "a", "x")])
@@ -129,7 +129,7 @@ def test_the_name_of_the_arrays_holds_everything_they_depend_on(tokenizer_file, 
 def test_damaged_arrays_are_refused(tokenizer_file, tmp_path):
     dataset = dataset_of(["a b"])
     digest = tokenise_dataset(dataset, tokenizer_file, cache=tmp_path / "cache").digest
-    folder = tmp_path / "cache" / f"{digest}-2"
+    folder = tmp_path / "cache" / f"{digest}-3"
     file = folder / "train.tokens_S.npy"
     whole = file.read_bytes()
     for content in (whole[:-1] + b"\7", whole[:-4], b"", None):

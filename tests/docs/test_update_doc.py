@@ -42,6 +42,13 @@ def test_a_command_that_it_shows_runs(finished_run, tmp_path, capsys, monkeypatc
     assert f"{100 * at['teacher/new/after']:.1f}% on the new test (before: " in text
     dispatch(["predict", str(paths[2]), "the music is good"])
     assert capsys.readouterr().out.split("\t")[0] in ("neg", "pos")
+    newer = make_newer(tmp_path / "NEWER", {"train": 10, "test": 12}, verdicts=("good", "bad"))
+    command = SHOWN[4].replace("RUN/updated/runs/HASH", str(paths[2]))
+    again = command.replace("files:NEWER", newer)
+    dispatch(["update", *shlex.split(again), "--output", str(tmp_path / "out")])
+    out = capsys.readouterr().out
+    assert re.search(r"old +50 +acc", out) and re.search(r"new +12 +acc", out)
+    assert "teacher was fine-tuned" not in paths[0].read_text()
 
 
 def test_its_numbers_and_names_are_those_of_the_code():

@@ -1,4 +1,4 @@
-"""Two speakers as one: each row is said by the one who knows it, by its own number."""
+"""Several speakers as one: each row is said by the one who knows it, by its own number."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,14 +23,24 @@ def speaker(name, count):
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [3, 4, 5, 6], [6, 0, 4, 2], [5]])
-def test_rows_below_the_border_are_the_first_s(rows):
+def test_each_row_is_said_by_the_one_whose_it_is(rows):
     table = ImageTable(
         tuple(f"e{n}" for n in range(7)), np.zeros(7, np.int32), np.zeros((7, 2, 2, 1), np.float32)
     )
     batch = table.batch(np.array(rows), 1, 5)
-    heard = by_part(speaker(1, 3), speaker(2, 4), 3)(batch)
-    expected = [(1, row) if row < 3 else (2, row - 3) for row in rows]
+    heard = by_part([speaker(1, 3), speaker(2, 2), speaker(3, 2)], [3, 2, 2])(batch)
+    firsts = [(1, 0)] * 3 + [(2, 3)] * 2 + [(3, 5)] * 2
+    expected = [(firsts[row][0], row - firsts[row][1]) for row in rows]
     np.testing.assert_array_equal(heard.logits_BC[: len(rows)], expected)
     np.testing.assert_array_equal(heard.hidden_states[1][: len(rows), 1], expected)
     assert (heard.logits_BC[len(rows) :, 1] == -1).all()  # nobody's
     assert jnp.asarray(heard.logits_BC).dtype == jnp.float32
+
+
+def test_who_has_no_row_in_a_batch_is_not_asked():
+    table = ImageTable(("a", "b"), np.zeros(2, np.int32), np.zeros((2, 2, 2, 1), np.float32))
+    silent = lambda _: pytest.fail("asked")  # noqa: E731
+    heard = by_part([silent, speaker(2, 1)], [1, 1])(table.batch(np.array([1]), 1, 3))
+    assert heard.logits_BC[0].tolist() == [2, 0]
+    nobody = table.batch(np.array([], int), 1, 3)
+    assert by_part([speaker(1, 1), silent], [1, 1])(nobody).logits_BC.shape == (3, 2)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from distill_jax.core.errors import UserError
+from distill_jax.engine.cell import Stage
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.sweep import Point, Sweep
@@ -17,7 +19,7 @@ from distill_jax.tasks.classification.cells import (
 )
 from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.table import Classification
-from distill_jax.tasks.finished import cell_again, row_in
+from distill_jax.tasks.finished import NO_STEPS, cell_again, row_in
 from distill_jax.tasks.kinds.kind import Kind
 from distill_jax.tasks.kinds.kinds import kind_named
 
@@ -31,11 +33,6 @@ def row_of(folder: Path) -> LedgerRow:
     row = row_in(folder)
     if row.row == TEACHER or "objective" not in row.config:
         raise UserError(f"{folder.resolve()} is of a {row.row}, not of a student")
-    if "steps" in row.config:
-        raise UserError(
-            f"{folder.resolve()} is of a student that was compressed; name the run that it began "
-            "with, and all steps"
-        )
     return row
 
 
@@ -45,9 +42,9 @@ def kind_of(row: LedgerRow) -> Kind:
     return kind_named(str(data.get("task", DataConfig.task)) if data else DataConfig.task)
 
 
-def cell_of(row: LedgerRow) -> ClassifierCell:
+def cell_of(row: LedgerRow, steps: Mapping[str, type[Stage]] = NO_STEPS) -> ClassifierCell:
     """The cell of a classifier's row; see ``cell_again``."""
-    return cell_again(row, ClassifierSetup, "a classifier")
+    return cell_again(row, ClassifierSetup, "a classifier", steps)
 
 
 def teachers_of(folder: Path, row: LedgerRow) -> list[LedgerRow]:
@@ -66,17 +63,16 @@ def teachers_of(folder: Path, row: LedgerRow) -> list[LedgerRow]:
     ]
 
 
-def found_again(engine: Engine, row: LedgerRow, ledger: Ledger) -> ClassifierRun:
+def found_again(engine: Engine, cell: ClassifierCell, ledger: Ledger) -> ClassifierRun:
     """The run with its examples and teachers; the row of a teacher goes to the ledger, where it is
     not there yet.
 
     Raises:
       UserError: data or teachers are not there any more, or others than they were.
     """
-    cell = cell_of(row)
     sweep = Sweep(
         name="compress",
-        title=row.hash,
+        title=cell.hash,
         base=cell,
         rows=(Point(cell.objective),),
         groups=(Point(cell.setup.student),),
@@ -88,11 +84,11 @@ def found_again(engine: Engine, row: LedgerRow, ledger: Ledger) -> ClassifierRun
     task.prepare(engine, [entry])
     task.raise_teachers(ledger)
     run = task.run(entry)
-    if run.hash != row.hash:
+    if run.hash != cell.hash:
         changed = [
             name.removesuffix("_digest")
             for name in ("data_digest", "teacher_digest", "plugin")
             if getattr(run.cell, name) != getattr(cell, name)
         ]
-        raise UserError(f"{' and '.join(changed)} of {row.hash} are not what they were")
+        raise UserError(f"{' and '.join(changed)} of {cell.hash} are not what they were")
     return run

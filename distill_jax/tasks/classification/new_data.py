@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +13,14 @@ from distill_jax.core.digests import digest, digest_strings, unit_interval
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import home
 from distill_jax.data.coverage import Coverage
-from distill_jax.data.load_images import is_images, load_images
-from distill_jax.data.new_data import apart, keys_of_images, new_images
+from distill_jax.data.load_images import is_images
+from distill_jax.data.new_data import apart, keys_by_split, keys_of_images, new_images
 from distill_jax.data.splits import text_keys
 from distill_jax.data.table import Dataset
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.tasks.classification.cells import DataConfig
 from distill_jax.tasks.classification.runs import ClassifierRun
-from distill_jax.tasks.classification.splits import Examples, Splits, load_texts
+from distill_jax.tasks.classification.splits import Examples, Splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class NewData:
       notes: what was decided about it.
       coverage: see ``Splits``.
       test_texts: see ``Splits``.
+      seen: see ``ClassifierRun``.
     """
 
     config: DataConfig
@@ -44,6 +46,7 @@ class NewData:
     notes: tuple[str, ...] = ()
     coverage: Mapping[str, Coverage] = dataclasses.field(default_factory=dict)
     test_texts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, repr=False)
+    seen: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def labels(self) -> int:
@@ -56,7 +59,7 @@ def load_new_data(config: DataConfig, run: ClassifierRun) -> NewData:
 
     Args:
       config: with the name of the new data and its columns.
-      run: whose classes, tokeniser and maximal length count.
+      run: whose classes, tokeniser and maximal length count, and all that it has seen.
 
     Raises:
       UserError: they are of another kind than the run's, nothing of them is new, or they have a
@@ -67,7 +70,7 @@ def load_new_data(config: DataConfig, run: ClassifierRun) -> NewData:
         raise UserError(f"data {config.name!r} and {own.name!r}: one is images, the other texts")
     if is_images(config.name):
         tables, notes = new_images(config.name, names)
-        tables, told = apart(tables, load_images(own.name).splits, keys_of_images)
+        tables, told = apart(tables, run.seen, keys_of_images)
         size, seen = tables["train"].image, run.splits.everything.image
         if size != seen:
             raise UserError(f"new images of {size}, the run's are {seen} (height, width, channels)")
@@ -79,23 +82,23 @@ def load_new_data(config: DataConfig, run: ClassifierRun) -> NewData:
             tables.get("test"),
             found.digest,
             (*notes, *told),
+            seen=keys_by_split(tables, keys_of_images),
         )
     return _new_texts(config, run)
 
 
 def _new_texts(config: DataConfig, run: ClassifierRun) -> NewData:
-    names, own = run.splits.label_names, load_texts(run.splits.config)
-    kind = run.splits.kind
+    names, own, kind = run.splits.label_names, run.splits.config, run.splits.kind
     tables, notes = kind.load_new(config, names)
-    if (tables["train"].texts_b is None) != (own.splits["train"].texts_b is None):
+    if (tables["train"].texts_b is None) != (_columns(run.splits) == 1):
         raise UserError(f"{config.name} and {own.name}: one has pairs, the other has not")
-    tables, told = apart(tables, own.splits, text_keys)
+    tables, told = apart(tables, run.seen, text_keys)
     tokenizer_file = run.teacher.pretrained.tokenizer_file
     assert tokenizer_file is not None, "the run reads texts"
     tokens = kind.tokenise(
         Dataset("new", names, tables),
         tokenizer_file,
-        run.splits.config.max_length,
+        own.max_length,
         home() / "tokens",
     )
     ready = {
@@ -114,7 +117,13 @@ def _new_texts(config: DataConfig, run: ClassifierRun) -> NewData:
         (*notes, *told),
         tokens.coverage,
         texts,
+        keys_by_split(tables, text_keys),
     )
+
+
+def _columns(splits: Splits) -> int:
+    """How many texts an example has."""
+    return len(next(iter(splits.test_texts.values())))
 
 
 def _with_targets(table: TokenTable, old: Examples) -> TokenTable:
@@ -166,12 +175,13 @@ def mixed(splits: Splits, rows: np.ndarray, new: NewData) -> Splits:
     Args:
       rows: of ``splits.everything``.
     """
-    train = _named(new.train)
+    kind = splits.kind
+    train = kind.renamed(new.train, "new/")
     if len(rows):
         train = splits.everything.take(rows).joined(train)  # type: ignore[arg-type]
     validation = splits.validation
     if new.validation is not None:
-        validation = validation.joined(_named(new.validation))  # type: ignore[arg-type]
+        validation = validation.joined(kind.renamed(new.validation, "new/"))  # type: ignore
     again = [splits.everything.ids[row] for row in rows]
     content = digest({"old": splits.digest, "again": digest_strings(again), "new": new.digest})
     return dataclasses.replace(
@@ -186,8 +196,39 @@ def mixed(splits: Splits, rows: np.ndarray, new: NewData) -> Splits:
     )
 
 
-def _named(table: Examples) -> Examples:
-    return dataclasses.replace(table, ids=tuple(f"new/{example}" for example in table.ids))
+def grown(splits: Splits, new: NewData, prefix: str) -> Splits:
+    """All that there was and all that was new, as what the next new data come to.
+
+    Args:
+      prefix: the ids of what was new begin with it.
+    """
+
+    def both(table: Examples, more: Examples | None) -> Examples:
+        if more is None:
+            return table
+        return table.joined(splits.kind.renamed(more, prefix))  # type: ignore[arg-type]
+
+    everything = both(splits.everything, new.train)
+    digests: dict[str, Any] = {
+        name: digest({"old": getattr(splits, name), "new": new.digest})
+        for name in ("digest", "labels_digest", "tokens_digest")
+    }
+    covered = {
+        split: own.joined(new.coverage[split]) if split in new.coverage else own
+        for split, own in splits.coverage.items()
+    }
+    texts = {f"{prefix}{example}": told for example, told in new.test_texts.items()}
+    return dataclasses.replace(
+        splits,
+        labelled=everything.take(np.flatnonzero(everything.labels_N >= 0)),
+        everything=everything,
+        validation=both(splits.validation, new.validation),
+        test=both(splits.test, new.test),
+        few_lengths=_longer(splits.few_lengths, new),
+        coverage=covered,
+        test_texts={**splits.test_texts, **texts},
+        **digests,
+    )
 
 
 def _longer(lengths: tuple[int, ...], new: NewData) -> tuple[int, ...]:

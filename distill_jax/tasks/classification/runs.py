@@ -19,6 +19,9 @@ from distill_jax.core.digests import canonical_json
 from distill_jax.core.distributed import is_lead
 from distill_jax.core.files import write_atomic
 from distill_jax.data.coverage import as_metrics
+from distill_jax.data.load_images import is_images, load_images
+from distill_jax.data.new_data import keys_by_split, keys_of_images
+from distill_jax.data.splits import text_keys
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.interface import Run
 from distill_jax.engine.rows import ledger_row, training_facts
@@ -44,7 +47,7 @@ from distill_jax.tasks.classification.models import (
     params_of_student,
 )
 from distill_jax.tasks.classification.peers import among_peers, start_of_peers, the_first
-from distill_jax.tasks.classification.splits import Examples, Splits
+from distill_jax.tasks.classification.splits import Examples, Splits, load_texts
 from distill_jax.tasks.classification.teacher import Teacher
 from distill_jax.tasks.classification.teacher_check import Checked
 from distill_jax.tasks.kinds.kind import Calibrated
@@ -62,6 +65,19 @@ class Shared(Protocol):
     def outputs(self, run: ClassifierRun) -> TeacherOutputs | None: ...
 
     def teacher_on_test(self, run: ClassifierRun) -> np.ndarray | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """Training examples that came together.
+
+    Attributes:
+      splits: they are its ``everything``, as the teachers were asked about them.
+      teachers: as they were then.
+    """
+
+    splits: Splits
+    teachers: tuple[Teacher, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +105,19 @@ class ClassifierRun(Run):
     def taught(self) -> Splits:
         """The examples as its teachers read them."""
         return self.heard or self.splits
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """Its training examples as they came, those of ``splits.everything`` in its order."""
+        return (Moment(self.splits, self.teachers),)
+
+    @cached_property
+    def seen(self) -> Mapping[str, frozenset[str]]:
+        """Split -> keys of the content of all examples that were there, used or not."""
+        name = self.splits.config.name
+        if is_images(name):
+            return keys_by_split(load_images(name).splits, keys_of_images)
+        return keys_by_split(load_texts(self.splits.config).splits, text_keys)
 
     @property
     def begun(self) -> Checkpoint:

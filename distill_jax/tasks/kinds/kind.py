@@ -201,6 +201,11 @@ class Kind(ABC):
         """A table as losses and ``scores`` read it."""
         return table
 
+    def renamed(self, table: Examples, prefix: str) -> Examples:
+        """A table whose ids begin with a prefix, so that it can stand beside one with the same."""
+        ids = tuple(f"{prefix}{example}" for example in table.ids)
+        return dataclasses.replace(table, ids=ids)
+
     def units(self, saved: Mapping[str, Any] | None, fitted: Any) -> tuple[float, float] | None:
         """By what the outputs of a head that was trained elsewhere are multiplied, and what is then
         added, so that they are as ``ready`` has the labels; None where they are.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,6 +94,13 @@ class Spans(Kind):
 
     def fit(self, labelled: Examples, label_names: Sequence[str]) -> Any:
         return {"unanswerable": any(window.due == () for window in of_tokens(labelled).aside or ())}
+
+    def renamed(self, table: Examples, prefix: str) -> Examples:
+        """The questions that its windows are of, too."""
+        tokens = of_tokens(super().renamed(table, prefix))
+        windows = tokens.aside or ()
+        aside = tuple(each._replace(question=f"{prefix}{each.question}") for each in windows)
+        return dataclasses.replace(tokens, aside=aside)
 
     def described(self, label_names: Sequence[str]) -> str:
         return "answers are spans of the context"

@@ -19,7 +19,10 @@ from distill_jax.core.errors import UserError
 from distill_jax.core.mesh import make_mesh
 from distill_jax.data.tokenise import TokenTable
 from distill_jax.engine.engine import Engine
+from distill_jax.evaluation.spans import found_answers
+from distill_jax.tables.evidence import unpack_numbers
 from distill_jax.tables.ledger import Ledger
+from distill_jax.tasks.classification.cells import DataConfig
 
 SIZES = {"train": 20, "test": 16}
 
@@ -117,9 +120,9 @@ def finished(small, toy_tasks, toy_tags, toy_intents, toy_questions, tmp_path, m
     return made
 
 
-def make_newer(task, folder):
+def make_newer(task, folder, seed=7):
     folder.mkdir()
-    NEWER[task](folder, random.Random(7))
+    NEWER[task](folder, random.Random(seed))
     return f"files:{folder}"
 
 
@@ -158,6 +161,31 @@ def test_a_student_goes_on_and_is_reported_by_its_own_scores(task, finished, tmp
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("task", NEWER)
+def test_it_goes_on_again(task, finished, tmp_path):
+    """The old test is then that of the run and that of the first update, whatever their ids."""
+    folder, told = finished(task), {}
+    for seed, name in enumerate(("one", "two"), 7):
+        data, output = make_newer(task, tmp_path / name, seed), tmp_path / f"updated-{name}"
+        update = ["update", str(folder), "--data", data, "--output", str(output), "--rehearse", "9"]
+        dispatch([*update, *(("--steps", "4") if name == "one" else ())])
+        told[name] = json.loads((output / "update.json").read_text())
+        folder = Path(told[name]["folder"])
+    first, at = told["one"]["metrics"], told["two"]["metrics"]
+    assert at["test/tested"] == first["test/tested"] + first["new/tested"]
+    assert at["old/examples"] == first["old/examples"] + first["new/examples"]
+    assert at["old/rehearsed"] == at["old/examples"]
+    ledgers = [Ledger(tmp_path / f"updated-{name}/ledger.jsonl").rows() for name in told]
+    begun, row = ledgers[0][1], ledgers[1][-1]
+    assert [step["data"] for step in row.config["steps"]] == [
+        f"files:{tmp_path / name}" for name in ("one", "two")
+    ]
+    if task == "spans":  # of questions with one id none is lost
+        asked = [len(unpack_numbers(each.test_scores["f1"])) for each in (begun, row)]
+        assert asked[1] == asked[0] + SIZES["test"]
+
+
+@pytest.mark.long
 def test_unlabelled_texts_and_unknown_labels(finished, tmp_path):
     run_folder = finished("labels")
     bare = tmp_path / "bare"
@@ -177,6 +205,17 @@ def test_unlabelled_texts_and_unknown_labels(finished, tmp_path):
         dispatch([*common, f"files:{bare}", *output])
     with pytest.raises(UserError, match="has no sets of labels"):
         dispatch([*common, "review_snippets/movie", *output])
+
+
+def test_questions_of_one_id_stay_two_beside_each_other(tmp_path, toy_questions, toy_teacher):
+    config = DataConfig(f"files:{toy_questions}", task="spans", max_length=28)
+    kind = config.kind
+    tokens = kind.tokenise(kind.load(config), toy_teacher / "tokenizer.json", 28, None)
+    test = tokens.splits["test"]
+    both = test.joined(kind.renamed(test, "new/"))
+    said = np.zeros((len(both), int(both.lengths_N.max()), 2), np.float32)
+    one, two = (found_answers(said[: len(each)], each.aside) for each in (test, both))
+    assert len(two) == 2 * len(one) and len(set(both.ids)) == 2 * len(test)
 
 
 def test_tables_of_targets_are_joined_row_by_row():
