@@ -17,7 +17,7 @@ PAGES = (
 )
 STAND_ALONE = ("bench/growth.md", "bench/losses.md", "bench/items.md")
 """Files that are parts of their own, by their stems."""
-SHOWN = ("table.md", "trends.md", "compression.md", "race.md", "changes.md")
+SHOWN = ("table.md", "trends.md", "compression.md", "students.md", "race.md", "changes.md")
 """Of a folder of results, in this order, those that are there."""
 
 
