@@ -24,14 +24,16 @@ def make_newer(
     *,
     labels: bool = True,
     verdicts: tuple[str, str] = ("music", "cast"),
+    seed: int = 1,
 ) -> str:
     """``files:FOLDER`` of texts in which ``music`` is positive and ``cast`` negative.
 
     Args:
       verdicts: other words for these.
+      seed: another makes other texts; what a teacher said of the same ones is in its cache.
     """
     folder.mkdir(parents=True)
-    rng = random.Random(1)
+    rng = random.Random(seed)
     for split, size in sizes.items():
         with open(folder / f"{split}.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
