@@ -54,8 +54,10 @@ def ask_experts(params: Mapping[str, Any], student_BD: Array) -> Array:
         params["second"]["kernel"],
         params["second"]["bias"],
     )
-    middle_BGH = jax.nn.relu(jnp.einsum("bd,gdh->bgh", student_BD, first) + bias_1[None])
-    return jnp.einsum("bgh,ghd->bgd", middle_BGH, second) + bias_2[None]
+    # Experts first: a CPU multiplies batches of matrices that lie together twice as fast.
+    middle_GBH = jax.nn.relu(jnp.einsum("bd,gdh->gbh", student_BD, first) + bias_1[:, None])
+    made_GBD = jnp.einsum("gbh,ghd->gbd", middle_GBH, second) + bias_2[:, None]
+    return jnp.moveaxis(made_GBD, 0, 1)
 
 
 def select_experts(params: Mapping[str, Any], teacher_BD: Array) -> Array:
