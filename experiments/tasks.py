@@ -2,6 +2,7 @@
 
     python experiments/tasks.py --data shared/data            # all tasks whose data are there
     python experiments/tasks.py --preset smoke                # a few steps of each
+    python experiments/tasks.py --data shared/data --tables task_wnut17 task_xquad
 
 ``--data`` names the folder with the data sets, see the README there; those that are not there are
 left out with a line. A new task is one entry of ``TASKS``.

@@ -11,7 +11,7 @@ import tyro
 from distill_jax.cli.precision import computing_in
 from distill_jax.cli.results import conclude, open_console
 from distill_jax.cli.run import parse_flags, run
-from distill_jax.core.errors import UserError
+from distill_jax.core.errors import UserError, unknown
 from distill_jax.engine.options import DEFAULTS, Precision, RunOptions, Strategy, TrackTo
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class Flags(TableFlags):
     precision: Precision = "f32"
     """f32. bf16: students and teacher compute in bfloat16. bf16-params: students' parameters are
     bfloat16 too."""
+    tables: tuple[str, ...] = ()
+    """Of a script that makes several: some of them, by their names; default: all."""
     output_dir: Path | None = None
     """Tables go to folders under this one, NAME or NAME-smoke; default: results."""
 
@@ -109,7 +111,7 @@ def _main(
 ) -> None:
     flags = parse_flags(known, arguments, Path(sys.argv[0]).name)
     flags.use_plugin()
-    sweeps = declare(flags)
+    sweeps = chosen_tables(declare(flags), flags.tables)
     for name in ("seeds", "teacher_seeds", "label_seeds"):
         if given := getattr(flags, name):
             sweeps = [replace(sweep, **{name: given}) for sweep in sweeps]
@@ -118,6 +120,19 @@ def _main(
     console = open_console()
     for sweep in sweeps:
         _run(sweep, flags, console)
+
+
+def chosen_tables(sweeps: "Sequence[Sweep[Any]]", names: Sequence[str]) -> "list[Sweep[Any]]":
+    """Those of a script's tables that are named, in the script's order; all where none is.
+
+    Raises:
+      UserError: for a table that the script does not make.
+    """
+    known = [sweep.name for sweep in sweeps]
+    for name in names:
+        if name not in known:
+            raise unknown("table", name, known)
+    return [sweep for sweep in sweeps if not names or sweep.name in names]
 
 
 def _run(sweep: "Sweep[Any]", flags: Flags, console: "Console") -> None:

@@ -66,6 +66,14 @@ def test_seeds_of_students_teachers_and_labels_reach_every_table(declared):
     assert first.base.precision == "bf16"
 
 
+def test_some_of_the_tables_are_chosen_by_name(declared, capsys):
+    assert [sweep.name for sweep in declared("--tables", "two")] == ["two"]
+    assert [sweep.name for sweep in declared("--tables", "two", "one")] == ["one", "two"]
+    with pytest.raises(SystemExit) as stopped:
+        declared("--tables", "tow")
+    assert stopped.value.code == 2 and "'two'" in capsys.readouterr().err
+
+
 def test_a_plugin_is_loaded_before_the_script_names_its_rows(tmp_path, monkeypatch, own_registry):
     monkeypatch.setattr(experiment, "_run", lambda *given: None)
     (tmp_path / "mine.py").write_text(
