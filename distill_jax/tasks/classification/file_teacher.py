@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -80,6 +80,8 @@ class FileTeacher(Teacher):
     Attributes:
       words: of the examples.
     """
+
+    by_id: ClassVar[bool] = True
 
     words: Words = field(kw_only=True)
 
