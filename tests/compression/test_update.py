@@ -4,15 +4,14 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
 from compressed import finished
 from digit_tables import digit_sweep
 from image_files import quarters, written
+from killed import stopped_at
 from newer import brought_up, make_newer
 
 from distill_jax.compression.update import Update, _Words, new_data
@@ -29,7 +28,6 @@ from distill_jax.tasks.classification.cells import TeacherConfig
 from distill_jax.tasks.classification.new_data import mixed, rehearsed
 from distill_jax.tasks.kinds import kind as kind_module
 from distill_jax.teachers.live import LiveTeacher
-from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.step import CompiledStep
 
 SIZES = {"train": 60, "dev": 16, "test": 40}
@@ -130,18 +128,8 @@ def same(one, other):
     assert timeless[0] == timeless[1]
 
 
-def test_one_that_is_stopped_goes_on_to_the_same_bits(
-    finished_run, whole, newer, tmp_path, monkeypatch
-):
-    call, calls = CompiledStep.__call__, iter(range(1, 40))
-
-    def stops(*arguments):
-        if next(calls) == 9:
-            os.kill(os.getpid(), signal.SIGINT)
-        return call(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(CompiledStep, "__call__", stops)
+def test_one_that_is_stopped_goes_on_to_the_same_bits(finished_run, whole, newer, tmp_path):
+    with stopped_at(9):
         brought_up(finished_run, newer, tmp_path)
     said = io.StringIO()
     found = brought_up(finished_run, newer, tmp_path, said=said)

@@ -81,7 +81,7 @@ def test_questions_for_a_teacher_alone_need_no_answers_and_keep_none(tmp_path):
         table, _ = load_unanswered(folder)
         assert len(table) == count and table.targets == (None,) * count
         assert table.labels_N.tolist() == [-1] * count
-    with pytest.raises(UserError, match="no train file in .*, which holds transfer.json"):
+    with pytest.raises(UserError, match=r"no train file in .*, which holds transfer\.json"):
         load(folders[1])
 
 
