@@ -7,7 +7,9 @@ Students have dropout, and losses with parameters of their own. Run with the env
 tests, so that programs are the same to the bit.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 import sys
@@ -15,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import pytest
 
 from distill_jax.core.mesh import make_mesh
 from distill_jax.engine import run as run_module
@@ -31,6 +34,7 @@ from distill_jax.tasks.classification.cells import (
     TrainingConfig,
 )
 from distill_jax.tasks.classification.table import Classification
+from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.optimizer import OptimizerConfig
 from distill_jax.training.step import CompiledStep
 
@@ -109,6 +113,21 @@ def environment():
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+
+
+@contextlib.contextmanager
+def stopped_at(step: int):
+    """Ctrl-C comes before the training step of this number, and ends what is done within."""
+    call, calls = CompiledStep.__call__, itertools.count(1)
+
+    def stops(*arguments):
+        if next(calls) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return call(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(CompiledStep, "__call__", stops)
+        yield
 
 
 def kill_at(step: int) -> None:

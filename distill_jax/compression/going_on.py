@@ -28,17 +28,14 @@ def check_steps(folder: Path, row: LedgerRow, *, updates: bool) -> None:
       updates: whether it may have been brought up to date.
     """
     kinds = _kinds(row.config.get("steps", ()))
+    begun = "name the run that it began with"
     if kinds - {Update.kind}:
-        last = "bring that up to date, then compress it anew" if updates else "and all steps"
-        raise UserError(
-            f"{folder.resolve()} is of a student that was compressed; name the run that it began "
-            f"with{':' if updates else ','} {last}"
-        )
-    if kinds and not updates:
-        raise UserError(
-            f"{folder.resolve()} is of a student that was brought up to date, which is not "
-            "compressed; name the run that it began with"
-        )
+        told = f"was compressed; {begun}" + ("" if updates else ", and all steps")
+    elif kinds and not updates:
+        told = f"was brought up to date, which is not compressed; {begun}"
+    else:
+        return
+    raise UserError(f"{folder.resolve()} is of a student that {told}")
 
 
 def _kinds(steps: Any) -> set[str]:

@@ -7,6 +7,7 @@ may name, ``prune(0.5, by='movement')``, and is named in ``kinds``.
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -100,7 +101,7 @@ class StepContext(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Step(Stage):
+class Step(Stage, ABC):
     """A stage that is done to a finished student.
 
     Attributes:
@@ -122,13 +123,13 @@ class Step(Stage):
         if setup.Training is not TrainingConfig:
             raise UserError(f"{self.kind} is for classifiers")
 
+    @abstractmethod
     def apply(self, student: Student, context: StepContext) -> Student:
         """The student after it.
 
         Raises:
           UserError: a student that cannot have it done.
         """
-        raise NotImplementedError
 
     def __str__(self) -> str:
         """As the grammar reads it."""

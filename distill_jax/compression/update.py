@@ -119,9 +119,8 @@ class Update(Training):
             raise UserError("the run is a placebo: its student hears of other examples")
         if run.cell.setup.vocabulary:
             raise UserError("the student has a vocabulary of its own, of the texts that were there")
-        for teacher in run.teachers:
-            if silent := int((~teacher.speaks_of(new.train)).sum()):
-                raise UserError(f"a teacher of the run says nothing of {silent:,} new examples")
+        if any(teacher.by_id for teacher in run.teachers):
+            raise UserError("a teacher of the run is no model: it says nothing of new examples")
         return dataclasses.replace(self, objective=own, content=new.digest)
 
     def canonical(self, objective: str) -> str:

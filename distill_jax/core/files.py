@@ -96,7 +96,10 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("one array without a name, an .npy")
+        with found as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError):
         raise

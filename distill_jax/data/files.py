@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from distill_jax.core.errors import UserError, nearest
 from distill_jax.data.file_formats import class_names, kind_of, place, read_cells, read_lines
-from distill_jax.data.labels import CLASSES, LabelColumn, Unread
+from distill_jax.data.labels import CLASSES, LabelColumn
 from distill_jax.data.split_files import TEXT, TRANSFER, find_split_files
 from distill_jax.data.splits import build_dataset, concatenate, content_ids, text_keys
 from distill_jax.data.table import TextDataset, TextTable
@@ -139,13 +139,14 @@ def load_unlabelled(
       UserError: as ``load``.
     """
     files = find_split_files(folder, needed=("train", TRANSFER))
-    columns = Columns(text, text_b, "", Unread(labels), labelled=False)
+    columns = Columns(text, text_b, "", labels, labelled=False)
     notes = list(files.notes)
-    tables = {}
-    for split in ("train", TRANSFER):
-        if split in files.paths:
-            rows = _read(files.paths[split], columns, split, notes)
-            tables[split] = _table(split, rows, [None] * len(rows), (), columns, notes)
+    rows = {
+        split: _read(files.paths[split], columns, TRANSFER, notes)
+        for split in ("train", TRANSFER)
+        if split in files.paths
+    }
+    tables = {split: _texts(split, each, columns, notes) for split, each in rows.items()}
     if len(tables) == 1:
         return next(iter(tables.values())), tuple(notes)
     tables = told_apart(tables, notes)
@@ -243,6 +244,12 @@ def _table(
     notes: list[str],
 ) -> TextTable:
     labels_N, targets = columns.labels.columns(labels, label_names, lambda row: rows[row].place)
+    table = _texts(split, rows, columns, notes)
+    return dataclasses.replace(table, labels_N=labels_N, targets=targets)
+
+
+def _texts(split: str, rows: Sequence[_Row], columns: Columns, notes: list[str]) -> TextTable:
+    """A table without labels."""
     texts = tuple(row.text for row in rows)
     texts_b = tuple(row.text_b or "" for row in rows) if columns.text_b else None
     ids = tuple(row.id for row in rows if row.id is not None)
@@ -252,8 +259,6 @@ def _table(
         ids=ids if len(set(ids)) == len(rows) else content_ids(texts, texts_b),
         texts=texts,
         texts_b=texts_b,
-        labels_N=labels_N,
-        targets=targets,
     )
 
 

@@ -143,33 +143,3 @@ class ClassColumn(LabelColumn):
 
 
 CLASSES = ClassColumn()
-
-
-@dataclass(frozen=True)
-class Unread(LabelColumn):
-    """No labels, whatever the column holds: the texts alone, as another column of labels has them.
-
-    Attributes:
-      own: that column.
-    """
-
-    own: LabelColumn = CLASSES
-
-    def text(self, cells: Mapping[str, Any], column: str, where: str) -> Any:
-        return self.own.text(cells, column, where)
-
-    def read(self, cells: Mapping[str, Any], column: str, where: str) -> None:
-        return None
-
-    def names(
-        self,
-        labels: Sequence[Any],
-        column: str,
-        where: str,
-        named: tuple[str, ...] | None,
-        notes: list[str],
-    ) -> tuple[str, ...]:
-        return ()
-
-    def columns(self, labels: Sequence[Any], names: tuple[str, ...], place: Place) -> Columns:
-        return None, None

@@ -123,8 +123,9 @@ def apart(
     old: Mapping[str, Collection[str]],
     keys_of: Callable[[T], Sequence[str]],
 ) -> tuple[dict[str, T], Notes]:
-    """New splits without what would flatter a score: nothing is trained on that either test or
-    validation holds, and nothing is tested on that was trained on before.
+    """New splits without what would flatter a score: nothing is trained on that a test or a
+    validation split holds, old or new, nothing is tested on that was trained on before, and no
+    step is chosen by what the old test holds.
 
     Args:
       old: split -> the keys of what was in it so far.
@@ -133,18 +134,30 @@ def apart(
     Raises:
       UserError: nothing of the new training examples is left.
     """
-    trained = set(old["train"])
-    tested = {*old["validation"], *old["test"]}
+    keys = {split: keys_of(table) for split, table in new.items()}
+    trained = {"old train": set(old["train"])}
+    asked = {key for split, own in keys.items() if split != "train" for key in own}
+    known = {
+        "train": {
+            "old validation or test": {*old["validation"], *old["test"]},
+            "new validation or test": asked - trained["old train"],
+        },
+        "validation": {**trained, "old test": set(old["test"])},
+        "test": trained,
+    }
     tables, notes = {}, []
     for split, table in new.items():
-        known, of = (tested, "validation or test") if split == "train" else (trained, "train")
-        rows = [row for row, key in enumerate(keys_of(table)) if key not in known]
-        if gone := len(table) - len(rows):
-            notes.append(f"{gone} of {len(table)} new {split} examples are left out: in old {of}")
+        rows = list(range(len(table)))
+        for where, some in known[split].items():
+            left = [row for row in rows if keys[split][row] not in some]
+            if gone := len(rows) - len(left):
+                told = f"{gone} of {len(table)} new {split} examples are left out: in {where}"
+                notes.append(told)
+            rows = left
         if rows:
             tables[split] = table.take(rows)
     if "train" not in tables:
-        raise UserError("nothing is new: every training example is in the run's own splits")
+        raise UserError("nothing is new: every training example is in a validation or test split")
     return tables, tuple(notes)
 
 
@@ -170,14 +183,17 @@ def _only_labelled(tables: Mapping[str, T]) -> dict[str, T]:
 def _with_test(
     tables: Mapping[str, T], keys_of: Callable[[T], Sequence[str]]
 ) -> tuple[dict[str, T], Notes]:
-    """With a tenth of the labelled train rows as test, by a fixed hash, where nothing else is."""
+    """With validation as test where there is none, or with a tenth of the labelled train rows, by
+    a fixed hash."""
     train = tables["train"]
     labels_N = train.labels_N  # type: ignore[attr-defined]
-    if "test" in tables or labels_N is None:
+    if "test" in tables:
         return dict(tables), ()
     if "validation" in tables:
         rest = {split: table for split, table in tables.items() if split != "validation"}
         return {**rest, "test": tables["validation"]}, ("the new validation split serves as test",)
+    if labels_N is None:
+        return dict(tables), ()
     keys = keys_of(train)
     chosen = held_out("test", keys, labels_N >= 0)
     held_N = np.array([key in chosen for key in keys])

@@ -76,7 +76,7 @@ def find_split_files(
         found = _found(folder / "data", what, extra)
     if found.paths.keys().isdisjoint(needed):
         names = ", ".join(f"{needed[0]}{end}" for end in ENDINGS if not end.endswith(".gz"))
-        there = listed(found.unused) if found.unused else "nothing"
+        there = listed(_names_in(folder)) or "nothing"
         raise UserError(
             f"{what}: no {' or '.join(needed)} file in {folder}, which holds {there}; expected one "
             f"of {names}."
@@ -106,12 +106,17 @@ def _found(folder: Path, what: str, extra: Sequence[str]) -> SplitFiles:
             used.add(path.name)
     paths = {split: _parts(folder, found, split, what) for split, found in candidates.items()}
     used |= {path.name for found in candidates.values() for path in found}
-    unused = [
+    unused = tuple(name for name in _names_in(folder) if name.removesuffix("/") not in used)
+    return SplitFiles({split: paths[split] for split in STEMS if split in paths}, unused)
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Of what a folder holds, a folder's with ``/``; nothing that is hidden."""
+    return [
         f"{path.name}/" if path.is_dir() else path.name
         for path in sorted(folder.iterdir())
-        if path.name not in used and not path.name.startswith(".")
+        if not path.name.startswith(".")
     ]
-    return SplitFiles({split: paths[split] for split in STEMS if split in paths}, tuple(unused))
 
 
 def _name_of(path: Path) -> tuple[str, str]:

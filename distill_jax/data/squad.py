@@ -16,7 +16,7 @@ from distill_jax.core.digests import unit_interval
 from distill_jax.core.errors import UserError
 from distill_jax.data.file_formats import kind_of, place, read_cells
 from distill_jax.data.files import told_apart
-from distill_jax.data.split_files import TRANSFER, find_split_files
+from distill_jax.data.split_files import STEMS, TRANSFER, find_split_files
 from distill_jax.data.splits import HELD_OUT, build_dataset, concatenate, content_ids
 from distill_jax.data.table import NO_LABEL, TextDataset, TextTable, fold
 from distill_jax.data.tags import encodable
@@ -64,13 +64,35 @@ def load(folder: Path) -> TextDataset:
     return build_dataset(f"files:{folder}", OUTPUTS, tables, tuple(notes))
 
 
+def load_unanswered(folder: Path) -> tuple[TextTable, tuple[str, ...]]:
+    """The training questions of a folder, those of a ``transfer`` file too, and notes. No answer
+    is kept, and none need be there.
+
+    Raises:
+      UserError: as ``load``.
+    """
+    notes: list[str] = []
+    single = _single_file(folder)
+    if single is not None:
+        found = _by_paragraph(_read(single, notes), notes)["train"]
+    else:
+        files = find_split_files(folder, needed=("train", TRANSFER))
+        notes += files.notes
+        paths = [p for split in ("train", TRANSFER) for p in files.paths.get(split, ())]
+        found = [question for path in paths for question in _read(path, notes)]
+    bare = [question._replace(answers=None) for question in found]
+    return _table("train", bare, notes), tuple(notes)
+
+
 def _single_file(folder: Path) -> Path | None:
-    """The one file of a folder that has no other, nor a name of a split."""
+    """The one file of a folder that has no other, where it is not called as train or transfer
+    files are."""
     if not folder.is_dir():
         return None
     paths = sorted(folder.iterdir())
     found = [path for path in paths if path.is_file() and kind_of(path) == ".json"]
-    splits = any(path.name.lower().startswith("train") for path in paths)
+    stems = ("train", *STEMS[TRANSFER])
+    splits = any(path.name.lower().startswith(stems) for path in paths)
     return found[0] if len(found) == 1 and not splits else None
 
 

@@ -63,7 +63,7 @@ def add_texts(dataset: TextDataset, others: Sequence[TextDataset]) -> TextDatase
                 rows.append(row)
         new = extra.take(rows)
         ids = tuple(f"{other.name}#{each}" for each in new.ids)
-        train = concatenate(train, dataclasses.replace(new, ids=ids, labels_N=None))
+        train = concatenate(train, dataclasses.replace(new, ids=ids, labels_N=None, targets=None))
         notes.append(f"{len(rows)} texts of {other.name} joined the transfer set")
     return dataclasses.replace(
         dataset, splits={**dataset.splits, "train": train}, notes=tuple(notes)

@@ -3,9 +3,7 @@
 import csv
 import dataclasses
 import io
-import os
 import shutil
-import signal
 
 import jax
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from compressed import compressed, finished
 from digit_tables import digit_sweep
 from image_files import quarters, written
+from killed import stopped_at
 from newer import brought_up, make_newer
 from rich.console import Console
 
@@ -39,7 +38,7 @@ from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.classification.finished import row_of
 from distill_jax.tasks.classification.new_data import mixed
 from distill_jax.teachers.live import LiveTeacher
-from distill_jax.training.interrupt import Interrupted, StopRequest
+from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.step import CompiledStep
 
 SIZES = {"train": 60, "dev": 16, "test": 40}
@@ -216,7 +215,7 @@ def test_what_is_missing_of_the_past_is_named(finished_run, first, second, place
 
 def test_what_was_compressed_does_not_go_on(finished_run, first, places, tmp_path):
     smaller, _ = compressed(finished_run, "prune(0.5)", tmp_path / "smaller")
-    match = "was compressed; name the run that it began with: bring that up to date"
+    match = "was compressed; name the run that it began with$"
     with pytest.raises(UserError, match=match):
         brought_up(smaller.hops[1].folder, places[0], tmp_path / "out")
     with pytest.raises(UserError, match="was brought up to date, which is not compressed"):
@@ -241,16 +240,8 @@ def test_texts_without_labels_come_in_between(first, places, tmp_path):
 
 
 @pytest.mark.long
-def test_one_that_is_stopped_goes_on_to_the_same_bits(first, second, places, tmp_path, monkeypatch):
-    call, calls = CompiledStep.__call__, iter(range(1, 40))
-
-    def stops(*arguments):
-        if next(calls) == 9:
-            os.kill(os.getpid(), signal.SIGINT)
-        return call(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(CompiledStep, "__call__", stops)
+def test_one_that_is_stopped_goes_on_to_the_same_bits(first, second, places, tmp_path):
+    with stopped_at(9):
         brought_up(first.folder, places[1], tmp_path, objective="")
     said = io.StringIO()
     found = brought_up(first.folder, places[1], tmp_path, objective="", said=said)

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
 
@@ -11,7 +9,7 @@ import compressed as script
 import numpy as np
 import pytest
 from compressed import compressed
-from killed import environment
+from killed import environment, stopped_at
 
 from distill_jax.compression.report import write_report
 from distill_jax.core.errors import UserError
@@ -20,7 +18,6 @@ from distill_jax.models.build import load_model
 from distill_jax.tables.evidence import unpack_correct
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tasks.classification import supplies
-from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.pruning import kernels, sparsity
 from distill_jax.training.step import CompiledStep
 
@@ -106,18 +103,8 @@ def same(one, other):
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_a_pipeline_that_is_stopped_goes_on_to_the_same_bits(
-    finished_run, whole, tmp_path, monkeypatch
-):
-    call, calls = CompiledStep.__call__, iter(range(1, 10))
-
-    def stops(*arguments):
-        if next(calls) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return call(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(CompiledStep, "__call__", stops)
+def test_a_pipeline_that_is_stopped_goes_on_to_the_same_bits(finished_run, whole, tmp_path):
+    with stopped_at(4):
         compressed(finished_run, STEPS, tmp_path)
     found, said = compressed(finished_run, STEPS, tmp_path)
     assert "distil(steps=6): goes on from step 4 of 6" in said

@@ -4,15 +4,14 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
 from compressed import finished
 from digit_tables import digit_sweep
 from image_files import quarters, written
+from killed import stopped_at
 from newer import brought_up, make_newer
 
 from distill_jax.compression.update import Update, _Words, new_data
@@ -25,10 +24,10 @@ from distill_jax.evaluation.open_images import open_images
 from distill_jax.objectives.resolve import resolve
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.mcnemar import mcnemar
+from distill_jax.tasks.classification.cells import TeacherConfig
 from distill_jax.tasks.classification.new_data import mixed, rehearsed
 from distill_jax.tasks.kinds import kind as kind_module
 from distill_jax.teachers.live import LiveTeacher
-from distill_jax.training.interrupt import Interrupted
 from distill_jax.training.step import CompiledStep
 
 SIZES = {"train": 60, "dev": 16, "test": 40}
@@ -129,18 +128,8 @@ def same(one, other):
     assert timeless[0] == timeless[1]
 
 
-def test_one_that_is_stopped_goes_on_to_the_same_bits(
-    finished_run, whole, newer, tmp_path, monkeypatch
-):
-    call, calls = CompiledStep.__call__, iter(range(1, 40))
-
-    def stops(*arguments):
-        if next(calls) == 9:
-            os.kill(os.getpid(), signal.SIGINT)
-        return call(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(CompiledStep, "__call__", stops)
+def test_one_that_is_stopped_goes_on_to_the_same_bits(finished_run, whole, newer, tmp_path):
+    with stopped_at(9):
         brought_up(finished_run, newer, tmp_path)
     said = io.StringIO()
     found = brought_up(finished_run, newer, tmp_path, said=said)
@@ -233,12 +222,25 @@ def _model(run):
     return build_model(run.teacher.config)
 
 
-def test_a_teacher_that_says_nothing_of_what_is_new_is_refused(line, newer, monkeypatch):
-    update, teacher = Update(data=newer), type(line.run.teacher)
-    update.bound(line.run)
-    monkeypatch.setattr(teacher, "speaks_of", lambda self, table: np.arange(len(table)) > 2)
-    with pytest.raises(UserError, match="says nothing of 3 new examples"):
-        update.bound(line.run)
+def test_a_file_says_nothing_of_what_is_new_whatever_its_ids(
+    learnt, patched, toy_teacher, toy_reviews, tmp_path
+):
+    """Ids often begin anew; they are others' then."""
+    ids = []
+    for split in ("train", "dev", "test"):
+        with open(toy_reviews / f"{split}.csv", encoding="utf-8") as file:
+            ids += [row["id"] for row in csv.DictReader(file)]
+    said, new = tmp_path / "said.csv", tmp_path / "new"
+    said.write_text("id,neg,pos\n" + "".join(f"{each},0.9,0.1\n" for each in ids))
+    teacher = TeacherConfig(f"file:{said}", fine_tune=False, tokenizer=str(toy_teacher))
+    training = dataclasses.replace(learnt.base.training, steps=1)
+    base = learnt.base.but(teacher=teacher, training=training)
+    run = finished(dataclasses.replace(learnt, base=base), tmp_path / "table")
+    new.mkdir()
+    rows = [f"{each},the music is good {n}" for n, each in enumerate(ids[:20])]
+    (new / "train.csv").write_text("\n".join(["id,sentence", *rows]))
+    with pytest.raises(UserError, match="a teacher of the run is no model: it says nothing of new"):
+        brought_up(run, f"files:{new}", tmp_path / "out", objective="kl", steps=1)
 
 
 def test_who_is_rehearsed_is_drawn_once_and_nested(line):

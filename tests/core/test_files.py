@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from distill_jax.core import files
 from distill_jax.core.errors import UserError
-from distill_jax.core.files import atomic_folder, home, write_atomic
+from distill_jax.core.files import atomic_folder, home, read_arrays, write_atomic
 
 
 def test_home_follows_the_environment(monkeypatch, tmp_path):
@@ -78,3 +79,17 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path, monkeypatch):
     assert "\n" not in str(told.value)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_arrays_by_name_and_what_is_none(tmp_path):
+    np.savez(tmp_path / "two.npz", a=np.arange(3), b=np.ones(1))
+    found = read_arrays(tmp_path / "two.npz")
+    assert found["a"].tolist() == [0, 1, 2] and set(found) == {"a", "b"}
+    np.save(tmp_path / "one.npy", np.arange(3))
+    with pytest.raises(ValueError, match="one array without a name"):
+        read_arrays(tmp_path / "one.npy")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"."):
+        read_arrays(tmp_path / "cut.npz")
+    with pytest.raises(FileNotFoundError):
+        read_arrays(tmp_path / "none.npz")

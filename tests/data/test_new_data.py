@@ -42,6 +42,15 @@ def test_train_may_do_without_labels(new):
     assert set(tables) == {"train"} and tables["train"].labels_N is None
 
 
+def test_validation_is_the_test_where_there_is_none(new):
+    """Whether or not train has labels."""
+    dev = "sentence,label\nbad,neg\n"
+    for train in ("sentence\nfine\nwell\n", "sentence,label\nfine,pos\nwell,\n"):
+        tables, notes = new({"train.csv": train, "dev.csv": dev})
+        assert set(tables) == {"train", "test"} and tables["test"].texts == ("bad",)
+        assert "the new validation split serves as test" in notes
+
+
 def test_a_transfer_file_is_enough(new):
     tables, _ = new({"unlabelled.txt": "fine\nwell\n"})
     assert tables["train"].texts == ("fine", "well") and set(tables) == {"train"}
@@ -90,6 +99,12 @@ def test_nothing_is_trained_on_that_is_tested_nor_tested_that_was_trained_on():
     assert "validation" not in tables
     assert notes[0] == "2 of 4 new train examples are left out: in old validation or test"
     assert notes[1] == "1 of 2 new test examples are left out: in old train"
+    both = {"train": texts("x", "Y", "a"), "test": texts("y", "a", "z")}
+    tables, notes = apart(both, old, text_keys)
+    assert tables["train"].texts == ("x", "a") and tables["test"].texts == ("y", "z")
+    assert notes[0] == "1 of 3 new train examples are left out: in new validation or test"
+    tables, _ = apart({"train": texts("x"), "validation": texts("c", "v")}, old, text_keys)
+    assert tables["validation"].texts == ("v",)
     with pytest.raises(UserError, match="nothing is new"):
         apart({"train": texts("b", "c")}, old, text_keys)
 

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.spans import ENDS, STARTS
-from distill_jax.data.squad import load
+from distill_jax.data.squad import load, load_unanswered
 from distill_jax.data.windows import tokenise_questions
 
 CONTEXT = "red cats sat on old mats"
@@ -68,6 +68,21 @@ def test_one_file_is_split_by_paragraph(tmp_path):
     assert not contexts["train"] & (contexts["validation"] | contexts["test"])
     assert any("split by a fixed hash of the paragraph: train" in note for note in data.notes)
     assert load(tmp_path).digest == data.digest
+
+
+def test_questions_for_a_teacher_alone_need_no_answers_and_keep_none(tmp_path):
+    folders = [tmp_path / name for name in ("train", "transfer", "all")]
+    for folder in folders:
+        folder.mkdir()
+    written(folders[0], train=some(3), transfer=[article(question(8, "where ?"))], dev=some(2, 10))
+    written(folders[1], transfer=[article(question(8, "where ?"))])
+    written(folders[2], all=some(60))
+    for folder, count in zip(folders, (4, 1, len(load(folders[2]).splits["train"])), strict=True):
+        table, _ = load_unanswered(folder)
+        assert len(table) == count and table.targets == (None,) * count
+        assert table.labels_N.tolist() == [-1] * count
+    with pytest.raises(UserError, match=r"no train file in .*, which holds transfer\.json"):
+        load(folders[1])
 
 
 def test_validation_leaves_train_by_paragraph(tmp_path):

@@ -1,5 +1,7 @@
 """Texts that join the transfer set, and labels made wrong on purpose."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,23 @@ def test_texts_join_without_labels_and_without_what_is_known():
     assert train.labels_N.tolist() == [0, -1]
     assert wide.notes == ("1 texts of other joined the transfer set",)
     assert wide.splits["test"].texts == ("t",)
+
+
+def test_what_is_no_class_is_dropped_too():
+    """Numbers, and answers to questions."""
+    for targets, none in ((np.ones(1, np.float32), 0.0), ((("an answer", 0),), None)):
+        one, two = dataset("own", ["x"]), dataset("other", ["new"])
+        one, two = (
+            dataclasses.replace(
+                each,
+                splits={
+                    **each.splits,
+                    "train": dataclasses.replace(each.splits["train"], targets=targets),
+                },
+            )
+            for each in (one, two)
+        )
+        assert list(add_texts(one, [two]).splits["train"].targets) == [targets[0], none]
 
 
 def test_pairs_and_single_texts_do_not_mix():

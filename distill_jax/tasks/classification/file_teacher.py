@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from distill_jax.core.digests import digest, digest_arrays, digest_strings
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
 from distill_jax.core.types import Batch, Capture, ModelOutput
-from distill_jax.data.table import TextDataset
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.options import Precision
 from distill_jax.tasks.classification.cells import DataConfig, TeacherConfig
@@ -81,6 +80,8 @@ class FileTeacher(Teacher):
     Attributes:
       words: of the examples.
     """
+
+    by_id: ClassVar[bool] = True
 
     words: Words = field(kw_only=True)
 
@@ -191,9 +192,7 @@ def told(said: Predictions, words: Words, splits: Splits, config: TeacherConfig)
 
 def texts_by_id(data: DataConfig) -> dict[str, Key]:
     """An example's id -> its text, or its two, of all splits."""
-    dataset: TextDataset = load_texts(data)
-    if data.more_texts:
-        dataset = with_more_texts(data, dataset)
+    dataset = with_more_texts(data, load_texts(data))
     found: dict[str, Key] = {}
     for table in dataset.splits.values():
         if table.texts_b is None:

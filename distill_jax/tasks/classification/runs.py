@@ -47,7 +47,7 @@ from distill_jax.tasks.classification.models import (
     params_of_student,
 )
 from distill_jax.tasks.classification.peers import among_peers, start_of_peers, the_first
-from distill_jax.tasks.classification.splits import Examples, Splits, load_texts
+from distill_jax.tasks.classification.splits import Examples, Splits, load_texts, with_more_texts
 from distill_jax.tasks.classification.teacher import Teacher
 from distill_jax.tasks.classification.teacher_check import Checked
 from distill_jax.tasks.kinds.kind import Calibrated
@@ -114,10 +114,11 @@ class ClassifierRun(Run):
     @cached_property
     def seen(self) -> Mapping[str, frozenset[str]]:
         """Split -> keys of the content of all examples that were there, used or not."""
-        name = self.splits.config.name
-        if is_images(name):
-            return keys_by_split(load_images(name).splits, keys_of_images)
-        return keys_by_split(load_texts(self.splits.config).splits, text_keys)
+        config = self.splits.config
+        if is_images(config.name):
+            return keys_by_split(load_images(config.name).splits, keys_of_images)
+        dataset = with_more_texts(config, load_texts(config))
+        return keys_by_split(dataset.splits, text_keys)
 
     @property
     def begun(self) -> Checkpoint:

@@ -127,7 +127,10 @@ def load_texts(config: DataConfig) -> TextDataset:
 
 
 def with_more_texts(config: DataConfig, dataset: TextDataset) -> TextDataset:
-    """The data set with the texts of others that the configuration names."""
+    """The data set with the texts of others that the configuration names; itself where it names
+    none."""
+    if not config.more_texts:
+        return dataset
     return add_texts(dataset, [config.kind.load_more(config, name) for name in config.more_texts])
 
 
@@ -147,9 +150,7 @@ def prepare_texts(
     own = tokenise(dataset)
     notes = (*dataset.notes, *own.notes)
     train: TokenTable = own.splits["train"]
-    wider = dataset
-    if config.more_texts:
-        wider = with_more_texts(config, wider)
+    wider = with_more_texts(config, dataset)
     augmentation = parse_augmentation(config.augment)
     if augmentation is not None:
         wider = augmented(wider, augmentation, tools, only=_to_copy(config, train))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,11 @@ class Teacher:
       folder: where it lives, a folder that can be loaded; None when it was used as it came.
       training: selected step, steps as run, seconds; empty when it was used as it came.
       label_names: its classes in order; None where its checkpoint does not say.
+      by_id: whether it knows examples by their ids, and so nothing of other data, whose ids may be
+        the same.
     """
+
+    by_id: ClassVar[bool] = False
 
     pretrained: Checkpoint
     config: ModelConfig

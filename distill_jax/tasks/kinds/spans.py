@@ -13,7 +13,7 @@ import numpy as np
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import user_path
 from distill_jax.data.labels import LabelColumn
-from distill_jax.data.squad import load
+from distill_jax.data.squad import OUTPUTS, load, load_unanswered
 from distill_jax.data.table import TextDataset, TextTable
 from distill_jax.data.tokenise import TokenDataset
 from distill_jax.data.windows import tokenise_questions
@@ -69,12 +69,14 @@ class Spans(Kind):
     def load(self, data: Described) -> TextDataset:
         if data.text_b is not None:
             raise UserError("question and context have their own names: leave --text-b out")
-        return _load(data.name)
+        return load(_folder(data.name))
 
     whole = "exact_match"
 
     def load_more(self, data: Described, name: str) -> TextDataset:
-        return _load(name)
+        folder = _folder(name)
+        train, notes = load_unanswered(folder)
+        return TextDataset(f"files:{folder}", OUTPUTS, {"train": train}, notes)
 
     def load_new(
         self, data: Described, label_names: tuple[str, ...]
@@ -165,11 +167,16 @@ def _threshold(fitted: Any, calibrated: Mapping[str, Any] | None) -> float | Non
     return (calibrated or {}).get(THRESHOLD, 0.0)
 
 
-def _load(name: str) -> TextDataset:
+def _folder(name: str) -> Path:
+    """Of SQuAD's files.
+
+    Raises:
+      UserError: the data are others.
+    """
     kind, _, folder = name.partition(":")
     if kind != "files" or not folder:
         raise UserError(f"data {name!r} has no questions: give SQuAD's files as files:FOLDER")
-    return load(user_path(folder))
+    return user_path(folder)
 
 
 register(Spans())

@@ -1,10 +1,14 @@
 """What students listen on: the rest, none, only; other data's texts; clients' parts."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from distill_jax.cli.compare import sweep_of
 from distill_jax.core.errors import UserError
+from distill_jax.data.table import fold
 from distill_jax.tasks.classification.models import load_checkpoint
+from distill_jax.tasks.classification.runs import ClassifierRun
 from distill_jax.tasks.classification.splits import load_texts, prepare_texts
 
 
@@ -57,3 +61,5 @@ def test_more_texts_join(splits, toy_reviews, tmp_path):
     assert len(wider.everything) > len(splits().everything)
     added = [example for example in wider.everything.ids if "more#" in example]
     assert added and set(wider.labelled.ids) == set(splits().labelled.ids)
+    seen = ClassifierRun.seen.func(SimpleNamespace(splits=wider))
+    assert fold("another good thing 1") in seen["train"]
