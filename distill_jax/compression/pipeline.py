@@ -19,7 +19,7 @@ import numpy as np
 
 from distill_jax.compression.answers import SPLITS, Answers, read_said, write_said
 from distill_jax.compression.context import RunContext
-from distill_jax.compression.going_on import check_steps, went_on
+from distill_jax.compression.going_on import UPDATES, check_steps, went_on
 from distill_jax.compression.steps import Step, Student
 from distill_jax.compression.vocabulary import read_with
 from distill_jax.core.digests import sha256_file
@@ -38,7 +38,7 @@ from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.names import MODEL
 from distill_jax.tables.statistics import paired_bootstrap
 from distill_jax.tasks.classification.cells import TEACHER, ClassifierCell, config_of
-from distill_jax.tasks.classification.finished import kind_of, row_of, teachers_of
+from distill_jax.tasks.classification.finished import cell_of, kind_of, row_of, teachers_of
 from distill_jax.tasks.classification.runs import (
     ClassifierRun,
     cost_metrics,
@@ -141,6 +141,7 @@ def begun(
         raise UserError(f"{experiment} is for one process, on as many devices as it has")
     row = row_of(folder)
     check_steps(folder, row, updates=updates)
+    cell_of(row, UPDATES)  # before anything is written
     (output / "runs").mkdir(parents=True, exist_ok=True)
     with StopRequest(reporter.say) as stop, only_process(output / "runs", options.share):
         engine = Engine(output / "runs", reporter, stop, "none", options)

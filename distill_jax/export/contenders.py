@@ -19,9 +19,6 @@ from distill_jax.export.own_data import NoData, data_config
 from distill_jax.export.runtime import answering, task_of
 from distill_jax.export.source import Source, open_source
 from distill_jax.export.write import export_model
-from distill_jax.models.family import Classifiers, registered
-from distill_jax.models.hf_config import POOLED, read_json
-from distill_jax.models.hf_folder import CONFIG
 from distill_jax.tables.ledger import Ledger, LedgerRow
 from distill_jax.tables.names import MODEL, RUNS, TOKENIZER
 from distill_jax.tables.outputs import LEDGER
@@ -81,22 +78,12 @@ def enter(folder: Path) -> Entrant:
         kind = task.task if task else Classes.name
         form = answering(folder, manifest)
         return Entrant(name, folder, None, None, manifest, None, manifest.pairs, kind, form)
-    _check_reader(folder)
     source = open_source(folder)
     row = source.row
     name = _label(row.group, row.row) if row else folder.name
     data = dict(row.config["data"]) if row and "data" in row.config else None
     form = source.opened.answering
     return Entrant(name, folder, row, source, None, data, source.pairs, source.kind.name, form)
-
-
-def _check_reader(folder: Path) -> None:
-    """Raises ``UserError`` for a model of ours that answers about no texts."""
-    config = next((p for p in (folder / MODEL / CONFIG, folder / CONFIG) if p.is_file()), None)
-    kind = str(read_json(config).get("model_type")) if config else ""
-    own = {family.model_type for family in registered(Classifiers)} | {POOLED}
-    if kind.startswith("distill_jax_") and kind not in own:
-        raise UserError(f"{folder} holds a {kind.removeprefix('distill_jax_')}; {_FOR}")
 
 
 def teacher_of(entrants: Iterable[Entrant]) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from distill_jax.core.errors import unknown
+from distill_jax.core.errors import UserError, unknown
 from distill_jax.models import (  # noqa: F401  registered here
     bert_kin,
     bilstm,
@@ -21,8 +21,8 @@ from distill_jax.models import (  # noqa: F401  registered here
     static,
     text_cnn,
 )
-from distill_jax.models.family import Classifiers, family_of, registered
-from distill_jax.models.hf_config import read_json
+from distill_jax.models.family import OWN, Classifiers, family_of, registered
+from distill_jax.models.hf_config import POOLED, read_json
 from distill_jax.models.hf_folder import CONFIG
 from distill_jax.models.language import LanguageModels
 from distill_jax.models.loaded import Loaded
@@ -59,9 +59,21 @@ def teacher_family(name: str) -> Classifiers:
 
 
 def family_in(folder: Path) -> Classifiers:
-    """The family of a saved model; BERTs where that cannot be told."""
+    """The family of a saved model; BERTs where that cannot be told.
+
+    Raises:
+      UserError: it is a model of this package that is no classifier.
+    """
     kind = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
-    return next((each for each in registered(Classifiers) if each.opens(kind)), BERTS)
+    for family in registered(Classifiers):
+        if family.opens(kind):
+            return family
+    what = str(kind).removeprefix(OWN)
+    if what != str(kind) and kind != POOLED:
+        asked = "; distill-jax recommend asks it" if what == "recommender" else ""
+        told = f"a {what.replace('_', ' ')}, which is none of this version's classifiers"
+        raise UserError(f"{folder} holds {told}{asked}")
+    return BERTS
 
 
 def language_family(asks: str) -> LanguageModels:

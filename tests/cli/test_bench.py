@@ -118,7 +118,7 @@ def test_what_cannot_be_measured_is_named(runs, toy_teacher, tmp_path, monkeypat
     recommender = tmp_path / "recommender/model"
     recommender.mkdir(parents=True)
     (recommender / "config.json").write_text('{"model_type": "distill_jax_recommender"}')
-    assert "holds a recommender; bench is for models that answer" in refused(recommender.parent)
+    assert "holds a recommender, which is none of" in refused(recommender.parent)
     other = contenders_of(enter(student), ("onnx",), tmp_path)[0].folder
     manifest = dataclasses.replace(read_manifest(other), task="recommendation")
     write_manifest(other, manifest)

@@ -10,7 +10,9 @@ from distill_jax.engine.cell import Stage
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.merge import rows_in
 from distill_jax.engine.sweep import Point, Sweep
+from distill_jax.models.build import family_in
 from distill_jax.tables.ledger import Ledger, LedgerRow
+from distill_jax.tables.names import MODEL
 from distill_jax.tasks.classification.cells import (
     TEACHER,
     ClassifierCell,
@@ -28,9 +30,10 @@ def row_of(folder: Path) -> LedgerRow:
     """The ledger's row of a finished student, by the folder of its run.
 
     Raises:
-      UserError: it is not one, or the ledger beside it does not have it.
+      UserError: it is not one, or no classifier, or the ledger beside it does not have it.
     """
     row = row_in(folder)
+    family_in(folder / MODEL)
     if row.row == TEACHER or "objective" not in row.config:
         raise UserError(f"{folder.resolve()} is of a {row.row}, not of a student")
     return row
