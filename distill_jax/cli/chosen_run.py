@@ -13,6 +13,9 @@ from distill_jax.core.errors import UserError
 if TYPE_CHECKING:
     from distill_jax.tables.ledger import LedgerRow
 
+RANKS = "validation/ndcg@10"
+"""By which recommenders and towers are chosen."""
+
 
 def chosen_run(folder: Path, metric: str) -> Path:
     """A run's folder as it is; of a table's folder that of its best student, with a line on it.
@@ -51,4 +54,5 @@ def chosen_run(folder: Path, metric: str) -> Path:
 def _is_there(row: LedgerRow, folder: Path, metric: str) -> bool:
     measured = math.isfinite(row.metrics.get(metric, math.nan))
     kept = (folder / "runs" / row.hash / "model").is_dir()
-    return measured and kept and not row.config.get("placebo")
+    shuffled = row.config.get("placebo") or row.config.get("hears") == "shuffled"
+    return measured and kept and not shuffled

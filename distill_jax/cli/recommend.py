@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from distill_jax.cli.chosen_run import chosen_run
+from distill_jax.cli.chosen_run import RANKS, chosen_run
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError, unknown
 from distill_jax.core.files import atomic_file, user_path
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from distill_jax.evaluation.open_recommender import OpenRecommender
     from distill_jax.evaluation.recommend_users import Lists, Taken, Told
 
-VALIDATION = "validation/ndcg@10"
-"""What a student of a table is chosen by."""
 COLUMNS = ("user", "rank", "item", "title", "score", "by")
 
 
@@ -87,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from distill_jax.evaluation.open_recommender import open_recommender
 
-    opened = open_recommender(chosen_run(args.model, VALIDATION))
+    opened = open_recommender(chosen_run(args.model, RANKS))
     shown_I = _shown(args, opened.catalogue)
     if args.history is None:
         _everybody(args, opened, shown_I)

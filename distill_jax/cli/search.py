@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from distill_jax.cli.chosen_run import RANKS, chosen_run
 from distill_jax.cli.run import parse_flags
 from distill_jax.core.errors import UserError
 
@@ -22,7 +23,8 @@ class Search:
     queries: Annotated[tuple[str, ...], tyro.conf.Positional]
     """What is looked for: "arrow pointing left"."""
     model: Path
-    """A run's folder (results/search_relevance/runs/HASH) or a folder with towers."""
+    """A run's folder (results/search_relevance/runs/HASH), a table's, for the best of its students
+    on validation, or a folder with towers."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
     """How many products."""
 
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from distill_jax.evaluation.open_search import open_search
 
-    found = open_search(args.model).search(args.queries, args.k)
+    found = open_search(chosen_run(args.model, RANKS)).search(args.queries, args.k)
     for query, products in zip(args.queries, found, strict=True):
         if len(args.queries) > 1:
             print(f"# {query}")

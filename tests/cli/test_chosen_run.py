@@ -3,19 +3,16 @@
 import pytest
 from samples import place, sample_run
 
-from distill_jax.cli.chosen_run import chosen_run
+from distill_jax.cli.chosen_run import RANKS, chosen_run
 from distill_jax.core.errors import UserError
 from distill_jax.tables.columns import ACCURACY
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.spec import TableSpec
 
-METRIC = "validation/ndcg@10"
 
-
-def a_run(row, score, hash, group="small", *, kept=True, placebo=False, **metrics):
-    scores = {"test/accuracy": 0.9} | ({METRIC: score} if score else {}) | metrics
-    config = {"placebo": placebo}
-    return kept, sample_run(row, group, 0, hash=hash, metrics=scores, config=config)
+def a_run(row, score, hash, group="small", *, kept=True, config=None, **metrics):
+    scores = {"test/accuracy": 0.9} | ({RANKS: score} if score else {}) | metrics
+    return kept, sample_run(row, group, 0, hash=hash, metrics=scores, config=config or {})
 
 
 @pytest.fixture
@@ -49,13 +46,14 @@ def test_the_best_on_validation_and_nothing_else(table, capsys):
         a_run("labels", 0.2, "aaaa"),
         a_run("kl", 0.3, "bbbb", **{"test/ndcg@10": 0.1}),
         a_run("kl", 0.25, "cccc", "other", **{"test/ndcg@10": 0.9}),
-        a_run("shuffled teacher", 0.9, "dddd", placebo=True),
+        a_run("shuffled teacher", 0.9, "dddd", config={"placebo": True}),
+        a_run("KL, shuffled teacher", 0.9, "abcd", config={"hears": "shuffled"}),
         a_run("listmle", 0.8, "eeee", kept=False),
         a_run("mse_logits", float("nan"), "9999"),
         before=[a_run("kl", 0.7, "ffff")],
         teachers=[a_run("teacher", 0.6, "0000"), a_run("ease", None, "1111")],
     )
-    assert chosen_run(folder, METRIC) == folder / "runs" / "bbbb"
+    assert chosen_run(folder, RANKS) == folder / "runs" / "bbbb"
     told = capsys.readouterr()
     assert told.out == "" and f"{folder / 'runs' / 'bbbb'}: small, kl, seed 0" in told.err
     assert "(validation/ndcg@10 0.3000, best of 3)" in told.err
@@ -64,19 +62,19 @@ def test_the_best_on_validation_and_nothing_else(table, capsys):
 def test_a_table_without_students_is_told(table):
     folder = table(a_run("labels", 0.2, "aaaa", kept=False), a_run("ease", None, "bbbb"))
     with pytest.raises(UserError, match="no student can be asked"):
-        chosen_run(folder, METRIC)
+        chosen_run(folder, RANKS)
     (folder / "table.json").write_text("{}")
     with pytest.raises(UserError, match="description of a table"):
-        chosen_run(folder, METRIC)
+        chosen_run(folder, RANKS)
     (folder / "table.json").unlink()
     with pytest.raises(UserError, match="not finished: the same command goes on"):
-        chosen_run(folder, METRIC)
+        chosen_run(folder, RANKS)
 
 
 def test_a_run_is_itself(table, tmp_path, capsys):
     folder = table(a_run("labels", 0.2, "aaaa"))
     for run in (folder / "runs" / "aaaa", folder / "runs" / "aaaa" / "model", tmp_path / "nowhere"):
-        assert chosen_run(run, METRIC) == run
+        assert chosen_run(run, RANKS) == run
     (folder / "model").mkdir()
-    assert chosen_run(folder, METRIC) == folder
+    assert chosen_run(folder, RANKS) == folder
     assert capsys.readouterr().err == ""

@@ -70,18 +70,19 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 
 def test_a_run_of_another_task_is_told_before_anything_is_made(finished_run, tmp_path):
     """Whether its model says what it is, or its ledger alone."""
-    ledger = finished_run.parents[1] / "ledger.jsonl"
-    row = next(row for row in map(json.loads, open(ledger)) if row["hash"] == finished_run.name)
+    ledger = (finished_run.parents[1] / "ledger.jsonl").read_text()
+    rows = map(json.loads, ledger.splitlines())
+    row = next(row for row in rows if row["hash"] == finished_run.name)
     run = tmp_path / "runs" / row["hash"]
     (run / "model").mkdir(parents=True)
     (run / "model/config.json").write_text('{"model_type": "bert"}')
     row["config"] = {"objective": "kl", "teacher": {"model": {}}, "model": {}}
     (tmp_path / "ledger.jsonl").write_text(json.dumps(row) + "\n")
-    command = ["compress", str(run), "--steps", "prune"]
+    compress = ["compress", str(run), "--steps", "prune"]
     with pytest.raises(UserError, match="was not made as a classifier"):
-        dispatch(command)
+        dispatch(compress)
     (run / "model/config.json").write_text('{"model_type": "distill_jax_recommender"}')
-    for command in (command, ["serve", str(run)], ["predict", str(run), "good"]):
-        with pytest.raises(UserError, match="a recommender, .*; distill-jax recommend asks it"):
+    for command in (compress, ["serve", str(run)], ["predict", str(run), "good"]):
+        with pytest.raises(UserError, match=r"a recommender, which .* distill-jax recommend asks"):
             dispatch(command)
     assert not (run / "compressed").exists()

@@ -5,13 +5,18 @@ import shutil
 
 import numpy as np
 import pytest
+from samples import place, sample_run
 from searches import save_towers
 
+from distill_jax.cli.chosen_run import RANKS
 from distill_jax.cli.main import dispatch
 from distill_jax.core.errors import UserError
 from distill_jax.evaluation import open_search as module
 from distill_jax.evaluation.item_catalogue import Catalogue
 from distill_jax.evaluation.open_search import FACTS, open_search
+from distill_jax.tables.columns import ACCURACY
+from distill_jax.tables.ledger import Ledger
+from distill_jax.tables.spec import TableSpec
 
 TEXTS = ("the film", "good plot", "bad cast and music", "very good film", "not the plot")
 PRODUCTS = Catalogue(tuple(f"p{n}" for n in range(len(TEXTS))), TEXTS)
@@ -62,6 +67,24 @@ def test_the_command_prints_a_list_a_query(folder, capsys):
     dispatch(["search", "--model", str(folder / "model"), "good film", "music", "-k", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert [lines[0], lines[2]] == ["# good film", "# music"] and len(lines) == 4
+
+
+def test_a_tables_folder_stands_for_its_best_towers(folder, tmp_path, capsys):
+    runs = [
+        sample_run("KL", "2x64x2", seed, hash=name, metrics={RANKS: score}, config={})
+        for seed, name, score in ((0, "aaaa", 0.2), (1, "bbbb", 0.3))
+    ]
+    for run in runs:
+        Ledger(tmp_path / "ledger.jsonl").append(run)
+        shutil.copytree(folder, tmp_path / "runs" / run.hash)
+    shown = dict(
+        name="search", title="Search", layout="metrics", columns=(ACCURACY,), baseline="KL"
+    )
+    spec = TableSpec(**shown, places=tuple(map(place, runs)))
+    (tmp_path / "table.json").write_text(spec.to_json())
+    dispatch(["search", "--model", str(tmp_path), "good film", "-k", "1"])
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 1 and "bbbb: 2x64x2, KL, seed 1" in told.err
 
 
 @pytest.mark.parametrize(
