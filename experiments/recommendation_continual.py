@@ -2,7 +2,7 @@
 
     python experiments/recommendation_continual.py
     python experiments/recommendation_continual.py --data files:FOLDER     # with times
-    python experiments/recommendation_continual.py --no-windows   # the newest window of each history
+    python experiments/recommendation_continual.py --no-windows     # newest windows alone
 
 The student of the first moment stands on top, then four ways of bringing it up to date: labels of
 the users with something new; the same with the teacher's word; that with as many other users
