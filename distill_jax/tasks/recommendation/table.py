@@ -402,7 +402,7 @@ class Recommendation:
         if self.build(teacher.model).config.knows_users:
             return "its vectors and its lists of a user's or an item's likeliest are asked directly"
         kept = (
-            f"its likeliest {kept_items(teacher.top, self.split)} items at each training position"
+            f"its likeliest {kept_items(teacher.top, self.split.data.num_items)} items at each training position"
         )
         return f"{kept} are kept" + (f", of {teacher.users} users at most" if teacher.users else "")
 

@@ -33,6 +33,7 @@ from distill_jax.tasks.recommendation.cells import RecData
 from distill_jax.tasks.recommendation.continual import Continual
 from distill_jax.tasks.recommendation.find_run import finished_run
 from distill_jax.tasks.recommendation.going_on import update_of, with_new
+from distill_jax.tasks.recommendation.taught import asked
 from distill_jax.tasks.recommendation.updating import apart
 from distill_jax.tasks.recommendation.words_since import of_known_targets
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker
@@ -349,6 +350,15 @@ def test_a_teacher_says_nothing_where_an_item_came_that_it_does_not_know(tmp_pat
     np.testing.assert_array_equal(said.where_BT, where & ~unknown)
     with pytest.raises(UserError, match="of 5 items a teacher names 1 to 4"):
         RecommenderSpeaker(recommender, params, 5, among=5)
+
+
+def test_of_a_small_catalogue_a_teacher_keeps_all_that_it_knows_but_one(tmp_path):
+    recommender, params = save_model(tmp_path, split=small_split())
+    engine = Engine(tmp_path, Reporter(Console(quiet=True)), StopRequest(print), "none", DEFAULTS)
+    table = HistoryTable(small_split(), "next", 6)
+    for among, top in ((None, table.num_items - 1), (12, 11)):
+        _, words = asked(engine, recommender, params, table, 100, among=among)
+        assert words.provenance.top == words.ids_MK.shape[1] == top
 
 
 def test_drift_by_hand():
