@@ -382,6 +382,9 @@ def test_what_cannot_be_brought_up_to_date_is_named(run, whole, newer, tmp_path)
     teacher = run.parent / rows["teacher"].hash
     refused("is of a teacher, not of a student", at=teacher)
     assert not (tmp_path / "o").exists()
+    table = (run.parents[1] / "table.json").read_text()
+    refused("holds the table of 'walks': name another folder", "--output", run.parents[1])
+    assert (run.parents[1] / "table.json").read_text() == table
 
 
 def test_data_that_changed_are_refused(tmp_path, run, newer):
