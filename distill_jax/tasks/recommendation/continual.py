@@ -133,6 +133,11 @@ class Continual:
                 raise UserError(
                     "popularity changes with new interactions: no strata in a continual run"
                 )
+            if self.begun is not None and objective.teacher_capture.knows_users:
+                raise UserError(
+                    f"{entry.cell.objective!r} reads lists of users and items, which teachers of "
+                    "two moments do not share: name another --objective"
+                )
             self.student.computing_in(compute_dtype(entry.cell.precision), engine.options.remat)
 
     def open(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 from shop import KL, finished_shop, first_month, next_month, third_month, update, write_shop
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.top_items import Wanted
 from distill_jax.data.histories import HistoryTable
 from distill_jax.data.load_interactions import load_interactions, load_ranking_split
 from distill_jax.engine.engine import Engine
@@ -35,7 +36,8 @@ from distill_jax.tasks.recommendation.find_run import finished_run
 from distill_jax.tasks.recommendation.going_on import update_of, with_new
 from distill_jax.tasks.recommendation.taught import asked
 from distill_jax.tasks.recommendation.updating import apart
-from distill_jax.tasks.recommendation.words_since import of_known_targets
+from distill_jax.tasks.recommendation.words_since import by_user, of_known_targets
+from distill_jax.teachers.factor_words import factor_words
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.step import CompiledStep
@@ -350,6 +352,38 @@ def test_a_teacher_says_nothing_where_an_item_came_that_it_does_not_know(tmp_pat
     np.testing.assert_array_equal(said.where_BT, where & ~unknown)
     with pytest.raises(UserError, match="of 5 items a teacher names 1 to 4"):
         RecommenderSpeaker(recommender, params, 5, among=5)
+
+
+def test_of_rows_that_another_teacher_speaks_of_an_earlier_one_knows_no_items(tmp_path):
+    grown = small_split(num_items=20)
+    batch = HistoryTable(grown, "next", 6).batch(np.arange(8), 6, 8)
+    known_B = (np.asarray(batch.targets_BT) < 17).all(axis=1)
+    second_U = np.ones(grown.data.num_users, bool)
+    second_U[np.asarray(batch.example_ids_B)[known_B]] = False
+    assert known_B.any() and not known_B.all()
+    said = []
+    for split in (small_split(), grown):
+        model, params = save_model(tmp_path / str(split.data.num_items), "bpr_mf-4", split=split)
+        said.append(factor_words(model, params, split, 3).listen(Wanted(top=3)))
+    heard = by_user(*said, second_U)(batch)
+    for rows_B, own in ((known_B, said[0]), (~known_B, said[1])):
+        some = HistoryTable(grown, "next", 6).batch(np.flatnonzero(rows_B), 6, 8)
+        count = int(rows_B.sum())
+        np.testing.assert_array_equal(heard.target_BT[rows_B], own(some).target_BT[:count])
+        np.testing.assert_array_equal(heard.ids_BTK[rows_B], own(some).ids_BTK[:count])
+
+
+@pytest.mark.long
+def test_a_teacher_that_knows_users_speaks_of_those_who_come_again(newer, newest, tmp_path):
+    run = finished_shop(tmp_path, teacher="bpr_mf-8")
+    lists = ("--objective", "full_softmax + relaxed_ranking(top=4, drawn=2, sampled=3)")
+    with pytest.raises(UserError, match="teachers of two moments do not share"):
+        update(run, "--data", newer, "--output", tmp_path / "o", *lists)
+    update(run, "--data", newer, "--output", tmp_path / "o")
+    again = ("--data", newest, "--output", tmp_path / "again", "--teacher-too")
+    update(came_out(tmp_path / "o"), *again)
+    at = report_of(tmp_path / "again")["metrics"]
+    assert at["teacher/new_ndcg@10/after"] != at["teacher/new_ndcg@10/before"]
 
 
 def test_of_a_small_catalogue_a_teacher_keeps_all_that_it_knows_but_one(tmp_path):
