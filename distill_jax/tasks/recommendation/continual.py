@@ -220,7 +220,8 @@ class Continual:
         """A teacher trained on everything up to a moment, and its words about some users."""
         config, teacher = self.config, self.teacher
         assert config is not None and teacher is not None, "who is trained"
-        setup = RecommenderSetup(self.setup.data, config.model, top=config.top if start else 0)
+        own, top = self.setup, config.top if start else 0
+        setup = RecommenderSetup(own.data, config.model, top=top, among=own.among)
         stages = (Train(config.objective, training),)
         cell = self._bound(Cell(setup, stages, config.seed), split, start)
         begun = start.params if start else teacher.init(jax.random.key(cell.seed))

@@ -15,6 +15,7 @@ from feedbacks import write_shop as write_events
 from recsys import save_model, small_split
 from rich.console import Console
 from shop import KL, finished_shop, first_month, next_month, third_month, update, write_shop
+from small_tables import FIT
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.top_items import Wanted
@@ -384,6 +385,14 @@ def test_a_teacher_that_knows_users_speaks_of_those_who_come_again(newer, newest
     update(came_out(tmp_path / "o"), *again)
     at = report_of(tmp_path / "again")["metrics"]
     assert at["teacher/new_ndcg@10/after"] != at["teacher/new_ndcg@10/before"]
+
+
+@pytest.mark.long
+def test_steps_are_chosen_among_sampled_items_as_the_run_chose_them(newer, tmp_path):
+    training = dataclasses.replace(FIT, select="sampled_ndcg@10")
+    run = finished_shop(tmp_path, training=training, among=5)
+    update(run, "--data", newer, "--output", tmp_path / "o", "--teacher-too")
+    assert (came_out(tmp_path / "o") / "model").is_dir()
 
 
 def test_of_a_small_catalogue_a_teacher_keeps_all_that_it_knows_but_one(tmp_path):
