@@ -68,20 +68,30 @@ def third_month():
 
 
 def finished_shop(
-    folder: Path, *, student="sasrec-1x4", objective=KL, teacher=True, texts=(), data=None
+    folder: Path,
+    *,
+    student="sasrec-1x4",
+    objective=KL,
+    teacher=True,
+    texts=(),
+    data=None,
+    training=FIT,
+    among=0,
 ):
     """The folder of a student's run on ``data``, else on ``folder/shop``.
 
     Args:
       teacher: its name where it is another than usual; False for none.
+      training, among: of teacher and student.
     """
     data = data or RecData(f"files:{write_shop(folder / 'shop', first_month(), texts)}")
-    sweep = walks({"student": {"objective": objective}}, training=FIT)
+    sweep = walks({"student": {"objective": objective}}, training=training)
     setup = dataclasses.replace(
         sweep.base.setup,
         data=data,
         model=RecModel(student, max_length=8, dropout=0.0),
         teacher=sweep.base.setup.teacher if teacher else None,
+        among=among,
     )
     if teacher and teacher is not True:
         named = dataclasses.replace(setup.teacher, model=RecModel(teacher, max_length=8))

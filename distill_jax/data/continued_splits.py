@@ -77,10 +77,14 @@ def continued(
     else:
         cases = _own_cases(asked, before, arrived)
     if not len(cases[1]):
-        raise UserError(
-            f"data {new.name!r}: of too few users something is new for any to be held out; give "
-            "train, validation and test."
+        none = (
+            "of too few users something is new for any to be held out; give train, validation and "
+            "test"
+            if parts_N is None
+            else "of its test nothing is asked for, which takes an interaction that is new, of a "
+            "user who did something before"
         )
+        raise UserError(f"data {new.name!r}: {none}.")
     if not (arrived.parts_N == TRAIN).any():
         raise UserError(f"data {new.name!r}: nothing is left to learn from, all is held out.")
     data = _in_order(grown, old.data, arrived, old.train_where_N, TRAIN)

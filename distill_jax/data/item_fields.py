@@ -69,6 +69,8 @@ def read_item_fields(path: Path, item_names: Sequence[str], first: int | None = 
             named = ", ".join(map(str, cells))
             raise UserError(f"{path} has columns {named}; expected item, and a column a field.")
         name = word_in(cells.get(item))
+        if not name:
+            raise UserError(f"{path}, line {line}: column {item!r} is empty; expected an item.")
         if name in seen:
             raise UserError(f"{path}, line {line}: item {name!r} occurs a second time.")
         seen.add(name)

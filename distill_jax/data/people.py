@@ -90,8 +90,9 @@ def read_items(path: Path, is_item: Callable[[str], bool] = lambda word: False) 
         return
     for _, cells in read_cells(path):
         item = column_of("item", cells, path)
-        if item is None and len(cells) > 1:
-            raise UserError(f"{path} has columns {', '.join(cells)}; expected a column item.")
+        if item is None and len(cells) != 1:
+            named = ", ".join(cells) or "of no name"
+            raise UserError(f"{path} has columns {named}; expected a column item.")
         if item is None:
             item = next(iter(cells))
             if is_item(item):

@@ -112,8 +112,8 @@ class Before:
             row = f"{row}: {candidate}" if candidate else row
             raise UserError(
                 f"this folder holds another run at {row}, {group}, seed {seed}: "
-                f"{describe(refused)}. Choose another --output-dir, or let the new runs take "
-                f"their places with --allow-change {' '.join(refused)}"
+                f"{describe(refused)}. Choose another folder for the output, or let the new runs "
+                f"take their places with --allow-change {' '.join(refused)}"
             )
 
 

@@ -35,7 +35,7 @@ def others_of(split: RankingSplit, count: int, seed: int) -> np.ndarray:
     Raises:
       UserError: where a user has left fewer items.
     """
-    data = split.data
+    data = split.asked_data
     others_UN = np.empty((data.num_users, count), np.int32)
     for user in range(data.num_users):
         free_I = np.ones(data.num_items, bool)
@@ -62,8 +62,8 @@ def ranks_among(
     ranks_E = np.empty(len(cases), np.int32)
     for start in range(0, len(cases), BATCH):
         part = cases.take(np.arange(start, min(start + BATCH, len(cases))))
-        items = np.column_stack([part.targets_E(split.data), others_UN[part.users_E]])
-        told = part.histories(split.data, split.learned_U)
+        items = np.column_stack([part.targets_E(split.asked_data), others_UN[part.users_E]])
+        told = part.histories(split.asked_data, split.learned_U)
         scores = np.asarray(scorer(told, items), np.float32)
         ranks = np.count_nonzero(scores >= scores[:, :1], axis=1)  # the target itself is one
         ranks_E[start : start + len(part)] = np.where(np.isnan(scores).any(axis=1), 0, ranks)

@@ -208,6 +208,9 @@ def test_nothing_new_and_too_little_are_refused(new):
     few = build_interactions("few", Rows(["user 0", "x"], ["new 1", "item 2"]))
     with pytest.raises(UserError, match="of too few users something is new"):
         continued(OLD, few, None, RULE)
+    own = build_interactions("own", Rows(["user 0", "user 1", "x"], ["new 1"] * 3))
+    with pytest.raises(UserError, match="of its test nothing is asked for"):
+        continued(OLD, own, np.array([0, 1, 2]), RULE)
 
 
 KINDS = ("buy", "cart", "click")

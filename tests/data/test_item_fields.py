@@ -70,6 +70,7 @@ def test_a_table_read_for_a_catalogue(tmp_path):
     [
         (["x,1"], "sku,price", "none of its items is in the catalogue"),
         (["i1,1", "i1,2"], "sku,price", "line 3: item 'i1' occurs a second time"),
+        (["i1,1", ",2"], "sku,price", "line 3: column 'sku' is empty; expected an item"),
         (["i1"], "sku", "expected item, and a column a field"),
         (["i1,2"], "what,price", "expected item, and a column a field"),
     ],

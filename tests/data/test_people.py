@@ -91,6 +91,7 @@ def test_items_of_a_file(tmp_path):
         ("a.csv", "user_id,customer\nx,y\n", read_people, "'user_id' and 'customer' may both"),
         ("a.csv", "userId,movieId\nu,3\n", read_people, "interactions, not people"),
         ("a.csv", "name,age\nx,3\n", read_items, "expected a column item"),
+        ("a.jsonl", "{}\n", read_items, "expected a column item"),
         ("a.xls", "x", read_people, "unknown ending of a file"),
         ("a.jsonl", "[", read_people, "a.jsonl"),
     ],

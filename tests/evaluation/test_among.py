@@ -1,10 +1,15 @@
 """Targets among a few sampled items, against plain numpy."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from recsys import save_model, small_split
 
 from distill_jax.core.errors import UserError
+from distill_jax.data.build_interactions import Rows, build_interactions
+from distill_jax.data.continual_splits import ContinualRule
+from distill_jax.data.continued_splits import continued
 from distill_jax.evaluation.among import at_items, metrics_among, others_of, ranks_among
 from distill_jax.evaluation.recommend import rank_cases
 from distill_jax.evaluation.score_histories import HistoryScorer
@@ -48,6 +53,23 @@ def test_ranks_are_one_more_than_the_others_that_score_as_high(split):
     object.__setattr__(row, "test_scores", {SAMPLED_RANK: pack_numbers(ranks_E)})
     assert scores_by_example(row, "test/sampled_hr@5").mean() == pytest.approx(hits)
     assert scores_by_example(row, "test/hr@5") is None  # those ranks were not kept
+
+
+def test_what_is_held_out_of_an_update_is_asked_for_in_all_interactions(split):
+    data = split.data
+    rows = [(user, "the newest") for user in data.user_names]
+    new = build_interactions("new", Rows(*zip(*rows, strict=True)))
+    goes_on = continued(split, new, None, ContinualRule(witnesses=0.5))[0].update()
+    asked, others_UN = goes_on.asked_data, others_of(goes_on, 9, 0)
+    assert len(asked) > len(goes_on.data)
+    table_UI = np.random.default_rng(0).normal(size=(len(others_UN), 31))
+    scorer = at_items(lambda histories: table_UI[histories.users_E])
+    everybody = dataclasses.replace(goes_on, known_U=np.ones(asked.num_users, bool))
+    ranks_E = ranks_among(scorer, everybody, everybody.validation, others_UN)
+    users_E, targets_E = everybody.validation.users_E, everybody.validation.targets_E(asked)
+    for user, target, rank in zip(users_E, targets_E, ranks_E, strict=True):
+        assert target not in others_UN[user]
+        assert rank == 1 + np.sum(table_UI[user, others_UN[user]] >= table_UI[user, target])
 
 
 def test_nan_has_rank_0(split):

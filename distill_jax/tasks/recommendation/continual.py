@@ -133,6 +133,11 @@ class Continual:
                 raise UserError(
                     "popularity changes with new interactions: no strata in a continual run"
                 )
+            if self.begun is not None and objective.teacher_capture.knows_users:
+                raise UserError(
+                    f"{entry.cell.objective!r} reads lists of users and items, which teachers of "
+                    "two moments do not share: name another --objective"
+                )
             self.student.computing_in(compute_dtype(entry.cell.precision), engine.options.remat)
 
     def open(self, engine: Engine, entries: Sequence[Entry[RecommenderSetup]]) -> None:
@@ -215,7 +220,8 @@ class Continual:
         """A teacher trained on everything up to a moment, and its words about some users."""
         config, teacher = self.config, self.teacher
         assert config is not None and teacher is not None, "who is trained"
-        setup = RecommenderSetup(self.setup.data, config.model, top=config.top if start else 0)
+        own, top = self.setup, config.top if start else 0
+        setup = RecommenderSetup(own.data, config.model, top=top, among=own.among)
         stages = (Train(config.objective, training),)
         cell = self._bound(Cell(setup, stages, config.seed), split, start)
         begun = start.params if start else teacher.init(jax.random.key(cell.seed))

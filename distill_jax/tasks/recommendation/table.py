@@ -401,9 +401,8 @@ class Recommendation:
     def _kept(self, teacher: RecTeacher) -> str:
         if self.build(teacher.model).config.knows_users:
             return "its vectors and its lists of a user's or an item's likeliest are asked directly"
-        kept = (
-            f"its likeliest {kept_items(teacher.top, self.split)} items at each training position"
-        )
+        top = kept_items(teacher.top, self.split.data.num_items)
+        kept = f"its likeliest {top} items at each training position"
         return f"{kept} are kept" + (f", of {teacher.users} users at most" if teacher.users else "")
 
     def _trained_how(self, training: FitConfig) -> str:

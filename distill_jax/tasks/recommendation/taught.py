@@ -122,9 +122,9 @@ def asked(
       kept: what an earlier call left, whose cache serves where it is there.
       among: it names of the first so many items alone; None for all.
     """
-    top = kept_items(top, table.split)
     own = recommender_digest(recommender, params)
     limit = None if among == table.num_items else among
+    top = kept_items(top, limit or table.num_items)
     plain = limit is None and not table.split.data.kind_names
     if recommender.config.knows_users and plain:
         words = factor_words(recommender, params, table.split, top)
@@ -148,6 +148,10 @@ def asked(
     return own, open_top_items(folder, provenance)
 
 
-def kept_items(top: int, split: RankingSplit) -> int:
-    """How many of the teacher's likeliest items are kept: of few all but one, the rest."""
-    return min(top, split.data.num_items - 1)
+def kept_items(top: int, items: int) -> int:
+    """How many of the teacher's likeliest items are kept: of few all but one, the rest.
+
+    Args:
+      items: that it names.
+    """
+    return min(top, items - 1)

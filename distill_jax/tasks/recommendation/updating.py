@@ -18,10 +18,12 @@ from distill_jax.engine.options import DEFAULTS, RunOptions
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.tables.names import MODEL
+from distill_jax.tables.outputs import SPEC
+from distill_jax.tables.spec import TableSpec
 from distill_jax.tasks.recommendation.cells import RecommenderCell, Update
 from distill_jax.tasks.recommendation.find_run import began_with, finished_run
 from distill_jax.tasks.recommendation.finished_runs import FinishedRun
-from distill_jax.tasks.recommendation.going_on import applied, update_of, with_new
+from distill_jax.tasks.recommendation.going_on import EXPERIMENT, applied, update_of, with_new
 from distill_jax.training.recommender import FitConfig
 
 
@@ -101,6 +103,7 @@ def update_recommender(
       UserError: for anything the user can mend.
       Interrupted: after Ctrl-C; the same call goes on from there.
     """
+    _check_own(output)
     run = finished_run(folder)
     if new.data and user_path(new.data).exists():
         new = dataclasses.replace(new, data=f"files:{new.data}")
@@ -134,6 +137,14 @@ def update_recommender(
         output / "runs" / place.hash,
         notes,
     )
+
+
+def _check_own(output: Path) -> None:
+    """Raises ``UserError`` for an experiment's folder, whose table an update's would replace."""
+    path = output / SPEC
+    name = TableSpec.from_json(path.read_text("utf-8")).name if path.is_file() else EXPERIMENT
+    if name != EXPERIMENT:
+        raise UserError(f"--output {output} holds the table of {name!r}: name another folder")
 
 
 def _cell(run: FinishedRun, new: NewInteractions, update: Update) -> RecommenderCell:

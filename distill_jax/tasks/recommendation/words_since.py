@@ -76,8 +76,9 @@ def of_known_targets(heard: Heard, known: int) -> Heard:
 
 
 def _only(batch: HistoryBatch, rows_B: np.ndarray) -> HistoryBatch:
-    """The batch with all other rows as padding."""
+    """The batch with all other rows as padding, whose targets an earlier teacher may not know."""
     arrays: dict[str, Any] = {
+        "targets_BT": np.where(rows_B[:, None], np.asarray(batch.targets_BT), 0),
         "example_ids_B": np.where(rows_B, np.asarray(batch.example_ids_B), -1),
         "where_BT": np.asarray(batch.where_BT) & rows_B[:, None],
         "target_where_BT": np.asarray(batch.target_where_BT) & rows_B[:, None],

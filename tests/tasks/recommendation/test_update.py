@@ -15,8 +15,10 @@ from feedbacks import write_shop as write_events
 from recsys import save_model, small_split
 from rich.console import Console
 from shop import KL, finished_shop, first_month, next_month, third_month, update, write_shop
+from small_tables import FIT
 
 from distill_jax.core.errors import UserError
+from distill_jax.core.top_items import Wanted
 from distill_jax.data.histories import HistoryTable
 from distill_jax.data.load_interactions import load_interactions, load_ranking_split
 from distill_jax.engine.engine import Engine
@@ -33,8 +35,10 @@ from distill_jax.tasks.recommendation.cells import RecData
 from distill_jax.tasks.recommendation.continual import Continual
 from distill_jax.tasks.recommendation.find_run import finished_run
 from distill_jax.tasks.recommendation.going_on import update_of, with_new
+from distill_jax.tasks.recommendation.taught import asked
 from distill_jax.tasks.recommendation.updating import apart
-from distill_jax.tasks.recommendation.words_since import of_known_targets
+from distill_jax.tasks.recommendation.words_since import by_user, of_known_targets
+from distill_jax.teachers.factor_words import factor_words
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker
 from distill_jax.training.interrupt import Interrupted, StopRequest
 from distill_jax.training.step import CompiledStep
@@ -351,6 +355,55 @@ def test_a_teacher_says_nothing_where_an_item_came_that_it_does_not_know(tmp_pat
         RecommenderSpeaker(recommender, params, 5, among=5)
 
 
+def test_of_rows_that_another_teacher_speaks_of_an_earlier_one_knows_no_items(tmp_path):
+    grown = small_split(num_items=20)
+    batch = HistoryTable(grown, "next", 6).batch(np.arange(8), 6, 8)
+    known_B = (np.asarray(batch.targets_BT) < 17).all(axis=1)
+    second_U = np.ones(grown.data.num_users, bool)
+    second_U[np.asarray(batch.example_ids_B)[known_B]] = False
+    assert known_B.any() and not known_B.all()
+    said = []
+    for split in (small_split(), grown):
+        model, params = save_model(tmp_path / str(split.data.num_items), "bpr_mf-4", split=split)
+        said.append(factor_words(model, params, split, 3).listen(Wanted(top=3)))
+    heard = by_user(*said, second_U)(batch)
+    for rows_B, own in ((known_B, said[0]), (~known_B, said[1])):
+        some = HistoryTable(grown, "next", 6).batch(np.flatnonzero(rows_B), 6, 8)
+        count = int(rows_B.sum())
+        np.testing.assert_array_equal(heard.target_BT[rows_B], own(some).target_BT[:count])
+        np.testing.assert_array_equal(heard.ids_BTK[rows_B], own(some).ids_BTK[:count])
+
+
+@pytest.mark.long
+def test_a_teacher_that_knows_users_speaks_of_those_who_come_again(newer, newest, tmp_path):
+    run = finished_shop(tmp_path, teacher="bpr_mf-8")
+    lists = ("--objective", "full_softmax + relaxed_ranking(top=4, drawn=2, sampled=3)")
+    with pytest.raises(UserError, match="teachers of two moments do not share"):
+        update(run, "--data", newer, "--output", tmp_path / "o", *lists)
+    update(run, "--data", newer, "--output", tmp_path / "o")
+    again = ("--data", newest, "--output", tmp_path / "again", "--teacher-too")
+    update(came_out(tmp_path / "o"), *again)
+    at = report_of(tmp_path / "again")["metrics"]
+    assert at["teacher/new_ndcg@10/after"] != at["teacher/new_ndcg@10/before"]
+
+
+@pytest.mark.long
+def test_steps_are_chosen_among_sampled_items_as_the_run_chose_them(newer, tmp_path):
+    training = dataclasses.replace(FIT, select="sampled_ndcg@10")
+    run = finished_shop(tmp_path, training=training, among=5)
+    update(run, "--data", newer, "--output", tmp_path / "o", "--teacher-too")
+    assert (came_out(tmp_path / "o") / "model").is_dir()
+
+
+def test_of_a_small_catalogue_a_teacher_keeps_all_that_it_knows_but_one(tmp_path):
+    recommender, params = save_model(tmp_path, split=small_split())
+    engine = Engine(tmp_path, Reporter(Console(quiet=True)), StopRequest(print), "none", DEFAULTS)
+    table = HistoryTable(small_split(), "next", 6)
+    for among, top in ((None, table.num_items - 1), (12, 11)):
+        _, words = asked(engine, recommender, params, table, 100, among=among)
+        assert words.provenance.top == words.ids_MK.shape[1] == top
+
+
 def test_drift_by_hand():
     assert apart(np.array([0, 0, 1, 1]), np.array([0, 1])) == 0
     assert apart(np.array([0, 0]), np.array([2, 2])) == 1
@@ -372,6 +425,9 @@ def test_what_cannot_be_brought_up_to_date_is_named(run, whole, newer, tmp_path)
     teacher = run.parent / rows["teacher"].hash
     refused("is of a teacher, not of a student", at=teacher)
     assert not (tmp_path / "o").exists()
+    table = (run.parents[1] / "table.json").read_text()
+    refused("holds the table of 'walks': name another folder", "--output", run.parents[1])
+    assert (run.parents[1] / "table.json").read_text() == table
 
 
 def test_data_that_changed_are_refused(tmp_path, run, newer):
