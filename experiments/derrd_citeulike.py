@@ -9,6 +9,9 @@ them (SeongKu-Kang/DE-RRD_CIKM20, Dataset/citeULike/LOO); any other split of int
 A student of 20 numbers a user and item learns from labels alone (BPR), or hears a teacher of 200 by
 DE, URRD or IR-RRD too. Each target is ranked among 499 items drawn anew for each seed, and among
 all items.
+
+The committed table has seeds 0, 1 and 2. Run time: a quarter of an hour of one CPU core for the
+teacher, and 55 minutes a seed, nearly half of them for DE.
 """
 
 import sys
