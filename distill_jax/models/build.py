@@ -68,12 +68,11 @@ def family_in(folder: Path) -> Classifiers:
     for family in registered(Classifiers):
         if family.opens(kind):
             return family
-    what = str(kind).removeprefix(OWN)
-    if what != str(kind) and kind != POOLED:
-        asked = "; distill-jax recommend asks it" if what == "recommender" else ""
-        told = f"a {what.replace('_', ' ')}, which is none of this version's classifiers"
-        raise UserError(f"{folder} holds {told}{asked}")
-    return BERTS
+    if not str(kind).startswith(OWN) or kind == POOLED:
+        return BERTS
+    what = str(kind).removeprefix(OWN).replace("_", " ")
+    asked = "; distill-jax recommend asks it" if what in ("recommender", "closed form") else ""
+    raise UserError(f"{folder} holds a {what}, which is none of this version's classifiers{asked}")
 
 
 def language_family(asks: str) -> LanguageModels:

@@ -12,7 +12,7 @@ from distill_jax.serving.model import open_served
 from distill_jax.serving.settings import Settings
 from distill_jax.tasks.kinds.kinds import kind_named
 
-WORDS = "the film is good and the plot was bad".split()
+WORDS = ["the", "film", "is", "good", "and", "the", "plot", "was", "bad"]
 LONG = " ".join(word for n in range(6) for word in (*WORDS[n:], *WORDS[:n]))
 """No window of it is another's like, whose answers would be equal but for rounding."""
 TEXTS = ["good not was bad cast", "", "the plot and the music is very not good at all", LONG]
