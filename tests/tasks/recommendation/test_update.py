@@ -5,20 +5,18 @@ import dataclasses
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from feedbacks import KINDS, events
 from feedbacks import write_shop as write_events
-from recsys import save_model, small_split
+from killed import stopped_at
 from rich.console import Console
 from shop import KL, finished_shop, first_month, next_month, third_month, update, write_shop
 from small_tables import FIT
 
 from distill_jax.core.errors import UserError
-from distill_jax.core.top_items import Wanted
 from distill_jax.data.histories import HistoryTable
 from distill_jax.data.load_interactions import load_interactions, load_ranking_split
 from distill_jax.engine.engine import Engine
@@ -26,21 +24,16 @@ from distill_jax.engine.options import DEFAULTS
 from distill_jax.engine.progress import Reporter
 from distill_jax.evaluation.open_recommender import open_recommender
 from distill_jax.evaluation.recommend import evaluate
-from distill_jax.models.recommenders.build import Recommender
 from distill_jax.models.recommenders.save import load_recommender
-from distill_jax.models.recommenders.text_items import ItemTexts
 from distill_jax.tables.ledger import Ledger
-from distill_jax.tasks.recommendation.build import item_vectors_of_file, with_new_rows
 from distill_jax.tasks.recommendation.cells import RecData
 from distill_jax.tasks.recommendation.continual import Continual
 from distill_jax.tasks.recommendation.find_run import finished_run
 from distill_jax.tasks.recommendation.going_on import update_of, with_new
-from distill_jax.tasks.recommendation.taught import asked
 from distill_jax.tasks.recommendation.updating import apart
-from distill_jax.tasks.recommendation.words_since import by_user, of_known_targets
-from distill_jax.teachers.factor_words import factor_words
+from distill_jax.tasks.recommendation.words_since import of_known_targets
 from distill_jax.teachers.recommender_speaker import RecommenderSpeaker
-from distill_jax.training.interrupt import Interrupted, StopRequest
+from distill_jax.training.interrupt import StopRequest
 from distill_jax.training.step import CompiledStep
 
 
@@ -293,87 +286,6 @@ def test_what_is_missing_of_the_past_is_named(run, whole, newer, tmp_path):
         finished_run(moved)
 
 
-def test_a_new_row_is_the_mean_of_those_there_are(tmp_path):
-    _, params = save_model(tmp_path / "a", "bpr_mf-4", split=small_split())
-    split = small_split(num_users=15, num_items=20)
-    new, _ = save_model(tmp_path / "b", "bpr_mf-4", split=split)
-    grown = with_new_rows(new, params)
-    for before, after in (
-        (params["items"]["embedding"], grown["items"]["embedding"]),
-        (params["item_bias"], grown["item_bias"]),
-        (params["user_embedding"], grown["user_embedding"]),
-    ):
-        before = np.asarray(before)
-        np.testing.assert_array_equal(after[: len(before)], before)
-        for row in after[len(before) :]:
-            np.testing.assert_allclose(row, before.mean(axis=0), rtol=1e-5)
-    assert len(grown["user_embedding"]) == 15 and len(grown["item_bias"]) == 20
-
-
-def test_beside_a_text_a_new_row_is_nothing_as_such_a_model_is_asked_about_new_items(tmp_path):
-    texts = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
-    models = [
-        save_model(
-            tmp_path / str(items),
-            "gru4rec-1x4-both",
-            split=small_split(num_items=items),
-            text_vectors=texts[:items],
-        )
-        for items in (17, 20)
-    ]
-    (old, params), (new, _) = models
-    grown = with_new_rows(new, params)
-    assert not grown["items"]["embedding"][17:].any()
-    more = Recommender(old.config, ItemTexts(vectors_IE=texts))
-    np.testing.assert_allclose(new.item_vectors(grown), more.item_vectors(params), rtol=1e-5)
-
-
-def test_vectors_of_a_file_keep_the_scale_of_the_first_catalogue(tmp_path):
-    vectors = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-    vectors[4:] += 10
-    np.save(tmp_path / "v.npy", vectors)
-    names = tuple(f"i{n}" for n in range(6))
-    (tmp_path / "v.txt").write_text("\n".join(names) + "\n")
-    old = item_vectors_of_file(tmp_path / "v.npy", names[:4])[0]
-    grown = item_vectors_of_file(tmp_path / "v.npy", names, 4)[0]
-    np.testing.assert_allclose(grown[:4], old, rtol=1e-6)
-    assert (grown[4:] > 3).all()
-
-
-def test_a_teacher_says_nothing_where_an_item_came_that_it_does_not_know(tmp_path):
-    split = small_split()
-    recommender, params = save_model(tmp_path, split=split)
-    batch = HistoryTable(split, "next", 6).batch(np.arange(8), 6, 8)
-    speaker = RecommenderSpeaker(recommender, params, 5, among=12)
-    said = of_known_targets(speaker, 12)(batch)
-    assert np.asarray(said.ids_BTK).max() < 12
-    unknown = np.asarray(batch.targets_BT) >= 12
-    where = np.asarray(batch.where_BT)
-    assert (unknown & where).any()
-    np.testing.assert_array_equal(said.where_BT, where & ~unknown)
-    with pytest.raises(UserError, match="of 5 items a teacher names 1 to 4"):
-        RecommenderSpeaker(recommender, params, 5, among=5)
-
-
-def test_of_rows_that_another_teacher_speaks_of_an_earlier_one_knows_no_items(tmp_path):
-    grown = small_split(num_items=20)
-    batch = HistoryTable(grown, "next", 6).batch(np.arange(8), 6, 8)
-    known_B = (np.asarray(batch.targets_BT) < 17).all(axis=1)
-    second_U = np.ones(grown.data.num_users, bool)
-    second_U[np.asarray(batch.example_ids_B)[known_B]] = False
-    assert known_B.any() and not known_B.all()
-    said = []
-    for split in (small_split(), grown):
-        model, params = save_model(tmp_path / str(split.data.num_items), "bpr_mf-4", split=split)
-        said.append(factor_words(model, params, split, 3).listen(Wanted(top=3)))
-    heard = by_user(*said, second_U)(batch)
-    for rows_B, own in ((known_B, said[0]), (~known_B, said[1])):
-        some = HistoryTable(grown, "next", 6).batch(np.flatnonzero(rows_B), 6, 8)
-        count = int(rows_B.sum())
-        np.testing.assert_array_equal(heard.target_BT[rows_B], own(some).target_BT[:count])
-        np.testing.assert_array_equal(heard.ids_BTK[rows_B], own(some).ids_BTK[:count])
-
-
 @pytest.mark.long
 def test_a_teacher_that_knows_users_speaks_of_those_who_come_again(newer, newest, tmp_path):
     run = finished_shop(tmp_path, teacher="bpr_mf-8")
@@ -393,15 +305,6 @@ def test_steps_are_chosen_among_sampled_items_as_the_run_chose_them(newer, tmp_p
     run = finished_shop(tmp_path, training=training, among=5)
     update(run, "--data", newer, "--output", tmp_path / "o", "--teacher-too")
     assert (came_out(tmp_path / "o") / "model").is_dir()
-
-
-def test_of_a_small_catalogue_a_teacher_keeps_all_that_it_knows_but_one(tmp_path):
-    recommender, params = save_model(tmp_path, split=small_split())
-    engine = Engine(tmp_path, Reporter(Console(quiet=True)), StopRequest(print), "none", DEFAULTS)
-    table = HistoryTable(small_split(), "next", 6)
-    for among, top in ((None, table.num_items - 1), (12, 11)):
-        _, words = asked(engine, recommender, params, table, 100, among=among)
-        assert words.provenance.top == words.ids_MK.shape[1] == top
 
 
 def test_drift_by_hand():
@@ -442,21 +345,11 @@ def test_data_that_changed_are_refused(tmp_path, run, newer):
 
 @pytest.mark.long
 @pytest.mark.parametrize("which", ["once", "again"])
-def test_one_that_is_stopped_goes_on_to_the_same_bits(
-    which, request, tmp_path, monkeypatch, capsys
-):
+def test_one_that_is_stopped_goes_on_to_the_same_bits(which, request, tmp_path, capsys):
     of = {"once": ("run", "newer", "whole"), "again": ("whole", "newest", "again")}[which]
     start, data, (done, _) = map(request.getfixturevalue, of)
     start = came_out(start[0]) if which == "again" else start
-    call, calls = CompiledStep.__call__, iter(range(1, 40))
-
-    def stops(*arguments):
-        if next(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return call(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(CompiledStep, "__call__", stops)
+    with stopped_at(3):
         update(start, "--data", data, "--output", tmp_path)
     assert not (tmp_path / "update.md").exists()
     update(start, "--data", data, "--output", tmp_path)
