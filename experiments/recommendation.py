@@ -77,7 +77,8 @@ class Recommendation(InteractionFlags):
     """Of the students."""
     teacher_epochs: int | None = None
     output_dir: Path | None = None
-    """Default: results/recommendation, with -PRESET behind it for the other presets."""
+    """Default: results/recommendation, with -PRESET behind it for the other presets, and -vectors
+    or -features where items have them."""
 
 
 ROWS = {
@@ -213,7 +214,7 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
     (of_teacher,) = with_labels(flags, {"": preset.labels}).values()
     data, unseen = flags.rec_data(flags.split or preset.split), preset.rows is COLD
     sweep = Sweep(
-        name="recommendation" + ("" if preset == PRESETS["default"] else f"-{flags.preset}"),
+        name=table_name(flags),
         title=f"Ways of distilling a recommender, {flags.data}",
         base=Cell(
             RecommenderSetup(
@@ -240,6 +241,16 @@ def table(flags: Recommendation) -> "tuple[Sweep[RecommenderSetup], tuple[RecMod
     )
     peers = (peer for peer in preset.peers if peer != name and kind_of(peer) == kind_of(name))
     return sweep, tuple(replace(teacher, name=peer) for peer in peers)
+
+
+def table_name(flags: Recommendation) -> str:
+    """Tables of other data of the items are others."""
+    endings = {
+        flags.preset: flags.preset != "default",
+        "vectors": flags.item_vectors is not None,
+        "features": flags.item_features is not None,
+    }
+    return "-".join(["recommendation", *(each for each, there in endings.items() if there)])
 
 
 def kind_of(name: str) -> str:

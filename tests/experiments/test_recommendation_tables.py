@@ -69,6 +69,25 @@ def test_flags_change_a_preset():
     assert rates == [2e-3, 2e-2]
 
 
+def test_a_table_of_other_data_of_the_items_has_another_name():
+    """Else its runs would stand at the places of the preset's own."""
+    module = script("recommendation")
+    given = (
+        {},
+        {"item_vectors": "v.npy"},
+        {"item_features": "f.csv"},
+        {"item_vectors": "v.npy", "item_features": "f.csv"},
+    )
+    sweeps = [module.table(module.Recommendation(preset="cold", **each))[0] for each in given]
+    cold = "recommendation-cold"
+    assert [sweep.name.removeprefix(cold) for sweep in sweeps] == [
+        "",
+        "-vectors",
+        "-features",
+        "-vectors-features",
+    ]
+
+
 def test_every_command_of_the_page_makes_a_table(monkeypatch):
     """Its flags are read, and every objective can be computed with the teacher they name."""
     module = script("recommendation")
