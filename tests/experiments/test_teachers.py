@@ -30,7 +30,8 @@ def test_the_smoke_preset_runs_and_says_what_held(
         assert np.isfinite(by_hash[place.hash].metrics["test/accuracy"])
     told = [place.row for place in spec.teachers]
     assert {"teacher: model > 2x8x2", "teacher: none > 1x8x2 > 1x8x2"} <= set(told)
-    assert any(name.startswith("teacher: tfidf-") for name in told)
+    assert told.count("teacher: tfidf-{seed}.npz") == 1
+    assert len({place.hash for place in spec.teachers}) == len(told), "each stands once"
     weighed = [by_hash[place.hash] for place in spec.places if place.row == SCRIPT.WEIGHED]
     assert all("teacher_weights=[" in row.config["objective"] for row in weighed)
     trends = (folder / "trends.md").read_text(encoding="utf-8")

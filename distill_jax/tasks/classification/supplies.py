@@ -238,15 +238,17 @@ class Supplies:
         Of those of one number, one stands under its own name; several stand in the groups that
         they teach. The teachers that the seeds of an entry hear in turn are replicates of one: each
         stands at the first seed that hears it. Entries of one group that hear other teachers get a
-        row each.
+        row each. Who stands as the first of some does not stand again as the second of others.
         """
         places: dict[str, Place] = {}
         for number in range(max(len(entry.cell.setup.teachers) for entry in entries)):
             taught = [entry for entry in entries if self._stands(entry.cell, number)]
             if not taught:
                 continue
+            before = {place.hash for place in places.values()}
             for place in self._places_of(taught, number):
-                places.setdefault(f"{place.group} {place.hash}", place)
+                if place.hash not in before:
+                    places[f"{place.group} {place.hash}"] = place
         return list(places.values())
 
     def _stands(self, cell: ClassifierCell, number: int) -> bool:
@@ -341,8 +343,8 @@ class Supplies:
 
 
 def _in_short(config: TeacherConfig) -> str:
-    """What a teacher is called in a table."""
-    source = Path(config.source.removeprefix(FILE)).name
+    """What a teacher is called in a table, ``{seed}`` in it where each seed has another file."""
+    source = Path(config.name.removeprefix(FILE)).name
     return " > ".join([source, *(each.student for each in config.assistants)])
 
 
