@@ -170,6 +170,13 @@ def damaged_arrays():
     return bytes(data)
 
 
+def newer_arrays():
+    """Whose first entry asks for a version of ZIP that nobody reads."""
+    data = bytearray(arrays())
+    data[data.index(b"PK\x01\x02") + 6] = 0xF0
+    return bytes(data)
+
+
 def single_array():
     file = io.BytesIO()
     np.save(file, np.zeros(3))
@@ -182,10 +189,7 @@ def single_array():
         (b"PK no zip", "no whole npz"),
         (arrays()[:-40], "no whole npz"),
         (damaged_arrays(), "no whole npz file of plain arrays: Error -3"),
-        (
-            arrays().replace(b"PK\x01\x02\x2d\x03\x2d", b"PK\x01\x02\x2d\x03\xf0"),
-            "zip file version",
-        ),
+        (newer_arrays(), "zip file version"),
         (single_array(), "no whole npz"),
         (arrays(ids=np.array([{"a": 1}], dtype=object)), "no whole npz file of plain arrays"),
         (arrays(ids=None), "has label_names, logits; expected ids"),
