@@ -40,7 +40,8 @@ def embeddings_from(params: Params, source: Params) -> Params:
                 f"embeddings of shape {ours} cannot start from {theirs}: expected as many rows, "
                 "and at most the width."
             )
-    words_VW = np.asarray(wide["word"]["embedding"], np.float32)
+    # In double precision: rounding differs between kinds of CPUs, and what is trained with it.
+    words_VW = np.asarray(wide["word"]["embedding"], np.float64)
     centred_VW = words_VW - words_VW.mean(axis=0)[None, :]
     _, directions_WW = np.linalg.eigh(centred_VW.T @ centred_VW)  # ascending
     width = shapes["word"][1][1]
@@ -51,7 +52,9 @@ def embeddings_from(params: Params, source: Params) -> Params:
         if name == "word" or (theirs[1] != words_VW.shape[1] and theirs != ours):
             continue
         projected[name] = table @ directions_WD if ours[1] == width else table
-    found = {name: {"embedding": jnp.asarray(table)} for name, table in projected.items()}
+    found = {
+        name: {"embedding": jnp.asarray(table, jnp.float32)} for name, table in projected.items()
+    }
     return params | {"embeddings": narrow | found}
 
 
