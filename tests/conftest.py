@@ -24,6 +24,7 @@ from distill_jax.core.errors import UserError
 from distill_jax.data import assets
 from distill_jax.data.load import load_dataset
 from distill_jax.data.tokenise import TokenTable
+from distill_jax.engine import programs
 from distill_jax.evaluation.latency import cpu_latency
 from distill_jax.models.bert import Bert, BertConfig, init_bert
 from distill_jax.objectives import plugins, registry
@@ -73,6 +74,17 @@ def compiled_seconds():
     jax.monitoring.register_event_duration_secs_listener(heard)
     yield seconds
     jax.monitoring.unregister_event_duration_listener(heard)
+
+
+@pytest.fixture
+def nothing_compiled(monkeypatch):
+    """Steps are compiled as in a process of their own; call it for another such process."""
+
+    def forget():
+        monkeypatch.setattr(programs, "_STEPS", {})
+
+    forget()
+    return forget
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -298,6 +298,7 @@ def sweep_here(table: str, strategy: str, world: str, output: str) -> None:
     from distill_jax.engine.options import RunOptions
     from distill_jax.engine.progress import ProgressBar, Reporter
     from distill_jax.engine.run import run_table
+    from distill_jax.tables.build import table_of
     from distill_jax.tables.outputs import write_outputs
 
     jax.config.update("jax_platforms", "cpu")
@@ -319,7 +320,7 @@ def sweep_here(table: str, strategy: str, world: str, output: str) -> None:
         strategy=strategy,  # type: ignore[arg-type]
         options=options,
     )
-    write_outputs(spec, rows, Path(output))
+    write_outputs(table_of(spec, rows), Path(output))
 
 
 def declare(table: str, world: Path) -> "Task[Any]":

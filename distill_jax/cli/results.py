@@ -66,13 +66,15 @@ def conclude(
 ) -> None:
     """Write and print the outputs of a table, then the paths; of a part only its ledger's."""
     from distill_jax.core.distributed import is_lead
+    from distill_jax.tables.build import table_of
     from distill_jax.tables.outputs import show, write_outputs
 
     if not is_lead():
         return
     if part.whole:
-        paths = write_outputs(spec, rows, folder)
-        show(spec, rows, console)
+        table = table_of(spec, rows)
+        paths = write_outputs(table, folder)
+        show(table, console)
     else:
         paths = []
         console.print(

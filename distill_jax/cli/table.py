@@ -40,13 +40,15 @@ def main(arguments: Sequence[str]) -> None:
 
     from rich.console import Console
 
+    from distill_jax.tables.build import table_of
     from distill_jax.tables.outputs import load_results, show, write_outputs
 
     spec, rows = load_results(source)
     if args.against is not None:
         spec = replace(spec, against=args.against)
-    paths = write_outputs(spec, rows, folder)
-    show(spec, rows, Console())
+    table = table_of(spec, rows)
+    paths = write_outputs(table, folder)
+    show(table, Console())
     for path in paths:
         print(path)
     sys.stdout.flush()

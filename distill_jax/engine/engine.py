@@ -1,7 +1,7 @@
 """Trains what it is given, whatever the task, compiling once for each structure and shape."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 
 from distill_jax.core.digests import digest
 from distill_jax.core.errors import UserError
-from distill_jax.core.memory import drop_programs, many_programs
 from distill_jax.core.mesh import (
     check_batch_size,
     make_mesh,
@@ -21,6 +20,7 @@ from distill_jax.core.mesh import (
     own_rows,
 )
 from distill_jax.engine.options import DEFAULTS, RunOptions, TrackTo
+from distill_jax.engine.programs import Programs
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.track import Tracker, open_tracker
 from distill_jax.engine.work import Work
@@ -53,6 +53,8 @@ class Engine:
       folder: where runs keep checkpoints, events and predictions, each under its hash.
       track: where learning curves go.
       options: how runs are carried out.
+      mesh: the devices.
+      programs: what is compiled.
     """
 
     folder: Path
@@ -61,8 +63,7 @@ class Engine:
     track: TrackTo = "tensorboard"
     options: RunOptions = DEFAULTS
     mesh: Mesh = field(default_factory=make_mesh)
-    _steps: dict[Any, CompiledStep] = field(default_factory=dict)
-    _traces_of_dropped: int = 0
+    programs: Programs = field(default_factory=Programs)
 
     def __post_init__(self) -> None:
         if self.options.parallel == "pmap" and jax.process_count() > 1:
@@ -82,8 +83,8 @@ class Engine:
 
     @property
     def compilations(self) -> int:
-        """How many training programs were traced so far."""
-        return self._traces_of_dropped + sum(step.traces for step in self._steps.values())
+        """How many training programs this table has traced so far."""
+        return self.programs.traces
 
     def check_stop(self) -> None:
         """Stop here when asked to; processes that work together agree on a place elsewhere.
@@ -284,18 +285,13 @@ class Engine:
         def make() -> CompiledStep:
             return self.layout.compile(self._pure_step(work, self.layout.axis))
 
-        return self._kept(work.structure, make)
+        return self.programs.step(self._compiled_of(work), make, own=work.own_program)
 
-    def _kept(self, key: Any, make: Callable[[], CompiledStep]) -> CompiledStep:
-        """A step that is made when it is not there, after all others were dropped where compiled
-        programs take too much room: runs of one structure follow each other."""
-        if key not in self._steps:
-            if many_programs():
-                self._traces_of_dropped = self.compilations
-                self._steps.clear()
-                drop_programs()
-            self._steps[key] = make()
-        return self._steps[key]
+    def _compiled_of(self, work: Work) -> Hashable:
+        """All that decides what is compiled of a work, beside the shapes of its batches."""
+        options = self.options
+        how = options.parallel, options.accumulate, options.on_nan, options.remat, options.fsdp
+        return work.structure, type(self._model(work)), self.mesh, how
 
     def population_step(
         self, works: Sequence[Work], teachers: Sequence[TeacherOutputs | None], placed: Placed
@@ -303,14 +299,14 @@ class Engine:
         """The compiled step of a population of this structure."""
         orders = {work.order for work in works}
         shared = len(orders) == 1 and len(set(map(id, teachers))) == 1
-        key = (works[0].structure, placed, shared)
+        key = self._compiled_of(works[0]), placed, shared
 
         def make() -> PopulationStep:
             placement = make_placement(placed, self.mesh)
             pure = self._pure_step(works[0])
             return PopulationStep(pure, shared_batch=shared, placement=placement)
 
-        step = self._kept(key, make)
+        step = self.programs.step(key, make, own=works[0].own_program)
         assert isinstance(step, PopulationStep)
         return step
 

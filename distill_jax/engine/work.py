@@ -66,6 +66,7 @@ class Work:
       pruning: how weights go while it is trained; None where none does.
       recipe: what is done beside the objective.
       embeddings: where the model's embeddings of tokens are, see ``Family``.
+      own_program: whether the model holds arrays, which become part of what is compiled.
     """
 
     identity: Identity
@@ -92,6 +93,7 @@ class Work:
     pruning: Pruning | None = None
     recipe: Recipe = PLAIN
     embeddings: tuple[str, ...] = ()
+    own_program: bool = False
 
     @property
     def steps(self) -> int:
@@ -162,7 +164,7 @@ class Work:
             return self
         tables = self.items.tables(params)
         by_rows = ByRows(tables, static_part(self.optimizer), self.items.renumber)
-        return dataclasses.replace(self, by_rows=by_rows)
+        return dataclasses.replace(self, by_rows=by_rows, own_program=True)
 
     def adapted(self, start: Params) -> tuple["Work", Params, Callable[[Params], Params]]:
         """The same work on the parameters that its recipe trains instead of the model's; these

@@ -22,7 +22,7 @@ from distill_jax.losses.numeric import floats, number
 from distill_jax.objectives.grammar import parse
 from distill_jax.objectives.outputs import CLASSES, Outputs
 from distill_jax.objectives.readers import Options, Params, Reader, Said
-from distill_jax.objectives.registry import ALIKE, Spec, lookup
+from distill_jax.objectives.registry import ALIKE, Loss, Spec, lookup
 from distill_jax.objectives.schedules import value_at
 from distill_jax.objectives.terms import Objective, Term, format_value
 
@@ -39,6 +39,7 @@ class ResolvedTerm:
     Attributes:
       label: unique in the objective.
       name: the loss.
+      function: it; one that is written anew under its name makes another term.
       statics: static options, the loss's own arguments among them.
       dynamics: the names of its numbers.
       combine: ``each``, ``mean_probabilities`` or ``mean_logits`` of the teachers.
@@ -49,6 +50,7 @@ class ResolvedTerm:
 
     label: str
     name: str
+    function: Loss
     statics: tuple[tuple[str, Any], ...]
     dynamics: tuple[str, ...]
     combine: str
@@ -102,7 +104,7 @@ class ResolvedTerm:
         """
         statics = {key: value for key, value in self.statics if key in self.spec.own}
         dynamics = {key: numbers[key] for key in self.dynamics}
-        loss = functools.partial(self.spec.function, **statics, **dynamics)
+        loss = functools.partial(self.function, **statics, **dynamics)
         if self.teachers and max(self.teachers) >= len(teachers):
             raise UserError(f"{self.label} needs a teacher, and there is none.")
         heard = [teachers[index] for index in self.teachers] or [None]
@@ -317,7 +319,8 @@ def _resolve_term(
     combine = given.get("teachers", "each")
     statics = outputs.statics(spec, given)
     trust = given.get("trust", ALIKE)
-    return ResolvedTerm(label, term.name, statics, dynamics, combine, looked_at, readers, trust)
+    what = label, term.name, spec.function, statics, dynamics
+    return ResolvedTerm(*what, combine, looked_at, readers, trust)
 
 
 def _choose_teachers(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from distill_jax.core.errors import UserError
 from distill_jax.core.files import write_atomic
-from distill_jax.tables.build import table_of
 from distill_jax.tables.columns import COLUMNS, Column
 from distill_jax.tables.cost import draw_costs, has_costs
 from distill_jax.tables.csv import to_csv
@@ -82,8 +81,8 @@ def describe_ledger(rows: Sequence[LedgerRow], name: str) -> TableSpec:
     )
 
 
-def write_outputs(spec: TableSpec, rows: Sequence[LedgerRow], folder: Path) -> list[Path]:
-    """Write description, table, figures, trends and report into ``folder``.
+def write_outputs(table: Table, folder: Path) -> list[Path]:
+    """Write a table with its description, figures, trends and report into ``folder``.
 
     The same description and runs give the same bytes, for the same version of matplotlib.
 
@@ -92,8 +91,7 @@ def write_outputs(spec: TableSpec, rows: Sequence[LedgerRow], folder: Path) -> l
       where there are trends, ``figure``, (where runs kept their history) ``curves`` and (where
       they were timed) ``costs`` as PNG and SVG, ``report.html``.
     """
-    table = table_of(spec, rows)
-    trends = evaluate(table)
+    spec, trends = table.spec, evaluate(table)
     texts = {
         SPEC: spec.to_json() + "\n",
         "table.md": to_markdown(table),
@@ -122,9 +120,8 @@ def write_outputs(spec: TableSpec, rows: Sequence[LedgerRow], folder: Path) -> l
     return paths
 
 
-def show(spec: TableSpec, rows: Sequence[LedgerRow], console: "Console") -> None:
-    """Print the table and what became of the trends."""
-    table = table_of(spec, rows)
+def show(table: Table, console: "Console") -> None:
+    """Print a table and what became of its trends."""
     console.print(TerminalTable(table))
     for result in evaluate(table):
         line = f"{result.verdict}: {result.trend.statement}"

@@ -16,6 +16,8 @@ MIN_PAIRS = 3
 """Fewer seeds than this give no test: the t distribution's tails make it an empty ritual."""
 MIN_EXAMPLES = 6
 """Fewer test examples give no test: even the exact one's p is at least 2^(1 - n), above 5%."""
+MULTINOMIAL = 6
+"""Of the bootstrap: so many examples are drawn in the time of one distinct value's count."""
 MIN_BOOTSTRAP = 100
 """Of fewer test examples the bootstrap rejects too often; signs are flipped instead."""
 
@@ -155,11 +157,7 @@ def paired_bootstrap(
         return None
     sums, rng = np.round((a - b) * w, 12), np.random.default_rng(seed)
     observed = float(((a - b) * w).sum() / w.sum())
-    # Examples with equal differences are interchangeable: how often each distinct difference
-    # is drawn follows a multinomial distribution, the same bootstrap for far less memory.
-    values, counts = np.unique(np.stack([sums, w], axis=-1), axis=0, return_counts=True)
-    drawn = rng.multinomial(len(a), counts / len(a), size=resamples)
-    means = (drawn @ values[:, 0]) / (drawn @ values[:, 1])
+    means = _resampled_means(sums, w, resamples, rng)
     low, high = np.quantile(means, [0.025, 0.975])
     if len(a) < MIN_BOOTSTRAP:
         p = _sign_flips(sums / w.sum(), resamples, rng)
@@ -167,6 +165,27 @@ def paired_bootstrap(
         extreme = np.abs(means - observed) >= abs(observed) - 1e-12
         p = (1 + int(extreme.sum())) / (1 + resamples)
     return PairedTest(len(a), observed, float(low), float(high), p)
+
+
+def _resampled_means(
+    sums_N: np.ndarray, weights_N: np.ndarray, resamples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """[R]: sums over sums of weights, of examples drawn with replacement."""
+    n = len(sums_N)
+    # Examples with equal differences are interchangeable: how often each distinct difference
+    # is drawn follows a multinomial distribution, the same bootstrap for less time and memory.
+    values, counts = np.unique(np.stack([sums_N, weights_N], -1), axis=0, return_counts=True)
+    if len(values) * MULTINOMIAL <= n:
+        drawn = rng.multinomial(n, counts / n, size=resamples)
+        return (drawn @ values[:, 0]) / (drawn @ values[:, 1])
+    pairs, means = np.stack([sums_N, weights_N], axis=-1), []
+    for start in range(0, resamples, 100):
+        rows = min(100, resamples - start)
+        chosen = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        drawn = np.bincount(chosen.ravel(), minlength=rows * n).reshape(rows, n)
+        total, weight = (drawn @ pairs).T
+        means.append(total / weight)
+    return np.concatenate(means)
 
 
 def _sign_flips(shares_N: np.ndarray, resamples: int, rng: np.random.Generator) -> float:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import jax
@@ -123,7 +124,15 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     Args:
       config: with ``clip_apart`` parameters are a mapping, clipped entry by entry, as those of a
         ``TrainState`` are.
+
+    Returns:
+      The same object for configs that differ in their learning rates alone.
     """
+    return _transformation(static_part(config))
+
+
+@lru_cache(maxsize=64)
+def _transformation(config: OptimizerConfig) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(config.clip_norm)
     chain = optax.chain(
         _apart(clip) if config.clip_apart else clip,

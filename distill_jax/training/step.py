@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -203,10 +204,12 @@ def _gradient_half(
     return gradients
 
 
+@lru_cache(maxsize=64)
 def _update_half(
     optimizer: optax.GradientTransformation, pruning: Pruning | None, skip_nonfinite: bool
 ) -> Callable[[TrainState, Gradients, Any], tuple[TrainState, StepMetrics]]:
-    """The second half of ``make_step``."""
+    """The second half of ``make_step``: one function, so one program, for all objectives whose
+    trained parameters are alike."""
 
     def update(
         state: TrainState, found: Gradients, rate: ArrayLike
@@ -260,7 +263,8 @@ class CompiledStep:
     One object serves every run that shares a student shape and an objective's structure, so
     that a table's second seed and second temperature compile nothing. States come and go in one
     placement: that of the first. On one CPU, where compiling takes longer than many steps, the
-    halves of a step are two programs, and each further shape of batches compiles the first alone.
+    halves of a step are two programs, and each further shape of batches compiles the first alone;
+    the second knows nothing of the objective's terms, and serves others too.
     """
 
     def __init__(self, step: Step) -> None:
@@ -280,7 +284,8 @@ class CompiledStep:
         if self._second is None:
             return self._first(state, batch, teacher_output, numbers)
         found = self._first(state.trained, state.step, batch, teacher_output, numbers)
-        return self._second(state, found, numbers.learning_rate)
+        state, metrics = self._second(state, found.replace(terms={}), numbers.learning_rate)
+        return state, metrics.replace(terms=found.terms)
 
     def prepare(self, state: TrainState, calls: Sequence[tuple[Any, ...]]) -> None:
         """Compile the programs of some calls side by side, on all cores.
@@ -302,7 +307,7 @@ class CompiledStep:
                 if self._second is not None and len(waiting) == 1:
                     found = jax.tree.map(
                         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
-                        lowered.out_info,
+                        lowered.out_info.replace(terms={}),
                     )
                     rest = self._second.lower(state, found, numbers.learning_rate)
                     waiting.append(pool.submit(rest.compile))

@@ -9,6 +9,7 @@ from samples import sample_runs, sample_spec
 from distill_jax.cli.main import dispatch
 from distill_jax.cli.results import ledger_file, results_folder
 from distill_jax.core.errors import UserError
+from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import write_outputs
 
@@ -76,7 +77,7 @@ def test_a_table_is_rebuilt_from_the_ledger_alone(here, capsys):
     runs = sample_runs(seeds=3)
     spec = sample_spec(runs, layout="grid")
     folder = Path("results/mine")
-    paths = write_outputs(spec, runs, folder)
+    paths = write_outputs(table_of(spec, runs), folder)
     kept = {path: path.read_bytes() for path in paths}
     for path in paths:
         if path.name != "table.json":

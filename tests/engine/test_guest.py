@@ -275,7 +275,7 @@ def test_it_is_swept_tested_and_written_to_a_table(whole, tmp_path):
     table = table_of(spec, list(rows.values()))
     entry = {row.row: row.entries["test/accuracy"] for row in table.rows}["0.5*ce + absolute_gap"]
     assert entry.summary.n == 3 and entry.tests.examples.n == len(TEST)
-    write_outputs(spec, list(rows.values()), tmp_path / "whole")
+    write_outputs(table_of(spec, list(rows.values())), tmp_path / "whole")
     assert "absolute_gap" in (tmp_path / "whole/table.md").read_text()
 
 

@@ -18,6 +18,7 @@ from samples import sample_run, sample_runs, sample_spec
 from distill_jax.core.errors import UserError
 from distill_jax.engine.merge import check_merged, difference, merge_ledgers, rows_in
 from distill_jax.tables import ledger as ledger_module
+from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tables.spec import TableSpec
@@ -52,9 +53,9 @@ def test_parts_of_a_table_in_one_folder_become_the_table(tmp_path):
     merged = merge_ledgers([folder], folder)
     assert (merged.added, merged.known, merged.notes) == (18, 0, ())
     assert set(hashes(folder)) == {row.hash for row in RUNS}
-    paths = write_outputs(*load_results(whole), whole)
+    paths = write_outputs(table_of(*load_results(whole)), whole)
     assert len(paths) > 5
-    for path in write_outputs(*load_results(folder), folder):
+    for path in write_outputs(table_of(*load_results(folder)), folder):
         assert path.read_bytes() == (whole / path.name).read_bytes(), path.name
 
 

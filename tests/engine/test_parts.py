@@ -22,6 +22,7 @@ from distill_jax.engine.merge import merge_ledgers, results_of
 from distill_jax.engine.options import RunOptions
 from distill_jax.engine.parts import Part, ledgers_in, only_process
 from distill_jax.engine.sweep import axis
+from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import load_results, write_outputs
 from distill_jax.tasks.classification.cells import (
@@ -123,7 +124,7 @@ def whole(home, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILL_JAX_HOME", str(home))
         Parts(root, patch)("out")
-    write_outputs(*load_results(root / "out"), root / "out")
+    write_outputs(table_of(*load_results(root / "out")), root / "out")
     return root / "out"
 
 
@@ -149,7 +150,7 @@ def test_parts_in_one_folder_give_the_very_same_table(run, whole, tmp_path):
     assert results(folder) == results(whole)
     timeless = [
         path
-        for path in write_outputs(*load_results(folder), folder)
+        for path in write_outputs(table_of(*load_results(folder)), folder)
         if path.suffix != ".html" and path.stem != "costs"  # both show what was clocked
     ]
     assert len(timeless) > 5

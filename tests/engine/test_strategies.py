@@ -8,9 +8,8 @@ import pytest
 from digit_tables import Runner, digit_sweep
 
 from distill_jax.core.memory import drop_programs
-from distill_jax.engine import engine as engine_module
+from distill_jax.engine import programs, strategies
 from distill_jax.engine import run as run_module
-from distill_jax.engine import strategies
 from distill_jax.engine.cell import Train
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.sweep import Sweep, axis, points
@@ -54,7 +53,7 @@ def assert_same(rows, others, tolerance):
         np.testing.assert_allclose(first[place], second[place], rtol=tolerance, atol=tolerance)
 
 
-def test_all_strategies_give_one_table(run, tmp_path, monkeypatch):
+def test_all_strategies_give_one_table(run, tmp_path, monkeypatch, nothing_compiled):
     """Own data orders, two structures, eight devices for the sharded population."""
     monkeypatch.setenv("DISTILL_JAX_HOME", str(tmp_path / "home"))
     alone = run(SWEEP, "sequential", "sequential")
@@ -67,7 +66,9 @@ def test_all_strategies_give_one_table(run, tmp_path, monkeypatch):
     assert not list((run.engine.folder / strategies.POPULATIONS).glob("*/crew.json"))
 
 
-def test_groups_of_populations_are_cut_into_crews_of_one_size(run, usual, monkeypatch):
+def test_groups_of_populations_are_cut_into_crews_of_one_size(
+    run, usual, monkeypatch, nothing_compiled
+):
     monkeypatch.setattr(strategies, "MAX_MEMBERS", 3)
     cut = run(SWEEP, "cut", "vmap")
     assert run.engine.compilations == 2
@@ -102,7 +103,9 @@ def test_a_stage_before_in_a_population(run):
     assert all(row.metrics["test/nll"] != mixed.metrics["test/nll"] for row in plain.values())
 
 
-def test_a_stopped_population_goes_on_to_the_very_same_table(run, usual, tmp_path):
+def test_a_stopped_population_goes_on_to_the_very_same_table(
+    run, usual, tmp_path, nothing_compiled
+):
     class Impatient(Engine):
         """Asked to stop after its seventh step of a population."""
 
@@ -162,11 +165,13 @@ def test_a_member_that_diverges_does_not_take_the_others_along(run, tmp_path):
     assert len(done) == 2
 
 
-def test_programs_that_fill_the_memory_are_dropped_between_structures(run, usual, monkeypatch):
+def test_programs_that_fill_the_memory_are_dropped_between_structures(
+    run, usual, monkeypatch, nothing_compiled
+):
     """As where a table has dozens of objectives."""
     dropped = []
-    monkeypatch.setattr(engine_module, "many_programs", lambda: True)
-    monkeypatch.setattr(engine_module, "drop_programs", lambda: dropped.append(drop_programs()))
+    monkeypatch.setattr(programs, "many_programs", lambda: True)
+    monkeypatch.setattr(programs, "drop_programs", lambda: dropped.append(drop_programs()))
     again = run(SWEEP, "dropped", "vmap")
     assert len(dropped) == 2
     assert run.engine.compilations == 2

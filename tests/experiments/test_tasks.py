@@ -7,6 +7,7 @@ from digit_tables import Runner
 from scripts import ROOT, module_at
 
 from distill_jax.cli.experiment import Flags
+from distill_jax.tables.build import table_of
 from distill_jax.tables.outputs import write_outputs
 
 SCRIPT = ROOT / "experiments/tasks.py"
@@ -72,5 +73,5 @@ def test_a_small_table_of_each_kind(task, script, toy_teacher, tmp_path, monkeyp
     assert {row for row, *_ in rows} == set(kind.rows[:2])
     assert {row.row for row in runner.rows} == {"teacher", *kind.rows[:2]}
     assert all(row.metrics["parameters"] > 0 for row in runner.rows)
-    write_outputs(runner.spec, runner.rows, tmp_path / "out")
+    write_outputs(table_of(runner.spec, runner.rows), tmp_path / "out")
     assert kind.columns[0].title in (tmp_path / "out/table.md").read_text()

@@ -41,7 +41,7 @@ def contents(folder):
 def make(folder, layout="metrics", **changes):
     runs = [sample_teacher(), *sample_runs()]
     spec = sample_spec(runs[1:], runs[:1], layout=layout, trends=(RISES,), **changes)
-    return spec, runs, write_outputs(spec, runs, folder)
+    return spec, runs, write_outputs(table_of(spec, runs), folder)
 
 
 @pytest.mark.parametrize("layout", ["metrics", "grid"])
@@ -49,8 +49,8 @@ def test_every_output_is_written_and_the_same_twice(tmp_path, layout):
     spec, runs, paths = make(tmp_path / "a", layout)
     assert {path.name for path in paths} == FILES == set(contents(tmp_path / "a"))
     assert TableSpec.from_json((tmp_path / "a/table.json").read_text()) == spec
-    write_outputs(spec, runs[::-1], tmp_path / "a")  # in another order of the ledger
-    again = write_outputs(spec, runs, tmp_path / "elsewhere")
+    write_outputs(table_of(spec, runs[::-1]), tmp_path / "a")  # in another order of the ledger
+    again = write_outputs(table_of(spec, runs), tmp_path / "elsewhere")
     assert [path.name for path in again] == [path.name for path in paths]
     assert contents(tmp_path / "a") == contents(tmp_path / "elsewhere")
     assert not any(str(tmp_path).encode() in data for data in contents(tmp_path / "a").values())
@@ -62,7 +62,7 @@ def test_times_change_only_the_columns_of_times(tmp_path):
         dataclasses.replace(run, seconds={"total": 1e4}, finished_at="2027-01-01T00:00:00+00:00")
         for run in runs
     ]
-    write_outputs(spec, later, tmp_path / "b")
+    write_outputs(table_of(spec, later), tmp_path / "b")
     first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
     assert {name for name in FILES if first[name] != second[name]} == {
         *("table.md", "table.tex", "table.csv", "report.html")
@@ -76,7 +76,7 @@ def test_times_change_only_the_columns_of_times(tmp_path):
 def test_what_is_no_longer_true_is_taken_away(tmp_path):
     spec, runs, _ = make(tmp_path)
     forgetful = [dataclasses.replace(run, history=[]) for run in runs]
-    paths = write_outputs(dataclasses.replace(spec, trends=()), forgetful, tmp_path)
+    paths = write_outputs(table_of(dataclasses.replace(spec, trends=()), forgetful), tmp_path)
     gone = {"trends.md", "curves.png", "curves.svg"}
     assert set(contents(tmp_path)) == {path.name for path in paths} == FILES - gone
 
@@ -85,7 +85,7 @@ def test_a_table_that_is_hardly_begun(tmp_path):
     runs = sample_runs()
     spec = sample_spec(runs, [sample_teacher()], trends=(RISES,))
     for finished in ([sample_teacher()], runs[:1]):
-        write_outputs(spec, finished, tmp_path)
+        write_outputs(table_of(spec, finished), tmp_path)
         assert "of 19 runs are not finished" in (tmp_path / "table.md").read_text()
         assert "no test" in (tmp_path / "trends.md").read_text()
 
@@ -111,7 +111,7 @@ def test_a_ledger_without_description_describes_itself(tmp_path, name):
     assert spec.title == "review_snippets/movie, 10% of the labels"
     places = (*spec.places, *spec.teachers, *spec.yardsticks)
     assert {place.hash for place in places} == {row.hash for row in rows}
-    write_outputs(spec, rows, tmp_path)
+    write_outputs(table_of(spec, rows), tmp_path)
     kept = (RESULTS / name / "table.md").read_text().splitlines()
     made = (tmp_path / "table.md").read_text().splitlines()
 
@@ -159,7 +159,7 @@ def test_a_ledger_without_ce_and_an_empty_one():
 def test_table_and_trends_are_shown(capsys):
     runs = sample_runs()
     spec = sample_spec(runs, trends=(dataclasses.replace(RISES, statement="[bold]It rises.[/]"),))
-    show(spec, runs, Console(width=120))
+    show(table_of(spec, runs), Console(width=120))
     text = capsys.readouterr().out
     assert "held: [bold]It rises.[/]" in text and "p examples" in text
 

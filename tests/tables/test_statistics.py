@@ -93,11 +93,14 @@ def test_paired_test_laws(pairs, shift):
         assert (test.p < 0.05) == (test.low > 0 or test.high < 0)
 
 
-def test_bootstrap_matches_resampling_done_plainly():
+@pytest.mark.parametrize("values", ["few", "many"])
+def test_bootstrap_matches_resampling_done_plainly(values):
     rng = np.random.default_rng(1)
     a = rng.integers(0, 2, 200)
     b = np.where(rng.random(200) < 0.8, a, rng.integers(0, 2, 200))
     a[:12] = 1
+    if values == "many":
+        a = a + rng.normal(0, 0.1, 200)
     result = paired_bootstrap(a, b, resamples=20_000)
     d = a - b
     plain = d[rng.integers(0, 200, (20_000, 200))].mean(axis=1)

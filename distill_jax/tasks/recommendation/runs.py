@@ -128,6 +128,7 @@ def recommender_work(
         evaluate=validate_among if cell.setup.among else validate,
         draws=Draws(table, hiding, negatives_of(objective), training.kind_weights),
         items=_named_items(recommender, objective, training.batch_size, max(lengths)),
+        own_program=recommender.texts is not None,
         precision=cell.precision,
     )
 

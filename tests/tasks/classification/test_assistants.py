@@ -16,6 +16,7 @@ from distill_jax.engine import run as run_module
 from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
+from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import write_outputs
 from distill_jax.tasks.classification.finished import cell_of
@@ -57,7 +58,7 @@ def test_the_last_assistant_teaches_and_every_one_is_the_student_it_would_be_alo
     chain, small_table, tmp_path
 ):
     spec, rows, said = run(chain(), tmp_path / "chain")
-    write_outputs(spec, rows, tmp_path / "chain")
+    write_outputs(table_of(spec, rows), tmp_path / "chain")
     assert said.index("assistant 2x8x2 learns by kl") < said.index("assistant 1x8x2 learns by 0.5")
     (place,) = spec.teachers
     assert place.group == "model > 2x8x2 > 1x8x2"

@@ -92,7 +92,7 @@ def test_the_controls_from_end_to_end_alone_and_together(world, tmp_path):
     nll = {row: runs[row, "1x8x2", 0, ""].metrics["test/nll"] for row in steps}
     assert len(set(nll.values())) == 5  # no control is another row under a new name
 
-    write_outputs(spec, rows, tmp_path / "alone")
+    write_outputs(table_of(spec, rows), tmp_path / "alone")
     again = load_results(tmp_path / "alone")
     assert to_markdown(table_of(*again)) == to_markdown(table)
     trends = (tmp_path / "alone/trends.md").read_text().splitlines()
@@ -192,7 +192,7 @@ def test_teachers_and_labels_of_several_seeds(world, tmp_path):
         "Each seed has, in turn, one of 2 teachers (seeds 0, 7) and one of 3 draws of the labels "
         "(seeds 0, 1, 2)."
     )
-    write_outputs(spec, rows, tmp_path / "out")
+    write_outputs(table_of(spec, rows), tmp_path / "out")
 
 
 def test_by_default_one_teacher_and_one_draw_as_ever(world, tmp_path):

@@ -105,7 +105,7 @@ def test_it_teaches_as_the_model_that_wrote_it(
     text = to_markdown(table_of(spec, rows))
     (line,) = [line for line in text.splitlines() if line.startswith("| said.csv")]
     assert line.count("–") >= 3  # no parameters, no latency
-    write_outputs(spec, rows, tmp_path / "file")  # every page can do without them
+    write_outputs(table_of(spec, rows), tmp_path / "file")  # every page can do without them
 
 
 def test_another_word_is_another_run(table, answers, tmp_path):
@@ -149,7 +149,7 @@ def test_by_text_and_in_part(table, answers, examples, tmp_path):
     np.testing.assert_allclose(
         kept(tmp_path / "text", by_row["kl"]), kept(tmp_path / "ids", kl), atol=1e-5
     )
-    write_outputs(spec, rows, tmp_path / "text")
+    write_outputs(table_of(spec, rows), tmp_path / "text")
 
 
 def test_a_population_hears_the_same_gaps(table, answers, tmp_path):
@@ -248,7 +248,7 @@ def test_nobody_teaches_nothing_but_labels(small_table, toy_teacher, tmp_path):
     spec, rows, _ = run(args, tmp_path / "out")
     assert spec.teachers == () and [row.row for row in rows] == ["ce"]
     assert "test/fidelity" not in rows[0].metrics and "teacher" not in spec.protocol[-1]
-    write_outputs(spec, rows, tmp_path / "out")
+    write_outputs(table_of(spec, rows), tmp_path / "out")
     with pytest.raises(UserError, match="'kl' listens to a teacher, and --teacher none names nob"):
         run(dataclasses.replace(args, objectives=("kl",)), tmp_path / "other")
 

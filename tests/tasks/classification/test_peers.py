@@ -20,6 +20,7 @@ from distill_jax.engine.engine import Engine
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
 from distill_jax.objectives.resolve import ResolvedObjective, resolve
+from distill_jax.tables.build import table_of
 from distill_jax.tables.ledger import Ledger
 from distill_jax.tables.outputs import write_outputs
 from distill_jax.tasks.classification.peers import PeersObjective, PeersOutput
@@ -86,7 +87,7 @@ def table(small_table, toy_teacher):
 
 def test_the_first_is_kept_and_rows_that_hear_nobody_are_as_ever(table, tmp_path):
     spec, rows, _ = run(table(), tmp_path / "peers")
-    write_outputs(spec, rows, tmp_path / "peers")
+    write_outputs(table_of(spec, rows), tmp_path / "peers")
     assert "2 students at a time teach each other" in " ".join(spec.protocol)
     by_row = {(row.row, row.seed): row for row in rows}
     assert by_row["kl + ce", 0].metrics["parameters"] == by_row["ce", 0].metrics["parameters"]

@@ -1,5 +1,7 @@
 """How many programs a table compiles and how often it calls a training step; times are not held."""
 
+import dataclasses
+import functools
 from collections import Counter
 
 import pytest
@@ -9,6 +11,7 @@ from rich.console import Console
 from distill_jax.cli.compare import sweep_of
 from distill_jax.engine.progress import Reporter
 from distill_jax.engine.run import run_table
+from distill_jax.objectives import registry
 from distill_jax.tasks.classification.table import Classification
 
 STEPS = 6
@@ -18,10 +21,12 @@ EACH_RUN = 1
 
 
 @pytest.fixture
-def table(small_table, tmp_path, monkeypatch):
+def table(small_table, tmp_path, monkeypatch, nothing_compiled):
     """(changes) -> a small table as it was made in an empty home: task, counts."""
 
-    def made(**changes) -> tuple[Classification, Counter]:
+    def made(*, anew=True, **changes) -> tuple[Classification, Counter]:
+        if anew:
+            nothing_compiled()
         folder = tmp_path / str(sorted(changes.items()))
         monkeypatch.setenv("DISTILL_JAX_HOME", str(folder / "home"))
         task = Classification(sweep_of(small_table(steps=STEPS, max_shapes=2, **changes)))
@@ -61,3 +66,16 @@ def test_an_objective_of_another_structure_compiles_a_step_a_shape(table):
     assert student == 2, "the table has too few lengths to say anything"
     assert 0 < task.supplies.engine.compilations <= 2 * student + teacher
     assert counts["compiled"] >= task.supplies.engine.compilations
+
+
+def test_what_one_table_compiled_another_does_not(table, own_registry):
+    task, _ = table(objectives=("kl",), seeds=(0,))
+    assert task.supplies.engine.compilations > 0
+    task, _ = table(objectives=("kl",), seeds=(1,), anew=False)
+    assert task.supplies.engine.compilations == 0
+    own = registry.lookup("kl")
+    own = dataclasses.replace(own, function=functools.partial(own.function))  # written anew
+    registry._SPECS["kl"] = own
+    task, _ = table(objectives=("kl",), seeds=(2,), anew=False)
+    student, _ = shapes_of(task)
+    assert task.supplies.engine.compilations == student

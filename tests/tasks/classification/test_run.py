@@ -85,7 +85,7 @@ def test_the_whole_way(world, tmp_path):
         assert 0.01 <= row.metrics["temperature"] <= 100
         assert 0 <= row.metrics["test/ece_calibrated"] <= 1
 
-    paths = write_outputs(spec, rows, tmp_path / "out")
+    paths = write_outputs(table_of(spec, rows), tmp_path / "out")
     assert {"table.md", "table.tex", "table.csv", "figure.png", "report.html"} <= {
         path.name for path in paths
     }
@@ -127,7 +127,7 @@ def test_the_whole_way(world, tmp_path):
     assert to_markdown(table_of(*again)) == to_markdown(table_of(spec, rows))
 
 
-def test_seeds_share_programs(world, tmp_path, monkeypatch):
+def test_seeds_share_programs(world, tmp_path, monkeypatch, nothing_compiled):
     engines = []
 
     def watched(*args):

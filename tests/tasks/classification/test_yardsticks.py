@@ -90,7 +90,7 @@ def test_they_are_measured_on_the_students_own_labels_and_stand_beside_the_teach
     roles = {line["row"]: line["role"] for line in lines}
     assert roles["majority"] == roles["tfidf+logreg"] == "yardstick"
     assert all(not line["against"] for line in lines if line["role"] == "yardstick")
-    write_outputs(spec, rows, folder)
+    write_outputs(table_of(spec, rows), folder)
     for name in ("table.md", "table.tex", "report.html"):
         assert "tfidf+logreg" in (folder / name).read_text(encoding="utf-8"), name
     assert "tfidf+logreg" in (folder / "figure.svg").read_text(encoding="utf-8")

@@ -98,7 +98,7 @@ def test_the_whole_way(small, toy_tasks, tmp_path, capsys):
             for row in ("mse_regression", "labels")
         ]
         assert found.joint.difference == pytest.approx(means[0] - means[1], rel=1e-4, abs=1e-5)
-    write_outputs(spec, rows, tmp_path / "out")
+    write_outputs(table_of(spec, rows), tmp_path / "out")
 
 
 def test_members_are_trained_as_alone(small, tmp_path):

@@ -143,7 +143,7 @@ def test_the_table_has_paired_tests_over_users(finished, split, tmp_path):
     table = table_of(spec, rows)
     entries = {row.row: row.entries["test/ndcg@10"] for row in table.rows}
     assert entries["kl"].tests.examples.n == len(split.test) and entries["labels"].tests is None
-    paths = write_outputs(spec, rows, tmp_path)
+    paths = write_outputs(table_of(spec, rows), tmp_path)
     text = (tmp_path / "table.md").read_text()
     assert "tail NDCG@10" in text and "| teacher" in text and (tmp_path / "curves.svg") in paths
     assert any(split.protocol in sentence for sentence in spec.protocol)

@@ -80,7 +80,7 @@ def test_a_table_has_its_students_and_what_they_are_compared_with(finished, swee
     students = [row for row in rows if row.row in {point.label for point in sweep.rows}]
     assert {row.selected_step for row in students} == {2}
     assert len({row.fingerprints["teacher"] for row in rows}) == 1
-    write_outputs(spec, rows, folder)
+    write_outputs(table_of(spec, rows), folder)
     assert load_results(folder)[0] == spec
     assert any("ties by the product's number" in line for line in spec.protocol)
 
