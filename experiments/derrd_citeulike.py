@@ -10,8 +10,8 @@ A student of 20 numbers a user and item learns from labels alone (BPR), or hears
 DE, URRD or IR-RRD too. Each target is ranked among 499 items drawn anew for each seed, and among
 all items.
 
-The committed table has seeds 0, 1 and 2. Run time: a quarter of an hour of one CPU core for the
-teacher, and 55 minutes a seed, nearly half of them for DE.
+Run time: a quarter of an hour of one CPU core for the teacher, and an hour a seed, nearly half of it
+for DE.
 """
 
 import sys
