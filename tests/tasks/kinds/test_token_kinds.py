@@ -129,7 +129,8 @@ def trained_alike(first, second):
         assert metrics == pytest.approx(second[key][0], abs=2e-3, nan_ok=True)
 
 
-@pytest.mark.parametrize("task", MOST_ARE_LONG)
+@pytest.mark.long
+@pytest.mark.parametrize("task", TASKS)
 def test_students_train_as_a_population_and_go_on_bit_for_bit(
     task, small_of, tmp_path, monkeypatch
 ):
