@@ -10,8 +10,8 @@ A student of 20 numbers a user and item learns from labels alone (BPR), or hears
 DE, URRD or IR-RRD too. Each target is ranked among 499 items drawn anew for each seed, and among
 all items.
 
-Run time: a quarter of an hour of one CPU core for the teacher, an hour a seed, nearly half of it for
-DE.
+Run time: a quarter of an hour of one CPU core for the teacher, and an hour a seed, nearly half of
+it for DE.
 """
 
 import sys
