@@ -124,6 +124,7 @@ def test_what_is_prepared_is_not_compiled_again(setting, compiled_seconds):
     state = layout.put_state(state)
     halves = (batch, said), jax.tree.map(lambda x: x[: len(x) // 2], (batch, said))
     calls = [(*layout.put_batch(*half), layout.put_numbers(numbers)) for half in halves]
+    jax.clear_caches()  # another test may have had such an update
     compiled_seconds.clear()
     compiled.prepare(state, calls)
     assert len(compiled_seconds) == 3
@@ -134,6 +135,20 @@ def test_what_is_prepared_is_not_compiled_again(setting, compiled_seconds):
     assert compiled_seconds == []
     assert compiled.traces == 2
     assert int(state.step) == 4
+
+
+def test_objectives_share_the_program_of_the_update(setting, compiled_seconds):
+    layout, counts = Layout(make_mesh(jax.devices()[:1])), []
+    jax.clear_caches()
+    for text in ("kl + ce", "mse_logits", "reverse_kl(T=2)"):
+        step, state, batch, said, numbers = setting(text)
+        call = *layout.put_batch(batch, said), layout.put_numbers(numbers)
+        state = layout.put_state(state)
+        compiled_seconds.clear()
+        _, metrics = CompiledStep(step)(state, *call)
+        counts.append(len(compiled_seconds))
+        assert len(metrics.terms) == len(parse(text).terms)
+    assert counts == [2, 1, 1]
 
 
 def test_two_programs_take_the_step_of_one(setting):
