@@ -288,7 +288,10 @@ class Engine:
         return self.programs.step(self._compiled_of(work), make, own=work.own_program)
 
     def _compiled_of(self, work: Work) -> Hashable:
-        """All that decides what is compiled of a work, beside the shapes of its batches."""
+        """All that decides what is compiled of a work, beside the shapes of its batches.
+
+        The module's class is part of it: one that is written anew, in a notebook say, is another.
+        """
         options = self.options
         how = options.parallel, options.accumulate, options.on_nan, options.remat, options.fsdp
         return work.structure, type(self._model(work)), self.mesh, how

@@ -66,7 +66,8 @@ class Work:
       pruning: how weights go while it is trained; None where none does.
       recipe: what is done beside the objective.
       embeddings: where the model's embeddings of tokens are, see ``Family``.
-      own_program: whether the model holds arrays, which become part of what is compiled.
+      own_program: whether what is compiled holds more than ``structure`` tells: arrays of the
+        model, or how this table's rows are numbered. No other table may have it.
     """
 
     identity: Identity

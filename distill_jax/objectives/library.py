@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from distill_jax import losses
+import distill_jax.losses as losses
 from distill_jax.losses.catalogue import bpr, sampled_bce, sampled_softmax, softmax_over_all
 from distill_jax.losses.labels import output_labels
 from distill_jax.objectives.expert_feeds import ExpertFeed, HintFeed

@@ -18,6 +18,8 @@ MIN_EXAMPLES = 6
 """Fewer test examples give no test: even the exact one's p is at least 2^(1 - n), above 5%."""
 MULTINOMIAL = 6
 """Of the bootstrap: so many examples are drawn in the time of one distinct value's count."""
+DRAWN = 2**20
+"""Counts that the bootstrap holds at a time."""
 MIN_BOOTSTRAP = 100
 """Of fewer test examples the bootstrap rejects too often; signs are flipped instead."""
 
@@ -171,20 +173,21 @@ def _resampled_means(
     sums_N: np.ndarray, weights_N: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> np.ndarray:
     """[R]: sums over sums of weights, of examples drawn with replacement."""
-    n = len(sums_N)
+    n, pairs = len(sums_N), np.stack([sums_N, weights_N], axis=-1)
     # Examples with equal differences are interchangeable: how often each distinct difference
     # is drawn follows a multinomial distribution, the same bootstrap for less time and memory.
-    values, counts = np.unique(np.stack([sums_N, weights_N], -1), axis=0, return_counts=True)
-    if len(values) * MULTINOMIAL <= n:
-        drawn = rng.multinomial(n, counts / n, size=resamples)
-        return (drawn @ values[:, 0]) / (drawn @ values[:, 1])
-    pairs, means = np.stack([sums_N, weights_N], axis=-1), []
-    for start in range(0, resamples, 100):
-        rows = min(100, resamples - start)
-        chosen = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        drawn = np.bincount(chosen.ravel(), minlength=rows * n).reshape(rows, n)
-        total, weight = (drawn @ pairs).T
-        means.append(total / weight)
+    distinct, counts = np.unique(pairs, axis=0, return_counts=True)
+    few = len(distinct) * MULTINOMIAL <= n
+    values, means = distinct if few else pairs, []
+    at_a_time = max(1, DRAWN // len(values))
+    for start in range(0, resamples, at_a_time):
+        rows = min(at_a_time, resamples - start)
+        if few:
+            drawn = rng.multinomial(n, counts / n, size=rows)
+        else:
+            chosen = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+            drawn = np.bincount(chosen.ravel(), minlength=rows * n).reshape(rows, n)
+        means.append((drawn @ values[:, 0]) / (drawn @ values[:, 1]))
     return np.concatenate(means)
 
 

@@ -1,8 +1,7 @@
 """A teacher that speaks on demand."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -26,16 +25,13 @@ class LiveTeacher:
     params: Any
     capture: Capture
 
+    @cached_property
+    def _forward(self) -> Any:
+        def forward(params: Any, batch: Batch) -> ModelOutput:
+            output: Any = self.model.apply({"params": params}, batch, train=False)
+            return jax.tree.map(lambda x: x.astype(jnp.float32), self.capture.select(output))
+
+        return jax.jit(forward)
+
     def __call__(self, batch: Batch) -> ModelOutput:
-        return _speaking(self.model, self.capture)(self.params, batch)
-
-
-@lru_cache(maxsize=64)
-def _speaking(model: nn.Module, capture: Capture) -> Callable[[Any, Batch], ModelOutput]:
-    """(params, batch) -> what is wanted of it in float32; compiled once for all who ask alike."""
-
-    def forward(params: Any, batch: Batch) -> ModelOutput:
-        output: Any = model.apply({"params": params}, batch, train=False)
-        return jax.tree.map(lambda x: x.astype(jnp.float32), capture.select(output))
-
-    return jax.jit(forward)
+        return self._forward(self.params, batch)

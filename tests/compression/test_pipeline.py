@@ -112,9 +112,9 @@ def test_a_pipeline_that_is_stopped_goes_on_to_the_same_bits(finished_run, whole
     assert not list((tmp_path / "runs").rglob("digests.json"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_pipeline_that_is_killed_goes_on_to_the_same_bits(finished_run, tmp_path):
-    """Killed while weights go; what a kill does to a training is in ``tests/engine``."""
+    """Slow: a process of its own is killed while weights go."""
     steps = "prune(0.6, by='movement', schedule='cubic') -> distil(steps=6)"
     died = subprocess.run(
         [sys.executable, script.__file__, finished_run, steps, tmp_path / "killed", "4"],

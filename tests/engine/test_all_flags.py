@@ -112,7 +112,7 @@ def weights(run):
 TASKS = ("recommendation", "search")
 ONE = ("recommendation", pytest.param("search", marks=pytest.mark.long))
 """Both go the same way."""
-SHORT = (("recommendation", "fsdp, parts"),)
+SHORT = (("recommendation", "vmap, skip"), ("recommendation", "fsdp, parts"))
 WAYS = {
     "vmap, skip": {"strategy": "vmap", "options": RunOptions(on_nan="skip")},
     "sharded": {"strategy": "sharded"},
@@ -187,7 +187,7 @@ def test_what_cannot_be_is_said_in_one_line(tables, tmp_path):
         tables["recommendation"](tmp_path, cells=gru)
 
 
-@pytest.mark.parametrize("task", ONE)
+@pytest.mark.parametrize("task", TASKS)
 def test_a_users_loss_serves_every_task_that_has_what_it_reads(tables, task, tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     load_plugin(tmp_path / "mine.py")

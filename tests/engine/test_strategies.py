@@ -165,7 +165,6 @@ def test_a_member_that_diverges_does_not_take_the_others_along(run, tmp_path):
     assert len(done) == 2
 
 
-@pytest.mark.long
 def test_programs_that_fill_the_memory_are_dropped_between_structures(
     run, usual, monkeypatch, nothing_compiled
 ):

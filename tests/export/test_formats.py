@@ -60,9 +60,7 @@ def test_a_student_answers_the_same_in_every_format(
     assert set(held) >= {"onnx", "onnx-int8", "stablehlo"}
 
 
-@pytest.mark.parametrize(
-    "activations", ["token", pytest.param("static", marks=pytest.mark.long), "float"]
-)
+@pytest.mark.parametrize("activations", ["token", "static", "float"])
 def test_a_student_in_8_bits_is_one_everywhere(activations, student_run, write_export, tmp_path):
     """Its ONNX files compute in integers too, however it is asked for; no other software has it."""
     model, run = load_model(student_run / "model"), tmp_path / "run"

@@ -57,8 +57,7 @@ def table_of(config, params):
 
 
 @pytest.mark.parametrize(
-    ("config", "skip"),
-    [(CONFIG, ()), (CONFIG, (2, 5)), (STATIC, ()), pytest.param(LSTM, (), marks=pytest.mark.long)],
+    ("config", "skip"), [(CONFIG, ()), (CONFIG, (2, 5)), (STATIC, ()), (LSTM, ())]
 )
 def test_the_result_is_that_of_the_whole_table(config, skip):
     tokens = OccurringTokens(family_of(config).embeddings, OCCUR)

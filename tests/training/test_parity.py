@@ -75,10 +75,7 @@ def expected():
     return {}
 
 
-@pytest.mark.parametrize(
-    "way",
-    ["jit", "pmap", *(pytest.param(way, marks=pytest.mark.long) for way in ("fsdp", "accumulate"))],
-)
+@pytest.mark.parametrize("way", ["jit", "fsdp", "pmap", "accumulate"])
 def test_every_way_takes_the_steps_of_one_device(way, two_steps, expected):
     """With dropout on, whose masks follow the rows of the whole batch; every term by itself too."""
     if not expected:

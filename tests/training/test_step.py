@@ -47,7 +47,10 @@ def assert_trees_close(left, right, **tolerance):
     "text",
     [
         "hidden_mse + kl",
-        *(pytest.param(text, marks=pytest.mark.long) for text in ("kl(T=2) + ce", "attention_kl")),
+        *(
+            pytest.param(text, marks=pytest.mark.long)
+            for text in ("0.5*kl(T=2) + 0.5*ce", "attention_kl")
+        ),
     ],
 )
 def test_eight_devices_take_the_step_of_one(setting, text):

@@ -152,7 +152,6 @@ def test_by_text_and_in_part(table, answers, examples, tmp_path):
     write_outputs(table_of(spec, rows), tmp_path / "text")
 
 
-@pytest.mark.long
 def test_a_population_hears_the_same_gaps(table, answers, tmp_path):
     half = {key: said for n, (key, said) in enumerate(answers.items()) if n % 3}
     file = write(tmp_path / "said.csv", half)

@@ -69,7 +69,6 @@ def test_every_row_hears_those_it_names(small_table, toy_teacher, second, tmp_pa
     assert np.abs(logits["kl"] - logits["kl(teacher=1)"]).min() > 5e-5
 
 
-@pytest.mark.long
 def test_a_population_hears_the_same(small_table, toy_teacher, second, tmp_path):
     args = small_table(teacher=(str(toy_teacher), str(second)), objectives=("ce", "kl"))
     tables = [run(args, tmp_path / way, strategy=way)[1] for way in ("sequential", "vmap")]

@@ -29,10 +29,7 @@ def run(args, folder, **how):
     return spec, rows, out.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("vocabulary", "student"),
-    [pytest.param("occurring", "l1", marks=pytest.mark.long), ("64", "1x8x2")],
-)
+@pytest.mark.parametrize(("vocabulary", "student"), [("occurring", "l1"), ("64", "1x8x2")])
 def test_a_student_reads_tokens_of_its_own(small_table, toy_teacher, tmp_path, vocabulary, student):
     """As a population; and what is finished is found again."""
     args = small_table(student_vocab=vocabulary, students=(student,), objectives=("kl",))

@@ -101,7 +101,6 @@ def test_the_whole_way(small, toy_tasks, tmp_path, capsys):
     write_outputs(table_of(spec, rows), tmp_path / "out")
 
 
-@pytest.mark.long
 def test_members_are_trained_as_alone(small, tmp_path):
     args = small(*FLAGS, objectives=("mse_regression",), seeds=(0, 1))
     run(args, tmp_path / "one")

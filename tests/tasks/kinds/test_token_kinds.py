@@ -129,8 +129,7 @@ def trained_alike(first, second):
         assert metrics == pytest.approx(second[key][0], abs=2e-3, nan_ok=True)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", MOST_ARE_LONG)
 def test_students_train_as_a_population_and_go_on_bit_for_bit(
     task, small_of, tmp_path, monkeypatch
 ):

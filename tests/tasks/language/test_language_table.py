@@ -136,7 +136,6 @@ def test_every_way_gives_one_table(taught, texts, teacher, way, tmp_path, monkey
             np.testing.assert_allclose(found[name], values, rtol=2e-3, atol=3e-4, err_msg=name)
 
 
-@pytest.mark.long
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(texts, tmp_path, monkeypatch):
     one = make_mesh(jax.devices()[:1])
     sweep = language(texts, ("ce",), training=dataclasses.replace(SHORT, steps=6))
