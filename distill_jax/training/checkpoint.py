@@ -223,7 +223,9 @@ class Checkpoints:
     def _clear(self) -> None:
         """Drop what was never finished, and with ``never`` the finished ones as well."""
         for path in self.folder.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(path)
+            while path.exists():  # threads of a write that failed may still remove files of theirs
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(path)
         if self._policy.resume == "never" and (steps := steps_in(self.folder)):
             self._say(f"--resume never: the checkpoint of step {steps[-1]} is deleted")
             for step in steps:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import threading
 
@@ -160,6 +161,24 @@ def test_a_full_disk(tiny_disk):
     ):
         checkpoints.save(large, wait=True)
     assert read(tiny_disk / "run").step == 1
+
+
+def test_what_vanishes_while_it_is_cleared(tmp_path, monkeypatch):
+    write(tmp_path, 1)
+    left = tmp_path / f"{module.UNFINISHED}2"
+    left.mkdir()
+    (left / "array").touch()
+    remove, calls = shutil.rmtree, []
+
+    def beside_another(path, *args, **kwargs):
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", "lock")
+        remove(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", beside_another)
+    assert read(tmp_path).step == 1
+    assert calls == [left, left] and not left.exists()
 
 
 def test_a_read_only_folder(tmp_path, monkeypatch):
