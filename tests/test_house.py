@@ -1,4 +1,4 @@
-"""The house keeps its shape: files inside a room form no circle of imports.
+"""The house keeps its shape: files form no circle of imports, inside a room or through several.
 
 Imports inside functions and those for type checkers count. Which room may import which is held by
 import-linter, see pyproject.toml.
@@ -22,8 +22,11 @@ def imports():
 
 
 def circle_of(imports, room):
+    return circle_among(imports, {each for each in imports if each.split(".")[1:2] == [room]})
+
+
+def circle_among(imports, inside):
     """The files of a circle, from one to the next; () where there is none."""
-    inside = {module for module in imports if module.split(".")[1:2] == [room]}
     try:
         graphlib.TopologicalSorter({each: imports[each] & inside for each in inside}).prepare()
     except graphlib.CycleError as error:
@@ -34,6 +37,10 @@ def circle_of(imports, room):
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_files_of_a_room_form_no_circle(imports, room):
     assert not circle_of(imports, room)
+
+
+def test_the_whole_house_forms_no_circle(imports):
+    assert not circle_among(imports, set(imports))
 
 
 def test_a_circle_is_found():
