@@ -287,7 +287,7 @@ def test_a_population_gives_the_same_table(whole, tmp_path):
         assert together[key].metrics["norm"] == pytest.approx(row.metrics["norm"], rel=1e-4)
 
 
-@pytest.mark.parametrize("strategy", ["sequential", pytest.param("vmap", marks=pytest.mark.long)])
+@pytest.mark.parametrize("strategy", ["sequential", "vmap"])
 def test_stopped_it_goes_on_to_the_same_table(strategy, tmp_path, monkeypatch):
     _, expected, _ = run(tmp_path / "undisturbed", strategy=strategy)
     call, calls = CompiledStep.__call__, iter(range(1000))

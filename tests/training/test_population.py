@@ -198,11 +198,7 @@ def test_the_numbers_of_a_table_are_those_of_each_step_alone(world, objective):
             )
 
 
-@pytest.mark.parametrize(
-    "shared",
-    [pytest.param(True, marks=pytest.mark.long), False],
-    ids=["shared order", "own order"],
-)
+@pytest.mark.parametrize("shared", [True, False], ids=["shared order", "own order"])
 def test_eight_devices_train_what_one_does(world, shared):
     """Five members on eight devices: three places are filled with copies, which nobody sees."""
     seen = []

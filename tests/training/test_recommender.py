@@ -72,7 +72,7 @@ def one_device():
 @pytest.mark.parametrize(
     "name, text, least",
     [
-        pytest.param("sasrec", "full_softmax", 0.6, marks=pytest.mark.long),
+        ("sasrec", "full_softmax", 0.6),
         ("gru4rec", "sampled_softmax(n=4)", 0.6),
         ("bert4rec", "full_softmax(label_smoothing=0.05)", 0.6),
         ("bpr_mf", "bpr(n=1)", None),
@@ -109,11 +109,7 @@ def test_each_model_learns_what_can_be_learned(split, name, text, least):
 
 @pytest.mark.parametrize(
     "name, text",
-    [
-        pytest.param("sasrec", "full_softmax", marks=pytest.mark.long),
-        ("bert4rec", "bpr(n=2)"),
-        ("lightgcn", "bpr(n=1)"),
-    ],
+    [("sasrec", "full_softmax"), ("bert4rec", "bpr(n=2)"), ("lightgcn", "bpr(n=1)")],
 )
 def test_an_interrupted_run_is_the_same_run(split, name, text, tmp_path):
     """With dropout, hiding and negatives: all are functions of seed and step."""

@@ -90,7 +90,7 @@ def found_by(table, model, params, split):
     return retrieval_scores(table.data, rows, top).means["recall@10"]
 
 
-@pytest.mark.parametrize("text", ["ce", "kl", pytest.param("margin_mse", marks=pytest.mark.long)])
+@pytest.mark.parametrize("text", ["ce", "kl", "margin_mse"])
 def test_a_student_learns_what_its_queries_want(text):
     table, model, params = fitted(text, steps=60)
     assert found_by(table, model, params, "train") > 0.7  # chance: a quarter

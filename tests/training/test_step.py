@@ -43,16 +43,7 @@ def assert_trees_close(left, right, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), left, right)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "hidden_mse + kl",
-        *(
-            pytest.param(text, marks=pytest.mark.long)
-            for text in ("0.5*kl(T=2) + 0.5*ce", "attention_kl")
-        ),
-    ],
-)
+@pytest.mark.parametrize("text", ["0.5*kl(T=2) + 0.5*ce", "hidden_mse + kl", "attention_kl"])
 def test_eight_devices_take_the_step_of_one(setting, text):
     step, state, batch, said, numbers = setting(text)
     results = []
@@ -65,7 +56,7 @@ def test_eight_devices_take_the_step_of_one(setting, text):
     assert_trees_close(one_metrics, eight_metrics, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.long), 4])
+@pytest.mark.parametrize("accumulate", [1, 4])
 def test_several_teachers_go_through_the_step_as_a_tuple(
     toy_table, student, teacher, student_config, teacher_config, accumulate
 ):

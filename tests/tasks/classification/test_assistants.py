@@ -138,10 +138,7 @@ def test_assistants_that_cannot_be(chain, tmp_path, changes, message):
 
 @pytest.mark.parametrize(
     "student",
-    [
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("l1", "bilstm-random-4")),
-        "static-random-8",
-    ],
+    [pytest.param("l1", marks=pytest.mark.long), "bilstm-random-4", "static-random-8"],
 )
 def test_a_finished_student_of_every_family_teaches(small_table, tmp_path, monkeypatch, student):
     monkeypatch.chdir(tmp_path)
